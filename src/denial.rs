@@ -174,6 +174,20 @@ denials! {
     ProviderUnreachable, "provider_unreachable", Fail, 502, "Bad Gateway",
         "Callgate could not connect to the provider: check its name, its address, its TLS certificate and \
          `timeouts.connect`. Nothing was sent.";
+    ProxyAddressRefused, "proxy_address_refused", Deny, 403, "Forbidden",
+        "The forward proxy may not connect to the address of the host: it is not public, it is not in \
+         `allow_private`, or it belongs to Callgate or to the agent.";
+    ProxyAuthorization, "proxy_authorization", Deny, 407, "Proxy Authentication Required",
+        "The request to the forward proxy has no `Proxy-Authorization` with the password of \
+         `listen.egress.proxy`.";
+    ProxyFull, "proxy_full", Fail, 503, "Service Unavailable",
+        "`listen.egress.proxy.tunnels_max` tunnels are already open.";
+    ProxyHostRefused, "proxy_host_refused", Deny, 403, "Forbidden",
+        "The forward proxy may not connect to the host: no rule names it and `others` is `refuse`, or `ports` \
+         does not list the port.";
+    ProxyMisdirected, "proxy_misdirected", Deny, 421, "Misdirected Request",
+        "The host in the request, or the server name of the TLS handshake, differs from the host of the CONNECT \
+         request, or the request inside a tunnel is a CONNECT request.";
     QuestionsTooMany, "questions_too_many", Deny, 429, "Too Many Requests",
         "The interaction has the maximum number of open questions. The agent has to answer one first.";
     RateLimited, "rate_limited", Deny, 429, "Too Many Requests",

@@ -10,8 +10,9 @@ use super::describe::describe;
 use super::read::ConfigArg;
 use super::read::{Read, Root};
 use crate::agent::ONLY_AGENT;
+use crate::clock::Clock;
 use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Outline, Step, Tls, to_yaml};
-use crate::proxy::{check_agent, check_tls};
+use crate::proxy::{check_agent, check_authority, check_tls};
 
 /// Exit code if a reload would be rejected, because a changed setting needs a restart.
 const EXIT_RESTART: u8 = 1;
@@ -133,7 +134,13 @@ fn with_usable_tls(config: Config, text: &str, root: &Root) -> Result<Config, Ve
         };
         Some(error(&path, check_agent(agent).err()?))
     });
-    let errors: Vec<_> = listeners.chain(agents).collect();
+    let hosts = config.policy.egress.intercepted_hosts();
+    let proxy = config.startup.egress.iter().find_map(|egress| egress.proxy.as_ref());
+    let authority = proxy.and_then(|proxy| {
+        let path = ["listen", "egress", "proxy", "ca"].map(key);
+        Some(error(&path, check_authority(proxy, &hosts, Clock::System.now()).err()?))
+    });
+    let errors: Vec<_> = listeners.chain(agents).chain(authority).collect();
     if errors.is_empty() { Ok(config) } else { Err(errors) }
 }
 

@@ -17,6 +17,7 @@ mod message;
 mod metrics;
 mod mint;
 mod providers;
+mod proxied;
 mod read;
 mod run;
 mod schema;
@@ -30,7 +31,7 @@ use read::ConfigArg;
 
 pub use common::{EXIT_DATA, EXIT_UNAVAILABLE, EXIT_USAGE};
 pub use init::first_configuration;
-pub use inject::{Injected, Sidecar, inject, remove};
+pub use inject::{Injected, Proxied, Sidecar, inject, remove};
 pub use message::Message;
 pub use metrics::metrics_table;
 pub use providers::provider_table;
@@ -80,6 +81,12 @@ enum Command {
     Health(health::HealthArgs),
     /// Show which replicas of its installation a running Callgate knows.
     Members(members::MembersArgs),
+    /// Create the certificate authority of the forward proxy.
+    Ca(proxied::CaArgs),
+    /// Find out what works on this machine.
+    Doctor(proxied::DoctorArgs),
+    /// Print the environment variables with which clients use the forward proxy.
+    Env(proxied::EnvArgs),
     /// Add the sidecar to Kubernetes workloads, or remove it.
     Inject(inject::InjectArgs),
 }
@@ -120,6 +127,9 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Sign(args) => sign::sign(&args),
         Command::Health(args) => health::health(&args),
         Command::Members(args) => members::members(&args),
+        Command::Ca(args) => proxied::ca(&args),
+        Command::Doctor(args) => proxied::doctor(&args),
+        Command::Env(args) => proxied::env(&args),
         Command::Inject(args) => inject::run(&args),
     };
     ExitCode::from(code)

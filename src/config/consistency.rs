@@ -35,6 +35,7 @@ impl Sections<'_> {
         if let Some(startup) = self.startup {
             egress_listener(root, startup, self.routes, self.egress);
             egress_bodies(root, startup, self.rules);
+            forward_proxy(root, startup, self.rules);
             health_paths(root, startup, self.routes);
             replicas(root, startup, self.minting.is_some());
         }
@@ -108,6 +109,31 @@ fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
         root.warn(
             "`replicas` has no effect without `callback_tokens`: only their interactions have an owner",
         );
+    }
+}
+
+/// Reports an error for each proxied rule without a proxy, or with a host that the proxy tunnels. Reports a warning if the
+/// proxy refuses everything.
+fn forward_proxy(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
+    let (Some(listener), Some(rules)) = (&startup.egress, rules) else { return };
+    let mut proxied = rules.rules().iter().filter(|rule| rule.proxied.is_some()).peekable();
+    let Some(proxy) = &listener.proxy else {
+        for rule in proxied {
+            let message = format!("the rule {} is `proxied`, but the egress listener is no proxy", rule.name);
+            let _: Option<()> = root.error(message, "add `listen.egress.proxy`");
+        }
+        return;
+    };
+    if proxied.peek().is_none() && proxy.tunnel.is_empty() && !proxy.tunnels_others {
+        root.warn("`listen.egress.proxy` refuses every host: no rule is `proxied`, and `others` is `refuse`");
+    }
+    for rule in proxied.filter(|rule| proxy.always_tunnels(rule.target.url.host())) {
+        let message = format!(
+            "the rule {} needs to see the requests to {}, but `listen.egress.proxy.tunnel` lists this host",
+            rule.name,
+            rule.target.url.host()
+        );
+        let _: Option<()> = root.error(message, "remove one of the two");
     }
 }
 

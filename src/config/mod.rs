@@ -5,7 +5,6 @@ mod agent;
 mod consistency;
 mod egress;
 mod env;
-mod insertions;
 mod listen;
 mod outbound;
 mod provider;

@@ -63,8 +63,11 @@ struct Card<'c> {
 
 impl Rule {
     /// Returns the place of the agent card in the response to a request. Returns `None` if the request does not ask for
-    /// a card. `body` is empty if it was not read.
-    pub fn card_place(head: &RequestHead<'_>, body: &[u8]) -> Option<CardPlace> {
+    /// a card, or if the client reaches the URLs of a card through Callgate anyway. `body` is empty if it was not read.
+    pub fn card_place(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<CardPlace> {
+        if self.is_by_url {
+            return None;
+        }
         let at_path = PATHS.iter().find(|(end, _)| head.raw_path().ends_with(end));
         if let Some((_, place)) = at_path.filter(|_| head.method == "GET") {
             return Some(*place);

@@ -7,13 +7,18 @@
 //! unchanged. [`Rule::unchanged`] writes the head of a request that gets no callback, so that its body can be sent while
 //! it arrives. [`Rule::local_location`] and [`relayed_location`] keep redirects of the provider on the egress listener, and
 //! [`CardPlace::localize`] the URLs in agent cards. [`EventIds`] finds the provider's id of the work in a stream of events.
+//!
+//! If Callgate is the agent's proxy, [`ForwardProxy`] decides which hosts the agent may reach, and [`Egress::find_by_url`]
+//! finds the rule.
 
 mod agent_card;
 mod callback_request;
 mod event_ids;
+mod forward_proxy;
 mod inject;
 mod location;
 mod place;
+mod proxied;
 mod redirect;
 mod rule;
 mod shape;
@@ -22,9 +27,11 @@ mod write;
 pub use agent_card::{CardPlace, INTERFACES_MAX, LocalCard};
 pub use callback_request::{BodyKind, CallbackRequest, RequestCondition};
 pub use event_ids::{EventIds, id_at};
+pub use forward_proxy::{AuthorityFiles, ForwardProxy, HostPattern, Unmatched};
 pub use inject::{Inject, ValueSource};
 pub use location::relayed_location;
 pub use place::{Insertion, InsertionPlace};
+pub use proxied::{CONNECT_TIMEOUT, OTHERS, UNMATCHED};
 pub use rule::{Egress, Plan, Rule, Target, Unruled};
 pub use shape::{Callback, Segment, Shape, Slot};
 pub use write::{Outgoing, Unchanged, answer_head};

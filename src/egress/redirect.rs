@@ -138,6 +138,8 @@ mod tests {
             connect_timeout: std::time::Duration::ZERO,
             response_timeout: std::time::Duration::ZERO,
             path,
+            proxied: None,
+            is_by_url: false,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::callback_request::{BodyKind, CallbackRequest};
+use super::forward_proxy::Unmatched;
 use super::inject::{self, Inject, ValueSource};
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
@@ -37,6 +38,11 @@ pub struct Rule {
     pub connect_timeout: Duration,
     /// Timeout for reading the head of the provider's response, and for each read of the response's body.
     pub response_timeout: Duration,
+    /// If the rule is also found by the URL of a request: what happens to requests to its host that match no rule.
+    pub proxied: Option<Unmatched>,
+    /// Whether this is the rule for requests that are found by their URL. Their path and query are sent as the agent wrote
+    /// them, and URLs in their responses are not replaced, because the client reaches these URLs through Callgate.
+    pub is_by_url: bool,
 }
 
 /// The destination of a request.
@@ -74,13 +80,17 @@ pub struct Unruled {
 #[derive(Clone, Debug, Default)]
 pub struct Egress {
     rules: Vec<Arc<Rule>>,
+    /// The rules with `proxied: true`, as they are found by a URL.
+    pub(super) by_url: Vec<Arc<Rule>>,
 }
 
 impl Egress {
     /// Creates the set of rules. No two rules may have paths of the same shape (see [`Template::same_shape`]).
     pub fn new(mut rules: Vec<Arc<Rule>>) -> Self {
+        let mut by_url: Vec<_> = rules.iter().filter_map(|rule| rule.by_url().map(Arc::new)).collect();
+        by_url.sort_by(|a, b| a.path.precedence(&b.path));
         rules.sort_by(|a, b| a.path.precedence(&b.path));
-        Self { rules }
+        Self { rules, by_url }
     }
 
     /// Returns the rules in the order in which they are tried (see [`Template::precedence`]).
@@ -95,6 +105,14 @@ impl Egress {
     /// # Errors
     /// Returns [`Unruled`] if no rule accepts the request.
     pub fn find(&self, head: &RequestHead<'_>) -> Result<(Arc<Rule>, Captures), Unruled> {
+        Self::find_among(self.rules.iter(), head)
+    }
+
+    /// Returns the first of `rules` that accepts a request. See [`Self::find`].
+    pub(super) fn find_among<'r>(
+        rules: impl Iterator<Item = &'r Arc<Rule>>,
+        head: &RequestHead<'_>,
+    ) -> Result<(Arc<Rule>, Captures), Unruled> {
         let unruled = |denial, detail: String, rule: Option<&Arc<Rule>>| Unruled {
             refusal: Refusal::new(denial, detail),
             rule: rule.cloned(),
@@ -103,9 +121,11 @@ impl Egress {
         let path = CanonicalPath::parse(head.raw_path()).map_err(|fault| malformed(fault.to_string()))?;
         check_query(head.raw_query().unwrap_or_default())
             .map_err(|at| malformed(format!("the query has a forbidden character at byte {at}")))?;
-        let mut matching = self.rules.iter().filter(|rule| rule.path.matches(&path));
+        let mut count = 0;
+        let mut matching = rules.inspect(|_| count += 1).filter(|rule| rule.path.matches(&path));
         let Some(first) = matching.next() else {
-            let detail = format!("none of the {} rules has this path", self.rules.len());
+            drop(matching);
+            let detail = format!("none of the {count} rules has this path");
             return Err(unruled(Denial::RuleUnknown, detail, None));
         };
         let accepts = |rule: &&Arc<Rule>| rule.methods.iter().any(|method| method.as_str() == head.method);

@@ -69,8 +69,8 @@ impl Rule {
         }
         let target = self.target(head, captures, &parameters)?;
         let url = self.target.url.with_target(&target);
-        let unpacked = self.injection(head).is_some_and(Inject::reads_response)
-            || Self::card_place(head, body).is_some();
+        let unpacked =
+            self.injection(head).is_some_and(Inject::reads_response) || self.card_place(head, body).is_some();
         let skip = |name: &HeaderName| {
             // If Callgate reads the provider's id from the response, the response must not be compressed.
             (unpacked && *name == ACCEPT_ENCODING) || replaces(extra.iter().map(|(extra, _)| *extra), name)
@@ -99,7 +99,7 @@ impl Rule {
         let url = self.target.url.with_target(&self.target(head, captures, &[])?);
         let mut out = Vec::with_capacity(1024);
         // If Callgate replaces URLs in the response, the response must not be compressed.
-        let unpacked = Self::card_place(head, b"").is_some();
+        let unpacked = self.card_place(head, b"").is_some();
         begin(&mut out, head, &url, &self.headers, |name| unpacked && *name == ACCEPT_ENCODING);
         let is_chunked = head.headers.contains_key(TRANSFER_ENCODING);
         let is_upgrade = version == Version::HTTP_11 && head.asks_for_websocket();
@@ -142,6 +142,7 @@ impl Rule {
             _ => captures.value(name),
         };
         let mut target = match &self.target.path {
+            _ if self.is_by_url => head.raw_path().to_owned(),
             Some(template) => template.fill_as_written(value).ok_or_else(unusable)?,
             None => self.target.url.target().to_owned(),
         };

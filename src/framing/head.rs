@@ -31,11 +31,20 @@ pub struct Head {
     length: Option<u64>,
     coding: bool,
     host: bool,
+    /// Whether the method CONNECT is accepted.
+    accepts_connect: bool,
+    /// Whether the method is CONNECT.
+    is_connect: bool,
     /// The authority of a target in absolute form (RFC 9112 section 3.2.2).
     authority: Option<Box<[u8]>>,
 }
 
 impl Head {
+    /// Creates a parser that accepts the method CONNECT (RFC 9110 section 9.3.6).
+    pub fn accepting_connect() -> Self {
+        Self { accepts_connect: true, ..Self::default() }
+    }
+
     /// Continues to parse the head. `bytes` are all bytes received so far, from the beginning of the head. Returns the
     /// length of the head, including its empty line, or `None` if the head is incomplete.
     ///
@@ -93,6 +102,9 @@ impl Head {
         if self.length.is_some() && self.coding {
             return Err(HeadFault::Malformed("the head has both Content-Length and Transfer-Encoding"));
         }
+        if self.is_connect && (self.coding || self.length.is_some_and(|length| length > 0)) {
+            return Err(HeadFault::Malformed("a CONNECT request has no body"));
+        }
         if self.http_1_1 && !self.host {
             return Err(HeadFault::Malformed("the Host header is missing"));
         }
@@ -112,9 +124,12 @@ impl Head {
         if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>' | b'`')) {
             return Err(HeadFault::Malformed("the request target contains a forbidden character"));
         }
-        // Callgate is not a forward proxy, so it opens no tunnels.
-        if method == b"CONNECT" {
+        self.is_connect = method == b"CONNECT";
+        if self.is_connect && !self.accepts_connect {
             return Err(HeadFault::Malformed("the method CONNECT is not supported"));
+        }
+        if self.is_connect && !is_authority(target) {
+            return Err(HeadFault::Malformed("the target of CONNECT is not a host with a port"));
         }
         let absolute = target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://"));
         if let Some(rest) = absolute {
@@ -292,6 +307,27 @@ mod tests {
         assert!(whole("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         let many = "A: b\r\n".repeat(4);
         assert_eq!(whole(&format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n")), Err(HeadFault::TooLarge));
+    }
+
+    #[test]
+    fn connect_has_a_host_and_no_body() {
+        let connect = |text: &str| Head::accepting_connect().read(text.as_bytes(), 4);
+        for good in [
+            "CONNECT h:1 HTTP/1.0\r\n\r\n",
+            "CONNECT [::1]:1 HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
+        ] {
+            assert_eq!(connect(good), Ok(Some(good.len())), "{good:?}");
+        }
+        for bad in [
+            "CONNECT / HTTP/1.0\r\n\r\n",
+            "CONNECT http://h:1/ HTTP/1.0\r\n\r\n",
+            "CONNECT u@h:1 HTTP/1.0\r\n\r\n",
+            "CONNECT [fe80::1%25lo]:1 HTTP/1.0\r\n\r\n",
+            "CONNECT h:1 HTTP/1.0\r\nContent-Length: 1\r\n\r\n",
+            "CONNECT h:1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert!(matches!(connect(bad), Err(HeadFault::Malformed(_))), "{bad:?}");
+        }
     }
 
     #[test]

@@ -110,12 +110,19 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     entries: Vec<Entry>,
+    /// Whether every host with a public address is allowed.
+    allows_public: bool,
 }
 
 impl Guard {
     /// Creates a guard.
     pub fn new(entries: Vec<Entry>) -> Self {
-        Self { entries }
+        Self { entries, allows_public: false }
+    }
+
+    /// Creates a guard that allows every public address, and these networks.
+    pub fn public_and(networks: Vec<IpNet>) -> Self {
+        Self { entries: networks.into_iter().map(Entry::Network).collect(), allows_public: true }
     }
 
     /// Returns the entries as text, in the format of [`Entry::parse`].
@@ -153,6 +160,11 @@ impl Guard {
     /// Returns the reason as [`Refused`].
     pub fn judge(&self, url: &Url, address: IpAddr) -> Result<(), Refused> {
         let class = classify(address);
+        if self.allows_public {
+            // Connections to an IPv4 address in IPv6 notation reach the IPv4 address.
+            let listed = self.lists(address.to_canonical());
+            return class.filter(|_| !listed).map_or(Ok(()), |class| Err(Refused::Address(class)));
+        }
         let listed = self.lists(address) || (url.host() == "localhost" && address.is_loopback());
         if let (Some(class), false) = (class, listed) {
             return Err(Refused::Address(class));

@@ -138,6 +138,11 @@ impl Url {
         matches!((self.scheme, self.port), (Scheme::Http, 80) | (Scheme::Https, 443))
     }
 
+    /// Reports whether both URLs have the same scheme, host and port.
+    pub fn has_origin_of(&self, other: &Self) -> bool {
+        (self.scheme, &self.host, self.port) == (other.scheme, &other.host, other.port)
+    }
+
     /// Returns the value for the `Host` header: host and port. Omits the default port.
     pub fn authority(&self) -> String {
         let host = match self.address {

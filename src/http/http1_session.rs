@@ -80,10 +80,10 @@ enum ResponseFraming {
 
 /// A request and its connection.
 pub(crate) struct Http1Session {
-    stream: Stream,
+    pub(super) stream: Stream,
     request: RequestParts,
     /// Bytes that were read but not yet consumed. They belong to the body, or to the next request.
-    read_buffer: BytesMut,
+    pub(super) read_buffer: BytesMut,
     /// The framing of the part of the body that was not read yet.
     body: Framing,
     /// The trailers of the body. `None` if they are not kept.

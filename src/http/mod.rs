@@ -24,11 +24,11 @@ pub(crate) use body_memory::{BodyMemory, MemoryReservation};
 pub(crate) use buffered_io::BufferedIo;
 pub(crate) use deny::discard_unread_body;
 pub(crate) use http1_session::{Http1Session, write_response_head};
-pub(crate) use request_head::{HeadError, HeadRead};
+pub(crate) use request_head::{Accepted, HeadError, HeadRead};
 pub(crate) use request_loop::{NextRequest, RequestLoop};
 pub(crate) use response::RelayError;
 pub(crate) use session::{
     Caller, Session, TRACEPARENT, head_of, is_ambiguous, send_continue_if_expected, set_traceparent,
 };
 pub(crate) use timeouts::{CLOSE_TIMEOUT, ReusableTimer, WRITE_TIMEOUT, with_timeout};
-pub(crate) use tunnel::relay_websocket;
+pub(crate) use tunnel::{TunnelBytes, relay_tunnel, relay_websocket};

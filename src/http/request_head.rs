@@ -86,15 +86,30 @@ pub(crate) struct HeadError {
     pub(crate) is_head_request: bool,
 }
 
-/// Reads the first head of a connection within `limits.head_deadline`. With `allow_http2`, the connection may begin
-/// with the HTTP/2 preface instead.
+/// What a connection may begin with, besides an HTTP/1 request with an ordinary method.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Accepted {
+    /// The HTTP/2 preface, instead of the first request.
+    pub(crate) http2: bool,
+    /// Requests with the method CONNECT.
+    pub(crate) connect: bool,
+}
+
+impl Accepted {
+    fn head(self) -> Head {
+        if self.connect { Head::accepting_connect() } else { Head::default() }
+    }
+}
+
+/// Reads the first head of a connection within `limits.head_deadline`.
 pub(crate) async fn read_first(
     stream: &mut Stream,
-    allow_http2: bool,
+    accepted: Accepted,
     timer: &mut ReusableTimer,
     limits: &Limits,
 ) -> HeadRead {
-    let mut reader = HeadReader { stream, bytes: BytesMut::new(), head: Head::default(), allow_http2 };
+    let mut reader =
+        HeadReader { stream, bytes: BytesMut::new(), head: accepted.head(), allow_http2: accepted.http2 };
     match timer.with_timeout(limits.head_deadline, reader.read_head(limits)).await {
         Some(received) => received,
         None => reader.timed_out(),
@@ -109,6 +124,7 @@ pub(crate) async fn read_first(
 pub(crate) async fn read_next(
     stream: &mut Stream,
     leftover: BytesMut,
+    accepted: Accepted,
     idle: Duration,
     timer: &mut ReusableTimer,
     limits: impl Fn() -> Limits,
@@ -116,7 +132,7 @@ pub(crate) async fn read_next(
     // Some clients send an empty line after a body (RFC 9112 section 2.2). It does not begin the next request.
     let leftover = if leftover == b"\r\n"[..] { BytesMut::new() } else { leftover };
     let is_waiting = leftover.is_empty();
-    let mut reader = HeadReader { stream, bytes: leftover, head: Head::default(), allow_http2: false };
+    let mut reader = HeadReader { stream, bytes: leftover, head: accepted.head(), allow_http2: false };
     if is_waiting && !matches!(timer.with_timeout(idle, reader.read_more()).await, Some(Ok(1..))) {
         return HeadRead::Closed;
     }

@@ -12,13 +12,14 @@ use tokio::net::TcpStream;
 
 use super::buffered_io::BufferedIo;
 use super::http1_session::Http1Session;
-use super::request_head::{self, HeadError, HeadRead};
+use super::request_head::{self, Accepted, HeadError, HeadRead};
 use super::session::Session;
 use super::timeouts::{CLOSE_TIMEOUT, ReusableTimer, with_timeout};
 use crate::policy::Limits;
 
 /// The state of a connection between two requests.
 pub(crate) struct RequestLoop {
+    accepted: Accepted,
     timer: ReusableTimer,
     stopping: ShutdownWatch,
     /// The connection, and the bytes that were read after the last request. The bytes are `None` before the first
@@ -43,7 +44,17 @@ impl RequestLoop {
 
     /// Creates the loop for a connection that is ready for HTTP.
     pub(crate) fn over(stream: Stream, stopping: ShutdownWatch) -> Self {
-        Self { timer: ReusableTimer::default(), stopping, idle: Some((stream, None)) }
+        Self {
+            accepted: Accepted::default(),
+            timer: ReusableTimer::default(),
+            stopping,
+            idle: Some((stream, None)),
+        }
+    }
+
+    /// Sets whether requests with the method CONNECT are accepted.
+    pub(crate) fn accept_connect(&mut self, accept: bool) {
+        self.accepted.connect = accept;
     }
 
     /// Takes back the connection after a request, with the bytes that were read after the request.
@@ -58,13 +69,21 @@ impl RequestLoop {
     pub(crate) async fn next(&mut self, limits: impl Fn() -> Limits) -> Option<NextRequest> {
         let (mut stream, leftover) = self.idle.take()?;
         let received = match leftover {
-            None => request_head::read_first(&mut stream, false, &mut self.timer, &limits()).await,
+            None => request_head::read_first(&mut stream, self.accepted, &mut self.timer, &limits()).await,
             Some(mut leftover) => {
                 let idle = limits().idle_timeout;
                 match self.must_close(&mut stream, &mut leftover, idle).await {
                     true => HeadRead::Closed,
                     false => {
-                        request_head::read_next(&mut stream, leftover, idle, &mut self.timer, limits).await
+                        request_head::read_next(
+                            &mut stream,
+                            leftover,
+                            self.accepted,
+                            idle,
+                            &mut self.timer,
+                            limits,
+                        )
+                        .await
                     }
                 }
             }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
-    WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, PROXY_AUTHENTICATE, RETRY_AFTER,
+    TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
@@ -77,6 +77,9 @@ fn problem_header(denial: Denial, methods: &[Method], body_bytes: usize) -> ping
     }
     if denial.status() == 401 {
         header.insert_header(WWW_AUTHENTICATE, "Bearer realm=\"callgate\"")?;
+    }
+    if denial.status() == 407 {
+        header.insert_header(PROXY_AUTHENTICATE, "Basic realm=\"callgate\"")?;
     }
     if denial == Denial::MethodNotAllowed {
         let methods: Vec<_> = methods.iter().map(Method::as_str).collect();

@@ -235,6 +235,14 @@ impl Session {
         }
     }
 
+    /// Returns an HTTP/1 connection and the bytes that were read after the request, for another protocol than HTTP.
+    pub(crate) fn into_io(self) -> Option<(Stream, BytesMut)> {
+        match self {
+            Self::Http1(http1) => Some((http1.stream, http1.read_buffer)),
+            Self::Http2(_) => None,
+        }
+    }
+
     /// Prepares for writing a denial. With `keep_alive`, an unread HTTP/1 body is discarded after the response.
     /// Otherwise the HTTP/1 connection is closed after the response. `timeout` limits each write.
     pub(crate) fn prepare_denial(&mut self, keep_alive: bool, timeout: Duration) {

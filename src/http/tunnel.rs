@@ -1,10 +1,15 @@
-//! Passes bytes in both directions after a connection was switched to the protocol WebSocket (RFC 9110 section 7.8).
+//! Passes bytes in both directions: after a connection was switched to the protocol WebSocket (RFC 9110 section 7.8), and
+//! after a CONNECT request.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::client::{ResponseFault, UpstreamResponse};
@@ -15,6 +20,58 @@ use crate::request::{HOP_BY_HOP, headers_of_one_hop, is_websocket, write_line};
 
 /// Size of the buffer for one direction, in bytes.
 const BUFFER_BYTES: usize = 16 << 10;
+/// How long a tunnel may be idle while the listener stops.
+const STOPPING_IDLE: Duration = Duration::from_secs(1);
+
+/// The number of bytes that a tunnel has passed on.
+#[derive(Default)]
+pub(crate) struct TunnelBytes {
+    /// The bytes of the caller.
+    pub(crate) sent: AtomicU64,
+    /// The bytes of the upstream.
+    pub(crate) received: AtomicU64,
+}
+
+/// Passes the bytes of both sides, until both sides have closed their direction, one side fails, or nothing is read from
+/// and written to either side for `idle`. After `stopping` has changed, the tunnel also ends if it is idle for
+/// [`STOPPING_IDLE`]. `after_request` contains bytes of the caller that were already read.
+pub(crate) async fn relay_tunnel(
+    caller: Stream,
+    after_request: Bytes,
+    upstream: TcpStream,
+    idle: Duration,
+    stopping: &mut ShutdownWatch,
+    bytes: &TunnelBytes,
+) {
+    let progress = Notify::new();
+    let (mut from_caller, mut to_caller) = tokio::io::split(caller);
+    let (mut from_upstream, mut to_upstream) = upstream.into_split();
+    let both = async {
+        tokio::try_join!(
+            pass(after_request, &mut from_caller, &mut to_upstream, &progress, &bytes.sent),
+            pass(Bytes::new(), &mut from_upstream, &mut to_caller, &progress, &bytes.received),
+        )
+    };
+    let mut both = std::pin::pin!(both);
+    loop {
+        let is_stopping = *stopping.borrow();
+        let idle = if is_stopping { idle.min(STOPPING_IDLE) } else { idle };
+        tokio::select! {
+            _ = &mut both => return,
+            progressed = with_timeout(idle, progress.notified()) => {
+                if progressed.is_none() {
+                    return;
+                }
+            }
+            changed = stopping.changed(), if !is_stopping => {
+                // The server is gone.
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
 
 /// Relays a `101 Switching Protocols`, and then the bytes of both sides, until both sides have closed their direction,
 /// one side fails, or nothing is read from and written to either side for `idle`.
@@ -40,13 +97,13 @@ pub(crate) async fn relay_websocket(
     });
     started.await.and_then(Result::ok).ok_or(RelayError::Caller)?;
 
-    let progress = Notify::new();
+    let (progress, bytes) = (Notify::new(), TunnelBytes::default());
     let (mut from_caller, mut to_caller) = tokio::io::split(caller);
     let (mut from_upstream, mut to_upstream) = tokio::io::split(&mut upstream);
     let both = async {
         tokio::try_join!(
-            pass(after_request.freeze(), &mut from_caller, &mut to_upstream, &progress),
-            pass(after_head, &mut from_upstream, &mut to_caller, &progress),
+            pass(after_request.freeze(), &mut from_caller, &mut to_upstream, &progress, &bytes.sent),
+            pass(after_head, &mut from_upstream, &mut to_caller, &progress, &bytes.received),
         )
     };
     let mut both = std::pin::pin!(both);
@@ -78,14 +135,16 @@ fn head(response: &UpstreamResponse) -> Vec<u8> {
 }
 
 /// Passes `first` and then all bytes of `from` to `to`, until `from` ends. Reports each read and each write to
-/// `progress`.
+/// `progress`, and adds the bytes to `count`.
 async fn pass(
     first: Bytes,
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     progress: &Notify,
+    count: &AtomicU64,
 ) -> io::Result<()> {
     if !first.is_empty() {
+        count.fetch_add(first.len() as u64, Ordering::Relaxed);
         to.write_all(&first).await?;
         to.flush().await?;
     }
@@ -96,6 +155,7 @@ async fn pass(
         if bytes == 0 {
             return to.shutdown().await;
         }
+        count.fetch_add(bytes as u64, Ordering::Relaxed);
         to.write_all(buffer.get(..bytes).unwrap_or_default()).await?;
         to.flush().await?;
         progress.notify_one();

@@ -28,6 +28,6 @@ pub use interaction::{Claim, Interaction};
 pub use more::Inherited;
 pub use notice::{NoticeId, Overdue, Undelivered};
 pub use questions::{FIRST_QUESTION, Question, QuestionFault};
-pub use report::{Follow, Report, StatusAt, Unmatched};
+pub use report::{Follow, Report, StatusAt, UnmatchedCallback};
 pub use stale_progress::Stale;
 pub use state::{Event, Over, State, next};

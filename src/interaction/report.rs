@@ -48,7 +48,7 @@ pub struct Follow {
     pub stalled_after: Option<Duration>,
     /// Whether callbacks without a token find their interaction by the provider's id of the work, and what happens to a
     /// callback that finds none. `None` if the token of a callback names the interaction.
-    pub matching: Option<Unmatched>,
+    pub matching: Option<UnmatchedCallback>,
     /// What happens to stale progress. If it is `None`, a callback with lower progress is delivered, and every callback
     /// after a final one is denied.
     pub stale: Option<Stale>,
@@ -56,7 +56,7 @@ pub struct Follow {
 
 /// What happens to a callback whose provider's id belongs to no interaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Unmatched {
+pub enum UnmatchedCallback {
     /// The callback is delivered without an interaction.
     Deliver,
     /// The callback is denied.

@@ -146,8 +146,12 @@ pub struct EgressEntry<'a> {
     pub detail: Option<&'a str>,
     /// The interaction that this request started, or the interaction whose question this request answers.
     pub interaction: Option<&'a str>,
-    /// Size of the request body, in bytes.
+    /// Host and port that the agent asked the forward proxy for. `None` for other requests.
+    pub host: Option<&'a str>,
+    /// Size of the request body, in bytes. For a tunnel, the bytes of the agent.
     pub body_bytes: u64,
+    /// For a tunnel, the bytes of the host.
+    pub received_bytes: Option<u64>,
     /// Time from the end of the request head to the end of the response, in microseconds.
     pub duration_us: u64,
 }
@@ -164,6 +168,9 @@ impl EgressEntry<'_> {
         word(&mut out, "\",\"reason\":\"", self.reason);
         word(&mut out, "\",\"method\":\"", self.method);
         number(&mut out, "\",\"status\":", self.status.into());
+        if let Some(host) = self.host {
+            text(&mut out, ",\"host\":", host);
+        }
         text(&mut out, ",\"path\":", self.path);
         if let Some(detail) = self.detail.filter(|detail| !detail.is_empty()) {
             text(&mut out, ",\"detail\":", beginning(detail));
@@ -172,6 +179,9 @@ impl EgressEntry<'_> {
             text(&mut out, ",\"interaction\":", interaction);
         }
         number(&mut out, ",\"body_bytes\":", self.body_bytes);
+        if let Some(received) = self.received_bytes {
+            number(&mut out, ",\"received_bytes\":", received);
+        }
         number(&mut out, ",\"duration_us\":", self.duration_us);
         out.extend_from_slice(b"}\n");
         out

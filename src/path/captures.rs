@@ -31,6 +31,11 @@ impl Captures {
         Self { names, path: path.into(), spans, has_remainder }
     }
 
+    /// Returns the captures of a path without captures. The path is `/`.
+    pub fn none() -> Self {
+        Self::new(Arc::new([]), "/", Vec::new(), false)
+    }
+
     /// Returns the value of the capture `name`.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.all().find(|(n, _)| *n == name).map(|(_, value)| value)

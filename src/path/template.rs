@@ -102,6 +102,11 @@ impl Template {
         Ok(Self { text: text.into(), segments, names: names.into() })
     }
 
+    /// Returns the template `/`.
+    pub fn root() -> Self {
+        Self { text: "/".into(), segments: vec![Segment::Literal("".into())], names: Arc::new([]) }
+    }
+
     /// Returns the template as written.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -81,6 +81,7 @@ impl Components {
         (providers, agents): (Providers, Agents),
         fetcher: Fetcher,
     ) -> Self {
+        let address = egress.as_ref().map(|(_, address)| *address);
         let actions_url = egress.as_ref().map(|(settings, address)| actions_url(settings, *address));
         let clocks = Clocks { wall: options.clock.clone(), ledger: Arc::clone(&options.ledger_clock) };
         let (store, agents) = (Arc::clone(&options.store), Arc::new(agents));
@@ -99,7 +100,7 @@ impl Components {
             recorder: Arc::clone(&recorder),
             store: Arc::clone(&store),
             providers: Arc::new(ArcSwap::from_pointee(providers)),
-            limits: EgressLimits::new(egress.map(|(settings, _)| settings)),
+            limits: EgressLimits::new(egress.map(|(settings, _)| settings), address),
             log_throttle,
             drain: Drain::default(),
             new_connections: Drain::default(),
@@ -179,6 +180,8 @@ impl Components {
         let expiries = tls.flat_map(|tls| &tls.expiries);
         let policy = self.ingress.policy.load();
         let agents = policy.agents.iter().filter_map(|agent| client_certificate_expiry(agent));
+        let authority = self.egress.limits.authority.load_full();
+        let agents = agents.chain(authority.iter().map(|authority| authority.expiry()));
         metrics.certificates(expiries.map(|(file, expiry)| (&**file, *expiry)).chain(agents));
         policy.agents.iter().for_each(|agent| metrics.expect_agent(&agent.name));
         metrics.routes_streaming(policy.ingress.routes().iter().filter(|route| route.stream).count());

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::addresses::{Addresses, StartError};
 use super::components::{Components, Options};
-use super::egress::{EgressSettings, OwnAddresses, Providers, listener};
+use super::egress::{Authority, EgressSettings, OwnAddresses, Providers, listener};
 use super::ingress::{self, Agents, IngressContext, PreparedAgents};
 use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, close};
 use super::replicas::run_discovery;
@@ -26,6 +26,7 @@ use crate::config::Startup;
 use crate::fetch::{Fetcher, with_cached};
 use crate::observe::Traces;
 use crate::policy::Policy;
+use crate::time::Timestamp;
 
 /// A running server.
 pub struct Server {
@@ -91,11 +92,12 @@ impl Server {
         let (fetcher, fetch_task) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;
         // Certificates are checked before the first address is bound.
         let listeners = listener_configs(startup).map_err(StartError::Tls)?;
-        let egress_settings = egress_settings(startup).map_err(StartError::Tls)?;
+        let egress_settings = first_egress_settings(startup, &policy.load(), &options)?;
         let replica_listener = replica_config(startup).map_err(StartError::Tls)?;
         let listeners: Vec<_> =
             listeners.into_iter().map(|config| Arc::new(ArcSwap::from_pointee(config))).collect();
         let addresses = Addresses::bind(startup)?;
+        egress_settings.iter().try_for_each(EgressSettings::publish).map_err(StartError::Tls)?;
         let own_addresses = addresses.own_addresses();
         let providers = providers.with_own_addresses(own_addresses.clone());
         let egress_address = addresses.egress.as_ref().map(|bound| bound.address);
@@ -200,15 +202,18 @@ impl Server {
         let (current, own_addresses) =
             (Arc::clone(&self.components.egress.providers), self.own_addresses.clone());
         let agents = Arc::clone(&self.components.ingress.agents);
+        let egress = Arc::clone(&self.components.egress);
         move || {
             let listeners = listener_configs(&startup)?;
             let providers = providers(&startup, &policy).map_err(|error| error.to_string())?;
             let providers = (!providers.has_same_settings(&current.load()))
                 .then(|| providers.with_own_addresses(own_addresses));
-            let egress_listener = egress_settings(&startup)?;
+            let current = egress.limits.authority.load_full();
+            let egress_listener = egress_settings(&startup, &policy, current, egress.clocks.wall.now())?;
             let agents = agents.prepare(&policy.agents)?;
             let replica_listener = replica_config(&startup)?;
             let policy = with_cached(policy)?;
+            egress_listener.iter().try_for_each(EgressSettings::publish)?;
             Ok(Prepared { agents, egress_listener, listeners, replica_listener, providers, policy })
         }
     }
@@ -319,7 +324,8 @@ fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError
         return Ok(Providers::none());
     }
     let actions = policy.ingress.routes().iter().any(|route| route.actions.is_some());
-    if policy.egress.rules().is_empty() && !actions {
+    let is_proxy = startup.egress.as_ref().is_some_and(|egress| egress.proxy.is_some());
+    if policy.egress.rules().is_empty() && !actions && !is_proxy {
         return Ok(Providers::none());
     }
     let providers = Providers::new(policy.trusted_roots.as_ref().map(|roots| &*roots.path));
@@ -336,9 +342,24 @@ fn replica_config(startup: &Startup) -> Result<Option<ListenerConfig>, String> {
     startup.replicas.as_ref().map(|one| ListenerConfig::for_members(&one.listener)).transpose()
 }
 
-/// Reads the certificate files of the egress listener.
-fn egress_settings(startup: &Startup) -> Result<Option<EgressSettings>, String> {
-    startup.egress.as_ref().map(EgressSettings::load).transpose()
+/// Reads the certificate files of the egress listener. `authority` is the current authority of the forward proxy.
+fn egress_settings(
+    startup: &Startup,
+    policy: &Policy,
+    authority: Option<Arc<Authority>>,
+    now: Timestamp,
+) -> Result<Option<EgressSettings>, String> {
+    let load = |listener| EgressSettings::load(listener, &policy.egress, authority, now);
+    startup.egress.as_ref().map(load).transpose()
+}
+
+/// Reads the certificate files of the egress listener at start.
+fn first_egress_settings(
+    startup: &Startup,
+    policy: &Policy,
+    options: &Options,
+) -> Result<Option<EgressSettings>, StartError> {
+    egress_settings(startup, policy, None, options.clock.now()).map_err(StartError::Tls)
 }
 
 fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {

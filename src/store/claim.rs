@@ -10,7 +10,7 @@ use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
 use super::waiters::{WaitKey, Waiter};
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Ask, ClaimError, Cleared, Report, Unmatched};
+use crate::interaction::{Ask, ClaimError, Cleared, Report, UnmatchedCallback};
 use crate::time::Timestamp;
 
 /// Maximum time for which a callback waits for the response to the request that it belongs to.
@@ -39,7 +39,7 @@ impl Store {
         let matched = match ask.follow.matching.filter(|_| ask.granted.is_none()) {
             // This case is rare. Its future is boxed, so that it does not enlarge the future of every exchange.
             Some(unmatched) => match Box::pin(self.find_matched(ask)).await {
-                None if unmatched == Unmatched::Refuse => {
+                None if unmatched == UnmatchedCallback::Refuse => {
                     let detail = "no interaction has the provider's id of the callback";
                     return Err(ClaimError::Refused(Refusal::new(Denial::InteractionUnknown, detail)));
                 }

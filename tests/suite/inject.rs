@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use callgate::cli::{Sidecar, inject, remove};
+use callgate::cli::{Proxied, Sidecar, inject, remove};
 use proptest::prelude::*;
 use serde_yaml::Value;
 
@@ -44,6 +44,7 @@ fn sidecar() -> Sidecar {
         admin_port: 9901,
         bind_env: Some("HOST".to_owned()),
         replica_port: None,
+        proxied: None,
     }
 }
 
@@ -310,6 +311,61 @@ fn injecting_again_changes_nothing_but_what_is_asked() {
     let text = inject(&once, &other).unwrap().text;
     assert_eq!(text, inject(DEPLOYMENT, &other).unwrap().text);
     assert!(!text.contains("callgate-tls") && !text.contains("HOST"), "{text}");
+}
+
+fn forward_proxy() -> Proxied {
+    Proxied { ca_secret: "authority".to_owned(), egress_port: 8082, direct: vec!["10.0.0.0/8".to_owned()] }
+}
+
+#[test]
+fn the_agent_alone_uses_the_forward_proxy() {
+    let own = "            - { name: NO_PROXY, value: own.example }
+            - { name: SSL_CERT_FILE, value: /own.pem }
+            - { name: HTTP_PROXY, valueFrom: { secretKeyRef: { name: a, key: b } } }
+";
+    let text =
+        DEPLOYMENT.replace("            - { name: SWITCH", &format!("{own}            - {{ name: SWITCH"));
+    let proxied = Sidecar { proxied: Some(forward_proxy()), ..sidecar() };
+    let injected = inject(&text, &proxied).unwrap();
+    let object = value(&injected.text);
+    let pod = &object["spec"]["template"]["spec"];
+    let (sidecar, agent, logs) = (&pod["initContainers"][0], &pod["containers"][0], &pod["containers"][1]);
+    let env = |name: &str| {
+        let all = agent["env"].as_sequence().unwrap();
+        all.iter().find(|entry| entry["name"] == name).unwrap_or_else(|| panic!("{name}"))["value"].clone()
+    };
+    for (name, expected) in [
+        ("HTTPS_PROXY", "http://127.0.0.1:8082"),
+        ("https_proxy", "http://127.0.0.1:8082"),
+        ("NO_PROXY", "localhost,127.0.0.1,::1,.svc,.cluster.local,10.0.0.0/8,own.example"),
+        ("no_proxy", "localhost,127.0.0.1,::1,.svc,.cluster.local,10.0.0.0/8"),
+        ("SSL_CERT_FILE", "/own.pem"),
+        ("REQUESTS_CA_BUNDLE", "/run/callgate/trust/bundle.pem"),
+        ("NODE_EXTRA_CA_CERTS", "/run/callgate/trust/ca.pem"),
+        ("NODE_USE_ENV_PROXY", "1"),
+        ("SWITCH", "yes"),
+    ] {
+        assert_eq!(env(name), expected, "{name}");
+    }
+    assert!(env("HTTP_PROXY").is_null(), "it keeps its source");
+    assert_eq!(
+        agent["volumeMounts"],
+        value("[ { name: callgate-trust, mountPath: /run/callgate/trust, readOnly: true } ]")
+    );
+    let mounts = serde_yaml::to_string(&sidecar["volumeMounts"]).unwrap();
+    assert!(mounts.contains("name: callgate-ca\n  mountPath: /ca\n  readOnly: true"), "{mounts}");
+    assert!(mounts.contains("name: callgate-trust\n  mountPath: /run/callgate/trust\n"), "{mounts}");
+    assert_eq!(*logs, value("{ name: logs, image: 'logs:1' }"), "no other container changes");
+    assert!(sidecar["env"].is_null());
+    let volumes = serde_yaml::to_string(&pod["volumes"]).unwrap();
+    assert!(volumes.contains("secretName: authority"), "{volumes}");
+    let notes = injected.notes.join("\n");
+    for part in ["SSL_CERT_FILE keeps its value /own.pem", "HTTP_PROXY keeps its value", "callgate ca"] {
+        assert!(notes.contains(part), "{notes}");
+    }
+    assert_eq!(inject(&injected.text, &proxied).unwrap().text, injected.text);
+    let removed = remove(&injected.text).unwrap().text;
+    assert_eq!(spelled(&removed), spelled(&text.replace("0640", "416")));
 }
 
 #[test]
@@ -688,6 +744,7 @@ proptest! {
         tls in any::<bool>(),
         bind in any::<bool>(),
         replicas in any::<bool>(),
+        proxied in any::<bool>(),
     ) {
         let mut sidecar = sidecar();
         sidecar.tls_secret = sidecar.tls_secret.filter(|_| tls);
@@ -697,6 +754,7 @@ proptest! {
         sidecar.replica_port = replicas.then_some(8446);
         let named = |(nth, text): (usize, &String)| text.replace("name: x", &format!("name: x{nth}"));
         let workloads: Vec<_> = workloads.iter().enumerate().map(named).collect();
+        sidecar.proxied = (proxied && is_clear).then(forward_proxy);
         let text = workloads.join("---\n");
         let injected = inject(&text, &sidecar).unwrap().text;
         prop_assert_eq!(injected.matches("callgate.dev/injected").count(), workloads.len());

@@ -45,6 +45,7 @@ mod events;
 mod every_route;
 mod fetch;
 mod first_configuration;
+mod forward_proxy;
 mod framing;
 mod h2_strict;
 mod h2_wire;

@@ -41,7 +41,7 @@ listen:
       tls: { certificate: /a, key: /b, certificates: [ { certificate: /a, key: /b } ], client_certificates: { authorities: /a } }
       proxy_protocol: { trusted_proxies: [10.0.0.0/8] }
       health: /healthz
-  egress: { address: 127.0.0.1:0, tls: { certificate: /a, key: /b } }
+  egress: { address: 127.0.0.1:0, tls: { certificate: /a, key: /b }, proxy: { bundle: /b, others: tunnel, tunnel: [a.example], ports: [443], allow_private: [10.0.0.0/8], ca: { certificate: /a, key: /b }, password: { env: TOKEN_KEY } } }
   admin: { address: 127.0.0.1:0, token: { env: TOKEN_KEY } }
 agent: { address: 127.0.0.1:1, timeouts: {}, tls: {} }
 store: { kind: memory }
@@ -69,7 +69,7 @@ routes:
   - { name: j, path: /j, token: { kind: jwt, keys: [ { algorithm: HS256, secret: { env: JWT_KEY } } ] }, forward: /j }
   - { name: s, path: /s, token: { kind: static, header: x-key, secrets: [ { env: STATIC } ] }, forward: /s }
 egress:
-  - { name: e, path: /e, target: \"https://example.com/e\", inject: { route: r, url: /url, params: { id: /id } }, timeouts: {} }
+  - { name: e, path: /e, target: \"https://example.com/e\", inject: { route: r, url: /url, params: { id: /id } }, timeouts: {}, proxied: true, unmatched: refuse }
 ";
 
 /// Collects the schemas of a value: references are followed, and alternatives are added side by side.

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::agent::{Agent, ONLY_AGENT};
 use crate::config::Config;
-use crate::egress::Rule;
+use crate::egress::{Rule, Unmatched};
 use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
-use crate::interaction::{Stale, Unmatched};
+use crate::interaction::{Stale, UnmatchedCallback};
 use crate::json::Pointer;
 use crate::policy::{Feed, Policy};
 use crate::signature::{Proof, SignaturePlace, TimestampSource, Verifier, VerifierKeys};
@@ -204,8 +204,8 @@ fn interaction(route: &Route) -> Value {
         "id": follow.id.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "match": follow.matching.map(|_| "by the provider's id"),
         "unmatched": follow.matching.map(|unmatched| match unmatched {
-            Unmatched::Deliver => "deliver",
-            Unmatched::Refuse => "refuse",
+            UnmatchedCallback::Deliver => "deliver",
+            UnmatchedCallback::Refuse => "refuse",
         }),
         "asking": follow.asking,
         "done": follow.done,
@@ -244,6 +244,8 @@ fn rule(rule: &Rule) -> Value {
             None => rule.target.url.to_string(),
             Some(path) => format!("{}{}", rule.target.url.to_string().trim_end_matches('/'), path.as_str()),
         },
+        "proxied": rule.proxied.is_some(),
+        "unmatched": rule.proxied.map(Unmatched::name),
         "body_bytes_max": rule.body_bytes_max,
         "headers": rule.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
         "timeouts": {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::ranges;
 use crate::config::{AccessLog, AdminListener, Listener, ReplicaListener, Startup, Tls, Unknown};
+use crate::egress::ForwardProxy;
 use crate::replica::{Gone, Replicas};
 use crate::time::format_duration;
 
@@ -18,6 +19,7 @@ pub(super) fn startup(startup: &Startup) -> Value {
                 "body_memory_max": egress.body_memory_bytes_max,
                 "connections_max": egress.connections_max,
                 "hosts": egress.hosts,
+                "proxy": egress.proxy.as_ref().map(|proxy| forward_proxy(proxy)),
                 "tls": egress.tls.as_ref().map(egress_tls),
             })),
             "admin": startup.admin.as_ref().map(admin),
@@ -85,6 +87,23 @@ fn listener(listener: &Listener) -> Value {
         "health": listener.health,
         "tls": listener.tls.as_ref().map(tls),
         "proxy_protocol": listener.proxied_by.as_ref().map(|trusted| json!({ "trusted_proxies": ranges(trusted) })),
+    })
+}
+
+fn forward_proxy(proxy: &ForwardProxy) -> Value {
+    json!({
+        "others": if proxy.tunnels_others { "tunnel" } else { "refuse" },
+        "tunnel": proxy.tunnel.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "ports": proxy.ports,
+        "allow_private": proxy.guard.entries().collect::<Vec<_>>(),
+        "bundle": proxy.bundle,
+        "ca": proxy.authority.as_ref().map_or_else(|| json!("created at start"), |files| json!({
+            "certificate": files.certificate.path,
+            "key": files.key.path,
+        })),
+        "password": proxy.password.is_some(),
+        "tunnels_max": proxy.tunnels_max,
+        "idle": format_duration(proxy.idle),
     })
 }
 

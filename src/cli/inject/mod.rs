@@ -3,6 +3,7 @@
 mod document;
 mod notes;
 mod ports;
+mod proxied;
 mod replicas;
 mod scaling;
 mod sidecar;
@@ -19,6 +20,7 @@ use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
 use crate::file::without_byte_order_mark;
 
 pub use document::{Injected, inject, remove};
+pub use proxied::Proxied;
 pub use sidecar::Sidecar;
 
 #[derive(Args)]
@@ -59,6 +61,18 @@ pub(super) struct InjectArgs {
     /// The port for other replicas, as in `replicas.address`.
     #[arg(long, value_name = "PORT", default_value_t = 8446, value_parser = clap::value_parser!(u16).range(1..))]
     replica_port: u16,
+    /// Make the clients of the agent use the sidecar as their forward proxy.
+    #[arg(long)]
+    proxied: bool,
+    /// With --proxied: the Secret with `ca.crt` and `ca.key`, which become files in /ca of the sidecar.
+    #[arg(long, value_name = "NAME", default_value = "callgate-ca", requires = "proxied")]
+    ca_secret: String,
+    /// With --proxied: the port in `listen.egress.address`.
+    #[arg(long, value_name = "PORT", default_value_t = 8081, value_parser = clap::value_parser!(u16).range(1..), requires = "proxied")]
+    egress_port: u16,
+    /// With --proxied: another host that clients reach directly, such as a network of the cluster. Can be repeated.
+    #[arg(long, value_name = "HOST", requires = "proxied")]
+    direct: Vec<String>,
 }
 
 pub(super) fn run(args: &InjectArgs) -> u8 {
@@ -113,6 +127,11 @@ impl InjectArgs {
             admin_port: self.admin_port,
             bind_env: self.bind_env.clone(),
             replica_port: self.replicas.then_some(self.replica_port),
+            proxied: self.proxied.then(|| Proxied {
+                ca_secret: self.ca_secret.clone(),
+                egress_port: self.egress_port,
+                direct: self.direct.clone(),
+            }),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The sidecar: the container and the volumes of the kustomize component, with configured names.
 
+use super::proxied::{self, Proxied, VOLUMES};
 use super::undo::ANNOTATION;
 use super::yaml::{self, Mapping, Value};
+
+pub(super) use super::yaml::name;
 
 /// The file of the component. It is the only definition of the sidecar.
 const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");
@@ -30,6 +33,8 @@ pub struct Sidecar {
     pub bind_env: Option<String>,
     /// The port for other replicas. `None` means that the workload is not prepared for several replicas.
     pub replica_port: Option<u16>,
+    /// The settings of the forward proxy. `None` means that the agent does not use it.
+    pub proxied: Option<Proxied>,
 }
 
 /// The parts of the sidecar in a pod.
@@ -77,6 +82,9 @@ impl Sidecar {
                 _ => {}
             }
         }
+        if let Some(proxied) = &self.proxied {
+            proxied::extend(proxied, &mut container, &mut volumes)?;
+        }
         Some(Parts { container, volumes })
     }
 }
@@ -94,7 +102,9 @@ fn component() -> Option<Parts> {
 /// somebody added later.
 pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
     let made = component().ok_or(DAMAGED)?;
-    let is_made = |volume: &&String| made.volumes.iter().any(|own| name(own) == Some(volume));
+    let is_made = |volume: &&String| {
+        made.volumes.iter().any(|own| name(own) == Some(volume)) || VOLUMES.contains(&volume.as_str())
+    };
     if let Some(other) = volumes.iter().find(|volume| !is_made(volume)) {
         return Err(format!(
             "the annotation {ANNOTATION} names the volume {other}, which `callgate inject` does not make"
@@ -116,9 +126,4 @@ pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<()
         "it has the annotation {ANNOTATION}, but its container callgate is not what `callgate inject` makes: it has \
          other `args` or `volumeMounts`; remove the annotation or the container by hand"
     ))
-}
-
-/// Returns the `name` of an element of a list.
-pub(super) fn name(item: &Value) -> Option<&str> {
-    item.get("name")?.as_str()
 }

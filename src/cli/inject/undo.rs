@@ -28,6 +28,9 @@ pub(super) struct Record {
     /// The name of the workload, if it was prepared for several replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replicas: Option<String>,
+    /// The environment variables for the forward proxy that were set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) variables: Vec<Env>,
     /// The volumes that were added.
     pub(super) volumes: Vec<String>,
     /// Maps each key under which the injection created a list, a mapping or a text to the previous value of this key.

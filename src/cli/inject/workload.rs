@@ -2,6 +2,7 @@
 
 use super::notes;
 use super::ports::{self, DeclaredPort, LISTS, containers, declared};
+use super::proxied;
 use super::replicas::{self, STATE};
 use super::sidecar::{self, Parts, Sidecar, name};
 use super::undo::{ANNOTATION, Env, Port, Record};
@@ -160,7 +161,7 @@ fn change_agent(
     };
     let agent = match &found {
         Some(found) => found.container.clone(),
-        None if sidecar.bind_env.is_none() => return Ok(()),
+        None if sidecar.bind_env.is_none() && sidecar.proxied.is_none() => return Ok(()),
         None => only().ok_or("which container is the agent's? None declares a port")?,
     };
     let container = container(pod, &agent).ok_or("the agent's container is gone")?;
@@ -184,6 +185,9 @@ fn change_agent(
     if let Some(variable) = &sidecar.bind_env {
         let was = set(record.list(container, "env")?, variable)?;
         record.env = Some(Env { name: variable.clone(), was });
+    }
+    if let Some(settings) = &sidecar.proxied {
+        proxied::set(settings, container, record, notes)?;
     }
     record.container = Some(agent);
     Ok(())
@@ -285,6 +289,7 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
 fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
     let Some(agent) = &record.container else { return Ok(()) };
     let container = container(pod, agent).ok_or_else(|| format!("the container {agent} no longer exists"))?;
+    proxied::restore(container, record);
     if let Some(Env { name: variable, was }) = &record.env
         && let Some(all) = container.get_mut("env").and_then(Value::as_sequence_mut)
         && let Some(at) = all.iter().position(|env| name(env) == Some(variable.as_str()))

@@ -268,3 +268,8 @@ fn needs_quotes(text: &str) -> bool {
         begins_so && text.contains(|c: char| c.is_ascii_digit()) && text.chars().all(is_numeric);
     is_word || (is_like_a_number && !text.contains(": "))
 }
+
+/// Returns the `name` of an element of a list.
+pub(super) fn name(item: &Value) -> Option<&str> {
+    item.get("name")?.as_str()
+}

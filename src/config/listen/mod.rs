@@ -3,12 +3,15 @@
 mod client_address;
 mod limits;
 mod listener;
+mod proxy;
 mod replicas;
 mod tls;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::config::yaml::{Cursor, Fields};
+use crate::egress::ForwardProxy;
 use crate::path::CanonicalPath;
 use crate::secret::Secret;
 use crate::source::Networks;
@@ -63,6 +66,8 @@ pub struct EgressListener {
     /// The host names that the header `Host` of a request may contain, in addition to IP addresses and `localhost`.
     /// They are in lower case.
     pub hosts: Vec<Box<str>>,
+    /// The settings of the forward proxy. If they are `None`, the listener is no forward proxy.
+    pub proxy: Option<Arc<ForwardProxy>>,
     /// The TLS settings. If they are `None`, the listener accepts plain HTTP.
     pub tls: Option<Tls>,
 }
@@ -144,6 +149,7 @@ fn egress(at: &Cursor<'_>) -> Option<EgressListener> {
         at.whole_number(1..=1_000_000).and_then(|number| usize::try_from(number).ok())
     });
     let hosts = hosts(&mut fields);
+    let proxy = fields.optional("proxy").map(|at| proxy::proxy(&at));
     let tls = fields.optional("tls").map(|at| egress_tls(&at));
     fields.finish();
     Some(EgressListener {
@@ -151,6 +157,7 @@ fn egress(at: &Cursor<'_>) -> Option<EgressListener> {
         body_memory_bytes_max: body_memory?,
         connections_max: connections?,
         hosts: hosts?,
+        proxy: proxy.map_or(Some(None), |read| read.map(Some))?,
         tls: tls.map_or(Some(None), |read| read.map(Some))?,
     })
 }

@@ -3,7 +3,7 @@
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
-use crate::config::insertions::insertion;
+use crate::config::egress::insertions::insertion;
 use crate::config::yaml::{Cursor, Fields};
 use crate::egress::{CallbackRequest, Insertion, RequestCondition};
 use crate::interaction::{Follow, StatusAt};

@@ -8,7 +8,7 @@ use crate::config::provider::{CallbackConvention, callback_convention, locations
 use crate::config::yaml::{Cursor, Fields};
 use crate::guard::{Entry, Guard};
 use crate::ingress::{Actions, TokenRule};
-use crate::interaction::{Follow, Stale, StatusAt, Unmatched};
+use crate::interaction::{Follow, Stale, StatusAt, UnmatchedCallback};
 use crate::path::Template;
 use crate::signature::{Verifier, VerifierKeys};
 
@@ -93,10 +93,10 @@ fn distinct(lists: [&Vec<Box<str>>; 3], at: &Cursor<'_>) -> Option<()> {
 
 /// Reads `match: {provider_id}` and `unmatched`. Returns the places of the provider's id, and what happens to a callback
 /// that belongs to no interaction. `has_id` tells whether the section has the key `id`.
-fn matching(fields: &mut Fields<'_>, has_id: bool) -> Option<Option<(Vec<StatusAt>, Unmatched)>> {
+fn matching(fields: &mut Fields<'_>, has_id: bool) -> Option<Option<(Vec<StatusAt>, UnmatchedCallback)>> {
     let (matching, unmatched_at) = (fields.optional("match"), fields.optional("unmatched"));
-    let words = [("deliver", Unmatched::Deliver), ("refuse", Unmatched::Refuse)];
-    let unmatched = unmatched_at.as_ref().map_or(Some(Unmatched::Deliver), |at| at.one_of(&words));
+    let words = [("deliver", UnmatchedCallback::Deliver), ("refuse", UnmatchedCallback::Refuse)];
+    let unmatched = unmatched_at.as_ref().map_or(Some(UnmatchedCallback::Deliver), |at| at.one_of(&words));
     let Some(at) = matching else {
         return match unmatched_at {
             Some(at) => at.error("`unmatched` has no effect without `match`", "add `match`"),

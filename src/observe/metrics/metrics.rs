@@ -23,7 +23,7 @@ const DELIVER_BUCKETS: &[f64] =
 const COMMIT_BUCKETS: &[f64] =
     &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 10.0];
 /// Source of the values of the label `rule`.
-const RULES: &str = "`egress[].name`, or `actions` for answers to questions, or `none` if no rule matches";
+const RULES: &str = "`egress[].name`, or `actions` for answers to questions, or `none` if no rule matches, or `unmatched` and `others` for requests that the forward proxy sends unchanged";
 /// Final states of an interaction.
 const OUTCOMES: [&str; 5] = ["done", "failed", "expired", "revoked", "not_sent"];
 /// Causes of a notice to the agent.
@@ -100,7 +100,7 @@ impl Egress {
             )?,
             guard_refusals: make.counters(
                 "callgate_guard_refusals_total",
-                "Action endpoints that were denied, by class.",
+                "Action endpoints, and hosts of the forward proxy, that were denied, by class.",
                 &[Label::closed("class", Refused::classes())],
             )?,
         })

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::forward_proxy_metrics::ForwardProxyMetrics;
 use super::registry::{Label, MetricRegistry};
 
 /// Values of the label `reason` for connections that were closed before their first request.
@@ -19,6 +20,7 @@ pub(super) struct ServerMetrics {
     pub(super) certificates: Mutex<BTreeSet<String>>,
     pub(super) connections: IntGauge,
     pub(super) connections_refused: IntCounterVec,
+    pub(super) forward_proxy: ForwardProxyMetrics,
     pub(super) generation: IntGauge,
     pub(super) loaded: IntGauge,
     pub(super) observed: IntCounterVec,
@@ -45,6 +47,7 @@ impl ServerMetrics {
                 "Connections closed before their first request, by reason (address_full, full, proxy_header, proxy_untrusted, slow, tls).",
                 &[Label::closed("reason", CONNECTIONS_REFUSED)],
             )?,
+            forward_proxy: ForwardProxyMetrics::new(make)?,
             generation: make.gauge(
                 "callgate_config_generation",
                 "Number of configurations applied since the start, including the first one.",

@@ -14,6 +14,7 @@ use crate::browser::{Foreign, refuse_pages};
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
 use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
+use crate::guard::{Guard, Url};
 use crate::http::client::{Message, ResponseFault};
 use crate::http::{
     Caller, MemoryReservation, RelayError, Session, deny, head_of, request_body, response,
@@ -48,6 +49,10 @@ pub(crate) struct AgentExchange<'x> {
     /// provider contains the body.
     pub(crate) memory: MemoryReservation,
     pub(crate) details: RequestDetails,
+    /// The origin of the request, if the forward proxy received it.
+    pub(crate) origin: Option<&'x Url>,
+    /// The checks for the address of a host that no rule names.
+    pub(crate) guard: Option<&'x Guard>,
 }
 
 impl AgentExchange<'_> {
@@ -90,7 +95,7 @@ impl AgentExchange<'_> {
         Err(Refusal::new(denial, denial.help()))
     }
 
-    async fn run_rule(&mut self, rule: &Arc<Rule>, captures: &Captures) -> ExchangeEnd {
+    pub(super) async fn run_rule(&mut self, rule: &Arc<Rule>, captures: &Captures) -> ExchangeEnd {
         if rule.injection(&head_of(self.session, self.caller)).is_none() {
             return self.pass_on(rule, captures).await;
         }
@@ -111,7 +116,7 @@ impl AgentExchange<'_> {
         });
         let head = head_of(self.session, self.caller);
         let expects_body = head.method != Method::HEAD.as_str();
-        let card = Rule::card_place(&head, &body);
+        let card = rule.card_place(&head, &body);
         let pointers = rule.callback_request(&head, &body).map(|(_, request)| request.response.clone());
         let learned = minted.as_ref().zip(pointers.filter(|pointers| !pointers.is_empty()));
         let outgoing = match rule.request(&head, &body, captures, callback.as_ref()) {

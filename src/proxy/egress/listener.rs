@@ -1,5 +1,5 @@
 //! The egress listener: accepts connections of the agent, performs the TLS handshake, applies the limits, and records
-//! each request.
+//! each request. If it is a forward proxy, it also intercepts connections and opens tunnels.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +11,17 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::agent_exchange::AgentExchange;
 use super::context::EgressContext;
+use super::proxied::{self, Accepted, Asked, Connected, Origin};
 use super::request_log::{ExchangeEnd, RequestDetails, record_exchange};
 use crate::clock::instant;
+use crate::denial::Refusal;
+use crate::egress::ForwardProxy;
+use crate::guard::Url;
 use crate::http::{
     BufferedIo, Caller, HeadError, NextRequest, RequestLoop, Session, WRITE_TIMEOUT, deny, set_traceparent,
     with_timeout,
 };
+use crate::policy::Policy;
 use crate::proxy::listen::accept;
 use crate::proxy::runtime::InFlight;
 
@@ -49,15 +54,21 @@ async fn serve_connection(
     };
     let Some(stream) = establish(&context, stream, peer).await else { return };
     let caller = Caller::at(peer.ip()).with_tls(stream.get_ssl_digest().is_some());
-    let mut requests = RequestLoop::over(stream, stopping);
+    let mut connection = Connection { caller, origin: None };
+    let mut requests = RequestLoop::over(stream, stopping.clone());
     loop {
         let limits = || context.policy.load().limits;
+        requests.accept_connect(connection.origin.is_some() || context.limits.forward_proxy().is_some());
         match requests.next(limits).await {
             Some(NextRequest::Request(session)) => {
                 // Boxed, so that the future of an idle connection is not as large as the future of an exchange.
-                match Box::pin(serve(&context, session, caller, new.take())).await {
-                    Some((stream, leftover)) => requests.take_back(stream, leftover),
-                    None => return,
+                match Box::pin(serve(&context, session, &connection, new.take(), &stopping)).await {
+                    Next::Request(stream, leftover) => requests.take_back(stream, leftover),
+                    Next::Intercepted(stream, origin) => {
+                        connection = Connection { caller: caller.with_tls(true), origin: Some(origin) };
+                        requests = RequestLoop::over(stream, stopping.clone());
+                    }
+                    Next::Closed => return,
                 }
             }
             Some(NextRequest::HeadError(stream, error)) => {
@@ -66,6 +77,23 @@ async fn serve_connection(
             None => return,
         }
     }
+}
+
+/// A connection of the agent.
+struct Connection {
+    caller: Caller<'static>,
+    /// The origin of all requests, if the connection is intercepted.
+    origin: Option<Origin>,
+}
+
+/// What follows a request on its connection.
+enum Next {
+    /// Another request may follow. Contains the bytes that were read after the last one.
+    Request(Stream, BytesMut),
+    /// The requests to this origin follow, on an intercepted connection.
+    Intercepted(Stream, Origin),
+    /// The connection is closed.
+    Closed,
 }
 
 /// Performs the TLS handshake, if the listener has a certificate. Returns the connection when it is ready for HTTP, or
@@ -89,39 +117,132 @@ async fn establish(context: &EgressContext, stream: TcpStream, peer: SocketAddr)
     None
 }
 
-/// Serves a request. Returns the connection, and the bytes that were read after the request, if another request may
-/// follow.
+/// Serves a request.
 async fn serve(
-    context: &EgressContext,
+    context: &Arc<EgressContext>,
     mut session: Session,
-    caller: Caller<'static>,
+    connection: &Connection,
     new: Option<InFlight>,
-) -> Option<(Stream, BytesMut)> {
+    stopping: &ShutdownWatch,
+) -> Next {
     // The policy is loaded when the request arrives, not when the connection opens, because the connection may have
     // been idle for a long time.
     let policy = context.policy.load_full();
-    let in_flight = context.drain.begin()?;
+    let Some(in_flight) = context.drain.begin() else { return Next::Closed };
     drop(new);
+    session.set_write_timeout(WRITE_TIMEOUT);
+    let proxy = context.limits.forward_proxy();
+    let asked = proxied::what(context, &session, connection.origin.as_ref(), proxy.as_deref());
+    let received = Received { policy: &policy, caller: connection.caller, in_flight };
+    match (asked, &proxy) {
+        (Ok(Asked::Tunnel(url)), Some(proxy)) => {
+            serve_connect(context, session, received, (proxy, url), stopping.clone()).await
+        }
+        (asked, _) => {
+            let is_intercepted = connection.origin.is_some();
+            let kept =
+                serve_request(context, session, received, asked, (proxy.as_deref(), is_intercepted)).await;
+            kept.map_or(Next::Closed, |(stream, leftover)| Next::Request(stream, leftover))
+        }
+    }
+}
+
+/// What an exchange needs besides the request.
+struct Received<'r> {
+    policy: &'r Policy,
+    caller: Caller<'static>,
+    in_flight: InFlight,
+}
+
+/// Serves a request that is not CONNECT. Returns the connection, and the bytes that were read after the request, if
+/// another request may follow.
+async fn serve_request(
+    context: &EgressContext,
+    mut session: Session,
+    Received { policy, caller, in_flight }: Received<'_>,
+    asked: Result<Asked, Refusal>,
+    (proxy, is_intercepted): (Option<&ForwardProxy>, bool),
+) -> Option<(Stream, BytesMut)> {
     let began = instant();
     let request_id = context.recorder.request_ids.next();
-    session.set_write_timeout(WRITE_TIMEOUT);
     let span = context.recorder.begin_span(&session, "request");
     set_traceparent(&mut session, span.as_ref());
+    let origin = match &asked {
+        Ok(Asked::Url(url)) => Some(url),
+        _ => None,
+    };
+    let is_other = origin.is_some_and(|url| !policy.egress.names(url));
     let mut exchange = AgentExchange {
         context,
-        policy: &policy,
+        policy,
         session: &mut session,
         caller,
         request_id: &request_id,
         memory: context.limits.reserve(),
         details: RequestDetails::default(),
+        origin,
+        guard: proxy.filter(|_| is_other).map(|proxy| &proxy.guard),
     };
-    let end = exchange.run().await;
+    let end = match &asked {
+        Err(refusal) => exchange.deny(refusal.clone(), &[]).await,
+        Ok(Asked::Url(url)) => {
+            exchange.run_by_url(url, |url| proxied::check_other(proxy, is_intercepted, url)).await
+        }
+        Ok(_) => exchange.run().await,
+    };
     let details = exchange.details;
-    record_exchange(context, Some(&session), &request_id, &details, &end, began, span);
+    record_exchange(context, session.method().as_str(), &request_id, &details, &end, began, span);
     let connection = session.end(end.reusable).await;
     drop(in_flight);
     connection
+}
+
+/// Serves a CONNECT request.
+async fn serve_connect(
+    context: &EgressContext,
+    mut session: Session,
+    Received { policy, caller, in_flight }: Received<'_>,
+    (proxy, url): (&ForwardProxy, Url),
+    stopping: ShutdownWatch,
+) -> Next {
+    let began = instant();
+    let request_id = context.recorder.request_ids.next();
+    let mut exchange = AgentExchange {
+        context,
+        policy,
+        session: &mut session,
+        caller,
+        request_id: &request_id,
+        memory: context.limits.reserve(),
+        details: RequestDetails::default(),
+        origin: None,
+        guard: None,
+    };
+    let connected = exchange.connect(proxy, &url).await;
+    let end = match &connected {
+        Ok(_) => None,
+        Err(refusal) => Some(exchange.deny(refusal.clone(), &[]).await),
+    };
+    let details = exchange.details;
+    if let Some(end) = end {
+        record_exchange(context, "CONNECT", &request_id, &details, &end, began, None);
+        let kept = session.end(end.reusable).await;
+        return kept.map_or(Next::Closed, |(stream, leftover)| Next::Request(stream, leftover));
+    }
+    let request = Accepted { session, request_id, began, details };
+    match connected {
+        Ok(Connected::Tunnelled(upstream, slot)) => {
+            request.relay(context, (upstream, slot), proxy.idle, stopping).await;
+            Next::Closed
+        }
+        Ok(Connected::Intercepted) => {
+            // The requests on the connection count on their own.
+            drop(in_flight);
+            let intercepted = request.intercept(context, url).await;
+            intercepted.map_or(Next::Closed, |(stream, origin)| Next::Intercepted(stream, origin))
+        }
+        Err(_) => Next::Closed,
+    }
 }
 
 /// Denies an invalid head and closes the connection: after a framing error, the rest of the stream is untrusted.
@@ -134,5 +255,5 @@ async fn deny_head(context: &EgressContext, stream: Stream, error: HeadError) {
     let status = if was_written { denial.status() } else { 0 };
     let details = RequestDetails { detail: Some(detail.to_owned()), ..RequestDetails::default() };
     let end = ExchangeEnd { outcome: Err(denial), status, reusable: false };
-    record_exchange(context, None, &request_id, &details, &end, began, None);
+    record_exchange(context, "-", &request_id, &details, &end, began, None);
 }

@@ -10,6 +10,7 @@ mod outbound;
 mod own_addresses;
 mod pass_on;
 mod provider_client;
+mod proxied;
 mod request_log;
 mod resolver;
 mod response;
@@ -17,4 +18,7 @@ mod response;
 pub(crate) use context::EgressContext;
 pub(crate) use egress_limits::{EgressLimits, EgressSettings};
 pub(crate) use own_addresses::OwnAddresses;
+pub use proxied::{NewAuthority, check_authority, create_authority};
+
 pub(crate) use provider_client::Providers;
+pub(crate) use proxied::authority::Authority;

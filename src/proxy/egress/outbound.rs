@@ -51,8 +51,9 @@ fn target(url: &Url) -> String {
 pub(super) struct Progress(AtomicBool);
 
 impl Progress {
-    pub(super) fn waits_for_proxy(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Returns the reason if the attempt times out now.
+    pub(super) fn timed_out(&self) -> Unreachable {
+        if self.0.load(Ordering::Relaxed) { Unreachable::ProxyTimeout } else { Unreachable::Timeout }
     }
 }
 

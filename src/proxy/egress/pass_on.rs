@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::agent_exchange::{AgentExchange, INTERACTION, NO_CALLBACK};
-use super::provider_client::{ProviderResponse, SendError, Timeouts};
+use super::provider_client::{Guarded, ProviderResponse, SendError, Timeouts};
 use super::request_log::ExchangeEnd;
 use crate::denial::Refusal;
 use crate::egress::{Rule, Unchanged};
@@ -21,7 +21,7 @@ impl AgentExchange<'_> {
     pub(super) async fn pass_on(&mut self, rule: &Rule, captures: &Captures) -> ExchangeEnd {
         let head = head_of(self.session, self.caller);
         let expects_body = head.method != Method::HEAD.as_str();
-        let card = Rule::card_place(&head, b"");
+        let card = rule.card_place(&head, b"");
         let unchanged = match rule.unchanged(&head, self.session.version(), captures) {
             Ok(unchanged) => unchanged,
             Err(refusal) => return self.deny(refusal, &[]).await,
@@ -32,10 +32,11 @@ impl AgentExchange<'_> {
         let Unchanged { url, head, is_chunked, is_upgrade } = unchanged;
         let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
         let providers = self.context.providers.load_full();
+        let guarded = self.guard.map(|guard| Guarded { guard, agents: &self.policy.agents });
         let declared = head_of(self.session, self.caller).body_bytes_declared;
         let sent = if self.session.has_no_body() {
             let message = Message::new(head, Bytes::new(), expects_body).with_upgrade(is_upgrade);
-            let sent = self.session.unless_closed(providers.send(&url, None, message, timeouts)).await;
+            let sent = self.session.unless_closed(providers.send(&url, guarded, message, timeouts)).await;
             sent.transpose()
         } else {
             let skip = |name: &str| rule.headers.iter().any(|(ours, _)| is_same_header(ours.as_str(), name));
@@ -49,7 +50,8 @@ impl AgentExchange<'_> {
                 skip_trailer: &skip,
                 bytes: 0,
             };
-            let sent = providers.send_streamed(&url, head, &mut upload, expects_body, timeouts).await;
+            let sent =
+                providers.send_streamed(&url, guarded, head, &mut upload, expects_body, timeouts).await;
             self.details.body_bytes = upload.bytes;
             sent
         };
@@ -75,7 +77,7 @@ impl AgentExchange<'_> {
                 }
                 end
             }
-            Err(failed) => self.deny(failed.refusal(), &[]).await,
+            Err(failed) => self.deny(self.failed(failed), &[]).await,
         }
     }
 

@@ -12,6 +12,7 @@ use pingora::tls::{
     load_platform_certs_incl_env_into_store,
 };
 use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::outbound::{Progress, TlsFailure, Unreachable, Way, open};
@@ -191,7 +192,7 @@ impl Providers {
         message: Message,
         timeouts: Timeouts,
     ) -> Result<ProviderResponse, SendError> {
-        let (connection, target) = self.connect_in_time(url, guarded, timeouts).await?;
+        let (connection, target) = self.connect_in_time(url, guarded, timeouts.connect).await?;
         let response =
             exchange(connection, message, timeouts.response).await.map_err(SendError::ResponseFault)?;
         Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
@@ -201,12 +202,13 @@ impl Providers {
     pub(crate) async fn send_streamed(
         self: Arc<Self>,
         url: &Url,
+        guarded: Option<Guarded<'_>>,
         head: Vec<u8>,
         upload: &mut Upload<'_>,
         expects_body: bool,
         timeouts: Timeouts,
     ) -> Result<Option<ProviderResponse>, SendError> {
-        let (connection, target) = self.connect_in_time(url, None, timeouts).await?;
+        let (connection, target) = self.connect_in_time(url, guarded, timeouts.connect).await?;
         let response = exchange_streamed(connection, head, upload, expects_body, timeouts.response).await;
         let response = response.map_err(|fault| match fault {
             StreamFault::Body(denial) => SendError::Body(denial),
@@ -220,13 +222,50 @@ impl Providers {
         &self,
         url: &Url,
         guarded: Option<Guarded<'_>>,
-        timeouts: Timeouts,
+        deadline: Duration,
     ) -> Result<(Connection, Target), SendError> {
         let progress = Progress::default();
-        let connected = timeout(timeouts.connect, self.connect(url, guarded, &progress)).await;
-        let reason =
-            || if progress.waits_for_proxy() { Unreachable::ProxyTimeout } else { Unreachable::Timeout };
-        connected.unwrap_or_else(|_| Err(SendError::Unreachable(reason())))
+        let connected = timeout(deadline, self.connect(url, guarded, &progress)).await;
+        connected.unwrap_or_else(|_| Err(SendError::Unreachable(progress.timed_out())))
+    }
+
+    /// Opens a connection to the host and the port of `url` for a tunnel. The name is resolved once, and each address is
+    /// checked before Callgate connects to one of them.
+    pub(super) async fn open_tunnel(
+        &self,
+        url: &Url,
+        guarded: Guarded<'_>,
+        deadline: Duration,
+    ) -> Result<TcpStream, SendError> {
+        let (progress, proxy) = (Progress::default(), self.proxy.as_ref());
+        let opened = timeout(deadline, async {
+            let addresses = self.resolve(url, Some(guarded)).await?;
+            let order = attempt_order(&addresses, None);
+            let opened = connect_first(&order, |address| {
+                let (way, progress) = (Way::to_address(proxy, url, address), &progress);
+                async move { open(&way, proxy, &self.resolver, progress).await }
+            });
+            let (_, stream) = opened.await.map_err(|error| SendError::Unreachable(error.into()))?;
+            Ok(stream)
+        });
+        opened.await.unwrap_or_else(|_| Err(SendError::Unreachable(progress.timed_out())))
+    }
+
+    /// Returns the addresses of the host of `url`. With `guarded`, every address must pass the checks.
+    async fn resolve(&self, url: &Url, guarded: Option<Guarded<'_>>) -> Result<Vec<SocketAddr>, SendError> {
+        let resolved = self.resolver.resolve(url).await;
+        let unresolved =
+            |error: std::io::Error| SendError::Unreachable(Unreachable::Name(error.to_string().into()));
+        let addresses = resolved.map_err(unresolved)?;
+        if let Some(guarded) = guarded {
+            for address in &addresses {
+                guarded.guard.judge(url, address.ip()).map_err(SendError::Guarded)?;
+                if self.own_addresses.contains(*address, guarded.agents) {
+                    return Err(SendError::Guarded(Refused::Own));
+                }
+            }
+        }
+        Ok(addresses)
     }
 
     async fn connect(
@@ -249,18 +288,7 @@ impl Providers {
             let stream = dialled.map_err(|error| SendError::Unreachable(error.into()))?;
             return Ok((Connection::new(stream, generation), target));
         }
-        let resolved = self.resolver.resolve(url).await;
-        let unresolved =
-            |error: std::io::Error| SendError::Unreachable(Unreachable::Name(error.to_string().into()));
-        let addresses = resolved.map_err(unresolved)?;
-        if let Some(guarded) = guarded {
-            for address in &addresses {
-                guarded.guard.judge(url, address.ip()).map_err(SendError::Guarded)?;
-                if self.own_addresses.contains(*address, guarded.agents) {
-                    return Err(SendError::Guarded(Refused::Own));
-                }
-            }
-        }
+        let addresses = self.resolve(url, guarded).await?;
         let key = url.authority();
         let preferred = self.connected.lock().get(&*key).copied();
         let order = attempt_order(&addresses, preferred);

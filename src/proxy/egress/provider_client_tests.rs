@@ -238,3 +238,23 @@ fn a_client_is_replaced_if_the_proxy_changes() {
     assert!(!one.has_same_settings(&with(Some("http://a.example:2"))));
     assert!(!one.has_same_settings(&with(None)) && !with(None).has_same_settings(&one));
 }
+
+/// A name whose second look-up has another result (DNS rebinding).
+#[tokio::test]
+async fn a_tunnel_leads_to_the_address_that_was_judged() {
+    let world = World::new();
+    let first = vec!["127.0.0.1".parse().unwrap()];
+    let resolver = Resolver::OnceThenMetadata(Arc::new(Mutex::new(first)));
+    let providers = Providers { resolver, ..World::providers(&[], None) };
+    let guard = Guard::public_and(vec!["127.0.0.0/8".parse().unwrap()]);
+    let guarded = Guarded { guard: &guard, agents: &[] };
+    let url = Url::parse(&format!("https://rebinding.example:{}", world.port)).unwrap();
+    let open = || providers.open_tunnel(&url, guarded, Duration::from_secs(60));
+    let stream = open().await.unwrap();
+    assert_eq!(stream.peer_addr().unwrap(), address("127.0.0.1", world.port), "resolved once");
+    let refused = open().await;
+    assert!(
+        matches!(refused, Err(SendError::Guarded(Refused::Address(AddressClass::Metadata)))),
+        "{refused:?}"
+    );
+}

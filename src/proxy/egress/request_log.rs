@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::context::EgressContext;
 use crate::clock::instant;
 use crate::denial::Denial;
-use crate::http::Session;
 use crate::observe::{EgressEntry, Span};
 use crate::proxy::runtime::{known_method, micros};
 
@@ -25,19 +24,31 @@ pub(crate) struct RequestDetails {
     pub(crate) path: String,
     pub(crate) detail: Option<String>,
     pub(crate) interaction: Option<String>,
+    /// Host and port that the agent asked the forward proxy for.
+    pub(crate) host: Option<String>,
     pub(crate) body_bytes: u64,
+    /// For a tunnel, the bytes of the host.
+    pub(crate) received_bytes: Option<u64>,
 }
 
 impl Default for RequestDetails {
     fn default() -> Self {
-        Self { rule: "none".into(), path: "-".to_owned(), detail: None, interaction: None, body_bytes: 0 }
+        Self {
+            rule: "none".into(),
+            path: "-".to_owned(),
+            detail: None,
+            interaction: None,
+            host: None,
+            body_bytes: 0,
+            received_bytes: None,
+        }
     }
 }
 
-/// Records one exchange.
+/// Records one exchange. `method` is `-` if the head could not be parsed.
 pub(crate) fn record_exchange(
     context: &EgressContext,
-    session: Option<&Session>,
+    method: &str,
     request_id: &str,
     details: &RequestDetails,
     end: &ExchangeEnd,
@@ -49,7 +60,10 @@ pub(crate) fn record_exchange(
         Ok(reason) => ("allow", reason),
         Err(denial) => (denial.verdict(), denial.code()),
     };
-    context.recorder.metrics.egress(&details.rule, verdict, reason, took.as_secs_f64());
+    // The duration of a tunnel is not the duration of a request.
+    if details.received_bytes.is_none() {
+        context.recorder.metrics.egress(&details.rule, verdict, reason, took.as_secs_f64());
+    }
     if context.recorder.access_log.is_none() && span.is_none() {
         return;
     }
@@ -60,7 +74,9 @@ pub(crate) fn record_exchange(
         verdict,
         reason,
         status: end.status,
-        method: session.map_or("-", |session| known_method(session.method().as_str())),
+        method: if method == "-" { method } else { known_method(method) },
+        host: details.host.as_deref(),
+        received_bytes: details.received_bytes,
         path: &details.path,
         detail: details.detail.as_deref(),
         interaction: details.interaction.as_deref(),

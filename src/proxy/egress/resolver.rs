@@ -15,6 +15,9 @@ pub(super) enum Resolver {
     /// These addresses for every name, for tests.
     #[cfg(test)]
     Fixed(Vec<std::net::IpAddr>),
+    /// These addresses for the first name, and then the metadata service of clouds, for tests.
+    #[cfg(test)]
+    OnceThenMetadata(std::sync::Arc<parking_lot::Mutex<Vec<std::net::IpAddr>>>),
 }
 
 impl Resolver {
@@ -30,6 +33,12 @@ impl Resolver {
             Self::System => lookup_host((url.host(), url.port())).await?.collect(),
             #[cfg(test)]
             Self::Fixed(all) => all.iter().map(|address| SocketAddr::new(*address, url.port())).collect(),
+            #[cfg(test)]
+            Self::OnceThenMetadata(first) => {
+                let metadata = std::net::IpAddr::from([169, 254, 169, 254]);
+                let all = std::mem::replace(&mut *first.lock(), vec![metadata]);
+                all.iter().map(|address| SocketAddr::new(*address, url.port())).collect()
+            }
         };
         if found.is_empty() { Err(std::io::Error::other("the name has no address")) } else { Ok(found) }
     }

@@ -11,7 +11,8 @@ use super::context::IngressContext;
 use super::exchange::{self, Origin};
 use super::http2_connection;
 use crate::http::{
-    BufferedIo, CLOSE_TIMEOUT, HeadRead, Http1Session, ReusableTimer, Session, request_head, with_timeout,
+    Accepted, BufferedIo, CLOSE_TIMEOUT, HeadRead, Http1Session, ReusableTimer, Session, request_head,
+    with_timeout,
 };
 use crate::proxy::listen::ConnInfo;
 
@@ -33,16 +34,23 @@ pub(crate) async fn serve(
 
 /// Serves HTTP/1 requests one after the other. Returns the connection if it begins with the HTTP/2 preface.
 async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInfo) -> Option<Stream> {
-    let is_plaintext = stream.get_ssl_digest().is_none();
+    let accepted = Accepted { http2: stream.get_ssl_digest().is_none(), connect: false };
     // `leftover` contains the bytes that were read after the last request. It is `None` before the first request.
     let (mut leftover, mut timer) = (None, ReusableTimer::default());
     loop {
         let limits = || context.policy.load().limits;
         let received = match leftover.take() {
-            None => request_head::read_first(&mut stream, is_plaintext, &mut timer, &limits()).await,
+            None => request_head::read_first(&mut stream, accepted, &mut timer, &limits()).await,
             Some(leftover) => {
-                request_head::read_next(&mut stream, leftover, limits().idle_timeout, &mut timer, limits)
-                    .await
+                request_head::read_next(
+                    &mut stream,
+                    leftover,
+                    accepted,
+                    limits().idle_timeout,
+                    &mut timer,
+                    limits,
+                )
+                .await
             }
         };
         // A reload may have removed the settings under which the connection was accepted. In this case the connection

@@ -22,6 +22,10 @@ impl AgentExchange<'_> {
         sent: &Url,
         local: impl Fn(&str) -> Option<String>,
     ) {
+        // The client resolves the location against the URL of its request, and not against the listener.
+        if self.origin.is_some() {
+            return;
+        }
         let response = &mut provider_response.response;
         let status = response.status();
         if !(status.is_redirection() || matches!(status, StatusCode::CREATED | StatusCode::ACCEPTED)) {

@@ -1,14 +1,19 @@
 //! `egress`: the rules for requests of the agent, with their targets and callbacks.
 
+pub(super) mod insertions;
+mod proxied;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::insertions::{compatible, insertion, matched_request, places};
 use super::outbound::{headers, timeouts};
 use super::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
 use super::repeated::repeated;
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, CONTRADICTION_HINT, methods};
 use super::yaml::{Cursor, Fields, Node, filled_hint};
+use insertions::{compatible, insertion, matched_request, places};
+use proxied::{distinct_urls, proxied};
+
 use crate::egress::{
     CallbackRequest, Egress, Inject, Insertion, InsertionPlace, Rule, Slot, Target, ValueSource,
 };
@@ -43,7 +48,9 @@ pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) -> O
     let Some(at) = at else { return Some(Egress::default()) };
     let list = at.list()?;
     let read: Vec<_> = list.iter().map(|at| Some((at.clone(), rule(at, routes)?))).collect();
-    distinct(&read.iter().flatten().collect::<Vec<_>>());
+    let rules: Vec<_> = read.iter().flatten().collect();
+    distinct(&rules);
+    distinct_urls(&rules);
     let rules: Option<Vec<_>> = read.into_iter().map(|read| read.map(|(_, rule)| Arc::new(rule))).collect();
     Some(Egress::new(rules?))
 }
@@ -75,6 +82,7 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
     let bytes_max = if inject.is_some() { BODY_BYTES_MAX } else { STREAMED_BYTES_MAX };
     let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(bytes_max));
     let timeouts = timeouts(&mut fields);
+    let proxied = proxied(&mut fields, path.as_ref(), target.as_ref());
     fields.finish();
     if let (Some(Some(inject)), Some(headers)) = (&inject, &headers) {
         let set = |place: &InsertionPlace| {
@@ -96,6 +104,8 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
         body_bytes_max: body_max?,
         connect_timeout,
         response_timeout,
+        proxied: proxied?,
+        is_by_url: false,
     })
 }
 

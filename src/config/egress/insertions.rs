@@ -2,13 +2,13 @@
 
 use http::HeaderValue;
 
-use super::outbound::{CANNOT_BE_SET, can_be_set};
-use super::yaml::{Cursor, Node};
+use crate::config::outbound::{CANNOT_BE_SET, can_be_set};
+use crate::config::yaml::{Cursor, Node};
 use crate::egress::{CallbackRequest, Insertion, InsertionPlace, Shape, Slot};
 use crate::json::Pointer;
 
 /// Reads an insertion with its value: `{body: /webhook, value: "{url}"}`.
-pub(super) fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
+pub(in crate::config) fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
     read(at, None)
 }
 
@@ -121,7 +121,7 @@ pub(super) fn compatible(at: &Cursor<'_>, insertions: &[Insertion]) -> Option<()
 
 /// Returns the requests of a rule whose callbacks find their interaction by the provider's id: every request, without an
 /// insertion.
-pub(super) fn matched_request(
+pub(in crate::config) fn matched_request(
     at: &Cursor<'_>,
     has_preset: bool,
     own: &[Insertion],

@@ -1,0 +1,136 @@
+//! `--proxied`: the clients of the agent use the sidecar as their forward proxy.
+
+use super::undo::{Env, Record};
+use super::yaml::{Mapping, Sequence, Value, name};
+use crate::cli::proxied::{ProxyUrl, variables};
+
+/// The volume with the certificates that the agent must trust, and its folder in both containers.
+const TRUST: &str = "callgate-trust";
+const TRUST_FOLDER: &str = "/run/callgate/trust";
+/// The volume with the certificate authority, and its folder in the sidecar.
+const CA: &str = "callgate-ca";
+const CA_FOLDER: &str = "/ca";
+/// The volumes of `--proxied`.
+pub(super) const VOLUMES: [&str; 2] = [CA, TRUST];
+
+/// The settings of `--proxied`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxied {
+    /// The Secret with `ca.crt` and `ca.key`, which only the sidecar mounts.
+    pub ca_secret: String,
+    /// The port in `listen.egress.address`.
+    pub egress_port: u16,
+    /// Hosts that clients reach directly, such as the networks of the cluster.
+    pub direct: Vec<String>,
+}
+
+fn mapping(members: &[(&str, Value)]) -> Mapping {
+    let mut mapping = Mapping::new();
+    for (key, value) in members {
+        mapping.insert((*key).into(), value.clone());
+    }
+    mapping
+}
+
+fn mount(volume: &str, folder: &str, is_read_only: bool) -> Value {
+    let mut mount = mapping(&[("name", volume.into()), ("mountPath", folder.into())]);
+    if is_read_only {
+        mount.insert("readOnly".into(), true.into());
+    }
+    mount.into()
+}
+
+/// Adds the volumes, and their mounts in the sidecar.
+pub(super) fn extend(proxied: &Proxied, container: &mut Mapping, volumes: &mut Vec<Value>) -> Option<()> {
+    let secret = mapping(&[("secretName", proxied.ca_secret.as_str().into()), ("defaultMode", 292.into())]);
+    volumes.push(mapping(&[("name", CA.into()), ("secret", secret.into())]).into());
+    let empty = mapping(&[("sizeLimit", "16Mi".into())]);
+    volumes.push(mapping(&[("name", TRUST.into()), ("emptyDir", empty.into())]).into());
+    let mounts = container.get_mut("volumeMounts")?.as_sequence_mut()?;
+    mounts.push(mount(CA, CA_FOLDER, true));
+    mounts.push(mount(TRUST, TRUST_FOLDER, false));
+    Some(())
+}
+
+/// Sets the variables in the agent's container, and mounts the certificates there. Keeps existing values.
+pub(super) fn set(
+    proxied: &Proxied,
+    agent: &mut Mapping,
+    record: &mut Record,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
+    let url = ProxyUrl::local(proxied.egress_port).ok_or("the egress port is not usable")?;
+    let env = record.list(agent, "env")?;
+    // A value that the manifest does not contain cannot be extended.
+    let is_indirect = |entry: &Value| entry.get("value").and_then(Value::as_str).is_none();
+    let find = |variable: &str| env.iter().find(|entry| name(entry) == Some(variable));
+    let existing =
+        |variable: &str| find(variable).and_then(|entry| entry.get("value")?.as_str().map(str::to_owned));
+    let (set, warnings) = variables(&url, TRUST_FOLDER, &proxied.direct, existing, |_, _| false);
+    notes.extend(warnings);
+    let indirect: Vec<_> = set
+        .iter()
+        .filter(|(variable, _)| find(variable).is_some_and(is_indirect))
+        .map(|(name, _)| *name)
+        .collect();
+    for (variable, value) in &set {
+        if indirect.contains(variable) {
+            notes.push(format!(
+                "{variable} keeps its value, because it is not in the manifest: it should be `{value}`"
+            ));
+            continue;
+        }
+        let was = replace(env, variable, value)?;
+        record.variables.push(Env { name: (*variable).to_owned(), was });
+    }
+    record.list(agent, "volumeMounts")?.push(mount(TRUST, TRUST_FOLDER, true));
+    if agent.contains_key("envFrom") {
+        notes.push("the agent has `envFrom`: variables from there with the names of those for the proxy are replaced".to_owned());
+    }
+    notes.push(format!(
+        "`callgate.yaml` must have `listen.egress: {{ address: 127.0.0.1:{}, proxy: {{ bundle: {TRUST_FOLDER}, ca: {{ certificate: {CA_FOLDER}/ca.crt, key: {CA_FOLDER}/ca.key }} }} }}`; `callgate ca` creates the files of the Secret {}",
+        proxied.egress_port, proxied.ca_secret
+    ));
+    Ok(())
+}
+
+/// Sets a variable. Returns its previous entry, if there was one.
+fn replace(env: &mut Sequence, variable: &str, value: &str) -> Result<Option<Mapping>, String> {
+    let entry: Value = mapping(&[("name", variable.into()), ("value", value.into())]).into();
+    let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
+    match (old.next(), old.next()) {
+        (Some(_), Some(_)) => {
+            Err(format!("`env` of the agent has {variable} more than once; keep one of them"))
+        }
+        (Some(old), None) => Ok(match std::mem::replace(old, entry) {
+            Value::Mapping(was) => Some(was),
+            _ => None,
+        }),
+        (None, _) => {
+            env.push(entry);
+            Ok(None)
+        }
+    }
+}
+
+/// Removes the variables and the mount from the agent's container.
+pub(super) fn restore(agent: &mut Mapping, record: &Record) {
+    if let Some(env) = agent.get_mut("env").and_then(Value::as_sequence_mut) {
+        for Env { name: variable, was } in record.variables.iter().rev() {
+            let Some(at) = env.iter().position(|entry| name(entry) == Some(variable.as_str())) else {
+                continue;
+            };
+            drop(env.remove(at));
+            if let Some(was) = was {
+                env.insert(at, was.clone().into());
+            }
+        }
+    }
+    if record.variables.is_empty() {
+        return;
+    }
+    if let Some(mounts) = agent.get_mut("volumeMounts").and_then(Value::as_sequence_mut) {
+        mounts.retain(|mount| name(mount) != Some(TRUST));
+    }
+    record.unmake(agent, "volumeMounts");
+}

@@ -1,0 +1,9 @@
+//! Commands for the forward proxy.
+
+mod ca;
+mod doctor;
+mod env;
+
+pub(super) use ca::{CaArgs, ca};
+pub(super) use doctor::{DoctorArgs, doctor};
+pub(super) use env::{EnvArgs, ProxyUrl, env, variables};

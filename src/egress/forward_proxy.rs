@@ -1,0 +1,150 @@
+//! The settings of the forward proxy: which hosts the agent may reach through the egress listener, besides the hosts of
+//! the rules.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::agent::Pem;
+use crate::denial::{Denial, Refusal};
+use crate::guard::{Guard, Scheme, Url};
+use crate::secret::Secret;
+
+/// The settings of the forward proxy.
+#[derive(Clone, Debug)]
+pub struct ForwardProxy {
+    /// Whether connections to hosts that no rule names are tunnelled. Otherwise they are refused.
+    pub tunnels_others: bool,
+    /// The hosts that are tunnelled in any case.
+    pub tunnel: Vec<HostPattern>,
+    /// The ports of tunnelled hosts.
+    pub ports: Vec<u16>,
+    /// Checks the addresses of tunnelled hosts.
+    pub guard: Guard,
+    /// The folder for the certificates that the agent must trust.
+    pub bundle: Box<str>,
+    /// The certificate authority. If it is `None`, Callgate creates one at start and keeps its key in memory.
+    pub authority: Option<AuthorityFiles>,
+    /// The password of the proxy. If it is `None`, the proxy needs no password.
+    pub password: Option<Secret>,
+    /// The maximum number of tunnels.
+    pub tunnels_max: usize,
+    /// How long a tunnel may be idle.
+    pub idle: Duration,
+}
+
+/// What Callgate does with requests to an intercepted host that match no rule.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unmatched {
+    /// It sends them unchanged.
+    Pass,
+    /// It denies them.
+    Refuse,
+}
+
+impl Unmatched {
+    /// Returns the value in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
+/// The files of the certificate authority.
+#[derive(Clone, Debug)]
+pub struct AuthorityFiles {
+    /// The certificate.
+    pub certificate: Pem,
+    /// The private key of the certificate.
+    pub key: Pem,
+}
+
+impl ForwardProxy {
+    /// Reports whether a host is tunnelled in any case.
+    pub fn always_tunnels(&self, host: &str) -> bool {
+        self.tunnel.iter().any(|pattern| pattern.matches(host))
+    }
+
+    /// Checks whether the agent may reach the host of a URL that no rule names. The addresses of the host are checked
+    /// when they are known. A plain HTTP URL may have port 80.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if the host or its port is not allowed.
+    pub fn check_destination(&self, url: &Url) -> Result<(), Refusal> {
+        let refused = |detail: String| Err(Refusal::new(Denial::ProxyHostRefused, detail));
+        if !self.tunnels_others && !self.always_tunnels(url.host()) {
+            return refused(format!("no rule names {}, and `others` is `refuse`", url.host()));
+        }
+        let is_plain = url.scheme() == Scheme::Http && url.port() == 80;
+        if !is_plain && !self.ports.contains(&url.port()) {
+            return refused(format!("`ports` does not list {}", url.port()));
+        }
+        Ok(())
+    }
+}
+
+/// A host name, or all names below a name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostPattern {
+    /// The name in lower case, without `*.`.
+    name: Box<str>,
+    /// Whether the pattern stands for the names below `name`, at any depth.
+    is_below: bool,
+}
+
+impl HostPattern {
+    /// Parses `host.example.com`, `*.example.com` or an IP address. Returns `None` for any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (is_below, host) = match text.strip_prefix("*.") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        if host.contains(['/', '?', ':']) && host.parse::<std::net::Ipv6Addr>().is_err() {
+            return None;
+        }
+        let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        // A URL with this host has the same rules for names and addresses.
+        let url = Url::parse(&format!("https://{bracketed}")).ok()?;
+        (!is_below || url.address().is_none()).then(|| Self { name: url.host().into(), is_below })
+    }
+
+    fn matches(&self, host: &str) -> bool {
+        match self.is_below {
+            false => host == &*self.name,
+            true => host.strip_suffix(&*self.name).is_some_and(|rest| rest.ends_with('.')),
+        }
+    }
+}
+
+/// Formats the pattern in the form that [`HostPattern::parse`] accepts.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.is_below { "*." } else { "" }, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_names_or_all_names_below_a_name() {
+        for (pattern, matching, other) in [
+            ("API.example.com", &["api.example.com"][..], &["x.api.example.com", "example.com"][..]),
+            ("*.example.com", &["a.example.com", "a.b.example.com"], &["example.com", "aexample.com"]),
+            ("192.0.2.1", &["192.0.2.1"], &["192.0.2.2"]),
+            ("2001:db8::1", &["2001:db8::1"], &["2001:db8::2"]),
+        ] {
+            let parsed = HostPattern::parse(pattern).unwrap();
+            assert!(matching.iter().all(|host| parsed.matches(host)), "{pattern}");
+            assert!(!other.iter().any(|host| parsed.matches(host)), "{pattern}");
+            assert_eq!(HostPattern::parse(&parsed.to_string()), Some(parsed));
+        }
+        for bad in
+            ["", "*", "*.", "a.*.b", "a:443", "https://a", "a/b", "user@a", "*.192.0.2.1", "a..b", "127.1"]
+        {
+            assert_eq!(HostPattern::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Rules with `proxied: true`. Callgate finds them by the URL of a request that it receives as the agent's proxy, and not
+//! only by a path on the egress listener.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::forward_proxy::Unmatched;
+use super::rule::{Egress, Rule, Target, Unruled};
+use crate::denial::Denial;
+use crate::guard::{Scheme, Url};
+use crate::path::{Captures, Template};
+use crate::request::RequestHead;
+
+/// The name of the rule for requests to an intercepted host that match no rule. It is a metric label and a log field.
+pub const UNMATCHED: &str = "unmatched";
+/// The name of the rule for plain HTTP requests to hosts that no rule names.
+pub const OTHERS: &str = "others";
+
+/// Timeout for connecting to a host that no rule names.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Egress {
+    /// Reports whether a rule names the scheme, the host and the port of a URL.
+    pub fn names(&self, url: &Url) -> bool {
+        self.of_origin(url).next().is_some()
+    }
+
+    /// Returns the names of the intercepted hosts, sorted, each once.
+    pub fn intercepted_hosts(&self) -> Vec<Box<str>> {
+        let https = self.by_url.iter().filter(|rule| rule.target.url.scheme() == Scheme::Https);
+        let mut hosts: Vec<Box<str>> = https.map(|rule| rule.target.url.host().into()).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
+    }
+
+    /// Returns the rule for a request to the origin of `url`, and the captures of the request's path. The rules must name
+    /// the origin. A request that no rule accepts gets a rule that sends it unchanged, unless the rules refuse it.
+    ///
+    /// # Errors
+    /// Returns [`Unruled`] if the request is denied.
+    pub fn find_by_url(&self, head: &RequestHead<'_>, url: &Url) -> Result<(Arc<Rule>, Captures), Unruled> {
+        let unmatched = self.of_origin(url).find_map(|rule| rule.proxied).unwrap_or(Unmatched::Refuse);
+        match Self::find_among(self.of_origin(url), head) {
+            Err(unruled)
+                if unmatched == Unmatched::Pass && unruled.refusal.denial != Denial::BodyTooLarge =>
+            {
+                Ok((Arc::new(Rule::passing(UNMATCHED, url)), Captures::none()))
+            }
+            found => found,
+        }
+    }
+
+    fn of_origin<'e>(&'e self, url: &'e Url) -> impl Iterator<Item = &'e Arc<Rule>> {
+        self.by_url.iter().filter(move |rule| rule.target.url.has_origin_of(url))
+    }
+}
+
+impl Rule {
+    /// Creates a rule that sends every request unchanged to the origin of `url`.
+    pub fn passing(name: &str, url: &Url) -> Self {
+        let methods = [
+            Method::DELETE,
+            Method::GET,
+            Method::HEAD,
+            Method::OPTIONS,
+            Method::PATCH,
+            Method::POST,
+            Method::PUT,
+        ];
+        Self {
+            name: name.into(),
+            path: Template::root(),
+            methods: methods.to_vec(),
+            target: Target { url: url.clone(), path: None },
+            inject: None,
+            headers: Vec::new(),
+            body_bytes_max: u64::MAX,
+            connect_timeout: CONNECT_TIMEOUT,
+            response_timeout: RESPONSE_TIMEOUT,
+            proxied: None,
+            is_by_url: true,
+        }
+    }
+
+    /// Returns the rule as it is found by a URL: its path is the path of its target. Returns `None` if the rule is not
+    /// proxied.
+    pub(super) fn by_url(&self) -> Option<Self> {
+        self.proxied?;
+        let path = match &self.target.path {
+            Some(template) => template.clone(),
+            None => Template::parse(self.target.url.target()).ok()?,
+        };
+        Some(Self { path, is_by_url: true, ..self.clone() })
+    }
+}

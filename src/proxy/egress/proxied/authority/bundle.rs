@@ -1,0 +1,52 @@
+//! The folder with the certificates that the agent must trust. It never contains a private key.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use data_encoding::BASE64;
+
+/// The certificate of the authority alone.
+const CA: &str = "ca.pem";
+/// The roots of the system and the certificate of the authority.
+const BUNDLE: &str = "bundle.pem";
+
+/// Writes `ca.pem` and `bundle.pem` to a folder. Creates the folder if it does not exist. Replaces each file in one step,
+/// so that a client never reads a part of one.
+pub(super) fn write(folder: &str, authority: &[u8]) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("the folder {folder} cannot be written: {error}");
+    let ca = pem("CERTIFICATE", authority);
+    let roots = rustls_native_certs::load_native_certs().unwrap_or_default();
+    if roots.is_empty() {
+        log::warn!(
+            "the system has no trusted roots, so that {folder}/{BUNDLE} contains only the certificate authority of Callgate: clients that use it trust no tunnelled host; install ca-certificates"
+        );
+    }
+    let bundle: String = roots.iter().map(|root| pem("CERTIFICATE", root)).chain([ca.clone()]).collect();
+    fs::create_dir_all(folder).map_err(failed)?;
+    replace(Path::new(folder), CA, &ca).map_err(failed)?;
+    replace(Path::new(folder), BUNDLE, &bundle).map_err(failed)
+}
+
+fn replace(folder: &Path, name: &str, text: &str) -> std::io::Result<()> {
+    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+    let _ = fs::remove_file(&temporary);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    // The umask of the process may have removed permissions that the agent needs.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.sync_all()?;
+    fs::rename(&temporary, folder.join(name))
+}
+
+/// Returns a PEM block (RFC 7468).
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64.encode(der);
+    let mut out = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        out.push_str(std::str::from_utf8(line).unwrap_or_default());
+        out.push('\n');
+    }
+    out + &format!("-----END {label}-----\n")
+}

@@ -1,0 +1,216 @@
+//! Creates the certificate authority, reads it from files, and issues the certificates of hosts.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::time::OffsetDateTime;
+use pingora::tls::sign::CertifiedKey;
+use pingora::tls::{
+    CertificateDer, ClientHello, CryptoProvider, PrivateKeyDer, ResolvesServerCert, ServerConfig,
+    install_default_crypto_provider,
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
+};
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::bundle::pem;
+use crate::egress::{AuthorityFiles, ForwardProxy};
+use crate::proxy::pem_files;
+use crate::random::new_id;
+use crate::time::Timestamp;
+
+/// How long an authority is valid. Node and Java read their trusted certificates only at start.
+const LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
+/// Certificates are valid from this time before they are issued, because clocks differ.
+const BACKDATED: Duration = Duration::from_secs(3600);
+/// The only name that an authority without intercepted hosts may issue a certificate for. No host can have it.
+const NO_HOST: &str = "callgate.invalid";
+
+/// A new certificate authority, as PEM.
+pub struct NewAuthority {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key.
+    pub key: String,
+}
+
+/// Creates an authority that can issue certificates only for these hosts and the names below them.
+///
+/// # Errors
+/// Returns a message for the operator.
+pub fn create_authority(hosts: &[Box<str>], now: Timestamp) -> Result<NewAuthority, String> {
+    let (key, certificate, _) = create(hosts, now)?;
+    Ok(NewAuthority {
+        certificate: pem("CERTIFICATE", &certificate),
+        key: pem("PRIVATE KEY", key.serialized_der()),
+    })
+}
+
+fn create(
+    hosts: &[Box<str>],
+    now: Timestamp,
+) -> Result<(KeyPair, CertificateDer<'static>, CertificateParams), String> {
+    let key = KeyPair::generate().map_err(|error| error.to_string())?;
+    let mut params = CertificateParams::default();
+    // Clients that keep an old and a new certificate distinguish them by their names.
+    let number = new_id("").unwrap_or_default();
+    let number = number.get(..8).unwrap_or(&number);
+    params.distinguished_name = named(&format!("Callgate egress {number}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let no_host = [Box::from(NO_HOST)];
+    let permitted = if hosts.is_empty() { &no_host } else { hosts };
+    let no_address = [
+        CidrSubnet::from_addr_prefix(Ipv4Addr::UNSPECIFIED.into(), 0),
+        CidrSubnet::from_addr_prefix(Ipv6Addr::UNSPECIFIED.into(), 0),
+    ];
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: permitted.iter().map(|host| GeneralSubtree::DnsName(host.to_string())).collect(),
+        excluded_subtrees: no_address.map(GeneralSubtree::IpAddress).into(),
+    });
+    (params.not_before, params.not_after) = (moment(now.minus(BACKDATED))?, moment(now.plus(LIFETIME))?);
+    let certificate = params.self_signed(&key).map_err(|error| error.to_string())?;
+    Ok((key, certificate.der().clone(), params))
+}
+
+/// An authority that can issue certificates.
+pub(super) struct Signer {
+    pub(super) issuer: Issuer<'static, KeyPair>,
+    pub(super) certificate: CertificateDer<'static>,
+    pub(super) not_after: Timestamp,
+}
+
+/// Creates an authority whose key is kept in memory.
+pub(super) fn new_authority(hosts: &[Box<str>], now: Timestamp) -> Result<Signer, String> {
+    let (key, certificate, params) = create(hosts, now)?;
+    Ok(Signer { issuer: Issuer::new(params, key), certificate, not_after: now.plus(LIFETIME) })
+}
+
+/// Reads the authority of the configuration.
+pub(super) fn read_authority(
+    files: &AuthorityFiles,
+    hosts: &[Box<str>],
+    now: Timestamp,
+) -> Result<Signer, String> {
+    let (path, key_path) = (&files.certificate.path, &files.key.path);
+    let chain = pem_files::certificates_in(path, files.certificate.content.expose())?;
+    let [certificate] = chain.as_slice() else {
+        return Err(format!("{path} contains more than one certificate"));
+    };
+    let not_after = check(certificate, hosts, now).map_err(|fault| {
+        format!(
+            "{path} cannot be used as `listen.egress.proxy.ca`: {fault}; `callgate ca` creates a usable one"
+        )
+    })?;
+    let key = pem_files::private_key_in(key_path, files.key.content.expose())?;
+    let key = KeyPair::try_from(&key).map_err(|_| format!("{key_path} contains no usable private key"))?;
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| format!("{path} is not readable"))?;
+    if *parsed.public_key().subject_public_key.data != *key.public_key_raw() {
+        return Err(format!("{key_path} does not go with {path}"));
+    }
+    let issuer = Issuer::from_ca_cert_der(certificate, key).map_err(|error| format!("{path}: {error}"))?;
+    Ok(Signer { issuer, certificate: certificate.clone(), not_after })
+}
+
+/// Checks the files of the configuration: the certificate, its key, and whether they are usable for the intercepted
+/// `hosts`.
+///
+/// # Errors
+/// Returns a message for the operator.
+pub fn check_authority(proxy: &ForwardProxy, hosts: &[Box<str>], now: Timestamp) -> Result<(), String> {
+    proxy.authority.as_ref().map_or(Ok(()), |files| read_authority(files, hosts, now).map(|_| ()))
+}
+
+/// Checks that a certificate is the one of an authority that is limited by name, and that may issue certificates for the
+/// hosts. Returns the end of its validity.
+fn check(certificate: &[u8], hosts: &[Box<str>], now: Timestamp) -> Result<Timestamp, String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "it is not readable".to_owned())?;
+    if !parsed.is_ca() {
+        return Err("it is not the certificate of an authority".to_owned());
+    }
+    let (begin, end) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+    if !(begin..end).contains(&now.unix_secs()) {
+        return Err("it is not valid at this time".to_owned());
+    }
+    let constraints = parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::NameConstraints(constraints) if extension.critical => Some(constraints),
+        _ => None,
+    });
+    let permitted = constraints.and_then(|constraints| constraints.permitted_subtrees.as_ref());
+    let permitted = permitted.ok_or("it is not limited to names (critical name constraints)")?;
+    let is_permitted = |host: &str| {
+        permitted.iter().any(|subtree| match subtree.base {
+            GeneralName::DNSName(name) => {
+                let rest = host.strip_suffix(&*name.to_ascii_lowercase());
+                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }
+            _ => false,
+        })
+    };
+    match hosts.iter().find(|host| !is_permitted(host)) {
+        Some(host) => Err(format!("its name constraints do not permit {host}")),
+        None => Ok(Timestamp::from_unix_secs(end)),
+    }
+}
+
+/// Returns the TLS settings for intercepted connections, without a certificate.
+pub(super) fn server_config() -> ServerConfig {
+    install_default_crypto_provider();
+    let mut config =
+        ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(NoCertificate));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Connections are on this host, so that a handshake is cheap, and sessions would only need memory.
+    config.send_tls13_tickets = 0;
+    config
+}
+
+/// Creates the key of the certificates of hosts.
+pub(super) fn new_key() -> Result<KeyPair, String> {
+    KeyPair::generate().map_err(|error| error.to_string())
+}
+
+/// Issues the certificate of a host for the key `leaf_key`.
+pub(super) fn issue_leaf(
+    issuer: &Issuer<'static, KeyPair>,
+    leaf_key: &KeyPair,
+    host: &str,
+    (now, not_after): (Timestamp, Timestamp),
+) -> Result<CertifiedKey, String> {
+    let failed = |error: rcgen::Error| error.to_string();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named("Callgate egress");
+    params.subject_alt_names = vec![SanType::DnsName(host.try_into().map_err(failed)?)];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    (params.not_before, params.not_after) = (moment(now.minus(BACKDATED))?, moment(not_after)?);
+    let leaf = params.signed_by(leaf_key, issuer).map_err(failed)?;
+    let key = PrivateKeyDer::try_from(leaf_key.serialize_der()).map_err(ToOwned::to_owned)?;
+    let provider = CryptoProvider::get_default().ok_or("no cryptography provider for TLS is installed")?;
+    CertifiedKey::from_der(vec![leaf.der().clone()], key, provider).map_err(|error| error.to_string())
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::CommonName, name);
+    names
+}
+
+fn moment(at: Timestamp) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::from_unix_timestamp(at.unix_secs()).map_err(|error| error.to_string())
+}
+
+/// The settings of a connection replace it.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+}

@@ -1,0 +1,73 @@
+//! Tests of the certificate authority.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::guard::Guard;
+
+fn proxy(bundle: &std::path::Path) -> ForwardProxy {
+    ForwardProxy {
+        tunnels_others: false,
+        tunnel: Vec::new(),
+        ports: vec![443],
+        guard: Guard::public_and(Vec::new()),
+        bundle: bundle.display().to_string().into(),
+        authority: None,
+        password: None,
+        tunnels_max: 1,
+        idle: Duration::from_secs(1),
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_unix_secs(1_800_000_000)
+}
+
+#[test]
+fn the_cache_of_certificates_is_bounded_and_renewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority =
+        Authority::for_proxy(&proxy(folder.path()), vec!["example.com".into()], None, now()).unwrap();
+    let first = authority.leaf("h0.example.com", now()).unwrap();
+    assert!(Arc::ptr_eq(&first, &authority.leaf("h0.example.com", now()).unwrap()));
+    for i in 0..10_000 {
+        authority.leaf(&format!("h{i}.example.com"), now()).unwrap();
+    }
+    assert_eq!(authority.leaves.lock().len(), LEAVES_MAX);
+    let last = authority.leaf("h9999.example.com", now()).unwrap();
+    let later = now().plus(LEAF_LIFETIME);
+    assert!(!Arc::ptr_eq(&last, &authority.leaf("h9999.example.com", later).unwrap()));
+}
+
+#[test]
+fn a_new_authority_is_created_only_for_other_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = proxy(folder.path());
+    let hosts = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect::<Vec<_>>();
+    let first = Authority::for_proxy(&proxy, hosts(&["a"]), None, now()).unwrap();
+    let same = Authority::for_proxy(&proxy, hosts(&["a"]), Some(Arc::clone(&first)), now()).unwrap();
+    assert!(Arc::ptr_eq(&first, &same));
+    let other = Authority::for_proxy(&proxy, hosts(&["a", "b"]), Some(Arc::clone(&first)), now()).unwrap();
+    assert!(!Arc::ptr_eq(&first, &other));
+}
+
+#[test]
+fn the_folder_contains_certificates_that_everybody_can_read_and_no_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("new/trust");
+    let authority = Authority::for_proxy(&proxy(&bundle), vec!["a".into()], None, now()).unwrap();
+    authority.publish().unwrap();
+    authority.publish().unwrap();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&bundle).unwrap() {
+        let entry = entry.unwrap();
+        names.push(entry.file_name().into_string().unwrap());
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        assert!(!text.contains("PRIVATE KEY") && text.contains("-----BEGIN CERTIFICATE-----\n"));
+    }
+    names.sort_unstable();
+    assert_eq!(names, ["bundle.pem", "ca.pem"]);
+    let ca = std::fs::read_to_string(bundle.join("ca.pem")).unwrap();
+    assert!(std::fs::read_to_string(bundle.join("bundle.pem")).unwrap().ends_with(&ca), "a union");
+}

@@ -1,0 +1,95 @@
+//! One request that the forward proxy received: on an intercepted connection, or with an absolute URL.
+
+use http::Method;
+use http::header::HOST;
+
+use super::asked::{is_host_of, origin};
+use crate::browser::once;
+use crate::denial::{Denial, Refusal};
+use crate::egress::{OTHERS, Rule, UNMATCHED};
+use crate::guard::Url;
+use crate::http::{Session, head_of};
+use crate::path::Captures;
+use crate::proxy::egress::agent_exchange::AgentExchange;
+use crate::proxy::egress::provider_client::SendError;
+use crate::proxy::egress::request_log::ExchangeEnd;
+
+/// The origin of the requests on an intercepted connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The URL with the host and the port of the CONNECT request.
+    pub(crate) url: Url,
+    /// Whether the client sent another server name in the TLS handshake.
+    pub(crate) other_server_name: bool,
+}
+
+impl Origin {
+    /// Checks that a request on the connection is for the host of the CONNECT request.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if it is for another host.
+    pub(crate) fn check(&self, session: &Session) -> Result<(), Refusal> {
+        let refused = |detail| Err(Refusal::new(Denial::ProxyMisdirected, detail));
+        if self.other_server_name {
+            return refused("the server name of the TLS handshake differs from the target of CONNECT");
+        }
+        if *session.method() == Method::CONNECT {
+            return refused("a tunnel inside a tunnel");
+        }
+        if !once(session.headers(), &HOST).is_some_and(|host| is_host_of(host, &self.url)) {
+            return refused("`Host` differs from the target of CONNECT");
+        }
+        match origin(session.target())? {
+            Some(url) if !url.has_origin_of(&self.url) => {
+                refused("the URL of the request differs from the target of CONNECT")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AgentExchange<'_> {
+    /// Sends a request to the origin `url`. If no rule names the origin, `others` checks whether the agent may reach it.
+    pub(crate) async fn run_by_url(
+        &mut self,
+        url: &Url,
+        others: impl Fn(&Url) -> Result<(), Refusal>,
+    ) -> ExchangeEnd {
+        self.details.host = Some(url.authority());
+        let head = head_of(self.session, self.caller);
+        if self.policy.egress.names(url) {
+            return match self.policy.egress.find_by_url(&head, url) {
+                Ok((rule, captures)) => {
+                    self.details.rule = rule.name.clone();
+                    if &*rule.name != UNMATCHED {
+                        self.details.path = captures.redacted_path();
+                    }
+                    self.run_rule(&rule, &captures).await
+                }
+                Err(unruled) => {
+                    let methods = unruled.rule.as_ref().map_or(Vec::new(), |rule| rule.methods.clone());
+                    self.details.rule = unruled.rule.map_or_else(|| "none".into(), |rule| rule.name.clone());
+                    self.deny(unruled.refusal, &methods).await
+                }
+            };
+        }
+        match others(url) {
+            Ok(()) => {
+                self.details.rule = OTHERS.into();
+                self.pass_on(&Rule::passing(OTHERS, url), &Captures::none()).await
+            }
+            Err(refusal) => self.deny(refusal, &[]).await,
+        }
+    }
+
+    /// Returns the denial for a request that was not sent or not answered.
+    pub(crate) fn failed(&self, failed: SendError) -> Refusal {
+        match failed {
+            SendError::Guarded(refused) => {
+                self.context.recorder.metrics.guard_refusal(refused.class());
+                Refusal::new(Denial::ProxyAddressRefused, refused.to_string())
+            }
+            failed => failed.refusal(),
+        }
+    }
+}
