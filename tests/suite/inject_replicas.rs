@@ -45,6 +45,7 @@ fn sidecar(replica_port: Option<u16>) -> Sidecar {
         agent_port: Some("8000".to_owned()),
         admin_port: 9901,
         bind_env: None,
+        proxied: None,
         replica_port,
     }
 }
