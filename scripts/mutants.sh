@@ -4,8 +4,8 @@
 # Usage: mutants.sh [NUMBER [SEED [GLOB...]]], or mutants.sh sample
 #
 # NUMBER mutants are drawn from the files that match GLOB. The same SEED draws the same mutants of the same code.
-# The unit tests and the decision cases test the core. The suite tests the survivors of the core a second time, because
-# it also notices changes that need the whole program. Mutants of src/store are tested by a part of the suite.
+# The unit tests and the decision cases test the core, and the unit tests test src/store. The suite tests the survivors a
+# second time, because it also notices changes that need the whole program.
 # PARTS=core or PARTS=store runs one of the two. TEST_SECONDS is the time after which a test run counts as endless. The
 # whole suite may take ten times as long.
 # cargo-mutants changes a copy of the code in a temporary folder.
@@ -95,20 +95,26 @@ seconds=${TEST_SECONDS:-120}
 baseline=run
 # `make core` has already tested the code without changes.
 [ "$number" != sample ] || baseline=skip
+# Tests the survivors of a part again, with the suite: again PART NEW_PART CARGO_MUTANTS_OPTION...
+again() {
+    local part=$1 second=$2 survivors=$results/survivors-of-$1.txt
+    shift 2
+    unlisted "$part" >"$survivors"
+    if [ "$number" != sample ] && [ -s "$survivors" ]; then
+        mkdir -p "$results/$second/mutants.out"
+        grep -vxFf "$survivors" "$results/all.txt" >"$results/$second/mutants.out/previously_caught.txt" || true
+        run "$second" $((10 * seconds)) --cargo-arg=--test=suite "$@"
+        parts=${parts/$part/$second}
+    fi
+}
+
 if [[ $parts == *core* ]]; then
     run core "$seconds" --cargo-arg=--lib --cargo-arg=--test=decisions --no-default-features
-    unlisted core >"$results/survivors-of-core.txt"
-    if [ "$number" != sample ] && [ -s "$results/survivors-of-core.txt" ]; then
-        mkdir -p "$results/suite/mutants.out"
-        grep -vxFf "$results/survivors-of-core.txt" "$results/all.txt" \
-            >"$results/suite/mutants.out/previously_caught.txt" || true
-        run suite $((10 * seconds)) --cargo-arg=--test=suite
-        parts=${parts/core/suite}
-    fi
+    again core suite
 fi
 if [[ $parts == *store* ]]; then
-    run store "$seconds" --cargo-arg=--lib --cargo-arg=--test=suite \
-        -- -- store:: ledger:: decisions:: every_route:: disk::
+    run store "$seconds" --cargo-arg=--lib -- -- store:: interaction::
+    again store ledger -- -- ledger:: decisions:: every_route:: disk:: crash::
 fi
 
 survived=$(for part in $parts; do unlisted "$part"; done | short)

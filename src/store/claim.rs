@@ -162,8 +162,8 @@ impl Drop for Claimed<'_> {
 }
 
 impl Store {
-    /// Returns the interaction that the provider's id in a callback belongs to. If a request of the route has no id yet,
-    /// waits for it.
+    /// Returns the interaction that the provider's id in a callback belongs to. Waits while egress awaits a response
+    /// to a request of the route.
     async fn find_matched(&self, ask: &Ask<'_>) -> Option<Arc<str>> {
         let key = (Arc::clone(ask.route), ask.report.id.clone()?);
         let find = async {
@@ -175,7 +175,7 @@ impl Store {
                     if let Some(id) = matching.known.get(&key) {
                         return Some(Arc::clone(id));
                     }
-                    if matching.pending.get(ask.route).is_none_or(|pending| *pending == 0) {
+                    if !matching.is_awaited(ask.route) {
                         return None;
                     }
                 }

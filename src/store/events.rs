@@ -120,9 +120,6 @@ impl Memory {
     pub(super) fn note_end(&self, shard: &mut Shard, id: &Arc<str>) {
         let Some(slot) = shard.interactions.get(id) else { return };
         self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
-        if slot.record.is_matched() {
-            self.matching.lock().ended(&slot.record);
-        }
         if slot.record.delivered_events().is_empty() {
             return;
         }

@@ -193,9 +193,7 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub async fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> Result<(), Refusal> {
-        let sequence = self.memory.not_sent(id, unseen, now);
-        self.matched_changed.notify_waiters();
-        durable(self.journal.as_ref(), sequence).await
+        durable(self.journal.as_ref(), self.memory.not_sent(id, unseen, now)).await
     }
 
     /// Records that the agent received an error that does not say whether the provider accepted the request.

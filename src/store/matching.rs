@@ -1,11 +1,12 @@
 //! Finds the interaction of a callback without a token by the provider's id of the work.
 //!
 //! Egress learns the id from the provider's response. A callback can arrive before the response was read, so it waits for
-//! a short time if a request of its route has no id yet.
+//! a short time while egress awaits a response to a request of its route.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Store;
 use crate::interaction::Interaction;
 
 /// The interactions that callbacks find by the provider's id. A lock of it is taken only while the shard of the
@@ -14,67 +15,60 @@ use crate::interaction::Interaction;
 pub(super) struct Matching {
     /// The interactions by route and provider's id.
     pub(super) known: HashMap<(Arc<str>, Box<str>), Arc<str>>,
-    /// The number of open interactions of each route whose provider's id is not known yet.
-    pub(super) pending: HashMap<Arc<str>, usize>,
+    /// The number of requests of each route whose response can still contain the provider's id.
+    awaited: HashMap<Arc<str>, usize>,
 }
 
 impl Matching {
-    /// Adds an interaction.
-    pub(super) fn add(&mut self, id: &Arc<str>, record: &Interaction) {
-        match record.provider_id() {
-            Some(provider_id) => {
-                self.known.insert((Arc::clone(&record.route), provider_id.into()), Arc::clone(id));
-            }
-            None if record.state.is_open() => {
-                *self.pending.entry(Arc::clone(&record.route)).or_default() += 1;
-            }
-            None => {}
-        }
-    }
-
-    /// Removes an interaction.
-    pub(super) fn remove(&mut self, id: &Arc<str>, record: &Interaction) {
-        match record.provider_id() {
-            Some(provider_id) => {
-                let key = (Arc::clone(&record.route), provider_id.into());
-                // A later interaction can have the same id.
-                if self.known.get(&key) == Some(id) {
-                    self.known.remove(&key);
-                }
-            }
-            None if record.state.is_open() => self.no_longer_pending(record),
-            None => {}
-        }
-    }
-
-    /// Records that an interaction has ended.
-    pub(super) fn ended(&mut self, record: &Interaction) {
-        if record.provider_id().is_none() {
-            self.no_longer_pending(record);
-        }
-    }
-
-    /// Removes an interaction whose provider's id is about to change.
-    pub(super) fn unbind(&mut self, record: &Interaction) {
-        match record.provider_id() {
-            Some(provider_id) => {
-                self.known.remove(&(Arc::clone(&record.route), provider_id.into()));
-            }
-            None if record.state.is_open() => self.no_longer_pending(record),
-            None => {}
-        }
-    }
-
-    /// Adds an interaction whose provider's id has become known.
-    pub(super) fn bind(&mut self, id: &str, record: &Interaction) {
+    /// Adds an interaction, if its provider's id is known.
+    pub(super) fn add(&mut self, id: &str, record: &Interaction) {
         if let Some(provider_id) = record.provider_id() {
             self.known.insert((Arc::clone(&record.route), provider_id.into()), id.into());
         }
     }
 
-    fn no_longer_pending(&mut self, record: &Interaction) {
-        if let Some(pending) = self.pending.get_mut(&record.route) {
-            *pending = pending.saturating_sub(1);
+    /// Removes an interaction.
+    pub(super) fn remove(&mut self, id: &str, record: &Interaction) {
+        let Some(provider_id) = record.provider_id() else { return };
+        let key = (Arc::clone(&record.route), provider_id.into());
+        // A later interaction can have the same id.
+        if self.known.get(&key).is_some_and(|known| **known == *id) {
+            self.known.remove(&key);
         }
+    }
+
+    /// Reports whether the response to a request of the route can still contain a provider's id.
+    pub(super) fn is_awaited(&self, route: &str) -> bool {
+        self.awaited.contains_key(route)
+    }
+}
+
+/// A request whose response can still contain the provider's id. Callbacks of the route that belong to no interaction
+/// wait until it is dropped.
+pub struct ResponseAwaited {
+    store: Arc<Store>,
+    route: Arc<str>,
+}
+
+impl Store {
+    /// Records that a request of a route with `match` is about to be sent.
+    pub fn await_response(self: &Arc<Self>, route: &Arc<str>) -> ResponseAwaited {
+        *self.memory.matching.lock().awaited.entry(Arc::clone(route)).or_default() += 1;
+        ResponseAwaited { store: Arc::clone(self), route: Arc::clone(route) }
+    }
+}
+
+impl Drop for ResponseAwaited {
+    fn drop(&mut self) {
+        {
+            let awaited = &mut self.store.memory.matching.lock().awaited;
+            match awaited.get_mut(&self.route) {
+                Some(number) if *number > 1 => *number -= 1,
+                _ => {
+                    awaited.remove(&self.route);
+                }
+            }
+        }
+        self.store.matched_changed.notify_waiters();
     }
 }

@@ -33,7 +33,7 @@ pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 const STALE_CHECKS_MAX: usize = 1024;
 
 /// The route of an interaction that was revoked before the ledger knew it.
-pub(super) const NO_ROUTE: &str = "-";
+pub(crate) const NO_ROUTE: &str = "-";
 
 /// A claimed callback, until it is settled or released. The last field of each variant is the time after the delivery
 /// for which a replay may pass, in seconds. It is rounded by [`window_of`].

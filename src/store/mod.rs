@@ -27,5 +27,7 @@ pub use claim::Claimed;
 pub use file::Health;
 pub use hand_over::{HandedRecords, incarnation};
 pub use ledger::{Passed, Revoked, Store, StoreError, Taken, Walk};
+pub use matching::ResponseAwaited;
 pub use memory::DueNotice;
+pub(crate) use memory::NO_ROUTE;
 pub use mint::{MintRefusal, mint};

@@ -108,9 +108,9 @@ impl Memory {
                 return record.bind(provider_id);
             }
             let mut matching = self.matching.lock();
-            matching.unbind(record);
+            matching.remove(id, record);
             record.bind(provider_id);
-            matching.bind(id, record);
+            matching.add(id, record);
         });
         bound.map_or(0, |((), sequence)| sequence)
     }

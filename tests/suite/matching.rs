@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use callgate::clock::Clock;
 use data_encoding::BASE64;
@@ -204,6 +205,54 @@ fn a_request_that_failed_keeps_no_webhook_waiting() {
         assert_eq!(Response::read(&mut agent).status, 400);
         assert_eq!(early.join().unwrap().status, 410);
     });
+}
+
+/// After each of these responses, an unknown id is refused at once. A callback would wait for 10 s otherwise.
+#[test]
+fn a_response_without_an_id_keeps_no_webhook_waiting() {
+    let events = "data: {\"x\":1}\n\n";
+    let responses = [
+        "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}".to_owned(),
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{\"id\":".to_owned(),
+        "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok".to_owned(),
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{events}",
+            events.len()
+        ),
+        String::new(),
+        "HTTP/1.1 ".to_owned(),
+    ];
+    let world = World::new("refuse");
+    for (number, response) in responses.iter().enumerate() {
+        let (mut agent, mut provider) = world.ask();
+        provider.write_all(response.as_bytes()).unwrap();
+        drop(provider);
+        Response::read(&mut agent);
+        let sent = Instant::now();
+        let id = format!("evt_{number}");
+        assert_eq!(world.webhook(&id, "response.completed", "resp_1").status, 410);
+        assert!(sent.elapsed() < Duration::from_secs(8), "it waited after {response:?}");
+    }
+}
+
+/// A restart ends all requests, so that no response can contain an id any more.
+#[test]
+fn a_request_that_a_restart_ended_keeps_no_webhook_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("{{ kind: file, path: {}/ledger }}", folder.path().display());
+    let World { callgate, agent, .. } = {
+        let world = World::with("refuse", &store, Agent::start(ANSWER));
+        let (_, mut provider) = world.ask();
+        provider.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").unwrap();
+        world
+    };
+    drop(callgate);
+    let world = World::with("refuse", &store, agent);
+    let sent = Instant::now();
+    assert_eq!(world.webhook("evt_1", "response.completed", "resp_1").status, 410);
+    assert!(sent.elapsed() < Duration::from_secs(8));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::admin::responses::{answer, problem};
 use crate::admin::server::AdminResponse;
 use crate::admin::service::Admin;
 use crate::proxy::MemberAnswer;
-use crate::store::Revoked;
+use crate::store::{NO_ROUTE, Revoked};
 
 /// The answers of the other members.
 pub(super) struct Answers {
@@ -74,13 +74,16 @@ impl Admin {
 
     /// Returns an interaction of any member.
     pub(super) async fn read_anywhere(&self, id: &str) -> AdminResponse {
-        if let Some(view) = self.interactions.read(id) {
-            return answer(200, &view);
+        let own = self.interactions.read(id);
+        if let Some(view) = own.as_ref().filter(|view| !is_tombstone(view)) {
+            return answer(200, view);
         }
         let answers = self.ask_members(&Method::GET, &format!("/{}", encoded(id))).await;
-        let found = answers.answered.iter().find(|answer| answer.status == 200);
-        match found.and_then(|answer| serde_json::from_slice(&answer.body).ok()) {
-            Some(view) => answer(200, &view),
+        let found = answers.answered.iter().filter(|answer| answer.status == 200);
+        let found: Vec<Value> =
+            found.filter_map(|answer| serde_json::from_slice(&answer.body).ok()).chain(own).collect();
+        match found.iter().find(|view| !is_tombstone(view)).or_else(|| found.first()) {
+            Some(view) => answer(200, view),
             None if answers.unreachable.is_empty() => problem(404, "no such interaction"),
             None => unreachable(503, &answers.unreachable, "no reachable member knows the interaction"),
         }
@@ -105,7 +108,10 @@ impl Admin {
             let views = page.get_mut("interactions").and_then(Value::as_array_mut).map(std::mem::take);
             for view in views.unwrap_or_default() {
                 if let Some(id) = view.get("interaction").and_then(Value::as_str) {
-                    found.entry(id.to_owned()).or_insert(view);
+                    let known = found.entry(id.to_owned()).or_insert(Value::Null);
+                    if known.is_null() || is_tombstone(known) {
+                        *known = view;
+                    }
                 }
             }
         }
@@ -145,6 +151,11 @@ impl Admin {
             None => json!({ "own": null, "members": [] }),
         }
     }
+}
+
+/// Reports whether a member knows of an interaction only that it was revoked. Another member may have its record.
+fn is_tombstone(view: &Value) -> bool {
+    view.get("route").and_then(Value::as_str) == Some(NO_ROUTE)
 }
 
 fn unreachable(status: u16, members: &[Box<str>], detail: &str) -> AdminResponse {

@@ -1,6 +1,6 @@
 //! Reads `replicas`: how several members of one installation reach each other.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::listener::{Listener, address};
@@ -131,8 +131,9 @@ fn discover(at: &Cursor<'_>, port: u16) -> Option<Vec<Box<str>>> {
 
 /// Returns an address of members. Adds `port` if the text has none.
 fn member_address(at: &Cursor<'_>, text: &str, port: u16) -> Option<Box<str>> {
-    let hint = "such as 10.2.3.4:8444, or {env: POD_IP}";
-    if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+    let hint = "such as 10.2.3.4:8446, or {env: POD_IP}";
+    let ip = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
+    if ip.is_ok_and(|ip| ip.is_unspecified()) {
         return at.error(format!("no other member can connect to `{text}`"), hint);
     }
     let with_port = match text.parse::<std::net::Ipv6Addr>() {

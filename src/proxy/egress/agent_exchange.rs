@@ -26,7 +26,7 @@ use crate::path::Captures;
 use crate::policy::{MintRequest, Minted, Policy};
 use crate::random::new_uuid;
 use crate::request::is_event_stream;
-use crate::store::{MintRefusal, mint};
+use crate::store::{MintRefusal, ResponseAwaited, mint};
 
 /// Maximum number of bytes of a response that Callgate reads before it relays the response. Callgate looks for the
 /// provider's id, or for the URLs of an agent card, in these bytes.
@@ -53,6 +53,8 @@ pub(crate) struct AgentExchange<'x> {
     pub(crate) origin: Option<&'x Url>,
     /// The checks for the address of a host that no rule names.
     pub(crate) guard: Option<&'x Guard>,
+    /// Set while the response can still contain the provider's id that callbacks without a token need.
+    pub(super) awaited: Option<ResponseAwaited>,
 }
 
 impl AgentExchange<'_> {
@@ -209,6 +211,9 @@ impl AgentExchange<'_> {
             MintRefusal::Fault(fault) => Refusal::new(Denial::ParameterUnusable, fault.to_string()),
         })?;
         self.details.interaction = Some(minted.interaction.clone());
+        if minted.route.follow.matching.is_some() {
+            self.awaited = Some(context.store.await_response(&minted.route.name));
+        }
         Ok(minted)
     }
 
@@ -284,6 +289,8 @@ impl AgentExchange<'_> {
         body_start: Bytes,
         reason: &'static str,
     ) -> ExchangeEnd {
+        // The rest of the response has no id. A slow agent must not delay the callbacks that wait for it.
+        self.awaited = None;
         self.relay_observed(provider_response, body_start, reason, |_| {}).await
     }
 

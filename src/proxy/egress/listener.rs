@@ -182,6 +182,7 @@ async fn serve_request(
         details: RequestDetails::default(),
         origin,
         guard: proxy.filter(|_| is_other).map(|proxy| &proxy.guard),
+        awaited: None,
     };
     let end = match &asked {
         Err(refusal) => exchange.deny(refusal.clone(), &[]).await,
@@ -217,6 +218,7 @@ async fn serve_connect(
         details: RequestDetails::default(),
         origin: None,
         guard: None,
+        awaited: None,
     };
     let connected = exchange.connect(proxy, &url).await;
     let end = match &connected {

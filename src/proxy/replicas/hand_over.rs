@@ -1,7 +1,7 @@
 //! Finds the member that has an interaction, and hands its callbacks over to that member.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
@@ -11,6 +11,9 @@ use super::members::Member;
 use super::replication::{HandedOver, RETRY_PAUSE, Replication};
 use crate::clock::instant;
 use crate::replica::{Incarnation, Outcome, Owner, Replicas};
+
+/// How long the answers of the other members hold while a member refuses connections.
+const HEIRS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where a callback belongs.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -120,7 +123,8 @@ impl Replication {
         interaction: &str,
         callback: &Sending<'_>,
     ) -> HandedOver {
-        let (began, mut asked, mut has_asked_all) = (instant(), Vec::new(), false);
+        let (began, mut asked) = (instant(), Vec::new());
+        let (mut has_asked_all, mut has_asked_heirs) = (false, false);
         loop {
             let to = match self.place(replicas, owner, interaction, &asked) {
                 Place::Here => return HandedOver::Here,
@@ -154,6 +158,12 @@ impl Replication {
                 Next::Again => {}
             }
             if self.members.is_refusing(to.incarnation) {
+                // The member may have stopped after another member took over its ledger.
+                if !has_asked_heirs && !self.members.has_heir(to.incarnation) {
+                    has_asked_heirs = true;
+                    self.ask_for_heirs(replicas).await;
+                    continue;
+                }
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
@@ -219,6 +229,17 @@ impl Replication {
             self.members.asked_for_heirs(owner.incarnation);
         }
         is_complete
+    }
+
+    /// Asks the other members whether they have taken over a ledger, at most once per [`HEIRS_PAUSE`].
+    async fn ask_for_heirs(self: &Arc<Self>, replicas: &Arc<Replicas>) {
+        // The callbacks that arrive meanwhile wait for the same answers.
+        let Ok(_permit) = self.finding_heirs.acquire().await else { return };
+        let is_recent = |at: Instant| instant().saturating_duration_since(at) < HEIRS_PAUSE;
+        if !self.heirs_asked.lock().is_some_and(is_recent) {
+            self.ask_all(replicas).await;
+            *self.heirs_asked.lock() = Some(instant());
+        }
     }
 
     /// Asks all members that are not gone who they are, so that this process learns about those that have taken over a

@@ -69,6 +69,8 @@ pub struct Replication {
     pub(super) finding_heirs: Semaphore,
     /// When not all members could be asked for the last time.
     pub(super) heirs_not_found: Mutex<Option<Instant>>,
+    /// When the other members were asked for the last time because a member refuses connections.
+    pub(super) heirs_asked: Mutex<Option<Instant>>,
     pub(super) log_throttle: LogThrottle,
     /// Whether all members of `discover` were asked once.
     pub(super) has_looked: AtomicBool,
@@ -114,6 +116,7 @@ impl Replication {
             nonces: Mutex::default(),
             finding_heirs: Semaphore::new(1),
             heirs_not_found: Mutex::default(),
+            heirs_asked: Mutex::default(),
             log_throttle: LogThrottle::default(),
             has_looked: AtomicBool::new(false),
             is_handing_over: AtomicBool::new(false),

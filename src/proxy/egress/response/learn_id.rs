@@ -59,7 +59,9 @@ impl AgentExchange<'_> {
             }
         };
         let (store, clocks) = (&self.context.store, &self.context.clocks);
+        let awaited = self.awaited.take();
         let bound = async {
+            let _awaited = awaited;
             let Ok(id) = receiver.await else { return };
             if let Err(refusal) = store.bind(&minted.interaction, &id, clocks.ledger_now(instant())).await {
                 log::error!("{}: {}", minted.interaction, refusal.detail);

@@ -261,7 +261,9 @@ impl CallbackExchange<'_> {
                 return Box::pin(self.deliver_observed(caller, *observed, body)).await;
             }
         };
-        let began = trail.last().unwrap_or_else(instant);
+        // The claim may have waited for the provider's id, and this is no part of the delivery.
+        let has_waited = permit.route().follow.matching.is_some();
+        let began = trail.last().filter(|_| !has_waited).unwrap_or_else(instant);
         let body = permit.take_decoded_body().map_or(body, Bytes::from);
         let body = permit.body_with_local_endpoint(&body, &context.actions_url).map_or(body, Bytes::from);
         let stamp = Stamp { id: self.request_id, now: context.clocks.now() };
