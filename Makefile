@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: chaos demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
+.PHONY: chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -137,6 +137,11 @@ DURATION ?= 300
 SEED ?= 1
 chaos: setup
 	CALLGATE_CHAOS_SECONDS=$(DURATION) CALLGATE_CHAOS_SEED=$(SEED) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 chaos::
+
+# Separates three members, each in a network namespace of its own, by taking links down. Needs root and `ip`.
+partition: setup
+	$(CARGO) build --locked
+	python3 tests/partition.py target/debug/callgate
 
 # Measures what the hop to another replica adds to a callback.
 bench-hop: setup

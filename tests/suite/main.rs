@@ -76,6 +76,7 @@ mod readme;
 mod reload;
 mod replica_faults;
 mod replica_log;
+mod replica_tls;
 mod replicas;
 mod reuse_under_load;
 mod schema;

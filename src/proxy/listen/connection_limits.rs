@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::policy::Limits;
+
 /// Number of open files that Callgate needs for other purposes than accepted connections: connections to the agent and
 /// to providers, the ledger, the log.
 const OTHER_FILES: u64 = 1024;
@@ -49,7 +51,7 @@ impl ConnectionLimits {
         let other_files = other_files.min(files / 2);
         let granted = usize::try_from(files.saturating_sub(other_files)).unwrap_or(usize::MAX);
         self.granted.store(granted, Ordering::SeqCst);
-        if granted < connections {
+        if is_worth_a_warning(granted, connections) {
             log::warn!(
                 "limits.connections_max is {connections}, but the system allows {files} open files in total (ulimit -n), so that at most {granted} connections are accepted"
             );
@@ -102,6 +104,13 @@ impl Drop for ConnectionSlot {
     }
 }
 
+/// Reports whether the operator should know that the system allows fewer connections than `limits.connections_max`:
+/// the operator has set the number, or the system allows less than half of the default.
+fn is_worth_a_warning(granted: usize, connections: usize) -> bool {
+    let is_default = connections == Limits::default().connections_max;
+    granted < connections && (!is_default || granted < connections / 2)
+}
+
 /// Returns the key under which the connections and requests of an address are counted: the /64 network of an IPv6
 /// address, because one customer of an internet provider usually has at least a /64 network.
 pub(crate) fn rate_limit_key(address: IpAddr) -> IpAddr {
@@ -117,6 +126,22 @@ pub(crate) fn rate_limit_key(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_default_that_is_almost_reached_is_no_reason_for_a_warning() {
+        let default = Limits::default().connections_max;
+        for (granted, connections, warns) in [
+            (default, default, false),
+            (default - 1024, default, false),
+            (default / 2, default, false),
+            (default / 2 - 1, default, true),
+            (default, default + 1, true),
+            (default - 2, default - 1, true),
+            (default, default - 1, false),
+        ] {
+            assert_eq!(is_worth_a_warning(granted, connections), warns, "{granted} {connections}");
+        }
+    }
 
     #[test]
     fn slots_are_counted_and_freed() {
