@@ -57,6 +57,31 @@ pub(crate) struct AgentExchange<'x> {
     pub(super) awaited: Option<ResponseAwaited>,
 }
 
+impl<'x> AgentExchange<'x> {
+    /// Creates the exchange of a request to the egress listener.
+    pub(crate) fn new(
+        context: &'x EgressContext,
+        policy: &'x Policy,
+        session: &'x mut Session,
+        caller: Caller<'x>,
+        request_id: &'x str,
+    ) -> Self {
+        let (memory, details) = (context.limits.reserve(), RequestDetails::default());
+        Self {
+            context,
+            policy,
+            session,
+            caller,
+            request_id,
+            memory,
+            details,
+            origin: None,
+            guard: None,
+            awaited: None,
+        }
+    }
+}
+
 impl AgentExchange<'_> {
     pub(crate) async fn run(&mut self) -> ExchangeEnd {
         let head = head_of(self.session, self.caller);

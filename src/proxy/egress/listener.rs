@@ -172,18 +172,9 @@ async fn serve_request(
         _ => None,
     };
     let is_other = origin.is_some_and(|url| !policy.egress.names(url));
-    let mut exchange = AgentExchange {
-        context,
-        policy,
-        session: &mut session,
-        caller,
-        request_id: &request_id,
-        memory: context.limits.reserve(),
-        details: RequestDetails::default(),
-        origin,
-        guard: proxy.filter(|_| is_other).map(|proxy| &proxy.guard),
-        awaited: None,
-    };
+    let guard = proxy.filter(|_| is_other).map(|proxy| &proxy.guard);
+    let exchange = AgentExchange::new(context, policy, &mut session, caller, &request_id);
+    let mut exchange = AgentExchange { origin, guard, ..exchange };
     let end = match &asked {
         Err(refusal) => exchange.deny(refusal.clone(), &[]).await,
         Ok(Asked::Url(url)) => {
@@ -208,18 +199,7 @@ async fn serve_connect(
 ) -> Next {
     let began = instant();
     let request_id = context.recorder.request_ids.next();
-    let mut exchange = AgentExchange {
-        context,
-        policy,
-        session: &mut session,
-        caller,
-        request_id: &request_id,
-        memory: context.limits.reserve(),
-        details: RequestDetails::default(),
-        origin: None,
-        guard: None,
-        awaited: None,
-    };
+    let mut exchange = AgentExchange::new(context, policy, &mut session, caller, &request_id);
     let connected = exchange.connect(proxy, &url).await;
     let end = match &connected {
         Ok(_) => None,

@@ -12,7 +12,7 @@ use super::replication::{HandedOver, RETRY_PAUSE, Replication};
 use crate::clock::instant;
 use crate::replica::{Incarnation, Outcome, Owner, Replicas};
 
-/// How long the answers of the other members hold while a member refuses connections.
+/// Pause between two rounds of questions about who has taken over a ledger.
 const HEIRS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where a callback belongs.
@@ -219,7 +219,7 @@ impl Replication {
         if self.members.heirs_are_known(owner.incarnation) {
             return true;
         }
-        let has_just_failed = |at: Instant| instant().saturating_duration_since(at) < 10 * RETRY_PAUSE;
+        let has_just_failed = |at: Instant| instant().saturating_duration_since(at) < HEIRS_PAUSE;
         if self.heirs_not_found.lock().is_some_and(has_just_failed) {
             return false;
         }

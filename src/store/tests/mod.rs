@@ -73,6 +73,18 @@ async fn a_settlement_that_is_dropped_during_its_commit_wakes_waiting_claims() {
     assert_eq!(error, ClaimError::Duplicate);
 }
 
+/// Returns the rights of a token for the first second.
+fn granted() -> Granted {
+    Granted {
+        interaction: "int_a".into(),
+        issued: Timestamp::from_unix_ms(0),
+        expires: Timestamp::from_unix_ms(1000),
+        uses: None,
+        owner: None,
+        is_opaque: false,
+    }
+}
+
 /// A result that depends on a change is returned only after the change is on disk. If the change were lost in a crash,
 /// the same callback could get another result afterwards.
 #[tokio::test]
@@ -81,14 +93,7 @@ async fn a_denial_waits_until_the_changes_behind_it_are_durable() {
     let captures = crate::path::Template::parse("/a").unwrap().capture(&path);
     let (route, other, events) = (Arc::from("r"), Arc::from("other"), [EventKey(1)]);
     let (follow, report) = (Follow::default(), Report::default());
-    let granted = Granted {
-        interaction: "int_a".into(),
-        issued: Timestamp::from_unix_ms(0),
-        expires: Timestamp::from_unix_ms(1000),
-        uses: None,
-        owner: None,
-        is_opaque: false,
-    };
+    let granted = granted();
     let ask =
         Ask { granted: Some(&granted), events: &events, ..Ask::new(&route, &captures, &follow, &report) };
     let patience = Duration::from_secs(5);
@@ -142,14 +147,7 @@ async fn a_denial_whose_changes_do_not_become_durable_is_no_denial() {
     let path = crate::path::CanonicalPath::parse("/a").unwrap();
     let captures = crate::path::Template::parse("/a").unwrap().capture(&path);
     let (route, follow, report) = (Arc::from("r"), Follow::default(), Report::default());
-    let granted = Granted {
-        interaction: "int_a".into(),
-        issued: Timestamp::from_unix_ms(0),
-        expires: Timestamp::from_unix_ms(1000),
-        uses: None,
-        owner: None,
-        is_opaque: false,
-    };
+    let granted = granted();
     let ask = Ask { granted: Some(&granted), ..Ask::new(&route, &captures, &follow, &report) };
     let claimed = store.claim(&ask, Timestamp::from_unix_ms(0), Duration::from_secs(5)).await;
     let Err(ClaimError::Refused(refusal)) = claimed else { panic!("{claimed:?}") };
