@@ -142,7 +142,7 @@ fn deliver(times: usize) -> usize {
     let serving = runtime.block_on(async {
         let state = Arc::new(ConfigState::new("", now));
         let log = AccessLogger::start(std::io::sink()).unwrap();
-        serve(config, Clock::System, Some(log), Arc::new(Metrics::new().unwrap()), state)
+        serve(config, Clock::System, Some(log), Arc::new(Metrics::new().unwrap()), state).await
     });
     let serving = serving.map_err(|error| error.to_string()).unwrap();
     let mut stream = TcpStream::connect(serving.server.ingress[0]).unwrap();

@@ -1,5 +1,12 @@
 //! Ids that cannot be guessed.
 
+/// Returns random bytes. Returns `None` if the operating system cannot provide random numbers.
+pub fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 /// Returns a new id: `prefix` and 128 random bits in base32. Returns `None` if the operating system cannot provide
 /// random numbers.
 pub fn new_id(prefix: &str) -> Option<String> {

@@ -18,6 +18,7 @@ const CHANGE_BYTES: usize = 4;
 fn open(path: &Path) -> Result<Store, StoreError> {
     let settings = StoreSettings {
         path: Some(path.to_str().expect("a path of text").into()),
+        redis: None,
         unknown: Unknown::Refuse,
         interactions_max: 1000,
         events_max: 1000,
@@ -77,7 +78,7 @@ pub fn run(data: &[u8]) -> bool {
         Ok(store) => {
             let (interactions, _) = store.counts();
             assert!(interactions <= 20, "{interactions} interactions");
-            let listed = runtime().block_on(store.list("", 1000, |_| true));
+            let listed = runtime().block_on(store.list("", 1000, |_| true)).expect("a local ledger");
             assert_eq!(listed.len(), interactions);
             store.close();
             true

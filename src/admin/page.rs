@@ -167,7 +167,7 @@ impl Admin {
         // The filter `open` selects every state that is not final, such as asking and progressing.
         let over = (state == "open").then_some(false);
         let after = query("after").unwrap_or_default();
-        let mut found = self
+        let found = self
             .list_all(&ListQuery {
                 route: query("route"),
                 state: only,
@@ -177,6 +177,9 @@ impl Admin {
                 ..ListQuery::default()
             })
             .await;
+        let Ok(mut found) = found else {
+            return answer(503, &json!({ "title": "the store is not available" }));
+        };
         found.interactions.iter_mut().for_each(fit_to_page);
         answer(200, &found.into_json())
     }

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::denial::Denial;
+use crate::http::response::retry_after_secs;
 use crate::http::{
     BodyMemory, CLOSE_TIMEOUT, Caller, HeadError, NextRequest, RequestLoop, Session, head_of,
     lingering_close, request_body, send_continue_if_expected, with_timeout, write_response_head,
@@ -226,7 +227,7 @@ where
 /// sends, because unread bytes would cause a TCP reset that destroys the response.
 async fn deny_head(mut stream: Stream, error: &HeadError) {
     let mut response = Vec::new();
-    let again = error.denial.retry_after_secs().map(|seconds| seconds.to_string());
+    let again = retry_after_secs(error.denial).map(|seconds| seconds.to_string());
     let again = again.iter().map(|seconds| ("retry-after", seconds.as_bytes()));
     let headers = [("content-length", b"0".as_slice())].into_iter().chain(again);
     write_response_head(&mut response, error.denial.status(), headers, false);

@@ -41,7 +41,12 @@ impl Admin {
     /// Returns an error with the cause if only a restart can help. A failing or hanging disk does not cause an error.
     pub(super) fn liveness(&self) -> Result<(), &'static str> {
         match self.store.health() {
-            Health::Healthy | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
+            Health::Healthy
+            | Health::Busy
+            | Health::Hanging
+            | Health::Failing
+            | Health::Away
+            | Health::Unusable => Ok(()),
             gone @ Health::Gone => gone.why_not().map_or(Ok(()), Err),
         }
     }

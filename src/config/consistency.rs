@@ -85,7 +85,8 @@ fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
 
 /// Reports a warning if opaque tokens are lost with the ledger in memory.
 fn opaque_tokens(root: &Cursor<'_>, startup: Option<&Startup>, minting: &Minting) {
-    let is_in_memory = startup.is_some_and(|startup| startup.store.path.is_none());
+    let is_in_memory =
+        startup.is_some_and(|startup| startup.store.path.is_none() && startup.store.redis.is_none());
     if minting.minter.form() == Form::Opaque && is_in_memory {
         root.warn(
             "`callback_tokens.form` is opaque, and the ledger is in memory: after a restart, the callbacks of earlier tokens are denied",

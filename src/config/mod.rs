@@ -8,6 +8,7 @@ mod env;
 mod listen;
 mod outbound;
 mod provider;
+mod redis;
 mod repeated;
 mod route;
 mod secrets;
@@ -32,6 +33,7 @@ pub use listen::{
 pub use provider::{
     Addresses, CallbackConvention, EDGES, Evidence, PRESETS, Preset, PresetDefinition, TokenReturn, preset,
 };
+pub use redis::{RedisLogin, RedisMode, RedisSettings, RedisTls};
 pub use secrets::LoadedSecret;
 pub use startup::{AccessLog, Startup};
 pub use store::{StoreSettings, Unknown};
@@ -102,11 +104,11 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let proxy = fields.optional("outbound_proxy").map(|at| outbound::proxy(&at));
     let client_address = client_address(&mut fields);
     let agents = agent::agents(&mut fields);
-    let replicas = replicas(&mut fields, &agents, startup.as_mut());
+    let (replicas, has_replicas) = replicas(&mut fields, &agents, startup.as_mut());
     let limits = listen::limits(fields.optional("limits"));
     let explain_denials = fields.optional("explain_denials").map_or(Some(false), |at| at.boolean());
     let (url, stated_url) = (public_url.clone().flatten(), public_url.as_ref().map(Option::as_deref));
-    let tokens = callback_tokens(&mut fields, stated_url);
+    let tokens = callback_tokens(&mut fields, stated_url, has_replicas);
     let token_keys = tokens.as_ref().and_then(|tokens| tokens.as_ref());
     let asserter = fields.optional("assertion").map(|at| route::assertion(&at, stated_url, token_keys));
     let providers = providers(&mut fields, public_url.is_some());
@@ -118,7 +120,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         passed_headers: route::passed_headers(fields.optional("headers"), None).flatten(),
         asserter: asserter.as_ref().and_then(|asserter| asserter.as_ref()),
         asserter_failed: fields.has("assertion"),
-        has_replicas: fields.has("replicas"),
+        has_replicas,
         providers: providers.as_deref().unwrap_or_default(),
         tokens: token_keys,
         // If a section has mistakes, these flags prevent a second error that reports the section as missing.
@@ -164,8 +166,8 @@ fn client_address(fields: &mut Fields<'_>) -> Option<Option<ClientAddress>> {
 fn callback_tokens(
     fields: &mut Fields<'_>,
     public_url: Option<Option<&str>>,
+    has_replicas: bool,
 ) -> Option<Option<route::CallbackTokens>> {
-    let has_replicas = fields.has("replicas");
     fields.optional("callback_tokens").map(|at| route::callback_tokens(&at, public_url, has_replicas))
 }
 
@@ -174,18 +176,22 @@ fn ingress(root: &Cursor<'_>, routes: Vec<Arc<Route>>, edge: Edge) -> Option<Ing
     Some(Ingress::new(routes, edge).with_documents(documents))
 }
 
-/// Reads `replicas`. The listener becomes a part of `startup`.
+/// Reads `replicas`. The listener becomes a part of `startup`. Also returns whether several members have separate
+/// ledgers. If `store` has a mistake, this is false, which prevents a second error.
 fn replicas(
     fields: &mut Fields<'_>,
     agents: &agent::Agents<'_>,
     startup: Option<&mut Startup>,
-) -> Option<Option<Arc<Replicas>>> {
-    let Some(at) = fields.optional("replicas") else { return Some(None) };
-    let section = listen::replicas(&at, agents.patience())?;
-    if let Some(startup) = startup {
-        startup.replicas = Some(section.listener);
-    }
-    Some(Some(Arc::new(section.settings)))
+) -> (Option<Option<Arc<Replicas>>>, bool) {
+    let Some(at) = fields.optional("replicas") else { return (Some(None), false) };
+    let are_separate = startup.as_ref().is_some_and(|startup| startup.store.redis.is_none());
+    let section = listen::replicas(&at, agents.patience()).map(|section| {
+        if let Some(startup) = startup {
+            startup.replicas = Some(section.listener);
+        }
+        Some(Arc::new(section.settings))
+    });
+    (section, are_separate)
 }
 
 /// Returns the settings that all routes share.

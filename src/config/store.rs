@@ -1,14 +1,18 @@
 //! Parses `store`: the location and the limits of the ledger.
 
-use super::yaml::Cursor;
-
 use std::time::Duration;
+
+use super::redis::{RedisSettings, redis};
+use super::yaml::{Cursor, Fields};
 
 /// The location and the limits of the ledger.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoreSettings {
-    /// The path of the file. If it is `None`, the ledger is only in memory.
+    /// The path of the file, if the ledger is in a file.
     pub path: Option<Box<str>>,
+    /// How Redis or Valkey is reached, if the ledger is there. Without this and without a path, the ledger is only in
+    /// memory.
+    pub redis: Option<RedisSettings>,
     /// What Callgate does with a callback whose token is valid, but whose interaction is not in the ledger.
     pub unknown: Unknown,
     /// The largest number of interactions.
@@ -18,8 +22,8 @@ pub struct StoreSettings {
     /// How long the ledger keeps a delivered event that belongs to no interaction. Within this time, it recognizes
     /// duplicates of the event.
     pub remember: Duration,
-    /// The longest time that a request waits until its changes are saved. If the disk takes longer, Callgate accepts
-    /// nothing new.
+    /// With a file: the longest time that a request waits until its changes are saved. If the disk takes longer, Callgate
+    /// accepts nothing new. With Redis: how long Redis may be away until the process is not ready.
     pub grace: Duration,
 }
 
@@ -30,6 +34,14 @@ pub enum Unknown {
     Adopt,
     /// Callgate denies the callback.
     Refuse,
+}
+
+/// Where the ledger is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    File,
+    Memory,
+    Redis,
 }
 
 const INTERACTIONS_DEFAULT: u64 = 1_000_000;
@@ -44,23 +56,19 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
         return Some(settings(None, Unknown::Adopt));
     };
     let mut fields = at.fields()?;
-    let file = fields.required("kind").and_then(|at| at.one_of(&[("file", true), ("memory", false)]));
+    let kind = fields
+        .required("kind")
+        .and_then(|at| at.one_of(&[("file", Kind::File), ("memory", Kind::Memory), ("redis", Kind::Redis)]));
     let path_at = fields.optional("path");
     let path = path_at.as_ref().map(|at| at.text().map(Box::from));
-    match (file, &path_at) {
-        (Some(true), None) => {
-            let _: Option<()> =
-                fields.at().error("`kind: file` needs a `path`", "such as /var/lib/callgate/ledger");
-        }
-        (Some(false), Some(path)) => {
-            let _: Option<()> = path.error("`kind: memory` has no path", "");
-        }
-        _ => {}
-    }
+    let redis_at = fields.optional("redis");
+    let redis = redis_at.as_ref().map(redis);
+    place(&fields, kind, path_at.as_ref(), redis_at.as_ref());
     let words = [("adopt", Unknown::Adopt), ("refuse", Unknown::Refuse)];
     // A ledger with a file contains every interaction that Callgate has minted, so Callgate denies unknown
-    // interactions. A ledger without a file is empty after each restart, so Callgate adopts unknown interactions.
-    let unknown = if file == Some(true) { Unknown::Refuse } else { Unknown::Adopt };
+    // interactions. A ledger in memory is empty after each restart, and Redis can lose its last changes, so Callgate
+    // adopts unknown interactions.
+    let unknown = if kind == Some(Kind::File) { Unknown::Refuse } else { Unknown::Adopt };
     let unknown = fields.optional("unknown").map_or(Some(unknown), |at| at.one_of(&words));
     let count = |at: Option<Cursor<'_>>, default| {
         at.map_or(Some(default), |at| at.whole_number(1..=INTERACTIONS_MAX))
@@ -73,6 +81,7 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     fields.finish();
     Some(StoreSettings {
         path: path.map_or(Some(None), |read| read.map(Some))?,
+        redis: redis.map_or(Some(None), |read| read.map(Some))?,
         unknown: unknown?,
         interactions_max: interactions_max?,
         events_max: events_max?,
@@ -81,10 +90,28 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     })
 }
 
+/// Reports the settings that do not fit the kind of the store.
+fn place(fields: &Fields<'_>, kind: Option<Kind>, path: Option<&Cursor<'_>>, redis: Option<&Cursor<'_>>) {
+    let Some(kind) = kind else { return };
+    let _: Option<()> = match (kind, path, redis) {
+        (Kind::File, None, _) => {
+            fields.at().error("`kind: file` needs a `path`", "such as /var/lib/callgate/ledger")
+        }
+        (Kind::Memory, Some(path), _) => path.error("`kind: memory` has no path", ""),
+        (Kind::Redis, Some(path), _) => path.error("`kind: redis` has no path", ""),
+        (Kind::Redis, None, None) => fields
+            .at()
+            .error("`kind: redis` needs `redis`", "such as redis: { nodes: [redis.example.com:6379] }"),
+        (Kind::File | Kind::Memory, _, Some(redis)) => redis.error("`redis` is only for `kind: redis`", ""),
+        _ => None,
+    };
+}
+
 fn settings(path: Option<Box<str>>, unknown: Unknown) -> StoreSettings {
     let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     StoreSettings {
         path,
+        redis: None,
         unknown,
         interactions_max: count(INTERACTIONS_DEFAULT),
         events_max: count(EVENTS_DEFAULT),

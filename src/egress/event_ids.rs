@@ -91,7 +91,7 @@ mod tests {
                 let mut ids = ids();
                 let found: Vec<_> =
                     stream.as_bytes().chunks(size).filter_map(|part| ids.read(part)).collect();
-                assert_eq!(found, ["t-1".into()], "{size} {end:?}");
+                assert_eq!(found, [Box::from("t-1")], "{size} {end:?}");
             }
         }
     }

@@ -20,6 +20,7 @@ use crate::http::client::ResponseFault;
 use crate::http::client::{Connection, UpstreamResponse};
 use crate::ingress::Document;
 use crate::policy::Limits;
+use crate::random::random;
 use crate::replica::REPLICA;
 use crate::request::{headers_of_one_hop, is_hop_by_hop_of_response};
 use crate::signature::HandshakeReply;
@@ -67,12 +68,23 @@ pub(crate) fn problem(denial: Denial, request_id: &str, explain: bool) -> Vec<u8
     serde_json::to_vec(&problem).unwrap_or_default()
 }
 
+/// Returns the seconds for `Retry-After`. After a fault of the store, which all callers see at the same time, the seconds
+/// are drawn at random, so that the callers do not all come back at once.
+pub fn retry_after_secs(denial: Denial) -> Option<u32> {
+    match denial.retry_after_secs() {
+        Some(most) if denial == Denial::StoreUnavailable => {
+            Some(random::<1>().map_or(most, |[drawn]| 1 + u32::from(drawn) % most))
+        }
+        seconds => seconds,
+    }
+}
+
 fn problem_header(denial: Denial, methods: &[Method], body_bytes: usize) -> pingora::Result<ResponseHeader> {
     let mut header = ResponseHeader::build_no_case(denial.status(), Some(8))?;
     header.insert_header(CONTENT_TYPE, "application/problem+json")?;
     header.insert_header(CONTENT_LENGTH, body_bytes)?;
     header.insert_header(CACHE_CONTROL, "no-store")?;
-    if let Some(seconds) = denial.retry_after_secs() {
+    if let Some(seconds) = retry_after_secs(denial) {
         header.insert_header(RETRY_AFTER, seconds)?;
     }
     if denial.status() == 401 {

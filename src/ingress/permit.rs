@@ -98,6 +98,7 @@ impl Verified {
             follow: &route.follow,
             notifies: route.notify.is_some(),
             adopts: self.owner_is_gone,
+            delivery_max: self.route().agent.patience(),
             report: &self.report,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::report::{Follow, Report};
@@ -12,7 +13,7 @@ use crate::token::Granted;
 
 /// The key of an event. It is unique within its [`Scope`], so that duplicates can be recognized. The lowest bit is 0 if
 /// the key was made from a MAC, and 1 if it was made from an event id or from other parts of a message.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct EventKey(pub u128);
 
 impl EventKey {
@@ -101,6 +102,8 @@ pub struct Ask<'a> {
     pub notifies: bool,
     /// Whether the ledger adopts the interaction if it is unknown, whatever `store.unknown` says.
     pub adopts: bool,
+    /// The longest time that the delivery can take. If the process dies, other processes wait for this time.
+    pub delivery_max: Duration,
     /// The status, the progress and the other values that the callback reports.
     pub report: &'a Report,
 }
@@ -127,6 +130,7 @@ impl<'a> Ask<'a> {
             follow,
             notifies: false,
             adopts: false,
+            delivery_max: Duration::from_secs(60),
             report,
         }
     }

@@ -108,6 +108,20 @@ impl Interaction {
         }
     }
 
+    /// Restores the state of a notice that is being sent.
+    pub(super) fn resume_notice(&mut self) {
+        if let Some(notice) = self.more.as_mut().and_then(|more| more.notice.as_mut()) {
+            notice.in_flight = true;
+        }
+    }
+
+    /// Ends an attempt to send a notice that has no result, so that the notice is sent again.
+    pub(super) fn end_notice_attempt(&mut self) {
+        if let Some(notice) = self.more.as_mut().and_then(|more| more.notice.as_mut()) {
+            notice.reset();
+        }
+    }
+
     /// Records the result of sending a notice. `answered` is whether the agent acknowledged it.
     pub fn noticed(&mut self, id: NoticeId, answered: bool, now: Timestamp) {
         let Some(more) = &mut self.more else { return };

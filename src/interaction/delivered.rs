@@ -1,8 +1,15 @@
 //! The events of an interaction that were delivered, as the record of the interaction stores them.
 
+use super::ask::EventKey;
 use super::interaction::Interaction;
 
 impl Interaction {
+    /// Restores a claim that another process, or this one, has written to a shared record. Returns its number.
+    pub(super) fn resume_claim(&mut self, events: &[EventKey]) -> u32 {
+        self.in_flight = self.in_flight.saturating_add(1);
+        self.more().events.claim(events.iter())
+    }
+
     /// Adds the fingerprint of a delivered event. The fingerprint comes from the file store.
     pub fn restore_event(&mut self, fingerprint: u64) {
         self.more().events.restore(fingerprint);
@@ -45,7 +52,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::interaction::{Ask, ClaimError, Event, EventKey, Follow, Report, Stale};
+    use crate::interaction::{Ask, ClaimError, Event, Follow, Report, Stale};
     use crate::path::{CanonicalPath, Template};
     use crate::time::Timestamp;
 

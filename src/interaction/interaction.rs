@@ -70,6 +70,17 @@ pub struct Claim {
     pub stale: bool,
 }
 
+impl Claim {
+    /// Restores a claim from a record that several processes share.
+    pub(super) fn restored(number: u32, question: Option<u32>, stale: bool) -> Self {
+        Self { number, question, stale }
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+}
+
 impl Interaction {
     /// Creates an open interaction.
     pub fn new(route: Arc<str>, captures: Box<str>, issued: Timestamp, expires: Timestamp) -> Self {

@@ -17,6 +17,7 @@ mod more;
 mod notice;
 mod questions;
 mod report;
+mod shared;
 mod stale_progress;
 mod state;
 
@@ -29,5 +30,6 @@ pub use more::Inherited;
 pub use notice::{NoticeId, Overdue, Undelivered};
 pub use questions::{FIRST_QUESTION, Question, QuestionFault};
 pub use report::{Follow, Report, StatusAt, UnmatchedCallback};
+pub use shared::{LeaseId, Settled, SharedRecord, Terms};
 pub use stale_progress::Stale;
 pub use state::{Event, Over, State, next};

@@ -112,6 +112,7 @@ impl Components {
             store: Arc::clone(&store),
             agents: Arc::clone(&agents),
             drain: Drain::default(),
+            replication: replication.as_ref().map(|(replication, _)| Arc::clone(replication)),
         };
         let ingress = IngressContext {
             policy,

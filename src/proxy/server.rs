@@ -22,7 +22,7 @@ use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, close};
 use super::replicas::run_discovery;
 use super::runtime::Drain;
 use crate::clock::instant;
-use crate::config::Startup;
+use crate::config::{Startup, StoreSettings};
 use crate::fetch::{Fetcher, with_cached};
 use crate::observe::Traces;
 use crate::policy::Policy;
@@ -67,6 +67,7 @@ pub struct Prepared {
     replica_listener: Option<ListenerConfig>,
     providers: Option<Providers>,
     policy: Policy,
+    store: StoreSettings,
 }
 
 impl Server {
@@ -214,13 +215,16 @@ impl Server {
             let replica_listener = replica_config(&startup)?;
             let policy = with_cached(policy)?;
             egress_listener.iter().try_for_each(EgressSettings::publish)?;
-            Ok(Prepared { agents, egress_listener, listeners, replica_listener, providers, policy })
+            let store = startup.store;
+            Ok(Prepared { agents, egress_listener, listeners, replica_listener, providers, policy, store })
         }
     }
 
     /// Installs a new configuration. Requests in flight keep the configuration with which they began.
     pub fn install(&self, prepared: Prepared) {
-        let Prepared { agents, egress_listener, listeners, replica_listener, providers, policy } = prepared;
+        let Prepared { agents, egress_listener, listeners, replica_listener, providers, policy, store } =
+            prepared;
+        self.components.ingress.store.log_in_again(&store);
         // The policy is installed before the listeners. In between, a route that requires client certificates denies
         // callbacks from listeners that do not yet verify them.
         self.components.install(&policy, providers, agents, egress_listener);
@@ -276,6 +280,7 @@ impl Server {
         if let Some(replication) = replication {
             replication.leave().await;
         }
+        ingress.store.leave_shared().await;
         let _ = self.stop_replicas.send(true);
         for task in &self.tasks {
             task.abort();

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
+use super::redis::SharedClaim;
 use super::waiters::{WaitKey, Waiter};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report, UnmatchedCallback};
@@ -21,6 +22,8 @@ const RESPONSE_WAIT_MAX: Duration = Duration::from_secs(10);
 pub struct Claimed<'s> {
     store: &'s Store,
     hold: Option<Hold>,
+    /// The claim in a ledger that several processes share.
+    shared: Option<SharedClaim>,
 }
 
 impl Store {
@@ -38,7 +41,7 @@ impl Store {
         self.check().map_err(ClaimError::Refused)?;
         let matched = match ask.follow.matching.filter(|_| ask.granted.is_none()) {
             // This case is rare. Its future is boxed, so that it does not enlarge the future of every exchange.
-            Some(unmatched) => match Box::pin(self.find_matched(ask)).await {
+            Some(unmatched) => match Box::pin(self.find_matched(ask)).await.map_err(ClaimError::Refused)? {
                 None if unmatched == UnmatchedCallback::Refuse => {
                     let detail = "no interaction has the provider's id of the callback";
                     return Err(ClaimError::Refused(Refusal::new(Denial::InteractionUnknown, detail)));
@@ -48,6 +51,10 @@ impl Store {
             None => None,
         };
         let ask = &Ask { matched: matched.as_deref(), ..*ask };
+        if let Some(shared) = &self.shared {
+            let claim = Box::pin(shared.claim(ask, patience)).await?;
+            return Ok(Claimed { store: self, hold: None, shared: Some(claim) });
+        }
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
             // This case is rare. Its future is boxed, so that it does not enlarge the future of every exchange.
@@ -92,13 +99,16 @@ impl Store {
     }
 
     fn claimed(&self, hold: Hold) -> Claimed<'_> {
-        Claimed { store: self, hold: Some(hold) }
+        Claimed { store: self, hold: Some(hold), shared: None }
     }
 }
 
 impl Claimed<'_> {
     /// Returns the proof that the ledger allows the delivery.
     pub fn cleared(&self) -> Cleared {
+        if let Some(shared) = &self.shared {
+            return shared.cleared();
+        }
         match &self.hold {
             Some(Hold::Interaction(_, claim, _)) => Cleared::by_the_ledger(claim.question, claim.stale),
             Some(Hold::Dedup(..)) | None => Cleared::by_the_ledger(None, false),
@@ -107,6 +117,9 @@ impl Claimed<'_> {
 
     /// Returns the interaction of the callback, if it has one.
     pub fn interaction(&self) -> Option<&str> {
+        if let Some(shared) = &self.shared {
+            return shared.interaction();
+        }
         match &self.hold {
             Some(Hold::Interaction(id, ..)) => Some(id),
             Some(Hold::Dedup(..)) | None => None,
@@ -116,6 +129,9 @@ impl Claimed<'_> {
     /// Reports whether the callback is delivered although its progress is stale (see
     /// [`Stale`](crate::interaction::Stale)).
     pub fn is_stale(&self) -> bool {
+        if let Some(shared) = &self.shared {
+            return shared.is_stale();
+        }
         matches!(&self.hold, Some(Hold::Interaction(_, claim, _)) if claim.stale)
     }
 
@@ -130,6 +146,9 @@ impl Claimed<'_> {
         event_id: Option<&str>,
         now: Timestamp,
     ) -> Result<(), Refusal> {
+        if let Some(shared) = self.shared.take() {
+            return shared.settle(report, event_id).await;
+        }
         let Some(hold) = self.hold.take() else { return Ok(()) };
         let sequence = self.store.memory.settle(&hold, report, event_id, now);
         // The waiting claims are woken before the commit, because this future may be dropped while it waits for the
@@ -143,6 +162,9 @@ impl Claimed<'_> {
     /// Records that the agent did not accept the callback, and releases the claim. This does not wait until the record
     /// is durable, because the provider learns about the failure in any case.
     pub fn fail(mut self, now: Timestamp) {
+        if let Some(shared) = self.shared.take() {
+            return shared.fail();
+        }
         let Some(hold) = self.hold.take() else { return };
         match &hold {
             Hold::Interaction(id, claim, _) => self.store.memory.fail(id, claim, now),
@@ -162,10 +184,25 @@ impl Drop for Claimed<'_> {
 }
 
 impl Store {
+    /// Returns the interaction of a callback without a token, if its route finds interactions by the provider's id.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn matched(&self, ask: &Ask<'_>) -> Result<Option<Arc<str>>, Refusal> {
+        match ask.follow.matching.filter(|_| ask.granted.is_none()) {
+            Some(_) => self.find_matched(ask).await,
+            None => Ok(None),
+        }
+    }
+
     /// Returns the interaction that the provider's id in a callback belongs to. Waits while egress awaits a response
     /// to a request of the route.
-    async fn find_matched(&self, ask: &Ask<'_>) -> Option<Arc<str>> {
-        let key = (Arc::clone(ask.route), ask.report.id.clone()?);
+    async fn find_matched(&self, ask: &Ask<'_>) -> Result<Option<Arc<str>>, Refusal> {
+        if let Some(shared) = &self.shared {
+            return shared.find_matched(ask, RESPONSE_WAIT_MAX).await;
+        }
+        let Some(provider_id) = ask.report.id.clone() else { return Ok(None) };
+        let key = (Arc::clone(ask.route), provider_id);
         let find = async {
             loop {
                 // The future is created before the look-up, so that no change is missed.
@@ -182,6 +219,6 @@ impl Store {
                 changed.await;
             }
         };
-        timeout(RESPONSE_WAIT_MAX, find).await.ok().flatten()
+        Ok(timeout(RESPONSE_WAIT_MAX, find).await.ok().flatten())
     }
 }

@@ -12,10 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::event_memory::FingerprintKey;
 use super::file::Change;
 use super::ledger::{Store, durable};
-use super::memory::{Memory, NO_ROUTE, SHARDS, full};
+use super::memory::{Memory, SHARDS, full};
+use super::outcome::NO_ROUTE;
+use super::redis::RedisStore;
+use crate::config::StoreSettings;
 use crate::denial::Refusal;
 use crate::interaction::{EventKey, Inherited, Interaction};
-use crate::replica::Incarnation;
+use crate::replica::{Incarnation, Owner};
 
 /// Records of a ledger, on their way to another member.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -82,6 +85,54 @@ impl Store {
     /// Reports whether the ledger is in a file.
     pub fn is_durable(&self) -> bool {
         self.journal.is_some()
+    }
+
+    /// Reports whether several processes share the ledger.
+    pub fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Returns the owner that a shared ledger knows for an interaction. `Ok(None)` means that it knows none.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn shared_owner(&self, id: &str) -> Result<Option<Owner>, Refusal> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        let record = shared.read(id).await?;
+        Ok(record.and_then(|record| RedisStore::parse_owner(&record.owner?)))
+    }
+
+    /// Reports whether a shared ledger knows that a member is gone.
+    pub fn is_dead(&self, member: Incarnation) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.lives(member) == Some(false))
+    }
+
+    /// Applies the deadlines of these interactions in this process, whoever their owner is.
+    pub fn apply_here(&self, ids: impl Iterator<Item = Box<str>>) {
+        if let Some(shared) = &self.shared {
+            shared.pass_on(ids);
+        }
+    }
+
+    /// Uses the logins and certificates of new settings.
+    pub fn log_in_again(&self, settings: &StoreSettings) {
+        if let (Some(shared), Some(redis)) = (&self.shared, &settings.redis) {
+            shared.log_in_again(redis);
+        }
+    }
+
+    /// Records the address of this process as an owner.
+    pub fn set_own(&self, own: &Owner) {
+        if let Some(shared) = &self.shared {
+            shared.set_own(own);
+        }
+    }
+
+    /// Ends the work in a shared ledger that nobody waits for, and leaves it.
+    pub async fn leave_shared(&self) {
+        if let Some(shared) = &self.shared {
+            shared.end().await;
+        }
     }
 
     /// Reports whether the ledger knows an interaction.

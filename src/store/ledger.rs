@@ -7,15 +7,19 @@ use std::time::Instant;
 
 use super::event_memory::FingerprintKey;
 use super::file::{Change, Health, Journal, LedgerFile};
-use super::memory::{DueNotice, Memory, SHARDS};
+use super::memory::{Memory, SHARDS, opened_record};
+use super::outcome::{DueNotice, OwnedInteraction, Passed, Revoked};
+use super::redis::{Found, RedisStore};
 use super::restore::Restore;
 use super::waiters::Waiters;
 use super::writer;
+use crate::clock::Clock;
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Interaction, QuestionFault};
+use crate::interaction::Interaction;
 use crate::observe::Metrics;
 use crate::policy::Minted;
+use crate::replica::Owner;
 use crate::time::Timestamp;
 use tokio::sync::Notify;
 
@@ -46,40 +50,8 @@ pub struct Store {
     pub(super) waiters: Waiters,
     /// Notified when the provider's id of an interaction becomes known, or can no longer become known.
     pub(super) matched_changed: Notify,
-}
-
-/// A question that the caller may answer. Dropping this value without [`Taken::answered`] allows another answer.
-#[derive(Debug)]
-pub struct Taken<'s> {
-    store: &'s Store,
-    now: Timestamp,
-    id: Box<str>,
-    number: u32,
-    /// The route of the interaction.
-    pub route: Arc<str>,
-    /// The endpoint of the provider that receives the answer.
-    pub endpoint: Box<str>,
-    answered: bool,
-}
-
-/// The result of [`Store::revoke`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Revoked {
-    /// The ledger knew the interaction.
-    Known,
-    /// The ledger did not know the interaction, and has recorded the revocation.
-    Remembered,
-    /// The ledger does not know the interaction, and has recorded nothing.
-    Unknown,
-}
-
-/// The result of [`Store::pass`].
-#[derive(Debug, Default)]
-pub struct Passed {
-    /// The notices that must be sent.
-    pub notices: Vec<DueNotice>,
-    /// Whether more deadlines may have passed.
-    pub has_more: bool,
+    /// The ledger on Redis or Valkey. With it, `memory` has no interactions.
+    pub(super) shared: Option<Arc<RedisStore>>,
 }
 
 /// The progress of [`Store::walk`].
@@ -108,6 +80,7 @@ impl Store {
                 journal: None,
                 waiters: Waiters::default(),
                 matched_changed: Notify::default(),
+                shared: None,
             });
         };
         let failed = |message| StoreError { path: path.clone(), message };
@@ -130,17 +103,48 @@ impl Store {
             journal: Some(journal),
             waiters: Waiters::default(),
             matched_changed: Notify::default(),
+            shared: None,
         })
+    }
+
+    /// Starts a store on Redis or Valkey, as the member `own` if there is a section `replicas`. Must be called within a
+    /// tokio runtime. Starts any other store as [`Self::start`] does.
+    ///
+    /// # Errors
+    /// Returns [`StoreError`] if the store must not be used. If Redis does not answer, this is no error: the store is
+    /// not available until it answers.
+    pub async fn start_shared(
+        settings: &StoreSettings,
+        own: Option<&Owner>,
+        metrics: Arc<Metrics>,
+        clock: fn() -> Instant,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let Some(redis) = &settings.redis else { return Self::start(settings, metrics, clock, now) };
+        let failed = |message| StoreError { path: redis.nodes.join(", ").into(), message };
+        let wall_clock = || Clock::System.now();
+        let shared =
+            RedisStore::start(settings, redis, own, Arc::clone(&metrics), wall_clock).map_err(failed)?;
+        shared.begin().await.map_err(failed)?;
+        let mut store = Self::start(settings, metrics, clock, now)?;
+        store.shared = Some(shared);
+        Ok(store)
     }
 
     /// Returns the health of the ledger's file. A store without a file is always healthy.
     pub fn health(&self) -> Health {
-        self.journal.as_ref().map_or(Health::Healthy, |journal| journal.refresh_health())
+        match &self.shared {
+            Some(shared) => shared.health(),
+            None => self.journal.as_ref().map_or(Health::Healthy, |journal| journal.refresh_health()),
+        }
     }
 
     /// Returns the number of interactions and the number of delivered events.
     pub fn counts(&self) -> (usize, usize) {
-        self.memory.counts()
+        match &self.shared {
+            Some(shared) => (shared.count(), 0),
+            None => self.memory.counts(),
+        }
     }
 
     /// Records a minted interaction that begins `now`. The record is durable once this returns `Ok`.
@@ -148,6 +152,9 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_full` or `store_unavailable`.
     pub async fn open(&self, minted: &Minted, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(shared) = &self.shared {
+            return shared.open(minted, opened_record(minted, now)).await;
+        }
         self.check()?;
         let sequence = self.memory.open(minted, now)?;
         let opened = durable(self.journal.as_ref(), sequence).await;
@@ -174,6 +181,9 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_full` or `store_unavailable`.
     pub async fn revoke(&self, id: &str, remembers: bool, now: Timestamp) -> Result<Revoked, Refusal> {
+        if let Some(shared) = &self.shared {
+            return shared.revoke(id, remembers).await;
+        }
         self.check()?;
         let is_known = self.knows(id);
         let Some(revoked) = self.memory.revoke(id, remembers, now) else { return Ok(Revoked::Unknown) };
@@ -193,6 +203,9 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub async fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(shared) = &self.shared {
+            return shared.not_sent(id).await;
+        }
         durable(self.journal.as_ref(), self.memory.not_sent(id, unseen, now)).await
     }
 
@@ -201,6 +214,9 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub async fn doubt(&self, id: &str, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(shared) = &self.shared {
+            return shared.doubt(id).await;
+        }
         durable(self.journal.as_ref(), self.memory.doubt(id, now)).await
     }
 
@@ -209,40 +225,49 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub async fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(shared) = &self.shared {
+            return shared.bind(id, provider_id).await;
+        }
         let sequence = self.memory.bind(id, provider_id, now);
         self.matched_changed.notify_waiters();
         durable(self.journal.as_ref(), sequence).await
     }
 
-    /// Reserves a question of an interaction, so that only the caller can answer it. `number` selects the question.
-    /// Without a number, the only open question is reserved.
+    /// Returns the record of an interaction.
     ///
     /// # Errors
-    /// Returns [`QuestionFault`] if the question cannot be answered now.
-    pub fn take_question(
-        &self,
-        id: &str,
-        number: Option<u32>,
-        now: Timestamp,
-    ) -> Result<Taken<'_>, QuestionFault> {
-        // If the store cannot record that the question was answered, the answer might be sent twice.
-        self.check().map_err(|_| QuestionFault::Unavailable)?;
-        let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
-        Ok(Taken { store: self, now, id: id.into(), number, route, endpoint, answered: false })
+    /// Returns the denial `store_unavailable`.
+    pub async fn read(&self, id: &str) -> Result<Option<Interaction>, Refusal> {
+        match &self.shared {
+            Some(shared) => Ok(shared.read(id).await?.map(|record| record.interaction)),
+            None => Ok(self.memory.read(id)),
+        }
     }
 
-    /// Returns the record of an interaction.
-    pub fn read(&self, id: &str) -> Option<Interaction> {
-        self.memory.read(id)
+    /// Returns the record of an interaction and, in a ledger that several processes share, the address of its owner.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn read_owned(&self, id: &str) -> Result<Option<OwnedInteraction>, Refusal> {
+        match &self.shared {
+            Some(shared) => Ok(shared.read(id).await?.map(RedisStore::owned)),
+            None => Ok(self.memory.read(id).map(|interaction| (interaction, None))),
+        }
     }
 
     /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
     pub async fn list(
         &self,
         after: &str,
         limit: usize,
         wanted: impl Fn(&Interaction) -> bool,
-    ) -> BTreeMap<Arc<str>, Interaction> {
+    ) -> Result<BTreeMap<Arc<str>, OwnedInteraction>, Refusal> {
+        if let Some(shared) = &self.shared {
+            return shared.list(after, limit, wanted).await;
+        }
         let mut found = BTreeMap::new();
         for index in 0..SHARDS {
             self.memory.list(index, (after, limit), &wanted, &mut found);
@@ -250,15 +275,19 @@ impl Store {
             // do not wait.
             tokio::task::yield_now().await;
         }
-        found
+        Ok(found.into_iter().map(|(id, interaction)| (id, (interaction, None))).collect())
     }
 
     /// Applies some of the deadlines up to `now`, and removes expired records. One call takes a few milliseconds at
     /// most, even if very many deadlines pass at once. While the store accepts nothing new, a call does nothing. The
     /// deadlines are then applied by a later call.
-    pub fn pass(&self, now: Timestamp) -> Passed {
+    pub async fn pass(&self, now: Timestamp) -> Passed {
         let mut passed = Passed::default();
         self.health();
+        if let Some(shared) = &self.shared {
+            let Found { notices, elsewhere, has_more } = shared.pass().await;
+            return Passed { notices, elsewhere, has_more };
+        }
         if !self.accepts_changes() {
             return passed;
         }
@@ -281,6 +310,9 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub async fn noticed(&self, due: &DueNotice, answered: bool, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(shared) = &self.shared {
+            return shared.noticed(due, answered).await;
+        }
         let sequence = self.memory.noticed(&due.id, due.notice, answered, now);
         durable(self.journal.as_ref(), sequence).await
     }
@@ -288,13 +320,19 @@ impl Store {
     /// Records that the delivery of a notice failed. This does not wait until the record is durable, because the notice
     /// is pending after a crash in any case.
     pub fn notice_failed(&self, due: &DueNotice, now: Timestamp) {
-        self.memory.noticed(&due.id, due.notice, false, now);
+        match &self.shared {
+            Some(shared) => shared.notice_failed(due),
+            None => drop(self.memory.noticed(&due.id, due.notice, false, now)),
+        }
     }
 
     /// Performs one step of the search for the oldest open interaction of each route. The search through a large ledger
     /// takes many steps, so that no step delays callbacks.
-    pub fn walk(&self, walk: &mut Walk, metrics: &Metrics, now: Timestamp) {
+    pub async fn walk(&self, walk: &mut Walk, metrics: &Metrics, now: Timestamp) {
         metrics.store_counts(self.counts());
+        if let Some(shared) = &self.shared {
+            return shared.walk(now).await;
+        }
         let mut seen = 0;
         while seen < STEP && walk.shard < SHARDS {
             seen += self.memory.oldest(walk.shard, &mut walk.oldest);
@@ -319,26 +357,6 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl Taken<'_> {
-    /// Records that the provider accepted the answer.
-    ///
-    /// # Errors
-    /// Returns the denial `store_unavailable`.
-    pub async fn answered(mut self) -> Result<(), Refusal> {
-        self.answered = true;
-        let sequence = self.store.memory.answer(&self.id, self.number, true, self.now);
-        durable(self.store.journal.as_ref(), sequence).await
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.store.memory.answer(&self.id, self.number, false, self.now);
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Store;
+use super::redis::SharedAwait;
 use crate::interaction::Interaction;
 
 /// The interactions that callbacks find by the provider's id. A lock of it is taken only while the shard of the
@@ -48,13 +49,19 @@ impl Matching {
 pub struct ResponseAwaited {
     store: Arc<Store>,
     route: Arc<str>,
+    /// The same in a ledger that several processes share. Dropping it ends the wait there.
+    _shared: Option<SharedAwait>,
 }
 
 impl Store {
     /// Records that a request of a route with `match` is about to be sent.
-    pub fn await_response(self: &Arc<Self>, route: &Arc<str>) -> ResponseAwaited {
+    pub async fn await_response(self: &Arc<Self>, route: &Arc<str>) -> ResponseAwaited {
+        let shared = match &self.shared {
+            Some(shared) => shared.await_response(route).await,
+            None => None,
+        };
         *self.memory.matching.lock().awaited.entry(Arc::clone(route)).or_default() += 1;
-        ResponseAwaited { store: Arc::clone(self), route: Arc::clone(route) }
+        ResponseAwaited { store: Arc::clone(self), route: Arc::clone(route), _shared: shared }
     }
 }
 

@@ -13,9 +13,10 @@ use super::dedup::Dedup;
 use super::event_memory::{EventLog, FingerprintKey, Oldest, window_of};
 use super::file::{Change, Journal};
 use super::matching::Matching;
+use super::outcome::NO_ROUTE;
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Ask, Claim, ClaimError, EventKey, EventState, Interaction, NoticeId, State, pairs};
+use crate::interaction::{Ask, Claim, ClaimError, EventKey, EventState, Interaction, State, pairs};
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
@@ -32,9 +33,6 @@ pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 /// The maximum number of outdated entries in a shard's `checks`, besides one entry for each interaction.
 const STALE_CHECKS_MAX: usize = 1024;
 
-/// The route of an interaction that was revoked before the ledger knew it.
-pub(crate) const NO_ROUTE: &str = "-";
-
 /// A claimed callback, until it is settled or released. The last field of each variant is the time after the delivery
 /// for which a replay may pass, in seconds. It is rounded by [`window_of`].
 #[derive(Debug)]
@@ -43,19 +41,6 @@ pub(super) enum Hold {
     Interaction(Box<str>, Claim, u32),
     /// A callback without an interaction: the keys of its event.
     Dedup(Vec<EventKey>, u32),
-}
-
-/// A notice that must be sent to the agent.
-#[derive(Clone, Debug)]
-pub struct DueNotice {
-    /// The id of the interaction.
-    pub id: Arc<str>,
-    /// The route of the interaction.
-    pub route: Arc<str>,
-    /// The id of the notice.
-    pub notice: NoticeId,
-    /// Whether an earlier attempt to deliver the notice has failed.
-    pub is_retry: bool,
 }
 
 /// An interaction in its shard.
@@ -228,14 +213,7 @@ impl Memory {
             return Err(full());
         }
         let id: Arc<str> = minted.interaction.as_str().into();
-        let route = &minted.route;
-        let record = Interaction::new(Arc::clone(&route.name), minted.captures.clone(), now, minted.expires);
-        let record = record.followed(&route.follow, route.notify.is_some());
-        let mut record = record.limited(minted.uses);
-        if route.follow.matching.is_some() {
-            record = record.matched();
-        }
-        record.provider = route.provider.as_ref().map(|provider| Arc::clone(&provider.name));
+        let record = opened_record(minted, now);
         let mut shard = self.shard(Self::index(&id));
         let slot = self.insert(&mut shard, &id, record, self.number());
         Ok(self.write(&id, slot))
@@ -347,6 +325,19 @@ impl Memory {
             shard.checks = checks.map(|(id, slot)| Reverse((slot.next_check, Arc::clone(id)))).collect();
         }
     }
+}
+
+/// Returns the record of a minted interaction that begins `now`.
+pub(super) fn opened_record(minted: &Minted, now: Timestamp) -> Interaction {
+    let route = &minted.route;
+    let record = Interaction::new(Arc::clone(&route.name), minted.captures.clone(), now, minted.expires);
+    let record = record.followed(&route.follow, route.notify.is_some());
+    let mut record = record.limited(minted.uses);
+    if route.follow.matching.is_some() {
+        record = record.matched();
+    }
+    record.provider = route.provider.as_ref().map(|provider| Arc::clone(&provider.name));
+    record
 }
 
 /// Returns the change that writes an interaction. The serialization cannot fail, because JSON can represent every value

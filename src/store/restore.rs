@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use super::event_memory::{LoggedEvent, WINDOW_MAX};
 use super::events::seconds;
 use super::file::{Change, NO_OWNER, Record, StoredEvent};
-use super::memory::{Memory, NO_ROUTE, SHARDS};
+use super::memory::{Memory, SHARDS};
+use super::outcome::NO_ROUTE;
 use crate::interaction::Interaction;
 use crate::time::Timestamp;
 

@@ -195,6 +195,8 @@ pub struct Callgate {
     lines: Receiver<Vec<u8>>,
     serving: Option<Serving>,
     runtime: Option<Runtime>,
+    /// The section `store` of the environment.
+    store: Option<String>,
 }
 
 /// A writer that sends the data of each write over a channel.
@@ -211,8 +213,27 @@ impl Write for Wire {
     }
 }
 
+/// Returns the section `store` for the server that the environment names, with a new ledger. With this, the tests of the
+/// ledger also run on Redis: `make redis`.
+#[allow(clippy::disallowed_methods, reason = "another store is asked for by the environment")]
+fn store_of_environment() -> Option<String> {
+    let address = std::env::var("CALLGATE_TEST_REDIS").ok()?;
+    let prefix = callgate::random::new_id("t").unwrap();
+    Some(format!(
+        "\nstore: {{ kind: redis, redis: {{ nodes: [\"{address}\"], prefix: {prefix}, timeout: 5s }} }}\n"
+    ))
+}
+
+/// Returns a configuration with a store, if it says nothing about it.
+fn with_store(config: &str, store: Option<&str>) -> String {
+    let store = store.filter(|_| !config.contains("store:")).unwrap_or_default();
+    format!("{config}{store}")
+}
+
 impl Callgate {
     pub fn start(config: &str, clock: Clock) -> Self {
+        let store = store_of_environment();
+        let config = &*with_store(config, store.as_deref());
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (sender, lines) = channel();
@@ -220,7 +241,7 @@ impl Callgate {
         let serving = runtime
             .block_on(async {
                 let state = Arc::new(ConfigState::new(config, clock.now()));
-                serve(parse(config), clock, Some(log), Arc::new(Metrics::new().unwrap()), state)
+                serve(parse(config), clock, Some(log), Arc::new(Metrics::new().unwrap()), state).await
             })
             .map_err(|error| error.to_string())
             .unwrap();
@@ -232,13 +253,25 @@ impl Callgate {
             lines,
             serving: Some(serving),
             runtime: Some(runtime),
+            store,
         }
+    }
+
+    /// Returns the error with which a configuration does not start.
+    pub fn refused(config: &str) -> String {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let state = Arc::new(ConfigState::new(config, Clock::System.now()));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let served = runtime.block_on(serve(parse(config), Clock::System, None, metrics, state));
+        served.err().map(|error| error.to_string()).unwrap()
     }
 
     /// Applies another configuration.
     pub fn reload(&self, config: &str) -> Result<Vec<String>, String> {
         let serving = self.serving.as_ref().unwrap();
-        self.runtime.as_ref().unwrap().block_on(serving.apply(parse(config)))
+        let config = with_store(config, self.store.as_deref());
+        self.runtime.as_ref().unwrap().block_on(serving.apply(parse(&config)))
     }
 
     pub fn connect(&self) -> TcpStream {

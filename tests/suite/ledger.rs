@@ -507,9 +507,9 @@ fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
         let third = store.claim(&ask, now, Duration::ZERO).await;
         assert_eq!(third.unwrap_err(), ClaimError::Duplicate);
         // A delivered event is remembered for three days.
-        store.pass(now.plus(Duration::from_secs(3 * 86_400 - 1)));
+        store.pass(now.plus(Duration::from_secs(3 * 86_400 - 1))).await;
         assert_eq!(store.counts().1, 1);
-        store.pass(now.plus(Duration::from_secs(3 * 86_400)));
+        store.pass(now.plus(Duration::from_secs(3 * 86_400))).await;
         assert_eq!(store.counts().1, 0);
     });
 }

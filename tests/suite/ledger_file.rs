@@ -114,7 +114,8 @@ fn is_whole_or_says_so(ledger: &Ledger, ids: &[String], what: &str) -> bool {
         Ok(store) => {
             assert_eq!(store.counts(), (ids.len(), ids.len()), "{what}");
             for id in ids {
-                let record = store.read(id).unwrap_or_else(|| panic!("{what}: {id} is lost"));
+                let record = ledger.runtime.block_on(store.read(id)).unwrap();
+                let record = record.unwrap_or_else(|| panic!("{what}: {id} is lost"));
                 assert_eq!((record.deliveries, record.event_ids()), (1, &["e".into()][..]), "{what}: {id}");
             }
             true
@@ -207,7 +208,7 @@ fn the_process_exits_with_an_error(
 async fn pass(store: &Store, now: Timestamp) -> Vec<DueNotice> {
     let mut notices = Vec::new();
     loop {
-        let mut passed = store.pass(now);
+        let mut passed = store.pass(now).await;
         notices.append(&mut passed.notices);
         if !passed.has_more {
             return notices;
@@ -285,7 +286,7 @@ fn a_file_that_is_mostly_free_becomes_smaller_while_it_is_used() {
         assert_eq!(again, Err(ClaimError::Duplicate), "{event}");
     }
     for id in long.iter().cloned().chain((1..=round).map(|n| format!("int_c{n:025}"))) {
-        assert_eq!(store.read(&id).unwrap().deliveries, 1, "{id}");
+        assert_eq!(ledger.runtime.block_on(store.read(&id)).unwrap().unwrap().deliveries, 1, "{id}");
         let again = ledger.runtime.block_on(ledger.deliver(&store, &id, "e", later));
         assert_eq!(again, Err(ClaimError::Duplicate), "{id}");
     }
@@ -315,7 +316,7 @@ fn a_replaced_file_is_not_compacted_and_nothing_more_is_acknowledged() {
         while acknowledged.join_next().await.is_some() {}
     });
     eventually(|| {
-        store.pass(later);
+        ledger.runtime.block_on(store.pass(later));
         (store.health() == Health::Gone).then_some(())
     });
     let denied = ledger.runtime.block_on(ledger.deliver(&store, "", "e", later));
@@ -399,10 +400,10 @@ fn what_is_minted_after_the_clock_was_set_back_is_open() {
         .block_on(callgate::store::mint(&store, &ledger.config.policy, &metrics, &request, set, ledger_now))
         .unwrap();
     let later = clock.look(set.plus(at(5)), at(16));
-    store.pass(later);
+    ledger.runtime.block_on(store.pass(later));
     ledger.runtime.block_on(ledger.deliver(&store, &minted.interaction, "e", later)).unwrap();
     // After a minute the clock is believed in any case.
     let later = clock.look(set.plus(at(65)), at(76));
-    store.pass(later);
+    ledger.runtime.block_on(store.pass(later));
     ledger.runtime.block_on(ledger.deliver(&store, &minted.interaction, "f", later)).unwrap();
 }

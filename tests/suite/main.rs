@@ -38,6 +38,7 @@ mod egress_a2a;
 mod egress_places;
 mod egress_prefix;
 mod egress_tls;
+mod engine;
 #[path = "../core/environment.rs"]
 mod environment;
 mod event_log;
@@ -81,6 +82,7 @@ mod replicas;
 mod reuse_under_load;
 mod schema;
 mod seeds;
+mod shared_ledger;
 mod stopping;
 mod streams;
 mod tls;

@@ -14,6 +14,7 @@ use crate::admin::server::{AdminRequest, AdminResponse};
 use crate::admin::service::Admin;
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
+use crate::http::response::retry_after_secs;
 use crate::policy::{MintFault, MintRequest};
 use crate::store::{MintRefusal, mint};
 use crate::time::parse_duration;
@@ -140,7 +141,7 @@ pub(super) fn refused(refusal: &Refusal) -> AdminResponse {
         "reason": denial.code(),
         "detail": refusal.detail,
     });
-    let again = denial.retry_after_secs().map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds)));
+    let again = retry_after_secs(denial).map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds)));
     AdminResponse {
         headers: again.into_iter().collect(),
         ..AdminResponse::new(denial.status(), "application/problem+json", format!("{body}\n"))

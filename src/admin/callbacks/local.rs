@@ -12,7 +12,7 @@ use crate::denial::Refusal;
 use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};
 use crate::proxy::{MemberAnswer, MemberRequest, Replication};
-use crate::store::{Revoked, Store};
+use crate::store::{OwnedInteraction, Revoked, Store};
 
 /// Maximum number of interactions in one response.
 const PAGE_MAX: usize = 1000;
@@ -135,12 +135,18 @@ impl ListQuery {
 
 impl LocalInteractions {
     /// Returns an interaction as JSON.
-    pub(super) fn read(&self, id: &str) -> Option<Value> {
-        self.store.read(id).map(|interaction| self.view(id, &interaction))
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub(super) async fn read(&self, id: &str) -> Result<Option<Value>, Refusal> {
+        Ok(self.store.read_owned(id).await?.map(|owned| self.view(id, &owned)))
     }
 
     /// Returns interactions as JSON, in the order of their ids.
-    pub(super) async fn list(&self, query: &ListQuery) -> BTreeMap<Arc<str>, Value> {
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub(super) async fn list(&self, query: &ListQuery) -> Result<BTreeMap<Arc<str>, Value>, Refusal> {
         let wanted = |interaction: &Interaction| {
             query.route.as_deref().is_none_or(|route| *interaction.route == *route)
                 && query.state.is_none_or(|state| interaction.state == state)
@@ -150,14 +156,15 @@ impl LocalInteractions {
                     interaction.captures().any(|(other, found)| other == name && found == value)
                 })
         };
-        let found = self.store.list(&query.after, query.limit, wanted).await;
-        found.into_iter().map(|(id, interaction)| (Arc::clone(&id), self.view(&id, &interaction))).collect()
+        let found = self.store.list(&query.after, query.limit, wanted).await?;
+        let view = |(id, owned): (Arc<str>, _)| (Arc::clone(&id), self.view(&id, &owned));
+        Ok(found.into_iter().map(view).collect())
     }
 
     /// Revokes an interaction. With `remembers`, an unknown interaction is recorded as revoked, because this process may
     /// adopt it later.
     pub(super) async fn revoke(&self, id: &str, remembers: bool) -> Result<Revoked, Refusal> {
-        if !is_id(id) && !self.store.knows(id) {
+        if !is_id(id) && (self.store.is_shared() || !self.store.knows(id)) {
             return Ok(Revoked::Unknown);
         }
         self.store.revoke(id, remembers, self.ledger_clock.now(instant())).await
@@ -168,15 +175,18 @@ impl LocalInteractions {
         let id = request.path.strip_prefix("/callbacks").unwrap_or_default().trim_start_matches('/');
         match (request.method.as_str(), id) {
             ("GET", "") => match ListQuery::parse(&request.query) {
-                Ok(query) => {
-                    let found = self.list(&query).await;
-                    json_answer(200, &json!({ "interactions": found.values().collect::<Vec<_>>() }))
-                }
+                Ok(query) => match self.list(&query).await {
+                    Ok(found) => {
+                        json_answer(200, &json!({ "interactions": found.values().collect::<Vec<_>>() }))
+                    }
+                    Err(refusal) => json_answer(refusal.denial.status(), &Value::Null),
+                },
                 Err(_) => json_answer(400, &Value::Null),
             },
-            ("GET", id) => match self.read(id) {
-                Some(view) => json_answer(200, &view),
-                None => json_answer(404, &Value::Null),
+            ("GET", id) => match self.read(id).await {
+                Ok(Some(view)) => json_answer(200, &view),
+                Ok(None) => json_answer(404, &Value::Null),
+                Err(refusal) => json_answer(refusal.denial.status(), &Value::Null),
             },
             ("DELETE", id) if !id.is_empty() => match self.revoke(id, true).await {
                 Ok(Revoked::Known) => json_answer(204, &Value::Null),
@@ -189,7 +199,7 @@ impl LocalInteractions {
     }
 
     /// Returns an interaction as JSON for the callbacks API.
-    fn view(&self, id: &str, interaction: &Interaction) -> Value {
+    fn view(&self, id: &str, (interaction, owner): &OwnedInteraction) -> Value {
         let questions: Vec<_> = interaction
             .questions()
             .iter()
@@ -207,7 +217,8 @@ impl LocalInteractions {
         ];
         let mut view = interaction_view::interaction(id, interaction, besides);
         if let (Some(replication), Some(members)) = (&self.replication, view.as_object_mut()) {
-            members.insert("member".to_owned(), json!(&*replication.address()));
+            let own = || replication.address();
+            members.insert("member".to_owned(), json!(owner.clone().unwrap_or_else(own)));
         }
         view
     }

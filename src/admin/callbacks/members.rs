@@ -7,10 +7,12 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::api::refused;
 use super::local::{ListQuery, encoded};
 use crate::admin::responses::{answer, problem};
 use crate::admin::server::AdminResponse;
 use crate::admin::service::Admin;
+use crate::denial::Refusal;
 use crate::proxy::MemberAnswer;
 use crate::store::{NO_ROUTE, Revoked};
 
@@ -49,6 +51,9 @@ impl Admin {
     async fn ask_members(&self, method: &Method, rest: &str) -> Answers {
         let mut answers = Answers { answered: Vec::new(), unreachable: Vec::new() };
         let Some(replication) = &self.interactions.replication else { return answers };
+        if self.store.is_shared() {
+            return answers;
+        }
         answers.unreachable = replication.unknown_members().await;
         let target = format!("/replica/callbacks{rest}");
         let asked: Vec<_> = replication
@@ -74,7 +79,10 @@ impl Admin {
 
     /// Returns an interaction of any member.
     pub(super) async fn read_anywhere(&self, id: &str) -> AdminResponse {
-        let own = self.interactions.read(id);
+        let own = match self.interactions.read(id).await {
+            Ok(own) => own,
+            Err(refusal) => return refused(&refusal),
+        };
         if let Some(view) = own.as_ref().filter(|view| !is_tombstone(view)) {
             return answer(200, view);
         }
@@ -92,14 +100,20 @@ impl Admin {
     /// Returns the interactions of all members, in the order of their ids.
     pub(super) async fn list_anywhere(&self, query: &str) -> AdminResponse {
         match ListQuery::parse(query) {
-            Ok(query) => answer(200, &self.list_all(&query).await.into_json()),
+            Ok(query) => match self.list_all(&query).await {
+                Ok(found) => answer(200, &found.into_json()),
+                Err(refusal) => refused(&refusal),
+            },
             Err(fault) => problem(400, fault),
         }
     }
 
     /// Returns the interactions of all members, in the order of their ids.
-    pub(in crate::admin) async fn list_all(&self, query: &ListQuery) -> FoundAnywhere {
-        let local = self.interactions.list(query).await;
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub(in crate::admin) async fn list_all(&self, query: &ListQuery) -> Result<FoundAnywhere, Refusal> {
+        let local = self.interactions.list(query).await?;
         let mut found: BTreeMap<String, Value> =
             local.into_iter().map(|(id, view)| (id.to_string(), view)).collect();
         let answers = self.ask_members(&Method::GET, &format!("?{}", query.to_text())).await;
@@ -119,7 +133,8 @@ impl Admin {
             found.pop_last();
         }
         let next = found.last_key_value().filter(|_| found.len() == query.limit).map(|(id, _)| id.clone());
-        FoundAnywhere { interactions: found.into_values().collect(), next, unreachable: answers.unreachable }
+        let unreachable = answers.unreachable;
+        Ok(FoundAnywhere { interactions: found.into_values().collect(), next, unreachable })
     }
 
     /// Revokes an interaction on every member. Every member records the revocation, so that none of them adopts the

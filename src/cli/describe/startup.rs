@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::ranges;
-use crate::config::{AccessLog, AdminListener, Listener, ReplicaListener, Startup, Tls, Unknown};
+use crate::config::{
+    AccessLog, AdminListener, Listener, RedisMode, RedisSettings, ReplicaListener, Startup, Tls, Unknown,
+};
 use crate::egress::ForwardProxy;
 use crate::replica::{Gone, Replicas};
 use crate::time::format_duration;
@@ -31,8 +33,13 @@ pub(super) fn startup(startup: &Startup) -> Value {
         "reload": if startup.watches { "watch" } else { "signal" },
         "threads": startup.threads.map_or_else(|| json!("one per processor, 2 at most"), |count| json!(count)),
         "store": {
-            "kind": if store.path.is_some() { "file" } else { "memory" },
+            "kind": match (&store.path, &store.redis) {
+                (Some(_), _) => "file",
+                (None, Some(_)) => "redis",
+                (None, None) => "memory",
+            },
             "path": store.path,
+            "redis": store.redis.as_ref().map(redis),
             "unknown": if store.unknown == Unknown::Adopt { "adopt" } else { "refuse" },
             "interactions_max": store.interactions_max,
             "events_max": store.events_max,
@@ -48,6 +55,24 @@ pub(super) fn startup(startup: &Startup) -> Value {
             "sample": traces.sample,
             "service": traces.service,
         })),
+    })
+}
+
+/// Returns the section `store.redis`, without logins.
+fn redis(redis: &RedisSettings) -> Value {
+    let (mode, master) = match &redis.mode {
+        RedisMode::Single => ("single", None),
+        RedisMode::Sentinel(master) => ("sentinel", Some(master)),
+        RedisMode::Cluster => ("cluster", None),
+    };
+    json!({
+        "nodes": redis.nodes,
+        "mode": mode,
+        "master": master,
+        "tls": redis.tls.is_some(),
+        "prefix": redis.prefix,
+        "timeout": format_duration(redis.timeout),
+        "wait": { "replicas": redis.wait_replicas, "timeout": format_duration(redis.wait_timeout) },
     })
 }
 

@@ -166,7 +166,7 @@ impl Practice {
         let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
         let state = Arc::new(ConfigState::new(&text, Clock::System.now()));
         let started =
-            runtime.block_on(async { serve(config, Clock::System, None, Arc::clone(&metrics), state) });
+            runtime.block_on(async { serve(config, Clock::System, None, Arc::clone(&metrics), state).await });
         let serving = started.map_err(|error| error.to_string())?;
         let address = serving.server.egress.ok_or("it has no address")?;
         Ok(Self { folder: folder.to_owned(), metrics, address, _serving: serving, _runtime: runtime })

@@ -164,7 +164,7 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
     metrics.config_taken(1, now.unix_secs());
     let mut reloader =
         Reloader::new(args.clone(), read, config.secrets.clone(), Arc::clone(&state), Arc::clone(&metrics));
-    let serving = match serve(config, Clock::System, log, metrics, state) {
+    let serving = match serve(config, Clock::System, log, metrics, state).await {
         Ok(serving) => serving,
         Err(error) => {
             log::error!("{error}");

@@ -68,7 +68,7 @@ impl Serving {
 ///
 /// # Errors
 /// Returns a [`StartError`] if one of them cannot start. No listener stays bound then.
-pub fn serve(
+pub async fn serve(
     config: Config,
     clock: Clock,
     log: Option<AccessLogger>,
@@ -77,7 +77,8 @@ pub fn serve(
 ) -> Result<Serving, StartError> {
     let ready = Arc::new(AtomicBool::new(true));
     let own = own_identity(&config)?;
-    let store = Store::start(&config.startup.store, Arc::clone(&metrics), instant, clock.now());
+    let settings = &config.startup.store;
+    let store = Store::start_shared(settings, own.as_ref(), Arc::clone(&metrics), instant, clock.now()).await;
     let store = store.map_err(StartError::Store)?;
     let store = Arc::new(store);
     let policy = Arc::new(ArcSwap::from_pointee(own_member(config.policy, own)));

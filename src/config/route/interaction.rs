@@ -124,8 +124,8 @@ fn interactive<'a, 'n: 'a>(asks: impl Iterator<Item = &'a Cursor<'n>>, token: Op
 }
 
 /// Reports an error if nothing names the interactions of a route that has `interaction` or `actions`.
-/// The arguments are the two sections, and: whether the route has `match`, its token, and whether the configuration has
-/// the section `replicas`.
+/// The arguments are the two sections, and: whether the route has `match`, its token, and whether several members have
+/// separate ledgers.
 pub(super) fn named(
     (interaction, actions): (Option<&Cursor<'_>>, Option<&Cursor<'_>>),
     (is_matched, token, has_replicas): (bool, Option<&TokenRule>, bool),
@@ -148,7 +148,7 @@ fn matched(at: &Cursor<'_>, token: Option<&TokenRule>, has_replicas: bool) -> Op
     if has_replicas {
         return at.error(
             "only the ledger of the replica that sent the request knows the provider's id",
-            "use a callback token, or one replica",
+            "use `store: { kind: redis }`, a callback token, or one replica",
         );
     }
     Some(())

@@ -39,7 +39,7 @@ const TTL_DEFAULT: Duration = Duration::from_secs(3600);
 ///
 /// `public_url` is `None` if this setting is missing, and `Some(None)` if this setting has a mistake.
 ///
-/// `has_replicas` tells whether the configuration has the section `replicas`.
+/// `has_replicas` tells whether several members have separate ledgers.
 pub(crate) fn callback_tokens(
     at: &Cursor<'_>,
     public_url: Option<Option<&str>>,
@@ -56,7 +56,7 @@ pub(crate) fn callback_tokens(
         if form == Form::Opaque && has_replicas {
             return at.error(
                 "only the ledger of the replica that minted an opaque token knows its rights",
-                "use `form: jwt`, or one replica",
+                "use `store: { kind: redis }`, `form: jwt`, or one replica",
             );
         }
         Some(form)

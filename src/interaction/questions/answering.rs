@@ -81,6 +81,13 @@ impl Interaction {
         Ok((question.number, question.endpoint.clone()))
     }
 
+    /// Restores the state of a question whose answer is being sent.
+    pub(in crate::interaction) fn resume_answer(&mut self, number: u32) {
+        if let Some(question) = self.questions_mut().iter_mut().find(|question| question.number == number) {
+            question.taken = true;
+        }
+    }
+
     /// Records the result of sending an answer. `arrived` is whether the provider accepted the answer.
     pub fn answer(&mut self, number: u32, arrived: bool) {
         let questions = self.questions_mut();

@@ -15,7 +15,7 @@ pub struct Question {
     #[serde(skip)]
     pub(in crate::interaction) taken: bool,
     /// Whether the callback that asked the question was not delivered.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(in crate::interaction) dropped: bool,
 }
 

@@ -12,6 +12,7 @@ use super::fetch_metrics::FetchMetrics;
 use super::registry::{Label, MetricRegistry, Series};
 use super::replica_metrics::ReplicaMetrics;
 use super::server_metrics::ServerMetrics;
+use super::shared_store_metrics::SharedStoreMetrics;
 use crate::guard::Refused;
 
 /// Buckets for the time of a decision, in seconds. A decision takes microseconds.
@@ -40,9 +41,10 @@ pub struct Metrics {
     egress: Egress,
     pub(super) fetch: FetchMetrics,
     ingress: Ingress,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     pub(super) replicas: ReplicaMetrics,
     pub(super) server: ServerMetrics,
+    pub(super) shared_store: SharedStoreMetrics,
 }
 
 /// Metrics of requests that the agent sends.
@@ -66,11 +68,11 @@ struct Ingress {
 
 /// Metrics of interactions and of the store.
 #[derive(Debug)]
-struct Ledger {
+pub(super) struct Ledger {
     adopted: IntCounterVec,
     commit_seconds: Histogram,
     duplicates: IntCounterVec,
-    ended: IntCounterVec,
+    pub(super) ended: IntCounterVec,
     events: IntGauge,
     events_forgotten: IntCounter,
     events_max: IntGauge,
@@ -79,9 +81,9 @@ struct Ledger {
     minted: IntCounterVec,
     notices: IntCounterVec,
     oldest_seconds: GaugeVec,
-    open: IntGaugeVec,
+    pub(super) open: IntGaugeVec,
     stale: IntCounterVec,
-    store_failed: IntGauge,
+    pub(super) store_failed: IntGauge,
 }
 
 impl Egress {
@@ -215,7 +217,7 @@ impl Ledger {
 impl Ledger {
     /// Creates a series with the value 0 for every outcome that an interaction or a notice of this route can have. An
     /// alert can then detect even the first interaction that expires, as an increase from 0.
-    fn expect(&self, route: &str) {
+    pub(super) fn expect(&self, route: &str) {
         for outcome in OUTCOMES {
             self.ended.with_label_values(&[route, outcome]);
         }
@@ -241,10 +243,22 @@ impl Metrics {
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let (egress, ingress, ledger) = (Egress::new(&make)?, Ingress::new(&make)?, Ledger::new(&make)?);
-        let (fetch, server) = (FetchMetrics::new(&make)?, ServerMetrics::new(&make)?);
-        let (agents, replicas) = (AgentMetrics::new(&make)?, ReplicaMetrics::new(&make)?);
+        let (fetch, server, agents) =
+            (FetchMetrics::new(&make)?, ServerMetrics::new(&make)?, AgentMetrics::new(&make)?);
+        let (replicas, shared_store) = (ReplicaMetrics::new(&make)?, SharedStoreMetrics::new(&make)?);
         let described = make.described();
-        Ok(Self { agents, described, egress, fetch, ingress, ledger, registry, replicas, server })
+        Ok(Self {
+            agents,
+            described,
+            egress,
+            fetch,
+            ingress,
+            ledger,
+            registry,
+            replicas,
+            server,
+            shared_store,
+        })
     }
 
     /// Returns the descriptions of all registered metrics, sorted by name.
@@ -321,11 +335,6 @@ impl Metrics {
     /// Records the duration of a commit to the ledger file.
     pub fn commit(&self, seconds: f64) {
         self.ledger.commit_seconds.observe(seconds);
-    }
-
-    /// Sets whether writes to the ledger file fail at present.
-    pub fn store_failed(&self, failed: bool) {
-        self.ledger.store_failed.set(i64::from(failed));
     }
 
     /// Sets the age in seconds of the oldest open interaction, for each route that has one. Removes the series of all

@@ -237,7 +237,7 @@ impl AgentExchange<'_> {
         })?;
         self.details.interaction = Some(minted.interaction.clone());
         if minted.route.follow.matching.is_some() {
-            self.awaited = Some(context.store.await_response(&minted.route.name));
+            self.awaited = Some(context.store.await_response(&minted.route.name).await);
         }
         Ok(minted)
     }

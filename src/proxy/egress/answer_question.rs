@@ -28,10 +28,14 @@ const BODY_BYTES_MAX: u64 = 1 << 20;
 const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 impl AgentExchange<'_> {
-    /// Returns [`FIRST_QUESTION`] if the route writes local URLs into the body (`rewrite`), because the local URL of
-    /// the first question has no number. Returns `None` for all other routes.
-    fn first_question(&self, interaction: &str) -> Option<u32> {
-        let record = self.context.store.read(interaction)?;
+    /// Returns the number of the question in a URL. If the URL has none, returns [`FIRST_QUESTION`] if the route writes
+    /// local URLs into the body (`rewrite`), because the local URL of the first question has no number. Returns `None`
+    /// for all other routes.
+    async fn question_number(&self, url: &ActionUrl) -> Option<u32> {
+        if url.number.is_some() {
+            return url.number;
+        }
+        let record = self.context.store.read(&url.interaction).await.ok()??;
         self.policy.route(&record.route)?.actions.as_ref()?.rewrite.then_some(FIRST_QUESTION)
     }
 
@@ -51,8 +55,8 @@ impl AgentExchange<'_> {
             Err(denial) => return self.deny(Refusal::new(denial, denial.help()), &[]).await,
         };
         let now = self.context.clocks.ledger_now(instant());
-        let number = url.number.or_else(|| self.first_question(&url.interaction));
-        let taken = match self.context.store.take_question(&url.interaction, number, now) {
+        let number = self.question_number(&url).await;
+        let taken = match self.context.store.take_question(&url.interaction, number, now).await {
             Ok(taken) => taken,
             Err(fault) => return self.deny(refusal(fault), &[]).await,
         };

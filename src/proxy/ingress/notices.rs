@@ -14,7 +14,9 @@ use crate::agent::Agent;
 use crate::clock::instant;
 use crate::ingress::Notice;
 use crate::policy::Policy;
+use crate::proxy::replicas::Replication;
 use crate::proxy::runtime::{Clocks, Drain, Recorder};
+use crate::replica::Owner;
 use crate::store::{DueNotice, Store, Walk};
 use crate::token::Stamp;
 
@@ -35,6 +37,30 @@ pub(crate) struct Notices {
     pub(crate) agents: Arc<Agents>,
     /// The notices that are being delivered.
     pub(crate) drain: Drain,
+    /// The other members. `None` if there is only one.
+    pub(crate) replication: Option<Arc<Replication>>,
+}
+
+impl Notices {
+    /// Asks other members to apply the deadlines of their interactions. If one does not answer, this process applies
+    /// them.
+    fn pass_on(&self, elsewhere: Vec<(Owner, Box<str>)>) {
+        let Some(replication) = &self.replication else {
+            return self.store.apply_here(elsewhere.into_iter().map(|(_, id)| id));
+        };
+        let mut by_owner = HashMap::<Box<str>, (Owner, Vec<Box<str>>)>::new();
+        for (owner, id) in elsewhere {
+            by_owner.entry(owner.address.clone()).or_insert_with(|| (owner, Vec::new())).1.push(id);
+        }
+        for (owner, ids) in by_owner.into_values() {
+            let (store, replication) = (Arc::clone(&self.store), Arc::clone(replication));
+            tokio::spawn(async move {
+                if !replication.pass_on_deadlines(&owner, &ids).await {
+                    store.apply_here(ids.into_iter());
+                }
+            });
+        }
+    }
 }
 
 /// The notices that are pending, by route.
@@ -49,17 +75,19 @@ pub(crate) async fn run(notices: Arc<Notices>) {
     loop {
         ticks.tick().await;
         // Very many deadlines may pass at once, so they are applied in several steps.
-        while pass(&notices, &mut queues) {
+        while pass(&notices, &mut queues).await {
             tokio::time::sleep(STEP_PAUSE).await;
         }
         queues.retain(|_, queue| !queue.is_idle());
-        notices.store.walk(&mut walk, &notices.recorder.metrics, notices.clocks.ledger_now(instant()));
+        let now = notices.clocks.ledger_now(instant());
+        notices.store.walk(&mut walk, &notices.recorder.metrics, now).await;
     }
 }
 
 /// Applies passed deadlines and starts deliveries. Returns whether more passed deadlines may be left.
-fn pass(notices: &Arc<Notices>, queues: &mut Queues) -> bool {
-    let passed = notices.store.pass(notices.clocks.ledger_now(instant()));
+async fn pass(notices: &Arc<Notices>, queues: &mut Queues) -> bool {
+    let passed = notices.store.pass(notices.clocks.ledger_now(instant())).await;
+    notices.pass_on(passed.elsewhere);
     for due in passed.notices {
         queues.entry(Arc::clone(&due.route)).or_default().push(due);
     }
@@ -109,7 +137,7 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
         Some(true) => "answered",
         Some(false) => "failed",
         // A callback arrived meanwhile, or the interaction was revoked: the notice is no longer needed.
-        None if notices.store.read(&due.id).is_none_or(|record| !record.owes(due.notice)) => return,
+        None if !is_owed(notices, due).await => return,
         None => "given_up",
     };
     notices.recorder.metrics.notice(&due.route, cause, outcome);
@@ -126,11 +154,19 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     }
 }
 
+/// Reports whether the agent must still get a notice.
+async fn is_owed(notices: &Notices, due: &DueNotice) -> bool {
+    let record = notices.store.read(&due.id).await;
+    record.is_ok_and(|record| record.is_some_and(|record| record.owes(due.notice)))
+}
+
 /// Delivers a notice. Returns whether the agent responded with 2xx. Returns `None` if the notice is no longer needed or
 /// cannot be written.
 async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<bool> {
     let policy = notices.policy.load_full();
-    let interaction = notices.store.read(&due.id).filter(|record| record.owes(due.notice))?;
+    // If the store cannot be read now, the notice is sent later.
+    let Ok(interaction) = notices.store.read(&due.id).await else { return Some(false) };
+    let interaction = interaction.filter(|record| record.owes(due.notice))?;
     let route = policy.route(&due.route)?;
     let delivery = Delivery::notice(&Notice {
         route,

@@ -4,10 +4,10 @@
 use bytes::Bytes;
 use http::Method;
 
-use super::member_client::Identity;
+use super::member_client::{API, Identity};
 use super::members::About;
 use super::replication::{CallbacksApi, MemberAnswer, MemberRequest, Replication};
-use crate::replica::Incarnation;
+use crate::replica::{Incarnation, Owner};
 use crate::store::HandedRecords;
 
 /// Maximum size of the body of a request to the API, in bytes: a part of a ledger that is handed over.
@@ -15,7 +15,18 @@ pub(crate) const API_BODY_BYTES_MAX: u64 = 2 << 20;
 /// The path for records that another member hands over, after the prefix of the API.
 pub(super) const LEDGER: &str = "/ledger";
 
+/// The path for interactions of this process whose deadlines another member has found, after the prefix of the API.
+const DUE: &str = "/due";
+
 impl Replication {
+    /// Asks another member to apply the deadlines of its interactions. Returns whether it will do so.
+    pub(crate) async fn pass_on_deadlines(&self, to: &Owner, ids: &[Box<str>]) -> bool {
+        let Ok(body) = serde_json::to_vec(ids) else { return false };
+        let target = format!("{API}{DUE}");
+        let answer = self.ask_member(to, (&Method::POST, &target), Bytes::from(body)).await;
+        answer.is_ok_and(|answer| answer.status == 204)
+    }
+
     /// Answers a request whose proof is valid.
     pub(crate) async fn answer(
         &self,
@@ -36,6 +47,13 @@ impl Replication {
                 json(200, serde_json::to_vec(&self.about()))
             }
             ("POST", LEDGER) => self.take_over(from, body).await,
+            ("POST", DUE) => match serde_json::from_slice::<Vec<Box<str>>>(body) {
+                Ok(ids) => {
+                    self.store().apply_here(ids.into_iter());
+                    MemberAnswer { status: 204, body: Vec::new() }
+                }
+                Err(_) => MemberAnswer { status: 400, body: Vec::new() },
+            },
             (_, rest) if rest == "/callbacks" || rest.starts_with("/callbacks/") => {
                 callbacks(MemberRequest { method: method.to_string(), path, query }).await
             }

@@ -69,6 +69,15 @@ impl Replication {
         interaction: &str,
         asked: &[Incarnation],
     ) -> Place {
+        if self.store().is_shared() {
+            return match owner.incarnation {
+                own if own == self.incarnation() => Place::Here,
+                other if asked.contains(&other) => Place::Nowhere,
+                other if self.members.is_gone(other, replicas.gone_after) => Place::Gone,
+                other if self.store().is_dead(other) => Place::Gone,
+                _ => Place::Member(owner.clone()),
+            };
+        }
         let may_have = self.may_have(owner);
         if may_have && self.store().knows(interaction) {
             return Place::Here;
@@ -87,6 +96,10 @@ impl Replication {
     /// the interaction, the other members that can have it are asked. If none of them knows it, one of them decides: the
     /// owner, or the one with the highest incarnation.
     pub(crate) async fn accepts(&self, replicas: &Replicas, owner: &Owner, interaction: &str) -> Acceptance {
+        if self.store().is_shared() {
+            let is_own = owner.incarnation == self.incarnation();
+            return if is_own { Acceptance::Here } else { Acceptance::Moved };
+        }
         if !self.may_have(owner) {
             return Acceptance::Moved;
         }
@@ -129,6 +142,7 @@ impl Replication {
             let to = match self.place(replicas, owner, interaction, &asked) {
                 Place::Here => return HandedOver::Here,
                 Place::Member(to) => to,
+                Place::Gone if self.store().is_shared() => return HandedOver::Gone,
                 Place::Gone if self.members.heirs_are_known(owner.incarnation) => return HandedOver::Gone,
                 Place::Gone if self.find_heirs(replicas, owner).await => continue,
                 Place::Gone => {
@@ -136,7 +150,7 @@ impl Replication {
                         "the owner is gone, and a member that may have its interactions cannot be reached";
                     return HandedOver::Unreachable(reason.to_owned());
                 }
-                Place::Nowhere if has_asked_all => {
+                Place::Nowhere if has_asked_all || self.store().is_shared() => {
                     let reason = "the interaction was handed over, and no member has it";
                     return HandedOver::Unreachable(reason.to_owned());
                 }

@@ -73,6 +73,10 @@ impl Replication {
     /// nothing if the process comes back with its ledger at the same address.
     pub(crate) async fn leave(&self) -> Left {
         let Some(replicas) = self.settings() else { return Left::default() };
+        if self.store().is_shared() {
+            log::info!("hands nothing over: the other members have the same ledger");
+            return Left::default();
+        }
         if replicas.comes_back() && self.store().is_durable() {
             log::info!(
                 "hands nothing over: this process comes back at {} with its ledger in a file",

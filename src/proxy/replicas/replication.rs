@@ -150,6 +150,7 @@ impl Replication {
             let replicas = policy.replicas.as_ref().map(|replicas| Arc::new(replicas.of(own.clone())));
             Policy { replicas, ..(**policy).clone() }
         });
+        self.store.set_own(&own);
         self.own.store(Arc::new(own));
     }
 

@@ -42,6 +42,10 @@ pub enum Health {
     Failing,
     /// The thread that writes the file has ended. Callgate must be restarted.
     Gone,
+    /// Redis or Valkey has not answered for `store.grace`.
+    Away,
+    /// Redis or Valkey answers, but its settings cannot keep a promise.
+    Unusable,
 }
 
 impl Health {
@@ -63,6 +67,8 @@ impl Health {
             Self::Hanging => Some("the disk of the ledger's file does not answer"),
             Self::Failing => Some("the ledger's file cannot be written"),
             Self::Gone => Some("the thread that writes the ledger's file has ended"),
+            Self::Away => Some("the store does not answer"),
+            Self::Unusable => Some("the settings of the store cannot keep a promise; the log says which"),
         }
     }
 }
@@ -282,7 +288,7 @@ impl Shared {
         match self.health() {
             Health::Healthy => {}
             Health::Busy => self.set_health(Health::Healthy),
-            Health::Hanging | Health::Failing | Health::Gone => {
+            Health::Hanging | Health::Failing | Health::Gone | Health::Away | Health::Unusable => {
                 self.set_health(Health::Healthy);
                 log::info!("the ledger's file is written again, and is complete");
             }

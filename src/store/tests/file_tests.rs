@@ -9,8 +9,9 @@ use crate::interaction::{Ask, ClaimError, EventKey, Follow, Interaction, Report}
 use crate::observe::Metrics;
 use crate::store::event_memory::FingerprintKey;
 use crate::store::file::{LedgerFile, NO_OWNER, Record, StoredEvent};
-use crate::store::ledger::{Revoked, Store};
+use crate::store::ledger::Store;
 use crate::store::memory::Memory;
+use crate::store::outcome::Revoked;
 use crate::store::writer::write_snapshot;
 use crate::time::Timestamp;
 use crate::token::Granted;
@@ -47,6 +48,7 @@ fn write_former_file(path: &Path, about: &[(&str, u64)], events: &[(u64, u128, u
 fn settings(path: Option<&Path>) -> StoreSettings {
     StoreSettings {
         path: path.map(|path| path.to_str().unwrap().into()),
+        redis: None,
         unknown: crate::config::Unknown::Refuse,
         interactions_max: 10,
         events_max: 10,
@@ -292,8 +294,8 @@ async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
     }
     assert_eq!(store.revoke(TOGETHER[0], false, after(12)).await.unwrap(), Revoked::Known);
     assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(12), None, after(12)).await);
-    assert!(store.read(TOGETHER[0]).unwrap().has_forgotten_events());
+    assert!(store.memory.read(TOGETHER[0]).unwrap().has_forgotten_events());
     drop(store);
     let store = start_with(&adopting, NOW).unwrap();
-    assert!(store.read(TOGETHER[0]).unwrap().has_forgotten_events());
+    assert!(store.memory.read(TOGETHER[0]).unwrap().has_forgotten_events());
 }

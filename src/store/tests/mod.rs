@@ -27,6 +27,7 @@ use crate::token::Granted;
 fn store() -> (Store, watch::Sender<u64>) {
     let settings = StoreSettings {
         path: None,
+        redis: None,
         unknown: crate::config::Unknown::Adopt,
         interactions_max: 10,
         events_max: 10,
@@ -44,6 +45,7 @@ fn store() -> (Store, watch::Sender<u64>) {
             journal: Some(journal),
             waiters: Waiters::default(),
             matched_changed: Notify::default(),
+            shared: None,
         },
         durable,
     )

@@ -232,7 +232,7 @@ impl CallbackExchange<'_> {
         trail: &mut Trail,
     ) -> ExchangeRecord {
         let (context, agent) = (self.context, Arc::clone(&verified.route().agent));
-        if verified.owner().is_some() && context.replication.is_some() {
+        if context.replication.is_some() && (verified.owner().is_some() || context.store.is_shared()) {
             match Box::pin(self.find_owner(verified, caller, &body, trail)).await {
                 Ok(here) => verified = here,
                 Err(end) => return *end,

@@ -34,16 +34,21 @@ impl CallbackExchange<'_> {
         let (Some(replication), Some(replicas)) = (&context.replication, self.policy.replicas.clone()) else {
             return Ok(verified);
         };
-        let Some((interaction, sealed)) = verified.owner() else { return Ok(verified) };
-        let Some(owner) = replicas.sealer.open(sealed, interaction) else {
-            let detail = "none of `replicas.secrets` decrypts the owner in the token";
-            return self.refuse(verified, (Denial::OwnerUnreachable, detail.to_owned()), trail).await;
+        let (interaction, owner) = match self.owner_of(&replicas, &verified).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(verified),
+            Err(refusal) => {
+                return self.refuse(verified, (refusal.denial, refusal.detail.into_owned()), trail).await;
+            }
         };
+        let interaction = &*interaction;
         if self.origin.is_member() {
             // A callback is handed over once. The sender learns that it belongs elsewhere.
             return match replication.accepts(&replicas, &owner, interaction).await {
                 Acceptance::Here => Ok(verified),
-                Acceptance::Gone => self.without_owner(&replicas, &owner, verified, trail).await,
+                Acceptance::Gone => {
+                    self.without_owner(&replicas, (interaction, &owner), verified, trail).await
+                }
                 Acceptance::Moved => {
                     self.session.set_outcome(MemberOutcome::Moved);
                     let detail = "the interaction was handed over to another member".to_owned();
@@ -57,7 +62,39 @@ impl CallbackExchange<'_> {
         match replication.place(&replicas, &owner, interaction, &[]) {
             Place::Here => Ok(verified),
             Place::Member(_) | Place::Gone | Place::Nowhere => {
-                self.hand_over(&replicas, &owner, (verified, caller), body, trail).await
+                self.hand_over(&replicas, (interaction, &owner), (verified, caller), body, trail).await
+            }
+        }
+    }
+
+    /// Returns the interaction of a callback and its owner. A shared ledger knows the owner better than the token,
+    /// because another member may have adopted the interaction.
+    ///
+    /// # Errors
+    /// Returns the denial if the owner cannot be found out.
+    async fn owner_of(
+        &self,
+        replicas: &Replicas,
+        verified: &Verified,
+    ) -> Result<Option<(Box<str>, Owner)>, Refusal> {
+        let store = &self.context.store;
+        if store.is_shared() {
+            let ask = verified.ask();
+            let interaction: Option<Box<str>> = match ask.interaction() {
+                Some(interaction) => Some(interaction.into()),
+                None => store.matched(&ask).await?.map(|interaction| (*interaction).into()),
+            };
+            let Some(interaction) = interaction else { return Ok(None) };
+            if let Some(owner) = store.shared_owner(&interaction).await? {
+                return Ok(Some((interaction, owner)));
+            }
+        }
+        let Some((interaction, sealed)) = verified.owner() else { return Ok(None) };
+        match replicas.sealer.open(sealed, interaction) {
+            Some(owner) => Ok(Some((interaction.into(), owner))),
+            None => {
+                let detail = "none of `replicas.secrets` decrypts the owner in the token";
+                Err(Refusal::new(Denial::OwnerUnreachable, detail))
             }
         }
     }
@@ -65,7 +102,7 @@ impl CallbackExchange<'_> {
     async fn hand_over(
         &mut self,
         replicas: &Arc<Replicas>,
-        owner: &Owner,
+        (interaction, owner): (&str, &Owner),
         (verified, caller): (Box<Verified>, Caller<'_>),
         body: &Bytes,
         trail: &mut Trail,
@@ -87,12 +124,11 @@ impl CallbackExchange<'_> {
                 body: body.clone(),
                 write_head: Some(&write_head),
             };
-            let interaction = verified.owner().map(|(interaction, _)| interaction).unwrap_or_default();
             replication.hand_over(replicas, owner, interaction, &callback).await
         };
         match handed_over {
             HandedOver::Here => Ok(verified),
-            HandedOver::Gone => self.without_owner(replicas, owner, verified, trail).await,
+            HandedOver::Gone => self.without_owner(replicas, (interaction, owner), verified, trail).await,
             HandedOver::Unreachable(detail) => {
                 self.refuse(verified, (Denial::OwnerUnreachable, detail), trail).await
             }
@@ -131,7 +167,7 @@ impl CallbackExchange<'_> {
     async fn without_owner(
         &mut self,
         replicas: &Replicas,
-        owner: &Owner,
+        (interaction, owner): (&str, &Owner),
         mut verified: Box<Verified>,
         trail: &mut Trail,
     ) -> Found {
@@ -145,7 +181,6 @@ impl CallbackExchange<'_> {
         replication.owner_gone(did);
         match denial {
             None => {
-                let interaction = verified.owner().map(|(interaction, _)| interaction).unwrap_or_default();
                 replication.log_adoption(owner, interaction);
                 verified.adopt_without_owner();
                 Ok(verified)

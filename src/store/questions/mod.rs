@@ -1,0 +1,81 @@
+//! Reserves questions for the agent's answers.
+
+use std::sync::Arc;
+
+use super::ledger::{Store, durable};
+use super::redis::SharedTaken;
+use crate::denial::Refusal;
+use crate::interaction::QuestionFault;
+use crate::time::Timestamp;
+
+/// A question that the caller may answer. Dropping this value without [`Taken::answered`] allows another answer.
+#[derive(Debug)]
+pub struct Taken<'s> {
+    store: &'s Store,
+    now: Timestamp,
+    id: Box<str>,
+    number: u32,
+    /// The question in a ledger that several processes share.
+    shared: Option<SharedTaken>,
+    /// The route of the interaction.
+    pub route: Arc<str>,
+    /// The endpoint of the provider that receives the answer.
+    pub endpoint: Box<str>,
+    answered: bool,
+}
+
+impl Store {
+    /// Reserves a question of an interaction, so that only the caller can answer it. `number` selects the question.
+    /// Without a number, the only open question is reserved.
+    ///
+    /// # Errors
+    /// Returns [`QuestionFault`] if the question cannot be answered now.
+    pub async fn take_question(
+        &self,
+        id: &str,
+        number: Option<u32>,
+        now: Timestamp,
+    ) -> Result<Taken<'_>, QuestionFault> {
+        if let Some(shared) = &self.shared {
+            let (route, endpoint, taken) = shared.take_question(id, number).await?;
+            let shared = Some(taken);
+            return Ok(Taken {
+                store: self,
+                now,
+                id: id.into(),
+                number: 0,
+                shared,
+                route,
+                endpoint,
+                answered: true,
+            });
+        }
+        // If the store cannot record that the question was answered, the answer might be sent twice.
+        self.check().map_err(|_| QuestionFault::Unavailable)?;
+        let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
+        Ok(Taken { store: self, now, id: id.into(), number, shared: None, route, endpoint, answered: false })
+    }
+}
+
+impl Taken<'_> {
+    /// Records that the provider accepted the answer.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn answered(mut self) -> Result<(), Refusal> {
+        if let Some(shared) = self.shared.take() {
+            return shared.answered().await;
+        }
+        self.answered = true;
+        let sequence = self.store.memory.answer(&self.id, self.number, true, self.now);
+        durable(self.store.journal.as_ref(), sequence).await
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.store.memory.answer(&self.id, self.number, false, self.now);
+        }
+    }
+}

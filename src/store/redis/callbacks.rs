@@ -1,0 +1,276 @@
+//! Claims callbacks for delivery, and records the result.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::events::EventHold;
+use super::records::{Decision, Draft, Loaded, jitter, no_random_numbers};
+use super::store::RedisStore;
+use crate::config::Unknown;
+use crate::denial::{Denial, Refusal};
+use crate::interaction::{
+    Ask, ClaimError, Cleared, EventKey, Interaction, LeaseId, Report, Settled, SharedRecord, Terms, pairs,
+};
+use crate::random::random;
+use crate::store::event_memory::FingerprintKey;
+use crate::time::Timestamp;
+
+/// How much longer than the delivery the lease of a claim lasts.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+/// The pauses between two attempts to claim while another process delivers, in milliseconds.
+const BUSY_PAUSES_MS: [u64; 4] = [50, 100, 200, 500];
+
+/// A callback that this process may deliver.
+#[derive(Debug)]
+pub(in crate::store) struct SharedClaim {
+    store: Arc<RedisStore>,
+    hold: Option<Hold>,
+}
+
+#[derive(Debug)]
+enum Hold {
+    Interaction(Box<InteractionHold>),
+    Event(EventHold),
+}
+
+#[derive(Debug)]
+struct InteractionHold {
+    id: Box<str>,
+    lease: LeaseId,
+    events: Vec<EventKey>,
+    question: Option<u32>,
+    stale: bool,
+    /// The record with the claim, so that its end needs no second look.
+    loaded: Loaded,
+}
+
+/// The result of an attempt to claim.
+enum Attempt {
+    Claimed(Option<u32>, bool),
+    Busy,
+    Failed(ClaimError),
+}
+
+impl RedisStore {
+    /// Claims a verified callback. Waits for at most `patience` while another process delivers.
+    pub(in crate::store) async fn claim(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        patience: Duration,
+    ) -> Result<SharedClaim, ClaimError> {
+        if let Some(fault) = self.health.why_unusable() {
+            return Err(ClaimError::Refused(Refusal::new(Denial::StoreUnavailable, fault)));
+        }
+        let detail = "the same event or the last allowed use is still being delivered";
+        let late = || ClaimError::Refused(Refusal::new(Denial::EventInFlight, detail));
+        let lease = ask.delivery_max + LEASE_MARGIN;
+        let claimed = async {
+            let mut pauses = BUSY_PAUSES_MS.into_iter();
+            let mut pause = 0;
+            loop {
+                if let Some(hold) = self.claim_once(ask, lease).await? {
+                    return Ok(SharedClaim { store: Arc::clone(self), hold: Some(hold) });
+                }
+                pause = pauses.next().unwrap_or(pause);
+                sleep(Duration::from_millis(pause / 2) + jitter(pause)).await;
+            }
+        };
+        timeout(patience, claimed).await.map_err(|_| late())?
+    }
+
+    async fn claim_once(&self, ask: &Ask<'_>, lease: Duration) -> Result<Option<Hold>, ClaimError> {
+        let Some(id) = ask.interaction() else {
+            return Ok(self.claim_event(ask, lease).await?.map(Hold::Event));
+        };
+        let lease_id = random::<8>().map(u64::from_be_bytes).ok_or_else(no_random_numbers);
+        let lease_id = lease_id.map_err(ClaimError::Refused)?;
+        let events: Vec<_> = ask.events.iter().chain(ask.repeats).copied().collect();
+        let changed = self.change(id, &events, None, |draft| {
+            let terms = Terms { id: lease_id, until: draft.now.plus(lease) };
+            match self.decide(ask, id, terms, draft) {
+                claimed @ Attempt::Claimed(..) => Decision::Write(claimed),
+                other => Decision::Keep(other),
+            }
+        });
+        let (attempt, loaded) = changed.await.map_err(ClaimError::Refused)?;
+        match attempt {
+            Attempt::Busy => Ok(None),
+            Attempt::Claimed(question, stale) => {
+                let id = Box::from(id);
+                let hold = InteractionHold { id, lease: lease_id, events, question, stale, loaded };
+                Ok(Some(Hold::Interaction(Box::new(hold))))
+            }
+            Attempt::Failed(ClaimError::Duplicate) => {
+                self.confirm(id, &loaded).await.map_err(ClaimError::Refused)?;
+                Err(ClaimError::Duplicate)
+            }
+            Attempt::Failed(error) => Err(error),
+        }
+    }
+
+    fn decide(&self, ask: &Ask<'_>, id: &str, terms: Terms, draft: &mut Draft) -> Attempt {
+        if draft.record.is_none() {
+            match self.adopted(ask, draft.now) {
+                Ok(record) => draft.record = Some(record),
+                Err(refusal) => return Attempt::Failed(ClaimError::Refused(refusal)),
+            }
+        }
+        let (now, known) = (draft.now, draft.known_events(ask));
+        let Some(record) = &mut draft.record else { return Attempt::Busy };
+        let inherited: Vec<_> = record.interaction.inherited().to_vec();
+        let was_inherited = |event: EventKey| {
+            inherited.iter().any(|one| one.events.contains(&FingerprintKey(one.key).fingerprint(id, event)))
+        };
+        match record.claim(ask, terms, now, |event| known.contains(&event) || was_inherited(event)) {
+            Ok(Some(claim)) => {
+                // The owner is gone. The next callbacks must go to the agent that receives this one.
+                if ask.adopts {
+                    record.owner = self.owner();
+                }
+                Attempt::Claimed(claim.question, claim.stale)
+            }
+            Ok(None) => Attempt::Busy,
+            Err(error) => Attempt::Failed(error),
+        }
+    }
+
+    /// Returns the record of an unknown interaction, made from the content of its token.
+    fn adopted(&self, ask: &Ask<'_>, now: Timestamp) -> Result<SharedRecord, Refusal> {
+        let unknown = || Refusal::new(Denial::InteractionUnknown, "the ledger does not know the interaction");
+        let granted = ask.granted.ok_or_else(unknown)?;
+        if granted.is_opaque || (self.settings.unknown == Unknown::Refuse && !ask.adopts) {
+            return Err(unknown());
+        }
+        let captures = pairs(ask.captures.iter());
+        let record = Interaction::new(Arc::clone(ask.route), captures, granted.issued, granted.expires);
+        let mut record = record.followed(ask.follow, ask.notifies).limited(granted.uses);
+        record.provider = ask.provider.cloned();
+        if now >= record.deadline() {
+            return Err(Refusal::new(Denial::InteractionOver, "its deadline has passed"));
+        }
+        self.check_room()?;
+        self.metrics.interaction_adopted(ask.route);
+        Ok(SharedRecord::new(record, self.owner()))
+    }
+}
+
+impl Draft {
+    fn known_events(&self, ask: &Ask<'_>) -> Vec<EventKey> {
+        ask.events.iter().chain(ask.repeats).copied().filter(|event| self.knows(*event)).collect()
+    }
+}
+
+impl SharedClaim {
+    /// Returns the proof that the ledger allows the delivery.
+    pub(in crate::store) fn cleared(&self) -> Cleared {
+        match &self.hold {
+            Some(Hold::Interaction(hold)) => Cleared::by_the_ledger(hold.question, hold.stale),
+            Some(Hold::Event(_)) | None => Cleared::by_the_ledger(None, false),
+        }
+    }
+
+    /// Returns the interaction of the callback, if it has one.
+    pub(in crate::store) fn interaction(&self) -> Option<&str> {
+        match &self.hold {
+            Some(Hold::Interaction(hold)) => Some(&hold.id),
+            Some(Hold::Event(_)) | None => None,
+        }
+    }
+
+    /// Reports whether the callback is delivered although its progress is stale.
+    pub(in crate::store) fn is_stale(&self) -> bool {
+        matches!(&self.hold, Some(Hold::Interaction(hold)) if hold.stale)
+    }
+
+    /// Records that the agent accepted the callback.
+    pub(in crate::store) async fn settle(
+        mut self,
+        report: &Report,
+        event_id: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let store = Arc::clone(&self.store);
+        match self.hold.take() {
+            None => Ok(()),
+            Some(Hold::Event(hold)) => store.settle_event(&hold).await,
+            Some(Hold::Interaction(hold)) => store.settle(*hold, report, event_id).await,
+        }
+    }
+
+    /// Records that the agent did not accept the callback. Does not wait for the record.
+    pub(in crate::store) fn fail(mut self) {
+        let Some(hold) = self.hold.take() else { return };
+        let store = Arc::clone(&self.store);
+        self.store.later(async move { store.end_claim(hold, true).await });
+    }
+}
+
+impl Drop for SharedClaim {
+    fn drop(&mut self) {
+        let Some(hold) = self.hold.take() else { return };
+        let store = Arc::clone(&self.store);
+        self.store.later(async move { store.end_claim(hold, false).await });
+    }
+}
+
+impl RedisStore {
+    async fn settle(
+        &self,
+        hold: InteractionHold,
+        report: &Report,
+        event_id: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let InteractionHold { id, lease, events, loaded, .. } = hold;
+        let changed = self.change(&id, &events, Some(loaded), |draft| {
+            let has_happened = draft.is_repeat
+                && !events.is_empty()
+                && draft.record.as_ref().is_some_and(|record| {
+                    events.iter().all(|event| record.has_delivered(*event) || draft.knows(*event))
+                });
+            let now = draft.now;
+            let Some(record) = &mut draft.record else { return Decision::Keep(None) };
+            match record.settle(lease, report, event_id, now) {
+                Settled::Recorded { ended, surplus } => {
+                    let route = Arc::clone(&record.interaction.route);
+                    let end = ended.then(|| (route, record.interaction.state.name()));
+                    draft.surplus = surplus;
+                    Decision::Write(Some(end))
+                }
+                Settled::Lost if has_happened => Decision::Keep(Some(None)),
+                Settled::Lost => Decision::Keep(None),
+            }
+        });
+        match changed.await?.0 {
+            Some(end) => {
+                if let Some((route, state)) = end {
+                    self.metrics.shared_interaction_ended(&route, state);
+                }
+                Ok(())
+            }
+            None => Err(Refusal::new(
+                Denial::StoreUnavailable,
+                "the delivery took longer than its lease, so another process may deliver the event, too",
+            )),
+        }
+    }
+
+    /// Ends a claim whose callback was not delivered. If this fails, the claim ends with its lease.
+    async fn end_claim(&self, hold: Hold, was_refused: bool) {
+        match hold {
+            Hold::Event(hold) => self.release_event(&hold).await,
+            Hold::Interaction(hold) => {
+                let InteractionHold { id, lease, loaded, .. } = *hold;
+                let changed = self.change(&id, &[], Some(loaded), |draft| {
+                    let now = draft.now;
+                    let Some(record) = &mut draft.record else { return Decision::Keep(()) };
+                    let ended = if was_refused { record.fail(lease, now) } else { record.release(lease) };
+                    if ended { Decision::Write(()) } else { Decision::Keep(()) }
+                });
+                if let Err(refusal) = changed.await {
+                    log::warn!("{id}: the claim of a callback ends only with its lease: {}", refusal.detail);
+                }
+            }
+        }
+    }
+}

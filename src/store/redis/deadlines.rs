@@ -1,0 +1,163 @@
+//! Deadlines. Each process looks at the deadlines that it wrote itself when their time comes. For each partition, two
+//! members also look at all deadlines regularly, so that those of a dead member are found. An id that the engine has
+//! handed out is hidden from the others for some time, so that each deadline is reported once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::members::parse_owner;
+use super::nodes::keys::Partition;
+use super::nodes::scripts::{DUE, UNBIND};
+use super::records::Decision;
+use super::store::RedisStore;
+use crate::interaction::{Due, Interaction, Terms};
+use crate::random::random;
+use crate::replica::Owner;
+use crate::store::outcome::{DueNotice, NO_ROUTE};
+
+/// How long an id that was handed out is hidden.
+const HIDDEN: Duration = Duration::from_secs(30);
+/// The maximum number of ids that one call hands out.
+const IDS_PER_CALL: usize = 64;
+/// The maximum number of calls of one pass.
+const CALLS_PER_PASS: usize = 32;
+/// The lease of a notice that is being sent.
+const NOTICE_LEASE: Duration = Duration::from_secs(120);
+
+/// What a look at deadlines has found.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Found {
+    pub(in crate::store) notices: Vec<DueNotice>,
+    /// The interactions of other living members, which must send the notices.
+    pub(in crate::store) elsewhere: Vec<(Owner, Box<str>)>,
+    pub(in crate::store) has_more: bool,
+}
+
+/// What a deadline requires.
+enum Passed {
+    Nothing,
+    /// The interaction, and what has changed.
+    Here(Box<Interaction>, Due),
+    Elsewhere(Owner),
+}
+
+impl RedisStore {
+    /// Applies deadlines whose time has come.
+    pub(in crate::store) async fn pass(&self) -> Found {
+        let mut found = Found::default();
+        let Some(now) = self.clock.now() else { return found };
+        if self.health.is_failing() || self.health.why_unusable().is_some() {
+            return found;
+        }
+        let passed_on = std::mem::take(&mut *self.due.passed_on.lock());
+        for id in passed_on {
+            self.look_at(&id, true, &mut found).await;
+        }
+        let watched = self.members.lock().watched(&self.incarnation, now);
+        let mut partitions = self.due.take(now, &watched);
+        for number in partitions.split_off(partitions.len().min(CALLS_PER_PASS)) {
+            self.due.looked(number, Some(now.unix_ms()));
+            self.due.own.lock().insert((now.unix_ms(), number));
+            found.has_more = true;
+        }
+        for number in partitions {
+            if !self.look_into(number, &mut found).await {
+                // The engine does not answer. The watched partitions are looked at again after a while.
+                self.due.own.lock().insert((now.unix_ms(), number));
+                break;
+            }
+        }
+        found
+    }
+
+    /// Looks at the deadlines of a partition. Returns false if the engine does not answer.
+    async fn look_into(&self, number: u8, found: &mut Found) -> bool {
+        let partition = Partition::Number(number);
+        let arguments =
+            vec![IDS_PER_CALL.to_string().into_bytes(), HIDDEN.as_millis().to_string().into_bytes()];
+        let called = self.call(&DUE, partition, vec![self.keys.due(partition)], arguments).await;
+        let Ok((_, values)) = called else { return false };
+        let mut values = values.into_iter();
+        let Some(Value::Array(ids)) = values.next() else { return true };
+        let first = match values.next() {
+            Some(Value::BulkString(score)) => {
+                std::str::from_utf8(&score).ok().and_then(|text| text.parse::<f64>().ok())
+            }
+            _ => None,
+        };
+        #[allow(clippy::cast_possible_truncation, reason = "scores are Unix milliseconds")]
+        self.due.looked(number, first.map(|first| first as i64));
+        found.has_more |= ids.len() >= IDS_PER_CALL;
+        for id in ids {
+            if let Value::BulkString(id) = id
+                && let Ok(id) = std::str::from_utf8(&id)
+            {
+                self.look_at(id, false, found).await;
+            }
+        }
+        true
+    }
+
+    /// Applies the deadlines of one interaction. `is_passed_on` tells whether another member has decided that this one
+    /// must do it.
+    async fn look_at(&self, id: &str, is_passed_on: bool, found: &mut Found) {
+        let Some(lease) = random::<8>().map(u64::from_be_bytes) else { return };
+        let members = self.members.lock().clone();
+        let passed = self.change(id, &[], None, |draft| {
+            let now = draft.now;
+            let Some(record) = &mut draft.record else { return Decision::Remove(Passed::Nothing) };
+            let terms = Terms { id: lease, until: now.plus(NOTICE_LEASE) };
+            let due = record.pass(terms, now);
+            let owner = record.owner.as_deref().and_then(parse_owner);
+            let other = owner.filter(|owner| {
+                let incarnation = owner.incarnation.to_string();
+                incarnation != *self.incarnation && members.lives(&incarnation, now)
+            });
+            match other {
+                Some(owner) if due.notice.is_some() && !is_passed_on => {
+                    Decision::Keep(Passed::Elsewhere(owner))
+                }
+                _ => {
+                    let (interaction, dead) = (Box::new(record.interaction.clone()), due.dead);
+                    let passed = Passed::Here(interaction, due);
+                    if dead { Decision::Remove(passed) } else { Decision::Write(passed) }
+                }
+            }
+        });
+        match passed.await {
+            Ok((Passed::Here(interaction, due), _)) => self.applied(id, &interaction, due, found).await,
+            Ok((Passed::Elsewhere(owner), _)) => found.elsewhere.push((owner, id.into())),
+            Ok((Passed::Nothing, _)) => {}
+            Err(refusal) => log::warn!("{id}: its deadline is applied later: {}", refusal.detail),
+        }
+    }
+
+    async fn applied(&self, id: &str, interaction: &Interaction, due: Due, found: &mut Found) {
+        let route = &interaction.route;
+        if due.lapsed {
+            self.metrics.shared_interaction_ended(route, interaction.state.name());
+        }
+        if let Some(cause) = due.given_up {
+            self.metrics.notice(route, cause.name(), "given_up");
+        }
+        if let Some(notice) = due.notice {
+            let is_retry = interaction.notice_attempts() > 0;
+            found.notices.push(DueNotice { id: id.into(), route: Arc::clone(route), notice, is_retry });
+        }
+        if due.dead
+            && **route != *NO_ROUTE
+            && interaction.is_matched()
+            && let Some(provider_id) = interaction.provider_id()
+        {
+            self.forget_provider_id(route, provider_id, id).await;
+        }
+    }
+
+    /// Forgets which interaction has a provider's id.
+    pub(super) async fn forget_provider_id(&self, route: &str, provider_id: &str, id: &str) {
+        let keys = vec![self.keys.provider_id(route, provider_id)];
+        let _ = self.call(&UNBIND, Partition::of(route), keys, vec![id.as_bytes().to_vec()]).await;
+    }
+}

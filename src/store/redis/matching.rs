@@ -1,0 +1,94 @@
+//! Finds the interaction of a callback without a token by the provider's id of the work. Other processes may have sent the
+//! request, so the engine also knows which responses are awaited.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::{sleep, timeout};
+
+use super::nodes::keys::Partition;
+use super::nodes::scripts::{AWAIT, BIND, FIND};
+use super::records::unavailable;
+use super::store::RedisStore;
+use crate::denial::Refusal;
+use crate::interaction::Ask;
+use crate::random::new_id;
+
+/// Pause between two looks at the provider's id while a response is awaited.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a response is awaited at most, if the process that awaits it dies.
+const AWAITED_MAX: Duration = Duration::from_secs(600);
+
+/// A request whose response can still contain the provider's id.
+#[derive(Debug)]
+pub(in crate::store) struct SharedAwait {
+    store: Arc<RedisStore>,
+    route: Arc<str>,
+    request: String,
+}
+
+impl RedisStore {
+    /// Returns the interaction that the provider's id in a callback belongs to. Waits for at most `patience` while a
+    /// response to a request of the route is awaited.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub(in crate::store) async fn find_matched(
+        &self,
+        ask: &Ask<'_>,
+        patience: Duration,
+    ) -> Result<Option<Arc<str>>, Refusal> {
+        let Some(provider_id) = &ask.report.id else { return Ok(None) };
+        let find = async {
+            loop {
+                let keys = vec![self.keys.provider_id(ask.route, provider_id), self.keys.awaited(ask.route)];
+                let found = self.call(&FIND, Partition::of(ask.route), keys, Vec::new()).await;
+                match found.map_err(|failure| unavailable(&failure))?.1.as_slice() {
+                    [Value::BulkString(id), ..] => {
+                        return Ok(std::str::from_utf8(id).ok().map(Arc::from));
+                    }
+                    [_, Value::Int(awaited), ..] if *awaited > 0 => sleep(PAUSE).await,
+                    _ => return Ok(None),
+                }
+            }
+        };
+        timeout(patience, find).await.unwrap_or(Ok(None))
+    }
+
+    /// Records the interaction that has a provider's id.
+    pub(super) async fn remember_provider_id(
+        &self,
+        route: &str,
+        provider_id: &str,
+        id: &str,
+    ) -> Result<(), Refusal> {
+        let keys = vec![self.keys.provider_id(route, provider_id)];
+        let bound = self.call(&BIND, Partition::of(route), keys, vec![id.as_bytes().to_vec()]).await;
+        bound.map(|_| ()).map_err(|failure| unavailable(&failure))
+    }
+
+    /// Records that the response to a request is awaited.
+    pub(in crate::store) async fn await_response(self: &Arc<Self>, route: &Arc<str>) -> Option<SharedAwait> {
+        let request = new_id("")?;
+        self.set_awaited(route, &request, AWAITED_MAX).await;
+        Some(SharedAwait { store: Arc::clone(self), route: Arc::clone(route), request })
+    }
+
+    async fn set_awaited(&self, route: &str, request: &str, patience: Duration) {
+        let arguments = vec![request.as_bytes().to_vec(), patience.as_micros().to_string().into_bytes()];
+        if let Err(failure) =
+            self.call(&AWAIT, Partition::of(route), vec![self.keys.awaited(route)], arguments).await
+        {
+            log::warn!("{route}: callbacks may not wait for the provider's id: {}", failure.reason);
+        }
+    }
+}
+
+impl Drop for SharedAwait {
+    fn drop(&mut self) {
+        let (store, route) = (Arc::clone(&self.store), Arc::clone(&self.route));
+        let request = std::mem::take(&mut self.request);
+        self.store.later(async move { store.set_awaited(&route, &request, Duration::ZERO).await });
+    }
+}

@@ -1,0 +1,76 @@
+//! Writes regularly that this process lives, and reads who else does.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::{About, Members, member, parse_owner};
+use crate::random::new_id;
+use crate::store::redis::nodes::keys::Partition;
+use crate::store::redis::nodes::scripts::{BEAT, FORGET};
+use crate::store::redis::records::FORMAT;
+use crate::store::redis::store::RedisStore;
+
+/// Interval between two beats.
+pub(in crate::store::redis) const BEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval between two attempts while the engine does not answer.
+pub(in crate::store::redis) const BEAT_RETRY: Duration = Duration::from_secs(1);
+/// A member that was silent for longer is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(86_400);
+
+impl RedisStore {
+    /// Writes that this process lives, and reads who else does. Returns false if the engine did not answer.
+    pub(in crate::store::redis) async fn beat(&self) -> bool {
+        let about = About {
+            address: self
+                .owner()
+                .as_deref()
+                .and_then(parse_owner)
+                .map(|owner| owner.address)
+                .unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let about = serde_json::to_vec(&about).unwrap_or_default();
+        let name = new_id("").unwrap_or_default().into_bytes();
+        let keys = vec![self.keys.members(), self.keys.about()];
+        let arguments =
+            vec![self.incarnation.as_bytes().to_vec(), about, name, FORMAT.to_string().into_bytes()];
+        let Ok((now, values)) = self.call(&BEAT, Partition::Members, keys, arguments).await else {
+            return false;
+        };
+        self.compare_clocks(now);
+        let [name, _format, Value::Array(found)] = values.as_slice() else { return true };
+        let all: Vec<_> = found.as_chunks::<2>().0.iter().filter_map(member).collect();
+        let old = now.minus(FORGOTTEN_AFTER);
+        let forgotten: Vec<_> = all.iter().filter(|member| member.beat < old).collect();
+        if !forgotten.is_empty() {
+            let arguments = forgotten.iter().map(|member| member.incarnation.as_bytes().to_vec()).collect();
+            let _ = self.call(&FORGET, Partition::Members, vec![self.keys.members()], arguments).await;
+        }
+        let ledger = match name {
+            Value::BulkString(name) => Some(name.clone()),
+            _ => None,
+        };
+        let former = {
+            let mut members = self.members.lock();
+            std::mem::replace(&mut *members, Members { all, ledger: ledger.clone() }).ledger
+        };
+        if former.is_some() && former != ledger {
+            log::error!("the data of the store was replaced: interactions that it lacks are unknown now");
+            self.metrics.store_replaced(true);
+        }
+        true
+    }
+
+    /// Removes this process from the list of members.
+    pub(in crate::store::redis) async fn leave(&self) {
+        let keys = vec![self.keys.members(), self.keys.about()];
+        let arguments = vec![
+            self.incarnation.as_bytes().to_vec(),
+            Vec::new(),
+            new_id("").unwrap_or_default().into_bytes(),
+            FORMAT.to_string().into_bytes(),
+        ];
+        let _ = self.call(&BEAT, Partition::Members, keys, arguments).await;
+    }
+}

@@ -1,0 +1,154 @@
+//! The processes that share the ledger. Each of them writes regularly that it lives, and reads who else does.
+
+pub(super) mod beat;
+
+use std::time::Duration;
+
+use redis::Value;
+use serde::{Deserialize, Serialize};
+
+use super::nodes::keys::PARTITIONS;
+use crate::replica::{Incarnation, Owner};
+use crate::time::Timestamp;
+
+/// A member that was silent for longer is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// How many members watch over a partition.
+const WATCHERS: usize = 2;
+
+/// What a member says about itself.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct About {
+    pub(super) address: Box<str>,
+    pub(super) version: Box<str>,
+}
+
+/// Another process or this one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Member {
+    pub(super) incarnation: Box<str>,
+    pub(super) address: Box<str>,
+    pub(super) beat: Timestamp,
+}
+
+/// The members that the last beat has found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Members {
+    pub(super) all: Vec<Member>,
+    /// The name of the ledger, and the format that it was created with.
+    pub(super) ledger: Option<Vec<u8>>,
+}
+
+impl Members {
+    /// Returns the members that live at `now`.
+    fn living(&self, now: Timestamp) -> impl Iterator<Item = &Member> {
+        self.all.iter().filter(move |member| member.beat > now.minus(SILENCE_MAX))
+    }
+
+    /// Returns the number of members that live.
+    pub(super) fn count(&self, now: Timestamp) -> usize {
+        self.living(now).count()
+    }
+
+    /// Reports whether a member lives. A member that the engine has never seen does not.
+    pub(super) fn lives(&self, incarnation: &str, now: Timestamp) -> bool {
+        self.living(now).any(|member| *member.incarnation == *incarnation)
+    }
+
+    /// Returns the partitions that a member watches over. Members agree on this without talking: for each partition,
+    /// the members with the highest hashes watch over it.
+    pub(super) fn watched(&self, incarnation: &str, now: Timestamp) -> [bool; PARTITIONS] {
+        self.among_first(WATCHERS, incarnation, now)
+    }
+
+    /// Returns the partitions for which a member has the highest hash.
+    pub(super) fn first_watched(&self, incarnation: &str, now: Timestamp) -> [bool; PARTITIONS] {
+        self.among_first(1, incarnation, now)
+    }
+
+    fn among_first(&self, count: usize, incarnation: &str, now: Timestamp) -> [bool; PARTITIONS] {
+        let mut watched = [false; PARTITIONS];
+        for (number, watched) in watched.iter_mut().enumerate() {
+            let own = rank(incarnation, number);
+            let others = self.living(now).filter(|member| *member.incarnation != *incarnation);
+            *watched = others.filter(|member| rank(&member.incarnation, number) > own).count() < count;
+        }
+        watched
+    }
+}
+
+/// Returns the hash of a member and a partition.
+fn rank(incarnation: &str, partition: usize) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ partition as u64;
+    for byte in incarnation.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    // The last bytes of FNV-1a influence few bits, so they are mixed once more.
+    (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(31)
+}
+
+/// Returns an owner as the record of an interaction contains it.
+pub(super) fn owner_text(owner: &Owner) -> Box<str> {
+    format!("{} {}", owner.incarnation, owner.address).into()
+}
+
+/// Parses the owner in the record of an interaction.
+pub(super) fn parse_owner(text: &str) -> Option<Owner> {
+    let (incarnation, address) = text.split_once(' ')?;
+    Some(Owner { incarnation: Incarnation::parse(incarnation)?, address: address.into() })
+}
+
+pub(super) fn member([incarnation, text]: &[Value; 2]) -> Option<Member> {
+    let (Value::BulkString(incarnation), Value::BulkString(text)) = (incarnation, text) else { return None };
+    let (beat, about) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+    let about: About = serde_json::from_str(about).ok()?;
+    Some(Member {
+        incarnation: std::str::from_utf8(incarnation).ok()?.into(),
+        address: about.address,
+        beat: Timestamp::from_unix_ms(beat.parse().ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(beats: &[(&str, i64)]) -> Members {
+        let member = |(incarnation, beat): &(&str, i64)| Member {
+            incarnation: (*incarnation).into(),
+            address: "10.0.0.1:1".into(),
+            beat: Timestamp::from_unix_secs(*beat),
+        };
+        Members { all: beats.iter().map(member).collect(), ledger: None }
+    }
+
+    #[test]
+    fn two_living_members_watch_over_each_partition() {
+        let names = ["00aa", "01bb", "02cc", "03dd", "04ee"];
+        let beats: Vec<_> = names.iter().map(|name| (*name, 100)).collect();
+        let all = members(&beats);
+        let now = Timestamp::from_unix_secs(110);
+        let mut counts = [0; PARTITIONS];
+        for name in names {
+            let watched = all.watched(name, now);
+            let own = watched.iter().filter(|watched| **watched).count();
+            assert!((10..45).contains(&own), "{name} watches over {own}");
+            counts.iter_mut().zip(watched).for_each(|(count, watched)| *count += u8::from(watched));
+        }
+        assert!(counts.iter().all(|count| *count == 2), "{counts:?}");
+        // When one falls silent, the others take over.
+        let silent = members(&[("00aa", 80), ("01bb", 100), ("02cc", 100)]);
+        assert!(!silent.lives("00aa", now) && silent.lives("01bb", now) && !silent.lives("zz", now));
+        for name in ["01bb", "02cc"] {
+            assert!(silent.watched(name, now).iter().all(|watched| *watched));
+        }
+        assert_eq!((silent.count(now), members(&[]).watched("00aa", now)), (2, [true; PARTITIONS]));
+    }
+
+    #[test]
+    fn an_owner_reads_back() {
+        let owner = Owner { incarnation: Incarnation::from_bytes([1; 8]), address: "[fd00::1]:8446".into() };
+        assert_eq!(parse_owner(&owner_text(&owner)), Some(owner));
+        assert_eq!(parse_owner("x y"), None);
+    }
+}

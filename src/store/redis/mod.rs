@@ -1,0 +1,28 @@
+//! The ledger on Redis or Valkey, for several processes.
+//!
+//! The engine stores versioned records and compares and sets them. It knows no rule about interactions: each process
+//! reads a record, applies the state machine of [`SharedRecord`](crate::interaction::SharedRecord), and writes it back if
+//! nobody has changed it meanwhile. A call whose response is lost may have been executed, or may still be executed. Its
+//! effect is then looked up by the version of the record or by the id of the claim.
+
+mod callbacks;
+mod deadlines;
+mod events;
+mod health;
+mod matching;
+mod members;
+mod nodes;
+mod operations;
+mod probe;
+mod reading;
+mod records;
+mod schedule;
+mod start;
+mod store;
+mod walk;
+
+pub(super) use self::callbacks::SharedClaim;
+pub(super) use self::deadlines::Found;
+pub(super) use self::matching::SharedAwait;
+pub(super) use self::operations::SharedTaken;
+pub(super) use self::store::RedisStore;

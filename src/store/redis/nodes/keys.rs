@@ -1,0 +1,144 @@
+//! The names of the engine's keys. The part in braces decides the slot of a cluster, so that all keys of one partition
+//! are on the same node.
+
+/// The number of partitions.
+pub(in crate::store::redis) const PARTITIONS: usize = 64;
+/// The number of slots of a cluster.
+pub(in crate::store::redis) const SLOTS: u16 = 16_384;
+
+/// The names of the keys of one ledger.
+#[derive(Clone, Debug)]
+pub(in crate::store::redis) struct Keys {
+    prefix: Box<str>,
+}
+
+/// A part of the ledger whose keys are on one node.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(in crate::store::redis) enum Partition {
+    /// One of [`PARTITIONS`] parts of the interactions and events.
+    Number(u8),
+    /// The members.
+    Members,
+}
+
+impl Partition {
+    /// Returns the partition of an interaction's id, or of a route's name.
+    #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 64")]
+    pub(in crate::store::redis) fn of(text: &str) -> Self {
+        // FNV-1a. All members must compute the same partition, so the hash must never change.
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self::Number(((hash ^ (hash >> 32)) % PARTITIONS as u64) as u8)
+    }
+
+    /// Returns all partitions of interactions.
+    pub(in crate::store::redis) fn all() -> impl Iterator<Item = Self> {
+        (0..PARTITIONS).filter_map(|number| u8::try_from(number).ok()).map(Self::Number)
+    }
+
+    /// Returns the slot of the partition in a cluster.
+    pub(in crate::store::redis) fn slot(self) -> u16 {
+        crc16(self.tag().as_bytes()) % SLOTS
+    }
+
+    fn tag(self) -> String {
+        match self {
+            Self::Number(number) => format!("{number:02}"),
+            Self::Members => "m".to_owned(),
+        }
+    }
+}
+
+impl Keys {
+    pub(in crate::store::redis) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    fn name(&self, partition: Partition, rest: &str) -> String {
+        format!("{}{{{}}}{rest}", self.prefix, partition.tag())
+    }
+
+    /// Returns the key of a record.
+    pub(in crate::store::redis) fn record(&self, id: &str) -> String {
+        self.name(Partition::of(id), &format!("i:{id}"))
+    }
+
+    /// Returns the key of the delivered events of an interaction that have no place in its record.
+    pub(in crate::store::redis) fn events(&self, id: &str) -> String {
+        self.name(Partition::of(id), &format!("e:{id}"))
+    }
+
+    /// Returns the key of the due times of a partition.
+    pub(in crate::store::redis) fn due(&self, partition: Partition) -> String {
+        self.name(partition, "due")
+    }
+
+    /// Returns the key of the delivered events of a route that belong to no interaction.
+    pub(in crate::store::redis) fn delivered(&self, route: &str) -> String {
+        self.name(Partition::of(route), "l")
+    }
+
+    /// Returns the key of the events of a route that belong to no interaction and are being delivered.
+    pub(in crate::store::redis) fn delivering(&self, route: &str) -> String {
+        self.name(Partition::of(route), "c")
+    }
+
+    /// Returns the key of the interaction that has a provider's id.
+    pub(in crate::store::redis) fn provider_id(&self, route: &str, id: &str) -> String {
+        self.name(Partition::of(route), &format!("p:{route}:{id}"))
+    }
+
+    /// Returns the key of the requests of a route whose response is awaited.
+    pub(in crate::store::redis) fn awaited(&self, route: &str) -> String {
+        self.name(Partition::of(route), &format!("a:{route}"))
+    }
+
+    /// Returns the key of the members.
+    pub(in crate::store::redis) fn members(&self) -> String {
+        self.name(Partition::Members, "")
+    }
+
+    /// Returns the key of what the ledger says about itself.
+    pub(in crate::store::redis) fn about(&self) -> String {
+        self.name(Partition::Members, "about")
+    }
+}
+
+/// CRC-16/XMODEM, by which a cluster distributes keys to slots.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| match crc & 0x8000 {
+            0 => crc << 1,
+            _ => (crc << 1) ^ 0x1021,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_slots_are_fixed() {
+        let keys = Keys::new("cg");
+        let id = "int_aaaaaaaaaaaaaaaaaaaaaaaaaa";
+        assert_eq!(Partition::of(id), Partition::of(id));
+        let partition = Partition::Number(7);
+        assert_eq!(keys.due(partition), "cg{07}due");
+        assert_eq!((keys.members(), keys.about()), ("cg{m}".to_owned(), "cg{m}about".to_owned()));
+        assert_eq!(crc16(b"123456789"), 0x31C3, "the check value of the specification of Redis Cluster");
+        assert!(keys.record(id).ends_with("}i:int_aaaaaaaaaaaaaaaaaaaaaaaaaa"));
+    }
+
+    #[test]
+    fn ids_are_spread_over_all_partitions() {
+        let mut counts = [0_u32; PARTITIONS];
+        for number in 0..64_000 {
+            if let Partition::Number(partition) = Partition::of(&format!("int_{number:026}")) {
+                counts[usize::from(partition)] += 1;
+            }
+        }
+        assert!(counts.iter().all(|count| (700..1300).contains(count)), "{counts:?}");
+    }
+}

@@ -1,0 +1,306 @@
+//! Calls of scripts on the nodes of the engine. A call finds the node that has the keys, and follows it when the
+//! installation changes.
+//!
+//! The library's own cluster client does not find the new primary while the old one hangs with open sockets. Therefore
+//! this module keeps the topology itself, with one connection to each node.
+
+mod connect;
+mod faults;
+pub(super) mod keys;
+mod replicated_writes;
+mod request;
+pub(super) mod scripts;
+mod topology;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use redis::aio::{ConnectionLike, ConnectionManager};
+use redis::{Cmd, RedisError, Value};
+use tokio::time::{sleep, timeout};
+
+use self::connect::connection;
+use self::faults::{Fault, classify};
+use self::keys::Partition;
+use self::replicated_writes::ReplicatedWrites;
+use self::request::{is_unknown_script, server_error};
+use self::topology::{Address, Question, Topology};
+use crate::clock::instant;
+use crate::config::{RedisMode, RedisSettings};
+use crate::observe::Metrics;
+
+pub(super) use self::faults::Failure;
+pub(super) use self::request::Request;
+pub(super) use self::topology::info;
+
+/// The pause before a call is tried again that the engine could not execute now.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The number of timeouts in a row after which a connection is replaced: a network that swallows packets does not close
+/// it.
+const TIMEOUTS_MAX: u32 = 3;
+/// How many timeouts a call may take, with all its attempts.
+const PATIENCE: u32 = 2;
+
+/// A node.
+struct Node {
+    connection: ConnectionManager,
+    /// The connection for changes that replicas must confirm.
+    writes: Option<ReplicatedWrites>,
+    timeouts: AtomicU32,
+}
+
+#[derive(Default)]
+struct Known {
+    topology: Topology,
+    nodes: HashMap<Address, Arc<Node>>,
+    sentinels: HashMap<Address, ConnectionManager>,
+    /// Changes with each new topology.
+    generation: u64,
+}
+
+/// The nodes of the engine.
+pub(super) struct Nodes {
+    settings: ArcSwap<RedisSettings>,
+    known: Mutex<Known>,
+    /// Held while the topology is asked for.
+    refreshing: tokio::sync::Mutex<()>,
+    metrics: Arc<Metrics>,
+}
+
+impl Nodes {
+    pub(super) fn new(settings: RedisSettings, metrics: Arc<Metrics>) -> Self {
+        let mut known = Known::default();
+        if let (RedisMode::Single, Some(node)) = (&settings.mode, settings.nodes.first()) {
+            known.topology = Topology::single(node);
+        }
+        Self {
+            settings: ArcSwap::from_pointee(settings),
+            known: Mutex::new(known),
+            refreshing: tokio::sync::Mutex::new(()),
+            metrics,
+        }
+    }
+
+    pub(super) fn settings(&self) -> Arc<RedisSettings> {
+        self.settings.load_full()
+    }
+
+    /// Uses new logins and certificates from now on.
+    pub(super) fn log_in_again(&self, settings: &RedisSettings) {
+        if !self.settings.load().has_same_credentials(settings) {
+            self.settings.store(Arc::new(settings.clone()));
+            let mut known = self.known.lock();
+            known.nodes.clear();
+            known.sentinels.clear();
+        }
+    }
+
+    /// Returns the addresses of the nodes that have slots, and a connection to each.
+    pub(super) fn primaries(&self) -> Vec<(Address, ConnectionManager)> {
+        let nodes = self.known.lock().topology.nodes();
+        let connected = nodes.into_iter().map(|address| {
+            let node = self.at(&address)?;
+            Ok((address, node.connection.clone()))
+        });
+        connected.filter_map(|node: Result<_, RedisError>| node.ok()).collect()
+    }
+
+    /// Calls a script. Repeats it until it was certainly executed, or its time is over.
+    ///
+    /// # Errors
+    /// Returns a [`Failure`], which tells whether the script may have been executed.
+    pub(super) async fn call(&self, request: &Request) -> Result<Vec<Value>, Failure> {
+        let settings = self.settings.load_full();
+        let mut patience = settings.timeout * PATIENCE;
+        if request.call.writes && settings.wait_replicas > 0 {
+            patience += settings.wait_timeout;
+        }
+        let began = instant();
+        let mut last = None;
+        let called = timeout(patience, self.call_until_executed(request, &mut last)).await;
+        let seconds = instant().saturating_duration_since(began).as_secs_f64();
+        self.metrics.store_call(request.call.name, seconds);
+        let failure = match called {
+            Ok(Ok(Value::Array(values))) => return Ok(values),
+            Ok(Ok(_)) => Failure::refused("the engine returned something else than a list"),
+            Ok(Err(failure)) => failure,
+            Err(_) => last.unwrap_or_else(|| Failure::unknown("the engine did not answer in time")),
+        };
+        if failure.may_have_happened && request.call.writes {
+            self.metrics.store_unknown_outcome();
+        }
+        Err(failure)
+    }
+
+    async fn call_until_executed(
+        &self,
+        request: &Request,
+        last: &mut Option<Failure>,
+    ) -> Result<Value, Failure> {
+        let mut is_first = true;
+        loop {
+            if !std::mem::take(&mut is_first) {
+                sleep(RETRY_PAUSE).await;
+            }
+            let (address, generation) = match self.place(request.partition) {
+                Ok(place) => place,
+                Err(generation) => {
+                    if let Err(error) = self.refresh(generation).await {
+                        *last = Some(Failure::not_executed(error));
+                    }
+                    continue;
+                }
+            };
+            let node = match self.at(&address) {
+                Ok(node) => node,
+                Err(error) => return Err(Failure::not_executed(error.to_string())),
+            };
+            let error = match self.attempt(&node, request).await {
+                Ok(value) => {
+                    node.timeouts.store(0, Ordering::Relaxed);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            if error.is_timeout() && node.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_MAX {
+                self.known.lock().nodes.remove(&address);
+            }
+            let (fault, failure) = (classify(&error), Failure::of(&error, &address));
+            match fault {
+                Fault::Refused => return Err(failure),
+                Fault::NotNow => {}
+                Fault::Elsewhere => {
+                    let _ = self.refresh(generation).await;
+                }
+                Fault::Asked(other) => match self.ask_at(&other, request).await {
+                    Ok(value) => return Ok(value),
+                    Err(error) => {
+                        *last = Some(Failure::of(&error, &other));
+                        continue;
+                    }
+                },
+                Fault::Unknown => {
+                    let _ = self.refresh(generation).await;
+                    if request.call.writes {
+                        return Err(failure);
+                    }
+                }
+            }
+            *last = Some(failure);
+        }
+    }
+
+    /// Returns the node that has a partition, or the generation of the topology if no node is known.
+    fn place(&self, partition: Partition) -> Result<(Address, u64), u64> {
+        let known = self.known.lock();
+        let node = known.topology.node(partition.slot());
+        node.map(|node| (node.into(), known.generation)).ok_or(known.generation)
+    }
+
+    fn at(&self, address: &str) -> Result<Arc<Node>, RedisError> {
+        if let Some(node) = self.known.lock().nodes.get(address) {
+            return Ok(Arc::clone(node));
+        }
+        let settings = self.settings.load_full();
+        let writes = match settings.wait_replicas {
+            0 => None,
+            _ => Some(ReplicatedWrites::start(&settings, address)?),
+        };
+        let node = Arc::new(Node {
+            connection: connection(&settings, &settings.login, address)?,
+            writes,
+            timeouts: AtomicU32::new(0),
+        });
+        Ok(Arc::clone(self.known.lock().nodes.entry(address.into()).or_insert(node)))
+    }
+
+    async fn attempt(&self, node: &Node, request: &Request) -> Result<Value, RedisError> {
+        if let Some(writes) = node.writes.as_ref().filter(|_| request.call.writes) {
+            return writes.write(request).await;
+        }
+        let mut connection = node.connection.clone();
+        match one(&mut connection, &request.command(true)).await {
+            Err(error) if is_unknown_script(&error) => one(&mut connection, &request.command(false)).await,
+            result => result,
+        }
+    }
+
+    /// Executes a script on the node to which its slot is being moved.
+    async fn ask_at(&self, address: &str, request: &Request) -> Result<Value, RedisError> {
+        let mut connection = self.at(address)?.connection.clone();
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("ASKING").add_command(request.command(false));
+        let values = connection.req_packed_commands(&pipeline, 0, 2).await?;
+        values.into_iter().nth(1).map_or(Ok(Value::Nil), server_error)
+    }
+
+    /// Asks for the topology, unless it has changed since `generation`.
+    ///
+    /// # Errors
+    /// Returns an explanation if nobody answered.
+    pub(super) async fn refresh(&self, generation: u64) -> Result<(), String> {
+        let _guard = self.refreshing.lock().await;
+        if self.known.lock().generation != generation {
+            return Ok(());
+        }
+        let settings = self.settings.load_full();
+        let (question, asked) = match &settings.mode {
+            RedisMode::Single => return Ok(()),
+            RedisMode::Sentinel(master) => (Question::Sentinel(master.clone()), self.sentinels(&settings)),
+            RedisMode::Cluster => (Question::Cluster, self.some_nodes(&settings)),
+        };
+        let topology = question.ask(asked, settings.timeout).await?;
+        let mut known = self.known.lock();
+        if known.topology != topology {
+            let nodes = topology.nodes();
+            log::info!("the store is now on {}", nodes.join(", "));
+            known.nodes.retain(|address, _| nodes.contains(address));
+            known.topology = topology;
+            known.generation += 1;
+        }
+        Ok(())
+    }
+
+    /// Returns connections to the nodes of the configuration and to those that have slots.
+    fn some_nodes(&self, settings: &RedisSettings) -> Vec<(Address, ConnectionManager)> {
+        let mut addresses = self.known.lock().topology.nodes();
+        addresses.extend(
+            settings.nodes.iter().filter(|node| !addresses.contains(node)).cloned().collect::<Vec<_>>(),
+        );
+        self.questioned(settings, addresses, &settings.login)
+    }
+
+    fn sentinels(&self, settings: &RedisSettings) -> Vec<(Address, ConnectionManager)> {
+        self.questioned(settings, settings.nodes.clone(), &settings.sentinel_login)
+    }
+
+    /// Returns connections for questions about the topology. They differ from those for scripts, because a hanging
+    /// script must not delay them.
+    fn questioned(
+        &self,
+        settings: &RedisSettings,
+        addresses: Vec<Address>,
+        login: &crate::config::RedisLogin,
+    ) -> Vec<(Address, ConnectionManager)> {
+        let mut known = self.known.lock();
+        known.sentinels.retain(|address, _| addresses.contains(address));
+        let mut connections = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            if let Some(connection) = known.sentinels.get(&address) {
+                connections.push((address, connection.clone()));
+            } else if let Ok(connection) = connection(settings, login, &address) {
+                known.sentinels.insert(address.clone(), connection.clone());
+                connections.push((address, connection));
+            }
+        }
+        connections
+    }
+}
+
+async fn one(connection: &mut ConnectionManager, command: &Cmd) -> Result<Value, RedisError> {
+    server_error(connection.send_packed_command(command).await?)
+}

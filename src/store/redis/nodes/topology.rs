@@ -1,0 +1,200 @@
+//! Which node has which slots: one node, the primary that sentinels know, or the nodes of a cluster.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::Duration;
+
+use redis::aio::ConnectionManager;
+use redis::{RedisError, Value, cmd};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::keys::SLOTS;
+
+/// The `host:port` of a node.
+pub(in crate::store::redis) type Address = Box<str>;
+
+/// The nodes, by the slots that they have.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub(in crate::store::redis) struct Topology {
+    /// The last slot and the node of each range, in the order of the slots.
+    ranges: Vec<(u16, Address)>,
+}
+
+impl Topology {
+    /// Returns the topology in which one node has all slots.
+    pub(in crate::store::redis) fn single(address: &str) -> Self {
+        Self { ranges: vec![(SLOTS - 1, address.into())] }
+    }
+
+    /// Returns the node that has a slot.
+    pub(in crate::store::redis) fn node(&self, slot: u16) -> Option<&str> {
+        let at = self.ranges.partition_point(|(last, _)| *last < slot);
+        self.ranges.get(at).map(|(_, address)| &**address)
+    }
+
+    /// Returns the nodes that have slots.
+    pub(in crate::store::redis) fn nodes(&self) -> Vec<Address> {
+        let mut nodes: Vec<_> = self.ranges.iter().map(|(_, address)| address.clone()).collect();
+        nodes.sort();
+        nodes.dedup();
+        nodes
+    }
+
+    /// Reads the response to `CLUSTER SLOTS` of the node at an address.
+    fn of_cluster(value: &Value, asked: &str) -> Option<Self> {
+        let Value::Array(rows) = value else { return None };
+        let mut ranges = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Value::Array(row) = row else { return None };
+            let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = row.as_slice() else {
+                return None;
+            };
+            let [host, Value::Int(port), ..] = primary.as_slice() else { return None };
+            let host = match text(host) {
+                // A node that does not know its own address leaves it out.
+                None | Some("" | "?") => asked.rsplit_once(':')?.0.to_owned(),
+                Some(host) if host.contains(':') => format!("[{host}]"),
+                Some(host) => host.to_owned(),
+            };
+            let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
+            ranges.push((first, last, Box::from(format!("{host}:{port}"))));
+        }
+        ranges.sort();
+        // A slot that no node has leads to the next node, which then answers with an error.
+        Some(Self { ranges: ranges.into_iter().map(|(_, last, address)| (last, address)).collect() })
+            .filter(|topology| !topology.ranges.is_empty())
+    }
+
+    /// Reads the response to `SENTINEL GET-MASTER-ADDR-BY-NAME`.
+    fn of_sentinel(value: &Value) -> Option<Self> {
+        let Value::Array(parts) = value else { return None };
+        let [host, port] = parts.as_slice() else { return None };
+        let (host, port) = (text(host)?, text(port)?);
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        Some(Self::single(&format!("{host}:{port}")))
+    }
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// What is asked for the topology.
+#[derive(Clone, Debug)]
+pub(in crate::store::redis) enum Question {
+    /// The nodes of a cluster.
+    Cluster,
+    /// Sentinels, about the primary of this name.
+    Sentinel(Box<str>),
+}
+
+impl Question {
+    fn read(&self, value: &Value, asked: &str) -> Option<Topology> {
+        match self {
+            Self::Cluster => Topology::of_cluster(value, asked),
+            Self::Sentinel(_) => Topology::of_sentinel(value),
+        }
+    }
+
+    fn command(&self) -> redis::Cmd {
+        let mut command = redis::Cmd::new();
+        match self {
+            Self::Cluster => command.arg("CLUSTER").arg("SLOTS"),
+            Self::Sentinel(name) => command.arg("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&**name),
+        };
+        command
+    }
+
+    /// Asks several nodes. Returns what most of them say, because a node that is cut off from the others says what it
+    /// knew before.
+    ///
+    /// # Errors
+    /// Returns an explanation if no node answered in time.
+    pub(in crate::store::redis) async fn ask(
+        &self,
+        nodes: Vec<(Address, ConnectionManager)>,
+        patience: Duration,
+    ) -> Result<Topology, String> {
+        let mut asking = JoinSet::new();
+        let count = nodes.len();
+        for (address, mut connection) in nodes {
+            let question = self.clone();
+            asking.spawn(async move {
+                let command = question.command();
+                let answer: Result<Value, RedisError> =
+                    timeout(patience, command.query_async(&mut connection))
+                        .await
+                        .map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))?;
+                let value = answer?;
+                question.read(&value, &address).ok_or_else(|| {
+                    RedisError::from((redis::ErrorKind::UnexpectedReturnType, "no node was named"))
+                })
+            });
+        }
+        let (mut votes, mut error) = (HashMap::<Topology, usize>::new(), "no node is known".to_owned());
+        while let Some(answer) = asking.join_next().await {
+            match answer {
+                Ok(Ok(topology)) => {
+                    let votes = votes.entry(topology).or_default();
+                    *votes += 1;
+                    if *votes * 2 > count {
+                        break;
+                    }
+                }
+                Ok(Err(refused)) => error = refused.to_string(),
+                Err(_) => {}
+            }
+        }
+        votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(topology, _)| topology).ok_or(error)
+    }
+}
+
+/// Returns the facts of `INFO` about a node.
+pub(in crate::store::redis) async fn info(
+    connection: &mut ConnectionManager,
+) -> Result<HashMap<String, String>, RedisError> {
+    let text: String = cmd("INFO").query_async(connection).await?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn slots_lead_to_their_nodes() {
+        let row = |first, last, host: &str, port| {
+            Value::Array(vec![
+                Value::Int(first),
+                Value::Int(last),
+                Value::Array(vec![bulk(host), Value::Int(port), bulk("id")]),
+            ])
+        };
+        let answer = Value::Array(vec![row(8192, 16383, "fd00::1", 7001), row(0, 8191, "", 7000)]);
+        let topology = Topology::of_cluster(&answer, "a.example:1").unwrap();
+        assert_eq!(topology.node(0), Some("a.example:7000"));
+        assert_eq!(
+            (topology.node(8191), topology.node(8192)),
+            (Some("a.example:7000"), Some("[fd00::1]:7001"))
+        );
+        assert_eq!((topology.node(16383), topology.nodes().len()), (Some("[fd00::1]:7001"), 2));
+        assert!(Topology::of_cluster(&Value::Array(Vec::new()), "a:1").is_none());
+        assert!(Topology::of_cluster(&Value::Nil, "a:1").is_none());
+        let answer = Value::Array(vec![bulk("10.0.0.1"), bulk("6379")]);
+        assert_eq!(Topology::of_sentinel(&answer), Some(Topology::single("10.0.0.1:6379")));
+        assert_eq!(Topology::of_sentinel(&Value::Nil), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! Changes to interactions, except callbacks and deadlines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::nodes::keys::Partition;
+use super::nodes::scripts::TOUCH;
+use super::records::{Decision, Loaded, no_random_numbers, unavailable};
+use super::store::RedisStore;
+use crate::config::Unknown;
+use crate::denial::{Denial, Refusal};
+use crate::interaction::{Event, Interaction, LeaseId, QuestionFault, SharedRecord, State, Terms};
+use crate::policy::{Minted, TTL_MAX};
+use crate::random::random;
+use crate::store::outcome::Revoked;
+use crate::store::outcome::{DueNotice, NO_ROUTE};
+use crate::time::Timestamp;
+
+/// The lease of an answer that is being sent. It is longer than any timeout of an action endpoint that makes sense.
+const ANSWER_LEASE: Duration = Duration::from_secs(600);
+
+/// A question that this process may answer. Dropping this value allows another answer.
+#[derive(Debug)]
+pub(in crate::store) struct SharedTaken {
+    store: Arc<RedisStore>,
+    id: Box<str>,
+    lease: LeaseId,
+    number: u32,
+    has_ended: bool,
+}
+
+/// The route and the endpoint of a question, and the question.
+pub(in crate::store) type TakenQuestion = (Arc<str>, Box<str>, SharedTaken);
+
+impl RedisStore {
+    /// Records a minted interaction.
+    pub(in crate::store) async fn open(&self, minted: &Minted, record: Interaction) -> Result<(), Refusal> {
+        if let Some(fault) = self.health.why_unusable() {
+            return Err(Refusal::new(Denial::StoreUnavailable, fault));
+        }
+        self.check_room()?;
+        let now = self.clock.now().unwrap_or(record.created());
+        // The id is new, so nothing must be read first.
+        let given = Loaded::nothing(now);
+        let opened = self.change(&minted.interaction, &[], Some(given), |draft| match draft.record {
+            Some(_) => Decision::Keep(()),
+            None => {
+                draft.record = Some(SharedRecord::new(record.clone(), self.owner()));
+                Decision::Write(())
+            }
+        });
+        let opened = opened.await.map(|_| ());
+        if opened.is_ok() {
+            self.metrics.shared_interaction_opened(&record.route);
+        }
+        opened
+    }
+
+    /// Revokes an interaction. See [`Store::revoke`](crate::store::Store::revoke).
+    pub(in crate::store) async fn revoke(&self, id: &str, remembers: bool) -> Result<Revoked, Refusal> {
+        let remembers = remembers || self.settings.unknown == Unknown::Adopt;
+        let changed = self.change(id, &[], None, |draft| {
+            let now = draft.now;
+            match &mut draft.record {
+                Some(record) => {
+                    let route = Arc::clone(&record.interaction.route);
+                    let ended = record.interaction.go(Event::Revoked);
+                    let known = *route != *NO_ROUTE || !draft.is_repeat;
+                    Decision::Write((
+                        if known { Revoked::Known } else { Revoked::Remembered },
+                        ended.then_some(route),
+                    ))
+                }
+                None if remembers => {
+                    let mut record = Interaction::new(NO_ROUTE.into(), "".into(), now, now.plus(TTL_MAX));
+                    record.state = State::Revoked;
+                    draft.record = Some(SharedRecord::new(record, None));
+                    Decision::Write((Revoked::Remembered, None))
+                }
+                None => Decision::Keep((Revoked::Unknown, None)),
+            }
+        });
+        let ((revoked, ended), _) = changed.await?;
+        if let Some(route) = ended {
+            self.metrics.shared_interaction_ended(&route, State::Revoked.name());
+        }
+        Ok(revoked)
+    }
+
+    /// Changes an interaction, if it exists.
+    async fn update(
+        &self,
+        id: &str,
+        mut update: impl FnMut(&mut SharedRecord, Timestamp),
+    ) -> Result<(), Refusal> {
+        let changed = self.change(id, &[], None, |draft| {
+            let now = draft.now;
+            let Some(record) = &mut draft.record else { return Decision::Keep(None) };
+            let was_open = record.interaction.state.is_open();
+            update(record, now);
+            let state = record.interaction.state;
+            let ended = was_open && !state.is_open();
+            Decision::Write(ended.then(|| (Arc::clone(&record.interaction.route), state.name())))
+        });
+        if let Some((route, state)) = changed.await?.0 {
+            self.metrics.shared_interaction_ended(&route, state);
+        }
+        Ok(())
+    }
+
+    /// Records that the request of an interaction was not sent.
+    pub(in crate::store) async fn not_sent(&self, id: &str) -> Result<(), Refusal> {
+        self.update(id, |record, _| {
+            record.interaction.go(Event::NotSent);
+        })
+        .await
+    }
+
+    /// Records that it is unknown whether the provider accepted the request.
+    pub(in crate::store) async fn doubt(&self, id: &str) -> Result<(), Refusal> {
+        self.update(id, |record, _| record.interaction.doubt()).await
+    }
+
+    /// Records the id that the provider gave to an interaction.
+    pub(in crate::store) async fn bind(&self, id: &str, provider_id: &str) -> Result<(), Refusal> {
+        let changed = self.change(id, &[], None, |draft| match &mut draft.record {
+            Some(record) => {
+                let former = record.interaction.provider_id().map(Box::from);
+                record.interaction.bind(provider_id);
+                let route = Arc::clone(&record.interaction.route);
+                Decision::Write(record.interaction.is_matched().then_some((route, former)))
+            }
+            None => Decision::Keep(None),
+        });
+        let Some((route, former)) = changed.await?.0 else { return Ok(()) };
+        // The record is written first: what it does not say, nobody would forget later.
+        self.remember_provider_id(&route, provider_id, id).await?;
+        if let Some::<Box<str>>(former) = former.filter(|former| **former != *provider_id) {
+            self.forget_provider_id(&route, &former, id).await;
+        }
+        Ok(())
+    }
+
+    /// Reserves a question. See [`Store::take_question`](crate::store::Store::take_question).
+    pub(in crate::store) async fn take_question(
+        self: &Arc<Self>,
+        id: &str,
+        number: Option<u32>,
+    ) -> Result<TakenQuestion, QuestionFault> {
+        let lease = random::<8>().map(u64::from_be_bytes).ok_or_else(no_random_numbers);
+        let lease = lease.map_err(|_| QuestionFault::Unavailable)?;
+        let changed = self.change(id, &[], None, |draft| {
+            let now = draft.now;
+            let Some(record) = &mut draft.record else {
+                return Decision::Keep(Err(QuestionFault::Unknown));
+            };
+            let route = Arc::clone(&record.interaction.route);
+            match record.take_question(number, Terms { id: lease, until: now.plus(ANSWER_LEASE) }, now) {
+                Ok((number, endpoint)) => Decision::Write(Ok((route, number, endpoint))),
+                Err(fault) => Decision::Keep(Err(fault)),
+            }
+        });
+        let (taken, _) = changed.await.map_err(|_| QuestionFault::Unavailable)?;
+        let (route, number, endpoint) = taken?;
+        let taken = SharedTaken { store: Arc::clone(self), id: id.into(), lease, number, has_ended: false };
+        Ok((route, endpoint, taken))
+    }
+
+    /// Records whether the agent acknowledged a notice.
+    pub(in crate::store) async fn noticed(&self, due: &DueNotice, answered: bool) -> Result<(), Refusal> {
+        self.update(&due.id, |record, now| record.noticed(due.notice, answered, now)).await
+    }
+
+    /// Records that the delivery of a notice failed. Does not wait for the record.
+    pub(in crate::store) fn notice_failed(self: &Arc<Self>, due: &DueNotice) {
+        let (store, due) = (Arc::clone(self), due.clone());
+        self.later(async move {
+            let _ = store.noticed(&due, false).await;
+        });
+    }
+
+    /// Waits until the replicas have the record, if the configuration asks for that. A duplicate is acknowledged, so its
+    /// record must not be lost.
+    pub(super) async fn confirm(&self, id: &str, loaded: &Loaded) -> Result<(), Refusal> {
+        let Some(version) = loaded.version().filter(|_| self.nodes.settings().wait_replicas > 0) else {
+            return Ok(());
+        };
+        let keys = vec![self.keys.record(id)];
+        let touched = self.call(&TOUCH, Partition::of(id), keys, vec![version.to_vec()]).await;
+        match touched.map_err(|failure| unavailable(&failure))?.1.first() {
+            Some(Value::Int(1)) => Ok(()),
+            // Another process has changed the record, and waits for the replicas itself. The change contains the event.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl SharedTaken {
+    /// Records that the provider accepted the answer.
+    pub(in crate::store) async fn answered(mut self) -> Result<(), Refusal> {
+        self.has_ended = true;
+        let (lease, number) = (self.lease, self.number);
+        self.store.update(&self.id, |record, _| record.answered(lease, number)).await
+    }
+}
+
+impl Drop for SharedTaken {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let (store, id, lease) = (Arc::clone(&self.store), self.id.clone(), self.lease);
+        self.store.later(async move {
+            let released = store.update(&id, |record, _| {
+                record.release(lease);
+            });
+            if let Err(refusal) = released.await {
+                log::warn!("{id}: its question can be answered again only later: {}", refusal.detail);
+            }
+        });
+    }
+}

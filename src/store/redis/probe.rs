@@ -1,0 +1,137 @@
+//! Judges the engine: refuses what cannot keep a promise, and warns of what weakens one.
+
+use std::collections::HashMap;
+
+use super::nodes::Nodes;
+use super::nodes::info;
+use super::store::RedisStore;
+
+/// The lowest version that has all commands of the scripts.
+const VERSION_MIN: (u32, u32) = (6, 2);
+
+/// What a node says about itself.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    /// Why the engine must not be used.
+    faults: Vec<String>,
+    /// What weakens its promises.
+    warnings: Vec<String>,
+}
+
+impl Judgement {
+    fn of(facts: &HashMap<String, String>, address: &str, wait_replicas: u8) -> Self {
+        let mut judgement = Self::default();
+        let fact = |name: &str| facts.get(name).map_or("", String::as_str);
+        let policy = fact("maxmemory_policy");
+        let evicts = fact("maxmemory") != "0" && !fact("maxmemory").is_empty();
+        if policy.starts_with("allkeys-") {
+            judgement.faults.push(format!(
+                "{address} has the eviction policy `{policy}`, so it may forget interactions at any time; set \
+                 `maxmemory-policy noeviction`"
+            ));
+        } else if evicts && policy != "noeviction" {
+            judgement.warnings.push(format!(
+                "{address} has the eviction policy `{policy}`; it evicts no key of Callgate, but `noeviction` is safer"
+            ));
+        }
+        let version = fact("redis_version");
+        if !version.is_empty() && parse_version(version) < Some(VERSION_MIN) {
+            judgement.faults.push(format!("{address} has version {version}; at least 6.2 is needed"));
+        }
+        let role = fact("role");
+        if !role.is_empty() && role != "master" {
+            judgement.faults.push(format!("{address} is a read-only replica; name the primary"));
+        }
+        if fact("aof_enabled") == "0" {
+            judgement.warnings.push(format!(
+                "{address} has `appendonly no`: a restart of it loses the interactions since the last snapshot"
+            ));
+        }
+        let replicas: u32 = fact("connected_slaves").parse().unwrap_or_default();
+        if replicas < u32::from(wait_replicas) {
+            judgement.warnings.push(format!(
+                "{address} has {replicas} replicas, and `store.redis.wait.replicas` is {wait_replicas}: nothing is \
+                 accepted until there are enough"
+            ));
+        }
+        judgement
+    }
+}
+
+/// Returns major and minor version.
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split('.').map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+}
+
+impl RedisStore {
+    /// Asks the nodes about themselves. Nothing happens if they do not answer.
+    pub(super) async fn probe(&self) {
+        let Some(judgement) = judge(&self.nodes).await else { return };
+        judgement.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        self.health.judged((!judgement.faults.is_empty()).then(|| judgement.faults.join("; ")));
+    }
+
+    /// Asks the nodes again while they must not be used.
+    pub(super) async fn probe_again(&self) {
+        if self.health.why_unusable().is_some() {
+            self.probe().await;
+        }
+    }
+}
+
+async fn judge(nodes: &Nodes) -> Option<Judgement> {
+    if let Err(error) = nodes.refresh(0).await {
+        log::warn!("the store cannot be reached: {error}");
+    }
+    let mut all = Judgement::default();
+    let mut has_answered = false;
+    for (address, mut connection) in nodes.primaries() {
+        match info(&mut connection).await {
+            Ok(facts) => {
+                has_answered = true;
+                let wait_replicas = nodes.settings().wait_replicas;
+                let Judgement { faults, warnings } = Judgement::of(&facts, &address, wait_replicas);
+                all.faults.extend(faults);
+                all.warnings.extend(warnings);
+            }
+            Err(error) => log::warn!("{address} does not answer: {error}"),
+        }
+    }
+    has_answered.then_some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(changes: &[(&str, &str)]) -> (usize, usize) {
+        let mut facts: HashMap<_, _> = [
+            ("redis_version", "7.0.15"),
+            ("maxmemory", "0"),
+            ("maxmemory_policy", "noeviction"),
+            ("role", "master"),
+            ("aof_enabled", "1"),
+            ("connected_slaves", "1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        facts.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let judgement = Judgement::of(&facts, "a:1", 1);
+        (judgement.faults.len(), judgement.warnings.len())
+    }
+
+    #[test]
+    fn what_cannot_keep_a_promise_is_refused_and_what_weakens_one_is_a_warning() {
+        assert_eq!(judged(&[]), (0, 0));
+        assert_eq!(judged(&[("maxmemory_policy", "allkeys-lru")]), (1, 0));
+        assert_eq!(judged(&[("maxmemory_policy", "allkeys-lru"), ("maxmemory", "100")]), (1, 0));
+        assert_eq!(judged(&[("maxmemory_policy", "volatile-lru"), ("maxmemory", "100")]), (0, 1));
+        assert_eq!(judged(&[("redis_version", "6.0.16")]), (1, 0));
+        assert_eq!(judged(&[("redis_version", "6.2.0")]), (0, 0));
+        assert_eq!(judged(&[("redis_version", "10.0.0")]), (0, 0));
+        assert_eq!(judged(&[("role", "slave")]), (1, 0));
+        assert_eq!(judged(&[("aof_enabled", "0")]), (0, 1));
+        assert_eq!(judged(&[("connected_slaves", "0")]), (0, 1));
+    }
+}

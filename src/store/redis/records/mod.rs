@@ -1,0 +1,241 @@
+//! Reads and changes records: load, decide, compare and set. If another process has changed the record meanwhile, the
+//! decision is made again.
+
+mod record;
+
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::sleep;
+
+use self::record::{Unreadable, Version, decode, encode};
+use super::nodes::Failure;
+use super::nodes::Request;
+use super::nodes::keys::Partition;
+use super::nodes::scripts::{CAS, Call, LOAD};
+use super::store::RedisStore;
+use crate::denial::{Denial, Refusal};
+use crate::interaction::{EventKey, SharedRecord};
+use crate::random::random;
+use crate::time::Timestamp;
+
+pub(super) use self::record::FORMAT;
+
+/// How often a decision is made again because of changes of other processes.
+const ATTEMPTS_MAX: u32 = 8;
+/// The longest pause after the first conflict, in milliseconds. It doubles each time.
+const CONFLICT_PAUSE_MS: u64 = 4;
+/// The maximum number of delivered events of one interaction beside its record.
+const EVENTS_MAX: usize = 10_000;
+
+/// A record as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct Loaded {
+    /// The time of the engine.
+    pub(super) now: Timestamp,
+    version: Option<Version>,
+    pub(super) record: Option<SharedRecord>,
+    /// Those of the events asked for that are known beside the record.
+    known: Vec<EventKey>,
+}
+
+/// A record that is being changed.
+#[derive(Debug)]
+pub(super) struct Draft {
+    /// The time of the engine.
+    pub(super) now: Timestamp,
+    /// The record. `None` if it does not exist.
+    pub(super) record: Option<SharedRecord>,
+    /// Events that must be kept beside the record.
+    pub(super) surplus: Vec<EventKey>,
+    /// Whether an earlier attempt may have been executed, so that the record may contain its effect.
+    pub(super) is_repeat: bool,
+    known: Vec<EventKey>,
+}
+
+/// What happens to a record.
+pub(super) enum Decision<T> {
+    Keep(T),
+    Write(T),
+    Remove(T),
+}
+
+impl Loaded {
+    /// Returns the look of an id that was drawn just now.
+    pub(super) fn nothing(now: Timestamp) -> Self {
+        Self { now, version: None, record: None, known: Vec::new() }
+    }
+
+    pub(super) fn version(&self) -> Option<Version> {
+        self.version
+    }
+}
+
+impl Draft {
+    /// Reports whether an event is known beside the record.
+    pub(super) fn knows(&self, event: EventKey) -> bool {
+        self.known.contains(&event)
+    }
+}
+
+impl RedisStore {
+    /// Calls a script. Returns the engine's time and the other values.
+    pub(super) async fn call(
+        &self,
+        call: &'static Call,
+        partition: Partition,
+        keys: Vec<String>,
+        arguments: Vec<Vec<u8>>,
+    ) -> Result<(Timestamp, Vec<Value>), Failure> {
+        let request = Request { call, partition, keys, arguments };
+        let result = self.nodes.call(&request).await;
+        self.health.called(result.as_ref().err());
+        let mut values = result?;
+        match values.first() {
+            Some(Value::Int(us)) => {
+                let us = *us;
+                self.clock.observe(us);
+                values.remove(0);
+                Ok((Timestamp::from_unix_ms(us / 1000), values))
+            }
+            _ => Err(Failure::refused("the engine returned no time")),
+        }
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub(super) async fn load(&self, id: &str, events: &[EventKey]) -> Result<Loaded, Refusal> {
+        let keys = vec![self.keys.record(id), self.keys.events(id)];
+        let asked = events.iter().map(|event| event.0.to_be_bytes().to_vec()).collect();
+        let loaded = self.call(&LOAD, Partition::of(id), keys, asked).await;
+        let (now, values) = loaded.map_err(|failure| unavailable(&failure))?;
+        let mut values = values.into_iter();
+        let (version, mut record) = match values.next() {
+            Some(Value::BulkString(bytes)) => {
+                let (version, record) = decode(&bytes).map_err(unreadable)?;
+                (Some(version), Some(record))
+            }
+            _ => (None, None),
+        };
+        let known = match values.next() {
+            Some(Value::Array(scores)) => {
+                let is_known = |(event, score): (&EventKey, Value)| (score != Value::Nil).then_some(*event);
+                events.iter().zip(scores).filter_map(is_known).collect()
+            }
+            _ => Vec::new(),
+        };
+        if let Some(record) = &mut record {
+            record.resume(now);
+        }
+        Ok(Loaded { now, version, record, known })
+    }
+
+    /// Changes a record. `decide` may be called several times. `given` is the record if it was read or written before.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable` if the record could not be read or written.
+    pub(super) async fn change<T>(
+        &self,
+        id: &str,
+        events: &[EventKey],
+        given: Option<Loaded>,
+        mut decide: impl FnMut(&mut Draft) -> Decision<T>,
+    ) -> Result<(T, Loaded), Refusal> {
+        let (mut given, mut is_repeat, mut written) = (given, false, None);
+        for attempt in 0..ATTEMPTS_MAX {
+            let loaded = match given.take() {
+                Some(given) => Loaded { now: self.clock.now().unwrap_or(given.now).max(given.now), ..given },
+                None => self.load(id, events).await?,
+            };
+            let Loaded { now, version, record, known } = loaded;
+            if let Some((expected, result)) = written.take()
+                && version == Some(expected)
+            {
+                return Ok((result, Loaded { now, version, record, known }));
+            }
+            let mut draft = Draft { now, record, surplus: Vec::new(), is_repeat, known };
+            let (result, removes) = match decide(&mut draft) {
+                Decision::Keep(result) => {
+                    let Draft { now, record, known, .. } = draft;
+                    return Ok((result, Loaded { now, version, record, known }));
+                }
+                Decision::Write(result) => (result, false),
+                Decision::Remove(result) => (result, true),
+            };
+            let new = random::<8>().ok_or_else(no_random_numbers)?;
+            match self.compare_and_set(id, version, new, &draft, removes).await {
+                Ok(true) => {
+                    let Draft { now, record, known, .. } = draft;
+                    let (version, record) = if removes { (None, None) } else { (Some(new), record) };
+                    return Ok((result, Loaded { now, version, record, known }));
+                }
+                Ok(false) => {
+                    self.metrics.store_conflict();
+                    sleep(jitter(CONFLICT_PAUSE_MS << attempt)).await;
+                }
+                Err(failure) if failure.may_have_happened => {
+                    is_repeat = true;
+                    written = Some((new, result));
+                }
+                Err(failure) => return Err(unavailable(&failure)),
+            }
+        }
+        Err(Refusal::new(Denial::StoreUnavailable, "other processes change the interaction all the time"))
+    }
+
+    /// Writes a record if it still has the version `expected`. Returns whether the engine has it now.
+    async fn compare_and_set(
+        &self,
+        id: &str,
+        expected: Option<Version>,
+        new: Version,
+        draft: &Draft,
+        removes: bool,
+    ) -> Result<bool, Failure> {
+        let partition = Partition::of(id);
+        let keys = vec![self.keys.record(id), self.keys.due(partition), self.keys.events(id)];
+        let (bytes, due) = match &draft.record {
+            Some(record) if !removes => (encode(new, record), record.next_look(draft.now)),
+            _ => (Vec::new(), draft.now),
+        };
+        let mut arguments = vec![
+            expected.map_or_else(Vec::new, |version| version.to_vec()),
+            bytes,
+            due.unix_ms().to_string().into_bytes(),
+            id.as_bytes().to_vec(),
+            EVENTS_MAX.to_string().into_bytes(),
+        ];
+        arguments.extend(draft.surplus.iter().map(|event| event.0.to_be_bytes().to_vec()));
+        let (_, values) = self.call(&CAS, partition, keys, arguments).await?;
+        if !removes {
+            self.due.expect(partition, due);
+        }
+        Ok(values.first() == Some(&Value::Int(1)))
+    }
+}
+
+/// Returns a random duration up to a number of milliseconds.
+pub(super) fn jitter(most_ms: u64) -> Duration {
+    let drawn = random::<8>().map_or(0, u64::from_be_bytes);
+    Duration::from_micros(drawn % (most_ms * 1000).max(1))
+}
+
+pub(super) fn unavailable(failure: &Failure) -> Refusal {
+    Refusal::new(Denial::StoreUnavailable, format!("the store is not available: {}", failure.reason))
+}
+
+fn unreadable(unreadable: Unreadable) -> Refusal {
+    let detail = match unreadable {
+        Unreadable::Format(format) => {
+            format!("a later version of Callgate has written the record (format {format})")
+        }
+        Unreadable::Damaged => "the record is damaged".to_owned(),
+    };
+    Refusal::new(Denial::StoreUnavailable, detail)
+}
+
+pub(super) fn no_random_numbers() -> Refusal {
+    Refusal::new(Denial::StoreUnavailable, "the system provides no random numbers")
+}

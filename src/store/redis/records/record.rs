@@ -1,0 +1,73 @@
+//! The form of a record in the engine: the version (8 random bytes), the format (1 byte), and the record in JSON.
+//!
+//! A process that does not know the format of a record neither uses nor changes it. A later version of Callgate that
+//! needs another format must first be able to read it everywhere, and may write it only one release later.
+
+use crate::interaction::SharedRecord;
+
+/// The format that this version of Callgate writes.
+pub(in crate::store::redis) const FORMAT: u8 = 1;
+/// The size of the version, in bytes.
+const VERSION_BYTES: usize = 8;
+
+/// Identifies one state of a record. Each change draws a new version.
+pub(super) type Version = [u8; VERSION_BYTES];
+
+/// The reason why a record cannot be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Unreadable {
+    /// A later version of Callgate has written it.
+    Format(u8),
+    /// It is damaged.
+    Damaged,
+}
+
+/// Returns a record as bytes.
+pub(super) fn encode(version: Version, record: &SharedRecord) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(320);
+    bytes.extend_from_slice(&version);
+    bytes.push(FORMAT);
+    // JSON can represent every value of a record, so this cannot fail.
+    let _ = serde_json::to_writer(&mut bytes, record);
+    bytes
+}
+
+/// Reads a record.
+///
+/// # Errors
+/// Returns the reason why the record cannot be used.
+pub(super) fn decode(bytes: &[u8]) -> Result<(Version, SharedRecord), Unreadable> {
+    let (version, rest) = bytes.split_first_chunk::<VERSION_BYTES>().ok_or(Unreadable::Damaged)?;
+    match rest.split_first() {
+        Some((&FORMAT, json)) => {
+            let record = serde_json::from_slice(json).map_err(|_| Unreadable::Damaged)?;
+            Ok((*version, record))
+        }
+        Some((format, _)) if *format > FORMAT => Err(Unreadable::Format(*format)),
+        _ => Err(Unreadable::Damaged),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interaction::{EventKey, Interaction};
+    use crate::time::Timestamp;
+
+    #[test]
+    fn a_record_reads_back_and_an_unknown_format_is_left_alone() {
+        let at = Timestamp::from_unix_secs;
+        let interaction = Interaction::new("documents".into(), "document_id=a".into(), at(1), at(2));
+        let mut record = SharedRecord::new(interaction, Some("0123456789abcdef 10.2.3.4:8446".into()));
+        record.add_event(EventKey(u128::MAX));
+        let mut bytes = encode([7; 8], &record);
+        let (version, read) = decode(&bytes).unwrap();
+        assert_eq!((version, read.owner.as_deref()), ([7; 8], record.owner.as_deref()));
+        assert!(read.has_delivered(EventKey(u128::MAX)));
+        bytes[8] = FORMAT + 1;
+        assert_eq!(decode(&bytes).unwrap_err(), Unreadable::Format(FORMAT + 1));
+        for damaged in [&b""[..], b"1234567", b"12345678", b"12345678\x01{", b"12345678\x00{}"] {
+            assert_eq!(decode(damaged).unwrap_err(), Unreadable::Damaged);
+        }
+    }
+}

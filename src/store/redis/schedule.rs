@@ -1,0 +1,98 @@
+//! When to look at which deadlines.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::nodes::keys::{PARTITIONS, Partition};
+use crate::time::Timestamp;
+
+/// The interval at which a member looks at the partitions that it watches over.
+const WATCH_INTERVAL: Duration = Duration::from_secs(10);
+/// Own deadlines are rounded up to this time, so that a busy process does not look for each one separately.
+const STEP_MS: i64 = 250;
+
+/// When to look at which partitions.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    /// The own deadlines, by time and partition.
+    pub(super) own: Mutex<BTreeSet<(i64, u8)>>,
+    /// The time at which each partition must be looked at again, if this member watches over it.
+    next: Mutex<[i64; PARTITIONS]>,
+    /// Interactions that another member has passed on to this one.
+    pub(super) passed_on: Mutex<Vec<Box<str>>>,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { own: Mutex::default(), next: Mutex::new([0; PARTITIONS]), passed_on: Mutex::default() }
+    }
+}
+
+impl Schedule {
+    /// Records a deadline that this process has written.
+    pub(super) fn expect(&self, partition: Partition, at: Timestamp) {
+        if let Partition::Number(number) = partition
+            && at.unix_ms() < i64::MAX
+        {
+            let rounded = at.unix_ms().saturating_add(STEP_MS - 1) / STEP_MS * STEP_MS;
+            self.own.lock().insert((rounded, number));
+        }
+    }
+
+    /// Removes and returns the partitions to look at now.
+    pub(super) fn take(&self, now: Timestamp, watched: &[bool; PARTITIONS]) -> Vec<u8> {
+        let mut partitions = BTreeSet::new();
+        let mut own = self.own.lock();
+        while let Some(first) = own.first().copied().filter(|(at, _)| *at <= now.unix_ms()) {
+            own.remove(&first);
+            partitions.insert(first.1);
+        }
+        let mut next = self.next.lock();
+        let sweep = now.plus(WATCH_INTERVAL).unix_ms();
+        for ((number, next), watched) in (0_u8..).zip(next.iter_mut()).zip(watched) {
+            if *watched && *next <= now.unix_ms() {
+                *next = sweep;
+                partitions.insert(number);
+            }
+        }
+        partitions.into_iter().collect()
+    }
+
+    /// Records the first deadline that a look has left.
+    pub(super) fn looked(&self, number: u8, first: Option<i64>) {
+        if let (Some(first), Some(next)) = (first, self.next.lock().get_mut(usize::from(number))) {
+            *next = first.min(*next);
+        }
+    }
+
+    /// Records interactions that another member has passed on.
+    pub(super) fn pass_on(&self, ids: impl Iterator<Item = Box<str>>) {
+        self.passed_on.lock().extend(ids);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_and_watched_partitions_are_looked_at_in_time() {
+        let at = |ms| Timestamp::from_unix_ms(ms);
+        let schedule = Schedule::default();
+        let mut watched = [false; PARTITIONS];
+        watched[5] = true;
+        schedule.expect(Partition::Number(3), at(1_001));
+        schedule.expect(Partition::Number(3), at(1_002));
+        schedule.expect(Partition::Number(4), at(i64::MAX));
+        assert_eq!(schedule.own.lock().len(), 1, "deadlines close together are one look");
+        assert_eq!(schedule.take(at(1_100), &watched), [5]);
+        assert_eq!(schedule.take(at(1_250), &watched), [3]);
+        assert_eq!(schedule.take(at(1_250), &watched), [0_u8; 0]);
+        schedule.looked(5, Some(2_000));
+        assert_eq!(schedule.take(at(2_000), &watched), [5], "the first deadline that was left");
+        assert_eq!(schedule.take(at(11_000), &watched), [0_u8; 0]);
+        assert_eq!(schedule.take(at(12_000), &watched), [5], "after the interval");
+    }
+}

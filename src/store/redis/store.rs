@@ -1,0 +1,165 @@
+//! The state of the ledger on Redis or Valkey in this process.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::health::{EngineClock, EngineHealth};
+use super::members::{Members, owner_text, parse_owner};
+use super::nodes::Nodes;
+use super::nodes::keys::Keys;
+use super::schedule::Schedule;
+use super::walk::Walk;
+use crate::config::{RedisSettings, StoreSettings};
+use crate::denial::{Denial, Refusal};
+use crate::observe::Metrics;
+use crate::replica::{Incarnation, Owner};
+use crate::store::file::Health;
+use crate::time::Timestamp;
+
+/// A difference between the clocks of the engine and of this process that is reported.
+const SKEW_MAX: Duration = Duration::from_secs(5);
+
+/// The ledger on Redis or Valkey.
+pub(in crate::store) struct RedisStore {
+    pub(super) nodes: Nodes,
+    pub(super) keys: Keys,
+    pub(in crate::store) settings: StoreSettings,
+    pub(super) metrics: Arc<Metrics>,
+    /// The identity of this process among those that share the ledger.
+    pub(super) incarnation: Box<str>,
+    /// This process as the owner of interactions, if there is a section `replicas`.
+    owner: Mutex<Option<Box<str>>>,
+    pub(super) clock: EngineClock,
+    pub(super) health: EngineHealth,
+    pub(super) members: Mutex<Members>,
+    pub(super) due: Schedule,
+    pub(super) walk: Mutex<Walk>,
+    /// The number of interactions, as the last count has found it.
+    pub(super) interactions: AtomicUsize,
+    /// The number of tasks that nobody waits for.
+    pub(super) tasks: AtomicUsize,
+    pub(super) task_ended: Notify,
+    wall_clock: fn() -> Timestamp,
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RedisStore")
+    }
+}
+
+impl RedisStore {
+    /// Starts the store. Must be called within a tokio runtime. `own` is this process as a member.
+    pub(in crate::store) fn start(
+        settings: &StoreSettings,
+        redis: &RedisSettings,
+        own: Option<&Owner>,
+        metrics: Arc<Metrics>,
+        wall_clock: fn() -> Timestamp,
+    ) -> Result<Arc<Self>, String> {
+        let drawn = || Incarnation::random().ok_or("the system provides no random numbers");
+        let incarnation = own.map_or_else(drawn, |own| Ok(own.incarnation))?;
+        let store = Arc::new(Self {
+            nodes: Nodes::new(redis.clone(), Arc::clone(&metrics)),
+            keys: Keys::new(&redis.prefix),
+            settings: settings.clone(),
+            metrics,
+            incarnation: incarnation.to_string().into(),
+            owner: Mutex::new(own.map(owner_text)),
+            clock: EngineClock::default(),
+            health: EngineHealth::new(settings.grace),
+            members: Mutex::default(),
+            due: Schedule::default(),
+            walk: Mutex::default(),
+            interactions: AtomicUsize::new(0),
+            tasks: AtomicUsize::new(0),
+            task_ended: Notify::new(),
+            wall_clock,
+        });
+        Ok(store)
+    }
+
+    /// Uses new logins and certificates from now on.
+    pub(in crate::store) fn log_in_again(&self, settings: &RedisSettings) {
+        self.nodes.log_in_again(settings);
+    }
+
+    /// Records the address of this process once it is known.
+    pub(in crate::store) fn set_own(&self, own: &Owner) {
+        *self.owner.lock() = Some(owner_text(own));
+    }
+
+    pub(super) fn owner(&self) -> Option<Box<str>> {
+        self.owner.lock().clone()
+    }
+
+    /// Returns the health for probes and metrics.
+    pub(in crate::store) fn health(&self) -> Health {
+        let health = self.health.health();
+        self.metrics.store_failed(matches!(health, Health::Away | Health::Unusable));
+        if self.owner().is_none()
+            && let Some(now) = self.clock.now()
+        {
+            // With the section `replicas`, the members that can be reached are counted instead.
+            self.metrics.members(self.members.lock().count(now));
+        }
+        health
+    }
+
+    /// Returns the number of interactions, as the last count has found it.
+    pub(in crate::store) fn count(&self) -> usize {
+        self.interactions.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn check_room(&self) -> Result<(), Refusal> {
+        if self.count() >= self.settings.interactions_max {
+            return Err(Refusal::new(Denial::StoreFull, "the ledger is full"));
+        }
+        Ok(())
+    }
+
+    /// Reports whether a member lives, as far as the engine knows. `None` if the engine does not answer.
+    pub(in crate::store) fn lives(&self, member: Incarnation) -> Option<bool> {
+        if self.health.is_failing() {
+            return None;
+        }
+        let now = self.clock.now()?;
+        Some(self.members.lock().lives(&member.to_string(), now))
+    }
+
+    /// Returns the owner in a record.
+    pub(in crate::store) fn parse_owner(text: &str) -> Option<Owner> {
+        parse_owner(text)
+    }
+
+    /// Applies the deadlines of interactions that another member has passed on.
+    pub(in crate::store) fn pass_on(&self, ids: impl Iterator<Item = Box<str>>) {
+        self.due.pass_on(ids);
+    }
+
+    pub(super) fn compare_clocks(&self, engine: Timestamp) {
+        let own = (self.wall_clock)();
+        let skew = own.unix_ms().saturating_sub(engine.unix_ms());
+        self.metrics.store_clock_skew(skew as f64 / 1000.0);
+        if skew.unsigned_abs() > u64::try_from(SKEW_MAX.as_millis()).unwrap_or(u64::MAX) {
+            log::warn!("the clock of this process differs from the clock of the store by {skew} ms");
+        }
+    }
+
+    /// Runs a task that nobody waits for.
+    pub(super) fn later(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        self.tasks.fetch_add(1, Ordering::SeqCst);
+        let store = Arc::clone(self);
+        runtime.spawn(async move {
+            task.await;
+            store.tasks.fetch_sub(1, Ordering::SeqCst);
+            store.task_ended.notify_waiters();
+        });
+    }
+}

@@ -1,0 +1,120 @@
+//! Redis and Valkey as the tests start them, and the few commands that the tests send to them.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::{PATIENCE, eventually};
+
+/// The servers that the tests start.
+pub const ENGINES: [&str; 2] = ["redis-server", "valkey-server"];
+
+/// A running server with a folder of its own. It is killed when this value is dropped.
+pub struct Engine {
+    pub address: SocketAddr,
+    program: PathBuf,
+    arguments: Vec<String>,
+    child: Option<Child>,
+    folder: tempfile::TempDir,
+}
+
+/// Returns the path of a server. `make engines` brings it.
+pub fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/engines/bin").join(name);
+    assert!(path.exists(), "{} is missing; run `make engines`", path.display());
+    path
+}
+
+/// Returns a port that is free now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Engine {
+    pub fn start(name: &str, more: &[&str]) -> Self {
+        Self::start_at(name, free_port(), more)
+    }
+
+    pub fn start_at(name: &str, port: u16, more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]
+            .into_iter()
+            .chain([folder.path().to_str().unwrap()])
+            .chain(more.iter().copied())
+            .map(str::to_owned)
+            .collect();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut engine = Self { address, program: program(name), arguments, child: None, folder };
+        engine.start_again();
+        engine
+    }
+
+    /// Starts the server again, with the same address and folder.
+    pub fn start_again(&mut self) {
+        let child = Command::new(&self.program)
+            .args(&self.arguments)
+            .current_dir(self.folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        eventually(|| {
+            self.try_command(&["PING"])
+                .filter(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
+        });
+    }
+
+    /// Kills the server.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends a signal to the server, such as STOP.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Sends a command. Returns the response as the protocol has it.
+    pub fn command(&self, words: &[&str]) -> String {
+        self.try_command(words).unwrap()
+    }
+
+    fn try_command(&self, words: &[&str]) -> Option<String> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        // QUIT ends the connection after the response.
+        request.push_str("*1\r\n$4\r\nQUIT\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).ok()?;
+        let text = String::from_utf8_lossy(&response).into_owned();
+        text.strip_suffix("+OK\r\n").map(str::to_owned)
+    }
+
+    /// Returns all keys that match a pattern.
+    pub fn keys(&self, pattern: &str) -> Vec<String> {
+        let answer = self.command(&["KEYS", pattern]);
+        answer.lines().filter(|line| !line.starts_with(['*', '$'])).map(str::to_owned).collect()
+    }
+
+    /// Returns the section `store` for this server.
+    pub fn store(&self, more: &str) -> String {
+        format!("store: {{ kind: redis, redis: {{ nodes: [\"{}\"]{more} }} }}\n", self.address)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
