@@ -33,7 +33,7 @@ pub use provider::{
     Addresses, CallbackConvention, EDGES, Evidence, PRESETS, Preset, PresetDefinition, TokenReturn, preset,
 };
 pub use secrets::LoadedSecret;
-pub use startup::{AccessLog, Startup};
+pub use startup::{AccessLog, RestartSetting, Startup};
 pub use store::{StoreSettings, Unknown};
 pub use traces::TraceSettings;
 #[cfg(feature = "proxy")]

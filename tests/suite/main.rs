@@ -26,6 +26,7 @@ mod bodies;
 mod case;
 mod chaos;
 mod check;
+mod check_against;
 mod command_line;
 mod conventions;
 mod crash;

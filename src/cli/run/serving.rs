@@ -99,6 +99,7 @@ pub fn serve(
             clock: clock.clone(),
             ledger_clock: Arc::clone(&ledger_clock),
             config: state,
+            restart: config.startup.restart_settings(),
             recent: Arc::new(Recent::new(listener.recent, clock.now())),
             listener: ArcSwap::from_pointee(listener),
         })

@@ -1,11 +1,14 @@
 //! `callgate check`: reports every mistake in a configuration, and does not start to serve.
 
+mod against;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use super::common::{EXIT_USAGE, counted, print_json};
+use self::against::Comparison;
+use super::common::{EXIT_UNAVAILABLE, EXIT_USAGE, counted, print_json};
 use super::describe::describe;
 use super::read::ConfigArg;
 use super::read::{Read, Root};
@@ -30,6 +33,12 @@ pub(super) struct CheckArgs {
     /// The configuration that a running Callgate uses. Report which settings need a restart to change from it.
     #[arg(long, value_name = "FILE")]
     running: Option<PathBuf>,
+    /// The admin listener of a running Callgate, such as http://127.0.0.1:9901. Report what a reload would do there.
+    #[arg(long, value_name = "URL", conflicts_with = "running", value_parser = against::url)]
+    against: Option<String>,
+    /// File with the token of the running Callgate's admin listener. Default: the token that FILE names.
+    #[arg(long, value_name = "FILE", requires = "against")]
+    token: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -38,55 +47,85 @@ pub(super) struct CheckArgs {
 pub(super) fn check(args: &CheckArgs) -> u8 {
     let root = Root(args.root.clone());
     let Read { text, config, .. } = Read::below(&args.config, args.config.text(), &root);
-    let checked = config.and_then(|config| with_usable_tls(config, &text, &root));
-    let restart = match (&checked, &args.running) {
-        (Ok(config), Some(running)) => match needs_restart(config, running, &root) {
-            Ok(keys) => keys,
-            Err(code) => return code,
-        },
-        _ => Vec::new(),
-    };
-    let code = if restart.is_empty() { 0 } else { EXIT_RESTART };
-    match checked {
-        Ok(config) if args.json => {
-            let policy = args.print.then(|| describe(&config));
-            // Without `--running`, nothing is known about a restart.
-            let needed = args.running.is_some().then_some(&restart);
-            print_json(&json!({
-                "ok": restart.is_empty(), "warnings": config.warnings, "policy": policy, "restart": needed,
-            }));
-            code
-        }
-        Ok(config) => {
-            for warning in &config.warnings {
-                eprintln!("warning: {warning}");
-            }
-            if args.print {
-                print!("{}", to_yaml(&describe(&config)).unwrap_or_default());
-            } else {
-                let policy = &config.policy;
-                let rules = policy.egress.rules().len();
-                println!(
-                    "{}: ok, {}, {}{}",
-                    args.config.config.display(),
-                    counted(policy.ingress.routes().len(), "route"),
-                    counted(policy.providers.len(), "provider"),
-                    if rules == 0 { String::new() } else { format!(", {}", counted(rules, "egress rule")) }
-                );
-            }
-            if !restart.is_empty() {
-                eprintln!("a reload would be rejected: only a restart can change {}", restart.join(", "));
-            }
-            code
-        }
+    let config = match config.and_then(|config| with_usable_tls(config, &text, &root)) {
+        Ok(config) => config,
         Err(errors) if args.json => {
             let errors: Vec<_> = errors.iter().map(error_json).collect();
             print_json(&json!({ "ok": false, "errors": errors }));
-            EXIT_USAGE
+            return EXIT_USAGE;
         }
         Err(errors) => {
             args.config.print_errors(&errors);
-            EXIT_USAGE
+            return EXIT_USAGE;
+        }
+    };
+    let comparison = match args.against.as_deref().map(|url| args.compare(url, &config, &text)).transpose() {
+        Ok(comparison) => comparison,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return EXIT_UNAVAILABLE;
+        }
+    };
+    let restart = match &args.running {
+        Some(running) => match needs_restart(&config, running, &root) {
+            Ok(keys) => keys,
+            Err(code) => return code,
+        },
+        None => comparison.as_ref().map(Comparison::restart).unwrap_or_default(),
+    };
+    args.report(&config, &restart, comparison.as_ref());
+    match (restart.is_empty(), &comparison) {
+        (true, _) => 0,
+        (false, Some(_)) => EXIT_USAGE,
+        (false, None) => EXIT_RESTART,
+    }
+}
+
+impl CheckArgs {
+    /// Compares with the running Callgate at `url`.
+    fn compare(&self, url: &str, config: &Config, text: &str) -> Result<Comparison, String> {
+        let stated = self.token.as_ref().map(std::fs::read).transpose();
+        let stated = stated.map_err(|error| format!("cannot read the file of the token: {error}"))?;
+        let configured = config.startup.admin.as_ref().and_then(|admin| admin.token.as_ref());
+        let token = stated.as_deref().map(<[u8]>::trim_ascii).or_else(|| Some(configured?.expose()));
+        against::compare(url, token, &config.startup, text)
+    }
+
+    /// Prints a configuration without mistakes.
+    fn report(&self, config: &Config, restart: &[&str], comparison: Option<&Comparison>) {
+        if self.json {
+            let policy = self.print.then(|| describe(config));
+            // Without a running Callgate, nothing is known about a restart.
+            let needed = (self.running.is_some() || comparison.is_some()).then_some(restart);
+            print_json(&json!({
+                "ok": restart.is_empty(),
+                "warnings": config.warnings,
+                "policy": policy,
+                "restart": needed,
+                "against": comparison.map(Comparison::to_json),
+            }));
+            return;
+        }
+        for warning in &config.warnings {
+            eprintln!("warning: {warning}");
+        }
+        if self.print {
+            print!("{}", to_yaml(&describe(config)).unwrap_or_default());
+        } else {
+            let policy = &config.policy;
+            let rules = policy.egress.rules().len();
+            println!(
+                "{}: ok, {}, {}{}",
+                self.config.config.display(),
+                counted(policy.ingress.routes().len(), "route"),
+                counted(policy.providers.len(), "provider"),
+                if rules == 0 { String::new() } else { format!(", {}", counted(rules, "egress rule")) }
+            );
+        }
+        match comparison {
+            Some(comparison) => comparison.print(&self.config.config),
+            None if restart.is_empty() => {}
+            None => eprintln!("a reload would be rejected: only a restart can change {}", restart.join(", ")),
         }
     }
 }
