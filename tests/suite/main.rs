@@ -55,6 +55,7 @@ mod health;
 mod health_checks;
 mod hop_by_hop;
 mod http2;
+mod include;
 mod inject;
 mod inject_replicas;
 mod kept_connections;

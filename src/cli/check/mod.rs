@@ -14,7 +14,7 @@ use super::read::ConfigArg;
 use super::read::{Read, Root};
 use crate::agent::ONLY_AGENT;
 use crate::clock::Clock;
-use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Outline, Step, Tls, to_yaml};
+use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Step, Tls, to_yaml};
 use crate::proxy::{check_agent, check_authority, check_tls};
 
 /// Exit code if a reload would be rejected, because a changed setting needs a restart.
@@ -46,8 +46,8 @@ pub(super) struct CheckArgs {
 
 pub(super) fn check(args: &CheckArgs) -> u8 {
     let root = Root(args.root.clone());
-    let Read { text, config, .. } = Read::below(&args.config, args.config.text(), &root);
-    let config = match config.and_then(|config| with_usable_tls(config, &text, &root)) {
+    let Read { texts, config, .. } = Read::below(&args.config, &root);
+    let config = match config.and_then(|config| with_usable_tls(config, &root)) {
         Ok(config) => config,
         Err(errors) if args.json => {
             let errors: Vec<_> = errors.iter().map(error_json).collect();
@@ -59,13 +59,14 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let comparison = match args.against.as_deref().map(|url| args.compare(url, &config, &text)).transpose() {
-        Ok(comparison) => comparison,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return EXIT_UNAVAILABLE;
-        }
-    };
+    let comparison =
+        match args.against.as_deref().map(|url| args.compare(url, &config, &texts.whole())).transpose() {
+            Ok(comparison) => comparison,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return EXIT_UNAVAILABLE;
+            }
+        };
     let restart = match &args.running {
         Some(running) => match needs_restart(&config, running, &root) {
             Ok(keys) => keys,
@@ -134,7 +135,7 @@ impl CheckArgs {
 /// `running` has mistakes, prints them and returns the exit code.
 fn needs_restart(config: &Config, running: &Path, root: &Root) -> Result<Vec<&'static str>, u8> {
     let file = ConfigArg { config: running.to_owned() };
-    let running = Read::below(&file, file.text(), root).config.map_err(|errors| {
+    let running = Read::below(&file, root).config.map_err(|errors| {
         file.print_errors(&errors);
         EXIT_USAGE
     })?;
@@ -143,6 +144,7 @@ fn needs_restart(config: &Config, running: &Path, root: &Root) -> Result<Vec<&'s
 
 fn error_json(error: &ConfigError) -> serde_json::Value {
     json!({
+        "file": error.file,
         "path": error.path,
         "line": error.position.map(|position| position.line),
         "message": error.message,
@@ -150,12 +152,11 @@ fn error_json(error: &ConfigError) -> serde_json::Value {
     })
 }
 
-/// Returns an error for each `tls` whose files are unusable or do not belong together. `text` is the text of the
-/// configuration.
-fn with_usable_tls(config: Config, text: &str, root: &Root) -> Result<Config, Vec<ConfigError>> {
+/// Returns an error for each `tls` whose files are unusable or do not belong together.
+fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigError>> {
     let hint = "look at the files: a key must belong to the certificate beside it";
-    let outline = Outline::parse(text);
-    let error = |path: &[Step], message| ConfigError::at(path, &outline, message, hint.to_owned());
+    let outlines = config.sources.outlines();
+    let error = |path: &[Step], message| ConfigError::at(path, &outlines, message, hint.to_owned());
     let key = |name: &str| Step::Key(name.to_owned());
     let listeners = config.startup.ingress.iter().enumerate();
     let ingress = listeners.map(|(i, listener)| {
