@@ -2,6 +2,7 @@
 //!
 //! `server.rs` reads requests and writes responses. `respond.rs` finds the response to a request.
 
+mod action_log;
 mod callbacks;
 mod caller;
 mod interaction_view;

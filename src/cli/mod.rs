@@ -19,6 +19,7 @@ mod mint;
 mod providers;
 mod proxied;
 mod read;
+mod revoke;
 mod run;
 mod schema;
 mod sign;
@@ -81,6 +82,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Show which replicas of its installation a running Callgate knows.
     Members(members::MembersArgs),
+    /// Revoke an interaction of a running Callgate: its token is denied from now on.
+    Revoke(revoke::RevokeArgs),
     /// Create the certificate authority of the forward proxy.
     Ca(proxied::CaArgs),
     /// Find out what works on this machine.
@@ -127,6 +130,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Sign(args) => sign::sign(&args),
         Command::Health(args) => health::health(&args),
         Command::Members(args) => members::members(&args),
+        Command::Revoke(args) => revoke::revoke(&args),
         Command::Ca(args) => proxied::ca(&args),
         Command::Doctor(args) => proxied::doctor(&args),
         Command::Env(args) => proxied::env(&args),

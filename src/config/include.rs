@@ -59,6 +59,13 @@ pub(super) fn with_included(
     }
 }
 
+/// Returns the sections of a tree that contains those of the included files.
+pub(super) fn fields<'n>(root: &Cursor<'n>) -> Option<Fields<'n>> {
+    let mut fields = root.fields()?;
+    let _ = fields.optional("include");
+    Some(fields)
+}
+
 fn included_at<'n>(fields: &mut Fields<'n>) -> Option<Vec<Cursor<'n>>> {
     let at = fields.optional("include")?;
     let files = at.list_or_one()?;

@@ -110,9 +110,7 @@ pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<Accepte
 
 /// Reads every section, even if another one has a mistake, so that one run finds all mistakes.
 fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
-    let mut fields = root.fields()?;
-    // The sections of included files are in the tree already.
-    let _ = fields.optional("include");
+    let mut fields = include::fields(root)?;
     let has_tokens = fields.has("callback_tokens");
     let public_url = fields.optional("public_url").map(|at| at.public_url(has_tokens));
     let mut startup = startup::startup(&mut fields);

@@ -10,6 +10,7 @@
 )]
 
 mod actions;
+mod admin_actions;
 mod agent_faults;
 mod agents;
 mod assertion;
