@@ -32,7 +32,9 @@ use read::ConfigArg;
 
 pub use common::{EXIT_DATA, EXIT_UNAVAILABLE, EXIT_USAGE};
 pub use init::first_configuration;
-pub use inject::{Injected, Proxied, Sidecar, inject, remove};
+pub use inject::{
+    BaseUrl, Companion, CustomKind, Injected, Proxied, Selector, Sidecar, inject, remove, remove_from,
+};
 pub use message::Message;
 pub use metrics::metrics_table;
 pub use providers::provider_table;

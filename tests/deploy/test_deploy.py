@@ -153,6 +153,18 @@ class Rendering(unittest.TestCase):
         self.assertEqual(without_port_name(sidecar(injected())), without_port_name(sidecar(kustomized())))
         self.assertEqual(pod(injected())["volumes"], pod(kustomized())["volumes"])
 
+    def test_inject_adds_objects_that_the_component_has_too(self):
+        manifests = documents(run(*INJECT, "--tls-secret", "callgate-tls", "--with", "config,secret-template,service,network-policy").stdout)
+        self.assertEqual([each["kind"] for each in manifests], ["Deployment", "ConfigMap", "Secret", "Service", "NetworkPolicy"])
+        for manifest in manifests:
+            kubernetes_validate.validate(manifest, kubernetes_validate.utils.latest_version(), strict=True)
+        for kind in ("Service", "NetworkPolicy"):
+            self.assertEqual(one(manifests, kind)["spec"], one(kustomized(), kind)["spec"])
+        labels = template(manifests)["metadata"]["labels"]
+        self.assertEqual(labels["callgate.dev/agent"], "analysis-agent")
+        self.assertTrue(may_connect([one(manifests, "NetworkPolicy")], labels, 8443, "others", {}))
+        self.assertFalse(may_connect([one(manifests, "NetworkPolicy")], labels, 8000, "agents", {}))
+
     def test_inject_is_undone(self):
         text = run(*INJECT).stdout
         again = run("callgate", "inject", "-f", "-", input=text).stdout
@@ -173,7 +185,7 @@ class Rendering(unittest.TestCase):
         with_sidecar = run("callgate", "inject", "-f", "-", input=text).stdout
         [injected] = documents(with_sidecar)
         self.assertEqual(injected["spec"]["containers"], expected["spec"]["containers"])
-        self.assertEqual(injected["metadata"]["labels"], labels)
+        self.assertEqual(injected["metadata"]["labels"], {**labels, "callgate.dev/agent": "a"})
         self.assertEqual(documents(run("callgate", "inject", "--remove", "-f", "-", input=with_sidecar).stdout), [expected])
 
     def test_inject_reads_and_writes_what_kubectl_reads(self):
@@ -818,7 +830,7 @@ class Documentation(unittest.TestCase):
                     out = subprocess.run(["bash", "-c", f"set -o pipefail; {script}", "bash", str(ROOT)], capture_output=True, text=True, timeout=60)
                     self.assertEqual(out.returncode, 0, out.stderr)
                     done += 1
-        self.assertEqual(done, 15)
+        self.assertEqual(done, 16)
 
 
 class Scripts(unittest.TestCase):

@@ -40,13 +40,9 @@ fn sidecar(replica_port: Option<u16>) -> Sidecar {
         image: "callgate:1.2.3".to_owned(),
         config_map: "settings".to_owned(),
         secret: "keys".to_owned(),
-        tls_secret: None,
-        port: 8443,
         agent_port: Some("8000".to_owned()),
-        admin_port: 9901,
-        bind_env: None,
-        proxied: None,
         replica_port,
+        ..Sidecar::default()
     }
 }
 

@@ -58,6 +58,7 @@ mod hop_by_hop;
 mod http2;
 mod include;
 mod inject;
+mod inject_many;
 mod inject_replicas;
 mod kept_connections;
 mod ledger;

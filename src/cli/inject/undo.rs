@@ -28,7 +28,10 @@ pub(super) struct Record {
     /// The name of the workload, if it was prepared for several replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replicas: Option<String>,
-    /// The environment variables for the forward proxy that were set.
+    /// The value of the label `callgate.dev/agent` that the pods got, unless they had the label already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) label: Option<String>,
+    /// The environment variables for the forward proxy and for base URLs that were set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) variables: Vec<Env>,
     /// The volumes that were added.

@@ -1,6 +1,8 @@
 //! Adds the sidecar to a workload, and removes it.
 
-use super::notes;
+use super::companions::{self, Workload};
+use super::label;
+use super::notes::{self, Note};
 use super::ports::{self, DeclaredPort, LISTS, containers, declared};
 use super::proxied;
 use super::replicas::{self, STATE};
@@ -19,22 +21,25 @@ const HANDLERS: [(&[&str], &str); 5] = [
     (&["lifecycle", "preStop"], "lifecycle.preStop"),
 ];
 /// The kinds of handlers that have a port.
-const MEANS: [&str; 2] = ["httpGet", "tcpSocket"];
+const MEANS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 
-/// Adds the sidecar. A sidecar that an earlier call added is removed first.
+/// Adds the sidecar. A sidecar that an earlier call added is removed first. Returns the objects to add.
 pub(super) fn put(
     object: &mut Mapping,
     template: &[&str],
     sidecar: &Sidecar,
-    said: &mut Vec<String>,
+    said: &mut Vec<Note>,
 ) -> Result<Vec<Value>, String> {
     take(object, template)?;
+    let workload = label::workload(object);
+    let sidecar = &sidecar.named(workload.as_deref())?;
     let mut record = Record::default();
     let claims = object.get("spec").map(replicas::claims).unwrap_or_default();
     let pod = pod(object, template)?;
     let found = ports::agents(pod, sidecar)?;
+    let agent_port = found.as_ref().map(|found| found.number);
     refuse(pod, sidecar)?;
-    said.extend(notes::all(pod, sidecar, found.as_ref())?);
+    said.extend(notes::pod::all(pod, sidecar, found.as_ref())?);
     let Parts { mut container, mut volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
     keep_claims(pod, &claims, &mut volumes, said)?;
     record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
@@ -52,17 +57,53 @@ pub(super) fn put(
         replicas::extend(&mut container, *port, names)?;
         said.extend(replicas::notes(sidecar, *port, names, object.get("spec")));
     }
-    let pod = self::pod(object, template)?;
     // The sidecar is the first container, so that all others can use it when they start.
-    record.list(pod, "initContainers")?.insert(0, container.into());
-    let companions = names.map(|(port, names)| replicas::companions(pod, port, &names)).transpose()?;
+    record.list(self::pod(object, template)?, "initContainers")?.insert(0, container.into());
+    let label = labelled(object, template, workload.as_deref(), &mut record, said)?;
+    let mut companions = Vec::new();
+    if !sidecar.with.is_empty() {
+        let name = companions::check_name(workload.as_deref())?;
+        let label = label.as_deref().ok_or("it has no label, which --with needs")?;
+        let namespace = object.get("metadata").and_then(|metadata| metadata.get("namespace")).cloned();
+        let replicas = names.as_ref().map(|(_, names)| (names.advertised(), &*names.service));
+        companions = Workload { sidecar, name, namespace, label, agent_port, replicas }.companions()?;
+    }
+    if let Some((port, names)) = &names {
+        companions.extend(replicas::companions(self::pod(object, template)?, *port, names)?);
+    }
+    remember(object, &mut record)?;
+    Ok(companions)
+}
+
+/// Adds the label of the pods, and returns its value. Returns `None` if the workload has no usable name.
+fn labelled(
+    object: &mut Mapping,
+    template: &[&str],
+    workload: Option<&str>,
+    record: &mut Record,
+    said: &mut Vec<Note>,
+) -> Result<Option<String>, String> {
+    match workload.filter(|name| label::is_value(name)) {
+        Some(name) => label::put(object, template, name, record).map(Some),
+        None => {
+            said.push(Note::same(format!(
+                "its pods get no label {}, because it has no usable name",
+                label::LABEL
+            )));
+            Ok(None)
+        }
+    }
+}
+
+/// Writes the record of the injection into an annotation.
+fn remember(object: &mut Mapping, record: &mut Record) -> Result<(), String> {
     let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
     let metadata = metadata.ok_or("it has no `metadata`")?;
     let annotations = record.mapping(metadata, "annotations").map(|_| ());
     annotations?;
     let kept = yaml::to_text(&record)?;
     record.mapping(metadata, "annotations")?.insert(ANNOTATION.into(), kept.into());
-    Ok(companions.unwrap_or_default())
+    Ok(())
 }
 
 /// Removes the volume of the ledger if a StatefulSet has a claim for it. `claims` are the names in its
@@ -71,14 +112,14 @@ fn keep_claims(
     pod: &Mapping,
     claims: &[String],
     volumes: &mut Vec<Value>,
-    said: &mut Vec<String>,
+    said: &mut Vec<Note>,
 ) -> Result<(), String> {
     if claims.iter().any(|claim| claim == STATE) {
         volumes.retain(|volume| name(volume) != Some(STATE));
         if pod.get("securityContext").and_then(|context| context.get("fsGroup")).is_none() {
-            said.push(format!(
+            said.push(Note::same(format!(
                 "the sidecar can write to the volume {STATE} only if the pod has a `securityContext.fsGroup`"
-            ));
+            )));
         }
     }
     match claims.iter().find(|claim| record_has(volumes, claim)) {
@@ -153,7 +194,7 @@ fn change_agent(
     sidecar: &Sidecar,
     found: Option<DeclaredPort>,
     record: &mut Record,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) -> Result<(), String> {
     let only = || match containers(pod, "containers").collect::<Vec<_>>().as_slice() {
         [only] => name(only).map(str::to_owned),
@@ -161,23 +202,22 @@ fn change_agent(
     };
     let agent = match &found {
         Some(found) => found.container.clone(),
-        None if sidecar.bind_env.is_none() && sidecar.proxied.is_none() => return Ok(()),
+        None if sidecar.leaves_agent() => return Ok(()),
         None => only().ok_or("which container is the agent's? None declares a port")?,
     };
     let container = container(pod, &agent).ok_or("the agent's container is gone")?;
-    if let Some(DeclaredPort { at: (.., at), number, entry, .. }) = found {
+    if let Some(found) = found {
+        notes.extend(notes::pod::moved(sidecar, &found));
+        let DeclaredPort { at: (.., at), number, entry, .. } = found;
         let by_name = entry.get("name").and_then(Value::as_str).map(str::to_owned);
         record.handlers = renumber(container, by_name.as_deref(), number);
         let ports = record.list(container, "ports")?;
         ports.remove(at);
-        let names = by_name.map_or(String::new(), |name| format!("`{name}` or "));
-        notes.push(format!(
-            "a Service with the `targetPort` {number} must use {names}{} from now on",
-            sidecar.port
-        ));
         if sidecar.bind_env.is_some() {
+            let rest =
+                "uses the address of the pod, but the agent listens only on loopback; replace it by `exec`";
             notes.extend(asked_from_outside(container, number).map(|handler| {
-                format!("`{handler}` uses the address of the pod, but the agent listens only on loopback; replace it by `exec`")
+                Note::of(format!("`{handler}` {rest}"), &format!("a probe or hook {rest}"), handler)
             }));
         }
         record.port = Some(Port { at, entry });
@@ -188,6 +228,15 @@ fn change_agent(
     }
     if let Some(settings) = &sidecar.proxied {
         proxied::set(settings, container, record, notes)?;
+    }
+    for url in &sidecar.base_urls {
+        let value = format!("http://127.0.0.1:{}{}", sidecar.egress_port, url.path);
+        let was = proxied::replace(record.list(container, "env")?, &url.variable, &value)?;
+        record.variables.push(Env { name: url.variable.clone(), was });
+        notes.push(Note::same(format!(
+            "{} is {value}: `callgate.yaml` must have `listen.egress` on 127.0.0.1:{} and a rule for this path",
+            url.variable, sidecar.egress_port
+        )));
     }
     record.container = Some(agent);
     Ok(())
@@ -266,7 +315,8 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     let record: Record = yaml::from_text(kept.as_str().unwrap_or_default())
         .map_err(|error| format!("the annotation {ANNOTATION} is not a valid record: {error}"))?;
     annotations.shift_remove(ANNOTATION);
-    replicas::undo(object, template, &record);
+    replicas::undo(object, &record);
+    label::take(object, template, &record);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_mapping_mut) {
         record.unmake(metadata, "annotations");
     }
