@@ -5,6 +5,7 @@
 mod action_log;
 mod callbacks;
 mod caller;
+mod certificate;
 mod interaction_view;
 mod page;
 mod respond;
@@ -14,5 +15,6 @@ mod service;
 mod status;
 
 pub use callbacks::LocalInteractions;
-pub use server::{AdminRequest, AdminResponse, serve};
+pub use certificate::ServedCertificate;
+pub use server::{AdminRequest, AdminResponse, serve, serve_tls};
 pub use service::Admin;

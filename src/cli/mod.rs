@@ -23,6 +23,7 @@ mod revoke;
 mod run;
 mod schema;
 mod sign;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ pub use metrics::metrics_table;
 pub use providers::provider_table;
 pub use run::{Serving, serve};
 pub use schema::{reference, schema};
+pub use webhook::{Policy as WebhookPolicy, answer as answer_review};
 
 #[derive(Parser)]
 #[command(
@@ -94,6 +96,8 @@ enum Command {
     Env(proxied::EnvArgs),
     /// Add the sidecar to Kubernetes workloads, or remove it.
     Inject(inject::InjectArgs),
+    /// Serve a mutating admission webhook of Kubernetes that adds the sidecar.
+    Webhook(webhook::WebhookArgs),
 }
 
 /// Checks whether the command line accepts these arguments, without running them.
@@ -137,6 +141,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Doctor(args) => proxied::doctor(&args),
         Command::Env(args) => proxied::env(&args),
         Command::Inject(args) => inject::run(&args),
+        Command::Webhook(args) => webhook::webhook(&args),
     };
     ExitCode::from(code)
 }

@@ -1,5 +1,6 @@
 """Renders the manifests in deploy/, and checks them against schemas and the program. scripts/deploy-test.sh runs this."""
 
+import base64
 import functools
 import json
 import os
@@ -7,6 +8,7 @@ import pathlib
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -780,6 +782,85 @@ class Program(unittest.TestCase):
             urllib.request.urlopen(f"http://127.0.0.1:{admin}/healthz", timeout=5)
 
 
+class Webhook(unittest.TestCase):
+    """The manifests of the webhook, and what the program answers to recorded requests."""
+
+    def manifests(self):
+        return documents(run("kubectl", "kustomize", "deploy/webhook").stdout)
+
+    def container(self):
+        [deployment] = [each for each in self.manifests() if each["kind"] == "Deployment"]
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        return container
+
+    def test_every_manifest_is_valid(self):
+        for manifest in self.manifests():
+            with self.subTest(manifest["kind"]):
+                if manifest["apiVersion"] in FOREIGN:
+                    crds.validate(manifest)
+                else:
+                    kubernetes_validate.validate(manifest, kubernetes_validate.utils.latest_version(), strict=True)
+
+    def test_the_parts_fit_together(self):
+        manifests = by_identity(self.manifests())
+        configuration = manifests["admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "callgate-webhook"]
+        [hook] = configuration["webhooks"]
+        service = hook["clientConfig"]["service"]
+        self.assertIn(("v1", "Service", service["name"]), manifests)
+        self.assertEqual(service["path"], "/mutate")
+        self.assertEqual((hook["failurePolicy"], hook["sideEffects"]), ("Fail", "None"))
+        certificate = manifests["cert-manager.io/v1", "Certificate", "callgate-webhook"]
+        self.assertIn(f"{service['name']}.{service['namespace']}.svc", certificate["spec"]["dnsNames"])
+        [volume] = manifests["apps/v1", "Deployment", "callgate-webhook"]["spec"]["template"]["spec"]["volumes"]
+        self.assertEqual(volume["secret"]["secretName"], certificate["spec"]["secretName"])
+        self.assertEqual(configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"], "callgate-system/callgate-webhook")
+        # The pods of the webhook itself are never subject to it.
+        [names] = hook["namespaceSelector"]["matchExpressions"]
+        self.assertIn("callgate-system", names["values"])
+        # The sidecar has the image of the webhook.
+        container = self.container()
+        self.assertEqual(container["args"][:3], ["webhook", "--image", container["image"]])
+
+    def test_a_patched_pod_is_valid(self):
+        [port] = free_ports(1)
+        args = ["callgate", *self.container()["args"], "--listen", f"127.0.0.1:{port}", "--certificate", "tests/corpora/tls/tls.crt", "--key", "tests/corpora/tls/tls.key"]
+        child = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
+        context = ssl._create_unverified_context()
+
+        def ask(path, body=None):
+            request = urllib.request.Request(f"https://127.0.0.1:{port}{path}", body, {"content-type": "application/json"})
+            for _ in range(100):
+                try:
+                    with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+                        return answer.read()
+                except urllib.error.URLError as error:
+                    if isinstance(error, urllib.error.HTTPError):
+                        raise
+                    time.sleep(0.1)
+            raise AssertionError("no answer")
+
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            self.assertEqual(ask(self.container()[probe]["httpGet"]["path"]), b"ok\n")
+        for name in ("pod-of-a-deployment", "deployment"):
+            text = (ROOT / f"tests/admission/{name}.json").read_text()
+            response = json.loads(ask("/mutate", text.encode()))["response"]
+            self.assertTrue(response["allowed"])
+            patched = json.loads(text)["request"]["object"]
+            for operation in json.loads(base64.b64decode(response["patch"])):
+                *way, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+                target = functools.reduce(lambda at, key: at[key], way, patched)
+                if operation["op"] == "remove":
+                    del target[last]
+                else:
+                    target[last] = operation["value"]
+            kubernetes_validate.validate(patched, kubernetes_validate.utils.latest_version(), strict=True)
+            spec = patched["spec"] if patched["kind"] == "Pod" else patched["spec"]["template"]["spec"]
+            volumes = by_name(spec["volumes"])
+            self.assertEqual(volumes["callgate-config"]["configMap"]["name"], "analysis-agent-callgate")
+
+
 class Image(unittest.TestCase):
     def test_the_linter_is_content(self):
         run("hadolint", "deploy/Dockerfile")
@@ -812,7 +893,7 @@ class Image(unittest.TestCase):
 
 class Documentation(unittest.TestCase):
     # Commands in the documents that can be run only with a cluster, a container engine, or a pod.
-    ELSEWHERE = ("docker ", "kubectl create namespace ", "kubectl apply ", "kubectl -n ", "kubectl port-forward ", "kubectl rollout ")
+    ELSEWHERE = ("docker ", "kubectl create namespace ", "kubectl apply ", "kubectl -n ", "kubectl label ", "kubectl port-forward ", "kubectl rollout ")
 
     def test_its_commands_work(self):
         text = (ROOT / "docs/kubernetes.md").read_text()
@@ -830,7 +911,7 @@ class Documentation(unittest.TestCase):
                     out = subprocess.run(["bash", "-c", f"set -o pipefail; {script}", "bash", str(ROOT)], capture_output=True, text=True, timeout=60)
                     self.assertEqual(out.returncode, 0, out.stderr)
                     done += 1
-        self.assertEqual(done, 16)
+        self.assertEqual(done, 17)
 
 
 class Scripts(unittest.TestCase):

@@ -45,6 +45,7 @@ fn a_workload_opts_out_by_annotation() {
     for (annotation, expected) in [
         ("annotations: { callgate.dev/inject: \"false\" }", false),
         ("annotations: { callgate.dev/inject: false }", false),
+        ("labels: { callgate.dev/inject: \"false\" }", false),
         ("annotations: { callgate.dev/inject: \"true\" }", true),
         ("", true),
     ] {

@@ -92,3 +92,4 @@ mod traces;
 #[path = "../core/vectors.rs"]
 #[allow(dead_code, reason = "the test binary `decisions` verifies the vectors")]
 mod vectors;
+mod webhook;

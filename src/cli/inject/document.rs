@@ -19,7 +19,7 @@ const KINDS: [(&str, &str, &[&str]); 6] = [
     ("v1", "Pod", &[]),
 ];
 
-/// The annotation that keeps the sidecar away from a workload, if its value is `false`.
+/// The annotation or label that keeps the sidecar away from a workload, if its value is `false`.
 const INJECT: &str = "callgate.dev/inject";
 /// The annotation with the agent's port, by name or number.
 const AGENT_PORT: &str = "callgate.dev/agent-port";
@@ -84,7 +84,8 @@ fn choice(object: &Mapping, template: &[&str], sidecar: &Sidecar) -> Choice {
     let find = |section: &str, key: &str| {
         metadata.iter().flatten().find_map(|metadata| text(metadata.get(section)?.get(key)?))
     };
-    if find("annotations", INJECT).is_some_and(|value| value == "false") {
+    let wish = find("annotations", INJECT).or_else(|| find("labels", INJECT));
+    if wish.is_some_and(|value| value == "false") {
         return Choice::OptedOut;
     }
     if !sidecar.selector.matches(|key| find("labels", key)) {
@@ -108,6 +109,32 @@ fn text(value: &Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// The result of [`inject_object`].
+pub enum Rewritten {
+    /// The object with the sidecar.
+    Changed(serde_json::Value),
+    /// The object stays as it is: it is not a workload, it is not selected, or it has the sidecar already.
+    Unchanged,
+}
+
+/// Adds the sidecar to one object. Objects that `--with` would add are not returned.
+///
+/// # Errors
+/// Returns a message if the workload cannot have the sidecar.
+pub fn inject_object(object: serde_json::Value, sidecar: &Sidecar) -> Result<Rewritten, String> {
+    let mut value = yaml::from_json(object)?;
+    let object = value.as_mapping_mut().ok_or("not a Kubernetes object, which is a mapping")?;
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let Some(template) = template(&version, &kind, &sidecar.custom) else { return Ok(Rewritten::Unchanged) };
+    // A pod cannot be changed later, and the pods of a workload that has the sidecar have it without a record.
+    if workload::has_sidecar(object, &template) && (kind == "Pod" || !workload::has_record(object)) {
+        return Ok(Rewritten::Unchanged);
+    }
+    change(object, &template, sidecar, &mut Vec::new())?;
+    serde_json::to_value(&value).map(Rewritten::Changed).map_err(|error| error.to_string())
 }
 
 /// Changes one workload. Returns whether the selector selects it, and the objects to add if it has the sidecar now.
@@ -155,13 +182,13 @@ pub fn remove_from(text: &str, custom: &[CustomKind]) -> Result<Injected, String
 }
 
 /// The new text of a file, with the notes on its workloads.
-struct Rewritten {
+struct NewText {
     text: String,
     notes: Vec<(String, Note)>,
     seen: Seen,
 }
 
-fn rewrite(text: &str, custom: &[CustomKind], change: &mut Change<'_>) -> Result<Rewritten, String> {
+fn rewrite(text: &str, custom: &[CustomKind], change: &mut Change<'_>) -> Result<NewText, String> {
     let (mut written, mut notes, mut seen) = (String::with_capacity(text.len()), Vec::new(), Seen::default());
     for (i, part) in parts(text).into_iter().enumerate() {
         let in_words = |error: String| format!("document {}: {error}", i + 1);
@@ -183,7 +210,7 @@ fn rewrite(text: &str, custom: &[CustomKind], change: &mut Change<'_>) -> Result
         }
     }
     if seen.workloads > 0 {
-        return Ok(Rewritten { text: written, notes, seen });
+        return Ok(NewText { text: written, notes, seen });
     }
     let kinds: Vec<_> = KINDS.iter().map(|(_, kind, _)| *kind).collect();
     let found = if seen.others.is_empty() { "nothing".to_owned() } else { seen.others.join(", ") };

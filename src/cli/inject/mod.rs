@@ -22,7 +22,7 @@ use clap::Args;
 use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
 use crate::file::without_byte_order_mark;
 
-pub use document::{Injected, inject, remove, remove_from};
+pub use document::{Injected, Rewritten, inject, inject_object, remove, remove_from};
 pub use proxied::Proxied;
 pub use selection::{CustomKind, Selector};
 pub use sidecar::{BaseUrl, Companion, Sidecar};

@@ -145,6 +145,19 @@ fn pod<'a>(object: &'a mut Mapping, template: &[&str]) -> Result<&'a mut Mapping
     Ok(at)
 }
 
+/// Reports whether the pod of a workload has a container with the name of the sidecar.
+pub(super) fn has_sidecar(object: &mut Mapping, template: &[&str]) -> bool {
+    pod(object, template).is_ok_and(|pod| {
+        LISTS.iter().any(|list| containers(pod, list).filter_map(name).any(|name| name == CONTAINER))
+    })
+}
+
+/// Reports whether a workload has the record of an injection.
+pub(super) fn has_record(object: &Mapping) -> bool {
+    let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    annotations.is_some_and(|annotations| annotations.get(ANNOTATION).is_some())
+}
+
 /// Returns an error if this pod cannot have the sidecar.
 fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     for list in LISTS {
