@@ -310,10 +310,10 @@ class Rendering(unittest.TestCase):
             self.assertEqual(sorted(by_name(pod(manifests)["volumes"])), ["callgate-config", "callgate-secrets", "callgate-state", "callgate-tls", "data"])
         volumes = by_name(pod(second)["volumes"])
         self.assertEqual(volumes["callgate-config"]["configMap"]["name"], "second-callgate")
-        self.assertEqual(volumes["callgate-secrets"]["secret"], {"secretName": "second", "defaultMode": 292})
+        self.assertEqual(volumes["callgate-secrets"]["secret"], {"secretName": "second", "defaultMode": 0o400})
         self.assertEqual(one(second, "Service")["metadata"]["name"], "second-callgate")
         self.assertEqual(one(second, "Service")["spec"]["selector"], {"callgate.dev/agent": "agent"})
-        values = yaml.safe_dump({"deployment": agent})
+        values = yaml.safe_dump({"deployment": agent, "existingConfigMap": "callgate"})
         with_helm = documents(run(*HELM, "--values", "-", input=values).stdout)
         self.assertEqual([container["name"] for container in pod(with_helm)["initContainers"]], ["callgate", "migrate"])
         self.assertEqual(len(pod(with_helm)["volumes"]), 5)
@@ -376,12 +376,84 @@ class Helm(unittest.TestCase):
         run(*HELM, *EXAMPLE, "--set", "deployment.spec.template.spec.hostNetwork=false")
 
     def test_values_change_what_they_say(self):
-        less = ["podMonitor.enabled=false", "certificate.enabled=false", "networkPolicy.enabled=false", "podDisruptionBudget.enabled=false", "service.enabled=false", "config=", "tls.secretName=", "image.tag=9.9.9", "ports.ingress=7000"]
+        less = ["podMonitor.enabled=false", "certificate.enabled=false", "networkPolicy.enabled=false", "podDisruptionBudget.enabled=false", "service.enabled=false", "existingConfigMap=ours", "tls.secretName=", "image.tag=9.9.9", "ports.ingress=7000"]
         manifests = documents(run(*HELM, "--values", "deploy/helm/example/values.yaml", *(f"--set={value}" for value in less)).stdout)
         self.assertEqual([manifest["kind"] for manifest in manifests], ["Deployment"])
         self.assertNotIn("callgate-tls", json.dumps(manifests))
         self.assertEqual(sidecar(manifests)["image"], "registry.example.com/callgate:9.9.9")
         self.assertEqual(sidecar(manifests)["ports"][0]["containerPort"], 7000)
+        self.assertEqual(by_name(pod(manifests)["volumes"])["callgate-config"]["configMap"]["name"], "ours")
+
+    def test_an_image_can_be_named_by_its_digest(self):
+        digest = f"sha256:{'ab' * 32}"
+        manifests = documents(run(*HELM, *EXAMPLE, f"--set=image.digest={digest}").stdout)
+        self.assertEqual(sidecar(manifests)["image"], f"registry.example.com/callgate@{digest}")
+        done = run(*HELM, *EXAMPLE, "--set=image.digest=sha256:abc", ok=False)
+        self.assertIn("schema", done.stderr)
+        with tempfile.TemporaryDirectory(dir=DEPLOY / "kustomize") as folder:
+            kustomization = {"resources": ["../example/overlay"], "images": [{"name": "registry.example.com/callgate", "digest": digest}]}
+            (pathlib.Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+            self.assertEqual(sidecar(documents(run("kubectl", "kustomize", folder).stdout))["image"], f"registry.example.com/callgate@{digest}")
+        self.assertIn(f"image: callgate@{digest}", run(*INJECT, "--image", f"callgate@{digest}").stdout)
+
+    def test_the_chart_fails_without_its_config_map(self):
+        done = run(*HELM, "--values", "deploy/helm/example/values.yaml", ok=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("callgate.yaml is missing", done.stderr)
+        done = run(*HELM, *EXAMPLE, "--set=existingConfigMap=ours", ok=False)
+        self.assertIn("exclude each other", done.stderr)
+
+    def test_its_notes_say_what_is_needed(self):
+        # `helm template` renders no notes, and `helm install` needs a cluster. So the notes are rendered as a ConfigMap.
+        with tempfile.TemporaryDirectory() as folder:
+            chart = pathlib.Path(folder) / "callgate"
+            shutil.copytree(DEPLOY / "helm/callgate", chart)
+            notes = chart / "templates/NOTES.txt"
+            text = notes.read_text()
+            notes.unlink()
+            (chart / "templates/notes.yaml").write_text('apiVersion: v1\nkind: ConfigMap\nmetadata: { name: notes }\ndata:\n  notes: {{ include "notes" . | toJson }}\n')
+            (chart / "templates/_notes.tpl").write_text('{{ define "notes" }}' + text + "{{ end }}")
+
+            def rendered(*values):
+                command = ["helm", "template", "callgate", str(chart), "--namespace", "agents", *EXAMPLE, *values]
+                return by_identity(documents(run(*command).stdout))["v1", "ConfigMap", "notes"]["data"]["notes"]
+
+            said = rendered()
+            for words in ("the Deployment analysis-agent, in the namespace agents", "the Secret callgate, whose keys", "the Secret callgate-tls", "the Service callgate, port 443", "/callgate health --ready"):
+                self.assertIn(words, said)
+            self.assertNotIn("replicas.enabled", said)
+            self.assertIn("replicas.enabled", rendered("--set=deployment.spec.replicas=3"))
+            self.assertIn("No NetworkPolicy", rendered("--set=networkPolicy.enabled=false"))
+
+    def test_load_balancers_can_be_named(self):
+        values = yaml.safe_dump({"networkPolicy": {"loadBalancers": ["10.0.0.0/8", {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]}})
+        manifests = documents(run(*HELM, *EXAMPLE, "--values", "-", input=values).stdout)
+        policy = one(manifests, "NetworkPolicy")
+        kubernetes_validate.validate(policy, kubernetes_validate.utils.latest_version(), strict=True)
+        self.assertEqual(policy["spec"]["ingress"][0]["from"][0], {"ipBlock": {"cidr": "10.0.0.0/8"}})
+        own = template(manifests)["metadata"]["labels"]
+        self.assertTrue(may_connect([policy], own, 8443, "ingress", {}))
+        self.assertFalse(may_connect([policy], own, 8443, "others", {}))
+        for wrong in ("10.0.0.0", "everybody"):
+            done = run(*HELM, *EXAMPLE, f"--set=networkPolicy.loadBalancers={{{wrong}}}", ok=False)
+            self.assertIn("schema", done.stderr)
+
+    def test_what_the_pod_connects_to_can_be_restricted(self):
+        values = yaml.safe_dump({"networkPolicy": {"egress": {"enabled": True, "rules": [{"to": [{"podSelector": {"matchLabels": {"app": "db"}}}], "ports": [{"port": 5432, "protocol": "TCP"}]}]}}})
+        with_helm = by_identity(documents(run(*HELM, *EXAMPLE, "--values", "-", input=values).stdout))
+        policy = with_helm["networking.k8s.io/v1", "NetworkPolicy", "callgate-egress"]
+        with tempfile.TemporaryDirectory(dir=DEPLOY / "kustomize") as folder:
+            kustomization = {"resources": ["../example/overlay"], "components": ["../egress-policy"], "namespace": "agents"}
+            (pathlib.Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+            kustomized = by_identity(documents(run("kubectl", "kustomize", folder).stdout))
+        ours = kustomized["networking.k8s.io/v1", "NetworkPolicy", "callgate-egress"]
+        self.assertEqual(policy["spec"].pop("egress"), [*ours["spec"]["egress"], *yaml.safe_load(values)["networkPolicy"]["egress"]["rules"]])
+        self.assertEqual(policy["spec"], {key: value for key, value in ours["spec"].items() if key != "egress"})
+        kubernetes_validate.validate(ours, kubernetes_validate.utils.latest_version(), strict=True)
+        injected = documents(run(*INJECT, "--with", "egress-policy").stdout)
+        self.assertEqual(one(injected, "NetworkPolicy")["spec"], ours["spec"])
+        replicas = by_identity(documents(run(*HELM, *REPLICAS_EXAMPLE, "--set=networkPolicy.egress.enabled=true").stdout))
+        self.assertEqual(replicas["networking.k8s.io/v1", "NetworkPolicy", "callgate-egress"]["spec"]["egress"][2]["ports"], [{"port": 8446, "protocol": "TCP"}])
 
     def test_the_pods_that_scrape_can_be_named(self):
         label = "networkPolicy.monitoringPods.app\\.kubernetes\\.io/name=prometheus"
@@ -396,12 +468,13 @@ class Helm(unittest.TestCase):
             shutil.copytree(DEPLOY / "helm/callgate", chart / "charts/callgate")
             (chart / "templates").mkdir()
             (chart / "Chart.yaml").write_text("apiVersion: v2\nname: agent\nversion: 1.0.0\n")
-            (chart / "values.yaml").write_text("callgate: { agentName: mine }\n")
+            (chart / "values.yaml").write_text("callgate: { agentName: mine, existingConfigMap: callgate }\n")
             (chart / "templates/agent.yaml").write_text(
                 "kind: Deployment\napiVersion: apps/v1\nmetadata: { name: mine }\nspec:\n  template:\n    metadata:\n"
                 '      labels: {{- include "callgate.podLabels" .Subcharts.callgate | nindent 8 }}\n    spec:\n      initContainers:\n'
                 '        - {{- include "callgate.container" .Subcharts.callgate | nindent 10 }}\n      volumes:\n'
                 '        {{- include "callgate.volumes" .Subcharts.callgate | nindent 8 }}\n'
+                '      securityContext: {{- include "callgate.podSecurityContext" .Subcharts.callgate | nindent 8 }}\n'
             )
             manifests = documents(run("helm", "template", "agent", str(chart)).stdout)
             expected = {**sidecar(kustomized()), "image": "callgate:0.1.0"}
@@ -428,6 +501,18 @@ class Wiring(unittest.TestCase):
                 self.assertEqual(may["seccompProfile"], {"type": "RuntimeDefault"})
                 self.assertEqual(sidecar(manifests)["restartPolicy"], "Always")
                 self.assertIn("memory", sidecar(manifests)["resources"]["limits"])
+
+    def test_only_the_sidecars_group_reads_the_secrets(self):
+        """With `fsGroup`, the kubelet gives the files this group and adds the right to read for it."""
+        for way, manifests in self.all():
+            with self.subTest(way):
+                modes = {volume["secret"]["defaultMode"] for volume in pod(manifests)["volumes"] if "secret" in volume}
+                self.assertEqual(modes, {0o400})
+                self.assertEqual(pod(manifests)["securityContext"]["fsGroup"], sidecar(manifests)["securityContext"]["runAsGroup"])
+        own = yaml.safe_dump({"deployment": {"spec": {"template": {"spec": {"securityContext": {"fsGroup": 2000}}}}}})
+        self.assertEqual(pod(documents(run(*HELM, *EXAMPLE, "--values", "-", input=own).stdout))["securityContext"]["fsGroup"], 2000)
+        for file in ("kustomize/component/sidecar.yaml", "helm/callgate/templates/_helpers.tpl"):
+            self.assertNotIn("defaultMode: 2", (DEPLOY / file).read_text())
 
     def test_what_is_mounted_follows_its_source(self):
         for way, manifests in self.all():

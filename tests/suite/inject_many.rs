@@ -178,6 +178,51 @@ fn companions_are_added_once_and_the_authors_files_stay() {
 }
 
 #[test]
+fn the_policies_name_load_balancers_and_destinations() {
+    let sidecar = Sidecar {
+        load_balancers: vec!["10.0.0.0/8".to_owned()],
+        replica_port: Some(8446),
+        ..with(&[Companion::NetworkPolicy, Companion::EgressPolicy])
+    };
+    let text = workload("Deployment", "a", "", "");
+    let injected = put(&text, &sidecar).text;
+    let all = documents(&injected);
+    let named =
+        |name: &str| all.iter().find(|one| one["kind"] == "NetworkPolicy" && one["metadata"]["name"] == name);
+    let (ingress, egress) = (named("a-callgate").unwrap(), named("a-callgate-egress").unwrap());
+    assert_eq!(ingress["spec"]["ingress"][0]["from"][0]["ipBlock"]["cidr"], "10.0.0.0/8");
+    assert_eq!(egress["spec"]["policyTypes"][0], "Egress");
+    assert_eq!(egress["spec"]["podSelector"]["matchLabels"]["callgate.dev/agent"], "a");
+    let rules = egress["spec"]["egress"].as_sequence().unwrap();
+    assert_eq!(rules[2]["to"][0]["podSelector"]["matchLabels"]["callgate.dev/agent"], "a");
+    assert_eq!(rules[2]["ports"][0]["port"], 8446);
+    assert_eq!(put(&injected, &sidecar).text, injected);
+    assert_eq!(documents(&remove(&injected).unwrap().text), documents(&text));
+    let refused = command(&["--with", "network-policy", "--load-balancer", "10.0.0.0/99"], &text);
+    assert_eq!(refused.status.code(), Some(64), "{refused:?}");
+}
+
+#[test]
+fn the_files_of_secrets_are_for_one_group() {
+    let text = workload("Deployment", "a", "", "");
+    let injected = put(&text, &with(&[])).text;
+    let pod = &documents(&injected)[0]["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["fsGroup"], 65532);
+    let modes = pod["volumes"].as_sequence().unwrap().iter().filter(|volume| !volume["secret"].is_null());
+    let modes: Vec<_> = modes.map(|volume| volume["secret"]["defaultMode"].as_u64().unwrap()).collect();
+    assert_eq!(modes, [0o400, 0o400]);
+    assert_eq!(documents(&remove(&injected).unwrap().text), documents(&text));
+    for own in ["{ fsGroup: 2000 }", "{ runAsUser: 7 }", "{}", "{ fsGroup: 65532 }"] {
+        let text =
+            text.replace("      containers:", &format!("      securityContext: {own}\n      containers:"));
+        let injected = put(&text, &Sidecar::default()).text;
+        let group = documents(&injected)[0]["spec"]["template"]["spec"]["securityContext"]["fsGroup"].clone();
+        assert_eq!(group, if own.contains("2000") { 2000 } else { 65532 }, "{own}");
+        assert_eq!(documents(&remove(&injected).unwrap().text), documents(&text), "{own}");
+    }
+}
+
+#[test]
 fn two_workloads_share_a_configuration_or_have_their_own() {
     let other = workload("Deployment", "b", "", "");
     let text = format!("{}---\n{other}", workload("Deployment", "a", "", ""));

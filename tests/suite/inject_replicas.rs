@@ -246,9 +246,10 @@ fn claims_for_volumes_stay() {
         assert_eq!(mounted["mountPath"], "/var/lib/callgate");
         assert_eq!(documents(&remove(&injected.text).unwrap().text), documents(STATEFUL_SET));
 
+        // Without a group, the sidecar could not write to the volume.
         let unwritable = STATEFUL_SET.replace("fsGroup: 65532", "runAsUser: 1");
-        let notes = inject(&unwritable, &sidecar(port)).unwrap().notes.join("\n");
-        assert!(notes.contains("`securityContext.fsGroup`"), "{notes}");
+        let set = &documents(&inject(&unwritable, &sidecar(port)).unwrap().text)[0];
+        assert_eq!(set["spec"]["template"]["spec"]["securityContext"]["fsGroup"], 65532);
         let taken = STATEFUL_SET.replace("name: data", "name: callgate-secrets");
         let error = inject(&taken, &sidecar(port)).unwrap_err();
         assert!(error.contains("`volumeClaimTemplates` have the volume callgate-secrets"), "{error}");

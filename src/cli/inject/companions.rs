@@ -10,8 +10,15 @@ use crate::config::CHANGE_ME;
 /// The files of the kustomize component. They are the only definition of these objects.
 const SERVICE: &str = include_str!("../../../deploy/kustomize/component/service.yaml");
 const NETWORK_POLICY: &str = include_str!("../../../deploy/kustomize/component/network-policy.yaml");
+const EGRESS_POLICY: &str = include_str!("../../../deploy/kustomize/egress-policy/network-policy.yaml");
 /// The annotation of Services and NetworkPolicies that `inject` adds. Its value is the name of the workload.
 const ANNOTATION: &str = "callgate.dev/added-for";
+
+/// What follows the name of the workload in the names of Services and NetworkPolicies.
+const SUFFIX: &str = "-callgate";
+const EGRESS_SUFFIX: &str = "-callgate-egress";
+/// The maximum length of the name of a Service.
+const NAME_MAX: usize = 63;
 
 /// A workload and its sidecar.
 pub(super) struct Workload<'a> {
@@ -33,6 +40,7 @@ impl Workload<'_> {
             Companion::SecretTemplate => self.secret(),
             Companion::Service => self.service(),
             Companion::NetworkPolicy => self.network_policy(),
+            Companion::EgressPolicy => self.egress_policy(),
         };
         self.sidecar.with.iter().map(|companion| make(companion).ok_or_else(|| DAMAGED.to_owned())).collect()
     }
@@ -58,7 +66,7 @@ impl Workload<'_> {
 
     fn service(&self) -> Option<Value> {
         let mut object = yaml::read(SERVICE).ok()?;
-        self.own(&mut object)?;
+        self.own(&mut object, SUFFIX)?;
         let spec = object.get_mut("spec")?;
         *spec.get_mut("selector")?.get_mut(LABEL)? = self.label.into();
         let port = spec.get_mut("ports")?.get_mut(0)?;
@@ -74,12 +82,36 @@ impl Workload<'_> {
 
     fn network_policy(&self) -> Option<Value> {
         let mut object = yaml::read(NETWORK_POLICY).ok()?;
-        self.own(&mut object)?;
+        self.own(&mut object, SUFFIX)?;
         let spec = object.get_mut("spec")?;
         *spec.get_mut("podSelector")?.get_mut("matchLabels")?.get_mut(LABEL)? = self.label.into();
+        let balancers = self.sidecar.load_balancers.iter().map(|network| {
+            let block = one("cidr", network.as_str().into());
+            Value::from(one("ipBlock", block.into()))
+        });
+        if !self.sidecar.load_balancers.is_empty() {
+            let rule = spec.get_mut("ingress")?.get_mut(0)?.as_mapping_mut()?;
+            rule.insert("from".into(), balancers.collect::<Vec<_>>().into());
+        }
         for (rule, port) in [(0, self.sidecar.port), (1, self.sidecar.admin_port)] {
             *spec.get_mut("ingress")?.get_mut(rule)?.get_mut("ports")?.get_mut(0)?.get_mut("port")? =
                 port.into();
+        }
+        Some(object)
+    }
+
+    fn egress_policy(&self) -> Option<Value> {
+        let mut object = yaml::read(EGRESS_POLICY).ok()?;
+        self.own(&mut object, EGRESS_SUFFIX)?;
+        let spec = object.get_mut("spec")?;
+        let selector = spec.get_mut("podSelector")?;
+        *selector.get_mut("matchLabels")?.get_mut(LABEL)? = self.label.into();
+        if let Some(port) = self.sidecar.replica_port {
+            let mut to = one("to", vec![Value::from(one("podSelector", selector.clone()))].into());
+            let mut listener = one("port", port.into());
+            listener.insert("protocol".into(), "TCP".into());
+            to.insert("ports".into(), vec![Value::from(listener)].into());
+            spec.get_mut("egress")?.as_sequence_mut()?.push(to.into());
         }
         Some(object)
     }
@@ -95,8 +127,8 @@ impl Workload<'_> {
     }
 
     /// Does the same for an object that `--remove` removes.
-    fn own(&self, object: &mut Value) -> Option<()> {
-        self.place(object, &format!("{}-callgate", self.name))?;
+    fn own(&self, object: &mut Value, suffix: &str) -> Option<()> {
+        self.place(object, &format!("{}{suffix}", self.name))?;
         let mut annotations = Mapping::new();
         annotations.insert(ANNOTATION.into(), self.name.into());
         object.get_mut("metadata")?.as_mapping_mut()?.insert("annotations".into(), annotations.into());
@@ -150,6 +182,13 @@ routes:
     }
 }
 
+/// Returns a mapping with one member.
+fn one(key: &str, value: Value) -> Mapping {
+    let mut mapping = Mapping::new();
+    mapping.insert(key.into(), value);
+    mapping
+}
+
 /// Returns the rule for a base URL.
 fn rule(BaseUrl { variable, path }: &BaseUrl) -> String {
     let name = variable.to_ascii_lowercase().replace('_', "-");
@@ -172,7 +211,8 @@ pub(super) fn is_companion(object: &Value) -> bool {
     let selects_agent = selector
         .and_then(Value::as_mapping)
         .is_some_and(|labels| labels.len() == 1 && labels.contains_key(LABEL));
-    selects_agent && metadata.and_then(name) == Some(format!("{workload}-callgate").as_str())
+    let own = metadata.and_then(name).and_then(|name| name.strip_prefix(workload));
+    selects_agent && own.is_some_and(|suffix| [SUFFIX, EGRESS_SUFFIX].contains(&suffix))
 }
 
 /// Reports whether an object belongs to its author once it is written: `inject` neither replaces nor removes it.
@@ -224,9 +264,15 @@ pub(super) fn check_name(workload: Option<&str>) -> Result<&str, String> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     match workload {
         None => Err("it has no name, which --with needs".to_owned()),
-        Some(name) if label::is_value(name) && name.len() <= 54 && name.chars().all(is_word) => Ok(name),
+        Some(name)
+            if label::is_value(name)
+                && name.len() + EGRESS_SUFFIX.len() <= NAME_MAX
+                && name.chars().all(is_word) =>
+        {
+            Ok(name)
+        }
         Some(name) => Err(format!(
-            "`{name}-callgate` cannot be the name of a Service: at most 63 lower-case letters, digits and hyphens"
+            "`{name}{EGRESS_SUFFIX}` cannot be the name of an object: at most {NAME_MAX} lower-case letters, digits and hyphens"
         )),
     }
 }

@@ -21,6 +21,7 @@ use clap::Args;
 
 use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
 use crate::file::without_byte_order_mark;
+use crate::source::parse_network;
 
 pub use document::{Injected, Rewritten, inject, inject_object, remove, remove_from};
 pub use proxied::Proxied;
@@ -38,8 +39,15 @@ pub(super) struct InjectArgs {
     /// Add these objects for each workload, separated by commas.
     #[arg(long, value_name = "OBJECTS", value_delimiter = ',')]
     with: Vec<Companion>,
+    /// With `network-policy`: a network from which callbacks come, such as that of the load balancers. Can be repeated.
+    #[arg(long, value_name = "NETWORK", value_parser = network, requires = "with")]
+    load_balancer: Vec<String>,
     #[command(flatten)]
     sidecar: SidecarArgs,
+}
+
+fn network(text: &str) -> Result<String, String> {
+    parse_network(text).map(|network| network.to_string()).map_err(|fault| format!("`{text}` {fault}"))
 }
 
 /// The settings of the sidecar, for `inject` and for `webhook`.
@@ -104,7 +112,8 @@ pub(super) fn run(args: &InjectArgs) -> u8 {
         Ok(text) => text,
         Err(message) => return args.refuse(&message),
     };
-    let sidecar = Sidecar { with: args.with.clone(), ..args.sidecar.settings() };
+    let (with, load_balancers) = (args.with.clone(), args.load_balancer.clone());
+    let sidecar = Sidecar { with, load_balancers, ..args.sidecar.settings() };
     let done = if args.remove { remove_from(&text, &sidecar.custom) } else { inject(&text, &sidecar) };
     match done {
         Ok(injected) => {
@@ -165,6 +174,7 @@ impl SidecarArgs {
             selector: self.selector.clone().unwrap_or_default(),
             custom: self.pod_template.clone(),
             with: Vec::new(),
+            load_balancers: Vec::new(),
         }
     }
 }

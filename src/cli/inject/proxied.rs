@@ -11,6 +11,8 @@ const TRUST_FOLDER: &str = "/run/callgate/trust";
 /// The volume with the certificate authority, and its folder in the sidecar.
 const CA: &str = "callgate-ca";
 const CA_FOLDER: &str = "/ca";
+/// The mode of the files of a Secret. With the pod's `fsGroup`, Kubernetes adds the right to read for this group.
+const SECRET_MODE: u32 = 0o400;
 /// The volumes of `--proxied`.
 pub(super) const VOLUMES: [&str; 2] = [CA, TRUST];
 
@@ -43,7 +45,8 @@ fn mount(volume: &str, folder: &str, is_read_only: bool) -> Value {
 
 /// Adds the volumes, and their mounts in the sidecar.
 pub(super) fn extend(proxied: &Proxied, container: &mut Mapping, volumes: &mut Vec<Value>) -> Option<()> {
-    let secret = mapping(&[("secretName", proxied.ca_secret.as_str().into()), ("defaultMode", 292.into())]);
+    let secret =
+        mapping(&[("secretName", proxied.ca_secret.as_str().into()), ("defaultMode", SECRET_MODE.into())]);
     volumes.push(mapping(&[("name", CA.into()), ("secret", secret.into())]).into());
     let empty = mapping(&[("sizeLimit", "16Mi".into())]);
     volumes.push(mapping(&[("name", TRUST.into()), ("emptyDir", empty.into())]).into());

@@ -48,6 +48,8 @@ pub struct Sidecar {
     pub custom: Vec<CustomKind>,
     /// The objects that are added for each workload.
     pub with: Vec<Companion>,
+    /// The networks from which callbacks come, for the NetworkPolicy. If there is none, everybody can send callbacks.
+    pub load_balancers: Vec<String>,
 }
 
 impl Default for Sidecar {
@@ -68,6 +70,7 @@ impl Default for Sidecar {
             selector: Selector::default(),
             custom: Vec::new(),
             with: Vec::new(),
+            load_balancers: Vec::new(),
         }
     }
 }
@@ -112,8 +115,10 @@ pub enum Companion {
     SecretTemplate,
     /// The Service in front of the sidecar.
     Service,
-    /// The NetworkPolicy for the pods.
+    /// The NetworkPolicy for connections to the pods.
     NetworkPolicy,
+    /// The NetworkPolicy for connections of the pods.
+    EgressPolicy,
 }
 
 /// The parts of the sidecar in a pod.

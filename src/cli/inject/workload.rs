@@ -12,6 +12,8 @@ use super::yaml::{self, Mapping, Sequence, Value};
 
 /// The name of the sidecar's container.
 const CONTAINER: &str = "callgate";
+/// The group ID of the sidecar's container.
+const GID: u64 = 65532;
 /// The handlers of a container: the path of each handler in the container, and its name in notes and records.
 const HANDLERS: [(&[&str], &str); 5] = [
     (&["livenessProbe"], "livenessProbe"),
@@ -41,13 +43,14 @@ pub(super) fn put(
     refuse(pod, sidecar)?;
     said.extend(notes::pod::all(pod, sidecar, found.as_ref())?);
     let Parts { mut container, mut volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
-    keep_claims(pod, &claims, &mut volumes, said)?;
+    keep_claims(&claims, &mut volumes)?;
     record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
     let own = record.list(pod, "volumes")?;
     if let Some(taken) = own.iter().filter_map(name).find(|name| record_has(&volumes, name)) {
         return Err(format!("it has a volume {taken} that `callgate inject` did not put there"));
     }
     own.extend(volumes);
+    set_group(pod, &mut record)?;
     change_agent(pod, sidecar, found, &mut record, said)?;
     let names = sidecar
         .replica_port
@@ -73,6 +76,13 @@ pub(super) fn put(
     }
     remember(object, &mut record)?;
     Ok(companions)
+}
+
+/// Sets the group that may read the files of Secrets and write to volumes, unless the pod has one.
+fn set_group(pod: &mut Mapping, record: &mut Record) -> Result<(), String> {
+    let context = record.mapping(pod, "securityContext")?;
+    record.number(context, "fsGroup", GID);
+    Ok(())
 }
 
 /// Adds the label of the pods, and returns its value. Returns `None` if the workload has no usable name.
@@ -108,19 +118,9 @@ fn remember(object: &mut Mapping, record: &mut Record) -> Result<(), String> {
 
 /// Removes the volume of the ledger if a StatefulSet has a claim for it. `claims` are the names in its
 /// `volumeClaimTemplates`.
-fn keep_claims(
-    pod: &Mapping,
-    claims: &[String],
-    volumes: &mut Vec<Value>,
-    said: &mut Vec<Note>,
-) -> Result<(), String> {
+fn keep_claims(claims: &[String], volumes: &mut Vec<Value>) -> Result<(), String> {
     if claims.iter().any(|claim| claim == STATE) {
         volumes.retain(|volume| name(volume) != Some(STATE));
-        if pod.get("securityContext").and_then(|context| context.get("fsGroup")).is_none() {
-            said.push(Note::same(format!(
-                "the sidecar can write to the volume {STATE} only if the pod has a `securityContext.fsGroup`"
-            )));
-        }
     }
     match claims.iter().find(|claim| record_has(volumes, claim)) {
         Some(taken) => {
@@ -337,6 +337,10 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     let own = containers(pod, "initContainers").find(|container| name(container) == Some(CONTAINER));
     sidecar::is_own(own, &record.volumes)?;
     restore_agent(pod, &record)?;
+    if let Some(context) = pod.get_mut("securityContext").and_then(Value::as_mapping_mut) {
+        record.unmake_number(context, "fsGroup", GID);
+    }
+    record.unmake(pod, "securityContext");
     if let Some(all) = pod.get_mut("initContainers").and_then(Value::as_sequence_mut) {
         all.retain(|container| name(container) != Some(CONTAINER));
     }
