@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import tarfile
 import tempfile
 import time
 import unittest
@@ -35,8 +37,8 @@ STATEFUL_SET = "deploy/inject/stateful-set.yaml"
 FOREIGN = {"monitoring.coreos.com/v1", "cert-manager.io/v1"}
 
 
-def run(*command, ok=True, **options):
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, **options)
+def run(*command, ok=True, folder=ROOT, **options):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, **options)
     if ok and done.returncode:
         raise AssertionError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stderr}")
     return done
@@ -974,6 +976,61 @@ class Image(unittest.TestCase):
                 if file.name != "tests.rs" and not file.name.endswith("_tests.rs"):
                     for name in re.findall(r'include_str!\("([^"]+)"\)', file.read_text()):
                         self.assertTrue((file.parent / name).exists(), f"{file} includes {name}")
+
+
+class Release(unittest.TestCase):
+    """What `make dist` packs, with the program of the tests instead of an optimized one."""
+
+    def packed(self, program):
+        folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        done = subprocess.run([ROOT / "scripts/dist.py", program, folder], capture_output=True, text=True, timeout=300, env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600"})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return folder
+
+    def test_the_archive_is_whole_and_the_same_each_time(self):
+        program = pathlib.Path(shutil.which("callgate")).resolve()
+        if shutil.which("strip"):
+            # Without debug information, which `make dist` does not pack either, packing takes seconds.
+            folder = pathlib.Path(tempfile.mkdtemp())
+            self.addCleanup(shutil.rmtree, folder)
+            run("strip", "-o", str(folder / "callgate"), str(program))
+            program = folder / "callgate"
+        first, second = self.packed(program), self.packed(program)
+        names = sorted(file.name for file in first.iterdir())
+        version = run("callgate", "--version").stdout.split()[1]
+        [archive] = [name for name in names if name.endswith(".tar.gz")]
+        self.assertTrue(archive.startswith(f"callgate-{version}-"), archive)
+        self.assertEqual(len(names), 3)
+        for name in names:
+            self.assertEqual((first / name).read_bytes(), (second / name).read_bytes(), name)
+        run("sha256sum", "--check", "--strict", "SHA256SUMS", folder=first)
+        with tempfile.TemporaryDirectory() as folder:
+            with tarfile.open(first / archive) as tar:
+                tar.extractall(folder, filter="data")
+            [top] = pathlib.Path(folder).iterdir()
+            self.assertEqual(f"{top.name}.tar.gz", archive)
+            self.assertIn(version, run(str(top / "callgate"), "--version").stdout)
+            self.assertIn(".TH callgate", (top / "callgate.1").read_text())
+            self.assertIn("complete -F", (top / "completions/callgate.bash").read_text())
+            self.assertIn("#compdef callgate", (top / "completions/_callgate").read_text())
+            self.assertIn("properties", json.loads((top / "callgate.schema.json").read_text()))
+            for name in ("LICENSE", "README.md", "docs/kubernetes.md", "deploy/webhook/deployment.yaml", "config/callgate.yaml"):
+                self.assertTrue((top / name).exists(), name)
+            bom = json.loads((top / "callgate.cdx.json").read_text())
+            digest = hashlib.sha256((top / "callgate").read_bytes()).hexdigest()
+        self.assertEqual((bom["bomFormat"], bom["specVersion"]), ("CycloneDX", "1.5"))
+        self.assertEqual(bom["metadata"]["component"]["hashes"][0]["content"], digest)
+        components = {each["name"]: each for each in bom["components"]}
+        self.assertIn("pingora", components)
+        self.assertNotIn("proptest", components, "it is needed for tests only")
+        self.assertNotIn("callgate", components)
+        for each in bom["components"]:
+            self.assertIn("licenses", each)
+            self.assertRegex(each["hashes"][0]["content"], "^[0-9a-f]{64}$")
+        known = {each["bom-ref"] for each in bom["components"]} | {bom["metadata"]["component"]["bom-ref"]}
+        for each in bom["dependencies"]:
+            self.assertLessEqual({each["ref"], *each["dependsOn"]}, known)
 
 
 class Documentation(unittest.TestCase):
