@@ -60,7 +60,7 @@ def helmed():
 
 @functools.cache
 def injected():
-    args = ["--image", "registry.example.com/callgate:0.1.0", "--tls-secret", "callgate-tls", "--bind-env", "HOST"]
+    args = ["--image", "registry.example.com/callgate:0.2.0", "--tls-secret", "callgate-tls", "--bind-env", "HOST"]
     return documents(run(*INJECT, *args).stdout)
 
 
@@ -76,7 +76,7 @@ def helmed_replicas():
 
 @functools.cache
 def injected_replicas():
-    args = ["--image", "registry.example.com/callgate:0.1.0", "--tls-secret", "callgate-tls", "--bind-env", "HOST", "--replicas"]
+    args = ["--image", "registry.example.com/callgate:0.2.0", "--tls-secret", "callgate-tls", "--bind-env", "HOST", "--replicas"]
     return documents(run(*INJECT, *args).stdout)
 
 
@@ -479,7 +479,7 @@ class Helm(unittest.TestCase):
                 '      securityContext: {{- include "callgate.podSecurityContext" .Subcharts.callgate | nindent 8 }}\n'
             )
             manifests = documents(run("helm", "template", "agent", str(chart)).stdout)
-            expected = {**sidecar(kustomized()), "image": "callgate:0.1.0"}
+            expected = {**sidecar(kustomized()), "image": "callgate:0.2.0"}
             self.assertEqual(sidecar(manifests), expected)
             self.assertEqual(pod(manifests)["volumes"], pod(kustomized())["volumes"])
             self.assertEqual(one(manifests, "Service")["spec"]["selector"], {"callgate.dev/agent": "mine"})
@@ -590,7 +590,11 @@ class Wiring(unittest.TestCase):
         chart = yaml.safe_load((DEPLOY / "helm/callgate/Chart.yaml").read_text())
         self.assertEqual(chart["appVersion"], version)
         self.assertIn(f"-t callgate:{version} .", (DEPLOY / "Dockerfile").read_text())
-        self.assertIn(f"newTag: {version} ", (DEPLOY / "kustomize/example/overlay/kustomization.yaml").read_text().replace("}", " }"))
+        for folder in ("kustomize/example/overlay", "webhook"):
+            self.assertIn(f"newTag: {version} ", (DEPLOY / folder / "kustomization.yaml").read_text().replace("}", " }"))
+        for file in ("deploy/webhook/deployment.yaml", "docs/kubernetes.md"):
+            self.assertEqual(set(re.findall(r"callgate:([0-9.]+[0-9])", (ROOT / file).read_text())), {version}, file)
+        self.assertRegex((ROOT / "CHANGELOG.md").read_text(), rf"(?m)^## {re.escape(version)} \([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}\)$")
 
     def config(self):
         return yaml.safe_load(one(kustomized(), "ConfigMap")["data"]["callgate.yaml"])
