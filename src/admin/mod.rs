@@ -2,8 +2,10 @@
 //!
 //! `server.rs` reads requests and writes responses. `respond.rs` finds the response to a request.
 
+mod action_log;
 mod callbacks;
 mod caller;
+mod certificate;
 mod interaction_view;
 mod page;
 mod respond;
@@ -13,5 +15,6 @@ mod service;
 mod status;
 
 pub use callbacks::LocalInteractions;
-pub use server::{AdminRequest, AdminResponse, serve};
+pub use certificate::ServedCertificate;
+pub use server::{AdminRequest, AdminResponse, serve, serve_tls};
 pub use service::Admin;

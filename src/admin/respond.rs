@@ -13,8 +13,8 @@ impl Admin {
         if let Some(rest) = callbacks::path(&request.path) {
             return self.callbacks(&request, rest).await;
         }
-        if request.path == "/members" {
-            return self.members_response(&request);
+        if let "/config" | "/members" = request.path.as_str() {
+            return self.read_only(&request);
         }
         if let Some(place) = page::Place::of(&request.path) {
             return self.page(&request, place).await;
@@ -22,18 +22,33 @@ impl Admin {
         self.probe_or_scrape(&request).unwrap_or_else(|refused| refused)
     }
 
-    /// Returns the members of this installation.
-    fn members_response(&self, request: &AdminRequest) -> AdminResponse {
+    /// Returns the members of this installation, or what a comparison with another configuration needs.
+    fn read_only(&self, request: &AdminRequest) -> AdminResponse {
         let may = || {
             caller::from_no_page(request)?;
             self.asked_as_ours(request)?;
             self.knows_the_token(request)
         };
         match may() {
-            Ok(()) if matches!(request.method.as_str(), "GET" | "HEAD") => answer(200, &self.members()),
+            Ok(()) if matches!(request.method.as_str(), "GET" | "HEAD") => match request.path.as_str() {
+                "/members" => answer(200, &self.members()),
+                _ => answer(200, &self.configuration()),
+            },
             Ok(()) => AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") },
             Err(response) => response,
         }
+    }
+
+    /// Returns which configuration is in use, and the settings that only a restart can change, without secrets.
+    fn configuration(&self) -> serde_json::Value {
+        let status = self.config.status();
+        json!({
+            "program": env!("CARGO_PKG_VERSION"),
+            "version": status.version,
+            "generation": status.generation,
+            "refused": status.refused.map(|refused| refused.version),
+            "restart": self.restart,
+        })
     }
 
     /// Responds to probes and to scrapers. The host name of a probe is not checked, because a kubelet or a load
@@ -60,7 +75,7 @@ impl Admin {
             _ if !reads => Ok(AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }),
             "/metrics" => Ok(self.scraped()),
             "/readyz" => Ok(self.status(request)),
-            _ => Ok(text(404, "not found: /, /callbacks, /livez, /members, /metrics, /readyz")),
+            _ => Ok(text(404, "not found: /, /callbacks, /config, /livez, /members, /metrics, /readyz")),
         }
     }
 }

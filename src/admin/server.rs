@@ -1,4 +1,5 @@
-//! The HTTP server of the admin listener. It passes complete requests to a function and writes the responses.
+//! The HTTP server of the admin listener and of the webhook. It passes complete requests to a function and writes the
+//! responses.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -18,10 +19,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use super::certificate::ServedCertificate;
 use crate::denial::Denial;
 use crate::http::response::retry_after_secs;
 use crate::http::{
-    BodyMemory, CLOSE_TIMEOUT, Caller, HeadError, NextRequest, RequestLoop, Session, head_of,
+    BodyMemory, BufferedIo, CLOSE_TIMEOUT, Caller, HeadError, NextRequest, RequestLoop, Session, head_of,
     lingering_close, request_body, send_continue_if_expected, with_timeout, write_response_head,
 };
 use crate::policy::Limits;
@@ -82,6 +84,10 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
 /// Maximum size of a body, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 10;
+/// Maximum memory for all bodies of one group of callers, in bytes.
+const BODIES_BYTES_MAX: u64 = 4 << 20;
+/// Deadline for a TLS handshake.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Maximum time to wait for running requests when the listener stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -97,9 +103,9 @@ struct CallerLimits {
 }
 
 impl CallerLimits {
-    fn new(connections_max: usize, connections_per_address_max: usize) -> Self {
+    fn new(connections_max: usize, connections_per_address_max: usize, body_memory_bytes_max: u64) -> Self {
         let limits = Limits {
-            body_memory_bytes_max: 4 << 20,
+            body_memory_bytes_max,
             connections_max,
             connections_per_address_max,
             head_bytes_max: 16 << 10,
@@ -124,25 +130,46 @@ impl CallerLimits {
 /// The admin server.
 struct AdminServer<F> {
     respond: F,
+    /// The certificate. `None` if the server accepts plain HTTP.
+    certificate: Option<Arc<ServedCertificate>>,
+    body_bytes_max: u64,
     local: CallerLimits,
     remote: CallerLimits,
     in_flight: Drain,
 }
 
 /// Serves requests with `respond` until `stopping` changes.
-pub async fn serve<F, A>(listener: TcpListener, respond: F, mut stopping: ShutdownWatch)
+pub async fn serve<F, A>(listener: TcpListener, respond: F, stopping: ShutdownWatch)
 where
     F: Fn(AdminRequest) -> A + Send + Sync + 'static,
     A: Future<Output = AdminResponse> + Send + 'static,
 {
-    let (local, remote) = (CallerLimits::new(256, 256), CallerLimits::new(64, 16));
-    let server = Arc::new(AdminServer { respond, local, remote, in_flight: Drain::default() });
-    while let Some((stream, peer)) = accept::next(&listener, &mut stopping).await {
-        let (server, stopping) = (Arc::clone(&server), stopping.clone());
-        tokio::spawn(async move { server.serve_connection(stream, peer, stopping).await });
-    }
-    drop(listener);
-    let _ = timeout(DRAIN_TIMEOUT, server.in_flight.wait_until_empty()).await;
+    let local = CallerLimits::new(256, 256, BODIES_BYTES_MAX);
+    let remote = CallerLimits::new(64, 16, BODIES_BYTES_MAX);
+    let (certificate, body_bytes_max, in_flight) = (None, BODY_BYTES_MAX, Drain::default());
+    AdminServer { respond, certificate, body_bytes_max, local, remote, in_flight }
+        .accept(listener, stopping)
+        .await;
+}
+
+/// Does the same as [`serve`] over TLS. Bodies have at most `body_bytes_max` bytes each, and `bodies_bytes_max` bytes
+/// together. Each group of callers can open `connections_max` connections.
+pub async fn serve_tls<F, A>(
+    listener: TcpListener,
+    certificate: Arc<ServedCertificate>,
+    (connections_max, body_bytes_max, bodies_bytes_max): (usize, u64, u64),
+    respond: F,
+    stopping: ShutdownWatch,
+) where
+    F: Fn(AdminRequest) -> A + Send + Sync + 'static,
+    A: Future<Output = AdminResponse> + Send + 'static,
+{
+    let limits = || CallerLimits::new(connections_max, connections_max, bodies_bytes_max);
+    let (local, remote, in_flight) = (limits(), limits(), Drain::default());
+    let certificate = Some(certificate);
+    AdminServer { respond, certificate, body_bytes_max, local, remote, in_flight }
+        .accept(listener, stopping)
+        .await;
 }
 
 impl<F, A> AdminServer<F>
@@ -150,6 +177,33 @@ where
     F: Fn(AdminRequest) -> A + Send + Sync + 'static,
     A: Future<Output = AdminResponse> + Send + 'static,
 {
+    async fn accept(self, listener: TcpListener, mut stopping: ShutdownWatch) {
+        let server = Arc::new(self);
+        while let Some((stream, peer)) = accept::next(&listener, &mut stopping).await {
+            let (server, stopping) = (Arc::clone(&server), stopping.clone());
+            tokio::spawn(async move { server.serve_connection(stream, peer, stopping).await });
+        }
+        drop(listener);
+        let _ = timeout(DRAIN_TIMEOUT, server.in_flight.wait_until_empty()).await;
+    }
+
+    /// Performs the TLS handshake, if the server has a certificate. Returns `None` if the handshake failed.
+    async fn establish(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        stopping: ShutdownWatch,
+    ) -> Option<RequestLoop> {
+        let Some(certificate) = &self.certificate else {
+            return Some(RequestLoop::new(stream, peer, stopping));
+        };
+        let _ = stream.set_nodelay(true);
+        let tls = certificate.current.load_full();
+        let handshake = tls.acceptor.tls_handshake(BufferedIo::new(stream, peer));
+        let stream = Box::pin(with_timeout(HANDSHAKE_DEADLINE, handshake)).await?.ok()?;
+        Some(RequestLoop::over(Box::new(stream), stopping))
+    }
+
     async fn serve_connection(&self, stream: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) {
         let is_local = peer.ip().to_canonical().is_loopback();
         let caller_limits = if is_local { &self.local } else { &self.remote };
@@ -162,7 +216,7 @@ where
             }
             return;
         };
-        let mut requests = RequestLoop::new(stream, peer, stopping);
+        let Some(mut requests) = self.establish(stream, peer, stopping).await else { return };
         loop {
             let session = match requests.next(|| caller_limits.limits).await {
                 Some(NextRequest::Request(session)) => session,
@@ -189,7 +243,7 @@ where
         send_continue_if_expected(&mut session).await;
         let mut reservation = caller_limits.memory.reserve(caller_limits.limits.body_memory_bytes_max);
         let body_limits = request_body::BodyLimits {
-            bytes_max: BODY_BYTES_MAX,
+            bytes_max: self.body_bytes_max,
             deadline: BODY_DEADLINE,
             limits: &caller_limits.limits,
             reservation: &mut reservation,

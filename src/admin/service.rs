@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::callbacks::local::LocalInteractions;
 use crate::clock::{Clock, LedgerClock};
-use crate::config::AdminListener;
+use crate::config::{AdminListener, RestartSetting};
 use crate::observe::{ConfigState, Metrics, Recent};
 use crate::policy::Policy;
 use crate::store::{Health, Store};
@@ -31,6 +31,8 @@ pub struct Admin {
     pub ledger_clock: Arc<LedgerClock>,
     /// The configuration in use, and the result of the last reload.
     pub config: Arc<ConfigState>,
+    /// The settings that only a restart can change.
+    pub restart: Vec<RestartSetting>,
     /// The most recent ingress requests.
     pub recent: Arc<Recent>,
     /// The settings of the admin listener, such as its token. A reload replaces them.

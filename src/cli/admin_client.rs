@@ -1,4 +1,4 @@
-//! Sends one GET request to the admin listener of a running Callgate.
+//! Sends one request to the admin listener of a running Callgate.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,13 +14,34 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// # Errors
 /// Returns an explanation if there is no valid response.
 pub(super) fn ask(address: SocketAddr, path: &str, token: Option<&str>) -> Result<(u16, String), String> {
+    send("GET", (address, &address.to_string()), path, token.map(str::as_bytes))
+}
+
+/// Sends a request without a body, with the bearer token of the admin listener if there is one. `to` is the address and
+/// the value of `Host`. Returns the status and the body.
+///
+/// # Errors
+/// Returns an explanation if there is no valid response.
+pub(super) fn send(
+    method: &str,
+    to: (SocketAddr, &str),
+    path: &str,
+    token: Option<&[u8]>,
+) -> Result<(u16, String), String> {
+    let (address, host) = to;
     let words = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(words)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(words)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(words)?;
-    let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n{token}connection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(words)?;
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n").into_bytes();
+    if let Some(token) = token {
+        request.extend_from_slice(b"authorization: Bearer ");
+        request.extend_from_slice(token);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    stream.write_all(&request).map_err(words)?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(words)?;
     let mut headers = [httparse::EMPTY_HEADER; 32];

@@ -19,9 +19,11 @@ mod mint;
 mod providers;
 mod proxied;
 mod read;
+mod revoke;
 mod run;
 mod schema;
 mod sign;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -31,12 +33,15 @@ use read::ConfigArg;
 
 pub use common::{EXIT_DATA, EXIT_UNAVAILABLE, EXIT_USAGE};
 pub use init::first_configuration;
-pub use inject::{Injected, Proxied, Sidecar, inject, remove};
+pub use inject::{
+    BaseUrl, Companion, CustomKind, Injected, Proxied, Selector, Sidecar, inject, remove, remove_from,
+};
 pub use message::Message;
 pub use metrics::metrics_table;
 pub use providers::provider_table;
 pub use run::{Serving, serve};
 pub use schema::{reference, schema};
+pub use webhook::{Policy as WebhookPolicy, answer as answer_review};
 
 #[derive(Parser)]
 #[command(
@@ -81,6 +86,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Show which replicas of its installation a running Callgate knows.
     Members(members::MembersArgs),
+    /// Revoke an interaction of a running Callgate: its token is denied from now on.
+    Revoke(revoke::RevokeArgs),
     /// Create the certificate authority of the forward proxy.
     Ca(proxied::CaArgs),
     /// Find out what works on this machine.
@@ -89,6 +96,8 @@ enum Command {
     Env(proxied::EnvArgs),
     /// Add the sidecar to Kubernetes workloads, or remove it.
     Inject(inject::InjectArgs),
+    /// Serve a mutating admission webhook of Kubernetes that adds the sidecar.
+    Webhook(webhook::WebhookArgs),
 }
 
 /// Checks whether the command line accepts these arguments, without running them.
@@ -127,10 +136,12 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Sign(args) => sign::sign(&args),
         Command::Health(args) => health::health(&args),
         Command::Members(args) => members::members(&args),
+        Command::Revoke(args) => revoke::revoke(&args),
         Command::Ca(args) => proxied::ca(&args),
         Command::Doctor(args) => proxied::doctor(&args),
         Command::Env(args) => proxied::env(&args),
         Command::Inject(args) => inject::run(&args),
+        Command::Webhook(args) => webhook::webhook(&args),
     };
     ExitCode::from(code)
 }

@@ -27,7 +27,7 @@ impl ConfigArg {
         let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
         text.map_err(|error| {
             let message = format!("cannot read {}: {error}", self.config.display());
-            vec![ConfigError { path: String::new(), position: None, message, hint: String::new() }]
+            vec![ConfigError::of_file(None, message)]
         })
     }
 
@@ -45,7 +45,10 @@ impl ConfigArg {
 
     pub(super) fn print_errors(&self, errors: &[ConfigError]) {
         for error in errors {
-            eprintln!("error: {}: {error}", self.config.display());
+            match &error.file {
+                Some(_) => eprintln!("error: {error}"),
+                None => eprintln!("error: {}: {error}", self.config.display()),
+            }
         }
         // If errors were omitted, the last entry reports how many. The length of the list is then not the number of
         // mistakes.
@@ -98,9 +101,29 @@ impl Root {
     }
 }
 
-/// The result of reading a configuration: its text, the compiled configuration, and the files that were read.
+/// The texts of a configuration: the text of the file, and those of the files that `include` names.
+#[derive(Clone, Default)]
+pub(super) struct Texts {
+    main: String,
+    included: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+impl Texts {
+    /// Returns all texts as one, so that it can be compared with the texts of another configuration.
+    pub(super) fn whole(&self) -> String {
+        let included = self.included.values().map(|bytes| String::from_utf8_lossy(bytes));
+        included.fold(self.main.clone(), |whole, text| whole + "\0" + &text)
+    }
+
+    /// Reports whether `path` is an included file.
+    pub(super) fn includes(&self, path: &Path) -> bool {
+        self.included.contains_key(path)
+    }
+}
+
+/// The result of reading a configuration: its texts, the compiled configuration, and the files that were read.
 pub(super) struct Read {
-    pub(super) text: String,
+    pub(super) texts: Texts,
     pub(super) config: Result<Config, Vec<ConfigError>>,
     pub(super) stamps: Stamps,
 }
@@ -108,17 +131,26 @@ pub(super) struct Read {
 impl Read {
     /// Reads the configuration file and the files that it names.
     pub(super) fn new(args: &ConfigArg) -> Self {
-        Self::of(args, args.text())
+        Self::below(args, &Root::default())
     }
 
-    /// Compiles a configuration whose text was already read, and reads the files that it names.
-    pub(super) fn of(args: &ConfigArg, text: Result<String, Vec<ConfigError>>) -> Self {
-        Self::below(args, text, &Root::default())
+    /// Compiles a configuration whose texts were already read, and reads the other files that it names.
+    pub(super) fn of(args: &ConfigArg, texts: Texts) -> Self {
+        Self::compile(args, Ok(texts.main), &texts.included, &Root::default())
     }
 
-    /// Does the same as [`Self::of`], with absolute paths resolved below `root`.
-    pub(super) fn below(args: &ConfigArg, text: Result<String, Vec<ConfigError>>, root: &Root) -> Self {
-        let stamps = Mutex::new(Stamps::new());
+    /// Does the same as [`Self::new`], with absolute paths resolved below `root`.
+    pub(super) fn below(args: &ConfigArg, root: &Root) -> Self {
+        Self::compile(args, args.text(), &BTreeMap::new(), root)
+    }
+
+    fn compile(
+        args: &ConfigArg,
+        text: Result<String, Vec<ConfigError>>,
+        known: &BTreeMap<PathBuf, Vec<u8>>,
+        root: &Root,
+    ) -> Self {
+        let (stamps, included) = (Mutex::new(Stamps::new()), Mutex::new(BTreeMap::new()));
         // Metadata is recorded before the file is read. If the file changes while it is read, the next check therefore
         // notices the change.
         let look = |path: &Path| {
@@ -130,15 +162,30 @@ impl Read {
             look(&found);
             read_file(&found, FILE_BYTES_MAX).map_err(|error| root.explain(&found, error))
         };
+        let include = |path: &str| {
+            // The path is relative to the configuration file, which is not below `root`.
+            let found = match Path::new(path).is_absolute() {
+                true => root.find(path),
+                false => args.config.parent().unwrap_or(Path::new("")).join(path),
+            };
+            look(&found);
+            let bytes = match known.get(&found) {
+                Some(bytes) => bytes.clone(),
+                None => read_file(&found, FILE_BYTES_MAX).map_err(|error| root.explain(&found, error))?,
+            };
+            included.lock().insert(found, bytes.clone());
+            Ok(bytes)
+        };
         let surroundings = Surroundings { env: &environment, file: &file };
         let config = match &text {
-            Ok(text) => Config::parse(text, &surroundings),
+            Ok(text) => Config::parse_with(text, &surroundings, &include),
             Err(errors) => Err(errors.clone()),
         };
         if let Ok(config) = &config {
             let feeds = config.policy.feeds.iter().filter(|feed| feed.kind != FeedKind::Secret);
             feeds.filter_map(|feed| feed.url.strip_prefix("file:")).for_each(|path| look(Path::new(path)));
         }
-        Self { text: text.unwrap_or_default(), config, stamps: stamps.into_inner() }
+        let texts = Texts { main: text.unwrap_or_default(), included: included.into_inner() };
+        Self { texts, config, stamps: stamps.into_inner() }
     }
 }

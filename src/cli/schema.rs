@@ -4,7 +4,7 @@
 use std::io::Write as _;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::common::EXIT_DATA;
 use crate::config::{SCHEMA, from_yaml};
@@ -22,9 +22,34 @@ pub fn schema() -> Option<Value> {
 }
 
 pub(super) fn print(args: &SchemaArgs) -> u8 {
-    let Some(schema) = schema() else { return EXIT_DATA };
+    let Some(mut schema) = schema() else { return EXIT_DATA };
+    allow_variables(&mut schema);
     let text = if args.markdown { reference() } else { format!("{schema:#}\n") };
     u8::from(std::io::stdout().write_all(text.as_bytes()).is_err())
+}
+
+/// Allows `{env: NAME}` beside every text. The schema does not repeat this at each key, because it holds for all texts.
+fn allow_variables(schema: &mut Value) {
+    match schema {
+        Value::Array(all) => all.iter_mut().for_each(allow_variables),
+        Value::Object(members) if members.get("type").is_some_and(|kind| kind == "string") => {
+            let mut text = std::mem::take(members);
+            for outer in ["description", "default"] {
+                if let Some(value) = text.remove(outer) {
+                    members.insert(outer.to_owned(), value);
+                }
+            }
+            let variable = json!({ "$ref": "#/$defs/text_or_env" });
+            members.insert("anyOf".to_owned(), json!([text, variable]));
+        }
+        Value::Object(members) => {
+            // The names of variables and the paths of secrets are texts only.
+            let inner =
+                members.iter_mut().filter(|(name, _)| !matches!(name.as_str(), "secret" | "text_or_env"));
+            inner.for_each(|(_, value)| allow_variables(value));
+        }
+        Value::Bool(_) | Value::Null | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Returns a Markdown table with one row for each configuration key.

@@ -5,6 +5,7 @@ mod agent;
 mod consistency;
 mod egress;
 mod env;
+mod include;
 mod listen;
 mod outbound;
 mod provider;
@@ -27,6 +28,7 @@ use yaml::{Cursor, Fields, Node, Reader};
 
 pub use egress::ACTIONS;
 pub use env::Surroundings;
+pub use include::ReadIncluded;
 pub use listen::{
     AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, ReplicaListener, Tls,
 };
@@ -35,15 +37,14 @@ pub use provider::{
 };
 pub use redis::{RedisLogin, RedisMode, RedisSettings, RedisTls};
 pub use secrets::LoadedSecret;
-pub use startup::{AccessLog, Startup};
+pub use startup::{AccessLog, RestartSetting, Startup};
 pub use store::{StoreSettings, Unknown};
 pub use traces::TraceSettings;
 #[cfg(feature = "proxy")]
 pub(crate) use yaml::Step;
-pub use yaml::{AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, from_yaml, to_yaml};
-
-/// The largest configuration, in bytes.
-const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub use yaml::{
+    AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, Sources, from_yaml, to_yaml,
+};
 
 /// A configuration that compiles.
 #[derive(Debug)]
@@ -56,29 +57,44 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The secrets that the configuration refers to, without their values.
     pub secrets: Vec<LoadedSecret>,
+    /// The texts of the configuration, to find the positions of mistakes that are noticed later.
+    pub sources: Sources,
 }
 
 impl Config {
-    /// Compiles a configuration.
+    /// Compiles a configuration. `include` is relative to the current folder.
     ///
     /// # Errors
     /// All mistakes, in the order of the file. If there are more than [`ERRORS_MAX`], a last entry reports how many
     /// were omitted.
     pub fn parse(text: &str, surroundings: &Surroundings<'_>) -> Result<Self, Vec<ConfigError>> {
-        let failed = |message: String, position| {
-            vec![ConfigError { path: String::new(), position, message, hint: String::new() }]
-        };
-        if text.len() > CONFIG_BYTES_MAX {
-            return Err(failed("the configuration is larger than 4 MiB".to_owned(), None));
+        Self::parse_with(text, surroundings, surroundings.file)
+    }
+
+    /// Compiles a configuration. `include` reads the files that the key `include` names.
+    ///
+    /// # Errors
+    /// The same as those of [`Self::parse`].
+    pub fn parse_with(
+        text: &str,
+        surroundings: &Surroundings<'_>,
+        include: &ReadIncluded<'_>,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let failed = |message: &str| vec![ConfigError::of_file(None, message.to_owned())];
+        if text.len() > include::CONFIG_BYTES_MAX {
+            return Err(failed("the configuration is larger than 4 MiB"));
         }
-        let tree = Node::parse(text).map_err(|(message, position)| failed(message, position))?;
-        let reader = Reader::new(surroundings);
+        let tree = Node::parse(text).map_err(|(message, position)| {
+            vec![ConfigError { position, ..ConfigError::of_file(None, message) }]
+        })?;
+        let (tree, sources) = include::with_included(tree, text, surroundings, include)?;
+        let reader = Reader::new(surroundings).with_variables_of(&tree);
         let compiled = compile(&Cursor::root(&reader, &tree));
         let secrets = reader.loaded_secrets();
-        let warnings = reader.finish(text)?;
+        let warnings = reader.finish(&sources)?;
         match compiled {
-            Some((startup, policy)) => Ok(Self { startup, policy, warnings, secrets }),
-            None => Err(failed("the configuration could not be compiled".to_owned(), None)),
+            Some((startup, policy)) => Ok(Self { startup, policy, warnings, secrets, sources }),
+            None => Err(failed("the configuration could not be compiled")),
         }
     }
 }
@@ -89,14 +105,14 @@ pub const SCHEMA: &str = include_str!("schema.yaml");
 /// Returns the keys that each mapping of this configuration may have, so that tests can compare them with the schema.
 pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<AcceptedKeys> {
     let Ok(tree) = Node::parse(text) else { return Vec::new() };
-    let reader = Reader::new(surroundings);
+    let reader = Reader::new(surroundings).with_variables_of(&tree);
     let _ = compile(&Cursor::root(&reader, &tree));
     reader.into_accepted_keys()
 }
 
 /// Reads every section, even if another one has a mistake, so that one run finds all mistakes.
 fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
-    let mut fields = root.fields()?;
+    let mut fields = include::fields(root)?;
     let has_tokens = fields.has("callback_tokens");
     let public_url = fields.optional("public_url").map(|at| at.public_url(has_tokens));
     let mut startup = startup::startup(&mut fields);

@@ -2,13 +2,21 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
 use crate::config::listen::{AdminListener, EgressListener, Listener, Listeners, ReplicaListener, listeners};
 use crate::config::store::{self, StoreSettings};
 use crate::config::traces::{TraceSettings, traces};
 use crate::config::yaml::{Cursor, Fields};
+use crate::time::format_duration;
 
 /// The maximum of `shutdown.delay`, and of `shutdown.grace`.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
+
+/// The number of characters of the fingerprint of a section.
+const FINGERPRINT_CHARS: usize = 12;
 
 /// The settings that Callgate applies at start, before it accepts requests. A reload cannot change the settings that
 /// [`Self::differences`] compares. It can change all other settings, such as the TLS settings of the listeners.
@@ -68,6 +76,60 @@ impl Startup {
         .filter_map(|(key, same)| (!same).then_some(key))
         .collect()
     }
+}
+
+/// A setting that only a restart can change, for a comparison with another process.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RestartSetting {
+    /// The key, as [`Startup::differences`] returns it.
+    pub key: String,
+    /// The value as text. It contains no secret.
+    pub value: String,
+}
+
+impl Startup {
+    /// Returns each setting that [`Self::differences`] compares, with its value as text. The values of sections that can
+    /// contain credentials are fingerprints.
+    pub fn restart_settings(&self) -> Vec<RestartSetting> {
+        let or_none = |address: Option<String>| address.unwrap_or_else(|| "none".to_owned());
+        let ingress: Vec<_> = self.ingress.iter().map(|listener| listener.address.to_string()).collect();
+        let (egress, replicas) = (self.egress.as_ref(), self.replicas.as_ref());
+        let kind = if self.store.path.is_some() { "file" } else { "memory" };
+        let traces = self.traces.as_ref().map(|traces| fingerprint("on", traces));
+        [
+            ("access_log", if self.access_log == AccessLog::Off { "off" } else { "stdout" }.to_owned()),
+            ("listen.admin.address", or_none(self.admin.as_ref().map(|admin| admin.address.to_string()))),
+            ("listen.egress.address", or_none(egress.map(|egress| egress.address.to_string()))),
+            (
+                "listen.egress.tls",
+                if egress.is_some_and(|egress| egress.tls.is_some()) { "on" } else { "off" }.to_owned(),
+            ),
+            ("listen.ingress[].address", ingress.join(", ")),
+            ("replicas.address", or_none(replicas.map(|replicas| replicas.listener.address.to_string()))),
+            ("replicas.advertise", or_none(replicas.map(|replicas| replicas.advertise.to_string()))),
+            (
+                "shutdown",
+                format!(
+                    "{} and {}",
+                    format_duration(self.shutdown_delay),
+                    format_duration(self.shutdown_grace)
+                ),
+            ),
+            ("store", fingerprint(kind, &self.store)),
+            ("reload", if self.watches { "watch" } else { "signal" }.to_owned()),
+            ("traces", traces.unwrap_or_else(|| "off".to_owned())),
+            ("threads", self.threads.map_or_else(|| "default".to_owned(), |threads| threads.to_string())),
+        ]
+        .map(|(key, value)| RestartSetting { key: key.to_owned(), value })
+        .into()
+    }
+}
+
+/// Returns a word and the beginning of the SHA-256 of a section, in hexadecimal. `Debug` prints no secret.
+fn fingerprint(word: &str, section: &impl std::fmt::Debug) -> String {
+    let mut digest = HEXLOWER.encode(&Sha256::digest(format!("{section:?}")));
+    digest.truncate(FINGERPRINT_CHARS);
+    format!("{word} ({digest})")
 }
 
 /// The destination of the access log.
@@ -176,6 +238,11 @@ mod tests {
             let changed = startup(&before.replacen(from, to, 1));
             assert_eq!(startup(&before).differences(&changed), [key], "{to}");
             assert_eq!(changed.differences(&startup(&before)), [key], "{to}");
+            // Another process sees the same difference.
+            let (old, new) = (startup(&before).restart_settings(), changed.restart_settings());
+            let differ: Vec<_> = old.iter().zip(&new).filter(|(old, new)| old != new).collect();
+            let [(old, new)] = differ.as_slice() else { panic!("{to}: {differ:?}") };
+            assert_eq!((&*old.key, &*new.key), (key, key), "{to}");
         }
         let other_agent = before.replacen("127.0.0.1:8000", "127.0.0.1:8001", 1);
         assert!(startup(&before).differences(&startup(&other_agent)).is_empty());

@@ -18,6 +18,12 @@ pub(super) fn env(name: &str) -> Option<String> {
         "TORN" => Some("whsec_AAAAAAAAAAAAAAAAAAAAA".to_owned()),
         "LINES" => Some("two lines\nof a secret".to_owned()),
         "SECRET" | "OTHER" => Some(format!("{name} of a provider")),
+        "AGENT_ADDRESS" => Some("127.0.0.1:8001".to_owned()),
+        "NETWORK" => Some("10.0.0.0/8".to_owned()),
+        "PUBLISHED" => Some("published".to_owned()),
+        "SECONDS" => Some("2s".to_owned()),
+        "SHARED_FILE" => Some("tests/corpora/config/shared.yaml".to_owned()),
+        "SIZE" => Some("64MiB".to_owned()),
         // `BYTES_N` contains a secret of N bytes.
         _ => Some("b".repeat(name.strip_prefix("BYTES_")?.parse().ok()?)),
     }

@@ -85,7 +85,8 @@ impl ConfigState {
     }
 }
 
-fn version(text: &str) -> String {
+/// Returns the version of a configuration: the beginning of the SHA-256 of its text, in hexadecimal.
+pub fn version(text: &str) -> String {
     let mut version = HEXLOWER.encode(&Sha256::digest(text));
     version.truncate(VERSION_CHARS);
     version

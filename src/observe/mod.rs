@@ -13,7 +13,7 @@ mod redact;
 mod traces;
 
 pub use access_log::AccessLogger;
-pub use config_state::{ConfigState, ConfigStatus, Refused};
+pub use config_state::{ConfigState, ConfigStatus, Refused, version as config_version};
 pub use log_entry::{EgressEntry, Entry};
 pub use logger::install as install_logger;
 pub use metrics::{AGENT_ACCEPTED, AGENT_REJECTED, Label, Metrics, Series, Values};

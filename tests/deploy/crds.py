@@ -1,5 +1,5 @@
-"""Schemas of three custom resources, written by hand after their API references: PodMonitor and PrometheusRule of the
-Prometheus operator, and Certificate of cert-manager. They contain only the fields that deploy/ uses."""
+"""Schemas of custom resources, written by hand after their API references: PodMonitor and PrometheusRule of the
+Prometheus operator, and Certificate and Issuer of cert-manager. They contain only the fields that deploy/ uses."""
 
 import jsonschema
 
@@ -38,9 +38,11 @@ CERTIFICATE = fields(
     issuerRef=fields(["name"], name=TEXT, kind={"enum": ["Issuer", "ClusterIssuer"]}, group=TEXT),
     privateKey=fields([], algorithm={"enum": ["RSA", "ECDSA", "Ed25519"]}, size={"type": "integer"}, rotationPolicy={"enum": ["Never", "Always"]}),
 )
+ISSUER = fields(["selfSigned"], selfSigned={"type": "object", "maxProperties": 0})
 SCHEMAS = {
     "PodMonitor": resource("monitoring.coreos.com/v1", "PodMonitor", POD_MONITOR),
     "PrometheusRule": resource("monitoring.coreos.com/v1", "PrometheusRule", PROMETHEUS_RULE),
+    "Issuer": resource("cert-manager.io/v1", "Issuer", ISSUER),
     "Certificate": resource("cert-manager.io/v1", "Certificate", CERTIFICATE),
 }
 

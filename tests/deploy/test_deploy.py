@@ -1,13 +1,17 @@
 """Renders the manifests in deploy/, and checks them against schemas and the program. scripts/deploy-test.sh runs this."""
 
+import base64
 import functools
+import hashlib
 import json
 import os
 import pathlib
 import re
 import shutil
 import socket
+import ssl
 import subprocess
+import tarfile
 import tempfile
 import time
 import unittest
@@ -33,8 +37,8 @@ STATEFUL_SET = "deploy/inject/stateful-set.yaml"
 FOREIGN = {"monitoring.coreos.com/v1", "cert-manager.io/v1"}
 
 
-def run(*command, ok=True, **options):
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, **options)
+def run(*command, ok=True, folder=ROOT, **options):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, **options)
     if ok and done.returncode:
         raise AssertionError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stderr}")
     return done
@@ -56,7 +60,7 @@ def helmed():
 
 @functools.cache
 def injected():
-    args = ["--image", "registry.example.com/callgate:0.1.0", "--tls-secret", "callgate-tls", "--bind-env", "HOST"]
+    args = ["--image", "registry.example.com/callgate:0.2.0", "--tls-secret", "callgate-tls", "--bind-env", "HOST"]
     return documents(run(*INJECT, *args).stdout)
 
 
@@ -72,7 +76,7 @@ def helmed_replicas():
 
 @functools.cache
 def injected_replicas():
-    args = ["--image", "registry.example.com/callgate:0.1.0", "--tls-secret", "callgate-tls", "--bind-env", "HOST", "--replicas"]
+    args = ["--image", "registry.example.com/callgate:0.2.0", "--tls-secret", "callgate-tls", "--bind-env", "HOST", "--replicas"]
     return documents(run(*INJECT, *args).stdout)
 
 
@@ -153,6 +157,18 @@ class Rendering(unittest.TestCase):
         self.assertEqual(without_port_name(sidecar(injected())), without_port_name(sidecar(kustomized())))
         self.assertEqual(pod(injected())["volumes"], pod(kustomized())["volumes"])
 
+    def test_inject_adds_objects_that_the_component_has_too(self):
+        manifests = documents(run(*INJECT, "--tls-secret", "callgate-tls", "--with", "config,secret-template,service,network-policy").stdout)
+        self.assertEqual([each["kind"] for each in manifests], ["Deployment", "ConfigMap", "Secret", "Service", "NetworkPolicy"])
+        for manifest in manifests:
+            kubernetes_validate.validate(manifest, kubernetes_validate.utils.latest_version(), strict=True)
+        for kind in ("Service", "NetworkPolicy"):
+            self.assertEqual(one(manifests, kind)["spec"], one(kustomized(), kind)["spec"])
+        labels = template(manifests)["metadata"]["labels"]
+        self.assertEqual(labels["callgate.dev/agent"], "analysis-agent")
+        self.assertTrue(may_connect([one(manifests, "NetworkPolicy")], labels, 8443, "others", {}))
+        self.assertFalse(may_connect([one(manifests, "NetworkPolicy")], labels, 8000, "agents", {}))
+
     def test_inject_is_undone(self):
         text = run(*INJECT).stdout
         again = run("callgate", "inject", "-f", "-", input=text).stdout
@@ -173,7 +189,7 @@ class Rendering(unittest.TestCase):
         with_sidecar = run("callgate", "inject", "-f", "-", input=text).stdout
         [injected] = documents(with_sidecar)
         self.assertEqual(injected["spec"]["containers"], expected["spec"]["containers"])
-        self.assertEqual(injected["metadata"]["labels"], labels)
+        self.assertEqual(injected["metadata"]["labels"], {**labels, "callgate.dev/agent": "a"})
         self.assertEqual(documents(run("callgate", "inject", "--remove", "-f", "-", input=with_sidecar).stdout), [expected])
 
     def test_inject_reads_and_writes_what_kubectl_reads(self):
@@ -296,10 +312,10 @@ class Rendering(unittest.TestCase):
             self.assertEqual(sorted(by_name(pod(manifests)["volumes"])), ["callgate-config", "callgate-secrets", "callgate-state", "callgate-tls", "data"])
         volumes = by_name(pod(second)["volumes"])
         self.assertEqual(volumes["callgate-config"]["configMap"]["name"], "second-callgate")
-        self.assertEqual(volumes["callgate-secrets"]["secret"], {"secretName": "second", "defaultMode": 292})
+        self.assertEqual(volumes["callgate-secrets"]["secret"], {"secretName": "second", "defaultMode": 0o400})
         self.assertEqual(one(second, "Service")["metadata"]["name"], "second-callgate")
         self.assertEqual(one(second, "Service")["spec"]["selector"], {"callgate.dev/agent": "agent"})
-        values = yaml.safe_dump({"deployment": agent})
+        values = yaml.safe_dump({"deployment": agent, "existingConfigMap": "callgate"})
         with_helm = documents(run(*HELM, "--values", "-", input=values).stdout)
         self.assertEqual([container["name"] for container in pod(with_helm)["initContainers"]], ["callgate", "migrate"])
         self.assertEqual(len(pod(with_helm)["volumes"]), 5)
@@ -362,12 +378,84 @@ class Helm(unittest.TestCase):
         run(*HELM, *EXAMPLE, "--set", "deployment.spec.template.spec.hostNetwork=false")
 
     def test_values_change_what_they_say(self):
-        less = ["podMonitor.enabled=false", "certificate.enabled=false", "networkPolicy.enabled=false", "podDisruptionBudget.enabled=false", "service.enabled=false", "config=", "tls.secretName=", "image.tag=9.9.9", "ports.ingress=7000"]
+        less = ["podMonitor.enabled=false", "certificate.enabled=false", "networkPolicy.enabled=false", "podDisruptionBudget.enabled=false", "service.enabled=false", "existingConfigMap=ours", "tls.secretName=", "image.tag=9.9.9", "ports.ingress=7000"]
         manifests = documents(run(*HELM, "--values", "deploy/helm/example/values.yaml", *(f"--set={value}" for value in less)).stdout)
         self.assertEqual([manifest["kind"] for manifest in manifests], ["Deployment"])
         self.assertNotIn("callgate-tls", json.dumps(manifests))
         self.assertEqual(sidecar(manifests)["image"], "registry.example.com/callgate:9.9.9")
         self.assertEqual(sidecar(manifests)["ports"][0]["containerPort"], 7000)
+        self.assertEqual(by_name(pod(manifests)["volumes"])["callgate-config"]["configMap"]["name"], "ours")
+
+    def test_an_image_can_be_named_by_its_digest(self):
+        digest = f"sha256:{'ab' * 32}"
+        manifests = documents(run(*HELM, *EXAMPLE, f"--set=image.digest={digest}").stdout)
+        self.assertEqual(sidecar(manifests)["image"], f"registry.example.com/callgate@{digest}")
+        done = run(*HELM, *EXAMPLE, "--set=image.digest=sha256:abc", ok=False)
+        self.assertIn("schema", done.stderr)
+        with tempfile.TemporaryDirectory(dir=DEPLOY / "kustomize") as folder:
+            kustomization = {"resources": ["../example/overlay"], "images": [{"name": "registry.example.com/callgate", "digest": digest}]}
+            (pathlib.Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+            self.assertEqual(sidecar(documents(run("kubectl", "kustomize", folder).stdout))["image"], f"registry.example.com/callgate@{digest}")
+        self.assertIn(f"image: callgate@{digest}", run(*INJECT, "--image", f"callgate@{digest}").stdout)
+
+    def test_the_chart_fails_without_its_config_map(self):
+        done = run(*HELM, "--values", "deploy/helm/example/values.yaml", ok=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("callgate.yaml is missing", done.stderr)
+        done = run(*HELM, *EXAMPLE, "--set=existingConfigMap=ours", ok=False)
+        self.assertIn("exclude each other", done.stderr)
+
+    def test_its_notes_say_what_is_needed(self):
+        # `helm template` renders no notes, and `helm install` needs a cluster. So the notes are rendered as a ConfigMap.
+        with tempfile.TemporaryDirectory() as folder:
+            chart = pathlib.Path(folder) / "callgate"
+            shutil.copytree(DEPLOY / "helm/callgate", chart)
+            notes = chart / "templates/NOTES.txt"
+            text = notes.read_text()
+            notes.unlink()
+            (chart / "templates/notes.yaml").write_text('apiVersion: v1\nkind: ConfigMap\nmetadata: { name: notes }\ndata:\n  notes: {{ include "notes" . | toJson }}\n')
+            (chart / "templates/_notes.tpl").write_text('{{ define "notes" }}' + text + "{{ end }}")
+
+            def rendered(*values):
+                command = ["helm", "template", "callgate", str(chart), "--namespace", "agents", *EXAMPLE, *values]
+                return by_identity(documents(run(*command).stdout))["v1", "ConfigMap", "notes"]["data"]["notes"]
+
+            said = rendered()
+            for words in ("the Deployment analysis-agent, in the namespace agents", "the Secret callgate, whose keys", "the Secret callgate-tls", "the Service callgate, port 443", "/callgate health --ready"):
+                self.assertIn(words, said)
+            self.assertNotIn("replicas.enabled", said)
+            self.assertIn("replicas.enabled", rendered("--set=deployment.spec.replicas=3"))
+            self.assertIn("No NetworkPolicy", rendered("--set=networkPolicy.enabled=false"))
+
+    def test_load_balancers_can_be_named(self):
+        values = yaml.safe_dump({"networkPolicy": {"loadBalancers": ["10.0.0.0/8", {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]}})
+        manifests = documents(run(*HELM, *EXAMPLE, "--values", "-", input=values).stdout)
+        policy = one(manifests, "NetworkPolicy")
+        kubernetes_validate.validate(policy, kubernetes_validate.utils.latest_version(), strict=True)
+        self.assertEqual(policy["spec"]["ingress"][0]["from"][0], {"ipBlock": {"cidr": "10.0.0.0/8"}})
+        own = template(manifests)["metadata"]["labels"]
+        self.assertTrue(may_connect([policy], own, 8443, "ingress", {}))
+        self.assertFalse(may_connect([policy], own, 8443, "others", {}))
+        for wrong in ("10.0.0.0", "everybody"):
+            done = run(*HELM, *EXAMPLE, f"--set=networkPolicy.loadBalancers={{{wrong}}}", ok=False)
+            self.assertIn("schema", done.stderr)
+
+    def test_what_the_pod_connects_to_can_be_restricted(self):
+        values = yaml.safe_dump({"networkPolicy": {"egress": {"enabled": True, "rules": [{"to": [{"podSelector": {"matchLabels": {"app": "db"}}}], "ports": [{"port": 5432, "protocol": "TCP"}]}]}}})
+        with_helm = by_identity(documents(run(*HELM, *EXAMPLE, "--values", "-", input=values).stdout))
+        policy = with_helm["networking.k8s.io/v1", "NetworkPolicy", "callgate-egress"]
+        with tempfile.TemporaryDirectory(dir=DEPLOY / "kustomize") as folder:
+            kustomization = {"resources": ["../example/overlay"], "components": ["../egress-policy"], "namespace": "agents"}
+            (pathlib.Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+            kustomized = by_identity(documents(run("kubectl", "kustomize", folder).stdout))
+        ours = kustomized["networking.k8s.io/v1", "NetworkPolicy", "callgate-egress"]
+        self.assertEqual(policy["spec"].pop("egress"), [*ours["spec"]["egress"], *yaml.safe_load(values)["networkPolicy"]["egress"]["rules"]])
+        self.assertEqual(policy["spec"], {key: value for key, value in ours["spec"].items() if key != "egress"})
+        kubernetes_validate.validate(ours, kubernetes_validate.utils.latest_version(), strict=True)
+        injected = documents(run(*INJECT, "--with", "egress-policy").stdout)
+        self.assertEqual(one(injected, "NetworkPolicy")["spec"], ours["spec"])
+        replicas = by_identity(documents(run(*HELM, *REPLICAS_EXAMPLE, "--set=networkPolicy.egress.enabled=true").stdout))
+        self.assertEqual(replicas["networking.k8s.io/v1", "NetworkPolicy", "callgate-egress"]["spec"]["egress"][2]["ports"], [{"port": 8446, "protocol": "TCP"}])
 
     def test_the_pods_that_scrape_can_be_named(self):
         label = "networkPolicy.monitoringPods.app\\.kubernetes\\.io/name=prometheus"
@@ -382,15 +470,16 @@ class Helm(unittest.TestCase):
             shutil.copytree(DEPLOY / "helm/callgate", chart / "charts/callgate")
             (chart / "templates").mkdir()
             (chart / "Chart.yaml").write_text("apiVersion: v2\nname: agent\nversion: 1.0.0\n")
-            (chart / "values.yaml").write_text("callgate: { agentName: mine }\n")
+            (chart / "values.yaml").write_text("callgate: { agentName: mine, existingConfigMap: callgate }\n")
             (chart / "templates/agent.yaml").write_text(
                 "kind: Deployment\napiVersion: apps/v1\nmetadata: { name: mine }\nspec:\n  template:\n    metadata:\n"
                 '      labels: {{- include "callgate.podLabels" .Subcharts.callgate | nindent 8 }}\n    spec:\n      initContainers:\n'
                 '        - {{- include "callgate.container" .Subcharts.callgate | nindent 10 }}\n      volumes:\n'
                 '        {{- include "callgate.volumes" .Subcharts.callgate | nindent 8 }}\n'
+                '      securityContext: {{- include "callgate.podSecurityContext" .Subcharts.callgate | nindent 8 }}\n'
             )
             manifests = documents(run("helm", "template", "agent", str(chart)).stdout)
-            expected = {**sidecar(kustomized()), "image": "callgate:0.1.0"}
+            expected = {**sidecar(kustomized()), "image": "callgate:0.2.0"}
             self.assertEqual(sidecar(manifests), expected)
             self.assertEqual(pod(manifests)["volumes"], pod(kustomized())["volumes"])
             self.assertEqual(one(manifests, "Service")["spec"]["selector"], {"callgate.dev/agent": "mine"})
@@ -414,6 +503,18 @@ class Wiring(unittest.TestCase):
                 self.assertEqual(may["seccompProfile"], {"type": "RuntimeDefault"})
                 self.assertEqual(sidecar(manifests)["restartPolicy"], "Always")
                 self.assertIn("memory", sidecar(manifests)["resources"]["limits"])
+
+    def test_only_the_sidecars_group_reads_the_secrets(self):
+        """With `fsGroup`, the kubelet gives the files this group and adds the right to read for it."""
+        for way, manifests in self.all():
+            with self.subTest(way):
+                modes = {volume["secret"]["defaultMode"] for volume in pod(manifests)["volumes"] if "secret" in volume}
+                self.assertEqual(modes, {0o400})
+                self.assertEqual(pod(manifests)["securityContext"]["fsGroup"], sidecar(manifests)["securityContext"]["runAsGroup"])
+        own = yaml.safe_dump({"deployment": {"spec": {"template": {"spec": {"securityContext": {"fsGroup": 2000}}}}}})
+        self.assertEqual(pod(documents(run(*HELM, *EXAMPLE, "--values", "-", input=own).stdout))["securityContext"]["fsGroup"], 2000)
+        for file in ("kustomize/component/sidecar.yaml", "helm/callgate/templates/_helpers.tpl"):
+            self.assertNotIn("defaultMode: 2", (DEPLOY / file).read_text())
 
     def test_what_is_mounted_follows_its_source(self):
         for way, manifests in self.all():
@@ -489,7 +590,11 @@ class Wiring(unittest.TestCase):
         chart = yaml.safe_load((DEPLOY / "helm/callgate/Chart.yaml").read_text())
         self.assertEqual(chart["appVersion"], version)
         self.assertIn(f"-t callgate:{version} .", (DEPLOY / "Dockerfile").read_text())
-        self.assertIn(f"newTag: {version} ", (DEPLOY / "kustomize/example/overlay/kustomization.yaml").read_text().replace("}", " }"))
+        for folder in ("kustomize/example/overlay", "webhook"):
+            self.assertIn(f"newTag: {version} ", (DEPLOY / folder / "kustomization.yaml").read_text().replace("}", " }"))
+        for file in ("deploy/webhook/deployment.yaml", "docs/kubernetes.md"):
+            self.assertEqual(set(re.findall(r"callgate:([0-9.]+[0-9])", (ROOT / file).read_text())), {version}, file)
+        self.assertRegex((ROOT / "CHANGELOG.md").read_text(), rf"(?m)^## {re.escape(version)} \([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}\)$")
 
     def config(self):
         return yaml.safe_load(one(kustomized(), "ConfigMap")["data"]["callgate.yaml"])
@@ -768,6 +873,85 @@ class Program(unittest.TestCase):
             urllib.request.urlopen(f"http://127.0.0.1:{admin}/healthz", timeout=5)
 
 
+class Webhook(unittest.TestCase):
+    """The manifests of the webhook, and what the program answers to recorded requests."""
+
+    def manifests(self):
+        return documents(run("kubectl", "kustomize", "deploy/webhook").stdout)
+
+    def container(self):
+        [deployment] = [each for each in self.manifests() if each["kind"] == "Deployment"]
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        return container
+
+    def test_every_manifest_is_valid(self):
+        for manifest in self.manifests():
+            with self.subTest(manifest["kind"]):
+                if manifest["apiVersion"] in FOREIGN:
+                    crds.validate(manifest)
+                else:
+                    kubernetes_validate.validate(manifest, kubernetes_validate.utils.latest_version(), strict=True)
+
+    def test_the_parts_fit_together(self):
+        manifests = by_identity(self.manifests())
+        configuration = manifests["admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "callgate-webhook"]
+        [hook] = configuration["webhooks"]
+        service = hook["clientConfig"]["service"]
+        self.assertIn(("v1", "Service", service["name"]), manifests)
+        self.assertEqual(service["path"], "/mutate")
+        self.assertEqual((hook["failurePolicy"], hook["sideEffects"]), ("Fail", "None"))
+        certificate = manifests["cert-manager.io/v1", "Certificate", "callgate-webhook"]
+        self.assertIn(f"{service['name']}.{service['namespace']}.svc", certificate["spec"]["dnsNames"])
+        [volume] = manifests["apps/v1", "Deployment", "callgate-webhook"]["spec"]["template"]["spec"]["volumes"]
+        self.assertEqual(volume["secret"]["secretName"], certificate["spec"]["secretName"])
+        self.assertEqual(configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"], "callgate-system/callgate-webhook")
+        # The pods of the webhook itself are never subject to it.
+        [names] = hook["namespaceSelector"]["matchExpressions"]
+        self.assertIn("callgate-system", names["values"])
+        # The sidecar has the image of the webhook.
+        container = self.container()
+        self.assertEqual(container["args"][:3], ["webhook", "--image", container["image"]])
+
+    def test_a_patched_pod_is_valid(self):
+        [port] = free_ports(1)
+        args = ["callgate", *self.container()["args"], "--listen", f"127.0.0.1:{port}", "--certificate", "tests/corpora/tls/tls.crt", "--key", "tests/corpora/tls/tls.key"]
+        child = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
+        context = ssl._create_unverified_context()
+
+        def ask(path, body=None):
+            request = urllib.request.Request(f"https://127.0.0.1:{port}{path}", body, {"content-type": "application/json"})
+            for _ in range(100):
+                try:
+                    with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+                        return answer.read()
+                except urllib.error.URLError as error:
+                    if isinstance(error, urllib.error.HTTPError):
+                        raise
+                    time.sleep(0.1)
+            raise AssertionError("no answer")
+
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            self.assertEqual(ask(self.container()[probe]["httpGet"]["path"]), b"ok\n")
+        for name in ("pod-of-a-deployment", "deployment"):
+            text = (ROOT / f"tests/admission/{name}.json").read_text()
+            response = json.loads(ask("/mutate", text.encode()))["response"]
+            self.assertTrue(response["allowed"])
+            patched = json.loads(text)["request"]["object"]
+            for operation in json.loads(base64.b64decode(response["patch"])):
+                *way, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+                target = functools.reduce(lambda at, key: at[key], way, patched)
+                if operation["op"] == "remove":
+                    del target[last]
+                else:
+                    target[last] = operation["value"]
+            kubernetes_validate.validate(patched, kubernetes_validate.utils.latest_version(), strict=True)
+            spec = patched["spec"] if patched["kind"] == "Pod" else patched["spec"]["template"]["spec"]
+            volumes = by_name(spec["volumes"])
+            self.assertEqual(volumes["callgate-config"]["configMap"]["name"], "analysis-agent-callgate")
+
+
 class Image(unittest.TestCase):
     def test_the_linter_is_content(self):
         run("hadolint", "deploy/Dockerfile")
@@ -798,9 +982,64 @@ class Image(unittest.TestCase):
                         self.assertTrue((file.parent / name).exists(), f"{file} includes {name}")
 
 
+class Release(unittest.TestCase):
+    """What `make dist` packs, with the program of the tests instead of an optimized one."""
+
+    def packed(self, program):
+        folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        done = subprocess.run([ROOT / "scripts/dist.py", program, folder], capture_output=True, text=True, timeout=300, env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600"})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return folder
+
+    def test_the_archive_is_whole_and_the_same_each_time(self):
+        program = pathlib.Path(shutil.which("callgate")).resolve()
+        if shutil.which("strip"):
+            # Without debug information, which `make dist` does not pack either, packing takes seconds.
+            folder = pathlib.Path(tempfile.mkdtemp())
+            self.addCleanup(shutil.rmtree, folder)
+            run("strip", "-o", str(folder / "callgate"), str(program))
+            program = folder / "callgate"
+        first, second = self.packed(program), self.packed(program)
+        names = sorted(file.name for file in first.iterdir())
+        version = run("callgate", "--version").stdout.split()[1]
+        [archive] = [name for name in names if name.endswith(".tar.gz")]
+        self.assertTrue(archive.startswith(f"callgate-{version}-"), archive)
+        self.assertEqual(len(names), 3)
+        for name in names:
+            self.assertEqual((first / name).read_bytes(), (second / name).read_bytes(), name)
+        run("sha256sum", "--check", "--strict", "SHA256SUMS", folder=first)
+        with tempfile.TemporaryDirectory() as folder:
+            with tarfile.open(first / archive) as tar:
+                tar.extractall(folder, filter="data")
+            [top] = pathlib.Path(folder).iterdir()
+            self.assertEqual(f"{top.name}.tar.gz", archive)
+            self.assertIn(version, run(str(top / "callgate"), "--version").stdout)
+            self.assertIn(".TH callgate", (top / "callgate.1").read_text())
+            self.assertIn("complete -F", (top / "completions/callgate.bash").read_text())
+            self.assertIn("#compdef callgate", (top / "completions/_callgate").read_text())
+            self.assertIn("properties", json.loads((top / "callgate.schema.json").read_text()))
+            for name in ("LICENSE", "README.md", "docs/kubernetes.md", "deploy/webhook/deployment.yaml", "config/callgate.yaml"):
+                self.assertTrue((top / name).exists(), name)
+            bom = json.loads((top / "callgate.cdx.json").read_text())
+            digest = hashlib.sha256((top / "callgate").read_bytes()).hexdigest()
+        self.assertEqual((bom["bomFormat"], bom["specVersion"]), ("CycloneDX", "1.5"))
+        self.assertEqual(bom["metadata"]["component"]["hashes"][0]["content"], digest)
+        components = {each["name"]: each for each in bom["components"]}
+        self.assertIn("pingora", components)
+        self.assertNotIn("proptest", components, "it is needed for tests only")
+        self.assertNotIn("callgate", components)
+        for each in bom["components"]:
+            self.assertIn("licenses", each)
+            self.assertRegex(each["hashes"][0]["content"], "^[0-9a-f]{64}$")
+        known = {each["bom-ref"] for each in bom["components"]} | {bom["metadata"]["component"]["bom-ref"]}
+        for each in bom["dependencies"]:
+            self.assertLessEqual({each["ref"], *each["dependsOn"]}, known)
+
+
 class Documentation(unittest.TestCase):
     # Commands in the documents that can be run only with a cluster, a container engine, or a pod.
-    ELSEWHERE = ("docker ", "kubectl create namespace ", "kubectl apply ", "kubectl -n ", "kubectl port-forward ", "kubectl rollout ")
+    ELSEWHERE = ("docker ", "kubectl create namespace ", "kubectl apply ", "kubectl -n ", "kubectl label ", "kubectl port-forward ", "kubectl rollout ")
 
     def test_its_commands_work(self):
         text = (ROOT / "docs/kubernetes.md").read_text()
@@ -818,7 +1057,7 @@ class Documentation(unittest.TestCase):
                     out = subprocess.run(["bash", "-c", f"set -o pipefail; {script}", "bash", str(ROOT)], capture_output=True, text=True, timeout=60)
                     self.assertEqual(out.returncode, 0, out.stderr)
                     done += 1
-        self.assertEqual(done, 15)
+        self.assertEqual(done, 17)
 
 
 class Scripts(unittest.TestCase):

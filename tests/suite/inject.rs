@@ -40,11 +40,8 @@ fn sidecar() -> Sidecar {
         secret: "keys".to_owned(),
         tls_secret: Some("certificate".to_owned()),
         port: 8443,
-        agent_port: None,
-        admin_port: 9901,
         bind_env: Some("HOST".to_owned()),
-        replica_port: None,
-        proxied: None,
+        ..Sidecar::default()
     }
 }
 

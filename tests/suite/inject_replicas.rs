@@ -40,13 +40,9 @@ fn sidecar(replica_port: Option<u16>) -> Sidecar {
         image: "callgate:1.2.3".to_owned(),
         config_map: "settings".to_owned(),
         secret: "keys".to_owned(),
-        tls_secret: None,
-        port: 8443,
         agent_port: Some("8000".to_owned()),
-        admin_port: 9901,
-        bind_env: None,
-        proxied: None,
         replica_port,
+        ..Sidecar::default()
     }
 }
 
@@ -250,9 +246,10 @@ fn claims_for_volumes_stay() {
         assert_eq!(mounted["mountPath"], "/var/lib/callgate");
         assert_eq!(documents(&remove(&injected.text).unwrap().text), documents(STATEFUL_SET));
 
+        // Without a group, the sidecar could not write to the volume.
         let unwritable = STATEFUL_SET.replace("fsGroup: 65532", "runAsUser: 1");
-        let notes = inject(&unwritable, &sidecar(port)).unwrap().notes.join("\n");
-        assert!(notes.contains("`securityContext.fsGroup`"), "{notes}");
+        let set = &documents(&inject(&unwritable, &sidecar(port)).unwrap().text)[0];
+        assert_eq!(set["spec"]["template"]["spec"]["securityContext"]["fsGroup"], 65532);
         let taken = STATEFUL_SET.replace("name: data", "name: callgate-secrets");
         let error = inject(&taken, &sidecar(port)).unwrap_err();
         assert!(error.contains("`volumeClaimTemplates` have the volume callgate-secrets"), "{error}");

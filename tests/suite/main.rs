@@ -10,6 +10,7 @@
 )]
 
 mod actions;
+mod admin_actions;
 mod agent_faults;
 mod agents;
 mod assertion;
@@ -26,6 +27,7 @@ mod bodies;
 mod case;
 mod chaos;
 mod check;
+mod check_against;
 mod command_line;
 mod conventions;
 mod crash;
@@ -55,7 +57,9 @@ mod health;
 mod health_checks;
 mod hop_by_hop;
 mod http2;
+mod include;
 mod inject;
+mod inject_many;
 mod inject_replicas;
 mod kept_connections;
 mod ledger;
@@ -90,3 +94,4 @@ mod traces;
 #[path = "../core/vectors.rs"]
 #[allow(dead_code, reason = "the test binary `decisions` verifies the vectors")]
 mod vectors;
+mod webhook;

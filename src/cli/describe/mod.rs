@@ -27,6 +27,7 @@ pub(super) fn describe(config: &Config) -> Value {
     let policy = &config.policy;
     let mut shown = startup::startup(&config.startup);
     let rest = json!({
+        "include": config.sources.included(),
         "public_url": *policy.ingress.edge().public_url,
         "client_address": client_address(policy),
         "callback_tokens": policy.minting.as_ref().map(|minting| json!({

@@ -1,21 +1,28 @@
 //! Finds the workloads in a file of manifests. All other documents stay unchanged, including their comments.
 
+use super::notes::{self, Note};
 use super::replicas::{identity, is_companion};
 use super::scaling::Scaling;
+use super::selection::CustomKind;
 use super::sidecar::Sidecar;
 use super::yaml::{Mapping, Value};
-use super::{notes, workload, yaml};
+use super::{companions, workload, yaml};
 
-/// The kinds of workloads: the beginning of `apiVersion`, the kind, and the path of the pod template. The beginning of
-/// `apiVersion` is compared, too, because other API groups also define a `Job`.
+/// The kinds of workloads: `apiVersion`, the kind, and the path of the pod template. The version is compared, too,
+/// because other API groups also define a `Job`.
 const KINDS: [(&str, &str, &[&str]); 6] = [
-    ("apps/", "Deployment", &["spec", "template"]),
-    ("apps/", "StatefulSet", &["spec", "template"]),
-    ("apps/", "DaemonSet", &["spec", "template"]),
-    ("batch/", "Job", &["spec", "template"]),
-    ("batch/", "CronJob", &["spec", "jobTemplate", "spec", "template"]),
+    ("apps/v1", "Deployment", &["spec", "template"]),
+    ("apps/v1", "StatefulSet", &["spec", "template"]),
+    ("apps/v1", "DaemonSet", &["spec", "template"]),
+    ("batch/v1", "Job", &["spec", "template"]),
+    ("batch/v1", "CronJob", &["spec", "jobTemplate", "spec", "template"]),
     ("v1", "Pod", &[]),
 ];
+
+/// The annotation or label that keeps the sidecar away from a workload, if its value is `false`.
+const INJECT: &str = "callgate.dev/inject";
+/// The annotation with the agent's port, by name or number.
+const AGENT_PORT: &str = "callgate.dev/agent-port";
 
 /// The result of [`inject`] or [`remove`].
 #[derive(Debug)]
@@ -26,26 +33,132 @@ pub struct Injected {
     pub notes: Vec<String>,
 }
 
-/// A change of a workload. The second argument is the path of its pod template.
-type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<String>) -> Result<(), String> + 'a;
+/// A change of a workload. The second argument is the path of its pod template. Returns whether it has the sidecar now.
+type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<Note>) -> Result<bool, String> + 'a;
 
-/// Adds the sidecar to every workload, or replaces it.
+/// Adds the sidecar to every selected workload, or replaces it.
 ///
 /// # Errors
 /// Returns a message if the text is not a list of workloads, or if a workload cannot have the sidecar.
 pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
     let mut companions = Vec::new();
-    let (mut done, seen) = rewrite(text, &mut |object, template, notes| {
-        companions.extend(workload::put(object, template, sidecar, notes)?);
-        Ok(())
+    let mut left = 0;
+    let mut done = rewrite(text, &sidecar.custom, &mut |object, template, notes| {
+        let (is_selected, own) = change(object, template, sidecar, notes)?;
+        left += usize::from(!is_selected);
+        Ok(own.map(|own| companions.extend(own)).is_some())
     })?;
-    append(&mut done.text, &companions, &seen.identities)?;
+    companions::append(&mut done.text, &companions, &done.seen.identities)?;
     if sidecar.replica_port.is_none() {
-        done.notes.extend(seen.scaling.notes());
+        done.notes.extend(done.seen.scaling.notes());
     }
-    // The note is the same for all workloads.
-    done.notes.push(notes::configuration(sidecar));
-    Ok(done)
+    let mut notes = notes::grouped(&done.notes);
+    if left > 0 {
+        notes.push(format!(
+            "{left} of {} workloads are not selected and stay as they are",
+            done.seen.workloads
+        ));
+    }
+    if done.seen.injected > 0 {
+        // The note is the same for all workloads.
+        notes.push(notes::pod::configuration(sidecar));
+    }
+    Ok(Injected { text: done.text, notes })
+}
+
+/// What happens to a workload.
+#[derive(Debug, Eq, PartialEq)]
+enum Choice {
+    /// The workload gets the sidecar with these settings.
+    Inject(Box<Sidecar>),
+    /// The workload has the annotation that keeps the sidecar away.
+    OptedOut,
+    /// The label selector does not select the workload.
+    NotSelected,
+}
+
+/// Decides what happens to a workload. `template` is the path of its pod template.
+fn choice(object: &Mapping, template: &[&str], sidecar: &Sidecar) -> Choice {
+    let metadata =
+        [object.get("metadata"), template_of(object, template).and_then(|pod| pod.get("metadata"))];
+    let find = |section: &str, key: &str| {
+        metadata.iter().flatten().find_map(|metadata| text(metadata.get(section)?.get(key)?))
+    };
+    let wish = find("annotations", INJECT).or_else(|| find("labels", INJECT));
+    if wish.is_some_and(|value| value == "false") {
+        return Choice::OptedOut;
+    }
+    if !sidecar.selector.matches(|key| find("labels", key)) {
+        return Choice::NotSelected;
+    }
+    let mut own = sidecar.clone();
+    own.agent_port = find("annotations", AGENT_PORT).or(own.agent_port);
+    Choice::Inject(Box::new(own))
+}
+
+fn template_of<'o>(object: &'o Mapping, template: &[&str]) -> Option<&'o Value> {
+    let (first, rest) = template.split_first()?;
+    rest.iter().try_fold(object.get(*first)?, |at, key| at.get(*key))
+}
+
+/// Returns a scalar as text. Annotations and labels are texts, but authors forget the quotes.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// The result of [`inject_object`].
+pub enum Rewritten {
+    /// The object with the sidecar.
+    Changed(serde_json::Value),
+    /// The object stays as it is: it is not a workload, it is not selected, or it has the sidecar already.
+    Unchanged,
+}
+
+/// Adds the sidecar to one object. Objects that `--with` would add are not returned.
+///
+/// # Errors
+/// Returns a message if the workload cannot have the sidecar.
+pub fn inject_object(object: serde_json::Value, sidecar: &Sidecar) -> Result<Rewritten, String> {
+    let mut value = yaml::from_json(object)?;
+    let object = value.as_mapping_mut().ok_or("not a Kubernetes object, which is a mapping")?;
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let Some(template) = template(&version, &kind, &sidecar.custom) else { return Ok(Rewritten::Unchanged) };
+    // A pod cannot be changed later, and the pods of a workload that has the sidecar have it without a record.
+    if workload::has_sidecar(object, &template) && (kind == "Pod" || !workload::has_record(object)) {
+        return Ok(Rewritten::Unchanged);
+    }
+    change(object, &template, sidecar, &mut Vec::new())?;
+    serde_json::to_value(&value).map(Rewritten::Changed).map_err(|error| error.to_string())
+}
+
+/// Changes one workload. Returns whether the selector selects it, and the objects to add if it has the sidecar now.
+fn change(
+    object: &mut Mapping,
+    template: &[&str],
+    sidecar: &Sidecar,
+    notes: &mut Vec<Note>,
+) -> Result<(bool, Option<Vec<Value>>), String> {
+    match choice(object, template, sidecar) {
+        Choice::NotSelected => Ok((false, None)),
+        Choice::OptedOut => {
+            workload::take(object, template)?;
+            notes.push(Note::same(
+                "stays without the sidecar, because it has the annotation `callgate.dev/inject: \"false\"`",
+            ));
+            Ok((true, None))
+        }
+        Choice::Inject(own) => {
+            let companions = workload::put(object, template, &own, notes)?;
+            notes.extend(object.get("kind").and_then(Value::as_str).and_then(notes::pod::ends));
+            Ok((true, Some(companions)))
+        }
+    }
 }
 
 /// Removes the sidecar from every workload to which [`inject`] added it.
@@ -53,41 +166,39 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
 /// # Errors
 /// Returns a message if the text is not a list of workloads, or if the sidecar cannot be removed from a workload.
 pub fn remove(text: &str) -> Result<Injected, String> {
-    rewrite(text, &mut |object, template, _| workload::take(object, template)).map(|(done, _)| done)
+    remove_from(text, &[])
 }
 
-/// Appends the Services and NetworkPolicies of the workloads.
-fn append(text: &mut String, companions: &[Value], others: &[Identity]) -> Result<(), String> {
-    let mut taken = others.to_vec();
-    for companion in companions {
-        let own = identity(companion);
-        if taken.contains(&own) {
-            return Err(format!(
-                "it has two objects {} {}: `callgate inject` makes one of them",
-                own.0, own.2
-            ));
-        }
-        taken.push(own);
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str("---\n");
-        text.push_str(&yaml::write(companion)?);
-    }
-    Ok(())
+/// Does the same as [`remove`], also for custom resources.
+///
+/// # Errors
+/// The same as those of [`remove`].
+pub fn remove_from(text: &str, custom: &[CustomKind]) -> Result<Injected, String> {
+    let take = &mut |object: &mut Mapping, template: &[&str], _: &mut Vec<Note>| {
+        workload::take(object, template).map(|()| false)
+    };
+    let done = rewrite(text, custom, take)?;
+    Ok(Injected { text: done.text, notes: notes::grouped(&done.notes) })
 }
 
-fn rewrite(text: &str, change: &mut Change<'_>) -> Result<(Injected, Seen), String> {
+/// The new text of a file, with the notes on its workloads.
+struct NewText {
+    text: String,
+    notes: Vec<(String, Note)>,
+    seen: Seen,
+}
+
+fn rewrite(text: &str, custom: &[CustomKind], change: &mut Change<'_>) -> Result<NewText, String> {
     let (mut written, mut notes, mut seen) = (String::with_capacity(text.len()), Vec::new(), Seen::default());
     for (i, part) in parts(text).into_iter().enumerate() {
         let in_words = |error: String| format!("document {}: {error}", i + 1);
         let mut value = yaml::read(part).map_err(in_words)?;
         let before = value.clone();
-        if is_companion(&value) {
+        if is_added(&value) {
             continue;
         }
         if !value.is_null() {
-            change_all(&mut value, change, &mut seen, &mut notes).map_err(in_words)?;
+            change_all(&mut value, custom, change, &mut seen, &mut notes).map_err(in_words)?;
         }
         if value == before {
             written.push_str(part);
@@ -99,16 +210,23 @@ fn rewrite(text: &str, change: &mut Change<'_>) -> Result<(Injected, Seen), Stri
         }
     }
     if seen.workloads > 0 {
-        return Ok((Injected { text: written, notes }, seen));
+        return Ok(NewText { text: written, notes, seen });
     }
     let kinds: Vec<_> = KINDS.iter().map(|(_, kind, _)| *kind).collect();
     let found = if seen.others.is_empty() { "nothing".to_owned() } else { seen.others.join(", ") };
     Err(format!("no workload in it: expected one of {}; found {found}", kinds.join(", ")))
 }
 
+/// Reports whether `inject` added an object for a workload.
+fn is_added(object: &Value) -> bool {
+    is_companion(object) || companions::is_companion(object)
+}
+
 #[derive(Default)]
 struct Seen {
     workloads: usize,
+    /// The number of workloads that have the sidecar now.
+    injected: usize,
     others: Vec<String>,
     /// The objects that are not workloads.
     identities: Vec<Identity>,
@@ -118,12 +236,23 @@ struct Seen {
 /// The kind, the namespace and the name of an object.
 type Identity = (String, String, String);
 
+/// Returns the path of the pod template of a kind, if it is known.
+fn template<'k>(version: &str, kind: &str, custom: &'k [CustomKind]) -> Option<Vec<&'k str>> {
+    let known = KINDS.iter().find(|(versions, name, _)| *name == kind && *versions == version);
+    let own = || custom.iter().find(|custom| custom.is(version, kind));
+    match known {
+        Some((.., path)) => Some(path.to_vec()),
+        None => own().map(|custom| custom.template.iter().map(String::as_str).collect()),
+    }
+}
+
 /// Changes an object that is a workload, or the workloads in a list.
 fn change_all(
     value: &mut Value,
+    custom: &[CustomKind],
     change: &mut Change<'_>,
     seen: &mut Seen,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<(String, Note)>,
 ) -> Result<(), String> {
     let Some(object) = value.as_mapping_mut() else {
         return Err("not a Kubernetes object, which is a mapping".to_owned());
@@ -135,62 +264,106 @@ fn change_all(
     if version == "v1" && kind == "List" {
         let mut items = object.get_mut("items").and_then(Value::as_sequence_mut);
         if let Some(items) = &mut items {
-            items.retain(|item| !is_companion(item));
+            items.retain(|item| !is_added(item));
         }
-        return items.into_iter().flatten().try_for_each(|item| change_all(item, change, seen, notes));
+        let mut all = items.into_iter().flatten();
+        return all.try_for_each(|item| change_all(item, custom, change, seen, notes));
     }
-    let known = KINDS.iter().find(|(group, name, _)| *name == kind && version.starts_with(group));
     let name = object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
     let name = format!("{kind} {}", name.unwrap_or("without a name"));
-    let Some((_, _, template)) = known else {
-        seen.scaling.other(object);
-        seen.identities.push(identity(&Value::from(object.clone())));
-        // Before Kubernetes 1.16, some of these kinds, such as `Deployment`, could have the API version
-        // `extensions/v1beta1`.
-        let removed = version.starts_with("extensions/") && KINDS.iter().any(|(_, name, _)| *name == kind);
-        if removed {
-            let note =
-                format!("{name}: left as it is: {version} is not supported; write `apiVersion: apps/v1`");
-            notes.push(note);
-            seen.others.push(format!("{kind} with the unsupported apiVersion {version} (write apps/v1)"));
-            return Ok(());
-        }
-        if has_pods(object) {
-            notes.push(format!("{name}: left as it is: {version} {kind} is not a known kind of workload"));
-        }
-        seen.others.push(kind);
+    let Some(template) = template(&version, &kind, custom) else {
+        seen.other(object, &version, kind, name, notes);
         return Ok(());
     };
     seen.workloads += 1;
-    seen.scaling.workload(object);
     let mut own = Vec::new();
-    change(object, template, &mut own).map_err(|error| format!("{name}: {error}"))?;
-    notes.extend(own.into_iter().map(|note| format!("{name}: {note}")));
+    let injected = change(object, &template, &mut own).map_err(|error| format!("{name}: {error}"))?;
+    if injected {
+        seen.injected += 1;
+        seen.scaling.workload(object);
+    }
+    notes.extend(own.into_iter().map(|note| (name.clone(), note)));
     Ok(())
+}
+
+impl Seen {
+    /// Records an object that is not a workload, and adds a note if it looks like one.
+    fn other(
+        &mut self,
+        object: &Mapping,
+        version: &str,
+        kind: String,
+        name: String,
+        notes: &mut Vec<(String, Note)>,
+    ) {
+        self.scaling.other(object);
+        self.identities.push(identity(&Value::from(object.clone())));
+        // Kubernetes has removed earlier versions of these kinds, such as `extensions/v1beta1` of `Deployment`.
+        let current = KINDS.iter().find(|(current, known, _)| {
+            let group = version.split('/').next().unwrap_or_default();
+            *known == kind
+                && version.contains('/')
+                && (group == "extensions" || current.starts_with(&format!("{group}/")))
+        });
+        if let Some((current, ..)) = current {
+            let rest = format!("is not supported; write `apiVersion: {current}`");
+            let shared = format!("left as it is: this version {rest}");
+            notes.push((name, Note::of(format!("left as it is: {version} {rest}"), &shared, version)));
+            self.others.push(format!("{kind} with the unsupported apiVersion {version} (write {current})"));
+            return;
+        }
+        if object.get("items").is_some_and(Value::is_sequence) {
+            notes.push((
+                name,
+                Note::same(format!("left as it is: {version} {kind} is not a known kind of workload")),
+            ));
+        } else if let Some(path) = pod_template(object) {
+            let group = version.split('/').next().filter(|group| group.contains('.'));
+            let option = group.filter(|_| !path.is_empty()).map_or_else(String::new, |group| {
+                format!("; to add the sidecar there, use --pod-template {kind}.{group}={}", path.join("."))
+            });
+            let text = format!("left as it is: {version} {kind} is not a known kind of workload{option}");
+            notes.push((name, Note::same(text)));
+        }
+        self.others.push(kind);
+    }
 }
 
 /// The maximum depth at which a pod template is looked for.
 const TEMPLATE_DEPTH_MAX: usize = 16;
 
-/// Reports whether an object probably has pods, or is a list. Custom resources have their pod template at any place,
-/// such as `spec.podTemplate`.
-fn has_pods(object: &Mapping) -> bool {
-    object.get("items").is_some_and(Value::is_sequence)
-        || object.values().any(|value| has_containers(value, TEMPLATE_DEPTH_MAX))
+/// Returns the path of the first pod template in an object. Custom resources have it at any place, such as
+/// `spec.podTemplate`. The path is empty if it cannot be named.
+fn pod_template(object: &Mapping) -> Option<Vec<String>> {
+    object.iter().find_map(|(key, value)| {
+        let mut path = find_containers(value, TEMPLATE_DEPTH_MAX)?;
+        path.insert(0, key.as_str()?.to_owned());
+        // `--pod-template` names the object that has the pod under `spec`.
+        let is_named = path.pop().as_deref() == Some("spec") && !path.iter().any(String::is_empty);
+        Some(if is_named { path } else { Vec::new() })
+    })
 }
 
-/// Reports whether a value contains a list of containers, each of which has a name or an image.
-fn has_containers(value: &Value, depth: usize) -> bool {
-    let Some(depth) = depth.checked_sub(1) else { return false };
+/// Returns the path of the mapping with a list of containers, each of which has a name or an image. An element of a list
+/// has an empty name.
+fn find_containers(value: &Value, depth: usize) -> Option<Vec<String>> {
+    let depth = depth.checked_sub(1)?;
+    let inner = |key: &str, value: &Value| {
+        let mut path = find_containers(value, depth)?;
+        path.insert(0, key.to_owned());
+        Some(path)
+    };
     match value {
         Value::Mapping(members) => {
             let listed = members.get("containers").and_then(Value::as_sequence);
             let is_container = |one: &Value| one.get("image").is_some() || one.get("name").is_some();
-            listed.is_some_and(|list| list.iter().any(is_container))
-                || members.values().any(|member| has_containers(member, depth))
+            if listed.is_some_and(|list| list.iter().any(is_container)) {
+                return Some(Vec::new());
+            }
+            members.iter().find_map(|(key, member)| inner(key.as_str().unwrap_or_default(), member))
         }
-        Value::Sequence(list) => list.iter().any(|element| has_containers(element, depth)),
-        _ => false,
+        Value::Sequence(list) => list.iter().find_map(|element| inner("", element)),
+        _ => None,
     }
 }
 

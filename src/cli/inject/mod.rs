@@ -1,11 +1,14 @@
 //! `callgate inject`: adds the sidecar to Kubernetes workloads, and removes it.
 
+mod companions;
 mod document;
+mod label;
 mod notes;
 mod ports;
 mod proxied;
 mod replicas;
 mod scaling;
+mod selection;
 mod sidecar;
 mod undo;
 mod workload;
@@ -18,10 +21,12 @@ use clap::Args;
 
 use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
 use crate::file::without_byte_order_mark;
+use crate::source::parse_network;
 
-pub use document::{Injected, inject, remove};
+pub use document::{Injected, Rewritten, inject, inject_object, remove, remove_from};
 pub use proxied::Proxied;
-pub use sidecar::Sidecar;
+pub use selection::{CustomKind, Selector};
+pub use sidecar::{BaseUrl, Companion, Sidecar};
 
 #[derive(Args)]
 pub(super) struct InjectArgs {
@@ -29,15 +34,35 @@ pub(super) struct InjectArgs {
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     file: PathBuf,
     /// Remove the sidecar and restore the previous workload.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "selector")]
     remove: bool,
+    /// Add these objects for each workload, separated by commas.
+    #[arg(long, value_name = "OBJECTS", value_delimiter = ',')]
+    with: Vec<Companion>,
+    /// With `network-policy`: a network from which callbacks come, such as that of the load balancers. Can be repeated.
+    #[arg(long, value_name = "NETWORK", value_parser = network, requires = "with")]
+    load_balancer: Vec<String>,
+    #[command(flatten)]
+    sidecar: SidecarArgs,
+}
+
+fn network(text: &str) -> Result<String, String> {
+    parse_network(text).map(|network| network.to_string()).map_err(|fault| format!("`{text}` {fault}"))
+}
+
+/// The settings of the sidecar, for `inject` and for `webhook`.
+#[derive(Args)]
+pub(super) struct SidecarArgs {
+    /// Only workloads with these labels get the sidecar, such as `app=agent,tier in (a, b)`.
+    #[arg(short = 'l', long, value_name = "LABELS", value_parser = Selector::parse)]
+    selector: Option<Selector>,
     /// The image of the sidecar.
     #[arg(long, value_name = "IMAGE", default_value = concat!("callgate:", env!("CARGO_PKG_VERSION")))]
     image: String,
-    /// The ConfigMap with `callgate.yaml`.
+    /// The ConfigMap with `callgate.yaml`. `{name}` is the name of the workload.
     #[arg(long, value_name = "NAME", default_value = "callgate")]
     config_map: String,
-    /// The Secret whose keys become files in /secrets.
+    /// The Secret whose keys become files in /secrets. `{name}` is the name of the workload.
     #[arg(long, value_name = "NAME", default_value = "callgate")]
     secret: String,
     /// The Secret with `tls.crt` and `tls.key`, which become files in /tls. Leave it out if a load balancer terminates TLS.
@@ -46,7 +71,8 @@ pub(super) struct InjectArgs {
     /// The port of the sidecar, as in `listen.ingress`.
     #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
-    /// The port of the agent, by name or number. Not needed if the pod declares only one port.
+    /// The port of the agent, by name or number. Not needed if the pod declares only one port. The annotation
+    /// `callgate.dev/agent-port` of a workload takes precedence.
     #[arg(long, value_name = "PORT")]
     agent_port: Option<String>,
     /// The port for metrics and health checks, as in `listen.admin`.
@@ -55,6 +81,12 @@ pub(super) struct InjectArgs {
     /// The environment variable that makes the agent listen only on 127.0.0.1.
     #[arg(long, value_name = "NAME")]
     bind_env: Option<String>,
+    /// A variable of the agent's clients that becomes the URL of this path on the egress listener. Can be repeated.
+    #[arg(long, value_name = "VARIABLE=PATH", value_parser = BaseUrl::parse)]
+    base_url: Vec<BaseUrl>,
+    /// A kind of custom resource that gets the sidecar, too: KIND.GROUP=PATH of its pod template. Can be repeated.
+    #[arg(long, value_name = "KIND.GROUP=PATH", value_parser = CustomKind::parse)]
+    pod_template: Vec<CustomKind>,
     /// Prepare the workload for several replicas: environment variables, a port, a headless Service and a NetworkPolicy.
     #[arg(long)]
     replicas: bool,
@@ -67,8 +99,8 @@ pub(super) struct InjectArgs {
     /// With --proxied: the Secret with `ca.crt` and `ca.key`, which become files in /ca of the sidecar.
     #[arg(long, value_name = "NAME", default_value = "callgate-ca", requires = "proxied")]
     ca_secret: String,
-    /// With --proxied: the port in `listen.egress.address`.
-    #[arg(long, value_name = "PORT", default_value_t = 8081, value_parser = clap::value_parser!(u16).range(1..), requires = "proxied")]
+    /// The port in `listen.egress.address`, for --proxied and --base-url.
+    #[arg(long, value_name = "PORT", default_value_t = 8081, value_parser = clap::value_parser!(u16).range(1..))]
     egress_port: u16,
     /// With --proxied: another host that clients reach directly, such as a network of the cluster. Can be repeated.
     #[arg(long, value_name = "HOST", requires = "proxied")]
@@ -80,7 +112,9 @@ pub(super) fn run(args: &InjectArgs) -> u8 {
         Ok(text) => text,
         Err(message) => return args.refuse(&message),
     };
-    let done = if args.remove { remove(&text) } else { inject(&text, &args.sidecar()) };
+    let (with, load_balancers) = (args.with.clone(), args.load_balancer.clone());
+    let sidecar = Sidecar { with, load_balancers, ..args.sidecar.settings() };
+    let done = if args.remove { remove_from(&text, &sidecar.custom) } else { inject(&text, &sidecar) };
     match done {
         Ok(injected) => {
             for note in &injected.notes {
@@ -115,8 +149,11 @@ impl InjectArgs {
         eprintln!("error: {}: {message}", self.file.display());
         EXIT_DATA
     }
+}
 
-    fn sidecar(&self) -> Sidecar {
+impl SidecarArgs {
+    /// Returns the settings.
+    pub(super) fn settings(&self) -> Sidecar {
         Sidecar {
             image: self.image.clone(),
             config_map: self.config_map.clone(),
@@ -132,6 +169,12 @@ impl InjectArgs {
                 egress_port: self.egress_port,
                 direct: self.direct.clone(),
             }),
+            base_urls: self.base_url.clone(),
+            egress_port: self.egress_port,
+            selector: self.selector.clone().unwrap_or_default(),
+            custom: self.pod_template.clone(),
+            with: Vec::new(),
+            load_balancers: Vec::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `--proxied`: the clients of the agent use the sidecar as their forward proxy.
 
+use super::notes::Note;
 use super::undo::{Env, Record};
 use super::yaml::{Mapping, Sequence, Value, name};
 use crate::cli::proxied::{ProxyUrl, variables};
@@ -10,6 +11,8 @@ const TRUST_FOLDER: &str = "/run/callgate/trust";
 /// The volume with the certificate authority, and its folder in the sidecar.
 const CA: &str = "callgate-ca";
 const CA_FOLDER: &str = "/ca";
+/// The mode of the files of a Secret. With the pod's `fsGroup`, Kubernetes adds the right to read for this group.
+const SECRET_MODE: u32 = 0o400;
 /// The volumes of `--proxied`.
 pub(super) const VOLUMES: [&str; 2] = [CA, TRUST];
 
@@ -42,7 +45,8 @@ fn mount(volume: &str, folder: &str, is_read_only: bool) -> Value {
 
 /// Adds the volumes, and their mounts in the sidecar.
 pub(super) fn extend(proxied: &Proxied, container: &mut Mapping, volumes: &mut Vec<Value>) -> Option<()> {
-    let secret = mapping(&[("secretName", proxied.ca_secret.as_str().into()), ("defaultMode", 292.into())]);
+    let secret =
+        mapping(&[("secretName", proxied.ca_secret.as_str().into()), ("defaultMode", SECRET_MODE.into())]);
     volumes.push(mapping(&[("name", CA.into()), ("secret", secret.into())]).into());
     let empty = mapping(&[("sizeLimit", "16Mi".into())]);
     volumes.push(mapping(&[("name", TRUST.into()), ("emptyDir", empty.into())]).into());
@@ -57,7 +61,7 @@ pub(super) fn set(
     proxied: &Proxied,
     agent: &mut Mapping,
     record: &mut Record,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) -> Result<(), String> {
     let url = ProxyUrl::local(proxied.egress_port).ok_or("the egress port is not usable")?;
     let env = record.list(agent, "env")?;
@@ -67,7 +71,7 @@ pub(super) fn set(
     let existing =
         |variable: &str| find(variable).and_then(|entry| entry.get("value")?.as_str().map(str::to_owned));
     let (set, warnings) = variables(&url, TRUST_FOLDER, &proxied.direct, existing, |_, _| false);
-    notes.extend(warnings);
+    notes.extend(warnings.into_iter().map(Note::same));
     let indirect: Vec<_> = set
         .iter()
         .filter(|(variable, _)| find(variable).is_some_and(is_indirect))
@@ -75,9 +79,9 @@ pub(super) fn set(
         .collect();
     for (variable, value) in &set {
         if indirect.contains(variable) {
-            notes.push(format!(
+            notes.push(Note::same(format!(
                 "{variable} keeps its value, because it is not in the manifest: it should be `{value}`"
-            ));
+            )));
             continue;
         }
         let was = replace(env, variable, value)?;
@@ -85,17 +89,17 @@ pub(super) fn set(
     }
     record.list(agent, "volumeMounts")?.push(mount(TRUST, TRUST_FOLDER, true));
     if agent.contains_key("envFrom") {
-        notes.push("the agent has `envFrom`: variables from there with the names of those for the proxy are replaced".to_owned());
+        notes.push(Note::same("the agent has `envFrom`: variables from there with the names of those for the proxy are replaced"));
     }
-    notes.push(format!(
+    notes.push(Note::same(format!(
         "`callgate.yaml` must have `listen.egress: {{ address: 127.0.0.1:{}, proxy: {{ bundle: {TRUST_FOLDER}, ca: {{ certificate: {CA_FOLDER}/ca.crt, key: {CA_FOLDER}/ca.key }} }} }}`; `callgate ca` creates the files of the Secret {}",
         proxied.egress_port, proxied.ca_secret
-    ));
+    )));
     Ok(())
 }
 
 /// Sets a variable. Returns its previous entry, if there was one.
-fn replace(env: &mut Sequence, variable: &str, value: &str) -> Result<Option<Mapping>, String> {
+pub(super) fn replace(env: &mut Sequence, variable: &str, value: &str) -> Result<Option<Mapping>, String> {
     let entry: Value = mapping(&[("name", variable.into()), ("value", value.into())]).into();
     let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
     match (old.next(), old.next()) {

@@ -1,6 +1,8 @@
 //! What the sidecar needs as one of several replicas: environment variables, a port, a label of the pod, a headless
 //! Service and a NetworkPolicy.
 
+use super::label::{self, LABEL};
+use super::notes::Note;
 use super::ports::{DeclaredPort, LISTS, declared};
 use super::sidecar::{DAMAGED, Sidecar, name};
 use super::undo::Record;
@@ -10,8 +12,6 @@ use super::yaml::{self, Mapping, Sequence, Value};
 const SIDECAR: &str = include_str!("../../../deploy/kustomize/replicas/sidecar.yaml");
 const SERVICE: &str = include_str!("../../../deploy/kustomize/replicas/service.yaml");
 const NETWORK_POLICY: &str = include_str!("../../../deploy/kustomize/replicas/network-policy.yaml");
-/// The label of the agent's pods.
-const LABEL: &str = "callgate.dev/agent";
 /// The annotation of the objects that `inject` adds. Its value is the name of the workload.
 const ANNOTATION: &str = "callgate.dev/replicas-of";
 /// The variable with the DNS name of a pod of a StatefulSet.
@@ -31,6 +31,13 @@ pub(super) struct Names {
     governing: Option<String>,
     /// The value of the label [`LABEL`].
     label: String,
+}
+
+impl Names {
+    /// Returns the variable with the address of a replica.
+    pub(super) fn advertised(&self) -> &'static str {
+        if self.governing.is_some() { DNS_NAME } else { "POD_IP" }
+    }
 }
 
 /// Adds the label, and for a StatefulSet the name of the governing Service.
@@ -53,7 +60,7 @@ pub(super) fn prepare(object: &mut Mapping, template: &[&str], record: &mut Reco
         Some("StatefulSet") => Some(governing(object, &service, record)?),
         _ => None,
     };
-    let label = label(object, template, &workload, record)?;
+    let label = label::put(object, template, &workload, record)?;
     record.replicas = Some(workload.clone());
     Ok(Names { service, workload, namespace, governing, label })
 }
@@ -64,40 +71,12 @@ fn governing(object: &mut Mapping, service: &str, record: &mut Record) -> Result
     record.text(spec, "serviceName", service)
 }
 
-/// Returns the value of the label. If the pods have no such label, adds one with the name of the workload.
-fn label(
-    object: &mut Mapping,
-    template: &[&str],
-    workload: &str,
-    record: &mut Record,
-) -> Result<String, String> {
-    let mut at = object;
-    for key in template {
-        at = at.get_mut(*key).and_then(Value::as_mapping_mut).ok_or("it has no pod")?;
-    }
-    let metadata = record.mapping(at, "metadata")?;
-    let labels = record.mapping(metadata, "labels")?;
-    record.text(labels, LABEL, workload)
-}
-
 /// Removes what [`prepare`] added.
-pub(super) fn undo(object: &mut Mapping, template: &[&str], record: &Record) {
+pub(super) fn undo(object: &mut Mapping, record: &Record) {
     let Some(workload) = &record.replicas else { return };
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_mapping_mut) {
         record.unmake_text(spec, "serviceName", &format!("{workload}-replicas"));
     }
-    let mut at = object;
-    for key in template {
-        let Some(next) = at.get_mut(*key).and_then(Value::as_mapping_mut) else { return };
-        at = next;
-    }
-    if let Some(metadata) = at.get_mut("metadata").and_then(Value::as_mapping_mut) {
-        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_mapping_mut) {
-            record.unmake_text(labels, LABEL, workload);
-        }
-        record.unmake(metadata, "labels");
-    }
-    record.unmake(at, "metadata");
 }
 
 /// Adds the environment variables and the port to the sidecar.
@@ -217,35 +196,44 @@ pub(super) fn identity(object: &Value) -> (String, String, String) {
 }
 
 /// Returns notes about what the configuration and the cluster need.
-pub(super) fn notes(sidecar: &Sidecar, port: u16, names: &Names, spec: Option<&Value>) -> Vec<String> {
+pub(super) fn notes(sidecar: &Sidecar, port: u16, names: &Names, spec: Option<&Value>) -> Vec<Note> {
     let Names { service, governing, .. } = names;
     let Sidecar { config_map, secret, .. } = sidecar;
-    let advertised = if governing.is_some() { DNS_NAME } else { "POD_IP" };
-    let mut notes = vec![
+    let advertised = names.advertised();
+    let section = |service: &str| {
         format!(
             "`callgate.yaml` in the ConfigMap {config_map} must have `replicas` with `address: 0.0.0.0:{port}`, `advertise: {{ env: \
              {advertised} }}`, `discover: {service}`, `mint: true` and `secrets: [ {{ file: /secrets/replicas }} ]`, and the Secret \
              {secret} the key `replicas`"
-        ),
+        )
+    };
+    let policy = |service: &str| {
         format!(
             "the NetworkPolicy {service} opens port {port} to the pods of this workload only, and every other declared port to \
              everybody; it closes all ports that are not declared. If other policies select these pods, allow port {port} there, \
              and leave this policy out"
-        ),
+        )
+    };
+    let mut notes = vec![
+        Note::of(section(service), &section("NAME-replicas"), service.as_str()),
+        Note::of(policy(service), &policy("NAME-replicas"), service.as_str()),
     ];
     if let Some(governing) = governing
         && governing != service
     {
-        notes.push(format!(
-            "the Service {governing} (`serviceName`) gives the pods their names: it must have `clusterIP: None` and \
-             `publishNotReadyAddresses: true`"
-        ));
+        let text = |governing: &str| {
+            format!(
+                "the Service {governing} (`serviceName`) gives the pods their names: it must have `clusterIP: None` and \
+                 `publishNotReadyAddresses: true`"
+            )
+        };
+        notes.push(Note::of(text(governing), &text("in brackets"), governing.as_str()));
     }
     let claims = spec.map(claims).unwrap_or_default();
     if governing.is_some() && !claims.iter().any(|claim| claim == STATE) {
-        notes.push(format!(
+        notes.push(Note::same(format!(
             "the ledger does not outlive the pod, although its name does: add {STATE} to `volumeClaimTemplates` (docs/kubernetes.md)"
-        ));
+        )));
     }
     notes
 }

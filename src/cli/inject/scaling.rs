@@ -1,5 +1,6 @@
 //! Finds workloads with more than one pod, each of which has a ledger of its own.
 
+use super::notes::Note;
 use super::replicas::identity;
 use super::yaml::{Mapping, Value};
 
@@ -50,7 +51,7 @@ impl Scaling {
     }
 
     /// Returns a note for each workload with several pods.
-    pub(super) fn notes(&self) -> Vec<String> {
+    pub(super) fn notes(&self) -> Vec<(String, Note)> {
         let scaler = |workload: &Scaled| {
             let is_target = |scaler: &&Scaled| {
                 let is_same_namespace = scaler.namespace == workload.namespace
@@ -62,11 +63,10 @@ impl Scaling {
         };
         let note = |workload: &Scaled| {
             let reason = workload.reason.clone().or_else(|| scaler(workload))?;
-            Some(format!(
-                "{} {}: {reason}, but each pod has a ledger of its own, and callbacks reach any of them: use --replicas and the \
-                 section `replicas` of the configuration (docs/replicas.md), or one pod",
-                workload.kind, workload.name
-            ))
+            let rest = "but each pod has a ledger of its own, and callbacks reach any of them: use --replicas and the section \
+                        `replicas` of the configuration (docs/replicas.md), or one pod";
+            let name = format!("{} {}", workload.kind, workload.name);
+            Some((name, Note::of(format!("{reason}, {rest}"), &format!("several pods, {rest}"), reason)))
         };
         self.workloads.iter().filter_map(note).collect()
     }

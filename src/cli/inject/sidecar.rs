@@ -1,6 +1,9 @@
 //! The sidecar: the container and the volumes of the kustomize component, with configured names.
 
+use clap::ValueEnum;
+
 use super::proxied::{self, Proxied, VOLUMES};
+use super::selection::{CustomKind, Selector};
 use super::undo::ANNOTATION;
 use super::yaml::{self, Mapping, Value};
 
@@ -35,6 +38,87 @@ pub struct Sidecar {
     pub replica_port: Option<u16>,
     /// The settings of the forward proxy. `None` means that the agent does not use it.
     pub proxied: Option<Proxied>,
+    /// The variables of the agent's clients, and the paths on the egress listener that become their base URLs.
+    pub base_urls: Vec<BaseUrl>,
+    /// The port of the egress listener.
+    pub egress_port: u16,
+    /// Selects the workloads that get the sidecar.
+    pub selector: Selector,
+    /// Custom resources that get the sidecar, too.
+    pub custom: Vec<CustomKind>,
+    /// The objects that are added for each workload.
+    pub with: Vec<Companion>,
+    /// The networks from which callbacks come, for the NetworkPolicy. If there is none, everybody can send callbacks.
+    pub load_balancers: Vec<String>,
+}
+
+impl Default for Sidecar {
+    fn default() -> Self {
+        Self {
+            image: concat!("callgate:", env!("CARGO_PKG_VERSION")).to_owned(),
+            config_map: "callgate".to_owned(),
+            secret: "callgate".to_owned(),
+            tls_secret: None,
+            port: 8443,
+            agent_port: None,
+            admin_port: 9901,
+            bind_env: None,
+            replica_port: None,
+            proxied: None,
+            base_urls: Vec::new(),
+            egress_port: 8081,
+            selector: Selector::default(),
+            custom: Vec::new(),
+            with: Vec::new(),
+            load_balancers: Vec::new(),
+        }
+    }
+}
+
+/// A variable of the agent's clients, and the path on the egress listener that becomes their base URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// The name of the environment variable.
+    pub variable: String,
+    /// The path, which begins with a slash.
+    pub path: String,
+}
+
+impl BaseUrl {
+    /// Reads `VARIABLE=PATH`, such as `OPENAI_BASE_URL=/openai/v1`.
+    ///
+    /// # Errors
+    /// Returns an explanation if the text has another form.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let is_path = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+        match text.split_once('=') {
+            Some((variable, path))
+                if !variable.is_empty()
+                    && variable.chars().all(is_name)
+                    && path.starts_with('/')
+                    && path.chars().all(is_path) =>
+            {
+                Ok(Self { variable: variable.to_owned(), path: path.to_owned() })
+            }
+            _ => Err("expected VARIABLE=PATH, such as OPENAI_BASE_URL=/openai/v1".to_owned()),
+        }
+    }
+}
+
+/// An object that is added for each workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Companion {
+    /// The ConfigMap with a first `callgate.yaml`.
+    Config,
+    /// A Secret whose values are to be filled in.
+    SecretTemplate,
+    /// The Service in front of the sidecar.
+    Service,
+    /// The NetworkPolicy for connections to the pods.
+    NetworkPolicy,
+    /// The NetworkPolicy for connections of the pods.
+    EgressPolicy,
 }
 
 /// The parts of the sidecar in a pod.
@@ -43,7 +127,26 @@ pub(super) struct Parts {
     pub(super) volumes: Vec<Value>,
 }
 
+/// Stands for the name of the workload in the names of ConfigMaps and Secrets.
+const NAME: &str = "{name}";
+
 impl Sidecar {
+    /// Returns these settings for one workload: `{name}` in the names of ConfigMaps and Secrets becomes its name.
+    pub(super) fn named(&self, workload: Option<&str>) -> Result<Self, String> {
+        let mut own = self.clone();
+        for field in [&mut own.config_map, &mut own.secret].into_iter().chain(&mut own.tls_secret) {
+            if field.contains(NAME) {
+                *field = field.replace(NAME, workload.ok_or("it has no name for `{name}`")?);
+            }
+        }
+        Ok(own)
+    }
+
+    /// Reports whether the agent's container needs no change besides its port.
+    pub(super) fn leaves_agent(&self) -> bool {
+        self.bind_env.is_none() && self.proxied.is_none() && self.base_urls.is_empty()
+    }
+
     /// Returns the container and the volumes. `public` is the entry of the agent's port, which the sidecar takes over.
     pub(super) fn parts(&self, public: Option<&Mapping>) -> Result<Parts, String> {
         self.read(public).ok_or_else(|| DAMAGED.to_owned())

@@ -28,7 +28,10 @@ pub(super) struct Record {
     /// The name of the workload, if it was prepared for several replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replicas: Option<String>,
-    /// The environment variables for the forward proxy that were set.
+    /// The value of the label `callgate.dev/agent` that the pods got, unless they had the label already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) label: Option<String>,
+    /// The environment variables for the forward proxy and for base URLs that were set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) variables: Vec<Env>,
     /// The volumes that were added.
@@ -92,6 +95,11 @@ impl Record {
         text.map(str::to_owned).ok_or_else(|| format!("`{key}` is not a name"))
     }
 
+    /// If the key is absent or null, sets it to a number and records this.
+    pub(super) fn number(&mut self, parent: &mut Mapping, key: &str, new: u64) {
+        self.make(parent, key, Value::from(new));
+    }
+
     fn make<'a>(&mut self, parent: &'a mut Mapping, key: &str, empty: Value) -> Option<&'a mut Value> {
         let made = match parent.get(key) {
             None => Some(Made::Absent),
@@ -110,6 +118,13 @@ impl Record {
     /// `text`.
     pub(super) fn unmake_text(&self, parent: &mut Mapping, key: &str, text: &str) {
         if parent.get(key).and_then(Value::as_str) == Some(text) {
+            self.restore(parent, key);
+        }
+    }
+
+    /// Does the same for a number.
+    pub(super) fn unmake_number(&self, parent: &mut Mapping, key: &str, number: u64) {
+        if parent.get(key).and_then(Value::as_u64) == Some(number) {
             self.restore(parent, key);
         }
     }

@@ -1,6 +1,8 @@
 //! Adds the sidecar to a workload, and removes it.
 
-use super::notes;
+use super::companions::{self, Workload};
+use super::label;
+use super::notes::{self, Note};
 use super::ports::{self, DeclaredPort, LISTS, containers, declared};
 use super::proxied;
 use super::replicas::{self, STATE};
@@ -10,6 +12,8 @@ use super::yaml::{self, Mapping, Sequence, Value};
 
 /// The name of the sidecar's container.
 const CONTAINER: &str = "callgate";
+/// The group ID of the sidecar's container.
+const GID: u64 = 65532;
 /// The handlers of a container: the path of each handler in the container, and its name in notes and records.
 const HANDLERS: [(&[&str], &str); 5] = [
     (&["livenessProbe"], "livenessProbe"),
@@ -19,30 +23,34 @@ const HANDLERS: [(&[&str], &str); 5] = [
     (&["lifecycle", "preStop"], "lifecycle.preStop"),
 ];
 /// The kinds of handlers that have a port.
-const MEANS: [&str; 2] = ["httpGet", "tcpSocket"];
+const MEANS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 
-/// Adds the sidecar. A sidecar that an earlier call added is removed first.
+/// Adds the sidecar. A sidecar that an earlier call added is removed first. Returns the objects to add.
 pub(super) fn put(
     object: &mut Mapping,
     template: &[&str],
     sidecar: &Sidecar,
-    said: &mut Vec<String>,
+    said: &mut Vec<Note>,
 ) -> Result<Vec<Value>, String> {
     take(object, template)?;
+    let workload = label::workload(object);
+    let sidecar = &sidecar.named(workload.as_deref())?;
     let mut record = Record::default();
     let claims = object.get("spec").map(replicas::claims).unwrap_or_default();
     let pod = pod(object, template)?;
     let found = ports::agents(pod, sidecar)?;
+    let agent_port = found.as_ref().map(|found| found.number);
     refuse(pod, sidecar)?;
-    said.extend(notes::all(pod, sidecar, found.as_ref())?);
+    said.extend(notes::pod::all(pod, sidecar, found.as_ref())?);
     let Parts { mut container, mut volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
-    keep_claims(pod, &claims, &mut volumes, said)?;
+    keep_claims(&claims, &mut volumes)?;
     record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
     let own = record.list(pod, "volumes")?;
     if let Some(taken) = own.iter().filter_map(name).find(|name| record_has(&volumes, name)) {
         return Err(format!("it has a volume {taken} that `callgate inject` did not put there"));
     }
     own.extend(volumes);
+    set_group(pod, &mut record)?;
     change_agent(pod, sidecar, found, &mut record, said)?;
     let names = sidecar
         .replica_port
@@ -52,34 +60,67 @@ pub(super) fn put(
         replicas::extend(&mut container, *port, names)?;
         said.extend(replicas::notes(sidecar, *port, names, object.get("spec")));
     }
-    let pod = self::pod(object, template)?;
     // The sidecar is the first container, so that all others can use it when they start.
-    record.list(pod, "initContainers")?.insert(0, container.into());
-    let companions = names.map(|(port, names)| replicas::companions(pod, port, &names)).transpose()?;
+    record.list(self::pod(object, template)?, "initContainers")?.insert(0, container.into());
+    let label = labelled(object, template, workload.as_deref(), &mut record, said)?;
+    let mut companions = Vec::new();
+    if !sidecar.with.is_empty() {
+        let name = companions::check_name(workload.as_deref())?;
+        let label = label.as_deref().ok_or("it has no label, which --with needs")?;
+        let namespace = object.get("metadata").and_then(|metadata| metadata.get("namespace")).cloned();
+        let replicas = names.as_ref().map(|(_, names)| (names.advertised(), &*names.service));
+        companions = Workload { sidecar, name, namespace, label, agent_port, replicas }.companions()?;
+    }
+    if let Some((port, names)) = &names {
+        companions.extend(replicas::companions(self::pod(object, template)?, *port, names)?);
+    }
+    remember(object, &mut record)?;
+    Ok(companions)
+}
+
+/// Sets the group that may read the files of Secrets and write to volumes, unless the pod has one.
+fn set_group(pod: &mut Mapping, record: &mut Record) -> Result<(), String> {
+    let context = record.mapping(pod, "securityContext")?;
+    record.number(context, "fsGroup", GID);
+    Ok(())
+}
+
+/// Adds the label of the pods, and returns its value. Returns `None` if the workload has no usable name.
+fn labelled(
+    object: &mut Mapping,
+    template: &[&str],
+    workload: Option<&str>,
+    record: &mut Record,
+    said: &mut Vec<Note>,
+) -> Result<Option<String>, String> {
+    match workload.filter(|name| label::is_value(name)) {
+        Some(name) => label::put(object, template, name, record).map(Some),
+        None => {
+            said.push(Note::same(format!(
+                "its pods get no label {}, because it has no usable name",
+                label::LABEL
+            )));
+            Ok(None)
+        }
+    }
+}
+
+/// Writes the record of the injection into an annotation.
+fn remember(object: &mut Mapping, record: &mut Record) -> Result<(), String> {
     let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
     let metadata = metadata.ok_or("it has no `metadata`")?;
     let annotations = record.mapping(metadata, "annotations").map(|_| ());
     annotations?;
     let kept = yaml::to_text(&record)?;
     record.mapping(metadata, "annotations")?.insert(ANNOTATION.into(), kept.into());
-    Ok(companions.unwrap_or_default())
+    Ok(())
 }
 
 /// Removes the volume of the ledger if a StatefulSet has a claim for it. `claims` are the names in its
 /// `volumeClaimTemplates`.
-fn keep_claims(
-    pod: &Mapping,
-    claims: &[String],
-    volumes: &mut Vec<Value>,
-    said: &mut Vec<String>,
-) -> Result<(), String> {
+fn keep_claims(claims: &[String], volumes: &mut Vec<Value>) -> Result<(), String> {
     if claims.iter().any(|claim| claim == STATE) {
         volumes.retain(|volume| name(volume) != Some(STATE));
-        if pod.get("securityContext").and_then(|context| context.get("fsGroup")).is_none() {
-            said.push(format!(
-                "the sidecar can write to the volume {STATE} only if the pod has a `securityContext.fsGroup`"
-            ));
-        }
     }
     match claims.iter().find(|claim| record_has(volumes, claim)) {
         Some(taken) => {
@@ -102,6 +143,19 @@ fn pod<'a>(object: &'a mut Mapping, template: &[&str]) -> Result<&'a mut Mapping
         })?;
     }
     Ok(at)
+}
+
+/// Reports whether the pod of a workload has a container with the name of the sidecar.
+pub(super) fn has_sidecar(object: &mut Mapping, template: &[&str]) -> bool {
+    pod(object, template).is_ok_and(|pod| {
+        LISTS.iter().any(|list| containers(pod, list).filter_map(name).any(|name| name == CONTAINER))
+    })
+}
+
+/// Reports whether a workload has the record of an injection.
+pub(super) fn has_record(object: &Mapping) -> bool {
+    let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    annotations.is_some_and(|annotations| annotations.get(ANNOTATION).is_some())
 }
 
 /// Returns an error if this pod cannot have the sidecar.
@@ -153,7 +207,7 @@ fn change_agent(
     sidecar: &Sidecar,
     found: Option<DeclaredPort>,
     record: &mut Record,
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Note>,
 ) -> Result<(), String> {
     let only = || match containers(pod, "containers").collect::<Vec<_>>().as_slice() {
         [only] => name(only).map(str::to_owned),
@@ -161,23 +215,22 @@ fn change_agent(
     };
     let agent = match &found {
         Some(found) => found.container.clone(),
-        None if sidecar.bind_env.is_none() && sidecar.proxied.is_none() => return Ok(()),
+        None if sidecar.leaves_agent() => return Ok(()),
         None => only().ok_or("which container is the agent's? None declares a port")?,
     };
     let container = container(pod, &agent).ok_or("the agent's container is gone")?;
-    if let Some(DeclaredPort { at: (.., at), number, entry, .. }) = found {
+    if let Some(found) = found {
+        notes.extend(notes::pod::moved(sidecar, &found));
+        let DeclaredPort { at: (.., at), number, entry, .. } = found;
         let by_name = entry.get("name").and_then(Value::as_str).map(str::to_owned);
         record.handlers = renumber(container, by_name.as_deref(), number);
         let ports = record.list(container, "ports")?;
         ports.remove(at);
-        let names = by_name.map_or(String::new(), |name| format!("`{name}` or "));
-        notes.push(format!(
-            "a Service with the `targetPort` {number} must use {names}{} from now on",
-            sidecar.port
-        ));
         if sidecar.bind_env.is_some() {
+            let rest =
+                "uses the address of the pod, but the agent listens only on loopback; replace it by `exec`";
             notes.extend(asked_from_outside(container, number).map(|handler| {
-                format!("`{handler}` uses the address of the pod, but the agent listens only on loopback; replace it by `exec`")
+                Note::of(format!("`{handler}` {rest}"), &format!("a probe or hook {rest}"), handler)
             }));
         }
         record.port = Some(Port { at, entry });
@@ -188,6 +241,15 @@ fn change_agent(
     }
     if let Some(settings) = &sidecar.proxied {
         proxied::set(settings, container, record, notes)?;
+    }
+    for url in &sidecar.base_urls {
+        let value = format!("http://127.0.0.1:{}{}", sidecar.egress_port, url.path);
+        let was = proxied::replace(record.list(container, "env")?, &url.variable, &value)?;
+        record.variables.push(Env { name: url.variable.clone(), was });
+        notes.push(Note::same(format!(
+            "{} is {value}: `callgate.yaml` must have `listen.egress` on 127.0.0.1:{} and a rule for this path",
+            url.variable, sidecar.egress_port
+        )));
     }
     record.container = Some(agent);
     Ok(())
@@ -266,7 +328,8 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     let record: Record = yaml::from_text(kept.as_str().unwrap_or_default())
         .map_err(|error| format!("the annotation {ANNOTATION} is not a valid record: {error}"))?;
     annotations.shift_remove(ANNOTATION);
-    replicas::undo(object, template, &record);
+    replicas::undo(object, &record);
+    label::take(object, template, &record);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_mapping_mut) {
         record.unmake(metadata, "annotations");
     }
@@ -274,6 +337,10 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     let own = containers(pod, "initContainers").find(|container| name(container) == Some(CONTAINER));
     sidecar::is_own(own, &record.volumes)?;
     restore_agent(pod, &record)?;
+    if let Some(context) = pod.get_mut("securityContext").and_then(Value::as_mapping_mut) {
+        record.unmake_number(context, "fsGroup", GID);
+    }
+    record.unmake(pod, "securityContext");
     if let Some(all) = pod.get_mut("initContainers").and_then(Value::as_sequence_mut) {
         all.retain(|container| name(container) != Some(CONTAINER));
     }

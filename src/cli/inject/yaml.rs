@@ -32,6 +32,11 @@ pub(super) fn read(text: &str) -> Result<Value, String> {
     reader.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| format!("not YAML: {error}"))
 }
 
+/// Returns a JSON value in the form of a YAML document.
+pub(super) fn from_json(value: serde_json::Value) -> Result<Value, String> {
+    serde_yaml::to_value(value).map_err(|error| error.to_string())
+}
+
 /// Reads a record that [`to_text`] wrote.
 pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_yaml::from_str(text).map_err(|error| error.to_string())

@@ -159,7 +159,7 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
         return EXIT_UNAVAILABLE;
     };
     let (metrics, now) = (Arc::new(metrics), Clock::System.now());
-    let state = Arc::new(ConfigState::new(&read.text, now));
+    let state = Arc::new(ConfigState::new(&read.texts.whole(), now));
     state.loaded(config.secrets.clone());
     metrics.config_taken(1, now.unix_secs());
     let mut reloader =

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 
 use super::serving::Serving;
-use crate::cli::read::{ConfigArg, Read, Stamps, stamp};
+use crate::cli::read::{ConfigArg, Read, Stamps, Texts, stamp};
 use crate::clock::Clock;
 use crate::config::LoadedSecret;
 use crate::observe::{ConfigState, Metrics};
@@ -22,8 +22,8 @@ pub(super) struct Reloader {
     args: ConfigArg,
     state: Arc<ConfigState>,
     metrics: Arc<Metrics>,
-    /// Text of the last good configuration, and the files that it was read from.
-    good: (String, Stamps),
+    /// Texts of the last good configuration, and the files that it was read from.
+    good: (Texts, Stamps),
     /// The secrets of the last good configuration.
     secrets: Vec<LoadedSecret>,
     /// The watched files. These are the files of the configuration that was read last, and the files of the last good
@@ -42,7 +42,7 @@ impl Reloader {
         state: Arc<ConfigState>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let good = (read.text.clone(), read.stamps.clone());
+        let good = (read.texts.clone(), read.stamps.clone());
         Self { args, state, metrics, good, secrets, stamps: read.stamps.clone(), changed: None }
     }
 
@@ -86,7 +86,8 @@ impl Reloader {
         let Some(read) = off_thread(move || Read::new(&args)).await else {
             return self.refused("", vec!["the configuration could not be read".to_owned()]);
         };
-        let Read { text, config, stamps } = read;
+        let Read { texts, config, stamps } = read;
+        let text = texts.whole();
         self.stamps.clone_from(&stamps);
         self.changed = None;
         let secrets = config.as_ref().map_or_else(|_| Vec::new(), |config| config.secrets.clone());
@@ -102,7 +103,7 @@ impl Reloader {
                 warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 log::info!("reloaded: generation {generation}, version {}", self.state.status().version);
                 self.loaded(secrets);
-                self.good = (text, stamps);
+                self.good = (texts, stamps);
             }
             Err(errors) => {
                 self.refused(&text, errors);
@@ -129,21 +130,22 @@ impl Reloader {
     /// Reads the secrets and certificates of the last good configuration again. Secrets and certificates can therefore
     /// be rotated even while the configuration file has a mistake.
     async fn renew(&mut self, serving: &Serving) {
-        let (text, stamps) = self.good.clone();
+        let (texts, stamps) = self.good.clone();
         let config = &self.args.config;
         let Some(now) = off_thread(now(&stamps)).await else { return };
-        if now.iter().all(|(path, is)| path == config || stamps.get(path) == Some(is)) {
+        let is_text = |path| path == config || texts.includes(path);
+        if now.iter().all(|(path, is)| is_text(path) || stamps.get(path) == Some(is)) {
             return;
         }
         let args = self.args.clone();
-        let Some(read) = off_thread(move || Read::of(&args, Ok(text))).await else { return };
+        let Some(read) = off_thread(move || Read::of(&args, texts)).await else { return };
         let Ok(config) = read.config else { return };
         let secrets = config.secrets.clone();
         match serving.apply(config).await {
             Ok(_) => {
                 log::info!("reloaded the changed secrets and certificates of the last good configuration");
                 self.loaded(secrets);
-                self.good = (read.text, read.stamps);
+                self.good = (read.texts, read.stamps);
             }
             Err(error) => {
                 log::error!(

@@ -32,7 +32,7 @@ impl Serving {
     /// # Errors
     /// Returns the reason as text if the configuration cannot be applied. The old one then stays in use.
     pub async fn apply(&self, config: Config) -> Result<Vec<String>, String> {
-        let Config { startup, policy, warnings, secrets: _ } = config;
+        let Config { startup, policy, warnings, .. } = config;
         let differences = self.startup.differences(&startup);
         if !differences.is_empty() {
             return Err(format!(
@@ -100,6 +100,7 @@ pub async fn serve(
             clock: clock.clone(),
             ledger_clock: Arc::clone(&ledger_clock),
             config: state,
+            restart: config.startup.restart_settings(),
             recent: Arc::new(Recent::new(listener.recent, clock.now())),
             listener: ArcSwap::from_pointee(listener),
         })

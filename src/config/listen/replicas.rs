@@ -111,13 +111,13 @@ fn secrets(at: &Cursor<'_>) -> Option<Vec<Secret>> {
 
 /// Reads `advertise`. If the address has no port and the port of the listener is chosen at start, the result has port 0.
 fn advertise(at: &Cursor<'_>, port: u16) -> Option<Box<str>> {
-    let text = at.text_or_env()?;
+    let text = at.text()?;
     match port {
-        0 if !is_address(&text) => {
-            let with_port = member_address(at, &text, 1)?;
+        0 if !is_address(text) => {
+            let with_port = member_address(at, text, 1)?;
             with_port.strip_suffix(":1").map(|host| format!("{host}:0").into())
         }
-        _ => member_address(at, &text, port),
+        _ => member_address(at, text, port),
     }
 }
 

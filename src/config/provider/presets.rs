@@ -4,7 +4,7 @@
 use super::convention::CallbackConvention;
 use super::definition::{Addresses, PresetDefinition, addresses, definition};
 use crate::config::env::Surroundings;
-use crate::config::yaml::{Cursor, Fields, Node, Reader, did_you_mean, shown};
+use crate::config::yaml::{Cursor, Fields, Node, Reader, Sources, did_you_mean, shown};
 use crate::signature::Scheme;
 
 /// A known provider.
@@ -256,7 +256,7 @@ impl Preset {
             read
         });
         let list = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        reader.finish(self.text).map_err(list)?;
+        reader.finish(&Sources::new(self.text)).map_err(list)?;
         read.ok_or_else(|| "incomplete".to_owned())
     }
 }

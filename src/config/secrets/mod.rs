@@ -6,7 +6,7 @@ mod secret_mistakes;
 pub use self::loaded_secret::LoadedSecret;
 pub(super) use self::secret_mistakes::other_value;
 use self::secret_mistakes::surrounding_text;
-use super::yaml::Cursor;
+use super::yaml::{Cursor, Node};
 use crate::secret::Secret;
 
 /// The length of the shortest secret that causes no warning, in bytes.
@@ -26,7 +26,7 @@ impl Cursor<'_> {
     }
 
     fn secret_or_password(&self, is_password: bool) -> Option<Secret> {
-        if !self.is_map() {
+        if !matches!(self.node(), Node::Map(_)) {
             let hint = "a secret is never text in the configuration: write {env: NAME} or {file: path}";
             return self.error("expected a reference to a secret", hint);
         }

@@ -97,6 +97,11 @@ impl<'n> Cursor<'n> {
         self.reader.feeds.borrow().clone()
     }
 
+    /// Returns a cursor for a message about a key of this mapping.
+    pub(crate) fn section(&self, key: &str) -> Self {
+        self.step(self.node, Step::Key(key.to_owned()))
+    }
+
     /// Returns a cursor at a value inside this one.
     pub(super) fn step(&self, node: &'n Node, step: Step) -> Self {
         let mut steps = self.steps.clone();
@@ -128,13 +133,14 @@ impl<'n> Cursor<'n> {
         self.node
     }
 
+    /// Reports whether the value is a mapping. A text from the environment, `{env: NAME}`, is not one.
     pub(crate) fn is_map(&self) -> bool {
-        matches!(self.node, Node::Map(_))
+        matches!(self.node, Node::Map(_)) && !self.is_variable()
     }
 
     /// Reports whether the value is this text.
     pub(crate) fn is_word(&self, word: &str) -> bool {
-        matches!(self.node, Node::Text(text) if text == word)
+        self.plain_text() == Some(word)
     }
 
     /// Returns the elements of a list, or an empty slice for any other value.
@@ -146,7 +152,7 @@ impl<'n> Cursor<'n> {
     }
 
     pub(crate) fn is_text(&self) -> bool {
-        matches!(self.node, Node::Text(_))
+        matches!(self.node, Node::Text(_)) || self.is_variable()
     }
 
     /// Returns the functions that read environment variables and files.
@@ -168,15 +174,19 @@ impl<'n> Cursor<'n> {
         if matches!(self.node, Node::List(_)) { self.list() } else { Some(vec![self.clone()]) }
     }
 
-    /// Returns a text that is not empty.
+    /// Returns a text that is not empty. The text may come from the environment: `{env: NAME}`.
     pub(crate) fn text(&self) -> Option<&'n str> {
-        match self.node {
-            Node::Text(text) if text.is_empty() => self.error("the text is empty", ""),
-            Node::Text(text) if text.contains(CHANGE_ME) => {
+        let text = match self.node {
+            Node::Text(text) => text,
+            _ if self.is_variable() => self.variable_text()?,
+            _ => return self.expected("text"),
+        };
+        match text {
+            "" => self.error("the text is empty", ""),
+            _ if text.contains(CHANGE_ME) => {
                 self.error(format!("the value still contains {CHANGE_ME}"), "replace it with your own value")
             }
-            Node::Text(text) => Some(text),
-            _ => self.expected("text"),
+            _ => Some(text),
         }
     }
 
@@ -214,6 +224,7 @@ impl<'n> Cursor<'n> {
     pub(crate) fn duration(&self) -> Option<Duration> {
         let text = match self.node {
             Node::Text(text) => text,
+            _ if self.is_variable() => self.text()?,
             _ => {
                 return self.error(format!("expected a duration, found {}", self.node.kind()), DURATION_HINT);
             }
@@ -227,15 +238,19 @@ impl<'n> Cursor<'n> {
 
     /// Returns a duration, which may be zero.
     pub(crate) fn duration_or_zero(&self) -> Option<Duration> {
-        match self.node {
-            Node::Text(text) if parse_duration(text) == Some(Duration::ZERO) => Some(Duration::ZERO),
+        match self.plain_text().and_then(parse_duration) {
+            Some(Duration::ZERO) => Some(Duration::ZERO),
             _ => self.duration(),
         }
     }
 
     /// Returns a size of at most `max` bytes: a whole number, or a number with the unit B, KiB or MiB.
     pub(crate) fn size(&self, max: u64) -> Option<u64> {
-        let (Node::Text(text) | Node::Number(text)) = self.node else { return self.expected("a size") };
+        let text = match self.node {
+            Node::Text(text) | Node::Number(text) => text,
+            _ if self.is_variable() => self.text()?,
+            _ => return self.expected("a size"),
+        };
         let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (digits, unit) = text.split_at_checked(split)?;
         let scale = match unit {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::key_path::{Position, Step, beginning, path_text};
-use super::positions::Outline;
+use super::sources::{Outlines, Sources};
 
 /// The maximum number of mistakes that are reported. The same maximum applies to warnings. If there are more, a last
 /// entry reports how many were omitted.
@@ -12,6 +12,8 @@ pub const ERRORS_MAX: usize = 100;
 /// A mistake in a configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
+    /// The file with the mistake, if it is one that `include` names.
+    pub file: Option<Box<str>>,
     /// The path of the value in the tree, such as `routes[0].token`.
     pub path: String,
     /// The position in the file. `None` if the mistake concerns the whole file.
@@ -24,13 +26,23 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// Creates a mistake in the value that the steps lead to.
-    pub(crate) fn at(steps: &[Step], outline: &Outline, message: String, hint: String) -> Self {
-        Self { path: path_text(steps), position: outline.position(steps), message, hint }
+    pub(crate) fn at(steps: &[Step], outlines: &Outlines<'_>, message: String, hint: String) -> Self {
+        let (file, position) = outlines.locate(steps);
+        Self { file, path: path_text(steps), position, message, hint }
+    }
+
+    /// Creates a mistake that concerns a whole file.
+    pub(crate) fn of_file(file: Option<&str>, message: String) -> Self {
+        let file = file.map(Box::from);
+        Self { file, path: String::new(), position: None, message, hint: String::new() }
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{file}: ")?;
+        }
         if let Some(position) = self.position {
             write!(f, "line {}: ", position.line)?;
         }
@@ -71,20 +83,23 @@ pub(crate) struct Mistake {
 }
 
 impl Reported<Mistake> {
-    /// Returns the mistakes in the order of the file, with their positions in `text`.
-    pub(crate) fn errors(self, text: &str) -> Vec<ConfigError> {
+    /// Returns the mistakes in the order of the files, with their positions.
+    pub(crate) fn errors(self, sources: &Sources) -> Vec<ConfigError> {
         if self.kept.is_empty() {
             return Vec::new();
         }
-        let outline = Outline::parse(text);
+        let outlines = sources.outlines();
         let error = |Mistake { steps, message, hint }| {
-            ConfigError::at(&steps, &outline, shortened(message), shortened(hint))
+            let order = outlines.order(&steps);
+            (order, ConfigError::at(&steps, &outlines, shortened(message), shortened(hint)))
         };
         let mut errors: Vec<_> = self.kept.into_iter().map(error).collect();
-        errors.sort_by_key(|error| error.position.map_or((usize::MAX, 0), |at| (at.line, at.column)));
+        errors.sort_by_key(|(order, error)| {
+            (*order, error.position.map_or((usize::MAX, 0), |at| (at.line, at.column)))
+        });
+        let mut errors: Vec<_> = errors.into_iter().map(|(_, error)| error).collect();
         if self.omitted > 0 {
-            let message = format!("and {} more mistakes", self.omitted);
-            errors.push(ConfigError { path: String::new(), position: None, message, hint: String::new() });
+            errors.push(ConfigError::of_file(None, format!("and {} more mistakes", self.omitted)));
         }
         errors
     }
@@ -140,7 +155,7 @@ mod tests {
                 let (message, hint) = (message.to_owned(), message.to_owned());
                 reported.add(|| Mistake { steps: Vec::new(), message, hint });
             }
-            reported.errors("a: b")
+            reported.errors(&Sources::new("a: b"))
         };
         assert!(mistakes(0, "m").is_empty());
         let [one] = &mistakes(1, &"m".repeat(CHARACTERS_MAX + 1))[..] else { panic!() };

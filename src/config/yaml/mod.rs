@@ -10,7 +10,9 @@ mod node;
 mod positions;
 mod public_url;
 mod reader;
+mod sources;
 mod suggest;
+mod variable;
 
 pub use error::{ConfigError, ERRORS_MAX};
 pub use key_path::Position;
@@ -18,11 +20,13 @@ pub use key_path::Position;
 pub(crate) use key_path::Step;
 pub use positions::Outline;
 pub use reader::{AcceptedKeys, CHANGE_ME};
+pub use sources::Sources;
 
 pub(super) use cursor::{Cursor, filled_hint};
 pub(super) use fields::Fields;
 pub(super) use node::Node;
 pub(super) use reader::Reader;
+pub(super) use sources::Included;
 pub(super) use suggest::{did_you_mean, is_name, shown, shown_url};
 
 /// Parses one YAML document. Returns `None` if the text is not a valid document of this type.

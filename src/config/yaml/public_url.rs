@@ -1,31 +1,44 @@
-//! Reads public URLs.
-
-use std::borrow::Cow;
+//! Reads texts from the environment, and public URLs.
 
 use super::cursor::Cursor;
+use super::key_path::Step;
+use super::node::Node;
 use super::suggest::shown_url;
+use super::variable::variable;
 
-impl Cursor<'_> {
-    /// Returns a text, or the value of the environment variable that `{env: NAME}` names. The value is not a secret.
-    pub(crate) fn text_or_env(&self) -> Option<Cow<'_, str>> {
-        if !self.is_map() {
-            return self.text().map(Cow::Borrowed);
-        }
-        let mut fields = self.fields()?;
-        let env = fields.required("env");
-        fields.finish();
-        let env = env?;
-        let name = env.text()?;
-        match (self.surroundings().env)(name) {
-            Some(value) if !value.is_empty() => Some(Cow::Owned(value)),
-            Some(_) => env.error(format!("the environment variable {name} is empty"), ""),
-            None => env.error(format!("the environment variable {name} is not set"), "set the variable"),
+impl<'n> Cursor<'n> {
+    /// Reports whether the value has the form `{env: NAME}`.
+    pub(super) fn is_variable(&self) -> bool {
+        variable(self.node).is_some()
+    }
+
+    /// Returns the text at this place, or the value of the environment variable that it names. Reports no mistakes.
+    pub(super) fn plain_text(&self) -> Option<&'n str> {
+        match self.node {
+            Node::Text(text) => Some(text),
+            _ => {
+                let name = variable(self.node)?.as_text()?;
+                self.reader.variables.get(name)?.as_ref().map(|value| value.as_str())
+            }
         }
     }
 
+    /// Returns the value of the environment variable that `{env: NAME}` names. The value is not a secret.
+    pub(super) fn variable_text(&self) -> Option<&'n str> {
+        let at = self.step(variable(self.node)?, Step::Key("env".to_owned()));
+        let Node::Text(name) = at.node else { return at.expected("text") };
+        match self.plain_text() {
+            Some("") => at.error(format!("the environment variable {name} is empty"), ""),
+            Some(value) => Some(value),
+            None => at.error(format!("the environment variable {name} is not set"), "set the variable"),
+        }
+    }
+}
+
+impl Cursor<'_> {
     /// Returns the beginning of public URLs. `has_tokens` tells whether these URLs contain callback tokens.
     pub(crate) fn public_url(&self, has_tokens: bool) -> Option<String> {
-        let text = &*self.text_or_env()?;
+        let text = self.text()?;
         let hint = "such as https://agent.example.com, without a slash at the end";
         let Ok(uri) = text.parse::<http::Uri>() else {
             return self.error(format!("{} is not a URL", shown_url(text)), hint);

@@ -3,6 +3,9 @@
 use std::cell::RefCell;
 
 use super::error::{ConfigError, Mistake, Reported};
+use super::node::Node;
+use super::sources::Sources;
+use super::variable::{Variables, variables};
 use crate::config::env::Surroundings;
 use crate::config::secrets::LoadedSecret;
 use crate::policy::Feed;
@@ -17,6 +20,7 @@ pub type AcceptedKeys = (Vec<String>, Vec<&'static str>);
 /// Collects mistakes, warnings, feeds and accepted keys while a tree is read.
 pub(crate) struct Reader<'e> {
     pub(super) surroundings: &'e Surroundings<'e>,
+    pub(super) variables: Variables,
     pub(super) mistakes: RefCell<Reported<Mistake>>,
     pub(super) warnings: RefCell<Reported<String>>,
     pub(super) feeds: RefCell<Vec<Feed>>,
@@ -28,12 +32,18 @@ impl<'e> Reader<'e> {
     pub(crate) fn new(surroundings: &'e Surroundings<'e>) -> Self {
         Self {
             surroundings,
+            variables: Variables::new(),
             mistakes: RefCell::default(),
             warnings: RefCell::default(),
             feeds: RefCell::default(),
             secrets: RefCell::default(),
             accepted: RefCell::default(),
         }
+    }
+
+    /// Reads the environment variables that a tree names, so that its texts can come from the environment.
+    pub(crate) fn with_variables_of(self, tree: &Node) -> Self {
+        Self { variables: variables(tree, self.surroundings), ..self }
     }
 
     /// Returns the secrets that were read, in the order of their paths.
@@ -43,10 +53,10 @@ impl<'e> Reader<'e> {
         secrets
     }
 
-    /// Ends the reading of `text`. Returns the warnings if there are no mistakes. Otherwise returns the mistakes in the
-    /// order of the file.
-    pub(crate) fn finish(self, text: &str) -> Result<Vec<String>, Vec<ConfigError>> {
-        let errors = self.mistakes.into_inner().errors(text);
+    /// Ends the reading. Returns the warnings if there are no mistakes. Otherwise returns the mistakes in the order of
+    /// the files.
+    pub(crate) fn finish(self, sources: &Sources) -> Result<Vec<String>, Vec<ConfigError>> {
+        let errors = self.mistakes.into_inner().errors(sources);
         if errors.is_empty() { Ok(self.warnings.into_inner().warnings()) } else { Err(errors) }
     }
 

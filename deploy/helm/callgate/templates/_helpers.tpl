@@ -11,9 +11,28 @@
 callgate.dev/agent: {{ include "callgate.agent" . | quote }}
 {{- end }}
 
+{{- define "callgate.image" -}}
+{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else }}{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end }}
+{{- end }}
+
+{{- define "callgate.configMap" -}}
+{{- if and .Values.config .Values.existingConfigMap }}{{ fail "config and existingConfigMap exclude each other" }}{{ end -}}
+{{- if .Values.config }}{{ .Values.name }}
+{{- else -}}
+{{- $name := required "callgate.yaml is missing: set `config` to its text, or `existingConfigMap` to the name of a ConfigMap that has it" .Values.existingConfigMap -}}
+{{- /* `helm template` has no cluster to ask. */ -}}
+{{- $namespaces := lookup "v1" "Namespace" "" "" -}}
+{{- if and $namespaces (not (lookup "v1" "ConfigMap" .Release.Namespace $name)) -}}
+{{- fail (printf "the ConfigMap %s, which `existingConfigMap` names, does not exist in the namespace %s" $name .Release.Namespace) -}}
+{{- end -}}
+{{- $name -}}
+{{- end }}
+{{- end }}
+
 {{- define "callgate.container" -}}
 name: callgate
-image: {{ printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) | quote }}
+image: {{ include "callgate.image" . | quote }}
 restartPolicy: Always
 args: [run, -c, /etc/callgate/callgate.yaml]
 {{- if .Values.replicas.enabled }}
@@ -64,15 +83,21 @@ volumeMounts:
 
 {{- define "callgate.volumes" -}}
 - name: callgate-config
-  configMap: { name: {{ .Values.name | quote }} }
+  configMap: { name: {{ include "callgate.configMap" . | quote }} }
 - name: callgate-secrets
-  secret: { secretName: {{ .Values.secretName | quote }}, defaultMode: 292 }
+  secret: { secretName: {{ .Values.secretName | quote }}, defaultMode: 0400 }
 {{- if .Values.tls.secretName }}
 - name: callgate-tls
-  secret: { secretName: {{ .Values.tls.secretName | quote }}, defaultMode: 292 }
+  secret: { secretName: {{ .Values.tls.secretName | quote }}, defaultMode: 0400 }
 {{- end }}
 - name: callgate-state
   emptyDir: { sizeLimit: {{ .Values.state.sizeLimit | quote }} }
+{{- end }}
+
+{{/* The sidecar reads the files of Secrets as a member of this group. Another chart merges it into its pod:
+     securityContext: {{- include "callgate.podSecurityContext" .Subcharts.callgate | nindent 8 }} */}}
+{{- define "callgate.podSecurityContext" -}}
+fsGroup: 65532
 {{- end }}
 
 {{- define "callgate.metadata" -}}

@@ -1,0 +1,34 @@
+//! The certificate of a server that accepts only TLS. It can be replaced while the server runs.
+
+use arc_swap::ArcSwap;
+
+use crate::config::{CertificateFiles, Tls};
+use crate::proxy::listen::{EGRESS_PROTOCOLS, TlsConfig, load_tls};
+
+/// The files of a certificate, and the configuration that was created from them.
+pub struct ServedCertificate {
+    tls: Tls,
+    pub(super) current: ArcSwap<TlsConfig>,
+}
+
+impl ServedCertificate {
+    /// Reads a certificate chain and its private key, both in PEM.
+    ///
+    /// # Errors
+    /// Returns a message that names the unusable file.
+    pub fn read(certificate: &str, key: &str) -> Result<Self, String> {
+        let files = CertificateFiles { certificate: certificate.into(), key: key.into() };
+        let tls = Tls { certificates: vec![files], tls_1_2: true, clients: None };
+        let current = ArcSwap::from_pointee(load_tls(&tls, EGRESS_PROTOCOLS)?);
+        Ok(Self { tls, current })
+    }
+
+    /// Reads the files again. New connections use the new certificate.
+    ///
+    /// # Errors
+    /// Returns a message that names the unusable file. The previous certificate then stays in use.
+    pub fn renew(&self) -> Result<(), String> {
+        self.current.store(std::sync::Arc::new(load_tls(&self.tls, EGRESS_PROTOCOLS)?));
+        Ok(())
+    }
+}

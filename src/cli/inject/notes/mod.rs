@@ -1,0 +1,65 @@
+//! Hints for the author of the manifests, and how the same hint about several workloads becomes one line.
+
+pub(super) mod pod;
+
+/// A hint about one workload.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::cli::inject) struct Note {
+    /// The note if it concerns one workload only.
+    single: String,
+    /// The note without the part that differs between workloads. Notes with the same text are printed as one.
+    shared: String,
+    /// The part that differs between workloads. Empty if nothing differs.
+    detail: String,
+}
+
+impl Note {
+    /// Creates a note whose text is the same for every workload.
+    pub(in crate::cli::inject) fn same(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { single: text.clone(), shared: text, detail: String::new() }
+    }
+
+    /// Creates a note with a part that differs between workloads.
+    pub(in crate::cli::inject) fn of(single: String, shared: &str, detail: impl Into<String>) -> Self {
+        Self { single, shared: shared.to_owned(), detail: detail.into() }
+    }
+}
+
+/// Returns one line for each note. If several workloads have the same note, one line names all of them.
+pub(in crate::cli::inject) fn grouped(notes: &[(String, Note)]) -> Vec<String> {
+    let mut groups: Vec<Vec<&(String, Note)>> = Vec::new();
+    for entry in notes {
+        let known = groups
+            .iter_mut()
+            .find(|group| group.first().is_some_and(|(_, first)| first.shared == entry.1.shared));
+        match known {
+            Some(group) if group.contains(&entry) => {}
+            Some(group) => group.push(entry),
+            None => groups.push(vec![entry]),
+        }
+    }
+    groups.iter().flat_map(|group| lines(group)).collect()
+}
+
+/// Returns the lines for notes with the same text.
+fn lines(group: &[&(String, Note)]) -> Vec<String> {
+    let Some((first, note)) = group.first() else { return Vec::new() };
+    if group.iter().all(|(name, _)| name == first) {
+        return group.iter().map(|(name, note)| format!("{name}: {}", note.single)).collect();
+    }
+    let mut workloads: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (name, note) in group {
+        let detail = Some(note.detail.as_str()).filter(|detail| !detail.is_empty());
+        match workloads.iter_mut().find(|(known, _)| known == name) {
+            Some((_, details)) => details.extend(detail),
+            None => workloads.push((name, detail.into_iter().collect())),
+        }
+    }
+    let named = |(name, details): &(&str, Vec<&str>)| match details.as_slice() {
+        [] => (*name).to_owned(),
+        details => format!("{name} ({})", details.join(", ")),
+    };
+    let names: Vec<_> = workloads.iter().map(named).collect();
+    vec![format!("{} workloads: {}: {}", names.len(), note.shared, names.join(", "))]
+}

@@ -1,0 +1,144 @@
+//! Hints for the author of a workload about settings that the sidecar does not control.
+
+use super::Note;
+use crate::cli::inject::ports::{DeclaredPort, LISTS, containers, declared, words};
+use crate::cli::inject::sidecar::{Sidecar, name};
+use crate::cli::inject::yaml::{self, Mapping, Value};
+
+/// The user ID of the sidecar's container.
+const UID: u64 = 65532;
+/// The seconds that the sidecar needs to stop with default settings, plus some seconds for the agent.
+const GRACE_MIN: i64 = 15;
+/// The number of seconds that Kubernetes gives a pod to stop by default.
+const GRACE_DEFAULT: i64 = 30;
+
+/// Returns all notes about a pod, which does not contain the sidecar yet. `found` is the agent's port.
+pub(in crate::cli::inject) fn all(
+    pod: &Mapping,
+    sidecar: &Sidecar,
+    found: Option<&DeclaredPort>,
+) -> Result<Vec<Note>, String> {
+    let mut notes = stays_open(pod, sidecar, found)?;
+    notes.extend(is_shared(pod));
+    notes.extend(stops(pod, found));
+    Ok(notes)
+}
+
+/// Returns a note about the end of a pod that runs only once.
+pub(in crate::cli::inject) fn ends(kind: &str) -> Option<Note> {
+    matches!(kind, "CronJob" | "Job").then(|| {
+        Note::same(
+            "when a pod of a Job ends, its sidecar and its ledger end, too: nobody receives the callbacks of its open \
+             interactions, and nobody is told. Let the job wait for them, or leave them to a Deployment \
+             (docs/kubernetes.md#jobs)",
+        )
+    })
+}
+
+/// Returns notes about the port that the sidecar took over from the agent.
+pub(in crate::cli::inject) fn moved(sidecar: &Sidecar, port: &DeclaredPort) -> [Note; 2] {
+    let name = port.entry.get("name").and_then(Value::as_str);
+    let names = name.map_or(String::new(), |name| format!("`{name}` or "));
+    let service = format!(
+        "a Service with the `targetPort` {} must use {names}{} from now on",
+        port.number, sidecar.port
+    );
+    let services = format!(
+        "a Service with the number of the former port as `targetPort` must use the name of the port or {} from now on",
+        sidecar.port
+    );
+    let api = "the agent's whole port is behind the sidecar now: requests to its other API receive 404 unless the \
+               configuration has routes for them (`stream: true`), or the agent serves them on another port";
+    [Note::of(service, &services, port.number.to_string()), Note::same(api)]
+}
+
+/// Returns a note with the settings that the configuration needs for this sidecar.
+pub(in crate::cli::inject) fn configuration(sidecar: &Sidecar) -> String {
+    let Sidecar { config_map, port, admin_port, .. } = sidecar;
+    format!(
+        "`callgate.yaml` in the ConfigMap {config_map} must have `listen.ingress` on port {port} and `listen.admin` on \
+         0.0.0.0:{admin_port}, because the probes use the address of the pod"
+    )
+}
+
+/// Returns notes about requests that can reach the pod without passing the sidecar.
+fn stays_open(pod: &Mapping, sidecar: &Sidecar, found: Option<&DeclaredPort>) -> Result<Vec<Note>, String> {
+    let mut others = Vec::new();
+    for list in LISTS {
+        others.extend(declared(pod, list)?);
+    }
+    others.retain(|other| found.is_none_or(|found| found.at != other.at));
+    let mut notes = Vec::new();
+    if found.is_none() {
+        notes.push(Note::same("no port is declared, so none was moved"));
+    }
+    if !others.is_empty() {
+        let text = "other ports stay open, and their requests are not checked";
+        notes.push(Note::of(format!("{text}: {}", words(&others)), text, words(&others)));
+    }
+    if sidecar.bind_env.is_none() {
+        notes.push(Note::same(
+            "everybody who reaches the pod still reaches the agent's own port, without the sidecar: make the agent listen on \
+             127.0.0.1 (--bind-env, or its own setting), or restrict access with a NetworkPolicy",
+        ));
+    }
+    Ok(notes)
+}
+
+/// Returns notes about containers that can read the sidecar's secrets.
+fn is_shared(pod: &Mapping) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for (switch, whose) in [("shareProcessNamespace", "the pod's"), ("hostPID", "the node's")] {
+        if pod.get(switch).is_some_and(yaml::is_true) {
+            notes.push(Note::same(format!(
+                "`{switch}`: its containers see {whose} processes, and one that runs as root or as UID {UID} can read the \
+                 sidecar's secrets through /proc"
+            )));
+        }
+    }
+    let user = |of: Option<&Value>| of?.get("securityContext")?.get("runAsUser")?.as_u64();
+    let pods =
+        pod.get("securityContext").and_then(|context| context.get("runAsUser")).and_then(Value::as_u64);
+    let is_ours = |container: &&Value| user(Some(container)).or(pods) == Some(UID);
+    let ours: Vec<_> =
+        LISTS.iter().flat_map(|list| containers(pod, list)).filter(is_ours).filter_map(name).collect();
+    if !ours.is_empty() {
+        let text = |whose: &str| {
+            format!(
+                "`runAsUser` {UID} is the sidecar's UID, and that of {whose}: with shared processes or files, they can read the \
+                 sidecar's secrets; use another UID"
+            )
+        };
+        notes.push(Note::of(text(&ours.join(", ")), &text("these containers"), ours.join(", ")));
+    }
+    notes
+}
+
+/// Returns notes about callbacks that fail while the pod stops.
+fn stops(pod: &Mapping, found: Option<&DeclaredPort>) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let grace = pod.get("terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(GRACE_DEFAULT);
+    if grace < GRACE_MIN {
+        let rest = "first the agent and then the sidecar must stop in this time, or callbacks are cut off; by default the \
+                    sidecar needs 2 s of `shutdown.delay` and up to 10 s of `shutdown.grace`";
+        notes.push(Note::of(
+            format!("`terminationGracePeriodSeconds` is {grace}: {rest}"),
+            &format!("`terminationGracePeriodSeconds` is short: {rest}"),
+            grace.to_string(),
+        ));
+    }
+    let is_agents = |container: &&Value| found.is_none_or(|found| name(container) == Some(&found.container));
+    let sleeps = |container: &Value| {
+        container
+            .get("lifecycle")
+            .and_then(|lifecycle| lifecycle.get("preStop"))
+            .is_some_and(|it| !it.is_null())
+    };
+    if !containers(pod, "containers").filter(is_agents).any(sleeps) {
+        notes.push(Note::same(
+            "the agent has no `lifecycle.preStop`, so it stops while callbacks still arrive, and the sidecar answers 503 to \
+             them (by default it accepts them for 2 s and drains for up to 10 s); add a `preStop` that sleeps 5 s",
+        ));
+    }
+    notes
+}

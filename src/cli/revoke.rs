@@ -1,0 +1,73 @@
+//! `callgate revoke`: revokes an interaction of a running Callgate, so that its token is denied from now on.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::admin_client::send;
+use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
+use super::read::ConfigArg;
+use crate::source::reachable;
+
+#[derive(Args)]
+pub(super) struct RevokeArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Address of the admin listener, if the running Callgate is reached at another one than FILE says.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Id of the interaction, such as int_….
+    #[arg(value_name = "INTERACTION", value_parser = id)]
+    interaction: String,
+}
+
+fn id(text: &str) -> Result<String, String> {
+    let is_id =
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if is_id {
+        Ok(text.to_owned())
+    } else {
+        Err("expected the id of an interaction, such as int_…".to_owned())
+    }
+}
+
+pub(super) fn revoke(args: &RevokeArgs) -> u8 {
+    let config = match args.config.load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let Some(admin) = &config.startup.admin else {
+        eprintln!("error: {} has no `listen.admin`", args.config.config.display());
+        return EXIT_DATA;
+    };
+    let address = reachable(args.admin.unwrap_or(admin.address));
+    let token = admin.token.as_ref().map(|token| token.expose());
+    let path = format!("/callbacks/{}", args.interaction);
+    let (status, body) = match send("DELETE", (address, &address.to_string()), &path, token) {
+        Ok(answer) => answer,
+        Err(error) => {
+            eprintln!("error: no answer from {address}: {error}");
+            return EXIT_UNAVAILABLE;
+        }
+    };
+    let answer = serde_json::from_str::<Value>(&body).unwrap_or_default();
+    let detail = answer.get("detail").and_then(Value::as_str).unwrap_or("no reason given");
+    let detail: String = detail.chars().filter(|c| !c.is_control()).collect();
+    match status {
+        204 => {
+            println!("{} revoked", args.interaction);
+            0
+        }
+        202 => {
+            let members = answer.get("unreachable").and_then(Value::as_array).map(Vec::as_slice);
+            let members: Vec<_> = members.unwrap_or_default().iter().filter_map(Value::as_str).collect();
+            eprintln!("error: {} is revoked here, but {detail}: {}", args.interaction, members.join(", "));
+            EXIT_UNAVAILABLE
+        }
+        _ => {
+            eprintln!("error: {}: {detail} (HTTP {status} from {address})", args.interaction);
+            if status >= 500 { EXIT_UNAVAILABLE } else { EXIT_DATA }
+        }
+    }
+}

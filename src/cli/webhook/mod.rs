@@ -1,0 +1,158 @@
+//! `callgate webhook`: a mutating admission webhook of Kubernetes that adds the sidecar, with the same code as
+//! `callgate inject`.
+
+mod patch;
+mod review;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::common::{EXIT_UNAVAILABLE, EXIT_USAGE};
+use super::inject::SidecarArgs;
+use super::read::{Stamp, stamp};
+use crate::admin::{AdminRequest, AdminResponse, ServedCertificate, serve_tls};
+use crate::observe::install_logger;
+
+pub use review::{Policy, answer};
+
+/// Interval at which the files of the certificate are checked for changes.
+const LOOK: Duration = Duration::from_secs(1);
+/// Maximum number of connections.
+const CONNECTIONS_MAX: usize = 512;
+/// Maximum size of a request, in bytes. Kubernetes accepts objects of at most 3 MiB, and a request has the object before
+/// and after the change.
+const BODY_BYTES_MAX: u64 = 8 << 20;
+/// Maximum memory for all requests together, in bytes.
+const BODIES_BYTES_MAX: u64 = 64 << 20;
+
+#[derive(Args)]
+pub(super) struct WebhookArgs {
+    /// The address on which the webhook accepts TLS.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9443")]
+    listen: SocketAddr,
+    /// PEM file with the certificate chain. It is read again when it changes.
+    #[arg(long, value_name = "FILE", default_value = "/tls/tls.crt")]
+    certificate: String,
+    /// PEM file with the private key.
+    #[arg(long, value_name = "FILE", default_value = "/tls/tls.key")]
+    key: String,
+    /// Admit workloads that cannot have the sidecar, with a warning. Otherwise they are denied.
+    #[arg(long)]
+    admit_unusable: bool,
+    #[command(flatten)]
+    sidecar: SidecarArgs,
+}
+
+pub(super) fn webhook(args: &WebhookArgs) -> u8 {
+    install_logger();
+    let certificate = match ServedCertificate::read(&args.certificate, &args.key) {
+        Ok(certificate) => Arc::new(certificate),
+        Err(error) => {
+            log::error!("{error}");
+            return EXIT_USAGE;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            log::error!("cannot start the worker threads: {error}");
+            return EXIT_UNAVAILABLE;
+        }
+    };
+    let code = runtime.block_on(serve(args, certificate));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    code
+}
+
+/// Serves until SIGTERM or SIGINT arrives.
+async fn serve(args: &WebhookArgs, certificate: Arc<ServedCertificate>) -> u8 {
+    let bound = async {
+        let listener = TcpListener::bind(args.listen).await?;
+        let address = listener.local_addr()?;
+        Ok::<_, std::io::Error>((listener, address))
+    };
+    let (listener, address) = match bound.await {
+        Ok(bound) => bound,
+        Err(error) => {
+            log::error!("cannot listen on {}: {error}", args.listen);
+            return EXIT_UNAVAILABLE;
+        }
+    };
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        log::error!("cannot set up the signal handlers");
+        return EXIT_UNAVAILABLE;
+    };
+    log::info!("webhook on {address}");
+    let policy = Arc::new(Policy { sidecar: args.sidecar.settings(), admits_unusable: args.admit_unusable });
+    let respond = move |request| {
+        let policy = Arc::clone(&policy);
+        async move { respond(&policy, &request) }
+    };
+    let (stop, stopping) = watch::channel(false);
+    let limits = (CONNECTIONS_MAX, BODY_BYTES_MAX, BODIES_BYTES_MAX);
+    let served = tokio::spawn(serve_tls(listener, Arc::clone(&certificate), limits, respond, stopping));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = rotate(args, &certificate) => {}
+    }
+    log::info!("stopping");
+    let _ = stop.send(true);
+    let _ = served.await;
+    0
+}
+
+/// Reads the certificate again whenever one of its files changes. Never returns.
+async fn rotate(args: &WebhookArgs, certificate: &ServedCertificate) {
+    let now = || -> [Stamp; 2] { [&args.certificate, &args.key].map(|file| stamp(Path::new(file))) };
+    let mut known = now();
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        looks.tick().await;
+        let found = now();
+        if found == known {
+            continue;
+        }
+        known = found;
+        match certificate.renew() {
+            Ok(()) => log::info!("reloaded the certificate {}", args.certificate),
+            Err(error) => log::error!("the certificate is not reloaded: {error}"),
+        }
+    }
+}
+
+/// Returns the response to one request.
+fn respond(policy: &Policy, request: &AdminRequest) -> AdminResponse {
+    let text =
+        |status, body: &str| AdminResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"));
+    let reads = matches!(request.method.as_str(), "GET" | "HEAD");
+    match request.path.as_str() {
+        "/livez" | "/readyz" if reads => text(200, "ok"),
+        "/livez" | "/readyz" => AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") },
+        "/mutate" if request.method == "POST" => {
+            let media_type = request.headers.get(http::header::CONTENT_TYPE);
+            let media_type = media_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let essence = media_type.split(';').next().unwrap_or_default().trim();
+            match &request.body {
+                _ if !essence.eq_ignore_ascii_case("application/json") => {
+                    text(415, "the body must be application/json")
+                }
+                None => text(413, "the body is too large"),
+                Some(body) => match answer(policy, body) {
+                    Ok(review) => AdminResponse::new(200, "application/json", review.to_string()),
+                    Err(error) => text(400, error),
+                },
+            }
+        }
+        "/mutate" => AdminResponse { allow: "POST", ..text(405, "method not allowed") },
+        _ => text(404, "not found: /livez, /mutate, /readyz"),
+    }
+}

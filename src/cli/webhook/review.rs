@@ -1,0 +1,114 @@
+//! Answers an AdmissionReview. The answer depends only on the request and the settings, so a dry run and a repeated
+//! request have no side effects.
+
+use data_encoding::BASE64;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::patch;
+use crate::cli::inject::{Rewritten, Sidecar, inject_object};
+
+/// The version of the API that Kubernetes and the webhook use.
+const VERSION: &str = "admission.k8s.io/v1";
+/// Maximum length of a message or a warning, in characters. Kubernetes cuts longer warnings.
+const MESSAGE_CHARS_MAX: usize = 250;
+
+/// How the webhook decides.
+pub struct Policy {
+    /// The settings of the sidecar.
+    pub sidecar: Sidecar,
+    /// Whether workloads that cannot have the sidecar are admitted, with a warning. Otherwise they are denied.
+    pub admits_unusable: bool,
+}
+
+/// The parts of an AdmissionReview that the webhook reads.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review {
+    api_version: String,
+    kind: String,
+    request: Request,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    uid: String,
+    operation: String,
+    #[serde(default)]
+    sub_resource: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    dry_run: Option<bool>,
+    #[serde(default)]
+    object: Value,
+}
+
+/// Returns the answer to a review as JSON.
+///
+/// # Errors
+/// Returns an explanation if the body is not an AdmissionReview of version v1 with a request.
+pub fn answer(policy: &Policy, body: &[u8]) -> Result<Value, &'static str> {
+    let wrong = "the body is not an AdmissionReview of admission.k8s.io/v1 with a request";
+    let review: Review = serde_json::from_slice(body).map_err(|_| wrong)?;
+    let Review { api_version, kind, request } = review;
+    if api_version != VERSION || kind != "AdmissionReview" || request.uid.is_empty() {
+        return Err(wrong);
+    }
+    let response = match rewritten(policy, &request) {
+        Ok(None) => json!({ "uid": request.uid, "allowed": true }),
+        Ok(Some(operations)) => {
+            let patch = BASE64.encode(Value::from(operations).to_string().as_bytes());
+            json!({ "uid": request.uid, "allowed": true, "patchType": "JSONPatch", "patch": patch })
+        }
+        Err(error) => {
+            let message = format!("callgate cannot add the sidecar: {error}");
+            let message: String = message.chars().take(MESSAGE_CHARS_MAX).collect();
+            log::warn!("{}: {message}", request.described());
+            if policy.admits_unusable {
+                json!({ "uid": request.uid, "allowed": true, "warnings": [message] })
+            } else {
+                let status = json!({ "code": 422, "reason": "Invalid", "message": message });
+                json!({ "uid": request.uid, "allowed": false, "status": status })
+            }
+        }
+    };
+    Ok(json!({ "apiVersion": VERSION, "kind": "AdmissionReview", "response": response }))
+}
+
+/// Returns the operations of the patch, or `None` if the object stays as it is.
+fn rewritten(policy: &Policy, request: &Request) -> Result<Option<Vec<Value>>, String> {
+    let before = &request.object;
+    let is_change = matches!(request.operation.as_str(), "CREATE" | "UPDATE");
+    if !is_change || !request.sub_resource.is_empty() || !before.is_object() {
+        return Ok(None);
+    }
+    // Containers cannot be added to a pod that exists.
+    if before.get("kind").and_then(Value::as_str) == Some("Pod") && request.operation != "CREATE" {
+        return Ok(None);
+    }
+    let Rewritten::Changed(after) = inject_object(before.clone(), &policy.sidecar)? else { return Ok(None) };
+    let operations = patch::between(before, &after);
+    if operations.is_empty() {
+        return Ok(None);
+    }
+    let dry = if request.dry_run == Some(true) { " (dry run)" } else { "" };
+    log::info!("{}: added the sidecar{dry}", request.described());
+    Ok(Some(operations))
+}
+
+impl Request {
+    /// Returns the kind, the namespace and the name of the object.
+    fn described(&self) -> String {
+        let metadata = self.object.get("metadata");
+        let text = |key: &str| metadata.and_then(|metadata| metadata.get(key)).and_then(Value::as_str);
+        let kind = self.object.get("kind").and_then(Value::as_str).unwrap_or("an object");
+        let names = [self.name.as_deref(), text("name"), text("generateName")];
+        let name = names.into_iter().flatten().find(|name| !name.is_empty()).unwrap_or("without a name");
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        format!("{kind} {namespace}/{name}")
+    }
+}

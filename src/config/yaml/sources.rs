@@ -1,0 +1,84 @@
+//! The texts of a configuration: the file itself, and the files that `include` names.
+
+use super::key_path::{Position, Step};
+use super::positions::Outline;
+
+/// The texts of a configuration, to find the positions of mistakes.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    main: String,
+    included: Vec<Included>,
+}
+
+/// A file that `include` names.
+#[derive(Clone, Debug)]
+pub(crate) struct Included {
+    /// The path as it is written in `include`.
+    pub(crate) name: Box<str>,
+    pub(crate) text: String,
+    /// The keys of the root.
+    pub(crate) sections: Vec<String>,
+}
+
+impl Sources {
+    /// Creates the sources of a configuration without `include`.
+    pub fn new(text: &str) -> Self {
+        Self { main: text.to_owned(), included: Vec::new() }
+    }
+
+    /// Returns the paths of the included files, as they are written.
+    pub fn included(&self) -> Vec<&str> {
+        self.included.iter().map(|file| &*file.name).collect()
+    }
+
+    pub(crate) fn add(&mut self, included: Included) {
+        self.included.push(included);
+    }
+
+    /// Returns the included file that has a section.
+    pub(crate) fn file_of(&self, section: &str) -> Option<&str> {
+        self.included.iter().find(|file| file.has(section)).map(|file| &*file.name)
+    }
+
+    /// Reads the positions of all values.
+    pub(crate) fn outlines(&self) -> Outlines<'_> {
+        let included = self.included.iter().map(|file| (file, Outline::parse(&file.text))).collect();
+        Outlines { main: Outline::parse(&self.main), included }
+    }
+}
+
+impl Included {
+    fn has(&self, section: &str) -> bool {
+        self.sections.iter().any(|own| own == section)
+    }
+}
+
+/// The positions of all values of a configuration.
+pub(crate) struct Outlines<'s> {
+    main: Outline,
+    included: Vec<(&'s Included, Outline)>,
+}
+
+impl Outlines<'_> {
+    /// Returns the number of the file that contains a value, in the order of `include`. The configuration file itself
+    /// has the number 0.
+    pub(crate) fn order(&self, steps: &[Step]) -> usize {
+        self.included_with(steps).map_or(0, |index| index + 1)
+    }
+
+    fn included_with(&self, steps: &[Step]) -> Option<usize> {
+        match steps.first() {
+            Some(Step::Key(section)) => self.included.iter().position(|(file, _)| file.has(section)),
+            _ => None,
+        }
+    }
+
+    /// Returns the included file that contains the value to which the steps lead, and the position of the value there.
+    pub(crate) fn locate(&self, steps: &[Step]) -> (Option<Box<str>>, Option<Position>) {
+        let file = self.included_with(steps).and_then(|index| self.included.get(index));
+        match file {
+            Some((file, outline)) => (Some(file.name.clone()), outline.position(steps)),
+            None => (None, self.main.position(steps)),
+        }
+    }
+}
