@@ -27,7 +27,8 @@ use yaml::{Cursor, Fields, Node, Reader};
 pub use egress::ACTIONS;
 pub use env::Surroundings;
 pub use listen::{
-    AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, ReplicaListener, Tls,
+    AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, ReplicaListener,
+    Resumption, Tls,
 };
 pub use provider::{
     Addresses, CallbackConvention, EDGES, Evidence, PRESETS, Preset, PresetDefinition, TokenReturn, preset,

@@ -84,6 +84,7 @@ mod seeds;
 mod stopping;
 mod streams;
 mod tls;
+mod tls_tickets;
 mod traces;
 #[path = "../core/vectors.rs"]
 #[allow(dead_code, reason = "the test binary `decisions` verifies the vectors")]
