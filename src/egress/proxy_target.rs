@@ -43,8 +43,8 @@ pub fn tunnel_target(target: &str, headers: &HeaderMap) -> Result<Url, Refusal> 
 
 /// Reports whether the value of `Host` names the host and the port of a URL.
 fn is_host_of(host: &str, url: &Url) -> bool {
-    let host = Url::parse(&format!("{}://{host}", url.scheme().name()));
-    host.is_ok_and(|host| host.has_origin_of(url) && host.target() == "/")
+    let named = Url::parse(&format!("{}://{host}", url.scheme().name()));
+    !host.contains(['/', '?']) && named.is_ok_and(|named| named.has_origin_of(url))
 }
 
 /// Returns the host of a URL as `Host` contains it, without a port.
@@ -132,7 +132,15 @@ mod tests {
             let refused = tunnel_target(target, &HeaderMap::new()).unwrap_err();
             assert_eq!(refused.denial, Denial::RequestMalformed, "{target}");
         }
-        for host in ["other.example:443", "api.example.com:444", "api.example.com.", "x.api.example.com"] {
+        for host in [
+            "other.example:443",
+            "api.example.com:444",
+            "api.example.com.",
+            "x.api.example.com",
+            "api.example.com:443/",
+            "api.example.com/",
+            "api.example.com?",
+        ] {
             let refused = tunnel_target("api.example.com:443", &headers(&[(HOST, host)])).unwrap_err();
             assert_eq!(refused.denial, Denial::ProxyMisdirected, "{host}");
         }
