@@ -136,7 +136,8 @@ impl fmt::Display for ValueSource {
 /// Returns the body as text, or a [`Refusal`] if the body is not valid JSON.
 pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
     let not_json = |detail| Refusal::new(Denial::RequestNotJson, detail);
-    let text = std::str::from_utf8(body).map_err(|_| not_json("the body of the request is not UTF-8"))?;
+    let text =
+        simdutf8::basic::from_utf8(body).map_err(|_| not_json("the body of the request is not UTF-8"))?;
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(text),
         Err(_) => Err(not_json("the body of the request is not valid JSON")),
