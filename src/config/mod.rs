@@ -30,7 +30,8 @@ pub use egress::ACTIONS;
 pub use env::Surroundings;
 pub use include::ReadIncluded;
 pub use listen::{
-    AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, ReplicaListener, Tls,
+    AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, ReplicaListener,
+    Resumption, Tls,
 };
 pub use provider::{
     Addresses, CallbackConvention, EDGES, Evidence, PRESETS, Preset, PresetDefinition, TokenReturn, preset,

@@ -71,15 +71,19 @@ impl RequestCondition {
         self.paths.iter().any(|end| path.as_str().ends_with(&**end))
     }
 
-    /// Reports whether a body meets the condition. A body in which the member occurs twice meets it: some parsers could
-    /// read the accepted value.
+    /// Reports whether a body meets the condition.
     fn matches_body(&self, body: &[u8]) -> bool {
-        let Some((pointer, accepted)) = &self.member else { return true };
-        match find_one(body, pointer) {
-            found @ Found::One(_) => found.word().is_some_and(|word| accepted.contains(&word)),
-            Found::Missing => false,
-            Found::Doubled => true,
-        }
+        self.member.as_ref().is_none_or(|(pointer, accepted)| has_member(body, pointer, accepted))
+    }
+}
+
+/// Reports whether a member of a JSON body has one of the accepted values. A body in which the member occurs twice has it:
+/// some parsers could read the accepted value.
+pub(super) fn has_member(body: &[u8], pointer: &Pointer, accepted: &[Box<str>]) -> bool {
+    match find_one(body, pointer) {
+        found @ Found::One(_) => found.word().is_some_and(|word| accepted.contains(&word)),
+        Found::Missing => false,
+        Found::Doubled => true,
     }
 }
 

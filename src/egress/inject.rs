@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::callback_request::{BodyKind, CallbackRequest};
+use super::callback_request::{BodyKind, CallbackRequest, has_member};
 use super::place::{Insertion, InsertionPlace, refusal};
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
@@ -27,6 +27,9 @@ pub struct Inject {
     pub params: Vec<(Box<str>, ValueSource)>,
     /// The kinds of requests that get the callback, each with its places. The first kind that matches a request applies.
     pub requests: Vec<CallbackRequest>,
+    /// The members that the JSON body of a request must have to get the callback, each with its accepted values. Other
+    /// requests are sent unchanged. An empty list accepts every request.
+    pub when: Vec<(Pointer, Vec<Box<str>>)>,
     /// Whether a request that already has a value at one of the places is sent unchanged. If false, such a request is
     /// denied.
     pub keep: bool,
@@ -57,6 +60,7 @@ impl Inject {
         let in_form = |one: &Insertion| matches!(one.place, InsertionPlace::Form(_));
         let in_json = |one: &Insertion| matches!(one.place, InsertionPlace::Body(_));
         let reads_json = self.params.iter().any(|(_, source)| matches!(source, ValueSource::Body(_)));
+        let reads_json = reads_json || !self.when.is_empty();
         let reads_json = reads_json || self.requests.iter().any(|request| request.condition.member.is_some());
         if self.insertions().any(in_form) {
             BodyKind::Form
@@ -65,6 +69,16 @@ impl Inject {
         } else {
             BodyKind::Any
         }
+    }
+
+    /// Reports whether a request can meet `when`, according to its head.
+    pub(super) fn may_apply(&self, head: &RequestHead<'_>) -> bool {
+        self.when.is_empty() || (head.has_body() && head.is_json())
+    }
+
+    /// Reports whether the body of a request meets `when`.
+    pub(super) fn applies(&self, body: &[u8]) -> bool {
+        self.when.iter().all(|(pointer, accepted)| has_member(body, pointer, accepted))
     }
 
     /// Reports whether `value` is valid for the capture `name` of the route.
@@ -122,7 +136,8 @@ impl fmt::Display for ValueSource {
 /// Returns the body as text, or a [`Refusal`] if the body is not valid JSON.
 pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
     let not_json = |detail| Refusal::new(Denial::RequestNotJson, detail);
-    let text = std::str::from_utf8(body).map_err(|_| not_json("the body of the request is not UTF-8"))?;
+    let text =
+        simdutf8::basic::from_utf8(body).map_err(|_| not_json("the body of the request is not UTF-8"))?;
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(text),
         Err(_) => Err(not_json("the body of the request is not valid JSON")),

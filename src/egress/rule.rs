@@ -150,7 +150,7 @@ impl Rule {
     /// this condition, it would deny `GET /v1/models`. If the preset names the paths, and the callback is not in the
     /// body, it also inserts a callback into a `POST` with another body, such as a recording.
     pub fn injection(&self, head: &RequestHead<'_>) -> Option<&Inject> {
-        let inject = self.inject.as_ref()?;
+        let inject = self.inject.as_ref().filter(|inject| inject.may_apply(head))?;
         if !self.is_prefix() {
             return Some(inject);
         }
@@ -169,7 +169,7 @@ impl Rule {
         head: &RequestHead<'_>,
         body: &[u8],
     ) -> Option<(&Inject, &CallbackRequest)> {
-        let inject = self.injection(head)?;
+        let inject = self.injection(head).filter(|inject| inject.applies(body))?;
         let request = inject.requests.iter().find(|request| request.matches(head, body, self.is_prefix()))?;
         Some((inject, request))
     }

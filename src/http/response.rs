@@ -5,13 +5,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, PROXY_AUTHENTICATE, RETRY_AFTER,
-    TRANSFER_ENCODING, WWW_AUTHENTICATE,
-};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
-use serde::Serialize;
+use pingora::protocols::http::date::get_cached_date;
 
 use super::session::Session;
 use super::timeouts::{TransferTimer, poll_once};
@@ -22,18 +19,37 @@ use crate::ingress::Document;
 use crate::policy::Limits;
 use crate::random::random;
 use crate::replica::REPLICA;
-use crate::request::{headers_of_one_hop, is_hop_by_hop_of_response};
+use crate::request::{headers_of_one_hop, is_hop_by_hop_of_response, write_line};
 use crate::signature::HandshakeReply;
 
-/// The problem details of a denial (RFC 9457).
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: &'static str,
-    title: &'static str,
+/// Capacity that is reserved for the problem details of a denial, in bytes.
+const PROBLEM_BYTES: usize = 192;
+
+/// Writes the head of a response, with `Date` and `Connection`. With `keep_alive`, the head allows the caller to send
+/// another request on the connection.
+pub(crate) fn write_response_head<'l>(
+    out: &mut Vec<u8>,
     status: u16,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    lines: impl IntoIterator<Item = (&'l str, &'l [u8])>,
+    keep_alive: bool,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    out.extend_from_slice(reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let mut has_date = false;
+    for (name, value) in lines {
+        has_date |= name == DATE.as_str();
+        write_line(out, name, value);
+    }
+    // A server with a clock must send `Date` (RFC 9110 section 6.6.1).
+    if !has_date {
+        write_line(out, "date", get_cached_date().as_bytes());
+    }
+    write_line(out, "connection", if keep_alive { b"keep-alive" } else { b"close" });
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes a denial. Returns whether the response was written.
@@ -45,8 +61,27 @@ pub(crate) async fn write_denial(
     explain: bool,
 ) -> bool {
     let body = problem(denial, request_id, explain);
-    let Ok(header) = problem_header(denial, methods, body.len()) else { return false };
-    write(session, header, body.into()).await
+    let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
+    let (length, allow) = (body.len().to_string(), methods.join(", "));
+    let again = retry_after_secs(denial).map(|seconds| seconds.to_string());
+    let lines = problem_lines(denial, &length, again.as_deref(), &allow);
+    match session {
+        Session::Http1(http1) => {
+            let lines = lines.map(|(name, value)| (name, value.as_bytes()));
+            http1.respond(denial.status(), lines, &body).await.is_ok()
+        }
+        Session::Http2(_) => {
+            let header = || -> pingora::Result<ResponseHeader> {
+                let mut header = ResponseHeader::build_no_case(denial.status(), Some(8))?;
+                for (name, value) in lines {
+                    header.insert_header(name, value)?;
+                }
+                Ok(header)
+            };
+            let Ok(header) = header() else { return false };
+            write(session, header, body.into()).await
+        }
+    }
 }
 
 /// Writes a complete response. Leaves out the body if the method is HEAD, because pingora would send the body on
@@ -56,16 +91,25 @@ async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> bo
     session.write_head(header).await.is_ok() && session.write_body(body, true).await.is_ok()
 }
 
-/// The problem details of a denial (RFC 9457).
+/// Returns the problem details of a denial (RFC 9457). No part of them needs escaping in JSON.
 pub(crate) fn problem(denial: Denial, request_id: &str, explain: bool) -> Vec<u8> {
-    let problem = Problem {
-        r#type: "about:blank",
-        title: denial.title(),
-        status: denial.status(),
+    let mut status = itoa::Buffer::new();
+    let (reason, end) = if explain { ("\",\"reason\":\"", denial.code()) } else { ("", "") };
+    let mut body = Vec::with_capacity(PROBLEM_BYTES);
+    for part in [
+        "{\"type\":\"about:blank\",\"title\":\"",
+        denial.title(),
+        "\",\"status\":",
+        status.format(denial.status()),
+        ",\"request_id\":\"",
         request_id,
-        reason: explain.then(|| denial.code()),
-    };
-    serde_json::to_vec(&problem).unwrap_or_default()
+        reason,
+        end,
+        "\"}",
+    ] {
+        body.extend_from_slice(part.as_bytes());
+    }
+    body
 }
 
 /// Returns the seconds for `Retry-After`. After a fault of the store, which all callers see at the same time, the seconds
@@ -79,25 +123,28 @@ pub fn retry_after_secs(denial: Denial) -> Option<u32> {
     }
 }
 
-fn problem_header(denial: Denial, methods: &[Method], body_bytes: usize) -> pingora::Result<ResponseHeader> {
-    let mut header = ResponseHeader::build_no_case(denial.status(), Some(8))?;
-    header.insert_header(CONTENT_TYPE, "application/problem+json")?;
-    header.insert_header(CONTENT_LENGTH, body_bytes)?;
-    header.insert_header(CACHE_CONTROL, "no-store")?;
-    if let Some(seconds) = retry_after_secs(denial) {
-        header.insert_header(RETRY_AFTER, seconds)?;
-    }
-    if denial.status() == 401 {
-        header.insert_header(WWW_AUTHENTICATE, "Bearer realm=\"callgate\"")?;
-    }
-    if denial.status() == 407 {
-        header.insert_header(PROXY_AUTHENTICATE, "Basic realm=\"callgate\"")?;
-    }
-    if denial == Denial::MethodNotAllowed {
-        let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
-        header.insert_header(ALLOW, methods.join(", "))?;
-    }
-    Ok(header)
+/// Returns the header lines of a denial. `length` is that of the body, `again` the value of `Retry-After`, and `allow` lists
+/// the allowed methods.
+fn problem_lines<'l>(
+    denial: Denial,
+    length: &'l str,
+    again: Option<&'l str>,
+    allow: &'l str,
+) -> impl Iterator<Item = (&'static str, &'l str)> {
+    let challenge = match denial.status() {
+        401 => Some(("www-authenticate", "Bearer realm=\"callgate\"")),
+        407 => Some(("proxy-authenticate", "Basic realm=\"callgate\"")),
+        _ => None,
+    };
+    let lines = [
+        Some(("content-type", "application/problem+json")),
+        Some(("content-length", length)),
+        Some(("cache-control", "no-store")),
+        again.map(|seconds| ("retry-after", seconds)),
+        challenge,
+        (denial == Denial::MethodNotAllowed).then_some(("allow", allow)),
+    ];
+    lines.into_iter().flatten()
 }
 
 /// The side on which relaying a response failed.
@@ -290,4 +337,29 @@ fn relayed_header(response: &UpstreamResponse, chunks: bool) -> pingora::Result<
         header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
     Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problem_details_are_json() {
+        for explain in [false, true] {
+            for denial in Denial::ALL {
+                let read: serde_json::Value =
+                    serde_json::from_slice(&problem(*denial, "0af1", explain)).unwrap();
+                let members = read.as_object().unwrap();
+                assert_eq!(members["type"], "about:blank");
+                assert_eq!(members["title"], denial.title());
+                assert_eq!(members["status"], denial.status());
+                assert_eq!(members["request_id"], "0af1");
+                assert_eq!(
+                    members.get("reason").and_then(|reason| reason.as_str()),
+                    explain.then(|| denial.code())
+                );
+                assert_eq!(members.len(), 4 + usize::from(explain));
+            }
+        }
+    }
 }

@@ -30,7 +30,7 @@ pub fn is_same_name(a: &str, b: &str) -> bool {
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8.
 pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t>, NotJson> {
-    let text = std::str::from_utf8(document).map_err(|_| NotJson)?;
+    let text = simdutf8::basic::from_utf8(document).map_err(|_| NotJson)?;
     let mut at: &RawValue = serde_json::from_str(text).map_err(|_| NotJson)?;
     for token in &pointer.tokens {
         let digits = !token.is_empty() && token.bytes().all(|b| b.is_ascii_digit());

@@ -84,7 +84,7 @@ pub fn resolve_appends<'p>(document: &[u8], pointer: &'p Pointer) -> Result<Cow<
     if pointer.tokens.iter().all(|token| **token != *APPEND) {
         return Ok(Cow::Borrowed(pointer));
     }
-    let text = std::str::from_utf8(document).map_err(|_| InsertFault::NotJson)?;
+    let text = simdutf8::basic::from_utf8(document).map_err(|_| InsertFault::NotJson)?;
     let mut at: Option<&RawValue> = Some(serde_json::from_str(text).map_err(|_| InsertFault::NotJson)?);
     let mut tokens = Vec::with_capacity(pointer.tokens.len());
     for token in &pointer.tokens {

@@ -18,7 +18,7 @@ use super::addresses::{Addresses, StartError};
 use super::components::{Components, Options};
 use super::egress::{Authority, EgressSettings, OwnAddresses, Providers, listener};
 use super::ingress::{self, Agents, IngressContext, PreparedAgents};
-use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, close};
+use super::listen::{AcceptQueue, BoundListener, ListenerConfig, TicketKeys, accept, close};
 use super::replicas::run_discovery;
 use super::runtime::Drain;
 use crate::clock::instant;
@@ -40,6 +40,8 @@ pub struct Server {
     pub replicas: Option<SocketAddr>,
     listeners: Vec<Arc<ArcSwap<ListenerConfig>>>,
     replica_config: Option<Arc<ArcSwap<ListenerConfig>>>,
+    /// The keys of session tickets, which survive reloads.
+    ticket_keys: Arc<TicketKeys>,
     /// All bound addresses. Egress denies them as action endpoints.
     own_addresses: OwnAddresses,
     ingress_queues: Vec<AcceptQueue>,
@@ -92,11 +94,10 @@ impl Server {
         let agents = Agents::new(&policy.load().agents).map_err(StartError::Tls)?;
         let (fetcher, fetch_task) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;
         // Certificates are checked before the first address is bound.
-        let listeners = listener_configs(startup).map_err(StartError::Tls)?;
+        let ticket_keys = TicketKeys::new(options.clock.clone());
+        let listeners = first_listener_configs(startup, &ticket_keys)?;
         let egress_settings = first_egress_settings(startup, &policy.load(), &options)?;
         let replica_listener = replica_config(startup).map_err(StartError::Tls)?;
-        let listeners: Vec<_> =
-            listeners.into_iter().map(|config| Arc::new(ArcSwap::from_pointee(config))).collect();
         let addresses = Addresses::bind(startup)?;
         egress_settings.iter().try_for_each(EgressSettings::publish).map_err(StartError::Tls)?;
         let own_addresses = addresses.own_addresses();
@@ -133,6 +134,7 @@ impl Server {
             tasks: Vec::new(),
             components,
             listeners,
+            ticket_keys,
         };
         server.accept_callbacks(addresses.ingress, &ingress_stopping)?;
         if let Some(bound) = addresses.egress {
@@ -204,8 +206,9 @@ impl Server {
             (Arc::clone(&self.components.egress.providers), self.own_addresses.clone());
         let agents = Arc::clone(&self.components.ingress.agents);
         let egress = Arc::clone(&self.components.egress);
+        let ticket_keys = Arc::clone(&self.ticket_keys);
         move || {
-            let listeners = listener_configs(&startup)?;
+            let listeners = listener_configs(&startup, &ticket_keys)?;
             let providers = providers(&startup, &policy).map_err(|error| error.to_string())?;
             let providers = (!providers.has_same_settings(&current.load()))
                 .then(|| providers.with_own_addresses(own_addresses));
@@ -338,8 +341,17 @@ fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError
 }
 
 /// Reads the certificate files of each ingress listener.
-fn listener_configs(startup: &Startup) -> Result<Vec<ListenerConfig>, String> {
-    startup.ingress.iter().map(ListenerConfig::new).collect()
+fn listener_configs(startup: &Startup, keys: &Arc<TicketKeys>) -> Result<Vec<ListenerConfig>, String> {
+    startup.ingress.iter().map(|listener| ListenerConfig::new(listener, keys)).collect()
+}
+
+/// Reads the certificate files of each ingress listener at start.
+fn first_listener_configs(
+    startup: &Startup,
+    keys: &Arc<TicketKeys>,
+) -> Result<Vec<Arc<ArcSwap<ListenerConfig>>>, StartError> {
+    let configs = listener_configs(startup, keys).map_err(StartError::Tls)?;
+    Ok(configs.into_iter().map(|config| Arc::new(ArcSwap::from_pointee(config))).collect())
 }
 
 /// Reads the certificate files of the replica listener.

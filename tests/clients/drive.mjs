@@ -1,14 +1,29 @@
 // Runs one package of Node against a provider, or against Callgate in front of it: `drive.mjs NAME STEP...`. Has the
 // same steps and prints the same lines as drive.py.
 
+import dns from "node:dns";
 import http from "node:http";
 import { Readable } from "node:stream";
 
-const { BASE, CONTROL, ROUNDS = "1" } = process.env;
+const { BASE, CONTROL, ROUNDS = "1", PROXIED, CHANGED } = process.env;
 const FILE = Buffer.alloc(3 * 1024 * 1024, Uint8Array.from({ length: 256 }, (_, n) => n));
 const QUERY = "page=2&name=a%20b+c&sign=%2F%3d";
 const ASK = { stream: true, messages: [{ role: "user", content: "Grüße" }] };
 let seconds = [];
+
+// Finds no name but that of this host, so that a package that ignores the proxy cannot reach a real API.
+if (PROXIED) {
+  const resolve = dns.lookup;
+  dns.lookup = (host, options, done) => {
+    if (host === "localhost" || host === "127.0.0.1") return resolve(host, options, done);
+    (done ?? options)(new Error(`the package looked for ${host}, and did not use the proxy`));
+  };
+}
+// Packages that ignore the variables use the proxy after this change of the program.
+if (CHANGED) {
+  const { EnvHttpProxyAgent, setGlobalDispatcher } = await import("undici");
+  setGlobalDispatcher(new EnvHttpProxyAgent());
+}
 
 function control(path) {
   return new Promise((done, failed) => {
@@ -177,7 +192,7 @@ class OpenAi {
 
 class Replicate {
   constructor({ default: Library }) {
-    this.client = new Library({ auth: "placeholder", baseUrl: `${BASE}/v1` });
+    this.client = new Library({ auth: "placeholder", baseUrl: BASE ? `${BASE}/v1` : undefined });
   }
 
   async plain() {
@@ -211,7 +226,8 @@ const CLIENTS = {
   "replicate-node": async () => new Replicate(await import("replicate")),
 };
 const [name, ...steps] = process.argv.slice(2);
-const client = await CLIENTS[name]();
+// A name such as fetch-24 also has the version of Node.
+const client = await CLIENTS[name.replace(/-\d+$/, "")]();
 for (const step of steps) {
   await control(`/step/${step}`);
   seconds = [];

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -23,12 +24,25 @@ uuid.uuid4 = lambda: uuid.UUID(int=next(_numbers), version=4)
 random.seed(0)
 
 BASE = os.environ.get("BASE", "")
+# Whether the program is changed so that it uses the proxy, because its library ignores the variables.
+CHANGED = "CHANGED" in os.environ
 CONTROL = os.environ["CONTROL"]
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 FILE = bytes(range(256)) * 12 * 1024         # 3 MiB: larger than the buffers between the client and the provider
 QUERY = "page=2&name=a%20b+c&sign=%2F%3d"
 MESSAGES = [{"role": "user", "content": "Grüße"}]
 ASK = {"stream": True, "messages": MESSAGES}
+
+
+def only_this_host(host, *arguments, _resolve=socket.getaddrinfo, **options):
+    """Finds no name but that of this host, so that a library that ignores the proxy cannot reach a real API."""
+    if host not in (None, "localhost", "127.0.0.1", b"127.0.0.1"):
+        raise socket.gaierror(socket.EAI_NONAME, f"the library looked for {host}, and did not use the proxy")
+    return _resolve(host, *arguments, **options)
+
+
+if "PROXIED" in os.environ:
+    socket.getaddrinfo = only_this_host
 
 
 def control(path):
@@ -157,7 +171,7 @@ class Httpx(Generic):
 class Urllib3(Generic):
     def __init__(self):
         import urllib3
-        self.pool = urllib3.PoolManager()
+        self.pool = urllib3.ProxyManager(os.environ["HTTPS_PROXY"]) if CHANGED else urllib3.PoolManager()
 
     def send(self, method, path, value=None):
         # `json=None` would send the body `null`.
@@ -185,7 +199,7 @@ class Aiohttp(Generic):
         self.session = self.loop.run_until_complete(self.open())
 
     async def open(self):
-        return self.aiohttp.ClientSession()
+        return self.aiohttp.ClientSession(trust_env=CHANGED)
 
     def close(self):
         self.loop.run_until_complete(self.session.close())
@@ -220,7 +234,9 @@ class Aiohttp(Generic):
 
     def websocket(self):
         async def run():
-            async with self.session.ws_connect(socket_url()) as socket:
+            # For `wss`, the session reads WSS_PROXY, and not HTTPS_PROXY.
+            proxy = {"proxy": os.environ["HTTPS_PROXY"]} if CHANGED else {}
+            async with self.session.ws_connect(socket_url(), **proxy) as socket:
                 await socket.send_str("Grüße")
                 await socket.send_bytes(FILE[:100_000])
                 return await socket.receive_str(), len(await socket.receive_bytes())
@@ -259,6 +275,12 @@ class Curl(Generic):
         whole = self.run("-F", "file=@-;filename=f.bin", "-F", "name=n", f"{BASE}/v1/upload", input=FILE)
         posted = self.run("--data-binary", "@-", f"{BASE}/v1/upload", input=FILE)      # sends Expect: 100-continue
         return whole, posted, self.run("-T", "-", f"{BASE}/v1/echo", input=FILE)
+
+
+class Git:
+    def plain(self):
+        command = ["git", "ls-remote", f"{BASE}/v1/repository"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 class OpenAi:
@@ -325,7 +347,10 @@ class Anthropic:
 class Replicate:
     def __init__(self):
         import replicate
-        self.client = replicate.Client(api_token="placeholder")
+        import httpx
+        # The library has a transport of its own, so that its HTTP library does not read the variables.
+        changed = {"transport": httpx.HTTPTransport(proxy=os.environ["HTTPS_PROXY"])} if CHANGED else {}
+        self.client = replicate.Client(api_token="placeholder", **changed)
         self.client.poll_interval = 0.01
 
     def plain(self):
@@ -397,7 +422,7 @@ class AssemblyAi:
 class ElevenLabs:
     def __init__(self):
         from elevenlabs.client import ElevenLabs
-        self.client = ElevenLabs(api_key="placeholder", base_url=BASE)
+        self.client = ElevenLabs(api_key="placeholder", base_url=BASE or None)
 
     def plain(self):
         models = [model.model_id for model in self.client.models.list()]
@@ -483,7 +508,7 @@ class A2aRpc(A2a):
 
 
 CLIENTS = {"requests": Requests, "httpx": Httpx, "urllib3": Urllib3, "aiohttp": Aiohttp, "websockets": Websockets,
-           "curl": Curl, "openai": OpenAi, "anthropic": Anthropic, "replicate": Replicate, "fal-client": Fal,
+           "curl": Curl, "git": Git, "openai": OpenAi, "anthropic": Anthropic, "replicate": Replicate, "fal-client": Fal,
            "assemblyai": AssemblyAi, "elevenlabs": ElevenLabs, "a2a-sdk": A2a, "a2a-sdk-rpc": A2aRpc}
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from table import STEPS
+from table import COLUMNS, STEPS
 
 INTRODUCTION = """# Client libraries
 
@@ -19,11 +19,13 @@ Each library sends all of its requests to Callgate, because its base URL is an a
 | redirect | It follows a redirect of the provider to the provider's own host. The redirected request must go through Callgate, too. |
 | websocket | It opens a WebSocket, sends messages, and receives messages. |
 | callback | It starts long work, and Callgate inserts a callback URL. |
+| proxied | It does all of this through the [forward proxy](egress.md#forward-proxy): it uses its own address, and only the variables of `callgate env` are set. |
 
 | result | meaning |
 |---|---|
 | yes | It works, and all requests go through Callgate. |
 | direct | It works, but some requests go directly to the provider. |
+| with a change | The client ignores the variables, and works after the change of the program that the notes describe. |
 | no | It does not work as it should. The notes say why. |
 | not tried | The test does not have it. |
 | – | The library or the API does not have this. |
@@ -39,9 +41,11 @@ Each library runs twice, with the same input: directly against a provider on thi
 - Both runs must return the same result to the caller of the library.
 - The provider must receive the same requests in the same order: method, path, query, headers and body, byte for byte. This includes the messages that are sent through a WebSocket.
 - The callback is one inserted part of the body or of the query. All bytes before it and after it must be the same, and no other request may contain a callback.
-- Not compared: the spelling and the order of header names, `Host`, `Connection`, `Keep-Alive`, `TE`, `Expect`, `Content-Length` and `Transfer-Encoding`, and `Accept-Encoding` of a request with a callback. A body without a callback must keep its framing: with a length, or in chunks.
+- Not compared: the spelling and the order of header names, `Host`, `Referer` (which contains the address), `Connection`, `Keep-Alive`, `TE`, `Expect`, `Content-Length` and `Transfer-Encoding`, and `Accept-Encoding` of a request with a callback. A body without a callback must keep its framing: with a length, or in chunks.
 - Values that a library draws at random are not compared: the boundaries of `multipart/form-data` and `Sec-WebSocket-Key`.
 - `fal-client` uses `https` in both runs, with `listen.egress.tls`.
+
+For the column `proxied`, each library runs once more, through a Callgate with `listen.egress.proxy` and the same rules with `proxied: true`. The results and the requests are compared with those of the run without Callgate, in the same way. The libraries use their default addresses, such as `https://api.openai.com`, and the names of these hosts lead to the provider of the test. A client that ignores the proxy finds no host. `Accept-Encoding` of the packages of Node is not compared, because `fetch` sends another value over `https`.
 
 ## Time to the first event
 
@@ -59,7 +63,7 @@ def cell(client, results, step):
 
 
 def row(client, results, version):
-    cells = [cell(client, results, step) for step in STEPS]
+    cells = [cell(client, results, step) for step in COLUMNS]
     return "| " + " | ".join([client.title, version, client.setting, *cells]) + " |"
 
 
@@ -68,13 +72,13 @@ def notes(client, results):
     lines = []
     for step, text in client.notes.items():
         if step not in results or results[step].outcome != "yes":
-            outcome = "" if step in STEPS else f" ({cell(client, results, step)})"
+            outcome = "" if step in COLUMNS else f" ({cell(client, results, step)})"
             lines.append(f"- {client.title}, {step}{outcome}: {text}")
     return lines
 
 
 def write(clients, results, versions, times):
-    lines = ["| client | version | address of Callgate | " + " | ".join(STEPS) + " |", "|---" * (3 + len(STEPS)) + "|"]
+    lines = ["| client | version | address of Callgate | " + " | ".join(COLUMNS) + " |", "|---" * (3 + len(COLUMNS)) + "|"]
     lines += [row(client, results[client.name], versions[client.name]) for client in clients]
     lines += ["", "## Notes", ""]
     lines += [line for client in clients for line in notes(client, results[client.name])]
@@ -92,6 +96,8 @@ def differences(text, clients, results, versions):
         found = next((line for line in rest if line.startswith(f"| {client.title} | ") and line.count("|") > 5), None)
         if found and not client.package:
             found = re.sub(r"^(\| [^|]* \|) [^|]* ", rf"\1 {versions[client.name]} ", found)
+        if found and "proxied" not in results[client.name]:
+            found, expected = (line.rsplit(" | ", 1)[0] for line in (found, expected))
         if found != expected:
             wrong.append(f"docs/clients.md has\n    {found}\nbut the result is\n    {expected}")
         about = [line for line in lines if line.startswith(f"- {client.title}, ")]

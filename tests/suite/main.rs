@@ -90,6 +90,7 @@ mod shared_ledger;
 mod stopping;
 mod streams;
 mod tls;
+mod tls_tickets;
 mod traces;
 #[path = "../core/vectors.rs"]
 #[allow(dead_code, reason = "the test binary `decisions` verifies the vectors")]

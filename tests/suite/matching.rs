@@ -286,3 +286,42 @@ fn the_callbacks_api_mints_nothing_for_such_a_route() {
     let response = world.callgate.admin_send("POST", "/callbacks", r#"{"route":"responses"}"#);
     assert_eq!(response.status, 400, "{}", response.text());
 }
+
+/// With `when`, only requests that the provider calls back become interactions. All others are sent unchanged.
+#[test]
+fn requests_that_are_not_called_back_are_not_recorded() {
+    const TAKEN: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{\"id\":\"resp_1\"}";
+    let (provider, agent) = (Agent::start(TAKEN), Agent::start(ANSWER));
+    let text =
+        config(&provider.address.to_string(), &agent.address.to_string(), "deliver", "{ kind: memory }")
+            .replace(
+                "response: /id }",
+                "response: /id, when: { body: { /background: true, /store: [true, later] } } }",
+            )
+            .replace("path: /v1/responses,", "path: /v1/responses, methods: [GET, POST],");
+    let callgate = Callgate::start(&text, Clock::Set(Arc::new(AtomicI64::new(START))));
+    let json = [("content-type", "application/json")];
+    let mut count = 0;
+    for (headers, body, is_recorded) in [
+        (&json[..], r#"{"background":true,"store":true}"#, true),
+        (&json, r#"{"background":true,"store":"later"}"#, true),
+        (&json, r#"{"background":true, "background":false,"store":true}"#, true),
+        (&json, r#"{"background":false,"store":true}"#, false),
+        (&json, r#"{"background":true,"store":null}"#, false),
+        (&json, r#"{"store":true}"#, false),
+        (&json, r#"["background"]"#, false),
+        (&json, r#"{"background":true,"#, false),
+        (&[("content-type", "text/plain")], r#"{"background":true,"store":true}"#, false),
+    ] {
+        let response = send_to(callgate.egress.unwrap(), "POST", "/v1/responses", headers, body.as_bytes());
+        assert_eq!(response.status, 200, "{body}: {response:?}");
+        assert_eq!(response.header("callgate-interaction").is_some(), is_recorded, "{body}");
+        count += 1;
+        assert_eq!(provider.wait_for(count).last().unwrap().body, body.as_bytes());
+    }
+    let response = send_to(callgate.egress.unwrap(), "GET", "/v1/responses", &[], b"");
+    assert_eq!((response.status, response.header("callgate-interaction")), (200, None));
+    let recorded = callgate.admin_get("/callbacks").json();
+    assert_eq!(recorded["interactions"].as_array().unwrap().len(), 3, "{recorded}");
+}

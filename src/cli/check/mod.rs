@@ -197,6 +197,6 @@ fn below(root: &Root, tls: &Tls) -> Tls {
             .clients
             .as_ref()
             .map(|clients| ClientAuthorities { file: find(&clients.file), ..clients.clone() }),
-        tls_1_2: tls.tls_1_2,
+        ..tls.clone()
     }
 }

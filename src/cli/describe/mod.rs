@@ -265,6 +265,7 @@ fn rule(rule: &Rule) -> Value {
                 .map(|(name, source)| (name.to_string(), source.to_string()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
             "places": inject.insertions().map(|one| one.place.to_string()).collect::<Vec<_>>(),
+            "when": inject.when.iter().map(|(pointer, accepted)| (pointer.as_str(), accepted)).collect::<std::collections::BTreeMap<_, _>>(),
             "if_present": if inject.keep { "keep" } else { "refuse" },
             "ttl": inject.ttl.map(format_duration),
             "uses": inject.uses,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::ranges;
 use crate::config::{
-    AccessLog, AdminListener, Listener, RedisMode, RedisSettings, ReplicaListener, Startup, Tls, Unknown,
+    AccessLog, AdminListener, Listener, RedisMode, RedisSettings, ReplicaListener, Resumption, Startup, Tls, Unknown,
 };
 use crate::egress::ForwardProxy;
 use crate::replica::{Gone, Replicas};
@@ -147,6 +147,11 @@ fn tls(tls: &Tls) -> Value {
             "key": files.key,
         })).collect::<Vec<_>>(),
         "min_version": if tls.tls_1_2 { "1.2" } else { "1.3" },
+        "tickets": match &tls.resumption {
+            Resumption::Remembered => json!("none"),
+            Resumption::Tickets(secrets) if secrets.is_empty() => json!("keys of the process"),
+            Resumption::Tickets(secrets) => secrets.iter().map(|secret| json!({ "fingerprint": secret.fingerprint() })).collect(),
+        },
         "client_certificates": tls.clients.as_ref().map_or_else(|| json!("not asked for"), |clients| json!({
             "authorities": clients.file,
             "required": clients.required,

@@ -111,7 +111,7 @@ const CLIENTS: [Client; 9] = [
         name: "java",
         command: &["java", "FOLDER/Get.java", "URL"],
         probe: &["javac", "-version"],
-        cure: "import ca.pem into a trust store with keytool, and set javax.net.ssl.trustStore",
+        cure: "set JAVA_TOOL_OPTIONS, with trust.p12 as the trust store",
     },
 ];
 

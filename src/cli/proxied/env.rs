@@ -155,7 +155,9 @@ pub(in crate::cli) fn variables(
         }
     }
     set.push(("NODE_USE_ENV_PROXY", "1".to_owned()));
-    set.push(("JAVA_TOOL_OPTIONS", java(proxy, direct, existing("JAVA_TOOL_OPTIONS"))));
+    let (java, warning) = java(proxy, bundle, direct, existing("JAVA_TOOL_OPTIONS"));
+    set.push(("JAVA_TOOL_OPTIONS", java));
+    warnings.extend(warning);
     (set, warnings)
 }
 
@@ -171,8 +173,14 @@ fn contains(ours: Option<String>, theirs: Option<String>) -> bool {
     certificates(&theirs.unwrap_or_default()).iter().all(|one| ours.contains(one))
 }
 
-/// Returns the options for Java. They do not contain a trust store, which only `keytool` can create.
-fn java(proxy: &ProxyUrl, direct: &[String], existing: Option<String>) -> String {
+/// Returns the options for Java, and a warning. A trust store that the options already name is kept.
+fn java(
+    proxy: &ProxyUrl,
+    bundle: &str,
+    direct: &[String],
+    existing: Option<String>,
+) -> (String, Option<String>) {
+    const TRUST_STORE: &str = "-Djavax.net.ssl.trustStore=";
     let (host, port) = (proxy.url.host(), proxy.url.port());
     // Java separates hosts with `|` and writes `*` for all names below a name.
     let hosts = DIRECT.into_iter().chain(direct.iter().map(String::as_str));
@@ -182,10 +190,17 @@ fn java(proxy: &ProxyUrl, direct: &[String], existing: Option<String>) -> String
         "-Dhttps.proxyHost={host} -Dhttps.proxyPort={port} -Dhttp.proxyHost={host} -Dhttp.proxyPort={port} -Dhttp.nonProxyHosts={}",
         hosts.join("|")
     );
+    let store = format!("{TRUST_STORE}{bundle}/trust.p12 -Djavax.net.ssl.trustStoreType=PKCS12");
     match existing {
-        Some(existing) if existing.contains(&ours) => existing,
-        Some(existing) => format!("{existing} {ours}"),
-        None => ours,
+        Some(existing) if existing.contains(&ours) && existing.contains(TRUST_STORE) => (existing, None),
+        Some(existing) if existing.contains(TRUST_STORE) => {
+            let warning = format!(
+                "JAVA_TOOL_OPTIONS names a trust store of its own: add {bundle}/ca.pem to it with `keytool -importcert`"
+            );
+            (format!("{existing} {ours}"), Some(warning))
+        }
+        Some(existing) => (format!("{existing} {ours} {store}"), None),
+        None => (format!("{ours} {store}"), None),
     }
 }
 
@@ -228,6 +243,12 @@ mod tests {
         assert!(value(&all, "NO_PROXY").unwrap().ends_with(",10.0.0.0/8,a.example"));
         let options = value(&all, "JAVA_TOOL_OPTIONS").unwrap();
         assert!(options.starts_with("-Xmx1g -Dhttps.proxyHost=h -Dhttps.proxyPort=1 "), "{options}");
+        assert!(options.contains(" -Djavax.net.ssl.trustStore=/trust/trust.p12 "), "{options}");
+        let own = "-Djavax.net.ssl.trustStore=/own.p12";
+        let (all, warnings) = of("http://h:1", &[("JAVA_TOOL_OPTIONS", own)], &[]);
+        let kept = value(&all, "JAVA_TOOL_OPTIONS").unwrap();
+        assert!(kept.starts_with(own) && !kept.contains("/trust/trust.p12"), "{kept}");
+        assert!(warnings[0].contains("add /trust/ca.pem to it"), "{warnings:?}");
         let (again, _) = of("http://h:1", &[("JAVA_TOOL_OPTIONS", &options)], &[]);
         assert_eq!(value(&again, "JAVA_TOOL_OPTIONS").unwrap(), options);
     }

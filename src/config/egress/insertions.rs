@@ -5,7 +5,9 @@ use http::HeaderValue;
 use crate::config::outbound::{CANNOT_BE_SET, can_be_set};
 use crate::config::yaml::{Cursor, Node};
 use crate::egress::{CallbackRequest, Insertion, InsertionPlace, Shape, Slot};
+use crate::ingress::Route;
 use crate::json::Pointer;
+use crate::signature::VerifierKeys;
 
 /// Reads an insertion with its value: `{body: /webhook, value: "{url}"}`.
 pub(in crate::config) fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
@@ -140,4 +142,21 @@ pub(in crate::config) fn matched_request(
         );
     }
     Some(vec![CallbackRequest { response, ..CallbackRequest::default() }])
+}
+
+/// Reports an error if a secret is inserted into a request, and the route does not verify callbacks with it.
+pub(super) fn secret_is_verified(at: &Cursor<'_>, route: &Route, requests: &[CallbackRequest]) -> Option<()> {
+    let mut insertions = requests.iter().flat_map(|request| &request.insertions);
+    let verifies =
+        || route.verifier().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Derived));
+    if insertions.any(|insertion| insertion.shape.holds(Slot::Secret)) && !verifies() {
+        return at.error(
+            format!(
+                "`inject` sends a secret to the provider, but the route {} does not verify it",
+                route.name
+            ),
+            "add `secrets: derived` to the provider of the route",
+        );
+    }
+    Some(())
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod insertions;
 mod proxied;
+mod when;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use super::provider::{CallbackConvention, TokenReturn, callback_convention, pres
 use super::repeated::repeated;
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, CONTRADICTION_HINT, methods};
 use super::yaml::{Cursor, Fields, Node, filled_hint};
-use insertions::{compatible, insertion, matched_request, places};
+use insertions::{compatible, insertion, matched_request, places, secret_is_verified};
 use proxied::{distinct_urls, proxied};
+use when::{fits, when};
 
 use crate::egress::{
     CallbackRequest, Egress, Inject, Insertion, InsertionPlace, Rule, Slot, Target, ValueSource,
@@ -23,7 +25,6 @@ use crate::ingress::{Carrier, Route, TokenRule};
 use crate::json::Pointer;
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
-use crate::signature::VerifierKeys;
 
 /// Largest accepted `body_max` of a rule without `inject`, in bytes. Bodies of such a rule are never kept in memory.
 const STREAMED_BYTES_MAX: u64 = 1 << 40;
@@ -178,6 +179,7 @@ fn inject(
     let own = placed(url, fields.optional("token"), fields.optional("values"));
     let keep = fields.optional("if_present");
     let keep = keep.map_or(Some(false), |at| at.one_of(&[("keep", true), ("refuse", false)]));
+    let when = fields.optional("when").map_or(Some(Vec::new()), |at| when(&at));
     let ttl = fields.optional("ttl").map(|at| ttl(&at));
     let uses = fields.optional("uses").map(|at| at.whole_number(1..=u64::from(u32::MAX)));
     let own_response = fields.optional("response");
@@ -192,25 +194,15 @@ fn inject(
         true => matched_request(at, preset.is_some(), &own?, response)?,
         false => requests(at, preset, route, own, response)?,
     };
-    if requests
-        .iter()
-        .flat_map(|request| &request.insertions)
-        .any(|insertion| insertion.shape.holds(Slot::Secret))
-        && !route.verifier().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Derived))
-    {
-        return at.error(
-            format!(
-                "`inject` sends a secret to the provider, but the route {} does not verify it",
-                route.name
-            ),
-            "add `secrets: derived` to the provider of the route",
-        );
-    }
+    secret_is_verified(at, route, &requests)?;
+    let when = when?;
+    fits(at, &when, &requests)?;
     Some(Inject {
         route: Arc::clone(&route.name),
         remainder: route.path.remainder().map(Into::into),
         params: params?,
         requests,
+        when,
         keep: keep?,
         ttl: ttl.map_or(Some(None), |read| read.map(Some))?,
         uses: uses.map_or(Some(None), |read| read.map(|uses| u32::try_from(uses).ok()))?,

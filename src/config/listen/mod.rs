@@ -21,7 +21,7 @@ use tls::{egress_tls, tls};
 
 pub use listener::Listener;
 pub use replicas::ReplicaListener;
-pub use tls::{CertificateFiles, ClientAuthorities, Tls};
+pub use tls::{CertificateFiles, ClientAuthorities, Resumption, Tls};
 
 pub(super) use client_address::client_address;
 pub(super) use limits::{limits, rate};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::listener::{Listener, address};
-use super::tls::{CertificateFiles, ClientAuthorities, Tls, pem, server_name};
+use super::tls::{CertificateFiles, ClientAuthorities, Resumption, Tls, pem, server_name};
 use crate::agent::{AgentTls, ClientCertificateFiles};
 use crate::config::yaml::{Cursor, Fields, is_name};
 use crate::jose::SHARED_KEY_BYTES_MIN;
@@ -167,6 +167,7 @@ fn tls(at: &Cursor<'_>) -> Option<(Tls, AgentTls)> {
         certificates: vec![CertificateFiles { certificate: certificate.path.clone(), key: key.path.clone() }],
         tls_1_2: false,
         clients: Some(ClientAuthorities { file: authorities.path.clone(), required: true }),
+        resumption: Resumption::Remembered,
     };
     let own = ClientCertificateFiles { certificate, key };
     Some((server, AgentTls::new(Some(authorities), Some(own), name?.into())))

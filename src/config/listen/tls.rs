@@ -7,8 +7,11 @@ use crate::config::yaml::Cursor;
 use crate::outbound::TrustedRoots;
 use crate::secret::Secret;
 
+/// The length of the shortest accepted secret of session tickets, in bytes.
+const TICKET_SECRET_BYTES_MIN: usize = 32;
+
 /// The TLS settings of a listener.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Tls {
     /// The certificates. The listener selects a certificate by the server name that the client sends (SNI). If no
     /// certificate has this name, the listener uses the first certificate.
@@ -18,6 +21,18 @@ pub struct Tls {
     /// The authorities whose client certificates the listener accepts. If they are `None`, the listener requests no
     /// client certificate.
     pub clients: Option<ClientAuthorities>,
+    /// How clients resume sessions.
+    pub resumption: Resumption,
+}
+
+/// How clients resume TLS sessions.
+#[derive(Clone, Debug)]
+pub enum Resumption {
+    /// The listener remembers sessions until its settings are read again.
+    Remembered,
+    /// The sessions are in tickets of the clients. The keys are derived from these secrets, of which the first one encrypts.
+    /// If there are none, the keys exist only in the process.
+    Tickets(Vec<Secret>),
 }
 
 /// The files of a certificate.
@@ -57,15 +72,34 @@ pub(super) fn tls(at: &Cursor<'_>) -> Option<Tls> {
         )
     });
     let clients = fields.optional("client_certificates").map(|at| clients(&at));
+    let tickets = fields.optional("tickets").map_or(Some(Vec::new()), |at| tickets(&at));
     fields.finish();
     let mut certificates = vec![CertificateFiles { certificate: certificate?, key: key? }];
     certificates.extend(more?);
-    Some(Tls { certificates, tls_1_2: tls_1_2?, clients: clients.map_or(Some(None), |read| read.map(Some))? })
+    Some(Tls {
+        certificates,
+        tls_1_2: tls_1_2?,
+        clients: clients.map_or(Some(None), |read| read.map(Some))?,
+        resumption: Resumption::Tickets(tickets?),
+    })
+}
+
+/// Reads `tickets`: the secrets of session tickets. Whoever knows one of them can decrypt recorded connections.
+fn tickets(at: &Cursor<'_>) -> Option<Vec<Secret>> {
+    let secrets = at.secrets()?;
+    match secrets.iter().find(|secret| secret.len() < TICKET_SECRET_BYTES_MIN) {
+        Some(_) => at.error(
+            format!("a secret of tickets must have at least {TICKET_SECRET_BYTES_MIN} bytes"),
+            "such as the output of `openssl rand -base64 32`",
+        ),
+        None => Some(secrets),
+    }
 }
 
 /// Reads `tls` of the egress listener, which has one certificate and requests no client certificates.
 pub(super) fn egress_tls(at: &Cursor<'_>) -> Option<Tls> {
-    files(at).map(|files| Tls { certificates: vec![files], tls_1_2: true, clients: None })
+    let resumption = Resumption::Remembered;
+    files(at).map(|files| Tls { certificates: vec![files], tls_1_2: true, clients: None, resumption })
 }
 
 fn files(at: &Cursor<'_>) -> Option<CertificateFiles> {

@@ -160,9 +160,9 @@ pub(super) fn redis(at: &Cursor<'_>) -> Option<RedisSettings> {
 
 fn nodes(at: &Cursor<'_>) -> Option<Vec<Box<str>>> {
     let one = |at: &Cursor<'_>| {
-        let text = at.text_or_env()?;
-        if is_address(&text) {
-            Some(Box::from(&*text))
+        let text = at.text()?;
+        if is_address(text) {
+            Some(Box::from(text))
         } else {
             at.error("not `host:port`", "such as redis.example.com:6379")
         }

@@ -285,26 +285,36 @@ impl AgentExchange<'_> {
             self.doubt_interaction(minted).await;
         }
         let body_start = match (body_start, learned) {
-            (Ok(_), Some((minted, pointers)))
+            (Ok(_), Some((learned, pointers)))
                 if status.is_success() && is_event_stream(provider_response.response.headers()) =>
             {
-                return self.relay_events(minted, pointers, provider_response, reason).await;
+                let end = self.relay_events(learned, pointers, provider_response, reason).await;
+                return self.doubt_if_broken(minted, status, end).await;
             }
             (Ok(body_start), Some((minted, pointers))) => {
                 self.learn_id(minted, &pointers, &mut provider_response, body_start).await
             }
             (body_start, _) => body_start,
         };
-        match body_start {
+        let end = match body_start {
             Ok(body_start) => self.relay(provider_response, body_start, reason).await,
-            Err(fault) => {
-                // The provider has accepted the request, but the agent receives an error.
-                if status.is_success() {
-                    self.doubt_interaction(minted).await;
-                }
-                self.deny(SendError::ResponseFault(fault).refusal(), &[]).await
-            }
+            Err(fault) => self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
+        };
+        self.doubt_if_broken(minted, status, end).await
+    }
+
+    /// Records a doubt if the provider has accepted the request, but the agent did not receive the whole response: an agent
+    /// that sees an error gives the work up, or sends the request again. The agent's connection is still open.
+    async fn doubt_if_broken(
+        &self,
+        minted: Option<&Minted>,
+        status: StatusCode,
+        end: ExchangeEnd,
+    ) -> ExchangeEnd {
+        if status.is_success() && end.outcome.is_err() {
+            self.doubt_interaction(minted).await;
         }
+        end
     }
 
     /// Relays a provider's response to the agent.

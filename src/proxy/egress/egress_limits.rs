@@ -49,7 +49,7 @@ impl EgressSettings {
         current: Option<Arc<Authority>>,
         now: Timestamp,
     ) -> Result<Self, String> {
-        let tls = listener.tls.as_ref().map(|tls| load_tls(tls, EGRESS_PROTOCOLS)).transpose()?;
+        let tls = listener.tls.as_ref().map(|tls| load_tls(tls, EGRESS_PROTOCOLS, None)).transpose()?;
         let authority = listener
             .proxy
             .as_ref()

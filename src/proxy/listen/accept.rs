@@ -228,8 +228,7 @@ async fn establish(
         AcceptError::Tls
     })?;
     let chain = stream.get_ssl().and_then(|ssl| ssl.peer_cert_chain_der());
-    let certificate =
-        chain.zip(tls.clients.as_ref()).and_then(|(chain, clients)| VerifiedCertificate::new(chain, clients));
+    let certificate = chain.filter(|_| tls.clients.is_some()).and_then(VerifiedCertificate::new);
     let tls_version = TlsVersion::of(&stream);
     Ok((Box::new(stream), conn_info(certificate, tls_version)))
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use pingora::protocols::Ssl;
 
 use super::connection_limits::ConnectionSlot;
+use super::tickets::TicketKeys;
 use super::tls::{self, TlsConfig, VerifiedCertificate};
 use crate::clock::Clock;
 use crate::config::Listener;
@@ -25,12 +26,12 @@ pub(crate) struct ListenerConfig {
 }
 
 impl ListenerConfig {
-    /// Reads the certificate files of a listener.
+    /// Reads the certificate files of a listener. `keys` are the keys of session tickets.
     ///
     /// # Errors
     /// Returns a message for the operator that names the unusable file.
-    pub(crate) fn new(listener: &Listener) -> Result<Self, String> {
-        Self::with_protocols(listener, tls::INGRESS_PROTOCOLS)
+    pub(crate) fn new(listener: &Listener, keys: &Arc<TicketKeys>) -> Result<Self, String> {
+        Self::with_protocols(listener, tls::INGRESS_PROTOCOLS, Some(keys))
     }
 
     /// Reads the certificate files of the replica listener, which serves HTTP/1 only.
@@ -38,11 +39,15 @@ impl ListenerConfig {
     /// # Errors
     /// Returns a message for the operator that names the unusable file.
     pub(crate) fn for_members(listener: &Listener) -> Result<Self, String> {
-        Self::with_protocols(listener, tls::EGRESS_PROTOCOLS)
+        Self::with_protocols(listener, tls::EGRESS_PROTOCOLS, None)
     }
 
-    fn with_protocols(listener: &Listener, protocols: &[&[u8]]) -> Result<Self, String> {
-        let tls = listener.tls.as_ref().map(|tls| tls::load(tls, protocols)).transpose()?;
+    fn with_protocols(
+        listener: &Listener,
+        protocols: &[&[u8]],
+        keys: Option<&Arc<TicketKeys>>,
+    ) -> Result<Self, String> {
+        let tls = listener.tls.as_ref().map(|tls| tls::load(tls, protocols, keys)).transpose()?;
         Ok(Self { tls, proxied_by: listener.proxied_by.clone(), health: listener.health.clone() })
     }
 }

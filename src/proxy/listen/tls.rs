@@ -17,8 +17,9 @@ use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::tickets::{Binding, TicketKeys};
 use crate::clock::Clock;
-use crate::config::{CertificateFiles, ClientAuthorities, Tls};
+use crate::config::{CertificateFiles, ClientAuthorities, Resumption, Tls};
 use crate::file::{FILE_BYTES_MAX, read};
 use crate::proxy::pem_files;
 use crate::request::ClientCertificate;
@@ -51,30 +52,27 @@ pub(crate) struct ClientVerifier {
     pub(crate) required: bool,
 }
 
-/// A client certificate that was verified in the TLS handshake.
+/// The client certificate of a connection.
 pub(crate) struct VerifiedCertificate {
     pub(crate) certificate: ClientCertificate,
     /// The certificate chain, leaf first.
     chain: Vec<CertificateDer<'static>>,
     /// The earliest expiry time of all certificates in the chain.
     not_after: Timestamp,
-    /// The last verification: the digest of the authorities that were used, and whether the chain was accepted.
-    last_result: Mutex<([u8; 32], bool)>,
+    /// The last verification: the digest of the authorities that were used, and whether the chain was accepted. `None`
+    /// if the chain was not verified yet.
+    last_result: Mutex<Option<([u8; 32], bool)>>,
 }
 
 impl VerifiedCertificate {
-    /// Creates the record of a chain that `verifier` has accepted. Returns `None` if the leaf cannot be parsed.
-    pub(crate) fn new(chain: &[CertificateDer<'static>], verifier: &ClientVerifier) -> Option<Self> {
+    /// Creates the record of the chain of a connection. [`ClientVerifier::still_trusts`] verifies it, because the handshake
+    /// has not done so if the session was resumed. Returns `None` if the leaf cannot be parsed.
+    pub(crate) fn new(chain: &[CertificateDer<'static>]) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
         let certificate = ClientCertificate { names: alternative_names(&leaf) };
         let expiries = chain.iter().map(expiry).collect::<Option<Vec<_>>>()?;
         let not_after = Timestamp::from_unix_secs(expiries.into_iter().min()?);
-        Some(Self {
-            certificate,
-            not_after,
-            chain: chain.to_vec(),
-            last_result: Mutex::new((verifier.digest, true)),
-        })
+        Some(Self { certificate, not_after, chain: chain.to_vec(), last_result: Mutex::default() })
     }
 }
 
@@ -87,13 +85,15 @@ impl ClientVerifier {
             return false;
         }
         let mut last_result = certificate.last_result.lock();
-        if last_result.0 != self.digest {
-            let verified = certificate.chain.split_first().is_some_and(|(leaf, rest)| {
-                self.verifier.verify_client_cert(leaf, rest, unix_time(now)).is_ok()
-            });
-            *last_result = (self.digest, verified);
+        if let Some((_, trusted)) = last_result.filter(|(digest, _)| *digest == self.digest) {
+            return trusted;
         }
-        last_result.1
+        let trusted = certificate
+            .chain
+            .split_first()
+            .is_some_and(|(leaf, rest)| self.verifier.verify_client_cert(leaf, rest, unix_time(now)).is_ok());
+        *last_result = Some((self.digest, trusted));
+        trusted
     }
 }
 
@@ -113,14 +113,18 @@ fn unix_time(now: Timestamp) -> UnixTime {
 /// # Errors
 /// Returns a message for the operator that names the unusable file.
 pub fn check(tls: &Tls) -> Result<(), String> {
-    load(tls, INGRESS_PROTOCOLS).map(|_| ())
+    load(tls, INGRESS_PROTOCOLS, None).map(|_| ())
 }
 
-/// Reads the files of a TLS configuration. `protocols` are the ALPN protocols.
+/// Reads the files of a TLS configuration. `protocols` are the ALPN protocols, and `keys` the keys of session tickets.
 ///
 /// # Errors
 /// Returns a message for the operator that names the unusable file.
-pub(crate) fn load(tls: &Tls, protocols: &[&[u8]]) -> Result<TlsConfig, String> {
+pub(crate) fn load(
+    tls: &Tls,
+    protocols: &[&[u8]],
+    keys: Option<&Arc<TicketKeys>>,
+) -> Result<TlsConfig, String> {
     install_default_crypto_provider();
     let mut names = CertificatesByName::default();
     let (mut expiries, mut addresses) = (Vec::new(), Vec::new());
@@ -145,8 +149,20 @@ pub(crate) fn load(tls: &Tls, protocols: &[&[u8]]) -> Result<TlsConfig, String> 
     };
     let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    if let (Resumption::Tickets(secrets), Some(keys)) = (&tls.resumption, keys) {
+        config.ticketer = keys.for_listener(secrets, binding(clients.as_ref()));
+        // Most callers open a connection for each callback. A resumed connection gets a new ticket, too.
+        config.send_tls13_tickets = 1;
+    }
     let acceptor = Acceptor::from_server_config(Arc::new(config));
     Ok(TlsConfig { acceptor, allows_tls_1_2: tls.tls_1_2, expiries, addresses, clients })
+}
+
+/// Returns the settings to which session tickets belong: the authorities for client certificates, and whether a certificate
+/// is required. rustls does not verify client certificates when a session is resumed.
+fn binding(clients: Option<&ClientVerifier>) -> Binding {
+    let Some(clients) = clients else { return [0; 32] };
+    Sha256::new().chain_update(clients.digest).chain_update([u8::from(clients.required)]).finalize().into()
 }
 
 /// Reads a certificate chain and its private key, and checks that they belong together.

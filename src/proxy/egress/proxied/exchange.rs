@@ -1,12 +1,7 @@
 //! One request that the forward proxy received: on an intercepted connection, or with an absolute URL.
 
-use http::Method;
-use http::header::HOST;
-
-use super::asked::{is_host_of, origin};
-use crate::browser::once;
 use crate::denial::{Denial, Refusal};
-use crate::egress::{OTHERS, Rule, UNMATCHED};
+use crate::egress::{OTHERS, Rule, UNMATCHED, check_same_origin};
 use crate::guard::Url;
 use crate::http::{Session, head_of};
 use crate::path::Captures;
@@ -29,22 +24,11 @@ impl Origin {
     /// # Errors
     /// Returns a [`Refusal`] if it is for another host.
     pub(crate) fn check(&self, session: &Session) -> Result<(), Refusal> {
-        let refused = |detail| Err(Refusal::new(Denial::ProxyMisdirected, detail));
         if self.other_server_name {
-            return refused("the server name of the TLS handshake differs from the target of CONNECT");
+            let detail = "the server name of the TLS handshake differs from the target of CONNECT";
+            return Err(Refusal::new(Denial::ProxyMisdirected, detail));
         }
-        if *session.method() == Method::CONNECT {
-            return refused("a tunnel inside a tunnel");
-        }
-        if !once(session.headers(), &HOST).is_some_and(|host| is_host_of(host, &self.url)) {
-            return refused("`Host` differs from the target of CONNECT");
-        }
-        match origin(session.target())? {
-            Some(url) if !url.has_origin_of(&self.url) => {
-                refused("the URL of the request differs from the target of CONNECT")
-            }
-            _ => Ok(()),
-        }
+        check_same_origin(session.method(), session.target(), session.headers(), &self.url)
     }
 }
 

@@ -7,12 +7,16 @@ use std::path::Path;
 
 use data_encoding::BASE64;
 
+use super::trust_store::pkcs12;
+
 /// The certificate of the authority alone.
 const CA: &str = "ca.pem";
 /// The roots of the system and the certificate of the authority.
 const BUNDLE: &str = "bundle.pem";
+/// The same certificates for Java.
+const TRUST_STORE: &str = "trust.p12";
 
-/// Writes `ca.pem` and `bundle.pem` to a folder. Creates the folder if it does not exist. Replaces each file in one step,
+/// Writes `ca.pem`, `bundle.pem` and `trust.p12` to a folder. Creates the folder if it does not exist. Replaces each file in one step,
 /// so that a client never reads a part of one.
 pub(super) fn write(folder: &str, authority: &[u8]) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("the folder {folder} cannot be written: {error}");
@@ -20,20 +24,23 @@ pub(super) fn write(folder: &str, authority: &[u8]) -> Result<(), String> {
     let roots = rustls_native_certs::load_native_certs().unwrap_or_default();
     if roots.is_empty() {
         log::warn!(
-            "the system has no trusted roots, so that {folder}/{BUNDLE} contains only the certificate authority of Callgate: clients that use it trust no tunnelled host; install ca-certificates"
+            "the system has no trusted roots, so that {folder}/{BUNDLE} and {TRUST_STORE} contain only the certificate authority of Callgate: clients that use them trust no tunnelled host; install ca-certificates"
         );
     }
     let bundle: String = roots.iter().map(|root| pem("CERTIFICATE", root)).chain([ca.clone()]).collect();
+    let numbered = roots.iter().enumerate().map(|(i, root)| (format!("root-{i}"), root.as_ref()));
+    let trust_store = pkcs12(numbered.chain([("callgate".to_owned(), authority)]));
     fs::create_dir_all(folder).map_err(failed)?;
-    replace(Path::new(folder), CA, &ca).map_err(failed)?;
-    replace(Path::new(folder), BUNDLE, &bundle).map_err(failed)
+    replace(Path::new(folder), CA, ca.as_bytes()).map_err(failed)?;
+    replace(Path::new(folder), BUNDLE, bundle.as_bytes()).map_err(failed)?;
+    replace(Path::new(folder), TRUST_STORE, &trust_store).map_err(failed)
 }
 
-fn replace(folder: &Path, name: &str, text: &str) -> std::io::Result<()> {
+fn replace(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()> {
     let temporary = folder.join(format!(".{name}.{}", std::process::id()));
     let _ = fs::remove_file(&temporary);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(content)?;
     // The umask of the process may have removed permissions that the agent needs.
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.sync_all()?;

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod issue;
+mod trust_store;
 
 use std::collections::HashMap;
 use std::sync::Arc;
