@@ -5,11 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-<<<<<<< HEAD
-.PHONY: chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
-=======
-.PHONY: chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small tls-scan deploy-test observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
->>>>>>> egress
+.PHONY: chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample tls-scan
 
 demo: setup
 	$(CARGO) build --release --locked
