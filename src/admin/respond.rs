@@ -100,6 +100,7 @@ impl Admin {
         // other code has read it since the last scrape.
         self.store.health();
         self.metrics.store_counts(self.store.counts());
+        self.metrics.store_kept(self.store.kept());
         self.interactions.replication.iter().for_each(|replication| replication.report());
         match self.metrics.text() {
             Ok(body) => AdminResponse {

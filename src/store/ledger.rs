@@ -138,7 +138,8 @@ impl Store {
         self.journal.as_ref().map_or(Health::Healthy, |journal| journal.refresh_health())
     }
 
-    /// Returns the number of interactions and the number of delivered events.
+    /// Returns the number of interactions without those that are kept only to show them, and the number of delivered
+    /// events.
     pub fn counts(&self) -> (usize, usize) {
         self.memory.counts()
     }

@@ -203,6 +203,7 @@ impl LocalInteractions {
             ("questions", json!(questions)),
             ("provider_id", json!(interaction.provider_id())),
             ("notice", json!(interaction.notice().map(|notice| notice.name()))),
+            ("ended_at", json!(interaction.ended_at().map(|at| at.to_string()))),
             ("expires_at", json!(interaction.expires().to_string())),
         ];
         let mut view = interaction_view::interaction(id, interaction, besides);

@@ -37,6 +37,7 @@ pub(super) fn startup(startup: &Startup) -> Value {
             "interactions_max": store.interactions_max,
             "events_max": store.events_max,
             "remember": format_duration(store.remember),
+            "keep_ended": format_duration(store.keep_ended),
             "grace": format_duration(store.grace),
         },
         "shutdown": {
