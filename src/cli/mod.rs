@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
 mod admin_client;
+mod audit;
 mod check;
 mod common;
 mod describe;
@@ -79,6 +80,8 @@ enum Command {
     Sign(sign::SignArgs),
     /// Ask a running Callgate whether it is alive, or whether it accepts callbacks. Exits with 0 for yes and 69 for no.
     Health(health::HealthArgs),
+    /// Report from an access log who calls each route, and what it denies or would deny.
+    Audit(audit::AuditArgs),
     /// Show which replicas of its installation a running Callgate knows.
     Members(members::MembersArgs),
     /// Create the certificate authority of the forward proxy.
@@ -126,6 +129,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Schema(args) => schema::print(&args),
         Command::Sign(args) => sign::sign(&args),
         Command::Health(args) => health::health(&args),
+        Command::Audit(args) => audit::audit(&args),
         Command::Members(args) => members::members(&args),
         Command::Ca(args) => proxied::ca(&args),
         Command::Doctor(args) => proxied::doctor(&args),

@@ -21,6 +21,7 @@ mod attack_jwt_headers;
 mod attack_jwt_spellings;
 mod attack_paths;
 mod attack_spoof;
+mod audit;
 mod bodies;
 #[path = "../core/case.rs"]
 mod case;
