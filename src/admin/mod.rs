@@ -6,6 +6,7 @@ mod callbacks;
 mod caller;
 mod interaction_view;
 mod page;
+mod process;
 mod respond;
 mod responses;
 mod server;

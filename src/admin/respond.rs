@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::process;
 use super::responses::answer;
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
@@ -100,6 +101,7 @@ impl Admin {
         // other code has read it since the last scrape.
         self.store.health();
         self.metrics.store_counts(self.store.counts());
+        self.metrics.process(&process::usage());
         self.metrics.store_kept(self.store.kept());
         self.interactions.replication.iter().for_each(|replication| replication.report());
         match self.metrics.text() {

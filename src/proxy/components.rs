@@ -186,6 +186,7 @@ impl Components {
         policy.agents.iter().for_each(|agent| metrics.expect_agent(&agent.name));
         metrics.routes_streaming(policy.ingress.routes().iter().filter(|route| route.stream).count());
         metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
+        metrics.routes_only_expire(policy.routes_that_only_expire());
         let rewrites = |route: &Arc<Route>| route.actions.as_ref().is_some_and(|actions| actions.rewrite);
         if let Some(tls) = egress
             && policy.ingress.routes().iter().any(rewrites)

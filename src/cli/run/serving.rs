@@ -91,6 +91,7 @@ pub fn serve(
     };
     let admin = listener.map(|listener| {
         Arc::new(Admin {
+            fetched: AtomicBool::new(false),
             metrics: Arc::clone(&metrics),
             ready: Arc::clone(&ready),
             store: Arc::clone(&store),

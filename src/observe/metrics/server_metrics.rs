@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::forward_proxy_metrics::ForwardProxyMetrics;
+use super::process_metrics::ProcessMetrics;
 use super::registry::{Label, MetricRegistry};
 
 /// Values of the label `reason` for connections that were closed before their first request.
@@ -24,9 +25,11 @@ pub(super) struct ServerMetrics {
     pub(super) generation: IntGauge,
     pub(super) loaded: IntGauge,
     pub(super) observed: IntCounterVec,
+    pub(super) process: ProcessMetrics,
     pub(super) reload_failed: IntGauge,
     pub(super) reloads: IntCounterVec,
     pub(super) routes_observing: IntGauge,
+    pub(super) routes_only_expire: IntGaugeVec,
     pub(super) routes_streaming: IntGauge,
     pub(super) traces: IntCounterVec,
 }
@@ -61,6 +64,7 @@ impl ServerMetrics {
                 "Requests on routes in observe mode that would have been denied, by reason.",
                 &[Label::route(), Label::provider(), Label::reason(&[])],
             )?,
+            process: ProcessMetrics::new(make)?,
             reload_failed: make.gauge(
                 "callgate_config_reload_failed",
                 "1 if the last reload failed and Callgate still uses the previous configuration, else 0.",
@@ -74,6 +78,11 @@ impl ServerMetrics {
                 "callgate_trace_batches_total",
                 "Batches of trace spans sent to the collector, by outcome (ok, failed).",
                 &[Label::closed("outcome", ["ok", "failed"])],
+            )?,
+            routes_only_expire: make.gauges(
+                "callgate_route_only_expires",
+                "1 for each route whose interactions can end only by their deadline: it has no interaction.done and no interaction.failed, and no egress rule limits the callbacks with inject.uses.",
+                &[Label::route()],
             )?,
             routes_streaming: make.gauge(
                 "callgate_routes_streaming",
