@@ -4,6 +4,7 @@
 
 mod callbacks;
 mod caller;
+mod capture;
 mod interaction_view;
 mod page;
 mod process;

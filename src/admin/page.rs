@@ -98,6 +98,14 @@ impl Admin {
         if let Err(response) = may() {
             return response;
         }
+        if let Some(rest) =
+            name.strip_prefix("capture").filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        {
+            let id = rest.trim_start_matches('/');
+            let acts = !matches!(request.method.as_str(), "GET" | "HEAD");
+            let may = if acts { self.may_act(request, "capture") } else { Ok(()) };
+            return may.map_or_else(|response| response, |()| self.answer_capture(request, id));
+        }
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
         match (name, name.strip_prefix("interactions/")) {
             ("interactions" | "members" | "reasons" | "recent" | "state", _) if !reads => {
@@ -108,24 +116,24 @@ impl Admin {
             ("reasons", _) => reasons_response(),
             ("recent", _) => self.recent_response(request),
             ("state", _) => answer(200, &self.current_state()),
-            (_, Some(id)) if request.method == "DELETE" => match self.may_act(request) {
+            (_, Some(id)) if request.method == "DELETE" => match self.may_act(request, "revoke") {
                 Ok(()) => self.revoke(id).await,
                 Err(response) => response,
             },
             (_, Some(_)) => not_allowed("DELETE"),
-            _ => problem(404, "not found: interactions, members, reasons, recent, state"),
+            _ => problem(404, "not found: capture, interactions, members, reasons, recent, state"),
         }
     }
 
     /// Denies a change, unless `listen.admin.actions` is true and the request comes from the page itself.
-    fn may_act(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
+    fn may_act(&self, request: &AdminRequest, action: &str) -> Result<(), AdminResponse> {
         if !self.listener.load().actions {
             return Err(problem(403, "the page only reads, unless `listen.admin.actions` is true"));
         }
         caller::surely_from_our_page(request)?;
-        match request.headers.get(&ACTION).is_some_and(|action| action == "revoke") {
+        match request.headers.get(&ACTION).is_some_and(|given| given == action) {
             true => Ok(()),
-            false => Err(problem(403, "the header callgate-action: revoke is missing")),
+            false => Err(problem(403, &format!("the header callgate-action: {action} is missing"))),
         }
     }
 

@@ -6,13 +6,16 @@ use super::process;
 use super::responses::answer;
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
-use super::{callbacks, caller, page};
+use super::{callbacks, caller, capture, page};
 
 impl Admin {
     /// Returns the response to one request.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
         if let Some(rest) = callbacks::path(&request.path) {
             return self.callbacks(&request, rest).await;
+        }
+        if let Some(rest) = capture::path(&request.path) {
+            return self.capture(&request, rest);
         }
         if request.path == "/members" {
             return self.members_response(&request);
@@ -61,7 +64,7 @@ impl Admin {
             _ if !reads => Ok(AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }),
             "/metrics" => Ok(self.scraped()),
             "/readyz" => Ok(self.status(request)),
-            _ => Ok(text(404, "not found: /, /callbacks, /livez, /members, /metrics, /readyz")),
+            _ => Ok(text(404, "not found: /, /callbacks, /capture, /livez, /members, /metrics, /readyz")),
         }
     }
 }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use super::callbacks::local::LocalInteractions;
 use crate::clock::{Clock, LedgerClock};
 use crate::config::AdminListener;
+use crate::observe::capture::Captures;
 use crate::observe::{ConfigState, Metrics, Recent};
 use crate::policy::Policy;
 use crate::store::{Health, Store};
@@ -35,6 +36,8 @@ pub struct Admin {
     pub config: Arc<ConfigState>,
     /// The most recent ingress requests.
     pub recent: Arc<Recent>,
+    /// The rejected requests that an operator wants to see.
+    pub captures: Arc<Captures>,
     /// The settings of the admin listener, such as its token. A reload replaces them.
     pub listener: ArcSwap<AdminListener>,
 }

@@ -4,6 +4,7 @@
 //! events; `admin` serves the metrics and the recent requests.
 
 mod access_log;
+pub mod capture;
 mod config_state;
 mod log_entry;
 mod logger;

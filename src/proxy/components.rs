@@ -21,6 +21,7 @@ use crate::fetch::Fetcher;
 use crate::guard::Url;
 use crate::http::BodyMemory;
 use crate::ingress::Route;
+use crate::observe::capture::Captures;
 use crate::observe::{AccessLogger, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::source::reachable;
@@ -44,6 +45,8 @@ pub struct Options {
     pub traces: Option<Traces>,
     /// The recent requests for the admin page. `None` if there is no admin page.
     pub recent: Option<Arc<Recent>>,
+    /// The rejected requests that an operator wants to see.
+    pub captures: Arc<Captures>,
 }
 
 impl Options {
@@ -55,6 +58,7 @@ impl Options {
             access_log: self.access_log,
             traces: self.traces,
             recent: self.recent,
+            captures: self.captures,
             request_ids: RequestIds::new(),
         };
         (Arc::new(recorder), self.replication)

@@ -23,6 +23,7 @@ mod attack_paths;
 mod attack_spoof;
 mod audit;
 mod bodies;
+mod capture;
 #[path = "../core/case.rs"]
 mod case;
 mod chaos;

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use crate::admin::{self, Admin, AdminResponse, LocalInteractions};
 use crate::clock::{Clock, LedgerClock, instant};
 use crate::config::{Config, Startup};
+use crate::observe::capture::Captures;
 use crate::observe::{AccessLogger, ConfigState, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::proxy::{CallbacksApi, Options, Replication, Server, StartError};
@@ -89,6 +90,7 @@ pub fn serve(
         ledger_clock: Arc::clone(&ledger_clock),
         replication: replication.clone(),
     };
+    let captures = Arc::<Captures>::default();
     let admin = listener.map(|listener| {
         Arc::new(Admin {
             fetched: AtomicBool::new(false),
@@ -101,6 +103,7 @@ pub fn serve(
             ledger_clock: Arc::clone(&ledger_clock),
             config: state,
             recent: Arc::new(Recent::new(listener.recent, clock.now())),
+            captures: Arc::clone(&captures),
             listener: ArcSwap::from_pointee(listener),
         })
     });
@@ -112,8 +115,17 @@ pub fn serve(
         Arc::new(move |request| Box::pin(interactions.clone().answer_member(request)));
     let kept = replication.clone();
     let replication = replication.map(|replication| (replication, callbacks));
-    let options =
-        Options { clock, ledger_clock, metrics, store, replication, access_log: log, recent, traces };
+    let options = Options {
+        clock,
+        ledger_clock,
+        metrics,
+        store,
+        replication,
+        access_log: log,
+        recent,
+        traces,
+        captures,
+    };
     let respond = move |request| {
         let admin = answering.clone();
         async move {
