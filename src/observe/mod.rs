@@ -17,7 +17,7 @@ pub use access_log::AccessLogger;
 pub use config_state::{ConfigState, ConfigStatus, Refused};
 pub use log_entry::{EgressEntry, Entry};
 pub use logger::install as install_logger;
-pub use metrics::{AGENT_ACCEPTED, AGENT_REJECTED, Label, Metrics, ProcessUsage, Series, Values};
+pub use metrics::{AGENT_ACCEPTED, AGENT_REJECTED, Count, Label, Metrics, ProcessUsage, Series, Values};
 pub use recent::{Recent, Rows};
 pub use redact::redact_path;
 pub use traces::{Span, Traces};

@@ -296,6 +296,50 @@ fn call(
 }
 
 #[test]
+fn interactions_are_searched_and_listed_from_the_newest() {
+    let world = World::new("{ kind: memory }");
+    for (minute, id) in ["Doc-A", "doc-b", "doc-c", "other", "doc-d"].into_iter().enumerate() {
+        world.at(minute.try_into().unwrap());
+        world.mint(&json!({ "route": "doc", "params": { "id": id } }));
+    }
+    let list = |query: &str| {
+        let answer = world.callgate.admin_get(&format!("/callbacks?{query}"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let page = answer.json();
+        let found = page["interactions"].as_array().unwrap().iter();
+        let ids: Vec<_> = found.map(|one| one["captures"]["id"].as_str().unwrap().to_owned()).collect();
+        (ids, page["next"].as_str().map(str::to_owned))
+    };
+    assert_eq!(list("sort=newest").0, ["doc-d", "other", "doc-c", "doc-b", "Doc-A"]);
+    let (first, next) = list("sort=newest&limit=2");
+    assert_eq!(first, ["doc-d", "other"]);
+    let (second, next) = list(&format!("sort=newest&limit=2&before={}", next.unwrap()));
+    assert_eq!(second, ["doc-c", "doc-b"]);
+    let (third, next) = list(&format!("sort=newest&limit=2&before={}", next.unwrap()));
+    assert_eq!((third, next), (vec!["Doc-A".to_owned()], None));
+    assert_eq!(list("sort=newest&search=DOC-a").0, ["Doc-A"]);
+    assert_eq!(list("sort=newest&search=doc-&limit=1").0, ["doc-d"]);
+    assert_eq!(list("search=nothing").0, Vec::<String>::new());
+    // Interactions that began at the same time are not lost between two pages.
+    for id in ["x1", "x2", "x3"] {
+        world.mint(&json!({ "route": "doc", "params": { "id": id } }));
+    }
+    let (first, next) = list("sort=newest&limit=2");
+    assert_eq!(first.len(), 4, "{first:?}");
+    assert_eq!(list(&format!("sort=newest&limit=2&before={}", next.unwrap())).0, ["other", "doc-c"]);
+    for bad in ["sort=age", "before=2026-01-01T00:00:00Z", "sort=newest&before=soon", "serch=x"] {
+        assert_eq!(world.callgate.admin_get(&format!("/callbacks?{bad}")).status, 400, "{bad}");
+    }
+    let page = world.callgate.admin_get("/ui/api/interactions?search=doc-b&state=all").json();
+    let id = page["interactions"][0]["interaction"].as_str().unwrap().to_owned();
+    let found = world.callgate.admin_get(&format!("/ui/api/interactions?search={id}")).json();
+    assert_eq!(found["interactions"][0]["captures"]["id"], "doc-b");
+    let details = world.callgate.admin_get(&format!("/ui/api/details/{id}")).json();
+    assert_eq!((&details["notice_attempts"], &details["questions"]), (&json!(0), &json!([])));
+    assert_eq!(world.callgate.admin_get("/ui/api/details/int_nope").status, 404);
+}
+
+#[test]
 fn a_full_ledger_takes_nothing_new_and_forgets_nothing_open() {
     let world = World::new("{ kind: memory, interactions_max: 2 }");
     let first = world.mint(&json!({ "route": "doc", "params": { "id": "a" } }));

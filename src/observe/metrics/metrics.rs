@@ -37,9 +37,9 @@ pub struct Metrics {
     registry: Registry,
     described: Vec<Series>,
     pub(super) agents: AgentMetrics,
-    egress: Egress,
+    pub(super) egress: Egress,
     pub(super) fetch: FetchMetrics,
-    ingress: Ingress,
+    pub(super) ingress: Ingress,
     ledger: Ledger,
     pub(super) replicas: ReplicaMetrics,
     pub(super) server: ServerMetrics,
@@ -47,18 +47,18 @@ pub struct Metrics {
 
 /// Metrics of requests that the agent sends.
 #[derive(Debug)]
-struct Egress {
-    egress_requests: IntCounterVec,
+pub(super) struct Egress {
+    pub(super) egress_requests: IntCounterVec,
     egress_seconds: HistogramVec,
     guard_refusals: IntCounterVec,
 }
 
 /// Metrics of requests from outside.
 #[derive(Debug)]
-struct Ingress {
+pub(super) struct Ingress {
     decide_seconds: Histogram,
     deliver_seconds: HistogramVec,
-    ingress_requests: IntCounterVec,
+    pub(super) ingress_requests: IntCounterVec,
     ingress_refusals: IntCounterVec,
     log_lines_lost: IntCounter,
     reports_unreadable: IntCounterVec,
