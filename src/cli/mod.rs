@@ -28,8 +28,6 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use read::ConfigArg;
-
 pub use common::{EXIT_DATA, EXIT_UNAVAILABLE, EXIT_USAGE};
 pub use init::first_configuration;
 pub use inject::{Injected, Proxied, Sidecar, inject, remove};
@@ -53,7 +51,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT.
-    Run(ConfigArg),
+    Run(run::RunArgs),
     /// Check a configuration and print every mistake in it.
     Check(check::CheckArgs),
     /// Show the result of each check for a captured request, and the verdict. Exits with 0 if the request is allowed,

@@ -34,6 +34,7 @@ mod crash;
 mod custom_schemes;
 mod decisions;
 mod desync;
+mod dev;
 mod disk;
 mod egress;
 mod egress_a2a;
