@@ -43,7 +43,7 @@ impl Admin {
         if let Err(response) = may() {
             return response;
         }
-        let changes = matches!(request.method.as_str(), "DELETE" | "POST") && id.is_empty();
+        let changes = matches!(request.method.as_str(), "DELETE" | "POST");
         if changes && !self.listener.load().actions {
             return problem(403, "captures are off, unless `listen.admin.actions` is true");
         }
@@ -60,10 +60,14 @@ impl Admin {
                 AdminResponse::new(204, "application/json", String::new())
             }
             ("GET" | "HEAD", id) => self.captured_file(id),
+            ("DELETE", id) => match self.captures.remove(id.strip_suffix(".http").unwrap_or(id)) {
+                true => AdminResponse::new(204, "application/json", String::new()),
+                false => problem(404, "no such captured request"),
+            },
             (_, "") => {
                 AdminResponse { allow: "DELETE, GET, HEAD, POST", ..problem(405, "method not allowed") }
             }
-            _ => AdminResponse { allow: "GET, HEAD", ..problem(405, "method not allowed") },
+            _ => AdminResponse { allow: "DELETE, GET, HEAD", ..problem(405, "method not allowed") },
         }
     }
 

@@ -338,6 +338,7 @@ fn a_capture_is_for_operators_and_ends() {
     assert_eq!(send_to(admin, "PUT", "/capture", &[], b"").status, 405);
     assert_eq!(world.callgate.admin_get("/capture/nope.http").status, 404);
     assert_eq!(world.captured(), json!({ "active": null, "requests": [] }));
+    assert_eq!(world.callgate.admin_send("DELETE", "/capture/nope", "").status, 404);
     // The time of a capture is limited.
     assert_eq!(world.capture(&json!({ "route": "none", "for": "10m" })).status, 201);
     assert_eq!(world.send("/nope", &[], "{}").status, 404);
@@ -346,6 +347,9 @@ fn a_capture_is_for_operators_and_ends() {
     assert_eq!(world.send("/nope", &[], "{}").status, 404);
     assert_eq!(world.captured()["active"], Value::Null);
     assert_eq!(world.captured()["requests"].as_array().unwrap().len(), 1);
+    let file = world.captured()["requests"][0]["file"].as_str().unwrap().to_owned();
+    assert_eq!(world.callgate.admin_send("DELETE", &file, "").status, 204);
+    assert_eq!(world.callgate.admin_get(&file).status, 404);
     assert_eq!(world.callgate.admin_send("DELETE", "/capture", "").status, 204);
     assert_eq!(world.captured(), json!({ "active": null, "requests": [] }));
     // Without `actions`, nobody can begin a capture.

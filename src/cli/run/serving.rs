@@ -78,9 +78,7 @@ pub fn serve(
 ) -> Result<Serving, StartError> {
     let ready = Arc::new(AtomicBool::new(true));
     let own = own_identity(&config)?;
-    let store = Store::start(&config.startup.store, Arc::clone(&metrics), instant, clock.now());
-    let store = store.map_err(StartError::Store)?;
-    let store = Arc::new(store);
+    let store = start_store(&config.startup, &metrics, &clock)?;
     let policy = Arc::new(ArcSwap::from_pointee(own_member(config.policy, own)));
     let replication = Replication::new(&policy, &clock, &store, &metrics).map(Arc::new);
     let listener = config.startup.admin.clone();
@@ -138,6 +136,11 @@ pub fn serve(
     let serve_admin = |listener, stopping| admin::serve(listener, respond, stopping);
     let server = Server::start(&config.startup, policy, options, serve_admin)?;
     Ok(Serving { server, ready, admin, startup: config.startup, replication: kept })
+}
+
+fn start_store(startup: &Startup, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Arc<Store>, StartError> {
+    let store = Store::start(&startup.store, Arc::clone(metrics), instant, clock.now());
+    store.map(Arc::new).map_err(StartError::Store)
 }
 
 /// Returns the policy of this process. `own` is its identity as a member.

@@ -142,7 +142,7 @@ impl Captures {
         if state.active(now).is_none() {
             return;
         }
-        state.bytes += size_of::<CapturedRequest>() + request.file.len();
+        state.bytes += request.bytes();
         state.kept.push(Arc::new(request));
         if state.active(now).is_none() {
             self.is_on.store(false, Ordering::Relaxed);
@@ -154,6 +154,21 @@ impl Captures {
         let state = self.state.lock();
         let found = state.kept.iter().find(|request| *request.request_id == *request_id);
         found.map(|request| request.file.to_string())
+    }
+
+    /// Removes a request. Returns false if it does not exist. The capture continues.
+    pub fn remove(&self, request_id: &str) -> bool {
+        let mut state = self.state.lock();
+        let Some(at) = state.kept.iter().position(|request| *request.request_id == *request_id) else {
+            return false;
+        };
+        let removed = state.kept.remove(at);
+        state.bytes = state.bytes.saturating_sub(removed.bytes());
+        // A removed request does not make room for another one.
+        if let Some(wanted) = &mut state.wanted {
+            wanted.requests = wanted.requests.saturating_sub(1);
+        }
+        true
     }
 
     /// Returns the active capture and the kept requests as JSON, oldest request first.
@@ -180,6 +195,11 @@ impl Wanted {
 }
 
 impl CapturedRequest {
+    /// Returns the memory that the request takes, in bytes.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.file.len()
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "id": self.request_id,
@@ -241,8 +261,10 @@ mod tests {
         captures.keep(request("c", 1), at(2));
         assert_eq!(captures.to_json(at(2))["requests"].as_array().unwrap().len(), 2);
         assert_eq!((captures.file("a").as_deref(), captures.file("c")), (Some("x"), None));
+        assert!(captures.remove("a") && !captures.remove("a"));
+        assert_eq!(captures.to_json(at(2))["requests"].as_array().unwrap().len(), 1);
         captures.begin(wanted(2));
-        assert_eq!(captures.file("a"), None);
+        assert_eq!(captures.file("b"), None);
         assert!(!captures.wants("r", &missing, at(100)) && !captures.is_on());
     }
 

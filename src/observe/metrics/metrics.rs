@@ -75,7 +75,6 @@ struct Ledger {
     events_forgotten: IntCounter,
     events_max: IntGauge,
     interactions: IntGauge,
-    interactions_kept: IntGauge,
     interactions_max: IntGauge,
     minted: IntCounterVec,
     notices: IntCounterVec,
@@ -179,14 +178,8 @@ impl Ledger {
                 "Delivered events that the store removed before the end of their retention, because it had too many. Events of interactions that are over are not counted.",
             )?,
             events_max: make.gauge("callgate_store_events_max", "Maximum number of events in the store.")?,
-            interactions: make.gauge(
-                "callgate_store_interactions",
-                "Interactions in the store that are open or whose token is still valid.",
-            )?,
-            interactions_kept: make.gauge(
-                "callgate_store_interactions_kept",
-                "Ended interactions that the store keeps for store.keep_ended, and removes when it is full.",
-            )?,
+            interactions: make
+                .gauge("callgate_store_interactions", "Interactions whose token is still valid.")?,
             interactions_max: make.gauge(
                 "callgate_store_interactions_max",
                 "Maximum number of interactions in the store. When it is reached, nothing is minted.",
@@ -324,11 +317,6 @@ impl Metrics {
     pub fn store_counts(&self, (interactions, events): (usize, usize)) {
         self.ledger.interactions.set(i64::try_from(interactions).unwrap_or(i64::MAX));
         self.ledger.events.set(i64::try_from(events).unwrap_or(i64::MAX));
-    }
-
-    /// Sets the number of ended interactions that the store keeps only to show them.
-    pub fn store_kept(&self, interactions: usize) {
-        self.ledger.interactions_kept.set(i64::try_from(interactions).unwrap_or(i64::MAX));
     }
 
     /// Records the duration of a commit to the ledger file.

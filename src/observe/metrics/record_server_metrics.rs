@@ -82,6 +82,11 @@ impl Metrics {
         }
     }
 
+    /// Sets the number of ended interactions that the store keeps only to show them.
+    pub fn store_kept(&self, interactions: usize) {
+        self.server.interactions_kept.set(i64::try_from(interactions).unwrap_or(i64::MAX));
+    }
+
     /// Sets the routes whose interactions can end only by their deadline.
     pub fn routes_only_expire<'r>(&self, routes: impl Iterator<Item = &'r str>) {
         self.server.routes_only_expire.reset();

@@ -23,6 +23,7 @@ pub(super) struct ServerMetrics {
     pub(super) connections_refused: IntCounterVec,
     pub(super) forward_proxy: ForwardProxyMetrics,
     pub(super) generation: IntGauge,
+    pub(super) interactions_kept: IntGauge,
     pub(super) loaded: IntGauge,
     pub(super) observed: IntCounterVec,
     pub(super) process: ProcessMetrics,
@@ -54,6 +55,10 @@ impl ServerMetrics {
             generation: make.gauge(
                 "callgate_config_generation",
                 "Number of configurations applied since the start, including the first one.",
+            )?,
+            interactions_kept: make.gauge(
+                "callgate_store_interactions_kept",
+                "Ended interactions that the store keeps for store.keep_ended, and removes when it is full.",
             )?,
             loaded: make.gauge(
                 "callgate_config_loaded_timestamp_seconds",
