@@ -1,6 +1,7 @@
 //! Captures of rejected requests: what is kept, what is never kept, and what `explain` makes of it.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -277,7 +278,9 @@ fn secrets_are_removed_wherever_a_route_expects_them() {
     assert_eq!(world.explain(&file)["reason"], "signature_mismatch");
     // No route has this path.
     let strange = [("x-hub-signature-256".to_owned(), "sha256=feedfeedfeed".to_owned())];
-    let file = next("/nope/eyJhbGciOiJIUzI1NiJ9.e30.sig?token=t0ken", &strange, "{\"a\":1}", 404);
+    let file =
+        next("/nope/eyJhbGciOiJIUzI1NiJ9.e30.sig?token=t0ken", &strange, "{\"a\":\"a static secret\"}", 404);
+    assert!(!file.contains("a static secret"), "{file}");
     assert!(!file.contains("eyJ") && !file.contains("t0ken") && !file.contains("feedfeed"), "{file}");
     assert_eq!(world.explain(&file)["reason"], "route_unknown");
     // A request that observe mode delivers although it fails a check.
@@ -312,6 +315,31 @@ fn what_the_ledger_decided_is_taken_over() {
     assert_eq!(explained["reason"], "interaction_revoked", "{explained:#}");
     assert_eq!(step(&explained, "interaction")["taken_over"], true);
     assert_eq!(step(&explained, "signature")["outcome"], "pass");
+}
+
+#[test]
+fn a_body_that_does_not_come_is_left_out() {
+    let world = World::new();
+    let impatient = format!("{}limits: {{ body_deadline: 300ms }}\n", world.text);
+    world.callgate.reload(&impatient).unwrap();
+    assert_eq!(world.capture(&json!({})).status, 201);
+    let head = "POST /doc/a HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer wrong\r\nContent-Length: 10\r\n\r\n";
+    assert_eq!(world.callgate.send(head.as_bytes()).status, 401);
+    let file = world.file(1);
+    assert!(
+        file.contains("callgate-captured-body: left out") && file.contains("content-length: 10\r\n"),
+        "{file}"
+    );
+    assert_eq!(world.explain(&file)["reason"], "token_malformed");
+    // The body comes only after `100 Continue`.
+    let mut stream = world.callgate.connect();
+    stream.write_all(head.replace("Host: h", "Host: h\r\nExpect: 100-continue").as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"{\"a\": 123}").unwrap();
+    assert_eq!(Response::read(&mut stream).status, 401);
+    assert!(world.file(2).ends_with("\r\n\r\n{\"a\": 123}"));
 }
 
 #[test]

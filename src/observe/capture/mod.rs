@@ -3,12 +3,14 @@
 //!
 //! A capture ends by itself, after a number of requests, after a time, or when the memory for it is used up.
 
+mod body;
+mod known;
 mod redact;
 mod verdicts;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,7 +19,8 @@ use serde_json::{Value, json};
 use crate::denial::Denial;
 use crate::time::Timestamp;
 
-pub use redact::{Request, redacted_request};
+pub use known::Request;
+pub use redact::redacted_request;
 pub use verdicts::{BODY_HEADER, CHECKS_HEADER, FACTS_HEADER, Verdicts};
 
 /// Maximum number of requests of one capture.
@@ -30,6 +33,9 @@ pub const DURATION_MAX: Duration = Duration::from_secs(86_400);
 pub const DURATION_DEFAULT: Duration = Duration::from_secs(600);
 /// Maximum size of a body that is kept, in bytes.
 pub const BODY_BYTES_MAX: u64 = 64 << 10;
+/// Maximum number of bodies that are read at the same time only because of a capture. Their callers are not
+/// authenticated, and must not take the memory for bodies away from others.
+const READS_MAX: usize = 8;
 /// Maximum size of all kept requests, in bytes.
 const BYTES_MAX: usize = 4 << 20;
 
@@ -76,7 +82,19 @@ pub struct CapturedRequest {
 pub struct Captures {
     /// Whether a capture may be active. Requests read only this value while there is no capture.
     is_on: AtomicBool,
+    /// The number of bodies that are being read only because of the capture.
+    reads: AtomicUsize,
     state: Mutex<State>,
+}
+
+/// The right to read a body only because of a capture. It ends when this value is dropped.
+#[derive(Debug)]
+pub struct Reading<'c>(&'c Captures);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.reads.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +152,13 @@ impl Captures {
                 false
             }
         }
+    }
+
+    /// Allows to read a body only because of a capture. Returns `None` if too many bodies are being read.
+    pub fn begin_reading(&self) -> Option<Reading<'_>> {
+        let more = |reads: usize| (reads < READS_MAX).then_some(reads + 1);
+        let began = self.reads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        began.then(|| Reading(self))
     }
 
     /// Keeps a request, unless the capture has ended meanwhile.
@@ -266,6 +291,15 @@ mod tests {
         captures.begin(wanted(2));
         assert_eq!(captures.file("b"), None);
         assert!(!captures.wants("r", &missing, at(100)) && !captures.is_on());
+    }
+
+    #[test]
+    fn few_bodies_are_read_at_the_same_time() {
+        let captures = Captures::default();
+        let mut reading: Vec<_> = (0..READS_MAX).map(|_| captures.begin_reading().unwrap()).collect();
+        assert!(captures.begin_reading().is_none());
+        reading.pop();
+        assert!(captures.begin_reading().is_some());
     }
 
     #[test]

@@ -37,6 +37,7 @@ impl CallbackExchange<'_> {
         if declared.is_some_and(|declared| declared > BODY_BYTES_MAX) {
             return;
         }
+        let Some(_reading) = context.recorder.captures.begin_reading() else { return };
         let mut reservation = context.body_memory.reserve(limits.body_memory_bytes_max);
         send_continue_if_expected(self.session).await;
         let body_limits = request_body::BodyLimits {
@@ -75,7 +76,8 @@ impl CallbackExchange<'_> {
             None => Ok(&b""[..]),
         };
         let route_and_captures = end.seen.route.as_deref().zip(end.seen.captures.as_ref());
-        let file = redacted_request(Request { head: &head, body, route: route_and_captures }, &verdicts);
+        let all = self.policy.ingress.routes();
+        let file = redacted_request(Request { head: &head, body, route: route_and_captures, all }, &verdicts);
         let line = file.lines().next().and_then(|line| line.strip_suffix(" HTTP/1.1")).unwrap_or_default();
         let request = CapturedRequest {
             time: now,
