@@ -111,6 +111,7 @@ ROWS = [
               (rate("callgate_interactions_adopted_total", ROUTE, "route"), "{{route}} adopted")),
         graph("Ledger", "short",
               (gauge("max", "callgate_store_interactions", by="instance"), "{{instance}} interactions"),
+              (gauge("max", "callgate_store_interactions_kept", by="instance"), "{{instance}} ended, kept"),
               (gauge("max", "callgate_store_interactions_max", by="instance"), "{{instance}} most"),
               (gauge("max", "callgate_store_events", by="instance"), "{{instance}} events"),
               (gauge("max", "callgate_store_events_max", by="instance"), "{{instance}} most events")),
@@ -178,6 +179,14 @@ ROWS = [
         graph("Access-log lines lost", "cps", (rate("callgate_access_log_lines_lost_total", by="instance"), "{{instance}}")),
         graph("Batches of spans", "cps", (rate("callgate_trace_batches_total", by="outcome"), "{{outcome}}"),
               says="Handed to the collector of traces, or lost."),
+    ]),
+    ("Process", [
+        graph("CPU", "short", (rate("process_cpu_seconds_total", by="instance"), "{{instance}}"), says="Processors in use."),
+        graph("Memory", "bytes", (gauge("max", "process_resident_memory_bytes", by="instance"), "{{instance}}")),
+        graph("Open file descriptors", "short",
+              (gauge("max", "process_open_fds", by="instance"), "{{instance}}"),
+              (gauge("max", "process_max_fds", by="instance"), "{{instance}} most"),
+              says="Each connection takes one or two."),
     ]),
 ]
 

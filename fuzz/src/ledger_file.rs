@@ -23,6 +23,7 @@ fn open(path: &Path) -> Result<Store, StoreError> {
         interactions_max: 1000,
         events_max: 1000,
         remember: Duration::from_secs(3600),
+        keep_ended: Duration::from_secs(3600),
         grace: Duration::from_secs(10),
     };
     Store::start(&settings, Arc::new(Metrics::new().expect("metrics")), now, NOW)

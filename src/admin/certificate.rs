@@ -18,7 +18,12 @@ impl ServedCertificate {
     /// Returns a message that names the unusable file.
     pub fn read(certificate: &str, key: &str) -> Result<Self, String> {
         let files = CertificateFiles { certificate: certificate.into(), key: key.into() };
-        let tls = Tls { certificates: vec![files], tls_1_2: true, clients: None, resumption: Resumption::Remembered };
+        let tls = Tls {
+            certificates: vec![files],
+            tls_1_2: true,
+            clients: None,
+            resumption: Resumption::Remembered,
+        };
         let current = ArcSwap::from_pointee(load_tls(&tls, EGRESS_PROTOCOLS, None)?);
         Ok(Self { tls, current })
     }

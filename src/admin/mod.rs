@@ -5,9 +5,11 @@
 mod action_log;
 mod callbacks;
 mod caller;
+mod capture;
 mod certificate;
 mod interaction_view;
 mod page;
+mod process;
 mod respond;
 mod responses;
 mod server;

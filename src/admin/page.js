@@ -1,7 +1,7 @@
 "use strict";
 // The script of the admin page. Data from the API comes from callers, so it is inserted as text, never as markup.
 (() => {
-  const ROW = 30, SPARE = 8, EVERY_MS = 2000, STATE_EVERY = 3, SOON_DAYS = 7, ALOUD_MS = 10000;
+  const ROW = 30, SPARE = 8, PATH = 56, TALLY = 8, HEALTH_MS = 300000, EVERY_MS = 2000, STATE_EVERY = 3, SOON_DAYS = 7, ALOUD_MS = 10000;
   const $ = (id) => document.getElementById(id);
   const make = (tag, properties, ...children) => {
     const node = document.createElement(tag);
@@ -13,6 +13,12 @@
   };
   const cell = (text, className) => make("td", { className: className || "" }, text === null || text === undefined ? "" : String(text));
   const badge = (word, className) => make("span", { className: "badge " + className }, word);
+  /** Shortens a long text in the middle, where paths and URLs differ least. */
+  function middle(text, most) {
+    if (!text || text.length <= most) return text || "";
+    const tail = Math.ceil((most - 1) * 0.6);
+    return text.slice(0, most - 1 - tail) + "…" + text.slice(text.length - tail);
+  }
   const many = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
   const setText = (node, text) => { if (node.textContent !== text) node.textContent = text; };
   let said = "";
@@ -20,16 +26,16 @@
 
   // === The API ===
 
-  let token = null, paused = false, offset = 0;
+  let view = "requests", token = null, paused = false, offset = 0;
   class Refused extends Error {}
 
-  async function api(path, more) {
+  async function api(path, more, kind) {
     const headers = Object.assign({}, more && more.headers);
     if (token !== null) headers.authorization = "Bearer " + token;
     const options = Object.assign({ cache: "no-store", credentials: "omit", redirect: "error" }, more, { headers });
     const response = await fetch("/ui/api/" + path, options);
     if (response.status === 204) return null;
-    const answer = await response.json();
+    const answer = response.ok && kind === "text" ? await response.text() : await response.json();
     if (response.ok) return answer;
     if (response.status === 401) askForToken();
     throw new Refused(answer.detail || answer.title || String(response.status));
@@ -110,7 +116,7 @@
     button.setAttribute("aria-label", `${clock(row.time)}, details`);
     const node = make("tr", { className: opened === row.n ? "chosen" : "" }, make("td", { title: row.time }, button),
       make("td", {}, badge(row.verdict, row.verdict)), cell(row.reason), cell(row.status || "gone"), cell(row.method),
-      cell(row.route), cell(row.provider), cell(row.path), cell(row.client || row.peer), cell(took(row.duration_us), "num"));
+      cell(row.route), cell(row.provider), cell(middle(row.path, PATH)), cell(row.client || row.peer), cell(took(row.duration_us), "num"));
     node.children[2].title = row.reason;
     node.children[7].title = row.path;
     node.dataset.n = row.n;
@@ -146,8 +152,51 @@
     $("requests").setAttribute("aria-rowcount", shown.length + 1);
     setText($("count"), shown.length === rows.length ? many(rows.length, "request") : `${shown.length.toLocaleString("en")} of ${many(rows.length, "request")}`);
     $("empty").hidden = shown.length > 0;
-    setText($("empty"), rows.length ? "No request matches the filter." : max === 0 && began ? "Requests are not kept: listen.admin.recent is 0." : "No requests so far.");
+    setText($("empty-text"), rows.length ? "No request matches the filter." : max === 0 && began ? "Requests are not kept: listen.admin.recent is 0." : "No requests so far.");
+    suggest("empty-try", !rows.length && max > 0 && state && state.routes.length ? tryRoute() : "");
+    tally();
   }
+
+  /** Shows a command to try in an empty list. */
+  function suggest(id, text) {
+    const place = $(id);
+    place.hidden = !text;
+    if (place.dataset.text === text) return;
+    place.dataset.text = text;
+    place.replaceChildren(...(text ? [make("p", {}, "Try this command:"), make("pre", { tabIndex: 0 }, text)] : []));
+  }
+
+  /** Returns a command that sends a request without a token. Callgate denies it, and it appears in the list. */
+  function tryRoute() {
+    const route = state.routes[0], path = route.path.replace(/\{\*?[^}]*\}/g, "test");
+    return `curl -i -X ${route.methods[0] || "POST"} ${quoted(state.public_url.replace(/\/$/, "") + path)}`;
+  }
+
+  let tallied = "";
+  /** Shows the number of kept requests per reason. A click on a reason selects it. */
+  function tally() {
+    const counts = new Map();
+    for (const row of rows) counts.set(row.reason, (counts.get(row.reason) || 0) + 1);
+    const sorted = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)), most = sorted.slice(0, TALLY);
+    const text = JSON.stringify([most, sorted.length, filter.reason]);
+    if (text === tallied) return;
+    tallied = text;
+    const focused = document.activeElement.dataset ? document.activeElement.dataset.reason : undefined;
+    const rest = sorted.slice(TALLY).reduce((sum, [, count]) => sum + count, 0);
+    $("tally").replaceChildren(...most.map(([reason, count]) => {
+      const button = make("button", { type: "button" }, `${reason} `, make("b", {}, count.toLocaleString("en")));
+      button.dataset.reason = reason;
+      button.setAttribute("aria-pressed", String(filter.reason === reason));
+      return button;
+    }), rest ? `and ${rest.toLocaleString("en")} for ${many(sorted.length - TALLY, "other reason")}` : "");
+    if (focused !== undefined) for (const button of $("tally").querySelectorAll("button")) if (button.dataset.reason === focused) button.focus();
+  }
+  $("tally").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    $("reason").value = filter.reason === button.dataset.reason ? "" : button.dataset.reason;
+    applyAloud();
+  });
 
   function apply() {
     filter.words = $("text").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -259,11 +308,14 @@
   });
   addEventListener("keydown", (event) => {
     const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
-    if (event.key === "/" && !typing && !$("view-requests").hidden && !event.ctrlKey && !event.metaKey) {
+    const field = { requests: "text", interactions: "interaction-text" }[view];
+    if (event.key === "/" && !typing && field && !event.ctrlKey && !event.metaKey) {
       event.preventDefault();
-      $("text").focus();
+      $(field).focus();
     }
-    if (event.key === "Escape" && !$("details").hidden && !typing && !$("ask").open) close(true);
+    if (event.key !== "Escape" || typing || $("ask").open) return;
+    if (view === "requests" && !$("details").hidden) close(true);
+    if (view === "interactions" && !$("interaction-details").hidden) closeInteraction();
   });
 
   // === The details of one request ===
@@ -350,14 +402,63 @@
         [row.member ? "replica took" : "agent took", row.deliver_us ? took(row.deliver_us) : ""],
         ["handed over to", row.member], ["handed over by", row.from_member]]),
       make("h4", {}, "Checks"), trail(row),
-      ...copyable("Explain this request: command", command(row, route)),
-      ...copyable("Explain this request: callback.http", skeleton(row, route)),
-      make("p", { className: "hint" }, "Callgate does not keep the token, the query, the body and the signature. Add the ones that the caller sent."));
+      make("h3", {}, "Ask again"), make("div", { id: "again" }, ...again(row, route)));
+    if (captured(row)) askCaptured(row, route);
     $("details").hidden = false;
     $("split").classList.add("open");
     paint();
     $("details").scrollTop = 0;
     title.focus({ preventScroll: true });
+  }
+
+  /** Returns what repeats the decision about a request that was not captured. */
+  function again(row, route) {
+    const refused = row.verdict === "deny" || row.verdict === "fail" || row.observed.length > 0;
+    const capture = make("button", { type: "button", id: "capture" }, "Capture the next requests like this one");
+    capture.addEventListener("click", () => beginCapture(row));
+    return [...copyable("Explain this request: command", command(row, route)),
+      ...copyable("Explain this request: callback.http", skeleton(row, route)),
+      make("p", { className: "hint" }, "Callgate does not keep the token, the query, the body and the signature. Add the ones that the caller sent."),
+      refused && state && state.actions ? make("p", {}, capture) : ""];
+  }
+
+  // === Captures ===
+
+  let captures = { active: null, requests: [] };
+  const captured = (row) => captures.requests.find((one) => one.id === row.request_id);
+
+  async function pullCaptures() {
+    captures = await api("capture");
+    const active = captures.active;
+    note("capture", "observe", active ? `Capturing ${active.reason || "every rejected request"} on ${active.route === null ? "every route" : active.route === "none" ? "no route" : active.route}: ${active.captured} of ${active.requests}, ends ${when(active.until)}` : "");
+    const row = opened === null ? null : rows.find((candidate) => candidate.n === opened);
+    if (row && captured(row) && !$("again").dataset.captured) askCaptured(row, state && state.routes.find((candidate) => candidate.name === row.route));
+  }
+
+  /** Replaces the skeleton of a request by the captured request. */
+  async function askCaptured(row, route) {
+    const name = row.request_id + ".http", node = $("again");
+    node.dataset.captured = "yes";
+    let file;
+    try { file = await api("capture/" + encodeURIComponent(name), null, "text"); } catch { node.replaceChildren(...again(row, route)); return; }
+    if (opened !== row.n) return;
+    node.replaceChildren(...copyable("Explain this request: command", `callgate explain -c callgate.yaml --request ${name}`),
+      ...copyable("Explain this request: " + name, file),
+      make("p", { className: "hint" }, `Captured without its token, secrets and signature: the verdicts of their checks are in the file, and explain takes them over. Download: GET /capture/${name}`));
+  }
+
+  async function beginCapture(row) {
+    const reason = row.observed.length ? row.observed[0] : row.reason;
+    const options = { method: "POST", headers: { "callgate-action": "capture", "content-type": "application/json" }, body: JSON.stringify({ route: row.route, reason, requests: 5, for: "10m" }) };
+    try {
+      await api("capture", options);
+      say("Capturing");
+      note("act", "fail", "");
+      await pullCaptures();
+    } catch (error) {
+      say("Not capturing: " + error.message);
+      note("act", "fail", "Not capturing: " + error.message);
+    }
   }
 
   function close(back) {
@@ -374,14 +475,16 @@
 
   // === Interactions ===
 
-  let after = "", next = null, asked = null;
+  let after = "", next = null, asked = null, chosen = null;
 
   async function interactions() {
-    const query = new URLSearchParams({ state: $("state").value, after });
+    const sort = $("order").value, query = new URLSearchParams({ state: $("state").value, sort, search: $("interaction-text").value.trim() });
+    query.set(sort === "newest" ? "before" : "after", after);
     if ($("interaction-route").value) query.set("route", $("interaction-route").value);
     const answer = await api("interactions?" + query);
     next = answer.next;
     const focused = document.activeElement.dataset ? document.activeElement.dataset.id : undefined;
+    const began = document.activeElement.dataset ? document.activeElement.dataset.open : undefined;
     const acts = Boolean(state && state.actions);
     $("act-head").hidden = !acts;
     $("member-head").hidden = !(state && state.member);
@@ -390,11 +493,79 @@
     setText($("interactions-missing"), missing.length ? `Without the interactions of ${missing.join(", ")}, which did not answer` : "");
     $("interactions").replaceChildren(...answer.interactions.map((one) => interaction(one, acts)));
     $("interactions-empty").hidden = answer.interactions.length > 0;
+    const none = !answer.interactions.length && state && state.interactions + state.kept === 0;
+    setText($("interactions-empty-text"), none ? "No interactions so far." : "No interaction matches the filter.");
+    suggest("interactions-try", none ? tryInteraction() : "");
+    await interactionDetails();
     $("first").disabled = after === "";
     $("next").disabled = next === null;
     const total = state ? `; ${state.interactions.toLocaleString("en")} ${state.member ? "in the ledger of this replica" : "in total"}` : "";
     setText($("interaction-count"), many(answer.interactions.length, "interaction") + (next ? " of more" : "") + total);
-    if (focused) for (const button of $("interactions").querySelectorAll("button")) if (button.dataset.id === focused) button.focus();
+    if (focused || began) for (const button of $("interactions").querySelectorAll("button")) if ((focused && button.dataset.id === focused) || (began && button.dataset.open === began)) button.focus();
+  }
+
+  /** Returns a command that begins an interaction. */
+  function tryInteraction() {
+    const route = state.routes.find((one) => one.token && one.token.startsWith("minted here"));
+    if (!route) return "";
+    const params = [...route.path.matchAll(/\{\*?([A-Za-z0-9_]+)[^}]*\}/g)].map((match) => match[1]).filter((name) => name !== "callback_token");
+    return `callgate mint -c callgate.yaml --route ${quoted(route.name)}${params.map((name) => ` --param ${name}=test`).join("")}`;
+  }
+
+  async function openInteraction(id) {
+    chosen = id;
+    await interactionDetails();
+    $("interaction-title").focus({ preventScroll: true });
+  }
+
+  function closeInteraction() {
+    const id = chosen;
+    chosen = null;
+    $("interaction-details").hidden = true;
+    $("interaction-split").classList.remove("open");
+    for (const row of $("interactions").children) row.classList.remove("chosen");
+    const button = [...$("interactions").querySelectorAll("button")].find((one) => one.dataset.open === id);
+    (button || document.querySelector("#view-interactions .scroller")).focus();
+  }
+
+  /** Shows all that is known about the chosen interaction. */
+  async function interactionDetails() {
+    if (chosen === null) return;
+    const id = chosen;
+    let one;
+    try { one = await api("details/" + encodeURIComponent(id)); } catch { one = null; }
+    if (chosen !== id) return;
+    const focused = $("interaction-details").contains(document.activeElement) ? document.activeElement.id : "";
+    const shut = make("button", { type: "button", id: "interaction-shut" }, "Close");
+    shut.addEventListener("click", closeInteraction);
+    const title = make("h3", { id: "interaction-title", tabIndex: -1 }, id);
+    const top = make("div", { className: "top" }, title, shut);
+    $("interaction-details").replaceChildren(top, ...(one ? interactionFacts(one) : [make("p", {}, "The ledger does not contain this interaction any more.")]));
+    $("interaction-details").hidden = false;
+    $("interaction-split").classList.add("open");
+    for (const row of $("interactions").children) row.classList.toggle("chosen", row.dataset.id === id);
+    if (focused) ($(focused) || title).focus({ preventScroll: true });
+  }
+
+  function interactionFacts(one) {
+    const time = (at) => at ? `${at} (${when(at)})` : "";
+    const captures = Object.entries(one.captures).map(([name, value]) => `${name}=${value}`).join("\n");
+    const undelivered = one.undelivered ? `${many(one.undelivered.count, "callback")}, the last ${when(one.undelivered.last_at)}` : "none";
+    const list = (title, items, none) => [make("h4", {}, title), items.length ? make("ol", {}, ...items.map((item) => make("li", { className: "mono" }, item))) : make("p", { className: "faint" }, none)];
+    const questions = one.questions.map((question) => `${question.number}: ${question.answered ? "answered" : "open"}${question.host ? ", " + question.host : ""}`);
+    const find = make("button", { type: "button", id: "interaction-requests" }, "Show its requests");
+    find.addEventListener("click", () => { $("filters").reset(); $("text").value = one.interaction; location.hash = "#requests"; setTimeout(applyAloud); });
+    return [
+      facts([["state", one.state], ["route", one.route], ["provider", one.provider], ["captures", captures], ["status", one.status], ["progress", one.progress === null ? "" : `${one.progress} %`],
+        ["provider's id", one.provider_id], ["owner", one.member ? one.member + (state && one.member === state.member ? " (this one)" : "") : ""]]),
+      make("h4", {}, "Times"),
+      facts([["began", time(one.created_at)], ["last callback", time(one.last_event_at) || "none"], ["deadline", time(one.deadline_at)], ["ended", time(one.ended_at)], ["token expires", time(one.expires_at)]]),
+      make("h4", {}, "Attempts"),
+      facts([["delivered", many(one.deliveries, "callback")], ["not accepted", undelivered], ["uses left", one.uses_left === null ? "any number" : String(one.uses_left)],
+        ["notice", one.notice ? `${one.notice}, ${many(one.notice_attempts, "failed attempt")}` : "none pending"]]),
+      ...list("Last events", one.event_ids, "no event with an id"),
+      ...list("Questions", questions, "none"),
+      make("p", {}, find)];
   }
 
   function interaction(one, acts) {
@@ -411,8 +582,13 @@
     deadline.title = one.deadline_at;
     const latest = cell(when(one.last_event_at), "nowrap");
     latest.title = one.last_event_at || "";
-    const node = make("tr", {}, make("td", { className: "nowrap" }, make("code", {}, id)), cell(one.route, "nowrap"), cell(captures, "free"), make("td", { className: one.state + " nowrap" }, one.state),
-      cell(one.status, "free"), progress, cell(one.deliveries, "num"), latest, deadline);
+    const begun = cell(when(one.created_at), "nowrap"), opener = make("button", { type: "button", className: "plain" }, make("code", {}, id));
+    begun.title = one.created_at;
+    opener.dataset.open = id;
+    opener.addEventListener("click", () => openInteraction(id));
+    const node = make("tr", { className: chosen === id ? "chosen" : "" }, make("td", { className: "nowrap" }, opener), cell(one.route, "nowrap"), cell(captures, "free"), make("td", { className: one.state + " nowrap" }, one.state),
+      cell(one.status, "free"), progress, cell(one.deliveries, "num"), begun, latest, deadline);
+    node.dataset.id = id;
     if (state && state.member) node.append(cell(one.member === state.member ? `${one.member} (this one)` : one.member));
     if (acts) {
       const button = make("button", { type: "button", className: "danger", disabled: !one.open }, "Revoke");
@@ -439,7 +615,12 @@
     await turn();
     document.querySelector("#view-interactions .scroller").focus();
   });
-  for (const id of ["state", "interaction-route"]) $(id).addEventListener("input", () => { after = ""; turn(); });
+  let searching = 0;
+  for (const id of ["state", "interaction-route", "order"]) $(id).addEventListener("input", () => { after = ""; turn(); });
+  $("interaction-text").addEventListener("input", () => {
+    clearTimeout(searching);
+    searching = setTimeout(() => { after = ""; turn(); }, 250);
+  });
   $("interaction-filters").addEventListener("submit", (event) => event.preventDefault());
   $("first").addEventListener("click", () => { after = ""; turn(); });
   $("next").addEventListener("click", () => { if (next) { after = next; turn(); } });
@@ -472,6 +653,7 @@
     offer("route", known.route);
     const observing = state.routes.filter((route) => route.observes).map((route) => route.name);
     note("observing", "observe", observing.length ? `${many(observing.length, "route")} in observe mode, where nothing is denied: ${observing.join(", ")}` : "");
+    note("dev", "fail", state.config.dev ? "Development mode: callers learn why a request was denied. Do not use --dev in production." : "");
     note("ready", "deny", state.ready ? "" : `Not ready: ${state.why_not}`);
     const refused = state.config.refused;
     note("config", "deny", refused ? `The last reload failed, and Callgate keeps the previous configuration (${refused.at}):\n${refused.errors.join("\n")}` : "");
@@ -480,7 +662,9 @@
     const missing = state.feeds.filter((feed) => feed.count === null && feed.kind !== "secret");
     note("feeds", "fail", missing.length ? `Not fetched yet: ${missing.map((feed) => feed.label).join(", ")}` : "");
     setup(refused);
+    egress();
     await pullMembers();
+    await pullCaptures();
   }
 
   /** Shows the replicas of this installation. Without the section `replicas`, there are none. */
@@ -499,10 +683,63 @@
     note("members", "fail", silent.length ? `${many(silent.length, "replica")} that did not answer: ${silent.map((one) => one.address).join(", ")}` : "");
   }
 
+  // === Egress ===
+
+  // The counters at earlier times, to tell what happened in the last minutes.
+  const earlier = [];
+
+  /** Returns what has happened since the earliest remembered time. */
+  function since(kind, key) {
+    const sums = (counts) => counts.filter((one) => one[key.by] === key.name).reduce((sum, one) => {
+      sum[one.verdict === "fail" ? "fail" : one.verdict === "deny" ? "deny" : "allow"] += one.requests;
+      return sum;
+    }, { allow: 0, deny: 0, fail: 0 });
+    const now = sums(state.counts[kind]), then = earlier.length ? sums(earlier[0].counts[kind]) : { allow: 0, deny: 0, fail: 0 };
+    return { all: now, fresh: Object.fromEntries(Object.keys(now).map((verdict) => [verdict, Math.max(0, now[verdict] - then[verdict])])) };
+  }
+
+  function health({ all, fresh }) {
+    const bad = fresh.fail + fresh.deny, good = fresh.allow;
+    if (all.allow + all.deny + all.fail === 0) return badge("no requests", "faint");
+    if (bad + good === 0) return badge("quiet", "faint");
+    if (!bad) return badge("ok", "allow");
+    const word = fresh.fail ? "failing" : "denied";
+    return good ? badge(`${Math.round(100 * bad / (bad + good))} % ${word}`, "fail") : badge(fresh.fail ? word : "all denied", "deny");
+  }
+
+  function why(counts) {
+    const refused = counts.filter((one) => one.verdict === "deny" || one.verdict === "fail" || one.verdict === "observe");
+    const sums = new Map();
+    for (const one of refused) sums.set(one.reason, (sums.get(one.reason) || 0) + one.requests);
+    return [...sums].sort((a, b) => b[1] - a[1]).map(([reason, count]) => `${reason} ${count.toLocaleString("en")}`).join(", ");
+  }
+
+  function egress() {
+    const now = Date.now();
+    while (earlier.length && now - earlier[0].at > HEALTH_MS) earlier.shift();
+    const number = (count) => cell(count.toLocaleString("en"), "num");
+    const rules = state.egress.map((rule) => rule.name), more = [...new Set(state.counts.egress.map((one) => one.name))].filter((name) => !rules.includes(name));
+    const listed = [...state.egress, ...more.map((name) => ({ name, path: "", target: { none: "no rule has this path", actions: "answers to questions" }[name] || "", route: null }))];
+    fill("rules", listed.map((rule) => {
+      const counted = since("egress", { by: "name", name: rule.name }), counts = state.counts.egress.filter((one) => one.name === rule.name);
+      const target = make("td", {}, make("code", {}, middle(rule.target, 60)));
+      target.title = rule.target;
+      return make("tr", {}, cell(rule.name, "nowrap"), make("td", {}, health(counted)), make("td", {}, make("code", {}, middle(rule.path, 40))), target, cell(rule.route || "-", "nowrap"),
+        number(counted.all.allow + counted.all.deny + counted.all.fail), number(counted.all.deny), number(counted.all.fail), cell(why(counts) || "-", "free"));
+    }), 9, "no egress rules");
+    const providers = state.providers.map((one) => one.name);
+    fill("health", providers.map((name) => {
+      const counted = since("ingress", { by: "provider", name }), counts = state.counts.ingress.filter((one) => one.provider === name);
+      return make("tr", {}, cell(name, "nowrap"), make("td", {}, health(counted)), number(counted.all.allow + counted.all.deny + counted.all.fail), number(counted.all.allow), number(counted.all.deny),
+        number(counted.all.fail), cell(why(counts) || "-", "free"));
+    }), 7, "no providers");
+    earlier.push({ at: now, counts: state.counts });
+  }
+
   function setup(refused) {
     $("config").replaceChildren(...facts([["ready", state.ready ? "yes" : "no: " + state.why_not], ["generation", state.config.generation], ["version", state.config.version],
       ["applied", `${state.config.taken} (${when(state.config.taken)})`], ["failed reload", refused ? `${refused.at}, version ${refused.version}\n${refused.errors.join("\n")}` : "none"],
-      ["secrets", (state.config.secrets || []).map((one) => `${one.path}: ${one.fingerprint || "none (short, or a password)"}`).join("\n") || "none"], ["public URL", state.public_url], ["interactions", state.interactions.toLocaleString("en")], ["events", state.events.toLocaleString("en")], ["this page", state.actions ? "can revoke interactions" : "only reads"]]).childNodes);
+      ["secrets", (state.config.secrets || []).map((one) => `${one.path}: ${one.fingerprint || "none (short, or a password)"}`).join("\n") || "none"], ["public URL", state.public_url], ["interactions", state.interactions.toLocaleString("en") + (state.kept ? ` and ${state.kept.toLocaleString("en")} that have ended` : "")], ["events", state.events.toLocaleString("en")], ["this page", state.actions ? "can revoke interactions and capture requests" : "only reads"]]).childNodes);
     fill("routes", state.routes.map((route) => make("tr", {}, cell(route.name, "nowrap"),
       make("td", {}, route.observes ? make("span", { className: "badge observe loud" }, "observes") : route.streams ? "streams" : "enforces"), cell(route.methods.join(", ")),
       make("td", {}, make("code", {}, route.path)), cell(route.provider || "anybody", "nowrap"), cell(route.token || "none"), make("td", {}, route.agent === "agent" ? "" : `${route.agent}: `, make("code", {}, route.forward)))), 7, "none");
@@ -517,8 +754,7 @@
 
   // === Views and polling ===
 
-  const views = ["requests", "interactions", "setup"];
-  let view = "requests";
+  const views = ["requests", "interactions", "egress", "setup"];
   function show() {
     const wanted = location.hash.slice(1);
     if (views.includes(wanted)) view = wanted;

@@ -19,8 +19,10 @@ use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
 use super::{caller, interaction_view};
 use crate::denial::Denial;
+use crate::guard::Url;
 use crate::interaction::State;
 use crate::path::{Parameter, parameter};
+use crate::time::Timestamp;
 
 /// Maximum number of requests or interactions in one response.
 const ROWS_MAX: usize = 1000;
@@ -57,18 +59,33 @@ struct Page {
 /// The page, built at first use. Its `Content-Security-Policy` allows the style and the script by their hashes, and no
 /// other resources.
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
-    let (style, script) = (include_str!("page.css"), include_str!("page.js"));
+    let (style, script) = (compact_style(include_str!("page.css")), compact(include_str!("page.js")));
     let digest = |text: &str| BASE64.encode(&Sha256::digest(text));
     let policy = format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; connect-src 'self'; img-src data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        digest(script),
-        digest(style)
+        digest(&script),
+        digest(&style)
     );
-    let html = include_str!("page.html").replace("/*style*/", style).replace("/*script*/", script);
+    let html = compact(include_str!("page.html"));
+    let html = html.replace("/*style*/", &style).replace("/*script*/", &script);
     // The policy contains only characters that are valid in a header, so the fallback is never used.
     Page { html, policy: HeaderValue::from_str(&policy).unwrap_or_else(|_| NOTHING.clone()) }
 });
+
+/// Removes indentation, empty lines and lines that are only a comment, so that the page is smaller. No text of the page
+/// continues on another line.
+fn compact(text: &str) -> String {
+    let is_comment = |line: &str| ["//", "/**", "* "].iter().any(|start| line.starts_with(start));
+    let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !is_comment(line));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Also removes spaces around punctuation. The style has no strings that contain such spaces.
+fn compact_style(text: &str) -> String {
+    let pairs = [(": ", ":"), ("; ", ";"), (", ", ","), (" { ", "{"), (" {\n", "{"), (" }", "}")];
+    pairs.into_iter().fold(compact(text), |text, (from, to)| text.replace(from, to))
+}
 
 /// The `Content-Security-Policy` of all responses except the page.
 static NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -98,7 +115,18 @@ impl Admin {
         if let Err(response) = may() {
             return response;
         }
+        if let Some(rest) =
+            name.strip_prefix("capture").filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        {
+            let id = rest.trim_start_matches('/');
+            let acts = !matches!(request.method.as_str(), "GET" | "HEAD");
+            let may = if acts { self.may_act(request, "capture") } else { Ok(()) };
+            return may.map_or_else(|response| response, |()| self.answer_capture(request, id));
+        }
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
+        if let Some(id) = name.strip_prefix("details/") {
+            return if reads { self.interaction_details(id).await } else { not_allowed("GET, HEAD") };
+        }
         match (name, name.strip_prefix("interactions/")) {
             ("interactions" | "members" | "reasons" | "recent" | "state", _) if !reads => {
                 not_allowed("GET, HEAD")
@@ -108,24 +136,24 @@ impl Admin {
             ("reasons", _) => reasons_response(),
             ("recent", _) => self.recent_response(request),
             ("state", _) => answer(200, &self.current_state()),
-            (_, Some(id)) if request.method == "DELETE" => match self.may_act(request) {
+            (_, Some(id)) if request.method == "DELETE" => match self.may_act(request, "revoke") {
                 Ok(()) => self.revoke_and_log(request, id, "page").await,
                 Err(response) => response,
             },
             (_, Some(_)) => not_allowed("DELETE"),
-            _ => problem(404, "not found: interactions, members, reasons, recent, state"),
+            _ => problem(404, "not found: capture, details, interactions, members, reasons, recent, state"),
         }
     }
 
     /// Denies a change, unless `listen.admin.actions` is true and the request comes from the page itself.
-    fn may_act(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
+    fn may_act(&self, request: &AdminRequest, action: &str) -> Result<(), AdminResponse> {
         if !self.listener.load().actions {
             return Err(problem(403, "the page only reads, unless `listen.admin.actions` is true"));
         }
         caller::surely_from_our_page(request)?;
-        match request.headers.get(&ACTION).is_some_and(|action| action == "revoke") {
+        match request.headers.get(&ACTION).is_some_and(|given| given == action) {
             true => Ok(()),
-            false => Err(problem(403, "the header callgate-action: revoke is missing")),
+            false => Err(problem(403, &format!("the header callgate-action: {action} is missing"))),
         }
     }
 
@@ -167,21 +195,58 @@ impl Admin {
         // The filter `open` selects every state that is not final, such as asking and progressing.
         let over = (state == "open").then_some(false);
         let after = query("after").unwrap_or_default();
-        let found = self
-            .list_all(&ListQuery {
-                route: query("route"),
-                state: only,
-                over,
-                after,
-                limit,
-                ..ListQuery::default()
-            })
-            .await;
-        let Ok(mut found) = found else {
+        let search = query("search").map(|text| text.trim().to_lowercase()).filter(|text| !text.is_empty());
+        if let Some(id) = search.as_deref().filter(|text| text.starts_with("int_")) {
+            return self.interaction_as_list(id).await;
+        }
+        let newest = query("sort").is_some_and(|sort| sort == "newest");
+        let before = query("before").filter(|text| !text.is_empty()).map(|text| Timestamp::parse(&text));
+        if before == Some(None) {
+            return problem(400, "before must be a time");
+        }
+        let (route, before) = (query("route"), before.flatten());
+        let list = ListQuery {
+            route,
+            state: only,
+            over,
+            search,
+            newest,
+            before,
+            after,
+            limit,
+            ..ListQuery::default()
+        };
+        let Ok(mut found) = self.list_all(&list).await else {
             return answer(503, &json!({ "title": "the store is not available" }));
         };
         found.interactions.iter_mut().for_each(fit_to_page);
         answer(200, &found.into_json())
+    }
+
+    /// Returns the interaction with this id as a list of one, or an empty list.
+    async fn interaction_as_list(&self, id: &str) -> AdminResponse {
+        let found = self.read_anywhere(id).await;
+        let mut views: Vec<Value> = serde_json::from_str(&found.body).ok().into_iter().collect();
+        views.retain(|view| found.status == 200 && view.is_object());
+        views.iter_mut().for_each(fit_to_page);
+        answer(200, &json!({ "interactions": views, "next": null }))
+    }
+
+    /// Returns everything that the page shows about one interaction. The URLs of questions come from messages, so the page
+    /// gets only their hosts.
+    async fn interaction_details(&self, id: &str) -> AdminResponse {
+        let found = self.read_anywhere(id).await;
+        let view = serde_json::from_str::<Value>(&found.body).ok().filter(|_| found.status == 200);
+        let Some(mut view) = view else { return found };
+        for question in view.get_mut("questions").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(members) = question.as_object_mut() {
+                let url = members.remove("endpoint");
+                let host = url.as_ref().and_then(Value::as_str).and_then(|url| Url::parse(url).ok());
+                let host = host.map(|url| url.authority().to_owned());
+                members.insert("host".to_owned(), json!(host));
+            }
+        }
+        answer(200, &view)
     }
 }
 

@@ -2,16 +2,20 @@
 
 use serde_json::json;
 
+use super::process;
 use super::responses::answer;
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
-use super::{callbacks, caller, page};
+use super::{callbacks, caller, capture, page};
 
 impl Admin {
     /// Returns the response to one request.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
         if let Some(rest) = callbacks::path(&request.path) {
             return self.callbacks(&request, rest).await;
+        }
+        if let Some(rest) = capture::path(&request.path) {
+            return self.capture(&request, rest);
         }
         if let "/config" | "/members" = request.path.as_str() {
             return self.read_only(&request);
@@ -75,7 +79,10 @@ impl Admin {
             _ if !reads => Ok(AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }),
             "/metrics" => Ok(self.scraped()),
             "/readyz" => Ok(self.status(request)),
-            _ => Ok(text(404, "not found: /, /callbacks, /config, /livez, /members, /metrics, /readyz")),
+            _ => Ok(text(
+                404,
+                "not found: /, /callbacks, /capture, /config, /livez, /members, /metrics, /readyz",
+            )),
         }
     }
 }
@@ -115,6 +122,8 @@ impl Admin {
         // other code has read it since the last scrape.
         self.store.health();
         self.metrics.store_counts(self.store.counts());
+        self.metrics.process(&process::usage());
+        self.metrics.store_kept(self.store.kept());
         self.interactions.replication.iter().for_each(|replication| replication.report());
         match self.metrics.text() {
             Ok(body) => AdminResponse {

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use super::callbacks::local::LocalInteractions;
 use crate::clock::{Clock, LedgerClock};
 use crate::config::{AdminListener, RestartSetting};
+use crate::observe::capture::Captures;
 use crate::observe::{ConfigState, Metrics, Recent};
 use crate::policy::Policy;
 use crate::store::{Health, Store};
@@ -19,6 +20,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// True if callbacks are accepted. It becomes false when the process is asked to stop.
     pub ready: Arc<AtomicBool>,
+    /// Whether the keys and address lists that `fetch.required` waits for are there.
+    pub fetched: AtomicBool,
     /// The ledger.
     pub store: Arc<Store>,
     /// The interactions in the ledger, and the other members.
@@ -35,6 +38,8 @@ pub struct Admin {
     pub restart: Vec<RestartSetting>,
     /// The most recent ingress requests.
     pub recent: Arc<Recent>,
+    /// The rejected requests that an operator wants to see.
+    pub captures: Arc<Captures>,
     /// The settings of the admin listener, such as its token. A reload replaces them.
     pub listener: ArcSwap<AdminListener>,
 }
@@ -60,9 +65,27 @@ impl Admin {
 
     /// Returns an error with the cause if Callgate does not accept callbacks.
     pub(super) fn readiness(&self) -> Result<(), &'static str> {
-        match self.ready.load(Ordering::Relaxed) {
-            true => self.store.health().why_not().map_or(Ok(()), Err),
-            false => Err("stopping"),
+        if !self.ready.load(Ordering::Relaxed) {
+            return Err("stopping");
         }
+        if let Some(why_not) = self.store.health().why_not() {
+            return Err(why_not);
+        }
+        match self.has_fetched() {
+            true => Ok(()),
+            false => Err("waiting for the first fetch of keys and address lists (fetch.required)"),
+        }
+    }
+
+    /// Reports whether every feed was fetched once, or need not be. Once this is the case, it stays so: a provider that a
+    /// reload adds must not make the other routes unavailable.
+    fn has_fetched(&self) -> bool {
+        if self.fetched.load(Ordering::Relaxed) {
+            return true;
+        }
+        let policy = self.policy.load();
+        let has_fetched = !policy.fetching.required || policy.missing_feeds().next().is_none();
+        self.fetched.store(has_fetched, Ordering::Relaxed);
+        has_fetched
     }
 }

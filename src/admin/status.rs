@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::service::Admin;
+use crate::egress::Rule;
 use crate::feed::FeedId;
 use crate::ingress::{Provider, Route, TokenRule};
+use crate::observe::Count;
 use crate::policy::{Feed, FeedKind, Policy};
 use crate::time::Timestamp;
 
@@ -39,8 +41,33 @@ impl Admin {
                 self::feed(&policy, feed, FeedId(at), ages.get(feed.label()).copied())
             }).collect::<Vec<_>>(),
             "certificates": certificates.collect::<Vec<_>>(),
+            "egress": policy.egress.rules().iter().map(|rule| self::rule(rule)).collect::<Vec<_>>(),
+            "counts": {
+                "ingress": counts(self.metrics.ingress_counts()),
+                "egress": counts(self.metrics.egress_counts()),
+            },
+            "kept": self.store.kept(),
         })
     }
+}
+
+fn rule(rule: &Rule) -> Value {
+    let url = rule.target.url.to_string();
+    json!({
+        "name": *rule.name,
+        "path": rule.path.as_str(),
+        "target": rule.target.path.as_ref().map_or(url.clone(), |path| {
+            format!("{}{}", url.trim_end_matches('/'), path.as_str())
+        }),
+        "route": rule.inject.as_ref().map(|inject| &*inject.route),
+        "proxied": rule.proxied.is_some(),
+    })
+}
+
+/// Returns requests since the start, by route or rule, provider, verdict and reason.
+fn counts(counts: Vec<Count>) -> Vec<Value> {
+    let count = |one: Count| json!({ "name": one.name, "provider": one.provider, "verdict": one.verdict, "reason": one.reason, "requests": one.requests });
+    counts.into_iter().map(count).collect()
 }
 
 fn route(route: &Route) -> Value {

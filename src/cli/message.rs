@@ -102,6 +102,11 @@ impl Message {
         }
     }
 
+    /// Returns the headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// Replaces the request target.
     pub fn set_target(&mut self, target: String) {
         self.target = target;

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
 mod admin_client;
+mod audit;
 mod check;
 mod common;
 mod describe;
@@ -28,8 +29,6 @@ mod webhook;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-
-use read::ConfigArg;
 
 pub use common::{EXIT_DATA, EXIT_UNAVAILABLE, EXIT_USAGE};
 pub use init::first_configuration;
@@ -57,7 +56,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT.
-    Run(ConfigArg),
+    Run(run::RunArgs),
     /// Check a configuration and print every mistake in it.
     Check(check::CheckArgs),
     /// Show the result of each check for a captured request, and the verdict. Exits with 0 if the request is allowed,
@@ -84,6 +83,8 @@ enum Command {
     Sign(sign::SignArgs),
     /// Ask a running Callgate whether it is alive, or whether it accepts callbacks. Exits with 0 for yes and 69 for no.
     Health(health::HealthArgs),
+    /// Report from an access log who calls each route, and what it denies or would deny.
+    Audit(audit::AuditArgs),
     /// Show which replicas of its installation a running Callgate knows.
     Members(members::MembersArgs),
     /// Revoke an interaction of a running Callgate: its token is denied from now on.
@@ -135,6 +136,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Schema(args) => schema::print(&args),
         Command::Sign(args) => sign::sign(&args),
         Command::Health(args) => health::health(&args),
+        Command::Audit(args) => audit::audit(&args),
         Command::Members(args) => members::members(&args),
         Command::Revoke(args) => revoke::revoke(&args),
         Command::Ca(args) => proxied::ca(&args),

@@ -22,6 +22,8 @@ pub struct StoreSettings {
     /// How long the ledger keeps a delivered event that belongs to no interaction. Within this time, it recognizes
     /// duplicates of the event.
     pub remember: Duration,
+    /// How long the ledger keeps an interaction after its end. It keeps the interaction at least until the token expires.
+    pub keep_ended: Duration,
     /// With a file: the longest time that a request waits until its changes are saved. If the disk takes longer, Callgate
     /// accepts nothing new. With Redis: how long Redis may be away until the process is not ready.
     pub grace: Duration,
@@ -48,6 +50,7 @@ const INTERACTIONS_DEFAULT: u64 = 1_000_000;
 const EVENTS_DEFAULT: u64 = 3_000_000;
 const INTERACTIONS_MAX: u64 = 100_000_000;
 const REMEMBER_DEFAULT: Duration = Duration::from_secs(3 * 86_400);
+const KEEP_ENDED_DEFAULT: Duration = Duration::from_secs(86_400);
 const GRACE_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Parses `store`. If the section is missing, the ledger is only in memory.
@@ -77,6 +80,8 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     let interactions_max = count(fields.optional("interactions_max"), INTERACTIONS_DEFAULT);
     let events_max = count(fields.optional("events_max"), EVENTS_DEFAULT);
     let remember = fields.optional("remember").map_or(Some(REMEMBER_DEFAULT), |at| at.duration());
+    let keep_ended =
+        fields.optional("keep_ended").map_or(Some(KEEP_ENDED_DEFAULT), |at| at.duration_or_zero());
     let grace = fields.optional("grace").map_or(Some(GRACE_DEFAULT), |at| at.duration());
     fields.finish();
     Some(StoreSettings {
@@ -86,6 +91,7 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
         interactions_max: interactions_max?,
         events_max: events_max?,
         remember: remember?,
+        keep_ended: keep_ended?,
         grace: grace?,
     })
 }
@@ -116,6 +122,7 @@ fn settings(path: Option<Box<str>>, unknown: Unknown) -> StoreSettings {
         interactions_max: count(INTERACTIONS_DEFAULT),
         events_max: count(EVENTS_DEFAULT),
         remember: REMEMBER_DEFAULT,
+        keep_ended: KEEP_ENDED_DEFAULT,
         grace: GRACE_DEFAULT,
     }
 }

@@ -274,7 +274,7 @@ impl Http1Session {
         let proof = self.response_proof.as_ref().and_then(|proof| proof.header(status));
         let name = REPLICA;
         let proof = proof.iter().map(|proof| (name.as_str(), proof.as_bytes()));
-        let lines = lines.map(|(name, value)| (name, value)).chain(proof);
+        let lines = lines.map(shorter).chain(proof);
         write_response_head(&mut self.write_buffer, status, lines, self.keep_alive);
     }
 

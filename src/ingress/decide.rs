@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::edge::{Edge, FetchedData};
 use super::gate::{self, Found};
-use super::route::Route;
+use super::route::{Mode, Route};
 use super::router::Router;
 use crate::denial::Denial;
 use crate::path::{CanonicalPath, Captures, check_query};
@@ -98,6 +98,18 @@ impl Ingress {
     #[must_use]
     pub fn with_documents(self, documents: Vec<Document>) -> Self {
         Self { documents: documents.into(), ..self }
+    }
+
+    /// Returns a copy in which all checks run for every request, also after a failed check, because the routes are in
+    /// observe mode. If `route` is set, only this route is changed. The copy is for code that explains a decision, and not
+    /// for deliveries.
+    #[must_use]
+    pub fn observing(&self, route: Option<&str>) -> Self {
+        let observing = |one: &Arc<Route>| match route.is_none_or(|name| name == &*one.name) {
+            true => Arc::new(Route { mode: Mode::Observe, ..Route::clone(one) }),
+            false => Arc::clone(one),
+        };
+        Self { routes: self.routes.iter().map(observing).collect(), ..self.clone() }
     }
 
     /// Returns the document that the request asks for, if there is one.

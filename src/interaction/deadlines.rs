@@ -17,6 +17,9 @@ const IN_FLIGHT_LOOK: Duration = Duration::from_secs(1);
 /// Time after which Callgate gives up a notice that the agent did not acknowledge.
 const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
 
+/// A record that ends within this time after its deadline does not contain the time of its end.
+const LAPSE_MS_MAX: i64 = 60_000;
+
 /// The result of [`Interaction::pass`]: what has changed, and what the caller must do.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Due {
@@ -28,7 +31,7 @@ pub struct Due {
     pub notice: Option<NoticeId>,
     /// If this call abandoned a notice that the agent did not acknowledge in time: what that notice reported.
     pub given_up: Option<Overdue>,
-    /// Whether the record can be deleted.
+    /// Whether the ledger no longer needs the record: the interaction and its token have ended.
     pub dead: bool,
 }
 
@@ -50,6 +53,24 @@ impl Interaction {
         Timestamp::from_unix_ms(at)
     }
 
+    /// Returns the time at which the interaction ended, or `None` if it is open.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        let ended = self.more.as_ref().and_then(|more| more.ended);
+        let at = || ended.map_or(self.deadline(), |at| Timestamp::from_unix_ms(at.get()));
+        (!self.state.is_open()).then(at)
+    }
+
+    /// Applies an event, and records the time `now` if the event ends the interaction. Returns whether it does.
+    pub fn end_by(&mut self, event: Event, now: Timestamp) -> bool {
+        let ended = self.go(event);
+        // A record that ends at its deadline needs no further data.
+        let late = now.unix_ms().saturating_sub(self.deadline().unix_ms());
+        if ended && (self.more.is_some() || !(0..LAPSE_MS_MAX).contains(&late)) {
+            self.more().ended = NonZeroI64::new(now.unix_ms());
+        }
+        ended
+    }
+
     fn stalls_at(&self) -> Option<i64> {
         let after = self.stalled_after_ms.filter(|_| !self.stall_noticed && !self.is_probably_not_sent())?;
         let since = self.last_event.map_or(self.created, NonZeroI64::get);
@@ -63,9 +84,9 @@ impl Interaction {
         let silent = self.state.is_open() && self.in_flight == 0;
         if silent && now >= self.deadline() && self.is_probably_not_sent() {
             // The agent needs no notice, because it has already received an error for its request.
-            due.lapsed = self.go(Event::NotSent);
+            due.lapsed = self.end_by(Event::NotSent, now);
         } else if silent && now >= self.deadline() {
-            due.lapsed = self.go(Event::Lapsed);
+            due.lapsed = self.end_by(Event::Lapsed, now);
             self.notice_of(Overdue::Expired, ms);
         } else if silent && self.stalls_at().is_some_and(|at| at <= ms) {
             due.changed = true;

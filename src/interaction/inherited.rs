@@ -46,6 +46,9 @@ impl Interaction {
             self.state = other.state;
         }
         self.uses_left = self.uses_left.min(other.uses_left);
+        if let Some(ended) = other.more.as_ref().and_then(|more| more.ended) {
+            self.more().ended.get_or_insert(ended);
+        }
         let (origin, inherited) = (other.origin().map(Box::from), other.inherited());
         let more = self.more();
         more.origin = more.origin.take().or(origin);

@@ -50,6 +50,9 @@ pub struct Interaction {
     /// Number of callbacks that are being delivered.
     #[serde(skip)]
     pub(super) in_flight: u16,
+    /// Whether the token has expired and the ledger keeps the ended interaction only to show it.
+    #[serde(skip)]
+    pub is_kept: bool,
     /// Whether the agent gets a notice when the interaction expires or stalls (see [`Overdue`]).
     #[serde(default)]
     pub(super) notifies: bool,
@@ -97,6 +100,7 @@ impl Interaction {
             uses_left: any_number(),
             deliveries: 0,
             in_flight: 0,
+            is_kept: false,
             notifies: false,
             stall_noticed: false,
             more: None,
@@ -263,6 +267,7 @@ impl Interaction {
         let stale = match self.state {
             state
                 if self.uses_left > 0
+                    && now < self.expires()
                     && (drops || !forgotten)
                     && is_after_final(state, ask.report.is_progress(), ask.follow.stale) =>
             {
@@ -327,7 +332,7 @@ impl Interaction {
         let last = self.uses_left == 0 && report.end.is_none();
         // The agent may have answered the question before it responded to the callback.
         let answered = claim.question.is_some_and(|number| self.is_answered(number));
-        self.go(match report.event() {
+        let event = match report.event() {
             _ if last => Event::Completed,
             Event::Asked if answered => Event::Progressed,
             // The provider's earlier status asked a question, and its new status does not. No question is open, so the
@@ -338,11 +343,12 @@ impl Interaction {
                 Event::Answered
             }
             event => event,
-        })
+        };
+        self.end_by(event, now)
     }
 
     /// Applies an event. Returns whether the event ended the interaction.
-    pub fn go(&mut self, event: Event) -> bool {
+    pub(super) fn go(&mut self, event: Event) -> bool {
         match next(self.state, event) {
             Ok(state) => {
                 let ended = self.state.is_open() && !state.is_open();

@@ -1,5 +1,7 @@
 //! The parts of an interaction's record that few open interactions have.
 
+use std::num::NonZeroI64;
+
 use serde::{Deserialize, Serialize};
 
 use super::events::Events;
@@ -15,6 +17,9 @@ pub(super) struct More {
     /// The highest reported progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) progress: Option<f64>,
+    /// The time at which the interaction ended, if it is not the deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ended: Option<NonZeroI64>,
     #[serde(skip)]
     pub(super) events: Events,
     /// Whether the ledger has forgotten the delivered events because the interaction is over.

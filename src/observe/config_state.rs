@@ -25,6 +25,9 @@ pub struct ConfigStatus {
     pub version: String,
     /// Time at which the configuration was applied (RFC 3339).
     pub taken: String,
+    /// Whether Callgate runs in development mode.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dev: bool,
     /// The secrets in use, with their fingerprints. Only callers that may use the callbacks API may see them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<LoadedSecret>,
@@ -51,9 +54,17 @@ impl ConfigState {
             generation: 1,
             version: version(text),
             taken: now.to_string(),
+            dev: false,
             secrets: Vec::new(),
             refused: None,
         }))
+    }
+
+    /// Records whether Callgate runs in development mode.
+    #[must_use]
+    pub fn in_dev_mode(self, dev: bool) -> Self {
+        self.0.lock().dev = dev;
+        self
     }
 
     /// Records that another configuration was applied. Returns the generation of this configuration.
@@ -63,6 +74,7 @@ impl ConfigState {
             generation: status.generation + 1,
             version: version(text),
             taken: now.to_string(),
+            dev: status.dev,
             secrets: std::mem::take(&mut status.secrets),
             refused: None,
         };

@@ -28,6 +28,8 @@ pub struct Entry<'a> {
     pub verdict: &'static str,
     /// The code of a denial, or another reason such as `ok` or `duplicate`.
     pub reason: &'static str,
+    /// Whether the route is in observe mode.
+    pub observes: bool,
     /// For a delivered request on a route in observe mode: the denials that would have applied in enforce mode.
     pub observed: &'a [Denial],
     /// HTTP status that the caller received, or 0 if it received none.
@@ -82,6 +84,9 @@ impl Entry<'_> {
         word(out, "\",\"reason\":\"", self.reason);
         word(out, "\",\"method\":\"", self.method);
         number(out, "\",\"status\":", self.status.into());
+        if self.observes {
+            out.extend_from_slice(b",\"mode\":\"observe\"");
+        }
         for (i, denial) in self.observed.iter().enumerate() {
             word(out, if i == 0 { ",\"observed\":[\"" } else { "\",\"" }, denial.code());
         }
@@ -251,6 +256,7 @@ mod tests {
                 agent: client.map(|_| "planner"),
                 verdict: "deny",
                 reason: "path_malformed",
+                observes: true,
                 observed: &[Denial::TokenMissing, Denial::BodyTooLarge],
                 status: 400,
                 method: "GET",
@@ -269,6 +275,7 @@ mod tests {
             entry.write(&mut line);
             let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
             assert_eq!((read["path"].as_str(), read["body_bytes"].as_u64()), (Some(path), Some(u64::MAX)));
+            assert_eq!(read["mode"], "observe");
             assert_eq!(read["observed"], serde_json::json!(["token_missing", "body_too_large"]));
             assert_eq!(read["time"], "2026-01-01T00:00:00Z");
             assert_eq!(read["peer"].is_null(), client.is_some());

@@ -4,6 +4,7 @@
 //! events; `admin` serves the metrics and the recent requests.
 
 mod access_log;
+pub mod capture;
 mod config_state;
 mod log_entry;
 mod logger;
@@ -16,7 +17,7 @@ pub use access_log::AccessLogger;
 pub use config_state::{ConfigState, ConfigStatus, Refused, version as config_version};
 pub use log_entry::{EgressEntry, Entry};
 pub use logger::install as install_logger;
-pub use metrics::{AGENT_ACCEPTED, AGENT_REJECTED, Label, Metrics, Series, Values};
+pub use metrics::{AGENT_ACCEPTED, AGENT_REJECTED, Count, Label, Metrics, ProcessUsage, Series, Values};
 pub use recent::{Recent, Rows};
 pub use redact::redact_path;
 pub use traces::{Span, Traces};

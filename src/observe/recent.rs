@@ -238,6 +238,7 @@ mod tests {
             agent: None,
             verdict: "deny",
             reason: "route_unknown",
+            observes: false,
             observed: &[],
             status: 404,
             method: "GET",

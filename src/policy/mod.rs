@@ -92,6 +92,8 @@ pub struct Fetching {
     pub stale_ok: Duration,
     /// Timeout for one fetch.
     pub timeout: Duration,
+    /// Whether Callgate is ready only after it has fetched every key set and address list once.
+    pub required: bool,
 }
 
 /// The settings with which Callgate mints callback tokens.
@@ -212,6 +214,33 @@ impl Policy {
     /// Returns the signature verifiers of all providers that have one.
     pub fn verifiers(&self) -> impl Iterator<Item = &Verifier> {
         self.providers.iter().filter_map(|provider| provider.verifier.as_ref())
+    }
+
+    /// Returns the names of the routes whose interactions can end only by their deadline, because nothing else ends them:
+    /// no status of a callback, and no number of callbacks that an egress rule allows.
+    pub fn routes_that_only_expire(&self) -> impl Iterator<Item = &str> {
+        let counts = |route: &Route| {
+            let injections = self.egress.rules().iter().filter_map(|rule| rule.inject.as_ref());
+            injections.filter(|inject| inject.route == route.name).any(|inject| inject.uses.is_some())
+        };
+        let routes = self.ingress.routes().iter().filter(|route| {
+            let has_interactions =
+                matches!(route.token, Some(TokenRule::Callback { .. })) || route.follow.matching.is_some();
+            let ends = !route.follow.done.is_empty() || !route.follow.failed.is_empty();
+            has_interactions && !ends
+        });
+        routes.filter(move |route| !counts(route)).map(|route| &*route.name)
+    }
+
+    /// Returns the key sets and address lists that were never fetched.
+    pub fn missing_feeds(&self) -> impl Iterator<Item = &Feed> {
+        let data = &self.ingress.edge().fetched_data;
+        let is_missing = move |(at, feed): &(usize, &Feed)| match feed.kind {
+            FeedKind::Addresses(_) => data.lists.get(FeedId(*at)).is_none(),
+            FeedKind::Keys => data.keyring.set(FeedId(*at)).is_none(),
+            FeedKind::Secret => false,
+        };
+        self.feeds.iter().enumerate().filter(is_missing).map(|(_, feed)| feed)
     }
 
     /// Returns a copy of this policy with `outside` as its fetched data.

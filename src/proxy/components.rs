@@ -21,6 +21,7 @@ use crate::fetch::Fetcher;
 use crate::guard::Url;
 use crate::http::BodyMemory;
 use crate::ingress::Route;
+use crate::observe::capture::Captures;
 use crate::observe::{AccessLogger, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::source::reachable;
@@ -44,6 +45,8 @@ pub struct Options {
     pub traces: Option<Traces>,
     /// The recent requests for the admin page. `None` if there is no admin page.
     pub recent: Option<Arc<Recent>>,
+    /// The rejected requests that an operator wants to see.
+    pub captures: Arc<Captures>,
 }
 
 impl Options {
@@ -55,6 +58,7 @@ impl Options {
             access_log: self.access_log,
             traces: self.traces,
             recent: self.recent,
+            captures: self.captures,
             request_ids: RequestIds::new(),
         };
         (Arc::new(recorder), self.replication)
@@ -187,6 +191,7 @@ impl Components {
         policy.agents.iter().for_each(|agent| metrics.expect_agent(&agent.name));
         metrics.routes_streaming(policy.ingress.routes().iter().filter(|route| route.stream).count());
         metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
+        metrics.routes_only_expire(policy.routes_that_only_expire());
         let rewrites = |route: &Arc<Route>| route.actions.as_ref().is_some_and(|actions| actions.rewrite);
         if let Some(tls) = egress
             && policy.ingress.routes().iter().any(rewrites)

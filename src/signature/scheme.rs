@@ -163,6 +163,14 @@ impl Scheme {
         }
     }
 
+    /// Returns the header that contains the event id, if a header contains it.
+    pub fn id_header(&self) -> Option<&HeaderName> {
+        match &self.id {
+            Some(EventIdSource::Header(name)) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Returns the name of the kind of proof, for messages.
     pub fn proof_name(&self) -> &'static str {
         match &self.proof {

@@ -28,7 +28,7 @@ const STALE_OVER_MAX: usize = 1024;
 
 /// How the removal of events is written to the file.
 #[derive(Clone, Copy)]
-enum Removal {
+pub(super) enum Removal {
     /// The removal is written with the next commit.
     Recorded,
     /// The removal is written later. If a crash prevents this, the same events are removed again.
@@ -224,7 +224,7 @@ impl Memory {
     }
 
     /// Removes the events of an interaction that is over. Returns whether it had events.
-    fn drop_over(&self, shard: &mut Shard, id: &Arc<str>, removal: Removal) -> bool {
+    pub(super) fn drop_over(&self, shard: &mut Shard, id: &Arc<str>, removal: Removal) -> bool {
         let Some(slot) = shard.interactions.get_mut(id) else { return false };
         let had_forgotten = slot.record.has_forgotten_events();
         let fingerprints = slot.record.forget_events();

@@ -255,7 +255,8 @@ impl Memory {
     fn handed_records(&self, index: usize, origin: &str) -> Vec<HandedRecord> {
         let shard = self.shard(index);
         let mut records = Vec::with_capacity(shard.interactions.len());
-        for (id, slot) in &shard.interactions {
+        // No callback can come for an interaction that is only kept to show it.
+        for (id, slot) in shard.interactions.iter().filter(|(_, slot)| !slot.record.is_kept) {
             let mut record = slot.record.clone();
             let known = record.delivered_events().iter().copied();
             let events = known.filter(|fingerprint| shard.events.get(*fingerprint).is_some()).collect();
@@ -269,6 +270,7 @@ impl Memory {
     /// the other one. Returns the number of the change.
     fn take_over(&self, id: &str, mut record: Interaction) -> Result<u64, Refusal> {
         let id: Arc<str> = id.into();
+        self.make_room_for_one();
         let mut shard = self.shard(Self::index(&id));
         let shard = &mut *shard;
         if let Some(slot) = shard.interactions.get_mut(&id) {

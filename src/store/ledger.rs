@@ -139,7 +139,8 @@ impl Store {
         }
     }
 
-    /// Returns the number of interactions and the number of delivered events.
+    /// Returns the number of interactions without those that are kept only to show them, and the number of delivered
+    /// events.
     pub fn counts(&self) -> (usize, usize) {
         match &self.shared {
             Some(shared) => (shared.count(), 0),

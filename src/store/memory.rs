@@ -65,6 +65,9 @@ pub(super) struct Shard {
     pub(super) events: EventLog,
     /// Interactions that are over and may still have events. When room is needed, these events are removed first.
     pub(super) over: VecDeque<Arc<str>>,
+    /// Interactions that are kept only to show them, in the order in which their tokens expired. When the ledger is full,
+    /// they are removed.
+    pub(super) kept: VecDeque<Arc<str>>,
 }
 
 /// The ledger.
@@ -74,6 +77,10 @@ pub(super) struct Memory {
     pub(super) dedup: Mutex<Dedup>,
     /// The number of interactions, not counting `tombstones`.
     pub(super) interactions: AtomicUsize,
+    /// The number of interactions that are kept only to show them.
+    pub(super) kept: AtomicUsize,
+    /// The shard from which the next kept interaction is removed when the ledger is full.
+    pub(super) next_eviction: AtomicUsize,
     /// The number of delivered events, with and without an interaction.
     pub(super) events: AtomicUsize,
     /// The times of the oldest events of each shard, as [`Oldest::to_bits`]. The last element belongs to `dedup`. The
@@ -103,6 +110,7 @@ impl Shard {
             checks: BinaryHeap::new(),
             events: EventLog::new(1),
             over: VecDeque::new(),
+            kept: VecDeque::new(),
         }
     }
 }
@@ -120,6 +128,8 @@ impl Memory {
             oldest: (0..=SHARDS).map(|_| AtomicU64::new(Oldest::NONE.to_bits())).collect(),
             fingerprints,
             interactions: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
+            next_eviction: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
             unsent: Mutex::default(),
             tombstones: AtomicUsize::new(0),
@@ -132,9 +142,11 @@ impl Memory {
         }
     }
 
-    /// Returns the number of interactions and the number of delivered events.
+    /// Returns the number of interactions without those that are kept only to show them, and the number of delivered
+    /// events.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.interactions.load(Ordering::Relaxed), self.events.load(Ordering::Relaxed))
+        let kept = self.kept.load(Ordering::Relaxed);
+        (self.interactions.load(Ordering::Relaxed).saturating_sub(kept), self.events.load(Ordering::Relaxed))
     }
 
     /// Returns the shard index of an id. Ids are random, so the sum of their bytes spreads them evenly.
@@ -166,10 +178,10 @@ impl Memory {
         self.interactions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Reserves a place for one more interaction. If the ledger is full, evicts an unsent interaction first. The caller
-    /// must not have locked a shard.
+    /// Reserves a place for one more interaction. If the ledger is full, removes a kept or unsent interaction first. The
+    /// caller must not have locked a shard.
     fn reserve_or_evict(&self) -> bool {
-        self.reserve() || (self.evict_unsent() && self.reserve())
+        self.reserve() || ((self.evict_kept() || self.evict_unsent()) && self.reserve())
     }
 
     /// Removes one interaction whose request was not sent and whose token nobody has.
@@ -197,6 +209,7 @@ impl Memory {
         if slot.record.is_matched() {
             self.matching.lock().remove(id, &slot.record);
         }
+        self.kept.fetch_sub(usize::from(slot.record.is_kept), Ordering::Relaxed);
         let mut changes = self.drop_events(&mut shard.events, slot.record.delivered_events());
         self.note_oldest(Self::index(id), shard);
         let count = if *slot.record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
@@ -252,6 +265,9 @@ impl Memory {
                 EventState::Unknown => Ok(Some(Hold::Dedup(ask.events.to_vec(), window(ask)))),
             };
         };
+        if ask.granted.is_some() {
+            self.make_room_for_one();
+        }
         let mut shard = self.shard(Self::index(id));
         let shard = &mut *shard;
         let is_known =

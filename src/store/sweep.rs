@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::event_memory::EventLog;
-use super::events::stored;
+use super::events::{Removal, stored};
 use super::file::Change;
-use super::memory::{Memory, NEVER, Shard, Slot, change, full};
+use super::ledger::Store;
+use super::memory::{Memory, NEVER, SHARDS, Shard, Slot, change, full};
 use super::outcome::{DueNotice, NO_ROUTE};
 use crate::config::Unknown;
 use crate::denial::Refusal;
@@ -21,6 +22,8 @@ const UNSENT_MAX: usize = 65_536;
 
 /// The maximum number of deadlines that are applied while a shard is locked. This takes well below a millisecond.
 const CHECKS_PER_LOCK: usize = 8;
+/// The maximum number of outdated ids in a shard's `kept`, besides one id for each interaction.
+const STALE_KEPT_MAX: usize = 1024;
 /// The maximum number of records that are read for a list while a shard is locked.
 const READS_PER_LOCK: usize = 256;
 
@@ -61,7 +64,7 @@ impl Memory {
     pub(super) fn revoke(&self, id: &str, remembers: bool, now: Timestamp) -> Option<Result<u64, Refusal>> {
         let mut shard = self.shard(Self::index(id));
         if let Some((_, sequence)) =
-            self.update_locked(&mut shard, id, now, |record| record.go(Event::Revoked))
+            self.update_locked(&mut shard, id, now, |record| record.end_by(Event::Revoked, now))
         {
             return Some(Ok(sequence));
         }
@@ -83,8 +86,9 @@ impl Memory {
 
     /// Records that the request of an interaction was not sent. `unseen` is true if nobody received the token.
     pub(super) fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> u64 {
-        let sequence =
-            self.update(id, now, |record| record.go(Event::NotSent)).map_or(0, |(_, sequence)| sequence);
+        let sequence = self
+            .update(id, now, |record| record.end_by(Event::NotSent, now))
+            .map_or(0, |(_, sequence)| sequence);
         if unseen {
             let mut unsent = self.unsent.lock();
             if unsent.len() >= UNSENT_MAX {
@@ -251,13 +255,16 @@ impl Memory {
             let (route, is_retry) = (Arc::clone(&slot.record.route), slot.record.notice_attempts() > 0);
             notices.push(DueNotice { id: Arc::clone(&id), route, notice, is_retry });
         }
-        if due.dead {
+        let is_dead = due.dead && !self.keep(shard, &id, now);
+        let Some(slot) = shard.interactions.get_mut(&id) else { return };
+        if is_dead {
             if let (Some(changes), Some(journal)) = (self.remove(shard, &id), &self.journal) {
                 journal.defer(changes);
             }
             return;
         }
-        slot.next_check = slot.record.next_look(now);
+        slot.next_check =
+            if slot.record.is_kept { self.kept_until(&slot.record) } else { slot.record.next_look(now) };
         if let (true, Some(journal)) = (due.changed, &self.journal) {
             journal.defer([change(&id, slot)]);
         }
@@ -265,6 +272,70 @@ impl Memory {
         if slot.next_check < NEVER {
             shard.checks.push(Reverse((slot.next_check, id)));
         }
+    }
+}
+
+impl Store {
+    /// Returns the number of interactions that are kept only to show them.
+    pub fn kept(&self) -> usize {
+        self.memory.kept.load(Ordering::Relaxed)
+    }
+}
+
+/// The ended interactions whose token has expired. The ledger keeps them only to show them.
+impl Memory {
+    /// Returns the time until which an ended interaction is kept.
+    fn kept_until(&self, record: &Interaction) -> Timestamp {
+        record.ended_at().map_or(record.expires(), |ended| ended.plus(self.settings.keep_ended))
+    }
+
+    /// Marks an interaction as kept if it has ended recently, and removes its events, which no callback can repeat.
+    /// Returns false if the interaction must be removed.
+    fn keep(&self, shard: &mut Shard, id: &Arc<str>, now: Timestamp) -> bool {
+        let Some(slot) = shard.interactions.get_mut(id) else { return false };
+        if *slot.record.route == *NO_ROUTE || now >= self.kept_until(&slot.record) {
+            return false;
+        }
+        if !slot.record.is_kept {
+            slot.record.is_kept = true;
+            self.kept.fetch_add(1, Ordering::Relaxed);
+            shard.kept.push_back(Arc::clone(id));
+            if shard.kept.len() > 2 * shard.interactions.len() + STALE_KEPT_MAX {
+                shard.kept.retain(|id| shard.interactions.contains_key(id));
+            }
+            self.drop_over(shard, id, Removal::Deferred);
+            self.note_oldest(Self::index(id), shard);
+        }
+        true
+    }
+
+    /// If the ledger is full, removes the interaction of some shard that was kept for the longest time. The caller must
+    /// not have locked a shard.
+    pub(super) fn make_room_for_one(&self) {
+        if self.interactions.load(Ordering::Relaxed) >= self.settings.interactions_max {
+            self.evict_kept();
+        }
+    }
+
+    /// Removes one kept interaction. Returns false if there is none. The caller must not have locked a shard.
+    pub(super) fn evict_kept(&self) -> bool {
+        for _ in 0..SHARDS {
+            if self.kept.load(Ordering::Relaxed) == 0 {
+                return false;
+            }
+            // The next call begins with the next shard, so that the interactions of all shards are kept equally long.
+            let mut shard = self.shard(self.next_eviction.fetch_add(1, Ordering::Relaxed));
+            while let Some(id) = shard.kept.pop_front() {
+                let is_kept = shard.interactions.get(&id).is_some_and(|slot| slot.record.is_kept);
+                if is_kept && let Some(changes) = self.remove(&mut shard, &id) {
+                    if let Some(journal) = &self.journal {
+                        journal.record(changes);
+                    }
+                    return true;
+                }
+            }
+        }
+        false
     }
 }
 

@@ -284,6 +284,23 @@ class Rendering(unittest.TestCase):
         rules = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())
         self.assertEqual(rule["spec"], rules)
 
+    def test_the_charts_rules_are_the_rules_with_another_runbook(self):
+        values = ["--set", "prometheusRule.enabled=true", "--set", "prometheusRule.labels.release=kube"]
+        rules = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())
+        rule = one(documents(run(*HELM, *EXAMPLE, *values).stdout), "PrometheusRule")
+        crds.validate(rule)
+        self.assertEqual(rule["spec"], rules)
+        self.assertEqual(rule["metadata"]["labels"], {"app.kubernetes.io/name": "callgate", "release": "kube"})
+        base = "https://wiki.example.com/callgate"
+        elsewhere = run(*HELM, *EXAMPLE, *values, "--set", f"prometheusRule.runbookUrl={base}").stdout
+        printed = run("scripts/prometheus_rule.py", "--print", "--runbooks", base).stdout
+        for text in (elsewhere, printed):
+            rule = one(documents(text), "PrometheusRule")
+            alerts = [rule for group in rule["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+            for alert in alerts:
+                self.assertEqual(alert["annotations"]["runbook_url"], f"{base}/operations.md#{alert['alert'].lower()}")
+            self.assertGreater(len(alerts), 20)
+
     def test_two_agents_share_a_namespace(self):
         """Each agent has init containers and volumes of its own, with the patches of docs/kubernetes.md."""
         secrets = "volumes: [ { name: callgate-secrets, secret: { secretName: second } } ]"

@@ -65,7 +65,7 @@ def main():
     wrong = [mistake for where, expr in all_of_them for mistake in mistakes(where, expr, metrics, records)]
     for mistake in wrong:
         print(f"WRONG: {mistake}", file=sys.stderr)
-    used = {name for _, expr in all_of_them for name in re.findall(r"callgate_\w+", expr)}
+    used = {name for _, expr in all_of_them for name in re.findall(r"(?:callgate|process)_\w+", expr)}
     unused = sorted(entry["name"] for entry in {id(e): e for e in metrics.values()}.values() if not used & set(entry["exposed"]))
     print(f"{len(all_of_them)} expressions, {len(metrics)} series; in neither a rule nor a panel: {', '.join(unused) or 'none'}")
     return 1 if wrong else 0

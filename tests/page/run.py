@@ -40,6 +40,7 @@ listen:
     - {{ address: 127.0.0.1:{ingress} }}
     - {{ address: 127.0.0.1:0, tls: {{ certificate: {folder}/tls.crt, key: {folder}/tls.key }} }}
   admin: {{ address: 127.0.0.1:{admin}, recent: {rows}{more} }}
+  egress: {{ address: 127.0.0.1:{egress} }}
 agent: {{ address: 127.0.0.1:{agent} }}
 client_address: {{ header: x-forwarded-for, trusted_proxies: [127.0.0.1] }}
 callback_tokens: {{ keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: TOKEN_KEY }} }} ] }}
@@ -64,6 +65,12 @@ routes:
     provider: camera
     token: {{ kind: static, header: x-camera-key, secrets: [ {{ env: STATIC }} ] }}
     forward: /camera/{{id}}
+egress:
+  - name: analyze
+    path: /ai/analyze
+    target: http://127.0.0.1:{agent}/a/long/path/of/a/provider/with/many/segments/analyze
+    inject: {{ route: analysis-status, params: {{ document_id: /document_id }}, url: /callback_url, token: /callback_token }}
+  - {{ name: down, path: /down, methods: [GET], target: "http://127.0.0.1:1/" }}
 """
 
 
@@ -103,12 +110,12 @@ class Gate:
     """A Callgate with a toy agent, and methods that send requests to it."""
 
     def __init__(self, callgate, folder, rows=1000, more="", sections=""):
-        self.ingress, self.admin = free_port(), free_port()
+        self.ingress, self.admin, self.egress = free_port(), free_port(), free_port()
         self.agent = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agent)
         threading.Thread(target=self.agent.serve_forever, daemon=True).start()
         path = pathlib.Path(folder) / f"callgate-{self.admin}.yaml"
         self.callgate = callgate
-        self.config = CONFIG.format(ingress=self.ingress, admin=self.admin, folder=folder, agent=self.agent.server_port, rows=rows, more=more) + sections
+        self.config = CONFIG.format(ingress=self.ingress, admin=self.admin, egress=self.egress, folder=folder, agent=self.agent.server_port, rows=rows, more=more) + sections
         self.path = path
         path.write_text(self.config)
         self.process = subprocess.Popen([callgate, "run", "-c", path], env=ENVIRONMENT, stdout=subprocess.DEVNULL,
@@ -155,6 +162,12 @@ class Gate:
             f"POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {minted['callback_token']}\r\n"
             f"webhook-id: {event}\r\nwebhook-timestamp: {now}\r\nwebhook-signature: v1,{base64.b64encode(digest).decode()}\r\n"
             f"X-Forwarded-For: 203.0.113.{len(event)}\r\nContent-Length: {len(body)}\r\n\r\n{body}").encode())
+
+    def ask_provider(self, method, path, body=None):
+        """Sends a request of the agent, and returns the status of the response."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.egress, timeout=20)
+        connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json"} if body else {})
+        return connection.getresponse().status
 
     def flood(self, count):
         """Sends many requests over kept connections, one after the other."""
@@ -287,6 +300,120 @@ def requests(look, gate):
     look.check("and what came meanwhile is there afterwards", True)
 
 
+def empty(look, gate):
+    """Checks what the page shows before the first request: a command that works."""
+    browser = look.browser
+    browser.open(gate.url)
+    browser.until("document.getElementById('empty').innerText.includes('curl')", "a command to try")
+    command = browser.ask("document.querySelector('#empty pre').textContent")
+    look.check("the command to try names a route", command == "curl -i -X POST https://agent.example.com/webhooks/analysis-status/test", command)
+    look.picture("empty")
+    browser.ask("location.hash = '#interactions'")
+    browser.until("document.getElementById('interactions-empty').innerText.includes('callgate mint')", "a command that begins an interaction")
+    command = browser.ask("document.querySelector('#interactions-empty pre').textContent")
+    folder = gate.path.parent
+    (folder / "callgate.yaml").write_text(gate.config)
+    path = f"{pathlib.Path(gate.callgate).resolve().parent}:{os.environ['PATH']}"
+    done = subprocess.run(["sh", "-ec", command], cwd=folder, env={**ENVIRONMENT, "PATH": path}, capture_output=True, text=True)
+    look.check("the command begins an interaction", done.returncode == 0 and "int_" in done.stdout, done)
+    browser.until("document.querySelectorAll('#interactions tr').length === 1", "the interaction", 10)
+
+
+def captures(look, gate):
+    """Captures a request from the page, and asks again with it."""
+    browser = look.browser
+    browser.ask("location.hash = '#requests'")
+    forged = "[...document.querySelectorAll('#rows tr[data-n]')].find((row) => row.innerText.includes('signature_mismatch'))"
+    browser.until(f"!!{forged}", "the forged callback")
+    browser.ask(f"{forged}.click()")
+    browser.until("!!document.getElementById('capture')", "the button")
+    browser.ask("document.getElementById('capture').click()")
+    browser.until("document.getElementById('notes').innerText.includes('Capturing signature_mismatch on analysis-status: 0 of 5')", "the note about the capture")
+    count = browser.ask("document.querySelectorAll('#rows tr[data-n]').length")
+    minted = gate.mint("doc-captured")
+    look.check("the forged callback is denied", gate.call_back(minted, "msg_again", {"status": "completed"}, key=b"guessed") == 401)
+    browser.until(f"document.querySelectorAll('#rows tr[data-n]').length === {count + 1}", "the row of the captured request", 10)
+    browser.until("document.getElementById('notes').innerText.includes('1 of 5')", "the captured request", 20)
+    browser.ask("document.querySelector('#rows tr[data-n]').click()")
+    browser.until("document.getElementById('again').dataset.captured === 'yes' && document.getElementById('again').innerText.includes('redacted')", "the captured request", 20)
+    command, file = browser.ask("[...document.querySelectorAll('#details pre')].map((pre) => pre.textContent)")
+    look.check("the captured request has no token", minted["callback_token"] not in file and "authorization: Bearer [redacted: pass]" in file, file)
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "callgate.yaml").write_text(gate.config)
+        pathlib.Path(folder, command.split()[-1]).write_text(file)
+        path = f"{pathlib.Path(gate.callgate).resolve().parent}:{os.environ['PATH']}"
+        done = subprocess.run(["sh", "-ec", command], cwd=folder, env={**ENVIRONMENT, "PATH": path}, capture_output=True, text=True)
+        look.check("the captured request asks again", done.returncode == 1 and "deny: signature_mismatch" in done.stdout and "taken over" in done.stdout, done)
+    look.picture("captured")
+    browser.press("Escape")
+
+
+def reasons(look):
+    """Selects a reason by its count."""
+    browser = look.browser
+    chip = "document.querySelector('#tally button[data-reason=signature_mismatch]')"
+    before = browser.ask("document.querySelectorAll('#rows tr[data-n]').length")
+    number = int(browser.ask(f"{chip}.querySelector('b').textContent"))
+    browser.ask(f"{chip}.click()")
+    browser.until(f"document.querySelectorAll('#rows tr[data-n]').length === {number}", "the rows of this reason")
+    look.check("a count selects its reason", browser.ask(f"{chip}.ariaPressed") == "true" and browser.ask("document.getElementById('reason').value") == "signature_mismatch")
+    browser.ask(f"{chip}.click()")
+    browser.until(f"document.querySelectorAll('#rows tr[data-n]').length === {before}", "all rows again")
+    look.check("a second click selects all", browser.ask(f"{chip}.ariaPressed") == "false")
+
+
+def one_interaction(look, gate):
+    """Searches, sorts, and opens an interaction with the keyboard."""
+    browser = look.browser
+    ids = "[...document.querySelectorAll('#interactions tr')].map((row) => row.cells[0].innerText)"
+    older = gate.mint("doc-first")
+    time.sleep(0.01)
+    newer = gate.mint("doc-second")
+    look.check("a callback arrives", gate.call_back(older, "msg_of_first", {"status": "processing", "progress": 10}) == 200)
+    browser.ask("location.hash = '#interactions'")
+    browser.until(f"{ids}.includes('{newer['interaction']}')", "the new interaction", 10)
+    shown = browser.ask(ids)
+    look.check("the newest interaction is the first", shown.index(newer["interaction"]) < shown.index(older["interaction"]), shown)
+    browser.ask("{ const order = document.getElementById('order'); order.value = 'id'; order.dispatchEvent(new Event('input')); }")
+    browser.until(f"JSON.stringify({ids}) === JSON.stringify({ids}.toSorted())", "the order of ids")
+    browser.press("/")
+    look.check("the slash goes to the search of interactions", browser.ask("document.activeElement.id") == "interaction-text")
+    browser.type("DOC-FIRST")
+    browser.until(f"document.querySelectorAll('#interactions tr').length === 1 && {ids}[0] === '{older['interaction']}'", "the one that matches", 10)
+    browser.ask(f"document.querySelector('button[data-open=\"{older['interaction']}\"]').focus()")
+    browser.press("Enter")
+    browser.until("!document.getElementById('interaction-details').hidden", "its details")
+    details = browser.ask("document.getElementById('interaction-details').innerText")
+    for part in ("progressing", "document_id=doc-first", "msg_of_first", "1 callback", "began", "token expires", "Questions"):
+        look.check(f"the details of an interaction say {part!r}", part in details, details)
+    look.check("they have the focus", browser.ask("document.activeElement.id") == "interaction-title")
+    look.picture("interaction")
+    browser.press("Escape")
+    look.check("Escape goes back to the interaction", browser.ask("document.getElementById('interaction-details').hidden && document.activeElement.dataset.open") == older["interaction"])
+    browser.ask("document.getElementById('interaction-text').value = ''; document.getElementById('interaction-text').dispatchEvent(new Event('input'))")
+    browser.until(f"{ids}.includes('{newer['interaction']}')", "all of them again", 10)
+    for minted in (older, newer):
+        connection = http.client.HTTPConnection("127.0.0.1", gate.admin, timeout=20)
+        connection.request("DELETE", "/callbacks/" + minted["interaction"])
+        connection.getresponse().read()
+
+
+def egress(look, gate):
+    browser = look.browser
+    look.check("the agent reaches a provider", gate.ask_provider("POST", "/ai/analyze", {"document_id": "doc-e"}) == 200)
+    look.check("and not the one that is down", gate.ask_provider("GET", "/down") == 502)
+    browser.ask("location.hash = '#egress'")
+    rules = "Object.fromEntries([...document.querySelectorAll('#rules tr')].map((row) => [row.cells[0].innerText, row.innerText]))"
+    browser.until(f"({rules})['down'] && ({rules})['down'].includes('provider_unreachable 1')", "the request that failed", 10)
+    shown = browser.ask(rules)
+    look.check("a rule shows its callback and its requests", "analysis-status" in shown["analyze"] and "1" in shown["analyze"] and "ok" in shown["analyze"], shown)
+    look.check("a rule whose provider is down is failing", "failing" in shown["down"], shown)
+    look.check("a long URL is shortened in the middle", "…" in shown["analyze"] and "analyze" in shown["analyze"].split("…")[1], shown)
+    health = browser.ask("document.getElementById('health').innerText")
+    look.check("providers have counts per reason", "ai-analysis" in health and "signature_mismatch" in health and "method_not_allowed 1" in health, health)
+    look.picture("egress")
+
+
 def interactions(look, gate, minted):
     browser = look.browser
     browser.ask("location.hash = '#interactions'")
@@ -317,12 +444,20 @@ def interactions(look, gate, minted):
     browser.ask("location.hash = '#requests'")
     time.sleep(0.5)
     look.picture("narrow")
+    browser.size(400, 800)
+    for view in ("requests", "interactions", "egress", "setup"):
+        browser.ask(f"location.hash = '#{view}'")
+        time.sleep(0.5)
+        fits = browser.ask("document.documentElement.scrollWidth <= 400")
+        look.check(f"the {view} fit into 400 px", fits, browser.ask("document.documentElement.scrollWidth"))
+        look.picture(f"400-{view}")
+    browser.ask("location.hash = '#requests'")
     browser.size(1440, 900)
 
 
 def accessible(look):
     """Checks accessibility: every control has a name, and text has enough contrast in both colour schemes."""
-    names = look.browser.ask("""[...document.querySelectorAll('button, input, select, a, table, [role=region]')]
+    names = look.browser.ask("""[...document.querySelectorAll('button, input, select, a, table, [role=region], [role=group]')]
         .filter((node) => !(node.ariaLabel || node.labels && node.labels.length || node.innerText && node.tagName !== 'TABLE' || node.getAttribute('aria-labelledby') || node.caption
             || node.closest('[hidden]'))).map((node) => node.outerHTML)""")
     look.check("everything has a name", not names, names)
@@ -340,7 +475,7 @@ def accessible(look):
         }
         return [...poor];
     })()"""
-    for view in ("requests", "interactions", "setup"):
+    for view in ("requests", "interactions", "egress", "setup"):
         look.browser.ask(f"location.hash = '#{view}'")
         time.sleep(0.4)
         for scheme in ("light", "dark"):
@@ -480,12 +615,18 @@ def main():
         try:
             gates.append(gate := Gate(args.callgate, folder, more=", actions: true"))
             browser.size(1440, 900)
+            gates.append(fresh := Gate(args.callgate, folder))
+            empty(look, fresh)
             minted = traffic(gate)
             requests(look, gate)
+            reasons(look)
             nothing = browser.ask("document.getElementById('members-card').hidden && document.getElementById('member-head').hidden")
             asked = [url for _, url in browser.requests if "/ui/api/members" in url]
             look.check("without the section, there is nothing about members", nothing and not asked, asked)
             interactions(look, gate, minted)
+            egress(look, gate)
+            captures(look, gate)
+            one_interaction(look, gate)
             accessible(look)
             look.quiet("a page with everything", gates)
             gates.append(gate := Gate(args.callgate, folder, rows=ROWS))

@@ -147,6 +147,32 @@ fn keys_are_fetched_kept_and_let_go_of() {
 }
 
 #[test]
+fn readiness_can_wait_for_the_first_fetch() {
+    let (signer, agent, elsewhere) = (Signer::new(), Agent::start(ANSWER), Agent::start(NOT_NOW));
+    let lists = Agent::start(NOT_NOW);
+    let allow = format!("allow: [ {{ url: \"http://{}/meta\", pointers: [/hooks] }} ]", lists.address);
+    let keys = format!("preset: fal, keys: {{ url: \"http://{}/jwks\" }}", elsewhere.address);
+    let fetch = |required: bool| format!("fetch: {{ every: 200ms, timeout: 2s, required: {required} }}");
+    let text = config(&agent, &format!("{keys}, {allow}"), &fetch(true));
+    let callgate = Callgate::start(&text, clock());
+    let ready = callgate.admin_get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("fetch.required"), "{}", ready.text());
+    assert_eq!(callgate.admin_get("/livez").status, 200);
+    elsewhere.answers(&document(&signer.jwks));
+    eventually(|| callgate.metrics().contains("outcome=\"ok\"} 2").then_some(()));
+    assert_eq!(callgate.admin_get("/readyz").status, 503, "the list is missing");
+    lists.answers(&document(r#"{"hooks": ["127.0.0.0/8"]}"#));
+    eventually(|| (callgate.admin_get("/readyz").status == 200).then_some(()));
+    // A reload that needs another list does not make Callgate unready.
+    lists.answers(NOT_NOW);
+    callgate.reload(&text.replace("/meta", "/other")).unwrap();
+    assert_eq!(callgate.admin_get("/readyz").status, 200);
+    let patient = Callgate::start(&config(&agent, &format!("{keys}, {allow}"), &fetch(false)), clock());
+    assert_eq!(patient.admin_get("/readyz").status, 200);
+}
+
+#[test]
 fn keys_come_over_tls_that_is_verified_and_redirects_are_not_followed() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());

@@ -296,6 +296,50 @@ fn call(
 }
 
 #[test]
+fn interactions_are_searched_and_listed_from_the_newest() {
+    let world = World::new("{ kind: memory }");
+    for (minute, id) in ["Doc-A", "doc-b", "doc-c", "other", "doc-d"].into_iter().enumerate() {
+        world.at(minute.try_into().unwrap());
+        world.mint(&json!({ "route": "doc", "params": { "id": id } }));
+    }
+    let list = |query: &str| {
+        let answer = world.callgate.admin_get(&format!("/callbacks?{query}"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let page = answer.json();
+        let found = page["interactions"].as_array().unwrap().iter();
+        let ids: Vec<_> = found.map(|one| one["captures"]["id"].as_str().unwrap().to_owned()).collect();
+        (ids, page["next"].as_str().map(str::to_owned))
+    };
+    assert_eq!(list("sort=newest").0, ["doc-d", "other", "doc-c", "doc-b", "Doc-A"]);
+    let (first, next) = list("sort=newest&limit=2");
+    assert_eq!(first, ["doc-d", "other"]);
+    let (second, next) = list(&format!("sort=newest&limit=2&before={}", next.unwrap()));
+    assert_eq!(second, ["doc-c", "doc-b"]);
+    let (third, next) = list(&format!("sort=newest&limit=2&before={}", next.unwrap()));
+    assert_eq!((third, next), (vec!["Doc-A".to_owned()], None));
+    assert_eq!(list("sort=newest&search=DOC-a").0, ["Doc-A"]);
+    assert_eq!(list("sort=newest&search=doc-&limit=1").0, ["doc-d"]);
+    assert_eq!(list("search=nothing").0, Vec::<String>::new());
+    // Interactions that began at the same time are not lost between two pages.
+    for id in ["x1", "x2", "x3"] {
+        world.mint(&json!({ "route": "doc", "params": { "id": id } }));
+    }
+    let (first, next) = list("sort=newest&limit=2");
+    assert_eq!(first.len(), 4, "{first:?}");
+    assert_eq!(list(&format!("sort=newest&limit=2&before={}", next.unwrap())).0, ["other", "doc-c"]);
+    for bad in ["sort=age", "before=2026-01-01T00:00:00Z", "sort=newest&before=soon", "serch=x"] {
+        assert_eq!(world.callgate.admin_get(&format!("/callbacks?{bad}")).status, 400, "{bad}");
+    }
+    let page = world.callgate.admin_get("/ui/api/interactions?search=doc-b&state=all").json();
+    let id = page["interactions"][0]["interaction"].as_str().unwrap().to_owned();
+    let found = world.callgate.admin_get(&format!("/ui/api/interactions?search={id}")).json();
+    assert_eq!(found["interactions"][0]["captures"]["id"], "doc-b");
+    let details = world.callgate.admin_get(&format!("/ui/api/details/{id}")).json();
+    assert_eq!((&details["notice_attempts"], &details["questions"]), (&json!(0), &json!([])));
+    assert_eq!(world.callgate.admin_get("/ui/api/details/int_nope").status, 404);
+}
+
+#[test]
 fn a_full_ledger_takes_nothing_new_and_forgets_nothing_open() {
     let world = World::new("{ kind: memory, interactions_max: 2 }");
     let first = world.mint(&json!({ "route": "doc", "params": { "id": "a" } }));
@@ -314,6 +358,77 @@ fn a_full_ledger_takes_nothing_new_and_forgets_nothing_open() {
     world.at(121);
     eventually(|| (world.metric("callgate_store_interactions ") == Some(0.0)).then_some(()));
     world.mint(&json!({ "route": "doc", "params": { "id": "c" } }));
+}
+
+#[test]
+fn ended_interactions_stay_visible_and_make_room_before_open_ones_are_refused() {
+    let world = World::new("{ kind: memory, interactions_max: 3, keep_ended: 5h }");
+    let mint = |id: &str| world.mint(&json!({ "route": "doc", "params": { "id": id } }));
+    let ids = |world: &World| -> Vec<String> {
+        let all = world.callgate.admin_get("/callbacks").json();
+        let found = all["interactions"].as_array().unwrap().iter();
+        found.map(|one| one["captures"]["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let done = mint("done");
+    assert_eq!(world.call(&done, r#"{"status":"completed"}"#).status, 200);
+    world.at(60);
+    let later = mint("later");
+    assert_eq!(world.read(&later)["ended_at"], Value::Null);
+    // At minute 121, the token of the first interaction has expired. It is still visible, but not counted.
+    world.at(121);
+    eventually(|| (world.metric("callgate_store_interactions_kept ") == Some(1.0)).then_some(()));
+    assert_eq!(world.metric("callgate_store_interactions "), Some(1.0));
+    let record = world.read(&done);
+    assert_eq!((&record["state"], &record["ended_at"]), (&json!("done"), &json!("2026-01-01T00:00:00Z")));
+    assert_eq!(world.call(&done, r#"{"status":"completed"}"#).status, 401);
+    mint("third");
+    // The ledger is full. The ended interaction makes room, the open ones do not.
+    mint("fourth");
+    let mut left = ids(&world);
+    left.sort();
+    assert_eq!(left, ["fourth", "later", "third"]);
+    let full = world.callgate.admin_send("POST", "/callbacks", r#"{"route":"doc","params":{"id":"x"}}"#);
+    assert_eq!((full.status, full.json()["reason"].as_str()), (503, Some("store_full")));
+    // Five hours after its end, an interaction is gone.
+    world.at(60 + 60 + 5 * 60 - 1);
+    eventually(|| (world.metric("callgate_store_interactions_kept ") == Some(3.0)).then_some(()));
+    world.at(60 + 60 + 5 * 60 + 30);
+    eventually(|| (ids(&world).len() == 2).then_some(()));
+}
+
+#[test]
+fn a_callback_of_an_unknown_interaction_takes_the_place_of_an_ended_one() {
+    let world = World::new("{ kind: memory, interactions_max: 1 }");
+    let done = world.mint(&json!({ "route": "doc", "params": { "id": "a" } }));
+    assert_eq!(world.call(&done, r#"{"status":"completed"}"#).status, 200);
+    world.at(121);
+    eventually(|| (world.metric("callgate_store_interactions_kept ") == Some(1.0)).then_some(()));
+    let at = Timestamp::from_unix_ms(START + 121 * MINUTE);
+    let request = MintRequest { route: "doc", parameters: &[("id", "d")], ttl: None, uses: None };
+    let other = world.config.policy.mint(&request, ELSEWHERE, at).unwrap();
+    let other = json!({ "callback_url": other.callback_url, "callback_token": other.callback_token });
+    assert_eq!(world.call(&other, "{}").status, 200);
+    assert_eq!(world.callgate.admin_get("/callbacks").json()["interactions"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_file_keeps_ended_interactions_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("{{ kind: file, path: {}/ledger }}", folder.path().display());
+    let world = World::new(&store);
+    let done = world.mint(&json!({ "route": "doc", "params": { "id": "a" } }));
+    assert_eq!(world.call(&done, r#"{"status":"completed"}"#).status, 200);
+    world.at(121);
+    eventually(|| (world.metric("callgate_store_interactions_kept ") == Some(1.0)).then_some(()));
+    let World { agent, callgate, .. } = world;
+    drop(callgate);
+    let world = World::with(agent, &store, START + 122 * MINUTE);
+    eventually(|| (world.metric("callgate_store_interactions_kept ") == Some(1.0)).then_some(()));
+    let record = world.read(&done);
+    assert_eq!((&record["state"], &record["ended_at"]), (&json!("done"), &json!("2026-01-01T00:00:00Z")));
+    world.at(24 * 60 + 1);
+    eventually(|| (world.metric("callgate_store_interactions_kept ") == Some(0.0)).then_some(()));
+    assert_eq!(world.read(&done)["status"], 404);
 }
 
 #[test]

@@ -33,7 +33,9 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn at(path: &Path) -> Self {
-        let store = format!("{{ kind: file, path: {}, interactions_max: 10000000 }}", path.display());
+        let path_text = path.display();
+        let store =
+            format!("{{ kind: file, path: {path_text}, interactions_max: 10000000, keep_ended: 0s }}");
         let config = parse(&crate::ledger::config("127.0.0.1:1", &store));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -17,7 +17,8 @@ use crate::ledger_file::{Ledger, ids};
 fn ledger(folder: &Path, agent: &Agent) -> (PathBuf, Ledger) {
     let path = config(folder, agent);
     let text = fs::read_to_string(&path).unwrap();
-    let text = text.replace("grace: 1s", "grace: 60s, interactions_max: 10000000, events_max: 10000000");
+    let text = text
+        .replace("grace: 1s", "grace: 60s, keep_ended: 0s, interactions_max: 10000000, events_max: 10000000");
     fs::write(&path, &text).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let config = parse(&text.replace("env: SECRET", "env: HMAC_SECRET"));

@@ -22,7 +22,9 @@ mod attack_jwt_headers;
 mod attack_jwt_spellings;
 mod attack_paths;
 mod attack_spoof;
+mod audit;
 mod bodies;
+mod capture;
 #[path = "../core/case.rs"]
 mod case;
 mod chaos;
@@ -34,6 +36,7 @@ mod crash;
 mod custom_schemes;
 mod decisions;
 mod desync;
+mod dev;
 mod disk;
 mod egress;
 mod egress_a2a;

@@ -26,6 +26,64 @@ fn metrics_tell_what_happened_and_why() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn metrics_tell_what_the_process_uses() {
+    let callgate = Callgate::start(&open_config("127.0.0.1:1"), Clock::System);
+    let value = |page: &str, name: &str| -> f64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name}: {page}")).parse().unwrap()
+    };
+    let page = callgate.metrics();
+    assert!(page.contains("# TYPE process_cpu_seconds_total counter"), "{page}");
+    let files = value(&page, "process_open_fds");
+    assert!(files > 3.0 && value(&page, "process_max_fds") >= files, "{page}");
+    assert!(value(&page, "process_resident_memory_bytes") > 1e6, "{page}");
+    assert!(value(&page, "process_virtual_memory_bytes") > 1e6 && value(&page, "process_threads") > 1.0);
+    let started = value(&page, "process_start_time_seconds");
+    let age = Clock::System.now().unix_secs() as f64 - started;
+    assert!((-5.0..36_000.0).contains(&age), "{started}");
+    let cpu = value(&page, "process_cpu_seconds_total");
+    assert!(value(&callgate.metrics(), "process_cpu_seconds_total") >= cpu);
+}
+
+#[test]
+fn metrics_name_the_routes_that_can_only_expire() {
+    let interaction = |more: &str| format!("interaction: {{ status: /s{more} }}");
+    let route = |name: &str, more: &str| {
+        format!(
+            "  - {{ name: {name}, path: \"/{name}/{{id}}\", provider: p, token: {{ kind: callback }}, forward: /in{more} }}\n"
+        )
+    };
+    let rule = |route: &str, uses: &str| {
+        format!(
+            "  - {{ name: {route}, path: /{route}, target: \"https://example.com/\", inject: {{ route: {route}, params: {{ id: /id }}, url: /u, token: /t{uses} }} }}\n"
+        )
+    };
+    let text = format!(
+        "public_url: https://agent.example.com
+listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], egress: {{ address: 127.0.0.1:0 }}, admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: 127.0.0.1:1 }}
+callback_tokens: {{ keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: TOKEN_KEY }} }} ] }}
+providers: {{ p: {{ preset: standard-webhooks, secrets: [ {{ env: WHSEC }} ] }} }}
+routes:
+{}{}{}  - {{ name: plain, path: /plain, provider: p, forward: /in }}
+egress:
+{}{}{}",
+        route("endless", ""),
+        route("counted", ""),
+        route("ending", &format!(", {}", interaction(", done: [ok]"))),
+        rule("endless", ""),
+        rule("counted", ", uses: 2"),
+        rule("ending", ""),
+    );
+    let callgate = Callgate::start(&text, Clock::System);
+    let page = callgate.metrics();
+    let marked: Vec<_> =
+        page.lines().filter(|line| line.starts_with("callgate_route_only_expires")).collect();
+    assert_eq!(marked, ["callgate_route_only_expires{route=\"endless\"} 1"]);
+}
+
+#[test]
 fn health_and_unknown_pages() {
     let callgate = Callgate::start(&open_config("127.0.0.1:1"), Clock::System);
     assert_eq!(callgate.admin_get("/livez").status, 200);

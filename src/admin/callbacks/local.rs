@@ -1,8 +1,10 @@
 //! The interactions in the ledger of this process, for the callbacks API and for other members.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -13,6 +15,7 @@ use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};
 use crate::proxy::{MemberAnswer, MemberRequest, Replication};
 use crate::store::{OwnedInteraction, Revoked, Store};
+use crate::time::Timestamp;
 
 /// Maximum number of interactions in one response.
 const PAGE_MAX: usize = 1000;
@@ -20,9 +23,9 @@ const PAGE_DEFAULT: usize = 100;
 /// The beginning of the name of a parameter that selects interactions by a capture.
 const CAPTURE: &str = "capture.";
 /// The other parameters of a list.
-const PARAMETERS: [&str; 6] = ["route", "state", "over", "provider_id", "after", "limit"];
-const UNKNOWN_PARAMETER: &str =
-    "unknown parameter; use route, state, over, provider_id, capture.NAME, after and limit";
+const PARAMETERS: [&str; 9] =
+    ["route", "state", "over", "provider_id", "search", "sort", "before", "after", "limit"];
+const UNKNOWN_PARAMETER: &str = "unknown parameter; use route, state, over, provider_id, capture.NAME, search, sort, before, after and limit";
 /// Number of digits in an interaction id: 128 bits in base 32.
 const ID_DIGITS: usize = 26;
 
@@ -53,6 +56,12 @@ pub(in crate::admin) struct ListQuery {
     /// The values that captures of the interactions must have.
     pub(in crate::admin) captures: Vec<(String, String)>,
     pub(in crate::admin) provider_id: Option<String>,
+    /// A text in lower case that the interactions must contain.
+    pub(in crate::admin) search: Option<String>,
+    /// Whether the list begins with the newest interaction. Otherwise it is in the order of ids.
+    pub(in crate::admin) newest: bool,
+    /// The list contains only interactions that began before this time. Only together with `newest`.
+    pub(in crate::admin) before: Option<Timestamp>,
     pub(in crate::admin) after: String,
     pub(in crate::admin) limit: usize,
 }
@@ -78,12 +87,25 @@ impl ListQuery {
             Some("false") => Some(false),
             Some(_) => return Err("over must be true or false"),
         };
+        let newest = match value("sort").as_deref() {
+            None | Some("id") => false,
+            Some("newest") => true,
+            Some(_) => return Err("sort must be id or newest"),
+        };
+        let before = match value("before") {
+            None => None,
+            Some(_) if !newest => return Err("before needs sort=newest"),
+            Some(text) => {
+                Some(Timestamp::parse(&text).ok_or("before must be a time, such as 2026-01-01T00:00:00Z")?)
+            }
+        };
+        let search = value("search").map(|text| text.to_lowercase());
         let limit = value("limit").map_or(Some(PAGE_DEFAULT), |text| text.parse().ok());
         let limit = limit.filter(|limit| (1..=PAGE_MAX).contains(limit));
         let limit = limit.ok_or("limit must be a number from 1 to 1000")?;
         let (route, provider_id) = (value("route"), value("provider_id"));
         let after = value("after").unwrap_or_default();
-        Ok(Self { route, state, over, captures, provider_id, after, limit })
+        Ok(Self { route, state, over, captures, provider_id, search, newest, before, after, limit })
     }
 
     /// Returns the names and values of the captures in a query.
@@ -113,12 +135,16 @@ impl ListQuery {
     pub(super) fn to_text(&self) -> String {
         let mut text = format!("limit={}", self.limit);
         let (state, over) = (self.state.map(State::name), self.over.map(|over| over.to_string()));
+        let before = self.before.map(|before| before.to_string());
         let after = Some(&*self.after).filter(|after| !after.is_empty());
         let values = [
             ("route", self.route.as_deref()),
             ("state", state),
             ("over", over.as_deref()),
             ("provider_id", self.provider_id.as_deref()),
+            ("search", self.search.as_deref()),
+            ("sort", self.newest.then_some("newest")),
+            ("before", before.as_deref()),
             ("after", after),
         ];
         for (name, value) in values {
@@ -133,6 +159,35 @@ impl ListQuery {
     }
 }
 
+impl ListQuery {
+    /// Reports whether the list contains an interaction.
+    fn wants(&self, interaction: &Interaction) -> bool {
+        self.route.as_deref().is_none_or(|route| *interaction.route == *route)
+            && self.state.is_none_or(|state| interaction.state == state)
+            && self.over.is_none_or(|over| interaction.state.is_open() != over)
+            && self.before.is_none_or(|before| interaction.created() < before)
+            && self.provider_id.as_deref().is_none_or(|id| interaction.provider_id() == Some(id))
+            && self.captures.iter().all(|(name, value)| {
+                interaction.captures().any(|(other, found)| other == name && found == value)
+            })
+            && self.search.as_deref().is_none_or(|text| contains(interaction, text))
+    }
+}
+
+/// Reports whether the route, the provider, the state, the status, the provider's id or a capture of an interaction
+/// contains a text, which is in lower case.
+fn contains(interaction: &Interaction, text: &str) -> bool {
+    let texts = [
+        Some(&*interaction.route),
+        interaction.provider.as_deref(),
+        Some(interaction.state.name()),
+        interaction.status(),
+        interaction.provider_id(),
+    ];
+    let captures = interaction.captures().flat_map(|(name, value)| [name, value]);
+    texts.into_iter().flatten().chain(captures).any(|found| found.to_lowercase().contains(text))
+}
+
 impl LocalInteractions {
     /// Returns an interaction as JSON.
     ///
@@ -142,23 +197,40 @@ impl LocalInteractions {
         Ok(self.store.read_owned(id).await?.map(|owned| self.view(id, &owned)))
     }
 
-    /// Returns interactions as JSON, in the order of their ids.
+    /// Returns interactions as JSON. With `newest`, they are the newest ones, and several that began at the same time may
+    /// exceed the limit.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub(super) async fn list(&self, query: &ListQuery) -> Result<BTreeMap<Arc<str>, Value>, Refusal> {
-        let wanted = |interaction: &Interaction| {
-            query.route.as_deref().is_none_or(|route| *interaction.route == *route)
-                && query.state.is_none_or(|state| interaction.state == state)
-                && query.over.is_none_or(|over| interaction.state.is_open() != over)
-                && query.provider_id.as_deref().is_none_or(|id| interaction.provider_id() == Some(id))
-                && query.captures.iter().all(|(name, value)| {
-                    interaction.captures().any(|(other, found)| other == name && found == value)
-                })
-        };
-        let found = self.store.list(&query.after, query.limit, wanted).await?;
+        let found = match query.newest {
+            true => self.newest(query).await,
+            false => self.store.list(&query.after, query.limit, |one| query.wants(one)).await,
+        }?;
         let view = |(id, owned): (Arc<str>, _)| (Arc::clone(&id), self.view(&id, &owned));
         Ok(found.into_iter().map(view).collect())
+    }
+
+    /// Finds the newest interactions in two passes, so that only these are copied: the first pass finds the time at which
+    /// the oldest of them began.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    async fn newest(&self, query: &ListQuery) -> Result<BTreeMap<Arc<str>, OwnedInteraction>, Refusal> {
+        let begins = Mutex::new(BinaryHeap::with_capacity(query.limit + 1));
+        let count = |one: &Interaction| {
+            if query.wants(one) {
+                let mut begins = begins.lock();
+                begins.push(Reverse(one.created()));
+                if begins.len() > query.limit {
+                    begins.pop();
+                }
+            }
+            false
+        };
+        self.store.list("", 1, count).await?;
+        let Some(Reverse(oldest)) = begins.into_inner().pop() else { return Ok(BTreeMap::new()) };
+        self.store.list("", PAGE_MAX, |one| one.created() >= oldest && query.wants(one)).await
     }
 
     /// Revokes an interaction. With `remembers`, an unknown interaction is recorded as revoked, because this process may
@@ -213,6 +285,8 @@ impl LocalInteractions {
             ("questions", json!(questions)),
             ("provider_id", json!(interaction.provider_id())),
             ("notice", json!(interaction.notice().map(|notice| notice.name()))),
+            ("notice_attempts", json!(interaction.notice_attempts())),
+            ("ended_at", json!(interaction.ended_at().map(|at| at.to_string()))),
             ("expires_at", json!(interaction.expires().to_string())),
         ];
         let mut view = interaction_view::interaction(id, interaction, besides);

@@ -1,5 +1,6 @@
 //! The callbacks API over all members: each request is also sent to the other members.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::admin::service::Admin;
 use crate::denial::Refusal;
 use crate::proxy::MemberAnswer;
 use crate::store::{NO_ROUTE, Revoked};
+use crate::time::Timestamp;
 
 /// The answers of the other members.
 pub(super) struct Answers {
@@ -27,7 +29,7 @@ pub(super) struct Answers {
 /// A part of the interactions of all members.
 pub(in crate::admin) struct FoundAnywhere {
     pub(in crate::admin) interactions: Vec<Value>,
-    /// The id after which the next part begins. `None` if there are no more interactions.
+    /// The id after which the next part begins, or with `newest` the time before which it begins. `None` if there are no more interactions.
     next: Option<String>,
     /// The addresses of the members that are not gone and were not reached.
     unreachable: Vec<Box<str>>,
@@ -78,7 +80,7 @@ impl Admin {
     }
 
     /// Returns an interaction of any member.
-    pub(super) async fn read_anywhere(&self, id: &str) -> AdminResponse {
+    pub(in crate::admin) async fn read_anywhere(&self, id: &str) -> AdminResponse {
         let own = match self.interactions.read(id).await {
             Ok(own) => own,
             Err(refusal) => return refused(&refusal),
@@ -97,7 +99,7 @@ impl Admin {
         }
     }
 
-    /// Returns the interactions of all members, in the order of their ids.
+    /// Returns the interactions of all members.
     pub(super) async fn list_anywhere(&self, query: &str) -> AdminResponse {
         match ListQuery::parse(query) {
             Ok(query) => match self.list_all(&query).await {
@@ -108,7 +110,7 @@ impl Admin {
         }
     }
 
-    /// Returns the interactions of all members, in the order of their ids.
+    /// Returns the interactions of all members, in the order of their ids, or with `newest` the newest ones first.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`.
@@ -129,11 +131,15 @@ impl Admin {
                 }
             }
         }
+        let unreachable = answers.unreachable;
+        if query.newest {
+            let (interactions, next) = newest(found.into_values().collect(), query.limit);
+            return Ok(FoundAnywhere { interactions, next, unreachable });
+        }
         while found.len() > query.limit {
             found.pop_last();
         }
         let next = found.last_key_value().filter(|_| found.len() == query.limit).map(|(id, _)| id.clone());
-        let unreachable = answers.unreachable;
         Ok(FoundAnywhere { interactions: found.into_values().collect(), next, unreachable })
     }
 
@@ -166,6 +172,19 @@ impl Admin {
             None => json!({ "own": null, "members": [] }),
         }
     }
+}
+
+/// Sorts interactions, the newest first, and keeps `limit` of them, and those that began at the same time as the last one.
+/// Returns the time before which the next ones began.
+fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
+    let created = |view: &Value| view.get("created_at").and_then(Value::as_str).and_then(Timestamp::parse);
+    found.sort_by_cached_key(|view| Reverse(created(view)));
+    let Some(last) = limit.checked_sub(1).and_then(|last| found.get(last)).map(created) else {
+        return (found, None);
+    };
+    let count = found.partition_point(|view| created(view) >= last);
+    found.truncate(count);
+    (found, last.map(|last| last.to_string()))
 }
 
 /// Reports whether a member knows of an interaction only that it was revoked. Another member may have its record.

@@ -290,6 +290,7 @@ fn fetching(policy: &Policy) -> Value {
         "every": format_duration(fetching.every),
         "stale_ok": format_duration(fetching.stale_ok),
         "timeout": format_duration(fetching.timeout),
+        "required": fetching.required,
     })
 }
 

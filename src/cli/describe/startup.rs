@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::ranges;
 use crate::config::{
-    AccessLog, AdminListener, Listener, RedisMode, RedisSettings, ReplicaListener, Resumption, Startup, Tls, Unknown,
+    AccessLog, AdminListener, Listener, RedisMode, RedisSettings, ReplicaListener, Resumption, Startup, Tls,
+    Unknown,
 };
 use crate::egress::ForwardProxy;
 use crate::replica::{Gone, Replicas};
@@ -44,6 +45,7 @@ pub(super) fn startup(startup: &Startup) -> Value {
             "interactions_max": store.interactions_max,
             "events_max": store.events_max,
             "remember": format_duration(store.remember),
+            "keep_ended": format_duration(store.keep_ended),
             "grace": format_duration(store.grace),
         },
         "shutdown": {

@@ -2,6 +2,7 @@
 //!
 //! [`serve`] connects the parts and starts the listeners. `reload.rs` replaces the configuration later.
 
+mod dev;
 mod reload;
 mod serving;
 
@@ -12,6 +13,9 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use clap::Args;
+
+use dev::{Dev, Started};
 use reload::Reloader;
 
 use super::common::{EXIT_UNAVAILABLE, EXIT_USAGE, counted};
@@ -32,8 +36,23 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of worker threads if the configuration does not set `threads`.
 const THREADS_DEFAULT_MAX: usize = 2;
 
-pub(super) fn run(args: &ConfigArg) -> u8 {
+#[derive(Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Development mode: tell callers why a request was denied, print where to find everything, and refuse listeners that
+    /// other machines can reach.
+    #[arg(long)]
+    dev: bool,
+    /// With --dev, accept listeners that other machines can reach, such as those in a container.
+    #[arg(long, requires = "dev")]
+    any_address: bool,
+}
+
+pub(super) fn run(args: &RunArgs) -> u8 {
     install_logger();
+    let dev = Dev { is_on: args.dev, any_address: args.any_address };
+    let args = &args.config;
     let mut read = Read::new(args);
     let config = match std::mem::replace(&mut read.config, Err(Vec::new())) {
         Ok(config) => config,
@@ -42,6 +61,11 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
             return EXIT_USAGE;
         }
     };
+    if let Err(messages) = dev.check(&config.startup) {
+        messages.iter().for_each(|message| eprintln!("error: {}: {message}", args.config.display()));
+        return EXIT_USAGE;
+    }
+    let config = dev.apply(config);
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -50,7 +74,7 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
     }
     match runtime(threads(&config.startup)) {
         Ok(runtime) => {
-            let code = runtime.block_on(until_stopped(args, &read, config));
+            let code = runtime.block_on(until_stopped((args, dev), &read, config));
             runtime.shutdown_timeout(Duration::from_millis(100));
             code
         }
@@ -140,7 +164,7 @@ impl Signals {
     }
 }
 
-async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
+async fn until_stopped((args, dev): (&ConfigArg, Dev), read: &Read, config: Config) -> u8 {
     let log = match config.startup.access_log {
         AccessLog::Off => None,
         AccessLog::Stdout => match AccessLogger::start(std::io::stdout()) {
@@ -152,6 +176,7 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
         },
     };
     let served = Served::new(&config.startup, &config.policy);
+    let started = Started::new(&config.startup, &config.policy);
     let shutdown = (config.startup.shutdown_delay, config.startup.shutdown_grace);
     let watches = config.startup.watches;
     let (Ok(metrics), Ok(mut signals)) = (Metrics::new(), Signals::new()) else {
@@ -159,11 +184,16 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
         return EXIT_UNAVAILABLE;
     };
     let (metrics, now) = (Arc::new(metrics), Clock::System.now());
-    let state = Arc::new(ConfigState::new(&read.texts.whole(), now));
+    let state = Arc::new(ConfigState::new(&read.texts.whole(), now).in_dev_mode(dev.is_on));
     state.loaded(config.secrets.clone());
     metrics.config_taken(1, now.unix_secs());
-    let mut reloader =
-        Reloader::new(args.clone(), read, config.secrets.clone(), Arc::clone(&state), Arc::clone(&metrics));
+    let mut reloader = Reloader::new(
+        (args.clone(), dev),
+        read,
+        config.secrets.clone(),
+        Arc::clone(&state),
+        Arc::clone(&metrics),
+    );
     let serving = match serve(config, Clock::System, log, metrics, state).await {
         Ok(serving) => serving,
         Err(error) => {
@@ -172,6 +202,7 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
         }
     };
     announce(&serving.server, &served);
+    dev.announce(&serving.server, &started);
     // Reading files can block for long, so the stop signals are awaited at the same time as the reloads.
     let (delay, grace) = tokio::select! {
         _ = signals.terminate.recv() => shutdown,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 
+use super::dev::Dev;
 use super::serving::Serving;
 use crate::cli::read::{ConfigArg, Read, Stamps, Texts, stamp};
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Reloads the configuration.
 pub(super) struct Reloader {
     args: ConfigArg,
+    dev: Dev,
     state: Arc<ConfigState>,
     metrics: Arc<Metrics>,
     /// Texts of the last good configuration, and the files that it was read from.
@@ -36,14 +38,14 @@ pub(super) struct Reloader {
 impl Reloader {
     /// Creates a reloader. `read` is the configuration that was read at startup.
     pub(super) fn new(
-        args: ConfigArg,
+        (args, dev): (ConfigArg, Dev),
         read: &Read,
         secrets: Vec<LoadedSecret>,
         state: Arc<ConfigState>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let good = (read.texts.clone(), read.stamps.clone());
-        Self { args, state, metrics, good, secrets, stamps: read.stamps.clone(), changed: None }
+        Self { args, dev, state, metrics, good, secrets, stamps: read.stamps.clone(), changed: None }
     }
 
     /// Records the secrets of a configuration that was applied, and logs those that are new or have changed.
@@ -92,7 +94,7 @@ impl Reloader {
         self.changed = None;
         let secrets = config.as_ref().map_or_else(|_| Vec::new(), |config| config.secrets.clone());
         let taken = match config {
-            Ok(config) => serving.apply(config).await.map_err(|error| vec![error]),
+            Ok(config) => serving.apply(self.dev.apply(config)).await.map_err(|error| vec![error]),
             Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
         };
         match taken {
@@ -141,7 +143,7 @@ impl Reloader {
         let Some(read) = off_thread(move || Read::of(&args, texts)).await else { return };
         let Ok(config) = read.config else { return };
         let secrets = config.secrets.clone();
-        match serving.apply(config).await {
+        match serving.apply(self.dev.apply(config)).await {
             Ok(_) => {
                 log::info!("reloaded the changed secrets and certificates of the last good configuration");
                 self.loaded(secrets);

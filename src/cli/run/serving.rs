@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::admin::{self, Admin, AdminResponse, LocalInteractions};
+use crate::admin::{self, Admin, AdminRequest, AdminResponse, LocalInteractions};
 use crate::clock::{Clock, LedgerClock, instant};
 use crate::config::{Config, Startup};
+use crate::observe::capture::Captures;
 use crate::observe::{AccessLogger, ConfigState, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::proxy::{CallbacksApi, Options, Replication, Server, StartError};
@@ -79,8 +80,7 @@ pub async fn serve(
     let own = own_identity(&config)?;
     let settings = &config.startup.store;
     let store = Store::start_shared(settings, own.as_ref(), Arc::clone(&metrics), instant, clock.now()).await;
-    let store = store.map_err(StartError::Store)?;
-    let store = Arc::new(store);
+    let store = Arc::new(store.map_err(StartError::Store)?);
     let policy = Arc::new(ArcSwap::from_pointee(own_member(config.policy, own)));
     let replication = Replication::new(&policy, &clock, &store, &metrics).map(Arc::new);
     let listener = config.startup.admin.clone();
@@ -90,8 +90,10 @@ pub async fn serve(
         ledger_clock: Arc::clone(&ledger_clock),
         replication: replication.clone(),
     };
+    let captures = Arc::<Captures>::default();
     let admin = listener.map(|listener| {
         Arc::new(Admin {
+            fetched: AtomicBool::new(false),
             metrics: Arc::clone(&metrics),
             ready: Arc::clone(&ready),
             store: Arc::clone(&store),
@@ -102,6 +104,7 @@ pub async fn serve(
             config: state,
             restart: config.startup.restart_settings(),
             recent: Arc::new(Recent::new(listener.recent, clock.now())),
+            captures: Arc::clone(&captures),
             listener: ArcSwap::from_pointee(listener),
         })
     });
@@ -113,20 +116,28 @@ pub async fn serve(
         Arc::new(move |request| Box::pin(interactions.clone().answer_member(request)));
     let kept = replication.clone();
     let replication = replication.map(|replication| (replication, callbacks));
-    let options =
-        Options { clock, ledger_clock, metrics, store, replication, access_log: log, recent, traces };
-    let respond = move |request| {
-        let admin = answering.clone();
-        async move {
-            match admin {
-                Some(admin) => admin.respond(request).await,
-                None => AdminResponse::not_found(),
-            }
-        }
+    let options = Options {
+        clock,
+        ledger_clock,
+        metrics,
+        store,
+        replication,
+        access_log: log,
+        recent,
+        traces,
+        captures,
     };
+    let respond = move |request| respond(answering.clone(), request);
     let serve_admin = |listener, stopping| admin::serve(listener, respond, stopping);
     let server = Server::start(&config.startup, policy, options, serve_admin)?;
     Ok(Serving { server, ready, admin, startup: config.startup, replication: kept })
+}
+
+async fn respond(admin: Option<Arc<Admin>>, request: AdminRequest) -> AdminResponse {
+    match admin {
+        Some(admin) => admin.respond(request).await,
+        None => AdminResponse::not_found(),
+    }
 }
 
 /// Returns the policy of this process. `own` is its identity as a member.

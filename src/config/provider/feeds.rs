@@ -71,6 +71,7 @@ pub(crate) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
         every: EVERY_DEFAULT,
         stale_ok: STALE_OK_DEFAULT,
         timeout: Duration::from_secs(10),
+        required: false,
     };
     let Some(at) = at else { return Some(fetching) };
     let mut fields = at.fields()?;
@@ -81,7 +82,9 @@ pub(crate) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
     let mut duration = |key, default| fields.optional(key).map_or(Some(default), |at| at.duration());
     let (every, stale_ok) = (duration("every", EVERY_DEFAULT), duration("stale_ok", STALE_OK_DEFAULT));
     let timeout = duration("timeout", fetching.timeout);
+    let required = fields.optional("required").map_or(Some(false), |at| at.boolean());
     fields.finish();
+    fetching.required = required?;
     fetching.cache = cache.map_or(Some(None), |read| read.map(Some))?;
     fetching.every = every?;
     fetching.stale_ok = stale_ok?;

@@ -38,9 +38,9 @@ pub struct Metrics {
     registry: Registry,
     described: Vec<Series>,
     pub(super) agents: AgentMetrics,
-    egress: Egress,
+    pub(super) egress: Egress,
     pub(super) fetch: FetchMetrics,
-    ingress: Ingress,
+    pub(super) ingress: Ingress,
     pub(super) ledger: Ledger,
     pub(super) replicas: ReplicaMetrics,
     pub(super) server: ServerMetrics,
@@ -49,18 +49,18 @@ pub struct Metrics {
 
 /// Metrics of requests that the agent sends.
 #[derive(Debug)]
-struct Egress {
-    egress_requests: IntCounterVec,
+pub(super) struct Egress {
+    pub(super) egress_requests: IntCounterVec,
     egress_seconds: HistogramVec,
     guard_refusals: IntCounterVec,
 }
 
 /// Metrics of requests from outside.
 #[derive(Debug)]
-struct Ingress {
+pub(super) struct Ingress {
     decide_seconds: Histogram,
     deliver_seconds: HistogramVec,
-    ingress_requests: IntCounterVec,
+    pub(super) ingress_requests: IntCounterVec,
     ingress_refusals: IntCounterVec,
     log_lines_lost: IntCounter,
     reports_unreadable: IntCounterVec,
@@ -180,7 +180,8 @@ impl Ledger {
                 "Delivered events that the store removed before the end of their retention, because it had too many. Events of interactions that are over are not counted.",
             )?,
             events_max: make.gauge("callgate_store_events_max", "Maximum number of events in the store.")?,
-            interactions: make.gauge("callgate_store_interactions", "Interactions in the store.")?,
+            interactions: make
+                .gauge("callgate_store_interactions", "Interactions whose token is still valid.")?,
             interactions_max: make.gauge(
                 "callgate_store_interactions_max",
                 "Maximum number of interactions in the store. When it is reached, nothing is minted.",

@@ -5,6 +5,8 @@ mod fetch_metrics;
 mod forward_proxy_metrics;
 #[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod metrics;
+mod process_metrics;
+mod read_counts;
 mod record_forward_proxy_metrics;
 mod record_replica_metrics;
 mod record_server_metrics;
@@ -16,4 +18,6 @@ mod shared_store_metrics;
 
 pub use agent_metrics::{AGENT_ACCEPTED, AGENT_REJECTED};
 pub use metrics::Metrics;
+pub use process_metrics::ProcessUsage;
+pub use read_counts::Count;
 pub use registry::{Label, Series, Values};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::fetch_metrics::OUTCOMES;
 use super::metrics::Metrics;
+use super::process_metrics::ProcessUsage;
 
 // === Server ===
 
@@ -53,6 +54,43 @@ impl Metrics {
     /// Sets the number of routes that pass requests on while they arrive.
     pub fn routes_streaming(&self, count: usize) {
         self.server.routes_streaming.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the metrics of the process.
+    pub fn process(&self, usage: &ProcessUsage) {
+        let process = &self.server.process;
+        let no_labels: &[&str] = &[];
+        for (gauges, value) in [
+            (&process.max_fds, usage.max_fds),
+            (&process.open_fds, usage.open_fds),
+            (&process.resident_bytes, usage.resident_bytes),
+            (&process.threads, usage.threads),
+            (&process.virtual_bytes, usage.virtual_bytes),
+        ] {
+            if let Some(value) = value {
+                gauges.with_label_values(no_labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        if let Some(cpu) = usage.cpu {
+            let counter = process.cpu_seconds.with_label_values(no_labels);
+            // Two scrapes at the same time may each add the difference. A counter cannot be set, so it is reset first.
+            counter.reset();
+            counter.inc_by(cpu.as_secs_f64());
+        }
+        if let Some(started) = usage.started {
+            process.start_time.with_label_values(no_labels).set(started);
+        }
+    }
+
+    /// Sets the number of ended interactions that the store keeps only to show them.
+    pub fn store_kept(&self, interactions: usize) {
+        self.server.interactions_kept.set(i64::try_from(interactions).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the routes whose interactions can end only by their deadline.
+    pub fn routes_only_expire<'r>(&self, routes: impl Iterator<Item = &'r str>) {
+        self.server.routes_only_expire.reset();
+        routes.for_each(|route| self.server.routes_only_expire.with_label_values(&[route]).set(1));
     }
 
     /// Sets the number of routes in observe mode.

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use prometheus::core::Collector;
 use prometheus::proto::MetricType;
 use prometheus::{
-    Error, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    CounterVec, Error, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
 
@@ -145,6 +145,11 @@ impl<'r> MetricRegistry<'r> {
             counters.with_label_values(&values);
         }
         Ok(counters)
+    }
+
+    /// Creates a counter of seconds, which can have fractions. It exists only after its first value.
+    pub(super) fn seconds(&self, name: &str, help: &str) -> prometheus::Result<CounterVec> {
+        self.register(CounterVec::new(Opts::new(name, help), &[]), &[], &[])
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {

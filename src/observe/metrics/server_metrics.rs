@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::forward_proxy_metrics::ForwardProxyMetrics;
+use super::process_metrics::ProcessMetrics;
 use super::registry::{Label, MetricRegistry};
 
 /// Values of the label `reason` for connections that were closed before their first request.
@@ -22,11 +23,14 @@ pub(super) struct ServerMetrics {
     pub(super) connections_refused: IntCounterVec,
     pub(super) forward_proxy: ForwardProxyMetrics,
     pub(super) generation: IntGauge,
+    pub(super) interactions_kept: IntGauge,
     pub(super) loaded: IntGauge,
     pub(super) observed: IntCounterVec,
+    pub(super) process: ProcessMetrics,
     pub(super) reload_failed: IntGauge,
     pub(super) reloads: IntCounterVec,
     pub(super) routes_observing: IntGauge,
+    pub(super) routes_only_expire: IntGaugeVec,
     pub(super) routes_streaming: IntGauge,
     pub(super) traces: IntCounterVec,
 }
@@ -52,6 +56,10 @@ impl ServerMetrics {
                 "callgate_config_generation",
                 "Number of configurations applied since the start, including the first one.",
             )?,
+            interactions_kept: make.gauge(
+                "callgate_store_interactions_kept",
+                "Ended interactions that the store keeps for store.keep_ended, and removes when it is full.",
+            )?,
             loaded: make.gauge(
                 "callgate_config_loaded_timestamp_seconds",
                 "Time at which the current configuration was applied, in Unix seconds.",
@@ -61,6 +69,7 @@ impl ServerMetrics {
                 "Requests on routes in observe mode that would have been denied, by reason.",
                 &[Label::route(), Label::provider(), Label::reason(&[])],
             )?,
+            process: ProcessMetrics::new(make)?,
             reload_failed: make.gauge(
                 "callgate_config_reload_failed",
                 "1 if the last reload failed and Callgate still uses the previous configuration, else 0.",
@@ -74,6 +83,11 @@ impl ServerMetrics {
                 "callgate_trace_batches_total",
                 "Batches of trace spans sent to the collector, by outcome (ok, failed).",
                 &[Label::closed("outcome", ["ok", "failed"])],
+            )?,
+            routes_only_expire: make.gauges(
+                "callgate_route_only_expires",
+                "1 for each route whose interactions can end only by their deadline: it has no interaction.done and no interaction.failed, and no egress rule limits the callbacks with inject.uses.",
+                &[Label::route()],
             )?,
             routes_streaming: make.gauge(
                 "callgate_routes_streaming",

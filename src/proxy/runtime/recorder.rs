@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::http::{Session, TRACEPARENT};
+use crate::observe::capture::Captures;
 use crate::observe::{AccessLogger, Metrics, Recent, Span, Traces};
 
 /// The destinations of request records.
@@ -16,6 +17,8 @@ pub(crate) struct Recorder {
     pub(crate) traces: Option<Traces>,
     /// The recent requests for the admin page.
     pub(crate) recent: Option<Arc<Recent>>,
+    /// The rejected requests that an operator wants to see.
+    pub(crate) captures: Arc<Captures>,
     pub(crate) request_ids: RequestIds,
 }
 

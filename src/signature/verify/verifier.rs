@@ -82,6 +82,11 @@ impl Verifier {
         matches!(&self.keys, VerifierKeys::Named(rule, None) if rule.allows(url))
     }
 
+    /// Returns the configured values of `secrets`, for code that removes them from a text.
+    pub fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
     /// Returns the number of secrets.
     pub fn secrets_count(&self) -> usize {
         self.secrets.len()

@@ -122,7 +122,19 @@ impl RedisStore {
                 _ => {
                     let (interaction, dead) = (Box::new(record.interaction.clone()), due.dead);
                     let passed = Passed::Here(interaction, due);
-                    if dead { Decision::Remove(passed) } else { Decision::Write(passed) }
+                    // An ended interaction stays visible for some time, unless its place is needed.
+                    let kept =
+                        record.interaction.ended_at().map(|ended| ended.plus(self.settings.keep_ended));
+                    let kept = kept.filter(|until| now < *until && *record.interaction.route != *NO_ROUTE);
+                    match kept.filter(|_| self.check_room().is_ok()) {
+                        Some(until) if dead => {
+                            record.interaction.is_kept = true;
+                            draft.look_again = Some(until);
+                            Decision::Write(passed)
+                        }
+                        None if dead => Decision::Remove(passed),
+                        _ => Decision::Write(passed),
+                    }
                 }
             }
         });

@@ -66,7 +66,7 @@ impl RedisStore {
             match &mut draft.record {
                 Some(record) => {
                     let route = Arc::clone(&record.interaction.route);
-                    let ended = record.interaction.go(Event::Revoked);
+                    let ended = record.interaction.end_by(Event::Revoked, now);
                     let known = *route != *NO_ROUTE || !draft.is_repeat;
                     Decision::Write((
                         if known { Revoked::Known } else { Revoked::Remembered },
@@ -112,8 +112,8 @@ impl RedisStore {
 
     /// Records that the request of an interaction was not sent.
     pub(in crate::store) async fn not_sent(&self, id: &str) -> Result<(), Refusal> {
-        self.update(id, |record, _| {
-            record.interaction.go(Event::NotSent);
+        self.update(id, |record, now| {
+            record.interaction.end_by(Event::NotSent, now);
         })
         .await
     }

@@ -53,6 +53,7 @@ fn settings(path: Option<&Path>) -> StoreSettings {
         interactions_max: 10,
         events_max: 10,
         remember: HOUR,
+        keep_ended: Duration::ZERO,
         grace: Duration::from_secs(10),
     }
 }

@@ -32,6 +32,7 @@ fn store() -> (Store, watch::Sender<u64>) {
         interactions_max: 10,
         events_max: 10,
         remember: Duration::from_secs(60),
+        keep_ended: Duration::ZERO,
         grace: Duration::from_millis(500),
     };
     let metrics = Arc::new(Metrics::new().unwrap());

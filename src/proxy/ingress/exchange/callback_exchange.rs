@@ -60,6 +60,7 @@ pub(crate) async fn serve(
         origin,
         request_id: &request_id,
         span: span.as_ref(),
+        body: None,
     };
     if has_ambiguous_framing || context.drain.close_connections.load(Ordering::Relaxed) {
         exchange.session.close_after_response();
@@ -68,6 +69,7 @@ pub(crate) async fn serve(
         true => Box::pin(exchange.deny_head()).await,
         false => exchange.decide_and_deliver(&mut trail).await,
     };
+    exchange.capture(&end, &trail);
     let duration = end.ended_at.saturating_duration_since(began);
     end.from_member = origin.member().zip(context.replication.as_ref()).map(|(from, all)| all.name_of(from));
     let peer = origin.peer();
@@ -101,6 +103,8 @@ pub(super) struct CallbackExchange<'x> {
     pub(super) origin: Origin<'x>,
     pub(super) request_id: &'x str,
     pub(super) span: Option<&'x Span>,
+    /// The body, while requests are captured.
+    pub(super) body: Option<Bytes>,
 }
 
 impl CallbackExchange<'_> {
@@ -120,7 +124,10 @@ impl CallbackExchange<'_> {
         let decided = self.policy.ingress.decide_head(&head, context.clocks.now(), trail);
         let mut admitted = match self.check_rate(decided, trail) {
             Ok(admitted) => admitted,
-            Err(denied) => return self.deny(*denied, 0).await,
+            Err(denied) => {
+                Box::pin(self.read_body_for_capture(&denied)).await;
+                return self.deny(*denied, 0).await;
+            }
         };
         if admitted.route().stream {
             return Box::pin(self.pass_on(caller, admitted, trail)).await;
@@ -134,6 +141,7 @@ impl CallbackExchange<'_> {
                 return self.deny(Denied { denial, seen: admitted.into_seen() }, 0).await;
             }
         };
+        self.remember_body(&body);
         let body_bytes = body.len() as u64;
         let head = head_of(self.session, caller);
         let decoded = decode_body(&mut admitted, &head, &body, &mut reservation, trail).await;

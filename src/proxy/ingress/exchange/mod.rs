@@ -1,6 +1,7 @@
 //! One exchange with a caller of the ingress listeners, or with another member that hands over a callback.
 
 mod callback_exchange;
+mod capture;
 mod hand_over;
 mod origin;
 mod request_log;

@@ -124,6 +124,7 @@ pub(crate) fn record_exchange(
         agent: route.map(|route| &*route.agent.name),
         verdict,
         reason,
+        observes: route.is_some_and(|route| route.observes()),
         status: end.status,
         method: session.map_or("-", |session| known_method(session.method().as_str())),
         path: &path,

@@ -48,6 +48,8 @@ pub(super) struct Draft {
     pub(super) record: Option<SharedRecord>,
     /// Events that must be kept beside the record.
     pub(super) surplus: Vec<EventKey>,
+    /// When somebody must look at the record again, if not at the next deadline.
+    pub(super) look_again: Option<Timestamp>,
     /// Whether an earlier attempt may have been executed, so that the record may contain its effect.
     pub(super) is_repeat: bool,
     known: Vec<EventKey>,
@@ -155,7 +157,7 @@ impl RedisStore {
             {
                 return Ok((result, Loaded { now, version, record, known }));
             }
-            let mut draft = Draft { now, record, surplus: Vec::new(), is_repeat, known };
+            let mut draft = Draft { now, record, surplus: Vec::new(), look_again: None, is_repeat, known };
             let (result, removes) = match decide(&mut draft) {
                 Decision::Keep(result) => {
                     let Draft { now, record, known, .. } = draft;
@@ -197,7 +199,9 @@ impl RedisStore {
         let partition = Partition::of(id);
         let keys = vec![self.keys.record(id), self.keys.due(partition), self.keys.events(id)];
         let (bytes, due) = match &draft.record {
-            Some(record) if !removes => (encode(new, record), record.next_look(draft.now)),
+            Some(record) if !removes => {
+                (encode(new, record), draft.look_again.unwrap_or_else(|| record.next_look(draft.now)))
+            }
             _ => (Vec::new(), draft.now),
         };
         let mut arguments = vec![

@@ -2,6 +2,9 @@
 //!
 //! The decision is made by the same code that runs in production. The ledger is not consulted, so `explain` cannot
 //! detect duplicates or interactions that are over.
+//!
+//! A request that Callgate has captured contains no token and no signature. The verdicts of their checks are taken over
+//! from the capture.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,18 +12,22 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+mod steps;
+
+use self::steps::{Mark, Step, steps};
 use super::common::{EXIT_DATA, moment, now_unless, print_json};
 use super::message::Message;
 use super::read::ConfigArg;
 use crate::agent::ONLY_AGENT;
+use crate::denial::Denial;
 use crate::fetch::with_cached;
-use crate::ingress::{Decided, Denied};
-use crate::policy::Policy;
+use crate::ingress::{Decided, Denied, Ingress};
+use crate::observe::capture::Verdicts;
 use crate::request::RequestHead;
 use crate::signature::HandshakeReply;
 use crate::source::LOOPBACK;
 use crate::time::Timestamp;
-use crate::trail::{Outcome, Trail};
+use crate::trail::Trail;
 
 #[derive(Args)]
 pub(super) struct ExplainArgs {
@@ -29,10 +36,10 @@ pub(super) struct ExplainArgs {
     /// File with the request: a raw HTTP/1.1 message.
     #[arg(long, value_name = "FILE.http")]
     request: PathBuf,
-    /// Time at which the request arrives: RFC 3339 or Unix seconds. Default: now.
+    /// Time at which the request arrives: RFC 3339 or Unix seconds. Default: the time of a captured request, or now.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Timestamp>,
-    /// Source address of the connection. Default: 127.0.0.1.
+    /// Source address of the connection. Default: the one of a captured request, or 127.0.0.1.
     #[arg(long, value_name = "IP")]
     peer: Option<IpAddr>,
     /// Print JSON.
@@ -60,26 +67,39 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
             return EXIT_DATA;
         }
     };
-    let head = message.head(args.peer.unwrap_or(LOOPBACK));
+    let captured = Verdicts::read(message.headers());
+    let peer = args.peer.or(captured.as_ref().map(|captured| captured.peer)).unwrap_or(LOOPBACK);
+    let now = now_unless(args.at.or(captured.as_ref().map(|captured| captured.time)));
+    let head = message.head(peer);
     let mut trail = Trail::verbose();
-    let decided = decide(&policy, &head, &message.body, now_unless(args.at), &mut trail);
-    let explanation = Explanation::new(&decided, &trail);
+    let decided = match &captured {
+        None => decide(&policy.ingress, &head, Some(&message.body), now, &mut trail),
+        // All checks run, because the verdicts of some of them are replaced afterwards.
+        Some(captured) => {
+            let body = captured.has_body.then_some(&*message.body);
+            decide(&policy.ingress.observing(None), &head, body, now, &mut trail)
+        }
+    };
+    let explanation = Explanation::new(&policy.ingress, &decided, &trail, captured.as_ref());
     if args.json {
         print_json(&explanation.to_json());
     } else {
         explanation.print();
+        explanation.print_capture();
     }
     u8::from(explanation.verdict != "allow")
 }
 
+/// Decides about a request. Without a body, decides about the head only, and returns `None` if it passes.
 fn decide(
-    policy: &Policy,
+    ingress: &Ingress,
     head: &RequestHead<'_>,
-    body: &[u8],
+    body: Option<&[u8]>,
     now: Timestamp,
     trail: &mut Trail,
-) -> Result<Decided, Box<Denied>> {
-    policy.ingress.decide_head(head, now, trail)?.decide_body(head, body, trail)
+) -> Result<Option<Decided>, Box<Denied>> {
+    let admitted = ingress.decide_head(head, now, trail)?;
+    body.map(|body| admitted.decide_body(head, body, trail)).transpose()
 }
 
 struct Explanation<'a> {
@@ -98,18 +118,40 @@ struct Explanation<'a> {
     observes: bool,
     /// True if the route passes requests on while they arrive.
     streams: bool,
-    trail: &'a Trail,
+    steps: Vec<Step>,
+    /// The capture, if Callgate has captured the request.
+    captured: Option<&'a Verdicts>,
 }
 
 impl<'a> Explanation<'a> {
-    fn new(decided: &Result<Decided, Box<Denied>>, trail: &'a Trail) -> Self {
+    fn new(
+        ingress: &Ingress,
+        decided: &Result<Option<Decided>, Box<Denied>>,
+        trail: &Trail,
+        captured: Option<&'a Verdicts>,
+    ) -> Self {
         let (denial, route) = match decided {
-            Ok(Decided::Callback(verified)) => (None, Some(verified.route())),
-            Ok(Decided::Handshake(shaken)) => (None, shaken.1.route.as_ref()),
-            Ok(Decided::Streamed(streamed)) => (None, Some(streamed.route())),
-            Ok(Decided::Observed(observed)) => (observed.denials().first().copied(), Some(observed.route())),
+            Ok(Some(Decided::Callback(verified))) => (None, Some(verified.route())),
+            Ok(Some(Decided::Handshake(shaken))) => (None, shaken.1.route.as_ref()),
+            Ok(Some(Decided::Streamed(streamed))) => (None, Some(streamed.route())),
+            Ok(Some(Decided::Observed(observed))) => {
+                (observed.denials().first().copied(), Some(observed.route()))
+            }
+            Ok(None) => (None, None),
             Err(denied) => (Some(denied.denial), denied.seen.route.as_ref()),
         };
+        let steps = steps(trail, captured);
+        let taken_over = |step: &Step| match step.mark {
+            Mark::Deny(denial) => Some(denial),
+            _ => None,
+        };
+        let denial: Option<Denial> = match captured {
+            None => denial,
+            Some(_) => steps.iter().find_map(taken_over),
+        };
+        // The routes of a captured request observe only for this explanation.
+        let route =
+            route.map(|route| ingress.routes().iter().find(|one| one.name == route.name).unwrap_or(route));
         let provider = route.and_then(|route| route.provider.as_ref());
         Self {
             verdict: denial.map_or("allow", |denial| denial.verdict()),
@@ -120,25 +162,24 @@ impl<'a> Explanation<'a> {
             provider: provider.map(|provider| provider.name.to_string()),
             agent: route.map(|route| route.agent.name.to_string()),
             forward: match decided {
-                Ok(Decided::Callback(verified)) => Some(verified.target().to_owned()),
-                Ok(Decided::Observed(observed)) => Some(observed.target().to_owned()),
-                Ok(Decided::Streamed(streamed)) => Some(streamed.target().to_owned()),
+                Ok(Some(Decided::Callback(verified))) => Some(verified.target().to_owned()),
+                Ok(Some(Decided::Observed(observed))) => Some(observed.target().to_owned()),
+                Ok(Some(Decided::Streamed(streamed))) => Some(streamed.target().to_owned()),
                 _ => None,
             },
             answer: match decided {
-                Ok(Decided::Handshake(shaken)) => Some(shaken.0.clone()),
+                Ok(Some(Decided::Handshake(shaken))) => Some(shaken.0.clone()),
                 _ => None,
             },
             observes: route.is_some_and(|route| route.observes()),
             streams: route.is_some_and(|route| route.stream),
-            trail,
+            steps,
+            captured,
         }
     }
 
     fn to_json(&self) -> Value {
-        let steps = self.trail.details().map(|(step, detail)| {
-            json!({ "check": step.check.name(), "outcome": step.outcome.name(), "detail": detail })
-        });
+        let steps = self.steps.iter().map(Step::to_json);
         json!({
             "verdict": self.verdict,
             "reason": self.reason,
@@ -159,18 +200,19 @@ impl<'a> Explanation<'a> {
                 "body": reply.body,
             })),
             "trail": steps.collect::<Vec<_>>(),
+            "captured": self.captured.map(|captured| json!({
+                "time": captured.time.to_string(),
+                "peer": captured.peer.to_string(),
+                "reason": captured.reason,
+                "body": captured.has_body,
+                "taken_over": self.taken_over(),
+            })),
         })
     }
 
     fn print(&self) {
-        for (step, detail) in self.trail.details() {
-            let mark = match step.outcome {
-                Outcome::Pass => "pass",
-                Outcome::Skip => "  - ",
-                Outcome::Deny(_) => "DENY",
-                Outcome::Hold => "hold",
-            };
-            println!("  {:<18} {mark}  {}", step.check.name(), printable(detail));
+        for step in &self.steps {
+            println!("  {:<18} {}  {}", step.check, step.mark.printed(), printable(&step.detail));
         }
         match (self.reason, &self.forward) {
             (Some(reason), _) => {
@@ -179,6 +221,9 @@ impl<'a> Explanation<'a> {
                 if self.observes {
                     println!("  but the route has `mode: observe`: the request is counted and delivered");
                 }
+            }
+            (None, None) if self.captured.is_some_and(|captured| !captured.has_body) => {
+                println!("{}: as far as the head shows; the capture has no body", self.verdict);
             }
             (None, None) => {
                 let answer = self.answer.as_ref();
@@ -199,6 +244,26 @@ impl<'a> Explanation<'a> {
                 );
             }
         }
+    }
+
+    /// Prints where the verdicts of a captured request come from.
+    fn print_capture(&self) {
+        let Some(captured) = self.captured else { return };
+        println!(
+            "captured at {} from {}, denied then: {}",
+            captured.time,
+            captured.peer,
+            printable(&captured.reason)
+        );
+        let taken_over = self.taken_over();
+        if !taken_over.is_empty() {
+            println!("  taken over from the capture, which has no secrets: {}", taken_over.join(", "));
+        }
+    }
+
+    /// Returns the names of the checks whose verdicts were taken over from the capture.
+    fn taken_over(&self) -> Vec<&str> {
+        self.steps.iter().filter(|step| step.is_taken_over).map(|step| &*step.check).collect()
     }
 }
 

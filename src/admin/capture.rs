@@ -1,0 +1,133 @@
+//! `/capture`: keeps the next rejected requests in memory, and gives them to an operator for `callgate explain`.
+
+use http::HeaderValue;
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::caller;
+use super::responses::{answer, problem};
+use super::server::{AdminRequest, AdminResponse};
+use super::service::Admin;
+use crate::denial::Denial;
+use crate::observe::capture::{DURATION_DEFAULT, DURATION_MAX, REQUESTS_DEFAULT, REQUESTS_MAX, Wanted};
+use crate::time::parse_duration;
+
+/// The body of a request to capture.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    #[serde(default)]
+    route: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    requests: Option<usize>,
+    #[serde(default, rename = "for")]
+    duration: Option<String>,
+}
+
+/// Returns the part of a path after `/capture` or `/capture/`. Returns `None` for any other path.
+pub(super) fn path(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/capture")?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+}
+
+impl Admin {
+    pub(super) fn capture(&self, request: &AdminRequest, id: &str) -> AdminResponse {
+        let may = || {
+            caller::from_no_page(request)?;
+            self.asked_as_ours(request)?;
+            self.knows_the_token(request)
+        };
+        if let Err(response) = may() {
+            return response;
+        }
+        let changes = matches!(request.method.as_str(), "DELETE" | "POST");
+        if changes && !self.listener.load().actions {
+            return problem(403, "captures are off, unless `listen.admin.actions` is true");
+        }
+        self.answer_capture(request, id)
+    }
+
+    /// Answers a request whose sender may send it.
+    pub(super) fn answer_capture(&self, request: &AdminRequest, id: &str) -> AdminResponse {
+        match (request.method.as_str(), id) {
+            ("POST", "") => self.begin_capture(request),
+            ("GET" | "HEAD", "") => answer(200, &self.captures.to_json(self.clock.now())),
+            ("DELETE", "") => {
+                self.captures.end();
+                AdminResponse::new(204, "application/json", String::new())
+            }
+            ("GET" | "HEAD", id) => self.captured_file(id),
+            ("DELETE", id) => match self.captures.remove(id.strip_suffix(".http").unwrap_or(id)) {
+                true => AdminResponse::new(204, "application/json", String::new()),
+                false => problem(404, "no such captured request"),
+            },
+            (_, "") => {
+                AdminResponse { allow: "DELETE, GET, HEAD, POST", ..problem(405, "method not allowed") }
+            }
+            _ => AdminResponse { allow: "DELETE, GET, HEAD", ..problem(405, "method not allowed") },
+        }
+    }
+
+    fn begin_capture(&self, request: &AdminRequest) -> AdminResponse {
+        let media_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return problem(415, "the body must be application/json");
+        }
+        let Some(body) = &request.body else { return problem(413, "the body is too large") };
+        // An array could be read as a value of this type, too.
+        let asked = serde_json::from_slice::<Map<String, Value>>(body);
+        let asked = match asked.and_then(|members| Asked::deserialize(Value::Object(members))) {
+            Ok(asked) => asked,
+            Err(error) => {
+                return problem(400, &format!("the body is not a valid request to capture: {error}"));
+            }
+        };
+        match self.wanted(asked) {
+            Ok(wanted) => {
+                let status = wanted.to_json(0);
+                self.captures.begin(wanted);
+                answer(201, &status)
+            }
+            Err(response) => response,
+        }
+    }
+
+    fn wanted(&self, asked: Asked) -> Result<Wanted, AdminResponse> {
+        let policy = self.policy.load();
+        if asked.route.as_ref().is_some_and(|route| route != "none" && policy.route(route).is_none()) {
+            return Err(problem(404, "no such route"));
+        }
+        let denial = |code: &String| Denial::ALL.iter().copied().find(|denial| denial.code() == code);
+        let reason = match asked.reason.as_ref().map(|code| denial(code).ok_or(code)) {
+            None => None,
+            Some(Ok(reason)) => Some(reason),
+            Some(Err(code)) => return Err(problem(400, &format!("`{code}` is not a reason of a denial"))),
+        };
+        let requests = asked.requests.unwrap_or(REQUESTS_DEFAULT);
+        if !(1..=REQUESTS_MAX).contains(&requests) {
+            return Err(problem(400, &format!("requests must be a number from 1 to {REQUESTS_MAX}")));
+        }
+        let duration = asked.duration.as_deref().map_or(Some(DURATION_DEFAULT), parse_duration);
+        let Some(duration) = duration.filter(|duration| !duration.is_zero() && *duration <= DURATION_MAX)
+        else {
+            return Err(problem(400, "for must be a duration of at most 24h, such as 10m"));
+        };
+        let until = self.clock.now().plus(duration);
+        Ok(Wanted { route: asked.route.map(Into::into), reason, requests, until })
+    }
+
+    fn captured_file(&self, id: &str) -> AdminResponse {
+        let id = id.strip_suffix(".http").unwrap_or(id);
+        let Some(file) = self.captures.file(id) else { return problem(404, "no such captured request") };
+        let mut response = AdminResponse::new(200, "text/plain; charset=utf-8", file);
+        // The id of a kept request consists of hexadecimal digits.
+        if let Ok(name) = HeaderValue::from_str(&format!("attachment; filename=\"{id}.http\"")) {
+            response.headers.push((CONTENT_DISPOSITION, name));
+        }
+        response
+    }
+}

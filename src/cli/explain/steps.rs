@@ -1,0 +1,123 @@
+//! The steps of an explanation: the checks that ran, and those whose verdicts are taken over from a capture.
+
+use serde_json::{Value, json};
+
+use crate::denial::Denial;
+use crate::observe::capture::Verdicts;
+use crate::trail::{Outcome, Trail};
+
+/// The checks of which a captured request contains only the verdict: it has no token, signature and certificate, and the
+/// ledger and the rates are those of the running Callgate.
+const TAKEN_OVER: [&str; 7] =
+    ["certificate", "token", "signature_headers", "rate", "signature", "duplicate", "interaction"];
+/// The checks that need the body.
+const OF_THE_BODY: [&str; 3] = ["body", "handshake", "action"];
+
+/// The result of a check.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Mark {
+    Pass,
+    Skip,
+    Deny(Denial),
+    Hold,
+    /// The capture has no verdict of this check.
+    Unknown,
+}
+
+/// A check and its result.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub(super) check: Box<str>,
+    pub(super) mark: Mark,
+    pub(super) detail: String,
+    /// Whether the result is the one of the captured request.
+    pub(super) is_taken_over: bool,
+}
+
+impl Mark {
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Pass => Self::Pass,
+            Outcome::Skip => Self::Skip,
+            Outcome::Deny(denial) => Self::Deny(denial),
+            Outcome::Hold => Self::Hold,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Skip => "skip",
+            Self::Deny(_) => "deny",
+            Self::Hold => "hold",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Returns the name in the text of `explain`.
+    pub(super) fn printed(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Skip => "  - ",
+            Self::Deny(_) => "DENY",
+            Self::Hold => "hold",
+            Self::Unknown => "  ? ",
+        }
+    }
+}
+
+impl Step {
+    pub(super) fn to_json(&self) -> Value {
+        let mut step = json!({ "check": self.check, "outcome": self.mark.name(), "detail": self.detail });
+        if let (true, Some(members)) = (self.is_taken_over, step.as_object_mut()) {
+            members.insert("taken_over".to_owned(), true.into());
+        }
+        step
+    }
+}
+
+/// Returns the steps of a trail. If the request was captured, the verdicts of the checks that it cannot pass without its
+/// secrets are those of the capture.
+pub(super) fn steps(trail: &Trail, captured: Option<&Verdicts>) -> Vec<Step> {
+    let ran = trail.details().map(|(step, detail)| Step {
+        check: step.check.name().into(),
+        mark: Mark::of(step.outcome),
+        detail: detail.to_owned(),
+        is_taken_over: false,
+    });
+    let mut steps: Vec<Step> = ran.collect();
+    let Some(captured) = captured else { return steps };
+    for step in &mut steps {
+        // A check that the configuration no longer requires stays skipped.
+        if TAKEN_OVER.contains(&&*step.check) && step.mark != Mark::Skip {
+            (step.mark, step.detail) = taken_over(captured, &step.check);
+            step.is_taken_over = step.mark != Mark::Unknown;
+        }
+    }
+    // The capture also knows checks that `explain` does not run: those of the ledger, and of a body that it does not have.
+    let others = captured.checks.iter().filter(|(check, verdict)| {
+        let is_from_there =
+            TAKEN_OVER.contains(&&**check) || (!captured.has_body && OF_THE_BODY.contains(&&**check));
+        is_from_there && **verdict != *"skip" && !trail.steps().any(|step| *step.check.name() == **check)
+    });
+    let others: Vec<_> = others.map(|(check, _)| check.clone()).collect();
+    for check in others {
+        let (mark, detail) = taken_over(captured, &check);
+        steps.push(Step { check, mark, detail, is_taken_over: true });
+    }
+    steps
+}
+
+fn taken_over(captured: &Verdicts, check: &str) -> (Mark, String) {
+    let mark = match captured.verdict(check) {
+        Some("pass") => Mark::Pass,
+        Some("hold") => Mark::Hold,
+        _ => captured.denial(check).map_or(Mark::Unknown, Mark::Deny),
+    };
+    let detail = match mark {
+        Mark::Deny(denial) => format!("{} (taken over from the capture)", denial.code()),
+        Mark::Unknown => "not known: the capture has no verdict of this check".to_owned(),
+        Mark::Pass | Mark::Skip | Mark::Hold => "taken over from the capture".to_owned(),
+    };
+    (mark, detail)
+}

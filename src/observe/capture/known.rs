@@ -1,0 +1,189 @@
+//! The values that a captured request must not contain.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+
+use crate::ingress::{Carrier, Route, TokenRule};
+use crate::path::{Captures, TOKEN_CAPTURE};
+use crate::query::raw_values;
+use crate::request::RequestHead;
+
+/// The replacement in the target, where brackets are not allowed.
+pub(super) const IN_TARGET: &str = "redacted";
+/// The replacement in a body.
+pub(super) const IN_BODY: &str = "[redacted]";
+/// The shortest value that is also replaced elsewhere. Shorter texts occur by chance.
+pub(super) const VALUE_BYTES_MIN: usize = 8;
+/// Parts of the names of headers, parameters and members that contain a secret.
+pub(super) const SECRET_NAMES: [&str; 20] = [
+    "apikey",
+    "api-key",
+    "api_key",
+    "assertion",
+    "auth",
+    "code",
+    "cookie",
+    "credential",
+    "hmac",
+    "jwt",
+    "key",
+    "passw",
+    "proof",
+    "secret",
+    "session",
+    "sig",
+    "sha1",
+    "sha256",
+    "token",
+    "verification",
+];
+/// The same for members of a body, where more names have another meaning.
+pub(super) const SECRET_MEMBERS: [&str; 10] = [
+    "apikey",
+    "api_key",
+    "authorization",
+    "cookie",
+    "credential",
+    "passw",
+    "private_key",
+    "secret",
+    "signature",
+    "token",
+];
+
+/// A request and what is known about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'r> {
+    /// The head as received.
+    pub head: &'r RequestHead<'r>,
+    /// The body, or the reason why there is none.
+    pub body: Result<&'r [u8], &'static str>,
+    /// The route and the captures of the path. `None` if no route has this path.
+    pub route: Option<(&'r Route, &'r Captures)>,
+    /// All routes. A caller may send a secret of another route.
+    pub all: &'r [Arc<Route>],
+}
+
+/// The values that must not appear anywhere in the file.
+pub(super) struct Known(pub(super) Vec<String>);
+
+impl Known {
+    pub(super) fn of(request: &Request<'_>) -> Self {
+        let (head, mut values) = (request.head, BTreeSet::new());
+        let mut add = |value: &[u8]| {
+            if let Ok(text) = std::str::from_utf8(value) {
+                values.insert(text.trim().to_owned());
+            }
+        };
+        for (name, value) in head.headers.iter().filter(|(name, _)| is_secret_header(request, name)) {
+            add(value.as_bytes());
+            // The credentials alone, without the authentication scheme.
+            if let Some((_, credentials)) = value.to_str().ok().and_then(|text| text.split_once(' ')) {
+                let is_credentials = *name == AUTHORIZATION || carries(request.route, name);
+                if is_credentials {
+                    add(credentials.as_bytes());
+                }
+            }
+        }
+        let query = head.raw_query().unwrap_or_default();
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            if is_secret_parameter(request.route, name) {
+                add(value.as_bytes());
+                add(percent_encoding::percent_decode_str(value).collect::<Vec<_>>().as_slice());
+            }
+        }
+        if let Some((route, captures)) = request.route {
+            captures.value(TOKEN_CAPTURE).into_iter().for_each(|token| add(token.as_bytes()));
+            route
+                .secret_parameters()
+                .flat_map(|name| raw_values(query, name))
+                .for_each(|value| add(value.as_bytes()));
+        }
+        for route in request.all {
+            if let Some(TokenRule::Static { secrets, .. }) = &route.token {
+                secrets.iter().for_each(|secret| add(secret.expose()));
+            }
+            let verifier = route.verifier();
+            verifier.iter().flat_map(|verifier| verifier.secrets()).for_each(|secret| add(secret.expose()));
+        }
+        values.retain(|value| value.len() >= VALUE_BYTES_MIN);
+        // A longer value may contain a shorter one, and is replaced first.
+        let mut values: Vec<_> = values.into_iter().collect();
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Self(values)
+    }
+
+    /// Replaces the known values and all JWTs in a text.
+    pub(super) fn remove_from(&self, text: &str, replacement: &str) -> String {
+        let text =
+            self.0.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), replacement));
+        without_jwts(&text, replacement)
+    }
+}
+
+/// Replaces everything that looks like a JWT, or begins like one.
+pub(super) fn without_jwts(text: &str, replacement: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '~');
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, token)) = rest.find("eyJ").and_then(|at| rest.split_at_checked(at)) {
+        out.push_str(before);
+        out.push_str(replacement);
+        rest = token.trim_start_matches(is_part);
+    }
+    out.push_str(rest);
+    out
+}
+
+pub(super) fn is_secret_name(name: &str, parts: &[&str]) -> bool {
+    let name = name.to_ascii_lowercase();
+    // The time of a signature is no secret, and its age cannot be checked without it.
+    parts.iter().any(|part| name.contains(part)) && !name.contains("timestamp") && !name.contains("digest")
+}
+
+/// Reports whether a header carries the token of the route.
+pub(super) fn carries(route: Option<(&Route, &Captures)>, name: &HeaderName) -> bool {
+    route
+        .and_then(|(route, _)| route.token.as_ref())
+        .is_some_and(|rule| rule.headers().any(|header| header == name))
+}
+
+pub(super) fn is_secret_header(request: &Request<'_>, name: &HeaderName) -> bool {
+    let scheme = request.route.and_then(|(route, _)| route.verifier()).map(|verifier| verifier.scheme());
+    let is_proof = scheme.is_some_and(|scheme| scheme.proof_headers().contains(name));
+    let is_event_id = scheme.is_some_and(|scheme| scheme.id_header() == Some(name));
+    let named = is_secret_name(name.as_str(), &SECRET_NAMES);
+    is_proof || carries(request.route, name) || (named && !is_event_id)
+}
+
+pub(super) fn is_secret_parameter(route: Option<(&Route, &Captures)>, name: &str) -> bool {
+    let listed = route.is_some_and(|(route, _)| {
+        let carried = route.token.iter().flat_map(TokenRule::carriers);
+        carried.into_iter().any(|carrier| matches!(carrier, Carrier::Query(query) if **query == *name))
+            || route.secret_parameters().any(|secret| secret == name)
+    });
+    listed || is_secret_name(name, &SECRET_NAMES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_tokens_are_recognized() {
+        for name in
+            ["authorization", "x-api-key", "Stripe-Signature", "x-gitlab-token", "paypal-transmission-sig"]
+        {
+            assert!(is_secret_name(name, &SECRET_NAMES), "{name}");
+        }
+        for name in
+            ["host", "content-type", "webhook-id", "webhook-timestamp", "x-slack-request-timestamp", "date"]
+        {
+            assert!(!is_secret_name(name, &SECRET_NAMES), "{name}");
+        }
+        let text = without_jwts("a eyJhbGciOiJIUzI1NiJ9.e30.c2ln\" b eyJ", "X");
+        assert_eq!(text, "a X\" b X");
+    }
+}

@@ -1,0 +1,92 @@
+//! Writes a captured request in the format of `.http` files, without tokens, secrets and signatures.
+//!
+//! These values are replaced: the places in which the route expects a token and the provider sends its proof; headers,
+//! query parameters and members of the body whose names are those of secrets; JWTs; and all occurrences of a value that
+//! was replaced elsewhere, and of the secrets of all routes and their providers. A body that cannot be searched is left out.
+
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue};
+
+use super::body::redacted_body;
+use super::known::{IN_BODY, IN_TARGET, Known, Request, carries, is_secret_header, is_secret_parameter};
+use super::verdicts::{BODY_HEADER, Verdicts};
+use crate::observe::redact_path;
+
+/// Returns the redacted request. The verdicts of the checks take the place of the values that were removed.
+pub fn redacted_request(request: Request<'_>, verdicts: &Verdicts) -> String {
+    let known = Known::of(&request);
+    let body = request.body.and_then(|body| redacted_body(&request, &known, body));
+    let mut out = format!("{} {} HTTP/1.1\r\n", request.head.method, target(&request, &known));
+    let mut line = |name: &HeaderName, value: &str| {
+        out.push_str(name.as_str());
+        out.push_str(": ");
+        out.push_str(value);
+        out.push_str("\r\n");
+    };
+    for (name, value) in request.head.headers {
+        // The body is written without a transfer coding. Only Callgate may write `Callgate-*` headers.
+        let is_dropped =
+            [TRANSFER_ENCODING, CONNECTION].contains(name) || name.as_str().starts_with("callgate-");
+        if !is_dropped && (*name != CONTENT_LENGTH || body.is_err()) {
+            line(name, &header(&request, &known, verdicts, name, value));
+        }
+    }
+    match &body {
+        Ok(body) => line(&CONTENT_LENGTH, &body.len().to_string()),
+        Err(why) => line(&BODY_HEADER, why),
+    }
+    for (name, value) in verdicts.headers() {
+        line(&name, &value);
+    }
+    out.push_str("\r\n");
+    out.push_str(body.as_deref().unwrap_or_default());
+    out
+}
+
+/// Returns the value of a header in the file.
+fn header(
+    request: &Request<'_>,
+    known: &Known,
+    verdicts: &Verdicts,
+    name: &HeaderName,
+    value: &HeaderValue,
+) -> String {
+    let text = String::from_utf8_lossy(value.as_bytes());
+    if !is_secret_header(request, name) {
+        return known.remove_from(&text, IN_BODY);
+    }
+    let verdict = if carries(request.route, name) {
+        verdicts.verdict("token")
+    } else {
+        let head =
+            verdicts.verdict("signature_headers").filter(|verdict| !matches!(*verdict, "pass" | "skip"));
+        head.or_else(|| verdicts.verdict("signature"))
+    };
+    let redacted = verdict.map_or_else(|| IN_BODY.to_owned(), |verdict| format!("[redacted: {verdict}]"));
+    match text.split_once(' ').filter(|(scheme, _)| *name == AUTHORIZATION && is_scheme(scheme)) {
+        Some((scheme, _)) => format!("{scheme} {redacted}"),
+        None => redacted,
+    }
+}
+
+/// Reports whether a text is a usual name of an authentication scheme, and not a part of a secret.
+fn is_scheme(text: &str) -> bool {
+    ["basic", "bearer", "digest", "token"].iter().any(|scheme| text.eq_ignore_ascii_case(scheme))
+}
+
+/// Returns the target without secrets. The path keeps its form, so that the same route has it.
+fn target(request: &Request<'_>, known: &Known) -> String {
+    let path = match request.route {
+        Some((_, captures)) => captures.redacted_path(),
+        None => redact_path(request.head.raw_path()),
+    };
+    let path = path.replace("[token]", IN_TARGET).replace("[redacted]", IN_TARGET);
+    let path = known.remove_from(&path, IN_TARGET);
+    let Some(query) = request.head.raw_query() else { return path };
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if is_secret_parameter(request.route, name) => format!("{name}={IN_TARGET}"),
+        _ => known.remove_from(pair, IN_TARGET),
+    };
+    let pairs: Vec<_> = query.split('&').map(pair).collect();
+    format!("{path}?{}", pairs.join("&"))
+}

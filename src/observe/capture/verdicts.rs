@@ -1,0 +1,86 @@
+//! The verdicts of the checks of a captured request. The redacted file contains them as headers, and `callgate explain`
+//! reads them.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName};
+
+use crate::denial::Denial;
+use crate::time::Timestamp;
+use crate::trail::{Outcome, Trail};
+
+/// The header with the time, the source address and the reason of a captured request.
+pub const FACTS_HEADER: HeaderName = HeaderName::from_static("callgate-captured");
+/// The header with the verdict of each check.
+pub const CHECKS_HEADER: HeaderName = HeaderName::from_static("callgate-captured-checks");
+/// The header of a captured request whose body was not kept. It says why.
+pub const BODY_HEADER: HeaderName = HeaderName::from_static("callgate-captured-body");
+
+/// The verdicts of the checks of a captured request, and what else the file says about it.
+#[derive(Clone, Debug)]
+pub struct Verdicts {
+    /// Time at which the request arrived.
+    pub time: Timestamp,
+    /// The source address of the connection.
+    pub peer: IpAddr,
+    /// The code of the denial.
+    pub reason: Box<str>,
+    /// The name of each check with its verdict: `pass`, `skip`, `hold` or the code of a denial.
+    pub checks: Vec<(Box<str>, Box<str>)>,
+    /// Whether the file contains the body.
+    pub has_body: bool,
+}
+
+impl Verdicts {
+    /// Collects the verdicts of two trails. `all` has every check that could be run without the ledger, and `real` the
+    /// checks that decided about the request.
+    pub fn of(time: Timestamp, peer: IpAddr, reason: &str, all: &Trail, real: &Trail) -> Self {
+        let mut checks: Vec<(Box<str>, Box<str>)> = Vec::new();
+        for step in all.steps().chain(real.steps()) {
+            if !checks.iter().any(|(check, _)| **check == *step.check.name()) {
+                let verdict = match step.outcome {
+                    Outcome::Deny(denial) => denial.code(),
+                    other => other.name(),
+                };
+                checks.push((step.check.name().into(), verdict.into()));
+            }
+        }
+        Self { time, peer, reason: reason.into(), checks, has_body: false }
+    }
+
+    /// Reads the verdicts from the headers of a captured request. Returns `None` if the request was not captured by
+    /// Callgate.
+    pub fn read(headers: &HeaderMap) -> Option<Self> {
+        let text = |name: &HeaderName| headers.get(name)?.to_str().ok();
+        let facts: Vec<_> =
+            text(&FACTS_HEADER)?.split("; ").filter_map(|pair| pair.split_once('=')).collect();
+        let fact = |name: &str| facts.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+        let checks = text(&CHECKS_HEADER).unwrap_or_default();
+        let checks = checks.split(", ").filter_map(|pair| pair.split_once('='));
+        Some(Self {
+            time: Timestamp::parse(fact("time")?)?,
+            peer: fact("peer")?.parse().ok()?,
+            reason: fact("reason")?.into(),
+            checks: checks.map(|(check, verdict)| (check.into(), verdict.into())).collect(),
+            has_body: !headers.contains_key(BODY_HEADER),
+        })
+    }
+
+    /// Returns the verdict of a check.
+    pub fn verdict(&self, check: &str) -> Option<&str> {
+        self.checks.iter().find(|(name, _)| **name == *check).map(|(_, verdict)| &**verdict)
+    }
+
+    /// Returns the denial of a check, if the check failed.
+    pub fn denial(&self, check: &str) -> Option<Denial> {
+        let verdict = self.verdict(check)?;
+        Denial::ALL.iter().copied().find(|denial| denial.code() == verdict)
+    }
+
+    /// Returns the values of the headers [`FACTS_HEADER`] and [`CHECKS_HEADER`].
+    pub(super) fn headers(&self) -> [(HeaderName, String); 2] {
+        let facts = format!("time={}; peer={}; reason={}", self.time, self.peer.to_canonical(), self.reason);
+        let checks = self.checks.iter().map(|(check, verdict)| format!("{check}={verdict}"));
+        [(FACTS_HEADER, facts), (CHECKS_HEADER, checks.collect::<Vec<_>>().join(", "))]
+    }
+}

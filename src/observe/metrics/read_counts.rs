@@ -1,0 +1,51 @@
+//! Reads counters back, for the admin page.
+
+use prometheus::core::Collector;
+
+use super::metrics::Metrics;
+
+/// The number of requests with the same labels.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Count {
+    /// Name of the route or of the egress rule.
+    pub name: String,
+    /// Name of the provider. Empty for requests of the agent.
+    pub provider: String,
+    /// The verdict.
+    pub verdict: String,
+    /// The reason.
+    pub reason: String,
+    /// The number of requests since the start.
+    pub requests: u64,
+}
+
+impl Metrics {
+    /// Returns the requests from outside, by route, provider, verdict and reason.
+    pub fn ingress_counts(&self) -> Vec<Count> {
+        counts(&self.ingress.ingress_requests, "route")
+    }
+
+    /// Returns the requests of the agent, by rule, verdict and reason.
+    pub fn egress_counts(&self) -> Vec<Count> {
+        counts(&self.egress.egress_requests, "rule")
+    }
+}
+
+fn counts(counters: &impl Collector, name: &str) -> Vec<Count> {
+    let families = counters.collect();
+    let metrics = families.iter().flat_map(|family| family.get_metric());
+    let count = |metric: &prometheus::proto::Metric| {
+        let label = |name: &str| {
+            let found = metric.get_label().iter().find(|label| label.name() == name);
+            found.map(|label| label.value().to_owned()).unwrap_or_default()
+        };
+        Count {
+            name: label(name),
+            provider: label("provider"),
+            verdict: label("verdict"),
+            reason: label("reason"),
+            requests: metric.get_counter().get_value() as u64,
+        }
+    };
+    metrics.map(count).filter(|count| count.requests > 0).collect()
+}
