@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample tls-scan
+.PHONY: chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -102,6 +102,12 @@ page: setup
 
 build: setup
 	$(CARGO) build --release --locked
+
+# Builds the image of deploy/Dockerfile for real, runs it, and prints its size. Needs root, buildah and mmdebstrap. The
+# build stage copies the program of the tests; FULL=1 compiles it there, which takes many minutes.
+image-test: setup
+	scripts/unit.sh compile
+	scripts/image-test.sh $(TOOLS) target/debug/callgate
 
 # Packs a release into dist/: an archive with the program, its man page, completions, schema, documentation and bill of
 # materials (CycloneDX), and SHA256SUMS. Two runs of the same commit make the same archive.

@@ -1095,7 +1095,7 @@ class Scripts(unittest.TestCase):
             return done.returncode
 
     def test_a_skip_is_a_failure_where_that_is_asked_for(self):
-        for script in ("observability", "interop"):
+        for script in ("observability", "interop", "image-test"):
             with self.subTest(script):
                 self.assertEqual(self.skipped(script, strict=False), 0)
                 self.assertEqual(self.skipped(script, strict=True), 1)
