@@ -6,9 +6,10 @@ use pingora::protocols::Stream;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::http1_session::{DRAIN_BYTES_MAX, DRAIN_DEADLINE, write_response_head};
+use super::http1_session::{DRAIN_BYTES_MAX, DRAIN_DEADLINE};
 use super::lingering_close;
 use super::response;
+use super::response_head::write_response_head;
 use super::session::Session;
 use crate::denial::Denial;
 

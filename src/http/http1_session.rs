@@ -6,18 +6,18 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
-use pingora::protocols::http::date::get_cached_date;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::request_head::RequestParts;
+use super::response_head::write_response_head;
 use super::timeouts::with_timeout;
 use crate::framing::{Framing, Trailers};
 use crate::replica::{Outcome, REPLICA, ResponseProof};
-use crate::request::{lasts, write_line};
+use crate::request::lasts;
 
 /// Size of one body read, in bytes, if the buffer for the body has no free capacity.
 const BODY_READ_BYTES: usize = 16 << 10;
@@ -38,31 +38,9 @@ pub(crate) const DRAIN_BYTES_MAX: u64 = 64 << 10;
 /// Deadline for reading and discarding an unread body, and for closing a connection.
 pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Writes the head of a response, with `Date` and `Connection`. With `keep_alive`, the head allows the caller to send
-/// another request on the connection.
-pub(crate) fn write_response_head<'l>(
-    out: &mut Vec<u8>,
-    status: u16,
-    lines: impl IntoIterator<Item = (&'l str, &'l [u8])>,
-    keep_alive: bool,
-) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    out.push(b' ');
-    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    out.extend_from_slice(reason.unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-    let mut has_date = false;
-    for (name, value) in lines {
-        has_date |= name == DATE.as_str();
-        write_line(out, name, value);
-    }
-    // A server with a clock must send `Date` (RFC 9110 section 6.6.1).
-    if !has_date {
-        write_line(out, "date", get_cached_date().as_bytes());
-    }
-    write_line(out, "connection", if keep_alive { b"keep-alive" } else { b"close" });
-    out.extend_from_slice(b"\r\n");
+/// Returns the same line for a shorter lifetime, so that it can be chained with other lines.
+fn shorter<'s, 'l: 's>(line: (&'l str, &'l [u8])) -> (&'s str, &'s [u8]) {
+    line
 }
 
 /// The framing of the response body.
@@ -289,15 +267,35 @@ impl Http1Session {
             (false, true) => ResponseFraming::Chunks,
             (false, false) => length().map_or(ResponseFraming::Close, ResponseFraming::Length),
         };
+        let lines = header.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        self.begin_response(status.as_u16(), lines);
+    }
+
+    /// Puts the head of the response into the write buffer. `response_framing` is that of the response.
+    fn begin_response<'l>(&mut self, status: u16, lines: impl Iterator<Item = (&'l str, &'l [u8])>) {
         self.keep_alive &=
             self.response_framing != ResponseFraming::Close && (self.drain_body || self.body.is_done());
         self.write_buffer.reserve(RESPONSE_BYTES);
-        let proof = self.response_proof.as_ref().and_then(|proof| proof.header(status.as_u16()));
+        let proof = self.response_proof.as_ref().and_then(|proof| proof.header(status));
         let name = REPLICA;
         let proof = proof.iter().map(|proof| (name.as_str(), proof.as_bytes()));
-        let lines = header.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let lines = lines.chain(proof);
-        write_response_head(&mut self.write_buffer, status.as_u16(), lines, self.keep_alive);
+        let lines = lines.map(shorter).chain(proof);
+        write_response_head(&mut self.write_buffer, status, lines, self.keep_alive);
+    }
+
+    /// Writes a complete response with a body, without a table of headers. `lines` contain `Content-Length`.
+    pub(super) async fn respond<'l>(
+        &mut self,
+        status: u16,
+        lines: impl Iterator<Item = (&'l str, &'l [u8])>,
+        body: &[u8],
+    ) -> io::Result<()> {
+        self.response_framing = ResponseFraming::NoBody;
+        self.begin_response(status, lines);
+        if self.request.method != Method::HEAD {
+            self.write_buffer.extend_from_slice(body);
+        }
+        self.flush_buffer().await
     }
 
     /// Writes the buffered head of the response now, although no part of the body is available yet.

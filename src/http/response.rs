@@ -5,13 +5,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, PROXY_AUTHENTICATE, RETRY_AFTER,
-    TRANSFER_ENCODING, WWW_AUTHENTICATE,
-};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
-use serde::Serialize;
 
 use super::session::Session;
 use super::timeouts::{TransferTimer, poll_once};
@@ -24,16 +20,8 @@ use crate::replica::REPLICA;
 use crate::request::{headers_of_one_hop, is_hop_by_hop_of_response};
 use crate::signature::HandshakeReply;
 
-/// The problem details of a denial (RFC 9457).
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: &'static str,
-    title: &'static str,
-    status: u16,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-}
+/// Capacity that is reserved for the problem details of a denial, in bytes.
+const PROBLEM_BYTES: usize = 192;
 
 /// Writes a denial. Returns whether the response was written.
 pub(crate) async fn write_denial(
@@ -44,8 +32,27 @@ pub(crate) async fn write_denial(
     explain: bool,
 ) -> bool {
     let body = problem(denial, request_id, explain);
-    let Ok(header) = problem_header(denial, methods, body.len()) else { return false };
-    write(session, header, body.into()).await
+    let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
+    let (length, allow) = (body.len().to_string(), methods.join(", "));
+    let again = denial.retry_after_secs().map(|seconds| seconds.to_string());
+    let lines = problem_lines(denial, &length, again.as_deref(), &allow);
+    match session {
+        Session::Http1(http1) => {
+            let lines = lines.map(|(name, value)| (name, value.as_bytes()));
+            http1.respond(denial.status(), lines, &body).await.is_ok()
+        }
+        Session::Http2(_) => {
+            let header = || -> pingora::Result<ResponseHeader> {
+                let mut header = ResponseHeader::build_no_case(denial.status(), Some(8))?;
+                for (name, value) in lines {
+                    header.insert_header(name, value)?;
+                }
+                Ok(header)
+            };
+            let Ok(header) = header() else { return false };
+            write(session, header, body.into()).await
+        }
+    }
 }
 
 /// Writes a complete response. Leaves out the body if the method is HEAD, because pingora would send the body on
@@ -55,37 +62,49 @@ async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> bo
     session.write_head(header).await.is_ok() && session.write_body(body, true).await.is_ok()
 }
 
-/// The problem details of a denial (RFC 9457).
+/// Returns the problem details of a denial (RFC 9457). No part of them needs escaping in JSON.
 pub(crate) fn problem(denial: Denial, request_id: &str, explain: bool) -> Vec<u8> {
-    let problem = Problem {
-        r#type: "about:blank",
-        title: denial.title(),
-        status: denial.status(),
+    let mut status = itoa::Buffer::new();
+    let (reason, end) = if explain { ("\",\"reason\":\"", denial.code()) } else { ("", "") };
+    let mut body = Vec::with_capacity(PROBLEM_BYTES);
+    for part in [
+        "{\"type\":\"about:blank\",\"title\":\"",
+        denial.title(),
+        "\",\"status\":",
+        status.format(denial.status()),
+        ",\"request_id\":\"",
         request_id,
-        reason: explain.then(|| denial.code()),
-    };
-    serde_json::to_vec(&problem).unwrap_or_default()
+        reason,
+        end,
+        "\"}",
+    ] {
+        body.extend_from_slice(part.as_bytes());
+    }
+    body
 }
 
-fn problem_header(denial: Denial, methods: &[Method], body_bytes: usize) -> pingora::Result<ResponseHeader> {
-    let mut header = ResponseHeader::build_no_case(denial.status(), Some(8))?;
-    header.insert_header(CONTENT_TYPE, "application/problem+json")?;
-    header.insert_header(CONTENT_LENGTH, body_bytes)?;
-    header.insert_header(CACHE_CONTROL, "no-store")?;
-    if let Some(seconds) = denial.retry_after_secs() {
-        header.insert_header(RETRY_AFTER, seconds)?;
-    }
-    if denial.status() == 401 {
-        header.insert_header(WWW_AUTHENTICATE, "Bearer realm=\"callgate\"")?;
-    }
-    if denial.status() == 407 {
-        header.insert_header(PROXY_AUTHENTICATE, "Basic realm=\"callgate\"")?;
-    }
-    if denial == Denial::MethodNotAllowed {
-        let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
-        header.insert_header(ALLOW, methods.join(", "))?;
-    }
-    Ok(header)
+/// Returns the header lines of a denial. `length` is that of the body, `again` the value of `Retry-After`, and `allow` lists
+/// the allowed methods.
+fn problem_lines<'l>(
+    denial: Denial,
+    length: &'l str,
+    again: Option<&'l str>,
+    allow: &'l str,
+) -> impl Iterator<Item = (&'static str, &'l str)> {
+    let challenge = match denial.status() {
+        401 => Some(("www-authenticate", "Bearer realm=\"callgate\"")),
+        407 => Some(("proxy-authenticate", "Basic realm=\"callgate\"")),
+        _ => None,
+    };
+    let lines = [
+        Some(("content-type", "application/problem+json")),
+        Some(("content-length", length)),
+        Some(("cache-control", "no-store")),
+        again.map(|seconds| ("retry-after", seconds)),
+        challenge,
+        (denial == Denial::MethodNotAllowed).then_some(("allow", allow)),
+    ];
+    lines.into_iter().flatten()
 }
 
 /// The side on which relaying a response failed.
@@ -278,4 +297,29 @@ fn relayed_header(response: &UpstreamResponse, chunks: bool) -> pingora::Result<
         header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
     Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problem_details_are_json() {
+        for explain in [false, true] {
+            for denial in Denial::ALL {
+                let read: serde_json::Value =
+                    serde_json::from_slice(&problem(*denial, "0af1", explain)).unwrap();
+                let members = read.as_object().unwrap();
+                assert_eq!(members["type"], "about:blank");
+                assert_eq!(members["title"], denial.title());
+                assert_eq!(members["status"], denial.status());
+                assert_eq!(members["request_id"], "0af1");
+                assert_eq!(
+                    members.get("reason").and_then(|reason| reason.as_str()),
+                    explain.then(|| denial.code())
+                );
+                assert_eq!(members.len(), 4 + usize::from(explain));
+            }
+        }
+    }
 }
