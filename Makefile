@@ -126,7 +126,7 @@ soak: build
 bench-decide: setup
 	$(CARGO) bench --locked --bench decide
 
-# Counts instructions and allocations of one decision and one delivered callback. Compares with benches/baseline.txt.
+# Counts instructions and allocations of decisions, callbacks and requests of the agent. Compares with benches/baseline.txt.
 count: setup
 	scripts/count.sh $(TOOLS) $(WRITE)
 
