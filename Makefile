@@ -103,7 +103,8 @@ page: setup
 build: setup
 	$(CARGO) build --release --locked
 
-# Compares Callgate with bare pingora, HAProxy, nginx with Lua, and Envoy. BENCH="--help" shows how to run parts of it.
+# Compares Callgate with bare pingora, HAProxy, nginx with Lua, and Envoy. BENCH="--help" shows how to run parts of it, and
+# HAPROXY=/path/to/haproxy compares with another version.
 BENCH ?= --write
 bench: build
 	CARGO_TARGET_DIR=target/rig $(CARGO) build --release --manifest-path benches/rig/Cargo.toml
