@@ -114,7 +114,8 @@ image-test: setup
 dist: build
 	scripts/dist.py target/release/callgate dist
 
-# Compares Callgate with bare pingora, HAProxy, nginx with Lua, and Envoy. BENCH="--help" shows how to run parts of it.
+# Compares Callgate with bare pingora, HAProxy, nginx with Lua, and Envoy. BENCH="--help" shows how to run parts of it, and
+# HAPROXY=/path/to/haproxy compares with another version.
 BENCH ?= --write
 bench: build
 	CARGO_TARGET_DIR=target/rig $(CARGO) build --release --manifest-path benches/rig/Cargo.toml
@@ -137,7 +138,7 @@ soak: build
 bench-decide: setup
 	$(CARGO) bench --locked --bench decide
 
-# Counts instructions and allocations of one decision and one delivered callback. Compares with benches/baseline.txt.
+# Counts instructions and allocations of decisions, callbacks and requests of the agent. Compares with benches/baseline.txt.
 count: setup
 	scripts/count.sh $(TOOLS) $(WRITE)
 

@@ -26,25 +26,31 @@ ROOT = peers.ROOT
 SIZES = {"200 B": (200, 30000), "4 KiB": (4096, 20000), "64 KiB": (65536, 4000), "1 MiB": (1 << 20, 300)}
 KINDS = ["token", "foreign", "expired", "unsigned", "tokenless", "signature", "changed"]
 ELSEWHERE = "127.0.1.0"  # addresses that no peer's list has
+LISTED = "127.0.0.0"     # addresses of clients, of which the last byte changes
 RATE = 5000
+PARTS = ["checks", "full", "tls", "h2", "connections", "streams", "bodies", "stores", "hop", "refusals", "latency", "growth"]
 
 
 class Rig:
     """The parts that all peers share: agent, certificate, cores."""
 
-    def __init__(self, folder):
-        self.folder, self.running, self.proxy_core, self.load_core = folder, [], 0, 1
+    def __init__(self, folder, workers=1, key="ecdsa"):
+        """`workers`: of each proxy. Each has a core of its own, if the machine has enough cores. `key`: of the certificate."""
+        cores = os.cpu_count() or 1
+        self.folder, self.running, self.workers = folder, [], workers
+        self.proxy_cores, self.load_core = f"0-{min(workers, cores) - 1}", min(workers, cores - 1)
         self.upstream_port, self.number = 18700, 0
         self.certificate, self.key, self.pem, self.authority = (f"{folder}/{name}" for name in ("c.pem", "k.pem", "both.pem", "ca.pem"))
-        self.certify()
+        self.certify(key)
         self.running.append(subprocess.Popen(["taskset", "-c", str(self.load_core), peers.RIG / "upstream", f"127.0.0.1:{self.upstream_port}"]))
 
-    def certify(self):
+    def certify(self, key):
         def openssl(*args):
             subprocess.run(["openssl", *args], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         openssl("req", "-x509", *curve, "-keyout", f"{self.folder}/ca.key", "-out", self.authority, "-subj", "/CN=bench", "-days", "2")
-        openssl("req", *curve, "-keyout", self.key, "-out", f"{self.folder}/c.csr", "-subj", "/CN=agent.example.com")
+        kind = {"ecdsa": curve, "rsa": ["-newkey", "rsa:2048", "-nodes"]}[key]
+        openssl("req", *kind, "-keyout", self.key, "-out", f"{self.folder}/c.csr", "-subj", "/CN=agent.example.com")
         pathlib.Path(f"{self.folder}/ext").write_text("subjectAltName=DNS:agent.example.com\nbasicConstraints=CA:FALSE\n")
         openssl("x509", "-req", "-in", f"{self.folder}/c.csr", "-CA", self.authority, "-CAkey", f"{self.folder}/ca.key",
                 "-CAcreateserial", "-out", self.certificate, "-days", "2", "-extfile", f"{self.folder}/ext")
@@ -117,10 +123,11 @@ def beside(rows, peer, other, key="cpu_us"):
 
 
 class Report:
-    """Prints the tables during the run, and writes all results into one file at the end."""
+    """Prints the tables during the run. Also writes the results into a file after each table, so that an interrupted run is
+    not lost."""
 
-    def __init__(self):
-        self.lines, self.data = [], {}
+    def __init__(self, file=None):
+        self.lines, self.data, self.file = [], {}, file
 
     def say(self, line=""):
         self.lines.append(line)
@@ -133,6 +140,13 @@ class Report:
         for name, cells in rows:
             self.say(f"| {name} | " + " | ".join(cells) + " |")
         self.say()
+        self.save()
+
+    def save(self):
+        if self.file:
+            text = "# One run, side by side\n\nMade by `make bench`; what the figures mean is in [performance.md](../performance.md).\n\n"
+            self.file.parent.mkdir(exist_ok=True)
+            self.file.write_text(text + "\n".join(self.lines).strip() + "\n")
 
 
 def ratio(rows, name):
@@ -151,6 +165,56 @@ def sizes(rig, report, group, args, title, key, protocol="h1", only=tuple(SIZES)
                  [(name, [f"{median(found[label][name], 'rps'):.0f}" for label in only]) for name in names])
     report.data[key] = {label: {name: median(rows[name], "cpu_us") for name in names} for label, rows in found.items()}
     report.data[f"{key}_ratio"] = {label: {name: beside(rows, name, peers.BARE)[0] for name in names} for label, rows in found.items()}
+
+
+def connections(rig, report, group, args):
+    """Measures one callback per connection, as most providers connect."""
+    jobs = {"plain": {}, "TLS 1.3, new session": {"protocol": "tls", "resume": 0}, "TLS 1.3, resumed session": {"protocol": "tls"}}
+    found = {}
+    for label, options in jobs.items():
+        # Each connection has a source port of its own, so the callers have 256 addresses.
+        count = int(6000 * args.scale) or 1
+        found[label] = rounds_of(rig, group, args.rounds, lambda _: GOOD, count, reconnect=1, **{"from": LISTED}, **options)
+    names = [peer.name for peer in group]
+    report.table("One callback of 200 B per connection", list(jobs), [(name, [ratio(found[label], name) for label in jobs]) for name in names])
+    report.data["connections"] = {label: {name: median(rows[name], "cpu_us") for name in names} for label, rows in found.items()}
+
+
+def streams(rig, report, group, args):
+    rows = rounds_of(rig, group, args.rounds, lambda _: GOOD, int(20000 * args.scale) or 1, protocol="h2", streams=1, connections=128)
+    names = [peer.name for peer in group]
+    report.table("128 connections of HTTP/2 with one stream each, 200 B", ["CPU"], [(name, [ratio(rows, name)]) for name in names])
+    report.data["streams"] = {name: median(rows[name], "cpu_us") for name in names}
+
+
+def bodies(rig, report, group, args):
+    """Measures bodies as providers send them."""
+    jobs = {"form, 1 KiB": ("form", 1024, 20000), "answer of a language model, 30 KB": ("answer", 30_000, 6000),
+            "push to a repository, 200 KB": ("push", 200_000, 1500)}
+    found = {}
+    for label, (shape, size, count) in jobs.items():
+        found[label] = rounds_of(rig, group, args.rounds, lambda _: GOOD, int(count * args.scale) or 1, size=size, shape=shape)
+    names = [peer.name for peer in group]
+    report.table("Bodies as providers send them", list(jobs), [(name, [ratio(found[label], name) for label in jobs]) for name in names])
+    report.data["bodies"] = {label: {name: median(rows[name], "cpu_us") for name in names} for label, rows in found.items()}
+
+
+def stores(rig, report, group, args):
+    rows = rounds_of(rig, group, args.rounds, lambda _: GOOD, int(20000 * args.scale) or 1)
+    names = [peer.name for peer in group]
+    report.table("Stores, 200 B", ["CPU", "p50, us"],
+                 [(name, [ratio(rows, name), f"{median(rows[name], 'p50'):.0f}"]) for name in names])
+    report.data["stores"] = {name: median(rows[name], "cpu_us") for name in names}
+
+
+def hop(report, args):
+    """Measures the time that the hop to another replica adds. Client, agent and both replicas share all cores."""
+    done = subprocess.run([sys.executable, ROOT / "benches/hop.py", "--callgate", peers.CALLGATE,
+                           "--callbacks", str(int(3000 * args.scale) or 10)], capture_output=True, text=True, check=True)
+    report.say("\n## The hop to another replica\n")
+    for line in done.stdout.splitlines():
+        report.say(f"- {line}")
+    report.save()
 
 
 def refusals(rig, report, group, args):
@@ -212,7 +276,7 @@ def versions():
         found = re.search(pattern, done.stdout + done.stderr)
         return found.group(1) if found else "?"
     envoy = next(peers.TOOLS.glob("envoy/**/_bin/envoy"), "envoy")
-    return {"HAProxy": first(debian / "haproxy", "-v"), "nginx": first(debian / "nginx", "-v"),
+    return {"HAProxy": first(os.environ.get("HAPROXY") or debian / "haproxy", "-v"), "nginx": first(debian / "nginx", "-v"),
             "Envoy": first(envoy, "--version", pattern=r"/(\d+\.\d+\.\d+)/"), "pingora": "0.9.1",
             "Callgate": first(peers.CALLGATE, "--version"), "rustc": first("rustc", "--version")}
 
@@ -226,15 +290,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="so many times the requests of a full run")
-    parser.add_argument("--parts", nargs="*", default=["checks", "full", "tls", "h2", "refusals", "latency", "growth"])
+    parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS)
+    parser.add_argument("--workers", type=int, default=1, help="worker threads of each proxy except bare pingora, which has one; the machine should have more cores than that")
+    parser.add_argument("--key", choices=["ecdsa", "rsa"], default="ecdsa", help="the key of the certificate: P-256 or 2048 bits")
     parser.add_argument("--other", type=pathlib.Path, help="another build of Callgate to compare with")
     parser.add_argument("--without", nargs="*", default=[], help="peers to leave out")
     parser.add_argument("--write", action="store_true", help="write docs/performance/")
     args = parser.parse_args()
     peers.bring()
-    report = Report()
+    report = Report(ROOT / "docs/performance/results.md" if args.write else None)
     with tempfile.TemporaryDirectory() as folder:
-        rig = Rig(folder)
+        rig = Rig(folder, args.workers, args.key)
         try:
             run(rig, report, args)
         finally:
@@ -245,7 +311,7 @@ def main():
 
 def run(rig, report, args):
     versioned = ", ".join(f"{name} {version}" for name, version in versions().items())
-    report.say(f"{datetime.date.today()}, {machine()}; {versioned}; {args.rounds} rounds.")
+    report.say(f"{datetime.date.today()}, {machine()}; {versioned}; {args.rounds} rounds; {args.workers} worker threads; certificate {args.key}.")
     bare = peers.bare(rig)
     makers = {"HAProxy": peers.haproxy, "nginx + Lua": peers.nginx, "Envoy": peers.envoy}
     makers = {name: make for name, make in makers.items() if name not in args.without}
@@ -269,6 +335,16 @@ def run(rig, report, args):
         sizes(rig, report, [bare, *plain, *others, full], args, "Over TLS 1.3", "tls", "tls", ("200 B", "4 KiB", "64 KiB"))
     if "h2" in args.parts:
         sizes(rig, report, [bare, *plain, *others, full], args, "Over HTTP/2", "h2", "h2", ("200 B", "4 KiB", "64 KiB"))
+    if "connections" in args.parts:
+        connections(rig, report, group, args)
+    if "streams" in args.parts:
+        streams(rig, report, group, args)
+    if "bodies" in args.parts:
+        bodies(rig, report, [bare, *logging, *others, full, reading], args)
+    if "stores" in args.parts:
+        file = peers.filed(rig)
+        stores(rig, report, [bare, full, file], args)
+        file.stop()
     if "refusals" in args.parts:
         refusals(rig, report, [*plain, *others, full], args)
     if "latency" in args.parts:
@@ -276,15 +352,14 @@ def run(rig, report, args):
     report.table("Memory after all that, MiB", ["proportional set size"], [(peer.name, [f"{peer.memory_mib():.1f}"]) for peer in everyone])
     for peer in everyone:
         peer.stop()
+    if "hop" in args.parts:
+        hop(report, args)
     if "growth" in args.parts:
         growth(rig, report, args)
 
 
 def write(report):
     folder = ROOT / "docs/performance"
-    folder.mkdir(exist_ok=True)
-    text = "# One run, side by side\n\nMade by `make bench`; what the figures mean is in [performance.md](../performance.md).\n\n"
-    (folder / "results.md").write_text(text + "\n".join(report.lines).strip() + "\n")
     for name, picture in plots.draw(report.data).items():
         (folder / f"{name}.svg").write_text(picture)
 

@@ -54,7 +54,7 @@ def libraries():
 def networks(count):
     """Returns this number of networks. The last one contains the clients."""
     return [f"10.{i // 65536 % 256}.{i // 256 % 256}.{i % 256}/32" if count > 200 else f"10.{i}.0.0/24"
-            for i in range(count - 1)] + ["127.0.0.1/32"]
+            for i in range(count - 1)] + ["127.0.0.0/24"]
 
 
 def fill(name, values):
@@ -85,12 +85,12 @@ class Peer:
         Peer.next_port += 3
         self.values = {"PORT": self.port, "TLS_PORT": self.tls_port, "ADMIN_PORT": self.admin_port, "FOLDER": self.folder,
                        "UPSTREAM": rig.upstream_port, "KEY": KEY, "SECRET": SECRET, "CERTIFICATE": rig.certificate,
-                       "CERTIFICATE_KEY": rig.key, "PEM": rig.pem}
+                       "CERTIFICATE_KEY": rig.key, "PEM": rig.pem, "WORKERS": rig.workers}
 
     def start(self, *command, **env):
         self.command, self.env = list(map(str, command)), {**os.environ, **env}
         began = time.perf_counter()
-        self.process = subprocess.Popen(["taskset", "-c", str(self.rig.proxy_core), *self.command], env=self.env,
+        self.process = subprocess.Popen(["taskset", "-c", self.rig.proxy_cores, *self.command], env=self.env,
                                         stdout=subprocess.DEVNULL, stderr=open(self.folder / "stderr", "w"))
         self.rig.running.append(self.process)
         self.answers()
@@ -170,7 +170,8 @@ def haproxy_of(rig, name, log, network_count, buffer_size):
                             "GLOBAL_LOG": "log stdout format raw local0 info" if log else ""}
     path = peer.folder / "haproxy.cfg"
     path.write_text(fill("haproxy.cfg", values))
-    binary = shutil.which("haproxy") or TOOLS / "debian/usr/sbin/haproxy"
+    # HAPROXY=/path/to/haproxy compares with another version.
+    binary = os.environ.get("HAPROXY") or shutil.which("haproxy") or TOOLS / "debian/usr/sbin/haproxy"
     return peer.start(binary, "-f", path, **libraries())
 
 
@@ -201,7 +202,7 @@ def envoy(rig, name="Envoy", log=False, network_count=100):
     path = peer.folder / "envoy.yaml"
     path.write_text(fill("envoy.yaml", values))
     binary = shutil.which("envoy") or next(TOOLS.glob("envoy/**/_bin/envoy"))
-    return peer.start(binary, "-c", path, "--concurrency", 1, "--log-level", "warn", "--use-dynamic-base-id")
+    return peer.start(binary, "-c", path, "--concurrency", rig.workers, "--log-level", "warn", "--use-dynamic-base-id")
 
 
 def callgate(rig, name="Callgate", full=True, network_count=100, routes=1, binary=CALLGATE, more="", reads=False):
@@ -219,3 +220,9 @@ def callgate(rig, name="Callgate", full=True, network_count=100, routes=1, binar
     path = peer.folder / "callgate.yaml"
     path.write_text(text)
     return peer.start(binary, "run", "-c", path, KEY=KEY, SECRET=SECRET)
+
+
+def filed(rig):
+    """Starts Callgate with a ledger in a file."""
+    return callgate(rig, "Callgate, file store", more=f"store: {{ kind: file, path: {rig.folder}/ledger, unknown: adopt }}")
+

@@ -8,7 +8,8 @@ use tokio::time::timeout;
 
 use super::http1_session::{DRAIN_BYTES_MAX, DRAIN_DEADLINE};
 use super::lingering_close;
-use super::response::{self, write_response_head};
+use super::response;
+use super::response_head::write_response_head;
 use super::session::Session;
 use crate::denial::Denial;
 

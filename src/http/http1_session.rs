@@ -13,7 +13,7 @@ use pingora::protocols::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::request_head::RequestParts;
-use super::response::write_response_head;
+use super::response_head::write_response_head;
 use super::timeouts::with_timeout;
 use crate::framing::{Framing, Trailers};
 use crate::replica::{Outcome, REPLICA, ResponseProof};
@@ -37,6 +37,11 @@ const RESPONSE_BYTES: usize = 512;
 pub(crate) const DRAIN_BYTES_MAX: u64 = 64 << 10;
 /// Deadline for reading and discarding an unread body, and for closing a connection.
 pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Returns the same line for a shorter lifetime, so that it can be chained with other lines.
+fn shorter<'s, 'l: 's>(line: (&'l str, &'l [u8])) -> (&'s str, &'s [u8]) {
+    line
+}
 
 /// The framing of the response body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -14,6 +14,7 @@ pub(crate) mod request_body;
 pub(crate) mod request_head;
 mod request_loop;
 pub(crate) mod response;
+mod response_head;
 mod session;
 mod timeouts;
 mod tunnel;
@@ -27,7 +28,7 @@ pub(crate) use http1_session::Http1Session;
 pub(crate) use request_head::{Accepted, HeadError, HeadRead};
 pub(crate) use request_loop::{NextRequest, RequestLoop};
 pub(crate) use response::RelayError;
-pub(crate) use response::write_response_head;
+pub(crate) use response_head::write_response_head;
 pub(crate) use session::{
     Caller, Session, TRACEPARENT, head_of, is_ambiguous, send_continue_if_expected, set_traceparent,
 };

@@ -5,10 +5,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::date::get_cached_date;
 
 use super::session::Session;
 use super::timeouts::{TransferTimer, poll_once};
@@ -19,38 +18,11 @@ use crate::ingress::Document;
 use crate::policy::Limits;
 use crate::random::random;
 use crate::replica::REPLICA;
-use crate::request::{headers_of_one_hop, is_hop_by_hop_of_response, write_line};
+use crate::request::{headers_of_one_hop, is_hop_by_hop_of_response};
 use crate::signature::HandshakeReply;
 
 /// Capacity that is reserved for the problem details of a denial, in bytes.
 const PROBLEM_BYTES: usize = 192;
-
-/// Writes the head of a response, with `Date` and `Connection`. With `keep_alive`, the head allows the caller to send
-/// another request on the connection.
-pub(crate) fn write_response_head<'l>(
-    out: &mut Vec<u8>,
-    status: u16,
-    lines: impl IntoIterator<Item = (&'l str, &'l [u8])>,
-    keep_alive: bool,
-) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    out.push(b' ');
-    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    out.extend_from_slice(reason.unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-    let mut has_date = false;
-    for (name, value) in lines {
-        has_date |= name == DATE.as_str();
-        write_line(out, name, value);
-    }
-    // A server with a clock must send `Date` (RFC 9110 section 6.6.1).
-    if !has_date {
-        write_line(out, "date", get_cached_date().as_bytes());
-    }
-    write_line(out, "connection", if keep_alive { b"keep-alive" } else { b"close" });
-    out.extend_from_slice(b"\r\n");
-}
 
 /// Writes a denial. Returns whether the response was written.
 pub(crate) async fn write_denial(

@@ -109,6 +109,61 @@ pub fn token(kind: Kind, route: &str, capture: &str, now: u64) -> String {
 
 const FINDING: &str = r#"{"page": 12, "kind": "term", "score": 0.75, "text": "Payment is due within thirty days of the invoice."}"#;
 
+/// What a body looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Short members in a list.
+    Findings,
+    /// A form.
+    Form,
+    /// The answer of a language model: one long text.
+    Answer,
+    /// A push to a repository: many commits.
+    Push,
+}
+
+impl Shape {
+    /// Returns the shape with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            ("findings", Self::Findings),
+            ("form", Self::Form),
+            ("answer", Self::Answer),
+            ("push", Self::Push),
+        ];
+        all.into_iter().find(|(known, _)| *known == name).map(|(_, shape)| shape)
+    }
+
+    /// Returns the media type.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        if self == Self::Form { "application/x-www-form-urlencoded" } else { "application/json" }
+    }
+}
+
+const SENTENCE: &str = "The review took longer than expected, because \\\"annex B\\\" was missing; se\u{f1}or Garc\u{ed}a sent it later.\\n";
+const COMMIT: &str = r#"{"id": "9f2c61d0b7", "message": "Fix the limit", "timestamp": "2026-01-01T00:00:00Z", "url": "https://example.com/c/9f2c61d0b7", "author": {"name": "A B", "email": "a@example.com"}, "added": [], "removed": ["old.txt"], "modified": ["src/a.rs", "src/b.rs"], "distinct": true}"#;
+
+/// Returns a body of this shape and of about this size.
+fn shaped(shape: Shape, capture: &str, event: u64, size: usize) -> Vec<u8> {
+    let repeated = |piece: &str, separator: &str| {
+        vec![piece; (size / (piece.len() + separator.len())).max(1)].join(separator)
+    };
+    let status =
+        format!(r#""document_id": "{capture}", "status": "processing", "event": {event}, "progress": 1"#);
+    match shape {
+        Shape::Findings => return body(capture, event, size),
+        Shape::Form => {
+            let fields = repeated("Parameter=value%20with%20blanks", "&");
+            format!("document_id={capture}&status=processing&event={event}&{fields}")
+        }
+        Shape::Answer => format!(r#"{{{status}, "output": "{}"}}"#, repeated(SENTENCE, "")),
+        Shape::Push => format!(r#"{{{status}, "commits": [{}]}}"#, repeated(COMMIT, ", ")),
+    }
+    .into_bytes()
+}
+
 fn body(capture: &str, event: u64, size: usize) -> Vec<u8> {
     let mut body = format!(
         r#"{{"document_id": "{capture}", "status": "processing", "event": {event}, "progress": 1, "findings": ["#
@@ -128,9 +183,9 @@ fn body(capture: &str, event: u64, size: usize) -> Vec<u8> {
 
 /// Returns a request with this event number and this document number.
 #[must_use]
-pub fn callback(kind: Kind, event: u64, document: u64, size: usize, now: u64) -> Callback {
+pub fn callback((kind, shape): (Kind, Shape), event: u64, document: u64, size: usize, now: u64) -> Callback {
     let capture = format!("doc-{document:x}");
-    let mut body = body(&capture, event, size);
+    let mut body = shaped(shape, &capture, event, size);
     let secret =
         if kind == Kind::Signature { b"another secret of the benchmark!".as_slice() } else { SECRET };
     let signature = format!("sha256={}", HEXLOWER.encode(&mac(secret, &body)));
@@ -140,7 +195,7 @@ pub fn callback(kind: Kind, event: u64, document: u64, size: usize, now: u64) ->
     }
     let mut headers = vec![
         ("x-hub-signature-256", signature),
-        ("content-type", "application/json".to_owned()),
+        ("content-type", shape.media_type().to_owned()),
         ("user-agent", "bench/1".to_owned()),
     ];
     if kind != Kind::Tokenless {

@@ -3,7 +3,9 @@
 //!
 //! The options are `protocol` (h1, tls, h2), `kind` (see `requests`), `size` (of the body, in bytes), `requests`,
 //! `connections`, `interactions` (number of documents), `first` (number of the first event and document), `from`
-//! (source addresses, 256 in turn), `ca` (PEM) and `rate` (requests per second).
+//! (source addresses, 256 in turn), `ca` (PEM), `rate` (requests per second), `shape` (of the body, see `requests`),
+//! `streams` (parallel streams on an HTTP/2 connection), `reconnect` (1: each request has a connection of its own) and
+//! `resume` (0: no TLS session is resumed).
 //!
 //! With `rate`, requests are sent at fixed times. A late response does not delay other requests, and the latency is
 //! measured from the scheduled time. Without `rate`, each connection sends the next request after a response.
@@ -17,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use callgate_rig::requests::{Callback, HOST, Kind, callback};
+use callgate_rig::requests::{Callback, HOST, Kind, Shape, callback};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -29,8 +31,8 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Number of parallel streams on an HTTP/2 connection.
-const STREAMS: usize = 4;
+/// Number of parallel streams on an HTTP/2 connection, if the option does not say otherwise.
+const STREAMS: u64 = 4;
 
 struct Options(HashMap<String, String>);
 
@@ -50,6 +52,8 @@ struct Job {
     tls: Option<TlsConnector>,
     requests: Vec<Prepared>,
     done: RefCell<Done>,
+    /// Whether each request has a connection of its own.
+    reconnects: bool,
 }
 
 enum Prepared {
@@ -77,10 +81,13 @@ async fn main() {
     let job = Rc::new(Job {
         address: args[0].parse().expect("an address"),
         from: options.text("from").map(|from| from.parse().expect("an address")),
-        tls: (protocol != "h1").then(|| tls(options.text("ca").expect("ca"), &protocol)),
+        tls: (protocol != "h1")
+            .then(|| tls(options.text("ca").expect("ca"), &protocol, options.number("resume", 1) == 1)),
         requests: prepared(&options, &protocol, total),
         done: RefCell::default(),
+        reconnects: options.number("reconnect", 0) == 1,
     });
+    let streams = options.number("streams", STREAMS) as usize;
     // In a closed loop, a free connection takes the next request. In an open loop, requests are queued when they are
     // due.
     let (send, receive) = mpsc::unbounded_channel::<Due>();
@@ -91,9 +98,9 @@ async fn main() {
     local
         .run_until(async {
             if protocol == "h2" {
-                for _ in 0..connections.div_ceil(STREAMS) {
+                for _ in 0..connections.div_ceil(streams) {
                     let sender = two(&job).await;
-                    for _ in 0..STREAMS {
+                    for _ in 0..streams {
                         let (job, receive, sender) = (Rc::clone(&job), Rc::clone(&receive), sender.clone());
                         tokio::task::spawn_local(
                             async move { drive_two(&job, &receive, sender, rate > 0).await },
@@ -146,7 +153,8 @@ fn prepared(options: &Options, protocol: &str, total: u64) -> Vec<Prepared> {
     let (size, first) = (options.number("size", 200) as usize, options.number("first", 0));
     let interactions = options.number("interactions", total.div_ceil(10)).max(1);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
-    let one = |i| callback(kind, first + i, first + i % interactions, size, now);
+    let shape = Shape::named(options.text("shape").unwrap_or("findings")).expect("a shape");
+    let one = |i| callback((kind, shape), first + i, first + i % interactions, size, now);
     match protocol {
         "h2" => (0..total).map(|i| two_of(one(i))).collect(),
         _ => (0..total).map(|i| Prepared::Raw(one(i).raw())).collect(),
@@ -162,7 +170,7 @@ fn two_of(callback: Callback) -> Prepared {
     Prepared::Two(request, callback.body.into())
 }
 
-fn tls(authority: &str, protocol: &str) -> TlsConnector {
+fn tls(authority: &str, protocol: &str, resumes: bool) -> TlsConnector {
     let pem = std::fs::read(authority).expect("the authority");
     let mut roots = rustls::RootCertStore::empty();
     for certificate in rustls_pemfile::certs(&mut pem.as_slice()) {
@@ -172,6 +180,9 @@ fn tls(authority: &str, protocol: &str) -> TlsConnector {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let mut config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
+    if !resumes {
+        config.resumption = rustls::client::Resumption::disabled();
+    }
     config.alpn_protocols = vec![if protocol == "h2" { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
     TlsConnector::from(Arc::new(config))
 }
@@ -218,7 +229,7 @@ async fn drive(job: &Job, queue: &tokio::sync::Mutex<mpsc::UnboundedReceiver<Due
         // A denial may arrive, and the connection may close, before the whole body is sent.
         let sent = connection.write_all(raw).await.and(connection.flush().await);
         let (status, keep) = answer(connection, &mut buffer).await.unwrap_or((0, false));
-        if !keep || sent.is_err() {
+        if !keep || sent.is_err() || job.reconnects {
             kept = None;
         }
         job.count(status, began);
