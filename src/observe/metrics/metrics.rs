@@ -12,7 +12,7 @@ use super::fetch_metrics::FetchMetrics;
 use super::registry::{Label, MetricRegistry, Series};
 use super::replica_metrics::ReplicaMetrics;
 use super::server_metrics::ServerMetrics;
-use super::shared_store_metrics::SharedStoreMetrics;
+use super::shared_store::SharedStoreMetrics;
 use crate::guard::Refused;
 
 /// Buckets for the time of a decision, in seconds. A decision takes microseconds.

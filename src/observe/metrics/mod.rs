@@ -10,11 +10,10 @@ mod read_counts;
 mod record_forward_proxy_metrics;
 mod record_replica_metrics;
 mod record_server_metrics;
-mod record_shared_store_metrics;
 mod registry;
 mod replica_metrics;
 mod server_metrics;
-mod shared_store_metrics;
+mod shared_store;
 
 pub use agent_metrics::{AGENT_ACCEPTED, AGENT_REJECTED};
 pub use metrics::Metrics;

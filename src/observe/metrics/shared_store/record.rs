@@ -1,6 +1,6 @@
 //! Records the metrics of a store that several processes share.
 
-use super::metrics::Metrics;
+use crate::observe::metrics::metrics::Metrics;
 
 impl Metrics {
     /// Sets whether the ledger cannot be written at present: its file, or Redis or Valkey.

@@ -1,8 +1,10 @@
 //! The metrics of a store that several processes share.
 
+mod record;
+
 use prometheus::{GaugeVec, HistogramVec, IntCounter, IntGauge};
 
-use super::registry::{Label, MetricRegistry};
+use crate::observe::metrics::registry::{Label, MetricRegistry};
 
 /// Bounds of the time of a call, in seconds.
 const BUCKETS: &[f64] =
@@ -28,16 +30,16 @@ const CALLS: [&str; 15] = [
 
 /// The metrics of a store that several processes share.
 #[derive(Debug)]
-pub(super) struct SharedStoreMetrics {
-    pub(super) call_seconds: HistogramVec,
-    pub(super) clock_skew: GaugeVec,
-    pub(super) conflicts: IntCounter,
-    pub(super) replaced: IntGauge,
-    pub(super) unknown_outcomes: IntCounter,
+pub(in crate::observe::metrics) struct SharedStoreMetrics {
+    pub(in crate::observe::metrics) call_seconds: HistogramVec,
+    pub(in crate::observe::metrics) clock_skew: GaugeVec,
+    pub(in crate::observe::metrics) conflicts: IntCounter,
+    pub(in crate::observe::metrics) replaced: IntGauge,
+    pub(in crate::observe::metrics) unknown_outcomes: IntCounter,
 }
 
 impl SharedStoreMetrics {
-    pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
+    pub(in crate::observe::metrics) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             call_seconds: make.histograms(
                 "callgate_store_call_seconds",
