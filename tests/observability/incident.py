@@ -51,6 +51,7 @@ AFTERWARDS = {
     "CallgateFeedFailing": True, "CallgateKeysUnavailable": True, "CallgateStoreFailed": False,
     "CallgateStoreFull": False, "CallgateStoreFilling": False, "CallgateEventsForgotten": False,
     "CallgateEventsFilling": False,
+    "CallgateStoreReplaced": False, "CallgateStoreUnknownOutcomes": False, "CallgateStoreClockSkew": False,
     "CallgateConnectionsRefused": True, "CallgateHandshakesFailing": False, "CallgateBodyMemoryNearlyFull": False,
     "CallgateOverloaded": False, "CallgateAccessLogLinesLost": False, "CallgateJobGone": False,
     "CallgateNothingTaken": False, "CallgateTracesFailing": False,

@@ -36,6 +36,18 @@ impl Engine {
         Self::start_at(name, free_port(), more)
     }
 
+    /// Starts a sentinel with a file of settings, which it changes.
+    pub fn start_sentinel(file: &Path) -> Self {
+        let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+        let arguments = [file.to_str().unwrap(), "--port", &port.to_string(), "--bind", "127.0.0.1"];
+        let arguments = arguments.map(str::to_owned).into();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let program = program("redis-sentinel");
+        let mut engine = Self { address, program, arguments, child: None, folder };
+        engine.start_again();
+        engine
+    }
+
     pub fn start_at(name: &str, port: u16, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arguments = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]

@@ -12,7 +12,7 @@ use crate::engine::{ENGINES, Engine};
 use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, send_to};
 
 /// A process with its agent.
-struct Process {
+pub struct Process {
     callgate: Callgate,
     agent: Agent,
 }
@@ -48,7 +48,7 @@ fn mac(body: &[u8]) -> String {
 }
 
 impl Process {
-    fn start(store: &str) -> Self {
+    pub fn start(store: &str) -> Self {
         Self::start_with(store, "", "")
     }
 
@@ -58,7 +58,7 @@ impl Process {
         Self { callgate, agent }
     }
 
-    fn mint(&self, route: &str, more: &str) -> (String, String) {
+    pub fn mint(&self, route: &str, more: &str) -> (String, String) {
         let wanted = format!(r#"{{"route":"{route}","params":{{"id":"a"}}{more}}}"#);
         let minted = self.callgate.admin_send("POST", "/callbacks", &wanted);
         assert_eq!(minted.status, 201, "{}", minted.text());
@@ -67,11 +67,11 @@ impl Process {
         (member("interaction"), member("callback_token"))
     }
 
-    fn callback(&self, route: &str, token: &str, body: &str) -> Response {
+    pub fn callback(&self, route: &str, token: &str, body: &str) -> Response {
         callback(self.callgate.ingress, route, token, body)
     }
 
-    fn view(&self, interaction: &str) -> Value {
+    pub fn view(&self, interaction: &str) -> Value {
         let response = self.callgate.admin_get(&format!("/callbacks/{interaction}"));
         assert_eq!(response.status, 200, "{}", response.text());
         response.json()

@@ -1,0 +1,136 @@
+//! A ledger on a cluster and behind sentinels, whose primary is killed or hangs. Nothing that was acknowledged is lost.
+
+use std::fs;
+use std::time::Duration;
+
+use callgate::clock::instant;
+
+use crate::engine::{Engine, free_port};
+use crate::harness::eventually;
+use crate::shared_ledger::Process;
+
+/// How long a node must be silent until the others replace it.
+const NODE_TIMEOUT_MS: &str = "2000";
+/// The node timeout, the election, and the time that a busy machine may add.
+const OUTAGE_MAX: Duration = Duration::from_secs(30);
+
+/// Returns a fact of `INFO`.
+fn fact(engine: &Engine, name: &str) -> String {
+    let info = engine.command(&["INFO"]);
+    let found = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    found.unwrap_or_default().to_owned()
+}
+
+/// Starts a cluster of three primaries, which come first, and their replicas.
+fn cluster() -> Vec<Engine> {
+    let start = |_| {
+        let bus = free_port().to_string();
+        let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT_MS, "--cluster-port", &bus];
+        Engine::start("redis-server", &[&settings[..], &["--repl-diskless-sync-delay", "0"]].concat())
+    };
+    let nodes: Vec<_> = (0..6).map(start).collect();
+    for (node, slots) in nodes.iter().zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")]) {
+        assert_eq!(node.command(&["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]), "+OK\r\n");
+    }
+    for node in &nodes[1..] {
+        let bus = fact_of_configuration(node, "cluster-port");
+        let port = node.address.port().to_string();
+        assert_eq!(nodes[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]), "+OK\r\n");
+    }
+    let is_ready = |node: &Engine| node.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+    eventually(|| nodes.iter().all(|node| is_ready(node)).then_some(()));
+    for (primary, replica) in nodes[..3].iter().zip(&nodes[3..]) {
+        let id = primary.command(&["CLUSTER", "MYID"]);
+        let id = id.lines().nth(1).unwrap().to_owned();
+        eventually(|| (replica.command(&["CLUSTER", "REPLICATE", &id]) == "+OK\r\n").then_some(()));
+    }
+    // A replica that has not synchronized yet is never promoted.
+    eventually(|| nodes[3..].iter().all(|node| fact(node, "master_link_status") == "up").then_some(()));
+    eventually(|| nodes[..3].iter().all(|node| fact(node, "connected_slaves") == "1").then_some(()));
+    nodes
+}
+
+fn fact_of_configuration(engine: &Engine, name: &str) -> String {
+    engine.command(&["CONFIG", "GET", name]).lines().nth(4).unwrap().to_owned()
+}
+
+/// Mints interactions, harms a node, and sends a callback for each until it is delivered. Returns the longest outage.
+fn survives(process: &Process, harm: impl FnOnce()) -> Duration {
+    let minted: Vec<_> = (0..40).map(|_| process.mint("jobs", "")).collect();
+    harm();
+    let began = instant();
+    let mut longest = Duration::ZERO;
+    for (interaction, token) in &minted {
+        loop {
+            let status = process.callback("jobs", token, "{\"status\":\"done\"}").status;
+            if status == 200 {
+                break;
+            }
+            // An interaction that was lost would be unknown: 401.
+            assert_eq!(status, 503, "{interaction}");
+            assert!(began.elapsed() < OUTAGE_MAX);
+        }
+        longest = longest.max(began.elapsed());
+    }
+    for (interaction, _) in &minted {
+        assert_eq!(process.view(interaction)["state"], "done");
+    }
+    longest
+}
+
+#[test]
+fn a_cluster_whose_primary_is_killed_or_hangs_loses_nothing() {
+    for hangs in [false, true] {
+        let mut nodes = cluster();
+        let store = format!(
+            "store: {{ kind: redis, unknown: refuse, redis: {{ mode: cluster, nodes: [\"{}\", \"{}\"], wait: {{ replicas: 1 }} }} }}\n",
+            nodes[0].address, nodes[1].address
+        );
+        let process = Process::start(&store);
+        let outage = survives(&process, || match hangs {
+            true => nodes[0].signal("STOP"),
+            false => nodes[0].kill(),
+        });
+        println!("a primary that {}: {outage:?}", if hangs { "hangs" } else { "was killed" });
+        if hangs {
+            nodes[0].signal("CONT");
+        }
+    }
+}
+
+#[test]
+fn behind_sentinels_the_new_primary_is_found() {
+    let mut primary = Engine::start("redis-server", &["--repl-diskless-sync-delay", "0"]);
+    let port = primary.address.port().to_string();
+    let settings = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
+    let replicas = [Engine::start("redis-server", &settings), Engine::start("redis-server", &settings)];
+    eventually(|| replicas.iter().all(|node| fact(node, "master_link_status") == "up").then_some(()));
+    let folder = tempfile::tempdir().unwrap();
+    let sentinels: Vec<_> = (0..3)
+        .map(|number| {
+            let file = folder.path().join(format!("{number}.conf"));
+            let text = format!(
+                "sentinel monitor cg 127.0.0.1 {port} 2\nsentinel down-after-milliseconds cg 1000\nsentinel failover-timeout cg 3000\n"
+            );
+            fs::write(&file, text).unwrap();
+            Engine::start_sentinel(&file)
+        })
+        .collect();
+    let knows = |sentinel: &Engine| {
+        let text = sentinel.command(&["SENTINEL", "MASTER", "cg"]);
+        let value = |name: &str| {
+            let mut lines = text.lines().skip_while(|line| *line != name);
+            lines.nth(2).unwrap_or_default().to_owned()
+        };
+        value("num-slaves") == "2" && value("num-other-sentinels") == "2"
+    };
+    eventually(|| sentinels.iter().all(knows).then_some(()));
+    let nodes: Vec<_> = sentinels.iter().map(|node| format!("\"{}\"", node.address)).collect();
+    let store = format!(
+        "store: {{ kind: redis, unknown: refuse, redis: {{ mode: sentinel, master: cg, nodes: [{}], wait: {{ replicas: 1 }} }} }}\n",
+        nodes.join(", ")
+    );
+    let process = Process::start(&store);
+    let outage = survives(&process, || primary.kill());
+    println!("behind sentinels: {outage:?}");
+}
