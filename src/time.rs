@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
 
 /// A point in time, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -142,6 +142,13 @@ impl Steady {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Parses the date of an HTTP header in its preferred form, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section
+/// 5.6.7). Returns `None` for any other text.
+pub fn parse_http_date(text: &str) -> Option<Timestamp> {
+    let moment = OffsetDateTime::parse(text, &Rfc2822).ok()?;
+    moment.offset().is_utc().then(|| Timestamp::from_unix_secs(moment.unix_timestamp()))
 }
 
 /// Parses a duration: a whole number and one unit of `ms`, `s`, `m`, `h`, `d`. Returns `None` for any other text.
