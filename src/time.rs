@@ -188,6 +188,21 @@ pub struct Rate {
     pub per: Duration,
 }
 
+/// Parses a rate of at most a million requests: a number, `/` and one unit of `s`, `m`, `h`. Returns `None` for any other
+/// text.
+pub fn parse_rate(text: &str) -> Option<Rate> {
+    let (number, unit) = text.split_once('/')?;
+    let per = match unit {
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
+        _ => return None,
+    };
+    let is_plain = number.bytes().all(|b| b.is_ascii_digit());
+    let requests: NonZero<u32> = number.parse().ok().filter(|_| is_plain)?;
+    (requests.get() <= 1_000_000).then_some(Rate { requests, per })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,10 @@
-//! The requests of the admin listener: metrics, health, the callbacks API and the admin page.
+//! The requests of the admin listener: metrics, health, the callbacks API, the inbox and the admin page.
 //!
 //! `server.rs` reads requests and writes responses. `respond.rs` finds the response to a request.
 
 mod callbacks;
 mod caller;
+mod inbox;
 mod interaction_view;
 mod page;
 mod respond;

@@ -5,13 +5,17 @@ use serde_json::json;
 use super::responses::answer;
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
-use super::{callbacks, caller, page};
+use super::{callbacks, caller, inbox, page};
+use crate::clock::instant;
 
 impl Admin {
     /// Returns the response to one request.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
         if let Some(rest) = callbacks::path(&request.path) {
             return self.callbacks(&request, rest).await;
+        }
+        if let Some(rest) = inbox::path(&request.path) {
+            return self.inbox(&request, rest).await;
         }
         if request.path == "/members" {
             return self.members_response(&request);
@@ -60,7 +64,7 @@ impl Admin {
             _ if !reads => Ok(AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }),
             "/metrics" => Ok(self.scraped()),
             "/readyz" => Ok(self.status(request)),
-            _ => Ok(text(404, "not found: /, /callbacks, /livez, /members, /metrics, /readyz")),
+            _ => Ok(text(404, "not found: /, /callbacks, /inbox, /livez, /members, /metrics, /readyz")),
         }
     }
 }
@@ -100,6 +104,7 @@ impl Admin {
         // other code has read it since the last scrape.
         self.store.health();
         self.metrics.store_counts(self.store.counts());
+        self.store.inbox().report(self.ledger_clock.now(instant()));
         self.interactions.replication.iter().for_each(|replication| replication.report());
         match self.metrics.text() {
             Ok(body) => AdminResponse {

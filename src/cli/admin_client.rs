@@ -1,4 +1,4 @@
-//! Sends one GET request to the admin listener of a running Callgate.
+//! Sends one request to a listener of a running Callgate.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,20 +7,46 @@ use std::time::Duration;
 /// Timeout for the connection and for each read and write. It is shorter than the timeout of a typical probe.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Maximum size of the response, in bytes. The rest is not read.
-const ANSWER_BYTES_MAX: u64 = 4 << 20;
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// Sends a GET request, with the bearer token of the admin listener if there is one. Returns the status and the body.
 ///
 /// # Errors
 /// Returns an explanation if there is no valid response.
 pub(super) fn ask(address: SocketAddr, path: &str, token: Option<&str>) -> Result<(u16, String), String> {
+    send(address, &Request { method: "GET", path, token, body: "", patience: PATIENCE })
+}
+
+/// A request.
+pub(super) struct Request<'r> {
+    pub(super) method: &'r str,
+    pub(super) path: &'r str,
+    /// The bearer token of the admin listener, if there is one.
+    pub(super) token: Option<&'r str>,
+    /// The JSON body. Empty if there is none.
+    pub(super) body: &'r str,
+    /// Timeout for the connection and for each read and write.
+    pub(super) patience: Duration,
+}
+
+/// Sends a request. Returns the status and the body.
+///
+/// # Errors
+/// Returns an explanation if there is no valid response.
+pub(super) fn send(address: SocketAddr, request: &Request<'_>) -> Result<(u16, String), String> {
     let words = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(words)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(words)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(words)?;
+    let Request { method, path, token, body, patience } = request;
+    let mut stream = TcpStream::connect_timeout(&address, *patience).map_err(words)?;
+    stream.set_read_timeout(Some(*patience)).map_err(words)?;
+    stream.set_write_timeout(Some(*patience)).map_err(words)?;
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n{token}connection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(words)?;
+    let length = match *method {
+        "GET" => String::new(),
+        _ => format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()),
+    };
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\n{token}{length}connection: close\r\n\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes()).map_err(words)?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(words)?;
     let mut headers = [httparse::EMPTY_HEADER; 32];

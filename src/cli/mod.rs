@@ -10,6 +10,7 @@ mod common;
 mod describe;
 mod explain;
 mod health;
+mod inbox;
 mod init;
 mod inject;
 mod members;
@@ -79,6 +80,11 @@ enum Command {
     Sign(sign::SignArgs),
     /// Ask a running Callgate whether it is alive, or whether it accepts callbacks. Exits with 0 for yes and 69 for no.
     Health(health::HealthArgs),
+    /// Show, replay or remove the callbacks that a running Callgate keeps for its agent.
+    Inbox(inbox::InboxArgs),
+    /// Print the callbacks of an interaction while they arrive. Exits with 0 if it is done, 1 failed, 2 expired, 3
+    /// revoked, 4 not sent, and 69 if it is unknown or Callgate is unreachable.
+    Wait(inbox::WaitArgs),
     /// Show which replicas of its installation a running Callgate knows.
     Members(members::MembersArgs),
     /// Create the certificate authority of the forward proxy.
@@ -126,6 +132,8 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Schema(args) => schema::print(&args),
         Command::Sign(args) => sign::sign(&args),
         Command::Health(args) => health::health(&args),
+        Command::Inbox(args) => inbox::inbox(&args),
+        Command::Wait(args) => inbox::wait(&args),
         Command::Members(args) => members::members(&args),
         Command::Ca(args) => proxied::ca(&args),
         Command::Doctor(args) => proxied::doctor(&args),

@@ -164,13 +164,31 @@ impl Permit {
         };
         let to = (self.target(), self.edge().host(&self.route().agent));
         let length = BodyLength::Known(body.len() as u64);
-        let passes = |name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]| {
-            let is_of_encoded_body =
-                !self.route().observes() && self.delivers_decoded() && describes_encoded_body(name);
-            let is_of_other_body = self.replaces_endpoint() && BODY_DIGESTS.contains(name);
-            !is_of_encoded_body && !is_of_other_body && self.admitted().passes(name, value, listed)
-        };
+        let passes =
+            |name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]| self.passes(name, value, listed);
         write_request(to, head, length, passes, identify, out);
+    }
+
+    /// Reports whether a header of the caller reaches the agent.
+    fn passes(&self, name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]) -> bool {
+        let is_of_encoded_body =
+            !self.route().observes() && self.delivers_decoded() && describes_encoded_body(name);
+        let is_of_other_body = self.replaces_endpoint() && BODY_DIGESTS.contains(name);
+        !is_of_encoded_body && !is_of_other_body && self.admitted().passes(name, value, listed)
+    }
+
+    /// Calls `visit` with each header of the caller that reaches the agent.
+    pub(super) fn passed_headers(
+        &self,
+        head: &RequestHead<'_>,
+        mut visit: impl FnMut(&HeaderName, &HeaderValue),
+    ) {
+        let listed = headers_of_one_hop(head.headers);
+        for (name, value) in head.headers {
+            if self.passes(name, value, &listed) {
+                visit(name, value);
+            }
+        }
     }
 
     fn identify(&self, out: &mut Vec<u8>) {

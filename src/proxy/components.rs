@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::egress::{EgressContext, EgressLimits, EgressSettings, Providers};
 use super::ingress::{
-    Agents, IngressContext, IngressDrain, Notices, PreparedAgents, RateLimits, ReplicaListener,
+    Agents, Deliveries, IngressContext, IngressDrain, Notices, PreparedAgents, RateLimits, ReplicaListener,
 };
 use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle, TlsConfig, expiry};
 use super::pem_files;
@@ -67,6 +67,7 @@ pub(super) struct Components {
     pub(super) egress: Arc<EgressContext>,
     pub(super) ingress: Arc<IngressContext>,
     pub(super) notices: Arc<Notices>,
+    pub(super) deliveries: Arc<Deliveries>,
     /// The replica listener, if there is one.
     pub(super) replicas: Option<Arc<ReplicaListener>>,
 }
@@ -113,6 +114,13 @@ impl Components {
             agents: Arc::clone(&agents),
             drain: Drain::default(),
         };
+        let deliveries = Deliveries::new(
+            Arc::clone(&policy),
+            clocks.clone(),
+            Arc::clone(&recorder),
+            Arc::clone(&store),
+            (Arc::clone(&agents), Arc::clone(&egress.providers)),
+        );
         let ingress = IngressContext {
             policy,
             clocks,
@@ -126,12 +134,13 @@ impl Components {
             actions_url: actions_url.unwrap_or_default(),
             drain: IngressDrain::default(),
         };
-        let ingress = Arc::new(ingress);
+        let (ingress, deliveries) = (Arc::new(ingress), Arc::new(deliveries));
         let replicas = replication
             .map(|(replication, callbacks)| Arc::new(ReplicaListener::new(&ingress, replication, callbacks)));
         let (admission, egress, notices) = (Arc::new(admission), Arc::new(egress), Arc::new(notices));
-        let components = Self { admission, egress, ingress, notices, replicas };
+        let components = Self { admission, egress, ingress, notices, deliveries, replicas };
         components.raise_file_limit(&components.ingress.policy.load());
+        components.deliveries.install(&components.ingress.policy.load());
         components
     }
 
@@ -156,6 +165,7 @@ impl Components {
         }
         self.ingress.policy.rcu(|old| policy.carrying_on(old));
         self.ingress.agents.install(agents);
+        self.deliveries.install(policy);
         self.egress.limits.install(egress);
         self.raise_file_limit(policy);
     }
@@ -207,7 +217,8 @@ impl Components {
 
     /// Returns how many requests and notices are in flight.
     pub(super) fn in_flight(&self) -> usize {
-        self.ingress.drain.requests.count() + self.notices.drain.count() + self.egress.drain.count()
+        let to_agent = self.notices.drain.count() + self.deliveries.drain.count();
+        self.ingress.drain.requests.count() + to_agent + self.egress.drain.count()
     }
 }
 

@@ -12,6 +12,7 @@ mod event_memory;
 mod events;
 mod file;
 mod hand_over;
+mod inbox;
 mod ledger;
 mod matching;
 mod memory;
@@ -26,6 +27,9 @@ mod writer;
 pub use claim::Claimed;
 pub use file::Health;
 pub use hand_over::{HandedRecords, incarnation};
+pub use inbox::{
+    Counts, Inbox, Leased, Message, MessageFilter, MessageView, PassedMessages, Replayed, Started,
+};
 pub use ledger::{Passed, Revoked, Store, StoreError, Taken, Walk};
 pub use matching::ResponseAwaited;
 pub use memory::DueNotice;

@@ -54,6 +54,7 @@ mod health;
 mod health_checks;
 mod hop_by_hop;
 mod http2;
+mod inbox;
 mod inject;
 mod inject_replicas;
 mod kept_connections;

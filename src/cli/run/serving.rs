@@ -24,6 +24,8 @@ pub struct Serving {
     admin: Option<Arc<Admin>>,
     startup: Startup,
     replication: Option<Arc<Replication>>,
+    store: Arc<Store>,
+    policy: Arc<ArcSwap<Policy>>,
 }
 
 impl Serving {
@@ -41,6 +43,7 @@ impl Serving {
                 differences.join(", ")
             ));
         }
+        self.keeps_waiting_routes(&policy)?;
         let prepare = self.server.preparing(startup.clone(), own_member(policy, self.own()));
         let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| error.to_string())??;
         self.server.install(prepared);
@@ -49,6 +52,25 @@ impl Serving {
             admin.listener.store(Arc::new(listener));
         }
         Ok(warnings)
+    }
+
+    /// Checks that the new policy has every route of the current one that has waiting messages.
+    fn keeps_waiting_routes(&self, policy: &Policy) -> Result<(), String> {
+        if policy.inbox.drops_removed_routes {
+            return Ok(());
+        }
+        let current = self.policy.load();
+        let waiting = self.store.inbox().waiting_routes();
+        let is_removed = |name: &&Arc<str>| current.route(name).is_some() && policy.route(name).is_none();
+        let removed: Vec<_> = waiting.iter().filter(is_removed).map(|name| &**name).collect();
+        if removed.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "messages wait in the inbox for the removed route {}: keep it until they are delivered, or write \
+             `inbox: {{ removed_routes: drop }}`. No part of the new configuration was applied",
+            removed.join(", ")
+        ))
     }
 
     fn own(&self) -> Option<Owner> {
@@ -109,7 +131,7 @@ pub fn serve(
     let recent = admin.as_ref().map(|admin| Arc::clone(&admin.recent));
     let callbacks: CallbacksApi =
         Arc::new(move |request| Box::pin(interactions.clone().answer_member(request)));
-    let kept = replication.clone();
+    let kept = (replication.clone(), Arc::clone(&store), Arc::clone(&policy));
     let replication = replication.map(|replication| (replication, callbacks));
     let options =
         Options { clock, ledger_clock, metrics, store, replication, access_log: log, recent, traces };
@@ -124,7 +146,8 @@ pub fn serve(
     };
     let serve_admin = |listener, stopping| admin::serve(listener, respond, stopping);
     let server = Server::start(&config.startup, policy, options, serve_admin)?;
-    Ok(Serving { server, ready, admin, startup: config.startup, replication: kept })
+    let (replication, store, policy) = kept;
+    Ok(Serving { server, ready, admin, startup: config.startup, replication, store, policy })
 }
 
 /// Returns the policy of this process. `own` is its identity as a member.

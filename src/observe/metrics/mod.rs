@@ -3,9 +3,11 @@
 mod agent_metrics;
 mod fetch_metrics;
 mod forward_proxy_metrics;
+mod inbox_metrics;
 #[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod metrics;
 mod record_forward_proxy_metrics;
+mod record_inbox_metrics;
 mod record_replica_metrics;
 mod record_server_metrics;
 mod registry;
