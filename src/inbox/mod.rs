@@ -12,5 +12,5 @@ mod settings;
 pub use circuit::{Circuit, Start};
 pub use message::{Attempted, Cause, MessageState, Next, Tries};
 pub use outcome::{Outcome, retry_after};
-pub use seal::BodySealer;
+pub use seal::{BodySealer, SEAL_BYTES};
 pub use settings::{Backoff, InboxSettings};

@@ -13,6 +13,9 @@ const PURPOSE: &[u8] = b"callgate body of a message, version 1";
 /// The minimum length of the secret, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
 
+/// The number of bytes by which an encrypted body is longer: nonce and tag.
+pub const SEAL_BYTES: usize = NONCE_LEN + 16;
+
 /// Encrypts and decrypts the bodies of messages.
 #[derive(Clone, Eq, PartialEq)]
 pub struct BodySealer {
@@ -77,6 +80,7 @@ mod tests {
     fn only_the_same_key_and_the_same_message_open_a_body() {
         let one = sealer("0123456789abcdef");
         let sealed = one.seal("msg_1", b"body").unwrap();
+        assert_eq!(sealed.len(), 4 + SEAL_BYTES);
         assert!(!sealed.windows(4).any(|window| window == b"body"));
         assert_ne!(sealed, one.seal("msg_1", b"body").unwrap(), "each nonce is used once");
         assert_eq!(one.open("msg_1", &sealed).unwrap(), b"body");

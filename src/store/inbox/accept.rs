@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::entry::Entry;
 use super::{Inbox, Store};
 use crate::denial::{Denial, Refusal};
-use crate::inbox::{InboxSettings, MessageState, Tries};
+use crate::inbox::{InboxSettings, MessageState, SEAL_BYTES, Tries};
 use crate::ingress::Kept;
 use crate::interaction::Report;
 use crate::store::Claimed;
@@ -70,21 +70,22 @@ impl Store {
         if inbox.journal.is_none() {
             return Err(unavailable());
         }
-        let number = inbox.number.fetch_add(1, Ordering::SeqCst) + 1;
-        let id = inbox.id(number);
-        let body = match &settings.sealer {
-            None => body,
-            Some(sealer) => {
-                kept.is_sealed = true;
-                let sealed = sealer.seal(&id, &body).map(Bytes::from);
-                let detail = "the body could not be encrypted: the system has no random numbers";
-                sealed.ok_or_else(|| Refusal::new(Denial::StoreUnavailable, detail))?
-            }
-        };
+        kept.is_sealed = settings.sealer.is_some();
         let head = kept.to_bytes();
-        let bytes = u32::try_from(head.len() + body.len()).unwrap_or(u32::MAX);
+        let tag = if kept.is_sealed { SEAL_BYTES } else { 0 };
+        let bytes = u32::try_from(head.len() + body.len() + tag).unwrap_or(u32::MAX);
         inbox.reserve(settings, bytes)?;
         let mut reserved = Reserved { inbox, entry: inbox.entry(&kept, bytes), is_used: false };
+        let number = inbox.number.fetch_add(1, Ordering::SeqCst) + 1;
+        let id = inbox.id(number);
+        let sealed = match &settings.sealer {
+            None => Some(body),
+            Some(sealer) => sealer.seal(&id, &body).map(Bytes::from),
+        };
+        let Some(body) = sealed else {
+            let detail = "the body could not be encrypted: the system has no random numbers";
+            return Err(Refusal::new(Denial::StoreUnavailable, detail));
+        };
         let message = Change::Message(number, head.into(), body);
         // The state of the interaction changes below. Whoever sees that it has ended must also see that a message is on
         // its way.

@@ -246,7 +246,7 @@ impl Index {
     /// Returns by how many milliseconds the clock was set back since `then`.
     pub(super) fn set_back_since(&self, then: Timestamp) -> i64 {
         let back = then.unix_ms().saturating_sub(self.last_pass);
-        if back > DRIFT_MS { back } else { 0 }
+        if self.last_pass > 0 && back > DRIFT_MS { back } else { 0 }
     }
 
     /// Moves all times back if the clock was set back, so that nothing waits for the difference. Returns the difference.

@@ -1,6 +1,8 @@
 //! The inbox: callbacks that are kept until the agent has received them.
 
+mod crash;
 mod delivering;
+mod members;
 mod people;
 mod pulling;
 
@@ -26,8 +28,8 @@ pub fn config(folder: &Path, agent: &str, deliver: &str, inbox: &str, route: &st
         "public_url: https://agent.example.com
 listen:
   ingress: [ {{ address: 127.0.0.1:0 }} ]
-  egress: {{ address: 127.0.0.1:0 }}
   admin: {{ address: 127.0.0.1:0, bodies: true }}
+  egress: {{ address: 127.0.0.1:0 }}
 agent: {{ address: \"{agent}\", timeouts: {{ connect: 1s, response: 1s }} }}
 store: {{ kind: file, path: {} }}
 shutdown: {{ delay: 0s, grace: 1s }}
