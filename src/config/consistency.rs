@@ -113,8 +113,14 @@ fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
     }
 }
 
-/// Reports an error for each route that keeps callbacks, but where they cannot be kept, or the agent cannot ask for them.
+/// Reports a warning if several replicas keep callbacks, and an error for each route that keeps callbacks, but where they cannot be kept, or the agent cannot ask for them.
 fn kept_callbacks(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
+    if startup.replicas.is_some() && routes.iter().any(|route| route.deliver.keeps()) {
+        root.warn(
+            "each replica keeps callbacks in its own ledger: put `store.path` on a volume that outlives the pod, such \
+             as one of a StatefulSet; with an `emptyDir`, they are lost with the pod",
+        );
+    }
     for (i, route) in routes.iter().enumerate().filter(|(_, route)| route.deliver.keeps()) {
         let (name, word, at) = (&route.name, route.deliver.name(), root.element(ROUTES, i));
         if startup.store.path.is_none() {

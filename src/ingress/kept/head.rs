@@ -116,19 +116,21 @@ impl Kept {
 }
 
 /// Reports whether a header is not kept. Shared secrets are never kept. Other signatures would be too old when the
-/// message is delivered, and are kept only if the configuration says so.
+/// message is delivered, and are kept only if the configuration says so. Callgate writes the headers of Standard Webhooks
+/// itself, so those of a caller are kept only as a signature.
 fn is_removed(route: &Route, name: &HeaderName, keeps_signature: bool) -> bool {
-    let Some(verifier) = route.verifier() else { return name.as_str() == WEBHOOK_ID };
+    let is_written = [WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE].contains(&name.as_str());
+    let Some(verifier) = route.verifier() else { return is_written };
     let scheme = verifier.scheme();
     let is_proof = match &scheme.proof {
         Proof::MessageSignature(_) => MESSAGE_SIGNATURE.contains(&name.as_str()),
         _ => scheme.proof_headers().contains(name),
     };
-    if matches!(scheme.proof, Proof::SharedSecret(_)) && is_proof {
-        return true;
+    match scheme.proof {
+        Proof::SharedSecret(_) => is_proof || is_written,
+        _ if is_written => !keeps_signature || standard_webhooks(route).is_none(),
+        _ => is_proof && !keeps_signature,
     }
-    let is_written = [WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE].contains(&name.as_str());
-    !keeps_signature && (is_proof || is_written)
 }
 
 /// Returns the verifier of the route's provider if the provider signs as Standard Webhooks describes.

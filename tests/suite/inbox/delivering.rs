@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use callgate::clock::Clock;
+use data_encoding::HEXLOWER;
+use hmac::{Hmac, Mac};
 use serde_json::json;
+use sha2::Sha256;
 use tempfile::tempdir;
 
 use super::{FAST, answer, bodies, config, signature};
-use crate::harness::{Agent, Callgate, eventually};
+use crate::harness::{Agent, Callgate, env, eventually, send_to};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
@@ -309,4 +312,38 @@ fn an_agent_that_hangs_or_closes_gets_the_message_again() {
     agent.answers(OK);
     eventually(|| (callgate.metric("callgate_inbox_waiting") == 0.0).then_some(()));
     assert_eq!(callgate.metric("callgate_inbox_dead"), 0.0);
+}
+
+#[test]
+fn signatures_of_the_provider_are_kept_only_on_demand() {
+    for (settings, kept) in [("", false), ("original_signature: keep", true)] {
+        let (folder, agent) = (tempdir().unwrap(), Agent::start(OK));
+        let text = config(
+            folder.path(),
+            &agent.address.to_string(),
+            "inbox",
+            settings,
+            "  - { name: hook, path: /hook, provider: h, forward: /in/hook, deliver: inbox }\n",
+        );
+        let provider = "providers: { h: { preset: github, secrets: [ { env: JWT_KEY } ] }, ";
+        let callgate = Callgate::start(&text.replace("providers: { ", provider), Clock::System);
+        let mut mac = Hmac::<Sha256>::new_from_slice(env("JWT_KEY").unwrap().as_bytes()).unwrap();
+        mac.update(b"{}");
+        let signature = format!("sha256={}", HEXLOWER.encode(&mac.finalize().into_bytes()));
+        let headers = [
+            ("x-hub-signature-256", &*signature),
+            ("x-github-delivery", "d1"),
+            ("x-github-event", "push"),
+            ("webhook-id", "forged"),
+            ("webhook-signature", "v1,forged"),
+        ];
+        assert_eq!(send_to(callgate.ingress, "POST", "/hook", &headers, b"{}").status, 202);
+        let received = agent.wait_for(1).remove(0);
+        assert_eq!(received.header("x-github-event"), ["push"]);
+        let signatures = if kept { vec![&*signature] } else { Vec::new() };
+        assert_eq!(received.header("x-hub-signature-256"), signatures);
+        assert!(received.header("webhook-id")[0].starts_with("msg_"), "{}", received.head);
+        assert_eq!((received.header("webhook-id").len(), received.header("webhook-timestamp").len()), (1, 1));
+        assert!(received.header("webhook-signature").is_empty(), "there is no key that the agent knows");
+    }
 }

@@ -34,10 +34,13 @@ pub(super) async fn attempt(
     let (inbox, number) = (deliveries.inbox(), started.number);
     let message = match inbox.read(number).await {
         Ok(Some(message)) => message,
-        // Somebody has erased the message.
-        Ok(None) => return,
-        Err(error) => {
-            log::error!("{}: the message cannot be read: {error}", inbox.id(number));
+        read => {
+            // Somebody may have erased the message. Then there is nothing to postpone.
+            if let Err(error) = read
+                && deliveries.log_throttle.should_log("unreadable", instant())
+            {
+                log::error!("{}: the message cannot be read: {error}", inbox.id(number));
+            }
             let now = deliveries.clocks.ledger_now(instant());
             return started.postpone(now.plus(UNREADABLE_DELAY));
         }
@@ -52,11 +55,13 @@ pub(super) async fn attempt(
         stamp: Stamp { id: &deliveries.recorder.request_ids.next(), now: deliveries.clocks.now() },
     };
     let delivery = Delivery::kept(&message.kept, &attempt, message.body);
+    let began = instant();
     let sent = timeout(route.agent.patience(), send(deliveries, &route.agent, delivery)).await;
     let (outcome, last) =
         sent.unwrap_or_else(|_| (Outcome::Failed(None), Denial::AgentTimeout.code().to_owned()));
     let metrics = &deliveries.recorder.metrics;
     metrics.message_attempt(&route.name, result(outcome));
+    metrics.delivery(&route.name, instant().saturating_duration_since(began).as_secs_f64());
     let now = deliveries.clocks.ledger_now(instant());
     let was_open = deliveries.circuits.outcome(slot, outcome, now);
     match started.end(outcome, &last, (now, is_probe || was_open, random_u64())).await {

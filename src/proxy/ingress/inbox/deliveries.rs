@@ -12,6 +12,7 @@ use crate::policy::Policy;
 use crate::proxy::egress::Providers;
 use crate::proxy::ingress::agents::Agents;
 use crate::proxy::ingress::rate_limits::RateLimits;
+use crate::proxy::listen::LogThrottle;
 use crate::proxy::runtime::{Clocks, Drain, Recorder};
 use crate::store::{Inbox, Store};
 
@@ -29,6 +30,7 @@ pub(crate) struct Deliveries {
     pub(super) providers: Arc<ArcSwap<Providers>>,
     pub(super) rate_limits: RateLimits,
     pub(super) circuits: Circuits,
+    pub(super) log_throttle: LogThrottle,
     /// Notified when an attempt has ended.
     pub(super) ended: Notify,
 }
@@ -42,8 +44,20 @@ impl Deliveries {
         (agents, providers): (Arc<Agents>, Arc<ArcSwap<Providers>>),
     ) -> Self {
         let (drain, rate_limits) = (Drain::default(), RateLimits::default());
-        let (circuits, ended) = (Circuits::default(), Notify::new());
-        Self { policy, clocks, recorder, store, agents, drain, providers, rate_limits, circuits, ended }
+        let (circuits, ended, log_throttle) = (Circuits::default(), Notify::new(), LogThrottle::default());
+        Self {
+            policy,
+            clocks,
+            recorder,
+            store,
+            agents,
+            drain,
+            providers,
+            rate_limits,
+            circuits,
+            log_throttle,
+            ended,
+        }
     }
 
     pub(super) fn inbox(&self) -> &Arc<Inbox> {

@@ -99,6 +99,8 @@ fn start_attempts(
             Start::Probe => true,
             Start::Wait(at) => return at,
         };
+        // While the process stops, no attempt begins.
+        let in_flight = deliveries.drain.begin()?;
         let Some(started) = deliveries.inbox().start(routes, now) else {
             return deliveries.inbox().next_due(routes);
         };
@@ -113,7 +115,6 @@ fn start_attempts(
             started.postpone(now.plus(interval.max(Duration::from_millis(1))).plus(more));
             continue;
         }
-        let in_flight = deliveries.drain.begin()?;
         let slot = deliveries.circuits.began(agent, started.number);
         let (deliveries, route) = (Arc::clone(deliveries), Arc::clone(&route.name));
         tokio::spawn(async move {
