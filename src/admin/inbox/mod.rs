@@ -33,7 +33,15 @@ struct Wanted {
     #[serde(default)]
     since: Option<String>,
     #[serde(default)]
-    rate: Option<String>,
+    rate: Option<RateText>,
+}
+
+/// A rate: a text such as `10/s`, or a number of messages in a second.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum RateText {
+    Number(u32),
+    Text(String),
 }
 
 /// Returns the part of a path after `/inbox` or `/inbox/`. Returns `None` for any other path.
@@ -120,7 +128,7 @@ impl Admin {
         let now = self.now();
         let asked = state(wanted.state.as_deref()).and_then(|state| {
             let since = wanted.since.as_deref().map(|text| since(text, now)).transpose()?;
-            Ok((state, since, wanted.rate.as_deref().map(rate).transpose()?))
+            Ok((state, since, wanted.rate.as_ref().map(rate).transpose()?))
         });
         let (state, since, rate) = match asked {
             Ok(asked) => asked,
@@ -158,8 +166,9 @@ fn list_query(query: &str) -> Result<(MessageFilter, usize), &'static str> {
             return Err("the parameters are `state`, `route`, `interaction`, `limit` and `after`");
         }
     }
+    // An empty value stands for no filter.
     let value = |name: &str| match parameter(query, name) {
-        Parameter::One(value) => Ok(Some(value.into_owned())),
+        Parameter::One(value) => Ok(Some(value.into_owned()).filter(|value| !value.is_empty())),
         Parameter::Missing => Ok(None),
         Parameter::Several => Err("a parameter occurs twice"),
     };
@@ -186,6 +195,10 @@ fn since(text: &str, now: Timestamp) -> Result<Timestamp, &'static str> {
     ago.or_else(|| Timestamp::parse(text)).ok_or("`since` must be a time, or a duration such as 1h")
 }
 
-fn rate(text: &str) -> Result<Rate, &'static str> {
-    parse_rate(text).ok_or("`rate` must be a number in a time, such as 10/s")
+fn rate(text: &RateText) -> Result<Rate, &'static str> {
+    let rate = match text {
+        RateText::Number(number) => parse_rate(&format!("{number}/s")),
+        RateText::Text(text) => parse_rate(text),
+    };
+    rate.ok_or("`rate` must be a number in a time, such as 10/s")
 }

@@ -58,14 +58,14 @@ fn messages_are_listed_shown_replayed_and_erased() {
     assert_eq!(of_first.iter().map(|one| one.header("callgate-attempt")[0]).collect::<Vec<_>>(), ["1", "2"]);
     assert_eq!(of_first[0].header("webhook-id"), of_first[1].header("webhook-id"));
     // All others are replayed together.
-    let all = callgate.admin_send("POST", "/inbox/replay", r#"{"route":"doc","since":"1h","rate":"1000/s"}"#);
+    let all = callgate.admin_send("POST", "/inbox/replay", r#"{"route":"doc","since":"1h","rate":1000}"#);
     assert_eq!(all.json(), json!({ "replayed": 2 }));
     eventually(|| (messages(&callgate, "?state=delivered").len() == 3).then_some(()));
     // Erasing is for good.
     assert_eq!(callgate.admin_send("DELETE", &format!("/inbox/{id}"), "").status, 204);
     assert_eq!(callgate.admin_send("DELETE", &format!("/inbox/{id}"), "").status, 404);
     assert_eq!(callgate.admin_get(&format!("/inbox/{id}")).status, 404);
-    assert_eq!(messages(&callgate, "?limit=1").len(), 1);
+    assert_eq!(messages(&callgate, "?limit=1&route=&state=").len(), 1);
     // The state survives a restart.
     callgate.kill();
     let without_bodies = text.replace(", bodies: true", "");

@@ -11,9 +11,9 @@ use crate::time::parse_duration;
 pub(crate) const RULE: &str = "callbacks";
 /// The longest time that a request waits for messages.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// The default and the maximum of the number of messages in one answer.
+/// The default and the maximum of the number of messages in one answer. Their size is limited, too.
 const MAX_DEFAULT: usize = 10;
-const MAX: usize = 100;
+const MAX: usize = 1000;
 /// The names of the parameters of a request for messages.
 const PARAMETERS: [&str; 5] = ["after", "agent", "max", "wait", "watch"];
 
@@ -93,7 +93,7 @@ impl PullQuery {
         let wait = value("wait")?.map_or(Some(Duration::ZERO), |text| parse_duration(&text));
         let wait = wait.ok_or("`wait` must be a duration, such as 30s")?.min(WAIT_MAX);
         let max = value("max")?.map_or(Some(MAX_DEFAULT), |text| text.parse().ok());
-        let max = max.filter(|max| (1..=MAX).contains(max)).ok_or("`max` must be a number from 1 to 100")?;
+        let max = max.filter(|max| *max > 0).ok_or("`max` must be a number of messages")?.min(MAX);
         let after = value("after")?.map_or(Some(0), |text| text.parse().ok());
         let after = after.ok_or("`after` must be the number of a message")?;
         let watches = match value("watch")?.as_deref() {
@@ -144,7 +144,8 @@ mod tests {
         );
         assert_eq!(parse("").unwrap().max, 10);
         assert_eq!(parse("watch=true&after=7").unwrap().watched_after, Some(7));
-        for bad in ["wait=soon", "max=0", "max=101", "max=1&max=2", "limit=1", "watch=yes", "after=x"] {
+        assert_eq!(parse("max=5000").unwrap().max, 1000);
+        for bad in ["wait=soon", "max=0", "max=-1", "max=1&max=2", "limit=1", "watch=yes", "after=x"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
