@@ -118,6 +118,8 @@ denials! {
     HostNotAllowed, "host_not_allowed", Deny, 403, "Forbidden",
         "The request to the egress listener names a host that is not an IP address, `localhost` or listed in \
          `listen.egress.hosts`.";
+    InboxFull, "inbox_full", Fail, 503, "Service Unavailable",
+        "The inbox contains `inbox.messages_max` messages, or `inbox.bytes_max` bytes. The provider should try again.";
     InjectionImpossible, "injection_impossible", Deny, 400, "Bad Request",
         "Callgate cannot add the callback URL or token to the request: the path to its place leads through a value \
          without members, or the request has a name on the path twice or in another spelling.";
@@ -136,6 +138,9 @@ denials! {
          earlier ones that are still usable.";
     ListUnavailable, "list_unavailable", Fail, 503, "Service Unavailable",
         "Callgate could not fetch a published list of addresses yet, and it has no earlier copy.";
+    MessageUnknown, "message_unknown", Deny, 404, "Not Found",
+        "The interaction or the message in a request of the agent below `/callbacks` does not exist, or the message is \
+         not waiting for the agent.";
     MethodNotAllowed, "method_not_allowed", Deny, 405, "Method Not Allowed",
         "The route or the egress rule does not list this method.";
     OutboundProxyFailed, "outbound_proxy_failed", Fail, 502, "Bad Gateway",
@@ -157,7 +162,8 @@ denials! {
         "A web page sent the request to the egress listener: it has an `Origin` header, or a `Sec-Fetch-Site` other \
          than `none`.";
     ParameterUnusable, "parameter_unusable", Deny, 400, "Bad Request",
-        "The agent's request has no value for a capture, or the value does not fit the path.";
+        "The agent's request has no value for a capture, or the value does not fit the path. Below `/callbacks`: a \
+         parameter is not valid.";
     PathMalformed, "path_malformed", Deny, 400, "Bad Request",
         "The path or query is not in canonical form. Examples are dot segments and percent-encoded slashes.";
     ProviderGarbled, "provider_garbled", Fail, 502, "Bad Gateway",

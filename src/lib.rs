@@ -32,6 +32,8 @@ pub mod outbound;
 
 pub mod interaction;
 
+pub mod inbox;
+
 pub mod egress;
 pub mod ingress;
 

@@ -15,6 +15,13 @@ pub fn new_id(prefix: &str) -> Option<String> {
     Some(format!("{prefix}{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()))
 }
 
+/// Returns a random number that need not be secret. Returns 0 if the operating system cannot provide random numbers.
+pub fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
 /// Returns a random UUID (RFC 9562 version 4). Returns `None` if the operating system cannot provide random numbers.
 pub fn new_uuid() -> Option<String> {
     let mut bytes = [0; 16];

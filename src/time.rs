@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
 
 /// A point in time, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -144,6 +144,13 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Parses the date of an HTTP header in its preferred form, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section
+/// 5.6.7). Returns `None` for any other text.
+pub fn parse_http_date(text: &str) -> Option<Timestamp> {
+    let moment = OffsetDateTime::parse(text, &Rfc2822).ok()?;
+    moment.offset().is_utc().then(|| Timestamp::from_unix_secs(moment.unix_timestamp()))
+}
+
 /// Parses a duration: a whole number and one unit of `ms`, `s`, `m`, `h`, `d`. Returns `None` for any other text.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
@@ -179,6 +186,21 @@ pub struct Rate {
     pub requests: NonZero<u32>,
     /// The duration in which the requests are counted.
     pub per: Duration,
+}
+
+/// Parses a rate of at most a million requests: a number, `/` and one unit of `s`, `m`, `h`. Returns `None` for any other
+/// text.
+pub fn parse_rate(text: &str) -> Option<Rate> {
+    let (number, unit) = text.split_once('/')?;
+    let per = match unit {
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
+        _ => return None,
+    };
+    let is_plain = number.bytes().all(|b| b.is_ascii_digit());
+    let requests: NonZero<u32> = number.parse().ok().filter(|_| is_plain)?;
+    (requests.get() <= 1_000_000).then_some(Rate { requests, per })
 }
 
 #[cfg(test)]

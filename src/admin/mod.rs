@@ -1,4 +1,4 @@
-//! The requests of the admin listener: metrics, health, the callbacks API and the admin page.
+//! The requests of the admin listener: metrics, health, the callbacks API, the inbox and the admin page.
 //!
 //! `server.rs` reads requests and writes responses. `respond.rs` finds the response to a request.
 
@@ -7,6 +7,7 @@ mod callbacks;
 mod caller;
 mod capture;
 mod certificate;
+mod inbox;
 mod interaction_view;
 mod page;
 mod process;

@@ -6,13 +6,17 @@ use super::process;
 use super::responses::answer;
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
-use super::{callbacks, caller, capture, page};
+use super::{callbacks, caller, capture, inbox, page};
+use crate::clock::instant;
 
 impl Admin {
     /// Returns the response to one request.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
         if let Some(rest) = callbacks::path(&request.path) {
             return self.callbacks(&request, rest).await;
+        }
+        if let Some(rest) = inbox::path(&request.path) {
+            return self.inbox(&request, rest).await;
         }
         if let Some(rest) = capture::path(&request.path) {
             return self.capture(&request, rest);
@@ -81,7 +85,7 @@ impl Admin {
             "/readyz" => Ok(self.status(request)),
             _ => Ok(text(
                 404,
-                "not found: /, /callbacks, /capture, /config, /livez, /members, /metrics, /readyz",
+                "not found: /, /callbacks, /capture, /config, /inbox, /livez, /members, /metrics, /readyz",
             )),
         }
     }
@@ -124,6 +128,7 @@ impl Admin {
         self.metrics.store_counts(self.store.counts());
         self.metrics.process(&process::usage());
         self.metrics.store_kept(self.store.kept());
+        self.store.inbox().report(self.ledger_clock.now(instant()));
         self.interactions.replication.iter().for_each(|replication| replication.report());
         match self.metrics.text() {
             Ok(body) => AdminResponse {

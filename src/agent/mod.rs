@@ -6,6 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
+use crate::secret::Secret;
+
 pub use tls::{AgentTls, ClientCertificateFiles, Pem};
 
 /// The name of the agent if the configuration has the section `agent`, which names no agent.
@@ -29,6 +33,17 @@ pub struct Agent {
     pub idle_timeout: Duration,
     /// Whether requests to the agent have `X-Forwarded-*` headers.
     pub forwarded_headers: bool,
+    /// What Callgate calls when something waits for the agent and the agent does not respond.
+    pub wake: Option<Wake>,
+}
+
+/// The request that wakes an agent, for example by scaling it up.
+#[derive(Clone, Debug)]
+pub struct Wake {
+    /// The URL, which was checked when the configuration was read.
+    pub url: Box<str>,
+    /// Headers of the request, such as credentials.
+    pub headers: Vec<(HeaderName, Secret)>,
 }
 
 impl Agent {

@@ -1,4 +1,4 @@
-//! Sends one request to the admin listener of a running Callgate.
+//! Sends one request to a listener of a running Callgate.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,41 +7,62 @@ use std::time::Duration;
 /// Timeout for the connection and for each read and write. It is shorter than the timeout of a typical probe.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Maximum size of the response, in bytes. The rest is not read.
-const ANSWER_BYTES_MAX: u64 = 4 << 20;
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// Sends a GET request, with the bearer token of the admin listener if there is one. Returns the status and the body.
 ///
 /// # Errors
 /// Returns an explanation if there is no valid response.
 pub(super) fn ask(address: SocketAddr, path: &str, token: Option<&str>) -> Result<(u16, String), String> {
-    send("GET", (address, &address.to_string()), path, token.map(str::as_bytes))
+    send(address, &Request { token: token.map(str::as_bytes), ..Request::to("GET", path) })
 }
 
-/// Sends a request without a body, with the bearer token of the admin listener if there is one. `to` is the address and
-/// the value of `Host`. Returns the status and the body.
+/// A request.
+pub(super) struct Request<'r> {
+    pub(super) method: &'r str,
+    /// The value of `Host`. `None` means the address.
+    pub(super) host: Option<&'r str>,
+    pub(super) path: &'r str,
+    /// The bearer token of the admin listener, if there is one.
+    pub(super) token: Option<&'r [u8]>,
+    /// The JSON body. Empty if there is none.
+    pub(super) body: &'r str,
+    /// Timeout for the connection and for each read and write.
+    pub(super) patience: Duration,
+}
+
+impl<'r> Request<'r> {
+    /// Creates a request without a token and a body.
+    pub(super) fn to(method: &'r str, path: &'r str) -> Self {
+        Self { method, host: None, path, token: None, body: "", patience: PATIENCE }
+    }
+}
+
+/// Sends a request. Returns the status and the body.
 ///
 /// # Errors
 /// Returns an explanation if there is no valid response.
-pub(super) fn send(
-    method: &str,
-    to: (SocketAddr, &str),
-    path: &str,
-    token: Option<&[u8]>,
-) -> Result<(u16, String), String> {
-    let (address, host) = to;
+pub(super) fn send(address: SocketAddr, request: &Request<'_>) -> Result<(u16, String), String> {
     let words = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(words)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(words)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(words)?;
-    let mut request =
-        format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n").into_bytes();
+    let Request { method, host, path, token, body, patience } = request;
+    let mut stream = TcpStream::connect_timeout(&address, *patience).map_err(words)?;
+    stream.set_read_timeout(Some(*patience)).map_err(words)?;
+    stream.set_write_timeout(Some(*patience)).map_err(words)?;
+    let host = host.map_or_else(|| address.to_string(), str::to_owned);
+    let length = match *method {
+        "GET" => String::new(),
+        _ => format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()),
+    };
+    let mut message =
+        format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{length}connection: close\r\n").into_bytes();
     if let Some(token) = token {
-        request.extend_from_slice(b"authorization: Bearer ");
-        request.extend_from_slice(token);
-        request.extend_from_slice(b"\r\n");
+        message.extend_from_slice(b"authorization: Bearer ");
+        message.extend_from_slice(token);
+        message.extend_from_slice(b"\r\n");
     }
-    request.extend_from_slice(b"\r\n");
-    stream.write_all(&request).map_err(words)?;
+    message.extend_from_slice(b"\r\n");
+    message.extend_from_slice(body.as_bytes());
+    stream.write_all(&message).map_err(words)?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(words)?;
     let mut headers = [httparse::EMPTY_HEADER; 32];

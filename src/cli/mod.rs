@@ -11,6 +11,7 @@ mod common;
 mod describe;
 mod explain;
 mod health;
+mod inbox;
 mod init;
 mod inject;
 mod members;
@@ -85,6 +86,11 @@ enum Command {
     Health(health::HealthArgs),
     /// Report from an access log who calls each route, and what it denies or would deny.
     Audit(audit::AuditArgs),
+    /// Show, replay or remove the callbacks that a running Callgate keeps for its agent.
+    Inbox(inbox::InboxArgs),
+    /// Print the callbacks of an interaction while they arrive. Exits with 0 if it is done, 1 failed, 2 expired, 3
+    /// revoked, 4 not sent, and 69 if it is unknown or Callgate is unreachable.
+    Wait(inbox::WaitArgs),
     /// Show which replicas of its installation a running Callgate knows.
     Members(members::MembersArgs),
     /// Revoke an interaction of a running Callgate: its token is denied from now on.
@@ -137,6 +143,8 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Sign(args) => sign::sign(&args),
         Command::Health(args) => health::health(&args),
         Command::Audit(args) => audit::audit(&args),
+        Command::Inbox(args) => inbox::inbox(&args),
+        Command::Wait(args) => inbox::wait(&args),
         Command::Members(args) => members::members(&args),
         Command::Revoke(args) => revoke::revoke(&args),
         Command::Ca(args) => proxied::ca(&args),

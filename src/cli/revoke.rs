@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use serde_json::Value;
 
-use super::admin_client::send;
+use super::admin_client::{Request, send};
 use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
 use super::read::ConfigArg;
 use crate::source::reachable;
@@ -44,7 +44,7 @@ pub(super) fn revoke(args: &RevokeArgs) -> u8 {
     let address = reachable(args.admin.unwrap_or(admin.address));
     let token = admin.token.as_ref().map(|token| token.expose());
     let path = format!("/callbacks/{}", args.interaction);
-    let (status, body) = match send("DELETE", (address, &address.to_string()), &path, token) {
+    let (status, body) = match send(address, &Request { token, ..Request::to("DELETE", &path) }) {
         Ok(answer) => answer,
         Err(error) => {
             eprintln!("error: no answer from {address}: {error}");

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listen::{pem, server_name};
+use super::outbound::headers;
 use super::yaml::{Cursor, Fields, did_you_mean, is_name};
-use crate::agent::{Agent, AgentAddress, AgentTls, ClientCertificateFiles, ONLY_AGENT};
+use crate::agent::{Agent, AgentAddress, AgentTls, ClientCertificateFiles, ONLY_AGENT, Wake};
+use crate::guard::Url;
 use crate::ingress::Route;
 
 /// The agents of the configuration.
@@ -126,6 +128,7 @@ fn agent(at: &Cursor<'_>, name: &str) -> Option<Agent> {
         timeouts.finish();
     }
     let forwarded_headers = fields.optional("forwarded_headers").map_or(Some(true), |at| at.boolean());
+    let wake = fields.optional("wake").map(|at| wake(&at));
     fields.finish();
     Some(Agent {
         name: name.into(),
@@ -135,7 +138,23 @@ fn agent(at: &Cursor<'_>, name: &str) -> Option<Agent> {
         response_timeout: response?,
         idle_timeout: idle?,
         forwarded_headers: forwarded_headers?,
+        wake: wake.map_or(Some(None), |read| read.map(Some))?,
     })
+}
+
+/// Reads `wake: {url, headers}`.
+fn wake(at: &Cursor<'_>) -> Option<Wake> {
+    let mut fields = at.fields()?;
+    let url = fields.required("url").and_then(|at| {
+        let text = at.text()?;
+        match Url::parse(text) {
+            Ok(_) => Some(text.into()),
+            Err(_) => at.error(format!("`{text}` is not a URL"), "such as https://scaler.example.com/wake"),
+        }
+    });
+    let headers = fields.optional("headers").map_or(Some(Vec::new()), |at| headers(&at));
+    fields.finish();
+    Some(Wake { url: url?, headers: headers? })
 }
 
 /// Reads `tls`: how the agent's certificate is verified, and the certificate that Callgate presents to the agent.

@@ -8,7 +8,7 @@ use super::listen::Listener;
 use super::startup::Startup;
 use super::yaml::Cursor;
 use crate::egress::Egress;
-use crate::ingress::Route;
+use crate::ingress::{Deliver, Route};
 use crate::interaction::Follow;
 use crate::path::CanonicalPath;
 use crate::policy::{Limits, Minting};
@@ -38,6 +38,7 @@ impl Sections<'_> {
             forward_proxy(root, startup, self.rules);
             health_paths(root, startup, self.routes);
             replicas(root, startup, self.minting.is_some());
+            kept_callbacks(root, startup, self.routes);
         }
         if let Some(minting) = self.minting {
             deadlines(root, self.routes, minting.ttl);
@@ -110,6 +111,32 @@ fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
         root.warn(
             "`replicas` has no effect without `callback_tokens`: only their interactions have an owner",
         );
+    }
+}
+
+/// Reports a warning if several replicas keep callbacks, and an error for each route that keeps callbacks, but where they cannot be kept, or the agent cannot ask for them.
+fn kept_callbacks(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
+    if startup.replicas.is_some() && routes.iter().any(|route| route.deliver.keeps()) {
+        root.warn(
+            "each replica keeps callbacks in its own ledger: put `store.path` on a volume that outlives the pod, such \
+             as one of a StatefulSet; with an `emptyDir`, they are lost with the pod",
+        );
+    }
+    for (i, route) in routes.iter().enumerate().filter(|(_, route)| route.deliver.keeps()) {
+        let (name, word, at) = (&route.name, route.deliver.name(), root.element(ROUTES, i));
+        if startup.store.path.is_none() {
+            let place = match startup.store.redis {
+                Some(_) => "on Redis, which keeps no callbacks",
+                None => "in memory and would lose its callbacks",
+            };
+            let message = format!("the route {name} has `deliver: {word}`, but the ledger is {place}");
+            let _: Option<()> = at.error(message, "write `store: { kind: file, path: ... }`");
+        }
+        if route.deliver == Deliver::Pull && startup.egress.is_none() {
+            let message =
+                format!("there is no listener at which the agent asks for the callbacks of the route {name}");
+            let _: Option<()> = at.error(message, "add `listen.egress`");
+        }
     }
 }
 

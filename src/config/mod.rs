@@ -5,6 +5,7 @@ mod agent;
 mod consistency;
 mod egress;
 mod env;
+mod inbox;
 mod include;
 mod listen;
 mod outbound;
@@ -26,7 +27,7 @@ use crate::replica::Replicas;
 use crate::source::ClientAddress;
 use yaml::{Cursor, Fields, Node, Reader};
 
-pub use egress::ACTIONS;
+pub use egress::{ACTIONS, CALLBACKS};
 pub use env::Surroundings;
 pub use include::ReadIncluded;
 pub use listen::{
@@ -114,8 +115,7 @@ pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<Accepte
 /// Reads every section, even if another one has a mistake, so that one run finds all mistakes.
 fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let mut fields = include::fields(root)?;
-    let has_tokens = fields.has("callback_tokens");
-    let public_url = fields.optional("public_url").map(|at| at.public_url(has_tokens));
+    let public_url = public_url(&mut fields);
     let mut startup = startup::startup(&mut fields);
     let roots = fields.optional("trusted_roots").map(|at| listen::trusted_roots(&at));
     let proxy = fields.optional("outbound_proxy").map(|at| outbound::proxy(&at));
@@ -140,13 +140,13 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         has_replicas,
         providers: providers.as_deref().unwrap_or_default(),
         tokens: token_keys,
-        // If a section has mistakes, these flags prevent a second error that reports the section as missing.
         tokens_failed: fields.has("callback_tokens"),
         providers_failed: providers.is_none(),
     };
     let routes = fields.required("routes").and_then(|at| route::routes(&at, &known));
     let egress = egress::egress(egress_at.clone(), routes.as_deref());
     let fetching = provider::fetching(fields.optional("fetch"));
+    let inbox = inbox::inbox(fields.optional("inbox"));
     fields.finish();
     consistency::Sections {
         agents: &agents,
@@ -158,14 +158,14 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         limits: limits.as_ref(),
     }
     .check(root);
-    let ingress = ingress(root, routes?, edge(url, client_address?))?;
     let policy = Policy {
+        ingress: ingress(root, routes?, edge(url, client_address?))?,
         agents: agents.all()?,
         egress: egress?,
         explain_denials: explain_denials?,
         feeds: root.feeds(),
         fetching: fetching?,
-        ingress,
+        inbox: inbox?,
         limits: limits?,
         minting: tokens.map_or(Some(None), |read| read.map(|tokens| Some(tokens.minting)))?,
         outbound_proxy: proxy.map_or(Some(None), |read| read.map(Some))?,
@@ -174,6 +174,11 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         trusted_roots: roots.map_or(Some(None), |read| read.map(Some))?,
     };
     Some((startup?, policy))
+}
+
+fn public_url(fields: &mut Fields<'_>) -> Option<Option<String>> {
+    let has_tokens = fields.has("callback_tokens");
+    fields.optional("public_url").map(|at| at.public_url(has_tokens))
 }
 
 fn client_address(fields: &mut Fields<'_>) -> Option<Option<ClientAddress>> {

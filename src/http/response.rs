@@ -170,6 +170,12 @@ pub(crate) async fn member_answer(session: &mut Session, status: u16, body: Vec<
     write(session, header, body.into()).await
 }
 
+/// Writes an answer of Callgate itself in JSON, without a body if `status` is 204. Returns whether the response was
+/// written.
+pub(crate) async fn own_json(session: &mut Session, status: u16, body: String) -> bool {
+    json(session, status, body, "no-store").await
+}
+
 async fn json(session: &mut Session, status: u16, body: String, cache: &'static str) -> bool {
     let header = || -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build_no_case(status, Some(3))?;

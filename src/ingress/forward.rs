@@ -17,7 +17,7 @@ use crate::path::{TOKEN_CAPTURE, without_parameter};
 use crate::replica::REPLICA;
 use crate::request::{BODY_DIGESTS, HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as line};
 use crate::source::write_address;
-use crate::token::{Asserted, Stamp};
+use crate::token::{Asserted, Stamp, UNTRUSTED};
 
 /// Returns the query without the route's secret parameters, without parameters called `callback_token`, and without
 /// parameters that contain the verified token. Returns `None` if nothing is left.
@@ -122,14 +122,17 @@ fn write_request(
 
 impl Observed {
     /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. Keeps the token and the
-    /// signature headers, because the agent still checks them. Adds only the header `Callgate-Observed`. Adds no
-    /// identity headers and no assertion.
+    /// signature headers, because the agent still checks them. Adds only the headers `Callgate-Content` and
+    /// `Callgate-Observed`. Adds no identity headers and no assertion.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
         let to = (self.target(), self.admitted.edge.host(&self.route().agent));
         let passes = |name: &HeaderName, _: &HeaderValue, listed: &[HeaderName]| {
             passes_as_ever(self.route(), name, listed)
         };
-        let identify = |out: &mut Vec<u8>| line(out, "callgate-observed", self.instead().as_bytes());
+        let identify = |out: &mut Vec<u8>| {
+            line(out, "callgate-content", UNTRUSTED.as_bytes());
+            line(out, "callgate-observed", self.instead().as_bytes());
+        };
         write_request(to, head, BodyLength::Known(body.len() as u64), passes, identify, out);
     }
 }
@@ -146,6 +149,7 @@ impl Permit {
             event_id: self.event_id().and_then(|id| id.to_str().ok()),
             question: self.question(),
             notice: None,
+            is_untrusted: true,
             stamp,
         };
         let identify = |out: &mut Vec<u8>| {
@@ -160,17 +164,36 @@ impl Permit {
         };
         let to = (self.target(), self.edge().host(&self.route().agent));
         let length = BodyLength::Known(body.len() as u64);
-        let passes = |name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]| {
-            let is_of_encoded_body =
-                !self.route().observes() && self.delivers_decoded() && describes_encoded_body(name);
-            let is_of_other_body = self.replaces_endpoint() && BODY_DIGESTS.contains(name);
-            !is_of_encoded_body && !is_of_other_body && self.admitted().passes(name, value, listed)
-        };
+        let passes =
+            |name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]| self.passes(name, value, listed);
         write_request(to, head, length, passes, identify, out);
+    }
+
+    /// Reports whether a header of the caller reaches the agent.
+    fn passes(&self, name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]) -> bool {
+        let is_of_encoded_body =
+            !self.route().observes() && self.delivers_decoded() && describes_encoded_body(name);
+        let is_of_other_body = self.replaces_endpoint() && BODY_DIGESTS.contains(name);
+        !is_of_encoded_body && !is_of_other_body && self.admitted().passes(name, value, listed)
+    }
+
+    /// Calls `visit` with each header of the caller that reaches the agent.
+    pub(super) fn passed_headers(
+        &self,
+        head: &RequestHead<'_>,
+        mut visit: impl FnMut(&HeaderName, &HeaderValue),
+    ) {
+        let listed = headers_of_one_hop(head.headers);
+        for (name, value) in head.headers {
+            if self.passes(name, value, &listed) {
+                visit(name, value);
+            }
+        }
     }
 
     fn identify(&self, out: &mut Vec<u8>) {
         self.admitted().identify(out);
+        line(out, "callgate-content", UNTRUSTED.as_bytes());
         if let Some(interaction) = self.interaction() {
             line(out, "callgate-interaction", interaction.as_bytes());
         }
@@ -221,6 +244,7 @@ impl Streamed {
             event_id: None,
             question: None,
             notice: None,
+            is_untrusted: false,
             stamp,
         };
         let (route, edge) = (self.route(), &self.admitted.edge);

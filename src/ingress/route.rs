@@ -32,6 +32,8 @@ pub struct Provider {
     /// The content codings of the provider's bodies that Callgate decodes before it verifies a signature. The agent then
     /// receives the decoded body.
     pub decode: Vec<ContentCoding>,
+    /// Whether the provider reads the answer to its callbacks, so that only the agent can answer them.
+    pub reads_answer: bool,
     /// Verifies the signatures of the provider. `None` if the provider does not sign.
     pub verifier: Option<Verifier>,
     /// The beginning of the URLs that this provider calls, if it differs from `public_url`. Signatures that cover the URL
@@ -155,6 +157,33 @@ pub enum QueryRule {
     Pass,
 }
 
+/// How the agent receives the callbacks of a route.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Deliver {
+    /// The callback is kept, and Callgate delivers it.
+    Inbox,
+    /// The callback is delivered at once, and the caller receives the answer of the agent.
+    Now,
+    /// The callback is kept, and the agent asks for it.
+    Pull,
+}
+
+impl Deliver {
+    /// Returns the word of the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inbox => "inbox",
+            Self::Now => "now",
+            Self::Pull => "pull",
+        }
+    }
+
+    /// Reports whether callbacks are kept in the inbox.
+    pub fn keeps(self) -> bool {
+        self != Self::Now
+    }
+}
+
 /// What happens to a request that a check denies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
@@ -202,6 +231,8 @@ pub struct Route {
     pub stream: bool,
     /// Whether events that were already delivered are recognized and not delivered again.
     pub tells_duplicates: bool,
+    /// How the agent receives the callbacks.
+    pub deliver: Deliver,
     /// How the states of interactions are read from callbacks.
     pub follow: Follow,
     /// The internal path for notices. `None` if the agent receives no notices.
@@ -248,12 +279,15 @@ impl Route {
 
     /// Writes the header with the assertion for a message to the agent. Writes nothing if the route has no asserter.
     pub(super) fn assert(&self, message: &Asserted<'_>, out: &mut Vec<u8>) {
-        let provider = self.provider.as_ref().map(|provider| &*provider.name);
-        let assertion =
-            self.asserter.as_ref().and_then(|asserter| asserter.assert(&self.name, provider, message));
-        if let Some(assertion) = assertion {
+        if let Some(assertion) = self.assertion(message) {
             write_line(out, "callgate-assertion", assertion.as_bytes());
         }
+    }
+
+    /// Returns the assertion for a message to the agent. Returns `None` if the route has no asserter.
+    pub(super) fn assertion(&self, message: &Asserted<'_>) -> Option<String> {
+        let provider = self.provider.as_ref().map(|provider| &*provider.name);
+        self.asserter.as_ref().and_then(|asserter| asserter.assert(&self.name, provider, message))
     }
 
     /// Returns the provider's name, or `none` if the route has no provider.

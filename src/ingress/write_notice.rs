@@ -76,6 +76,7 @@ impl Notice<'_> {
             event_id: None,
             question: None,
             notice: Some(self.cause.name()),
+            is_untrusted: false,
             stamp: self.stamp,
         };
         self.route.assert(&message, &mut head);

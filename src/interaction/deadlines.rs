@@ -123,7 +123,7 @@ impl Interaction {
         notice.map_or(0, |notice| notice.attempts)
     }
 
-    fn notice_of(&mut self, cause: Overdue, since: i64) {
+    pub(super) fn notice_of(&mut self, cause: Overdue, since: i64) {
         if self.notifies {
             self.more().notice = Some(Notice { cause, since, attempts: 0, next: since, in_flight: false });
         }

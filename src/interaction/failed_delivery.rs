@@ -2,7 +2,8 @@
 //! that the provider may not have accepted.
 
 use super::interaction::{Claim, Interaction};
-use super::notice::Undelivered;
+use super::notice::{Overdue, Undelivered};
+use super::state::State;
 use crate::time::Timestamp;
 
 impl Interaction {
@@ -21,8 +22,21 @@ impl Interaction {
     /// Ends a claim whose callback the agent did not accept. Restores the previous state, and counts the callback.
     pub fn fail(&mut self, claim: &Claim, now: Timestamp) {
         self.release(claim);
+        self.count_undelivered(now);
+    }
+
+    fn count_undelivered(&mut self, now: Timestamp) {
         let count = self.undelivered().map_or(0, |before| before.count);
         self.more().undelivered = Some(Undelivered { count: count.saturating_add(1), last: now.unix_ms() });
+    }
+
+    /// Records that the inbox has given up a callback. The agent gets a notice, unless another one is pending, which
+    /// then contains the same number.
+    pub fn lose_message(&mut self, now: Timestamp) {
+        self.count_undelivered(now);
+        if self.notice().is_none() && self.state != State::Revoked {
+            self.notice_of(Overdue::Undelivered, now.unix_ms());
+        }
     }
 
     /// Records that the agent received an error that does not say whether the provider accepted the request.
@@ -36,7 +50,7 @@ impl Interaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interaction::{Ask, Follow, Report, State};
+    use crate::interaction::{Ask, Follow, Report};
     use crate::path::{CanonicalPath, Template};
 
     #[test]

@@ -45,14 +45,17 @@ pub enum Overdue {
     Expired,
     /// No callback arrived for too long.
     Stalled,
+    /// A callback arrived, and Callgate has given up to deliver it.
+    Undelivered,
 }
 
 impl Overdue {
-    /// Returns `expired` or `stalled`.
+    /// Returns `expired`, `stalled` or `undelivered`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Expired => "expired",
             Self::Stalled => "stalled",
+            Self::Undelivered => "undelivered",
         }
     }
 }

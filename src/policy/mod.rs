@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::agent::Agent;
 use crate::egress::Egress;
 use crate::feed::FeedId;
+use crate::inbox::InboxSettings;
 use crate::ingress::{Carrier, FetchedData, Ingress, Provider, Route, TokenRule};
 use crate::interaction::pairs;
 use crate::outbound::{OutboundProxy, TrustedRoots};
@@ -35,6 +36,8 @@ pub struct Policy {
     pub feeds: Vec<Feed>,
     /// The settings with which Callgate fetches the feeds.
     pub fetching: Fetching,
+    /// The settings of the inbox.
+    pub inbox: Arc<InboxSettings>,
     /// The routes and their gates.
     pub ingress: Ingress,
     /// Limits that apply to all routes.

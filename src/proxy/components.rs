@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::egress::{EgressContext, EgressLimits, EgressSettings, Providers};
 use super::ingress::{
-    Agents, IngressContext, IngressDrain, Notices, PreparedAgents, RateLimits, ReplicaListener,
+    Agents, Deliveries, IngressContext, IngressDrain, Notices, PreparedAgents, RateLimits, ReplicaListener,
 };
 use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle, TlsConfig, expiry};
 use super::pem_files;
@@ -71,6 +71,7 @@ pub(super) struct Components {
     pub(super) egress: Arc<EgressContext>,
     pub(super) ingress: Arc<IngressContext>,
     pub(super) notices: Arc<Notices>,
+    pub(super) deliveries: Arc<Deliveries>,
     /// The replica listener, if there is one.
     pub(super) replicas: Option<Arc<ReplicaListener>>,
 }
@@ -86,11 +87,13 @@ impl Components {
         fetcher: Fetcher,
     ) -> Self {
         let address = egress.as_ref().map(|(_, address)| *address);
-        let actions_url = egress.as_ref().map(|(settings, address)| actions_url(settings, *address));
+        let actions_url =
+            egress.as_ref().map(|(settings, at)| actions_url(settings, *at)).unwrap_or_default();
         let clocks = Clocks { wall: options.clock.clone(), ledger: Arc::clone(&options.ledger_clock) };
         let (store, agents) = (Arc::clone(&options.store), Arc::new(agents));
         let (recorder, replication) = options.into_recorder();
         let log_throttle = Arc::<LogThrottle>::default();
+        let other_members = replication.as_ref().map(|(replication, _)| Arc::clone(replication));
         let admission = Admission {
             policy: Arc::clone(&policy),
             limits: Arc::<ConnectionLimits>::default(),
@@ -116,28 +119,41 @@ impl Components {
             store: Arc::clone(&store),
             agents: Arc::clone(&agents),
             drain: Drain::default(),
-            replication: replication.as_ref().map(|(replication, _)| Arc::clone(replication)),
+            replication: other_members.clone(),
         };
+        let deliveries = Deliveries::new(
+            Arc::clone(&policy),
+            clocks.clone(),
+            Arc::clone(&recorder),
+            Arc::clone(&store),
+            (Arc::clone(&agents), Arc::clone(&egress.providers)),
+        );
         let ingress = IngressContext {
             policy,
             clocks,
             recorder,
             store,
             agents,
-            replication: replication.as_ref().map(|(replication, _)| Arc::clone(replication)),
+            replication: other_members,
             fetcher,
             rate_limits: RateLimits::default(),
             body_memory: BodyMemory::default(),
-            actions_url: actions_url.unwrap_or_default(),
+            actions_url,
             drain: IngressDrain::default(),
         };
         let ingress = Arc::new(ingress);
         let replicas = replication
             .map(|(replication, callbacks)| Arc::new(ReplicaListener::new(&ingress, replication, callbacks)));
         let (admission, egress, notices) = (Arc::new(admission), Arc::new(egress), Arc::new(notices));
-        let components = Self { admission, egress, ingress, notices, replicas };
-        components.raise_file_limit(&components.ingress.policy.load());
-        components
+        Self { admission, egress, ingress, notices, deliveries: Arc::new(deliveries), replicas }.begun()
+    }
+
+    /// Applies the policy to the components.
+    fn begun(self) -> Self {
+        let policy = self.ingress.policy.load_full();
+        self.raise_file_limit(&policy);
+        self.deliveries.install(&policy);
+        self
     }
 
     /// Raises the limit of open files to the number that the policy and the egress listener require.
@@ -161,6 +177,7 @@ impl Components {
         }
         self.ingress.policy.rcu(|old| policy.carrying_on(old));
         self.ingress.agents.install(agents);
+        self.deliveries.install(policy);
         self.egress.limits.install(egress);
         self.raise_file_limit(policy);
     }
@@ -213,7 +230,8 @@ impl Components {
 
     /// Returns how many requests and notices are in flight.
     pub(super) fn in_flight(&self) -> usize {
-        self.ingress.drain.requests.count() + self.notices.drain.count() + self.egress.drain.count()
+        let to_agent = self.notices.drain.count() + self.deliveries.drain.count();
+        self.ingress.drain.requests.count() + to_agent + self.egress.drain.count()
     }
 }
 

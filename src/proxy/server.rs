@@ -17,14 +17,14 @@ use tokio::time::timeout;
 use super::addresses::{Addresses, StartError};
 use super::components::{Components, Options};
 use super::egress::{Authority, EgressSettings, OwnAddresses, Providers, listener};
-use super::ingress::{self, Agents, IngressContext, PreparedAgents};
+use super::ingress::{self, Agents, PreparedAgents};
 use super::listen::{AcceptQueue, BoundListener, ListenerConfig, TicketKeys, accept, close};
 use super::replicas::run_discovery;
 use super::runtime::Drain;
+use super::upkeep::close_files;
 use crate::clock::instant;
 use crate::config::{Startup, StoreSettings};
 use crate::fetch::{Fetcher, with_cached};
-use crate::observe::Traces;
 use crate::policy::Policy;
 use crate::time::Timestamp;
 
@@ -146,11 +146,16 @@ impl Server {
             server.admin_task = Some(tokio::spawn(admin(listening(bound)?, admin_stopping)));
         }
         server.accept_members(addresses.replicas, &replicas_stopping)?;
-        server.spawn(ingress::run_notices(Arc::clone(&server.components.notices)));
-        server.spawn(server.components.upkeep().run());
+        server.spawn_tasks();
         server.spawn(fetch_task.run());
         server.components.report(&server.listeners);
         Ok(server)
+    }
+
+    fn spawn_tasks(&mut self) {
+        self.spawn(ingress::run_notices(Arc::clone(&self.components.notices)));
+        self.spawn(ingress::run_deliveries(Arc::clone(&self.components.deliveries)));
+        self.spawn(self.components.upkeep().run());
     }
 
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
@@ -246,7 +251,7 @@ impl Server {
     /// response, so that callers connect elsewhere. Then Callgate stops accepting connections, waits up to `grace` for
     /// exchanges in flight, and closes the ledger. Egress serves the agent until the callbacks have ended.
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
-        let Components { ingress, egress, notices, .. } = &self.components;
+        let Components { ingress, egress, notices, deliveries, .. } = &self.components;
         ingress.drain.close_connections.store(true, Ordering::Relaxed);
         let replication = self.components.replicas.as_ref().map(|replicas| &replicas.replication);
         replication.into_iter().for_each(|replication| replication.stopping());
@@ -255,6 +260,8 @@ impl Server {
         let shortest_wait = grace.min(LAST_EXCHANGES_WAIT);
         let time_left = || deadline.saturating_duration_since(instant()).max(shortest_wait);
         notices.drain.close();
+        deliveries.drain.close();
+        ingress.store.inbox().stop();
         close(self.ingress_queues, time_left()).await;
         let _ = self.stop_ingress.send(true);
         let new_connections = &self.components.admission.new_connections;
@@ -269,6 +276,7 @@ impl Server {
             tokio::join!(
                 ingress.drain.requests.wait_until_empty(),
                 notices.drain.wait_until_empty(),
+                deliveries.drain.wait_until_empty(),
                 ingress.drain.http2.wait_until_empty()
             )
         };
@@ -313,27 +321,16 @@ async fn serve_new_connections(
     let _ = timeout(wait, new_connections.wait_until_empty()).await;
 }
 
-/// Closes the ledger's file and exports the last spans.
-async fn close_files(ingress: &IngressContext) {
-    let (store, recorder) = (Arc::clone(&ingress.store), Arc::clone(&ingress.recorder));
-    let closed = tokio::task::spawn_blocking(move || {
-        store.close();
-        recorder.traces.iter().for_each(Traces::stop);
-    });
-    if timeout(STORE_CLOSE_TIMEOUT, closed).await.is_err() {
-        log::error!("the ledger's file could not be closed in time");
-    }
-}
-
-/// Creates the client for providers. Reads the trusted roots only if the configuration has egress rules or questions,
-/// because the roots take time and memory.
+/// Creates the client for providers. Reads the trusted roots only if the configuration has egress rules, questions or
+/// `agent.wake`, because the roots take time and memory.
 fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError> {
-    if startup.egress.is_none() {
+    let wakes = policy.agents.iter().any(|agent| agent.wake.is_some());
+    if startup.egress.is_none() && !wakes {
         return Ok(Providers::none());
     }
     let actions = policy.ingress.routes().iter().any(|route| route.actions.is_some());
     let is_proxy = startup.egress.as_ref().is_some_and(|egress| egress.proxy.is_some());
-    if policy.egress.rules().is_empty() && !actions && !is_proxy {
+    if policy.egress.rules().is_empty() && !actions && !is_proxy && !wakes {
         return Ok(Providers::none());
     }
     let providers = Providers::new(policy.trusted_roots.as_ref().map(|roots| &*roots.path));
@@ -387,7 +384,3 @@ fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {
 /// Exchanges that began just before the listeners closed get at least this much time to end, even if `grace` has
 /// already expired. If `grace` itself is shorter than this time, they get `grace`.
 const LAST_EXCHANGES_WAIT: Duration = Duration::from_secs(1);
-
-/// Deadline for closing the ledger's file. If the deadline passes, no acknowledged change is lost, because all
-/// acknowledged changes are already on disk.
-const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,16 +1,17 @@
-//! The periodic upkeep: closes idle connections and updates gauges.
+//! The periodic upkeep: closes idle connections and updates gauges. At the end, closes the files.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::time::timeout;
 
 use super::egress::Providers;
-use super::ingress::Agents;
+use super::ingress::{Agents, IngressContext};
 use super::listen::ConnectionLimits;
 use crate::clock::instant;
 use crate::http::BodyMemory;
-use crate::observe::Metrics;
+use crate::observe::{Metrics, Traces};
 
 /// Interval between two runs.
 const TICK: Duration = Duration::from_millis(250);
@@ -35,5 +36,21 @@ impl Upkeep {
             self.providers.load().sweep();
             self.metrics.held(self.connection_limits.count(), self.body_memory.bytes());
         }
+    }
+}
+
+/// Deadline for closing the ledger's file. If the deadline passes, no acknowledged change is lost, because all
+/// acknowledged changes are already on disk.
+const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Closes the ledger's file and exports the last spans.
+pub(super) async fn close_files(ingress: &IngressContext) {
+    let (store, recorder) = (Arc::clone(&ingress.store), Arc::clone(&ingress.recorder));
+    let closed = tokio::task::spawn_blocking(move || {
+        store.close();
+        recorder.traces.iter().for_each(Traces::stop);
+    });
+    if timeout(STORE_CLOSE_TIMEOUT, closed).await.is_err() {
+        log::error!("the ledger's file could not be closed in time");
     }
 }

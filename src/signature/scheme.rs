@@ -37,8 +37,9 @@ static BASIC: [HeaderName; 1] = [AUTHORIZATION];
 /// The signature scheme of a provider.
 #[derive(Clone, Debug)]
 pub struct Scheme {
-    /// The HTTP status for a message that is accepted but not delivered, such as a duplicate.
-    pub acknowledge: u16,
+    /// The HTTP status for a message that is accepted but not delivered, such as a duplicate. `None` if the provider
+    /// asks for no particular one.
+    pub acknowledge: Option<u16>,
     /// Members that the body must not have, because the signature does not cover them.
     pub absent: Vec<Pointer>,
     /// The handshakes that the provider may send.
@@ -67,7 +68,7 @@ impl Scheme {
     /// Returns a scheme without a proof.
     pub fn unsigned() -> Self {
         Self {
-            acknowledge: 200,
+            acknowledge: None,
             absent: Vec::new(),
             handshakes: Vec::new(),
             id: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::file::Change;
 use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
 use super::redis::SharedClaim;
@@ -150,11 +151,29 @@ impl Claimed<'_> {
             return shared.settle(report, event_id).await;
         }
         let Some(hold) = self.hold.take() else { return Ok(()) };
-        let sequence = self.store.memory.settle(&hold, report, event_id, now);
+        let sequence = self.store.memory.settle(&hold, report, event_id, now, None);
         // The waiting claims are woken before the commit, because this future may be dropped while it waits for the
         // commit. A woken claim waits for the commit itself.
         self.store.waiters.claim_ended(&hold, true);
         durable(self.store.journal.as_ref(), sequence).await
+    }
+}
+
+impl Store {
+    /// Records that the callback of a claim is kept, together with its message, in one change. Returns the number of the
+    /// change.
+    pub(super) fn settle_with(
+        &self,
+        mut claimed: Claimed<'_>,
+        report: &Report,
+        event_id: Option<&str>,
+        now: Timestamp,
+        message: Change,
+    ) -> u64 {
+        let Some(hold) = claimed.hold.take() else { return 0 };
+        let sequence = self.memory.settle(&hold, report, event_id, now, Some(message));
+        self.waiters.claim_ended(&hold, true);
+        sequence
     }
 }
 

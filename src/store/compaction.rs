@@ -26,6 +26,8 @@ pub(super) struct Compaction {
     next_shard: usize,
     /// A place in the log of the events without an interaction. The events before this place are copied.
     next_event: EventPlace,
+    /// The number of the last copied message of the inbox. `None` until the copy of the messages begins.
+    last_message: Option<u64>,
 }
 
 impl Compaction {
@@ -34,25 +36,47 @@ impl Compaction {
         file.check_name()?;
         let new = LedgerFile::create_beside(file.path())?;
         let (key, next_event) = (Some(memory.snapshot_key()), EventPlace::default());
-        Ok(Self { new, key, ids: Vec::new(), next_shard: 0, next_event })
+        Ok(Self { new, key, ids: Vec::new(), next_shard: 0, next_event, last_message: None })
     }
 
-    /// Copies the next records from memory to the new file. Before that, applies `written` to the new file: the changes
+    /// Copies the next records from memory, and the next messages of the inbox from `file`, to the new file. Before that, applies `written` to the new file: the changes
     /// that were just written to the old file. Returns true if the new file is complete.
     ///
     /// A copied record includes all changes that were recorded before the copy. Some of these changes are written to
     /// the files after the copy. They then write earlier states of the record again, and the last of them restores the
     /// copied state.
-    pub(super) fn step(&mut self, memory: &Memory, written: &[Change]) -> Result<bool, Fault> {
+    pub(super) fn step(
+        &mut self,
+        (file, memory): (&LedgerFile, &Memory),
+        written: &[Change],
+    ) -> Result<bool, Fault> {
         if !written.is_empty() {
             self.new.apply(written)?;
         }
-        let copied = self.next_records(memory);
+        let mut copied = self.next_records(memory);
+        if copied.is_empty() {
+            copied = self.next_messages(file)?;
+        }
         if copied.is_empty() {
             return Ok(true);
         }
         self.new.apply(&copied)?;
         Ok(false)
+    }
+
+    /// Returns the next messages of the inbox. They are read from the old file, because the memory does not contain
+    /// their bodies. Changes that are written to the old file meanwhile are also applied to the new one.
+    fn next_messages(&mut self, file: &LedgerFile) -> Result<Vec<Change>, Fault> {
+        if !file.has_messages() {
+            return Ok(Vec::new());
+        }
+        let Some(last) = self.last_message else {
+            self.last_message = Some(0);
+            return Ok(vec![Change::MessageNumber(file.message_number()?)]);
+        };
+        let copied = file.messages_after(last)?;
+        self.last_message = copied.last().map_or(self.last_message, |change| Some(change.key().number));
+        Ok(copied)
     }
 
     fn next_records(&mut self, memory: &Memory) -> Vec<Change> {

@@ -45,13 +45,21 @@ impl Removal {
 }
 
 impl Memory {
-    /// Records that the agent accepted the callback. Returns the number of the change.
-    pub(super) fn settle(&self, hold: &Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
+    /// Records that the agent accepted the callback, or that `message` keeps it. Returns the number of the change, which
+    /// includes the message.
+    pub(super) fn settle(
+        &self,
+        hold: &Hold,
+        report: &Report,
+        event_id: Option<&str>,
+        now: Timestamp,
+        message: Option<Change>,
+    ) -> u64 {
         let sequence = match hold {
             Hold::Interaction(id, claim, window) => {
-                self.settle_interaction(id, claim, *window, report, event_id, now)
+                self.settle_interaction(id, (claim, *window), report, event_id, now, message)
             }
-            Hold::Dedup(keys, window) => self.settle_dedup(keys, *window, now),
+            Hold::Dedup(keys, window) => self.settle_dedup(keys, *window, now, message),
         };
         self.make_room(EVICTIONS_MAX, Removal::Recorded, now);
         sequence
@@ -60,16 +68,19 @@ impl Memory {
     fn settle_interaction(
         &self,
         id: &str,
-        claim: &Claim,
-        window: u32,
+        (claim, window): (&Claim, u32),
         report: &Report,
         event_id: Option<&str>,
         now: Timestamp,
+        message: Option<Change>,
     ) -> u64 {
         let mut shard = self.shard(Self::index(id));
         let shard = &mut *shard;
-        let Some(slot) = shard.interactions.get_mut(id) else { return 0 };
-        let mut changes = Vec::new();
+        let mut changes: Vec<_> = message.into_iter().collect();
+        let Some(slot) = shard.interactions.get_mut(id) else {
+            // The interaction was removed meanwhile. A message is kept nevertheless.
+            return self.journal.as_ref().map_or(0, |journal| journal.record(changes));
+        };
         let (expires, owner, log) = (slot.record.expires(), slot.number, &mut shard.events);
         slot.record.prune_events(|fingerprint| log.get(fingerprint).is_some());
         let ended = slot.record.settle(claim, report, event_id, now, |event| {
@@ -99,10 +110,10 @@ impl Memory {
         journal.record(changes)
     }
 
-    fn settle_dedup(&self, keys: &[EventKey], window: u32, now: Timestamp) -> u64 {
+    fn settle_dedup(&self, keys: &[EventKey], window: u32, now: Timestamp, message: Option<Change>) -> u64 {
         let until = now.plus(self.settings.remember);
         let mut dedup = self.dedup.lock();
-        let mut changes = Vec::new();
+        let mut changes: Vec<_> = message.into_iter().collect();
         for key in keys {
             let number = self.number();
             let (event, former) = dedup.settle(*key, seconds(now), window, number);

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::event_memory::FingerprintKey;
-use super::file::{Change, Health, Journal, LedgerFile};
+use super::file::{Change, Health, Journal, LedgerFile, MessageReader};
+use super::inbox::Inbox;
 use super::memory::{Memory, SHARDS, opened_record};
 use super::outcome::{DueNotice, OwnedInteraction, Passed, Revoked};
 use super::redis::{Found, RedisStore};
@@ -46,6 +47,7 @@ impl std::fmt::Display for StoreError {
 pub struct Store {
     pub(super) memory: Arc<Memory>,
     pub(super) journal: Option<Arc<Journal>>,
+    pub(super) inbox: Arc<Inbox>,
     /// The claims that wait for the end of another claim.
     pub(super) waiters: Waiters,
     /// Notified when the provider's id of an interaction becomes known, or can no longer become known.
@@ -74,14 +76,10 @@ impl Store {
     ) -> Result<Self, StoreError> {
         metrics.store_limits(settings.interactions_max, settings.events_max);
         let Some(path) = &settings.path else {
-            let memory = Arc::new(Memory::new(settings.clone(), FingerprintKey::random(), None, metrics));
-            return Ok(Self {
-                memory,
-                journal: None,
-                waiters: Waiters::default(),
-                matched_changed: Notify::default(),
-                shared: None,
-            });
+            let key = FingerprintKey::random();
+            let inbox = Inbox::new(key, None, MessageReader::default(), Arc::clone(&metrics));
+            let memory = Arc::new(Memory::new(settings.clone(), key, None, metrics));
+            return Ok(Self::with(memory, None, inbox));
         };
         let failed = |message| StoreError { path: path.clone(), message };
         let mut file = LedgerFile::open(path).map_err(failed)?;
@@ -89,8 +87,10 @@ impl Store {
         let journal = Arc::new(journal);
         let stored = file.fingerprint_key().map_err(failed)?;
         let key = stored.map_or_else(FingerprintKey::random, FingerprintKey);
+        let reader = file.message_reader();
+        let inbox = Inbox::new(key, Some(Arc::clone(&journal)), reader, Arc::clone(&metrics));
         let memory = Arc::new(Memory::new(settings.clone(), key, Some(Arc::clone(&journal)), metrics));
-        let mut restore = Restore::new(&memory, now);
+        let mut restore = Restore::new(&memory, &inbox, now);
         file.read(|record| restore.add(record)).map_err(failed)?;
         journal.continue_after(restore.finish());
         if stored.is_none() {
@@ -98,13 +98,12 @@ impl Store {
             journal.record([Change::FingerprintKey(key.0)]);
         }
         writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
-        Ok(Self {
-            memory,
-            journal: Some(journal),
-            waiters: Waiters::default(),
-            matched_changed: Notify::default(),
-            shared: None,
-        })
+        Ok(Self::with(memory, Some(journal), inbox))
+    }
+
+    pub(super) fn with(memory: Arc<Memory>, journal: Option<Arc<Journal>>, inbox: Inbox) -> Self {
+        let (waiters, matched_changed) = (Waiters::default(), Notify::default());
+        Self { memory, journal, inbox: Arc::new(inbox), waiters, matched_changed, shared: None }
     }
 
     /// Starts a store on Redis or Valkey, as the member `own` if there is a section `replicas`. Must be called within a
@@ -188,6 +187,7 @@ impl Store {
         self.check()?;
         let is_known = self.knows(id);
         let Some(revoked) = self.memory.revoke(id, remembers, now) else { return Ok(Revoked::Unknown) };
+        self.inbox.revoked(id, now);
         durable(self.journal.as_ref(), revoked?).await?;
         Ok(if is_known { Revoked::Known } else { Revoked::Remembered })
     }

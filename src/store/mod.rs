@@ -12,6 +12,7 @@ mod event_memory;
 mod events;
 mod file;
 mod hand_over;
+mod inbox;
 mod ledger;
 mod matching;
 mod memory;
@@ -29,6 +30,9 @@ mod writer;
 pub use claim::Claimed;
 pub use file::Health;
 pub use hand_over::{HandedRecords, incarnation};
+pub use inbox::{
+    Counts, Inbox, Leased, Message, MessageFilter, MessageView, PassedMessages, Replayed, Started,
+};
 pub use ledger::{Store, StoreError, Walk};
 pub use matching::ResponseAwaited;
 pub use mint::{MintRefusal, mint};

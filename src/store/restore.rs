@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::event_memory::{LoggedEvent, WINDOW_MAX};
 use super::events::seconds;
 use super::file::{Change, NO_OWNER, Record, StoredEvent};
+use super::inbox::Inbox;
 use super::memory::{Memory, SHARDS};
 use super::outcome::NO_ROUTE;
 use crate::interaction::Interaction;
@@ -24,11 +25,12 @@ pub(super) struct Restore<'m> {
     /// before its removal is written.
     orphans: Vec<u64>,
     number_max: u64,
+    inbox: &'m Inbox,
 }
 
 impl<'m> Restore<'m> {
-    pub(super) fn new(memory: &'m Memory, now: Timestamp) -> Self {
-        Self { memory, now, owners: Vec::new(), orphans: Vec::new(), number_max: 0 }
+    pub(super) fn new(memory: &'m Memory, inbox: &'m Inbox, now: Timestamp) -> Self {
+        Self { memory, now, owners: Vec::new(), orphans: Vec::new(), number_max: 0, inbox }
     }
 
     /// Adds a record. The caller must add all interactions before the events, in the order of their numbers.
@@ -48,6 +50,8 @@ impl<'m> Restore<'m> {
                 };
                 self.orphans.extend(former.map(|former| former.number));
             }
+            Record::Message(number, head, state) => self.inbox.restore(number, &head, state.as_deref()),
+            Record::MessageNumber(number) => self.inbox.continue_after(number),
         }
     }
 

@@ -107,6 +107,10 @@ impl Memory {
         self.update(id, now, |record| record.fail(claim, now));
     }
 
+    pub(super) fn undelivered(&self, id: &str, now: Timestamp) -> u64 {
+        self.update(id, now, |record| record.lose_message(now)).map_or(0, |((), sequence)| sequence)
+    }
+
     pub(super) fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> u64 {
         let bound = self.update(id, now, |record| {
             if !record.is_matched() {

@@ -39,6 +39,7 @@ pub(super) fn start(
         durable,
         shared: Arc::clone(&shared),
         clock,
+        inbox: Vec::new(),
     };
     let run = move || {
         // These values are dropped in reverse order. The reason is thus logged before waiting callers receive an error,
@@ -64,6 +65,8 @@ struct Writer {
     shared: Arc<Shared>,
     durable: watch::Sender<u64>,
     clock: fn() -> Instant,
+    /// Changes of the inbox that neither the file nor the memory contains.
+    inbox: Vec<Change>,
 }
 
 impl Writer {
@@ -103,13 +106,14 @@ impl Writer {
         let begun = self.compaction.take().map(Ok).or_else(|| self.begin_compaction(&memory));
         let Some(begun) = begun else { return true };
         let before = self.file.size();
-        let stepped = begun.and_then(|mut compaction| match compaction.step(&memory, written) {
-            Ok(is_complete) => Ok((compaction, is_complete)),
-            Err(fault) => {
-                compaction.abandon();
-                Err(fault)
-            }
-        });
+        let stepped =
+            begun.and_then(|mut compaction| match compaction.step((&self.file, &memory), written) {
+                Ok(is_complete) => Ok((compaction, is_complete)),
+                Err(fault) => {
+                    compaction.abandon();
+                    Err(fault)
+                }
+            });
         let (in_place, result) = match stepped {
             Ok((compaction, false)) => {
                 self.compaction = Some(compaction);
@@ -173,7 +177,10 @@ impl Writer {
         loop {
             let closing = self.shared.wait_or_close(delay);
             let began = (self.clock)();
-            must_rewrite |= fault.kind == FaultKind::Broken;
+            if fault.kind == FaultKind::Broken && !must_rewrite {
+                must_rewrite = true;
+                self.inbox.extend(batch.iter().filter(|change| change.is_of_inbox()).cloned());
+            }
             let result = if must_rewrite { self.rewrite() } else { self.retry(batch).map(|()| last) };
             match result {
                 Ok(durable) => return Some(durable),
@@ -222,13 +229,30 @@ impl Writer {
     fn rewrite(&mut self) -> Result<u64, Fault> {
         let memory = self.memory.upgrade().ok_or_else(|| Fault::broken("the ledger is closed"))?;
         self.file.check_name()?;
-        let last = self.shared.discard_pending();
+        let (last, pending) = self.shared.discard_pending();
+        self.inbox.extend(pending);
         let mut new = LedgerFile::create_beside(self.file.path())?;
-        if let Err(fault) = write_snapshot(&mut new, &memory) {
+        let written = write_snapshot(&mut new, &memory).and_then(|()| self.write_messages(&mut new));
+        if let Err(fault) = written {
             new.remove();
             return Err(fault);
         }
-        self.file.replace_with(new).1.map(|()| last)
+        self.file.replace_with(new).1.map(|()| {
+            self.inbox.clear();
+            last
+        })
+    }
+
+    /// Copies the messages of the inbox from the last complete commit of the file, and applies the changes since. Only
+    /// an installation with an inbox has messages: all others do not read the damaged file.
+    fn write_messages(&mut self, new: &mut LedgerFile) -> Result<(), Fault> {
+        if !self.file.has_messages() && self.inbox.is_empty() {
+            return Ok(());
+        }
+        // After a fault, the database must be opened again. This discards an incomplete commit.
+        self.file.reopen()?;
+        self.file.copy_messages(new)?;
+        new.apply(&self.inbox)
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Asserted<'a> {
     pub question: Option<u32>,
     /// The cause of a notice. `None` for a callback.
     pub notice: Option<&'a str>,
+    /// Whether the body is the text of a provider. The agent must not treat such a text as an instruction.
+    pub is_untrusted: bool,
     /// The id and the time of the message.
     pub stamp: Stamp<'a>,
 }
@@ -71,7 +73,12 @@ struct Claims<'a> {
     question: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'static str>,
 }
+
+/// The value of the header `Callgate-Content`, and of the claim `content`, for messages with the text of a provider.
+pub const UNTRUSTED: &str = "untrusted";
 
 /// Signs assertions with one key.
 #[derive(Clone)]
@@ -143,6 +150,7 @@ impl Asserter {
             event_id: message.event_id,
             question: message.question,
             notice: message.notice,
+            content: message.is_untrusted.then_some(UNTRUSTED),
         };
         let mut token = String::from(&*self.header);
         BASE64URL_NOPAD.encode_append(&serde_json::to_vec(&claims).ok()?, &mut token);

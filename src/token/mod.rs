@@ -15,7 +15,7 @@ mod mint;
 mod opaque;
 
 pub use crate::jose::{Algorithm, Family, Key, KeyFault, KeyMaterial, SHARED_KEY_BYTES_MIN};
-pub use assertion::{Asserted, Asserter, Stamp};
+pub use assertion::{Asserted, Asserter, Stamp, UNTRUSTED};
 pub use callback::{CallbackVerifier, Granted};
 pub use derive::Deriver;
 pub use jwt::{JwtRules, JwtVerifier};

@@ -75,7 +75,7 @@ fn the_agent_is_told_what_came_through_here() {
         let expected = json!({
             "iss": "callgate", "aud": "https://agent.example.com", "iat": START, "exp": START + 30,
             "method": "POST", "target": message.target(), "body_sha256": hash(body),
-            "route": "doc", "provider": "p", "sub": minted["interaction"],
+            "route": "doc", "provider": "p", "sub": minted["interaction"], "content": "untrusted",
         });
         assert_eq!(claims, expected);
         assert_eq!(message.target(), "/in/a?b=2&a=%31");

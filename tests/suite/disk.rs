@@ -24,7 +24,7 @@ use crate::harness::{ANSWER, Agent, eventually, parse};
 const REVOKED: &str = "/callbacks/int_aaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// Builds the disk that fails on demand.
-fn build(folder: &Path) -> PathBuf {
+pub fn build(folder: &Path) -> PathBuf {
     let library = folder.join("disk.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/store/disk.c");
     let mut cc = Command::new("cc");

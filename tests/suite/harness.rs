@@ -63,7 +63,12 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(answer: &[u8]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
+    }
+
+    /// Starts an agent at this address.
+    pub fn start_at(address: SocketAddr, answer: &[u8]) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let agent = Self {
             address: listener.local_addr().unwrap(),
             received: Arc::default(),

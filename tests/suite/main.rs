@@ -60,6 +60,7 @@ mod health;
 mod health_checks;
 mod hop_by_hop;
 mod http2;
+mod inbox;
 mod include;
 mod inject;
 mod inject_many;

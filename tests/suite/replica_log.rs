@@ -109,7 +109,9 @@ fn an_adoption_names_the_interaction_and_its_owner() {
     let said = line(&[&interaction, "adopts"]);
     assert!(said.starts_with("warn: ") && said.contains(&address), "{said}");
     assert_eq!(b.callback("a", &token, "{}").status, 200);
-    assert_eq!(event_log::lines(&interaction).len(), 1, "the second callback adopts nothing");
+    let lines = event_log::lines(&interaction);
+    let adoptions = lines.iter().filter(|line| line.contains("adopts")).count();
+    assert_eq!(adoptions, 1, "the second callback adopts nothing");
     assert!(line(&[&address, "is gone"]).starts_with("warn: "));
     let denied = b.callgate.log();
     let denied = denied.iter().find(|line| line["reason"] == "owner_unreachable").unwrap();

@@ -43,7 +43,8 @@ listen:
       health: /healthz
   egress: { address: 127.0.0.1:0, tls: { certificate: /a, key: /b }, proxy: { bundle: /b, others: tunnel, tunnel: [a.example], ports: [443], allow_private: [10.0.0.0/8], ca: { certificate: /a, key: /b }, password: { env: TOKEN_KEY } } }
   admin: { address: 127.0.0.1:0, token: { env: TOKEN_KEY } }
-agent: { address: 127.0.0.1:1, timeouts: {}, tls: {} }
+agent: { address: 127.0.0.1:1, timeouts: {}, tls: {}, wake: { url: \"https://example.com/wake\", headers: { authorization: { env: STATIC } } } }
+inbox: { seal: { env: TOKEN_KEY }, backoff: {}, keep: {} }
 store: { kind: memory }
 shutdown: {}
 traces: { endpoint: \"http://127.0.0.1:4318/v1/traces\" }

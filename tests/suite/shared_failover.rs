@@ -25,7 +25,8 @@ fn fact(engine: &Engine, name: &str) -> String {
 fn cluster() -> Vec<Engine> {
     let start = |_| {
         let bus = free_port().to_string();
-        let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT_MS, "--cluster-port", &bus];
+        let settings =
+            ["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT_MS, "--cluster-port", &bus];
         Engine::start("redis-server", &[&settings[..], &["--repl-diskless-sync-delay", "0"]].concat())
     };
     let nodes: Vec<_> = (0..6).map(start).collect();
@@ -38,7 +39,7 @@ fn cluster() -> Vec<Engine> {
         assert_eq!(nodes[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]), "+OK\r\n");
     }
     let is_ready = |node: &Engine| node.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
-    eventually(|| nodes.iter().all(|node| is_ready(node)).then_some(()));
+    eventually(|| nodes.iter().all(is_ready).then_some(()));
     for (primary, replica) in nodes[..3].iter().zip(&nodes[3..]) {
         let id = primary.command(&["CLUSTER", "MYID"]);
         let id = id.lines().nth(1).unwrap().to_owned();

@@ -153,7 +153,7 @@ impl Admin {
     }
 }
 
-pub(super) fn refused(refusal: &Refusal) -> AdminResponse {
+pub(in crate::admin) fn refused(refusal: &Refusal) -> AdminResponse {
     let denial = refusal.denial;
     let body = json!({
         "type": "about:blank",

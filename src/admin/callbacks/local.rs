@@ -290,6 +290,12 @@ impl LocalInteractions {
             ("expires_at", json!(interaction.expires().to_string())),
         ];
         let mut view = interaction_view::interaction(id, interaction, besides);
+        if let (Some((count, last)), Some(members)) =
+            (self.store.inbox().undelivered(id), view.as_object_mut())
+        {
+            let undelivered = json!({ "count": count, "last_at": last.to_string() });
+            members.insert("undelivered".to_owned(), undelivered);
+        }
         if let (Some(replication), Some(members)) = (&self.replication, view.as_object_mut()) {
             let own = || replication.address();
             members.insert("member".to_owned(), json!(owner.clone().unwrap_or_else(own)));

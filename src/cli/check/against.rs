@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cli::admin_client::send;
+use crate::cli::admin_client::{Request, send};
 use crate::config::{RestartSetting, Startup};
 use crate::observe::config_version;
 
@@ -46,7 +46,8 @@ pub(super) fn compare(
     let addresses: Vec<_> = authority.to_socket_addrs().map_err(|error| failed(&error))?.collect();
     let mut answer = Err(failed(&"the name has no address"));
     for address in addresses {
-        answer = send("GET", (address, authority), "/config", token).map_err(|error| failed(&error));
+        answer = send(address, &Request { host: Some(authority), token, ..Request::to("GET", "/config") })
+            .map_err(|error| failed(&error));
         if answer.is_ok() {
             break;
         }

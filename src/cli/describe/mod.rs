@@ -1,12 +1,12 @@
 //! Describes a compiled configuration, with defaults and without secrets.
 
+mod delivery;
 mod startup;
 
 use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use crate::agent::{Agent, ONLY_AGENT};
 use crate::config::Config;
 use crate::egress::{Rule, Unmatched};
 use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
@@ -41,6 +41,7 @@ pub(super) fn describe(config: &Config) -> Value {
             "audience": asserter.audience(),
             "ttl": format_duration(asserter.ttl()),
         })),
+        "inbox": delivery::inbox(&policy.inbox),
         "limits": limits(policy),
         "replicas": config.startup.replicas.as_ref().zip(policy.replicas.as_deref()).map(|(listener, replicas)| {
             startup::replicas(listener, replicas)
@@ -64,39 +65,9 @@ pub(super) fn describe(config: &Config) -> Value {
     });
     if let (Value::Object(shown), Value::Object(rest)) = (&mut shown, rest) {
         shown.extend(rest);
-        shown.extend(agents(policy));
+        shown.extend(delivery::agents(policy));
     }
     shown
-}
-
-/// Returns the sections `agent` and `agents`. One of them is null.
-fn agents(policy: &Policy) -> [(String, Value); 2] {
-    let (one, several) = match policy.agents.as_slice() {
-        [only] if *only.name == *ONLY_AGENT => (agent(only), Value::Null),
-        several => {
-            let several = several.iter().map(|one| (one.name.to_string(), agent(one)));
-            (Value::Null, Value::Object(several.collect()))
-        }
-    };
-    [("agent".to_owned(), one), ("agents".to_owned(), several)]
-}
-
-fn agent(agent: &Agent) -> Value {
-    json!({
-        "address": agent.address.to_string(),
-        "forwarded_headers": agent.forwarded_headers,
-        "timeouts": {
-            "connect": format_duration(agent.connect_timeout),
-            "response": format_duration(agent.response_timeout),
-            "idle": format_duration(agent.idle_timeout),
-        },
-        "tls": agent.tls.as_ref().map(|tls| json!({
-            "authorities": tls.authorities.as_ref().map_or("the platform's", |file| &*file.path),
-            "certificate": tls.certificate.as_ref().map(|files| &*files.certificate.path),
-            "key": tls.certificate.as_ref().map(|files| &*files.key.path),
-            "name": &*tls.name,
-        })),
-    })
 }
 
 fn client_address(policy: &Policy) -> Value {
@@ -187,6 +158,7 @@ fn route(policy: &Policy, route: &Route) -> Value {
             |allowed| json!(allowed.names().collect::<Vec<_>>()),
         ),
         "stream": route.stream,
+        "deliver": route.deliver.name(),
         "duplicates": if route.tells_duplicates { "answer" } else { "deliver" },
         "interaction": interaction(route),
         "actions": route.actions.as_ref().map(actions),

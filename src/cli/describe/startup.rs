@@ -105,6 +105,7 @@ fn admin(admin: &AdminListener) -> Value {
         "hosts": admin.hosts,
         "recent": admin.recent,
         "actions": admin.actions,
+        "bodies": admin.bodies,
     })
 }
 

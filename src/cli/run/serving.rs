@@ -25,6 +25,8 @@ pub struct Serving {
     admin: Option<Arc<Admin>>,
     startup: Startup,
     replication: Option<Arc<Replication>>,
+    store: Arc<Store>,
+    policy: Arc<ArcSwap<Policy>>,
 }
 
 impl Serving {
@@ -42,6 +44,7 @@ impl Serving {
                 differences.join(", ")
             ));
         }
+        self.keeps_waiting_routes(&policy)?;
         let prepare = self.server.preparing(startup.clone(), own_member(policy, self.own()));
         let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| error.to_string())??;
         self.server.install(prepared);
@@ -50,6 +53,25 @@ impl Serving {
             admin.listener.store(Arc::new(listener));
         }
         Ok(warnings)
+    }
+
+    /// Checks that the new policy has every route of the current one that has waiting messages.
+    fn keeps_waiting_routes(&self, policy: &Policy) -> Result<(), String> {
+        if policy.inbox.drops_removed_routes {
+            return Ok(());
+        }
+        let current = self.policy.load();
+        let waiting = self.store.inbox().waiting_routes();
+        let is_removed = |name: &&Arc<str>| current.route(name).is_some() && policy.route(name).is_none();
+        let removed: Vec<_> = waiting.iter().filter(is_removed).map(|name| &**name).collect();
+        if removed.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "messages wait in the inbox for the removed route {}: keep it until they are delivered, or write \
+             `inbox: {{ removed_routes: drop }}`. No part of the new configuration was applied",
+            removed.join(", ")
+        ))
     }
 
     fn own(&self) -> Option<Owner> {
@@ -114,7 +136,7 @@ pub async fn serve(
     let recent = admin.as_ref().map(|admin| Arc::clone(&admin.recent));
     let callbacks: CallbacksApi =
         Arc::new(move |request| Box::pin(interactions.clone().answer_member(request)));
-    let kept = replication.clone();
+    let kept = (replication.clone(), Arc::clone(&store), Arc::clone(&policy));
     let replication = replication.map(|replication| (replication, callbacks));
     let options = Options {
         clock,
@@ -130,7 +152,8 @@ pub async fn serve(
     let respond = move |request| respond(answering.clone(), request);
     let serve_admin = |listener, stopping| admin::serve(listener, respond, stopping);
     let server = Server::start(&config.startup, policy, options, serve_admin)?;
-    Ok(Serving { server, ready, admin, startup: config.startup, replication: kept })
+    let (replication, store, policy) = kept;
+    Ok(Serving { server, ready, admin, startup: config.startup, replication, store, policy })
 }
 
 async fn respond(admin: Option<Arc<Admin>>, request: AdminRequest) -> AdminResponse {

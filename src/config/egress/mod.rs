@@ -31,6 +31,8 @@ const STREAMED_BYTES_MAX: u64 = 1 << 40;
 
 /// The first segment of the paths to which the agent sends its answers to questions.
 pub const ACTIONS: &str = "actions";
+/// The first segment of the paths at which the agent asks for its callbacks.
+pub const CALLBACKS: &str = "callbacks";
 
 /// Returns the name of each route for which an egress rule names a preset, together with the callback convention of
 /// this preset. Ignores mistakes, because they are reported when the rules are read.
@@ -113,13 +115,14 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
 fn path(at: &Cursor<'_>) -> Option<Template> {
     let template = at.template()?;
     let first = template.as_str().split('/').nth(1).unwrap_or_default();
-    if first == ACTIONS || first.starts_with('{') {
-        return at.error(
-            format!("paths below /{ACTIONS} are reserved for the agent's answers to questions"),
-            "begin the path with another segment",
-        );
-    }
-    Some(template)
+    let used_for = match first {
+        CALLBACKS => "callbacks that the agent asks for",
+        _ if first == ACTIONS || first.starts_with('{') => "the agent's answers to questions",
+        _ => return Some(template),
+    };
+    let reserved = if first == CALLBACKS { CALLBACKS } else { ACTIONS };
+    let message = format!("paths below /{reserved} are reserved for {used_for}");
+    at.error(message, "begin the path with another segment")
 }
 
 fn target(at: &Cursor<'_>, path: Option<&Template>) -> Option<Target> {

@@ -1,10 +1,8 @@
 //! `limits`: the limits for callers. Every limit has a default, and no limit can be switched off.
 
-use std::time::Duration;
-
 use crate::config::yaml::Cursor;
 use crate::policy::Limits;
-use crate::time::Rate;
+use crate::time::{Rate, parse_rate};
 
 /// The largest value of `head_max`, in bytes.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
@@ -61,19 +59,9 @@ pub(crate) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
 pub(crate) fn rate(at: &Cursor<'_>) -> Option<Rate> {
     let text = at.text()?;
     let hint = "such as 100/s, 30/m or 500/h; as many may come at once";
-    let read = text.split_once('/').and_then(|(number, unit)| {
-        let per = match unit {
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            _ => return None,
-        };
-        let plain = number.bytes().all(|b| b.is_ascii_digit());
-        Some(Rate { requests: number.parse().ok().filter(|_| plain)?, per })
-    });
-    match read {
-        Some(rate) if rate.requests.get() <= 1_000_000 => Some(rate),
-        _ => at.error(format!("`{text}` is not a rate"), hint),
+    match parse_rate(text) {
+        Some(rate) => Some(rate),
+        None => at.error(format!("`{text}` is not a rate"), hint),
     }
 }
 

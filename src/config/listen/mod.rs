@@ -52,6 +52,8 @@ pub struct AdminListener {
     pub recent: usize,
     /// True if the admin page can revoke interactions.
     pub actions: bool,
+    /// True if the admin listener shows the bodies of messages in the inbox.
+    pub bodies: bool,
 }
 
 /// The egress listener, which accepts requests of the agent.
@@ -124,9 +126,17 @@ fn admin(at: &Cursor<'_>) -> Option<AdminListener> {
         at.whole_number(0..=RECENT_MAX).and_then(|number| usize::try_from(number).ok())
     });
     let actions = fields.optional("actions").map_or(Some(false), |at| at.boolean());
+    let bodies = fields.optional("bodies").map_or(Some(false), |at| at.boolean());
     fields.finish();
     let token = token.map_or(Some(None), |read| read.map(Some))?;
-    Some(AdminListener { address: address?, token, hosts: hosts?, recent: recent?, actions: actions? })
+    Some(AdminListener {
+        address: address?,
+        token,
+        hosts: hosts?,
+        recent: recent?,
+        actions: actions?,
+        bodies: bodies?,
+    })
 }
 
 /// Reads `hosts`, and converts the names to lower case.

@@ -74,6 +74,8 @@ pub struct PresetDefinition {
     pub callback: Option<CallbackConvention>,
     /// The path of the document in which the provider looks up the paths that accept its messages.
     pub well_known: Option<Box<str>>,
+    /// Whether the provider reads the answer to its callbacks.
+    pub reads_answer: bool,
 }
 
 impl PresetDefinition {
@@ -97,6 +99,7 @@ pub(super) fn definition(fields: &mut Fields<'_>) -> Option<PresetDefinition> {
     let addresses = fields.optional("addresses").map(|at| addresses(&at));
     let callback = fields.optional("callback").map(|at| convention(&at));
     let well_known = fields.optional("well_known").map(|at| at.text().map(Into::into));
+    let answer = fields.optional("answer").map_or(Some(false), |at| at.one_of(&[("read", true)]));
     let (scheme, expect, algorithms, header_is_yours) = match signature {
         None => {
             let shakes = shakes?;
@@ -123,6 +126,7 @@ pub(super) fn definition(fields: &mut Fields<'_>) -> Option<PresetDefinition> {
         addresses: addresses.map_or(Some(None), |read| read.map(Some))?,
         callback: callback.map_or(Some(None), |read| read.map(Some))?,
         well_known: well_known.map_or(Some(None), |read| read.map(Some))?,
+        reads_answer: answer?,
     })
 }
 

@@ -75,9 +75,9 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
             None
         }
     };
-    let published = fields
-        .optional("well_known")
-        .map_or(Some(None), |at| well_known(&at, known.and_then(|(_, entry)| entry.well_known.clone())));
+    let preset = known.map(|(_, preset)| preset);
+    let reads_answer = answer(fields.optional("answer"), preset);
+    let published = fields.optional("well_known").map_or(Some(None), |at| well_known(&at, preset));
     if entry.is_some() {
         fields.finish();
     }
@@ -93,14 +93,21 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
         preset: entry?.map(|(name, _)| name),
         allow: allow.map_or(Some(None), |read| read.map(Some))?,
         decode: decode?,
+        reads_answer: reads_answer?,
         public_url: own_url.map_or(Some(None), |read| read.map(|url| Some(url.into())))?,
         verifier,
     })
 }
 
-/// Reads `well_known`. `path` is the path of the document that the provider reads.
-fn well_known(at: &Cursor<'_>, path: Option<Box<str>>) -> Option<Option<Box<str>>> {
-    match path {
+/// Reads `answer`: whether the provider reads the answer to its callbacks.
+fn answer(at: Option<Cursor<'_>>, preset: Option<&PresetDefinition>) -> Option<bool> {
+    let default = preset.is_some_and(|preset| preset.reads_answer);
+    at.map_or(Some(default), |at| at.one_of(&[("read", true), ("ignored", false)]))
+}
+
+/// Reads `well_known`. Returns the path of the document that the provider reads, if it is published.
+fn well_known(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Option<Box<str>>> {
+    match preset.and_then(|preset| preset.well_known.clone()) {
         Some(path) => at.one_of(&[("publish", true), ("none", false)]).map(|publish| publish.then_some(path)),
         None => at.error("this provider does not read such a document", "remove `well_known`"),
     }

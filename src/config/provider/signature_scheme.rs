@@ -58,6 +58,12 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
     ("token", Kind::Token),
 ];
 
+/// Reads `acknowledge`: the status for a message that is accepted but not delivered.
+fn acknowledge(at: Option<Cursor<'_>>) -> Option<Option<u16>> {
+    let Some(at) = at else { return Some(None) };
+    at.whole_number(200..=204).map(|status| u16::try_from(status).ok())
+}
+
 /// Reads the fields of a scheme.
 pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     let id = fields.optional("id").map_or(Some(IdLocation::None), |at| id_of(&at, kind));
@@ -75,7 +81,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     };
     let duplicates = fields.optional("duplicates");
     let identity = fields.optional("identity");
-    let acknowledge = fields.optional("acknowledge").map_or(Some(200), |at| at.whole_number(200..=204));
+    let acknowledge = acknowledge(fields.optional("acknowledge"));
     let source = match &id {
         Some(IdLocation::At(source)) => Some(source),
         _ => None,
@@ -106,7 +112,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         IdLocation::Claim(_) | IdLocation::None => None,
     };
     let scheme = Scheme {
-        acknowledge: u16::try_from(acknowledge?).ok()?,
+        acknowledge: acknowledge?,
         absent,
         handshakes: Vec::new(),
         id,

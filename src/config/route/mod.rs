@@ -1,6 +1,7 @@
 //! `routes`: the external path, the checks and the internal path of callbacks.
 
 mod assertion;
+mod deliver;
 mod interaction;
 mod passed_headers;
 mod same_path;
@@ -50,6 +51,8 @@ const METHODS: &[(&str, &http::Method)] = &[
 pub(super) struct References<'k, 'n> {
     pub(super) agents: &'k Agents<'n>,
     pub(super) providers: &'k [Arc<Provider>],
+    /// If a section has mistakes, this flag and the next ones prevent a second error that reports the section as
+    /// missing.
     pub(super) providers_failed: bool,
     pub(super) tokens: Option<&'k CallbackTokens>,
     pub(super) tokens_failed: bool,
@@ -75,7 +78,9 @@ impl References<'_, '_> {
 /// Reads `routes`.
 pub(super) fn routes<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Vec<Arc<Route>>> {
     let list = at.list()?;
-    let mut read: Vec<_> = list.iter().map(|at| Some((at.clone(), route(at, known)?))).collect();
+    let kept = |at: &Cursor<'n>, route: Route| deliver::can_be_kept(at, &route).map(|()| route);
+    let read = list.iter().map(|at| Some((at.clone(), kept(at, route(at, known)?)?)));
+    let mut read: Vec<_> = read.collect();
     distinct_names(&read.iter().flatten().collect::<Vec<_>>());
     same_path::combine(&mut read.iter_mut().flatten().collect::<Vec<_>>());
     read.into_iter().map(|read| read.map(|(_, route)| Arc::new(route))).collect()
@@ -107,6 +112,7 @@ fn route<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Route> {
     let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
     let (stream_at, states_duplicates) = (fields.optional("stream"), fields.has("duplicates"));
     let tells_duplicates = duplicates(fields.optional("duplicates"));
+    let deliver = deliver::deliver(fields.optional("deliver"));
     let interaction_at = fields.optional("interaction");
     let asked = name.and_then(|name| known.convention(name));
     let interaction = interaction_at.as_ref().map(|at| interaction::interaction(at, path.as_ref(), asked));
@@ -122,15 +128,13 @@ fn route<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Route> {
 
     token_in_path(at, token_stated, path.as_ref())?;
     let provider = provider.map_or(Some(None), |read| read.map(Some))?;
-    let signed = is_signed(provider.as_deref());
     let certified = matches!(&certificate, Some(Some(rule)) if !rule.names.is_empty());
-    guarded(at, provider.as_deref(), token_stated || certified, signed, open?)?;
+    guarded(at, provider.as_deref(), token_stated || certified, open?)?;
     let token = token.map_or(Some(None), |read| read.map(Some))?;
     let (follow, notify) = interaction.unwrap_or_else(|| Some((CallbackConvention::follow(asked), None)))?;
     let named_by = (follow.matching.is_some(), token.as_ref(), known.has_replicas);
     interaction::named((interaction_at.as_ref(), actions_at.as_ref()), named_by)?;
-    unbound(at, provider.as_deref(), token.as_ref(), path.as_ref());
-    fit_together(at, provider.as_deref(), token.as_ref())?;
+    fit_together(at, provider.as_deref(), token.as_ref(), path.as_ref())?;
     let stream = stream(stream_at, provider.as_deref(), token.as_ref(), mode, states_duplicates);
     Some(Route {
         name: name?.into(),
@@ -146,6 +150,7 @@ fn route<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Route> {
         body_bytes_max: body_max?,
         stream: stream?,
         tells_duplicates: tells_duplicates?,
+        deliver: deliver?,
         follow,
         notify,
         actions: actions.map_or(Some(None), |read| read.map(Some))?,
@@ -162,8 +167,15 @@ fn is_signed(provider: Option<&Provider>) -> bool {
     verifier.is_some_and(|verifier| verifier.scheme().has_proof())
 }
 
-/// Reports an error if the provider and the token of a route contradict each other.
-fn fit_together(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
+/// Reports an error if the provider and the token of a route contradict each other, and a warning if neither binds a
+/// message to its path.
+fn fit_together(
+    at: &Cursor<'_>,
+    provider: Option<&Provider>,
+    token: Option<&TokenRule>,
+    path: Option<&Template>,
+) -> Option<()> {
+    unbound(at, provider, token, path);
     derived(at, provider, token)?;
     in_one_header(at, provider, token)?;
     registered(at, provider, token)
@@ -297,13 +309,8 @@ fn in_one_header(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&To
 
 /// Reports an error for a route that has neither token nor signature and is not marked as open. Also reports an error
 /// for an open route that has a token or a signature, and a warning for every other open route.
-fn guarded(
-    at: &Cursor<'_>,
-    provider: Option<&Provider>,
-    token: bool,
-    signed: bool,
-    open: bool,
-) -> Option<()> {
+fn guarded(at: &Cursor<'_>, provider: Option<&Provider>, token: bool, open: bool) -> Option<()> {
+    let signed = is_signed(provider);
     // Without `secrets`, some presets expect the token of the interaction instead of a fixed secret.
     let has_scheme = provider.and_then(|provider| scheme_of(provider.preset?)).is_some_and(|s| s.has_proof());
     match (token || signed, open) {

@@ -257,6 +257,7 @@ impl<'n> Cursor<'n> {
             "" | "B" => Some(1_u64),
             "KiB" => Some(1 << 10),
             "MiB" => Some(1 << 20),
+            "GiB" => Some(1 << 30),
             _ => None,
         };
         let bytes =

@@ -18,8 +18,6 @@ const FAULTS: [Denial; 5] = [
     Denial::AgentTimeout,
     Denial::AgentUnreachable,
 ];
-/// Source of the values of the label `agent`.
-const AGENTS: &str = "`agents`, or `agent` if the configuration has the section `agent`";
 
 /// Metrics of the requests that the agents receive.
 #[derive(Debug)]
@@ -38,7 +36,7 @@ impl AgentMetrics {
             requests: make.counters(
                 "callgate_agent_requests_total",
                 "Callbacks and notices for an agent, by result: accepted (2xx), rejected (another status), or the reason why there is no valid response.",
-                &[Label::from("agent", AGENTS), Label::closed("result", results())],
+                &[Label::agent(), Label::closed("result", results())],
             )?,
         })
     }

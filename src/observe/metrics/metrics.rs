@@ -9,8 +9,9 @@ use prometheus::{
 
 use super::agent_metrics::AgentMetrics;
 use super::fetch_metrics::FetchMetrics;
+use super::inbox_metrics::InboxMetrics;
 use super::registry::{Label, MetricRegistry, Series};
-use super::replica_metrics::ReplicaMetrics;
+use super::replicas::ReplicaMetrics;
 use super::server_metrics::ServerMetrics;
 use super::shared_store::SharedStoreMetrics;
 use crate::guard::Refused;
@@ -24,11 +25,11 @@ const DELIVER_BUCKETS: &[f64] =
 const COMMIT_BUCKETS: &[f64] =
     &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 10.0];
 /// Source of the values of the label `rule`.
-const RULES: &str = "`egress[].name`, or `actions` for answers to questions, or `none` if no rule matches, or `unmatched` and `others` for requests that the forward proxy sends unchanged";
+const RULES: &str = "`egress[].name`, or `actions` for answers to questions, or `callbacks` for callbacks that the agent asks for, or `none` if no rule matches, or `unmatched` and `others` for requests that the forward proxy sends unchanged";
 /// Final states of an interaction.
 const OUTCOMES: [&str; 5] = ["done", "failed", "expired", "revoked", "not_sent"];
 /// Causes of a notice to the agent.
-const CAUSES: [&str; 2] = ["expired", "stalled"];
+const CAUSES: [&str; 3] = ["expired", "stalled", "undelivered"];
 /// Outcomes of an attempt to send a notice.
 const NOTICED: [&str; 3] = ["answered", "failed", "given_up"];
 
@@ -40,6 +41,7 @@ pub struct Metrics {
     pub(super) agents: AgentMetrics,
     pub(super) egress: Egress,
     pub(super) fetch: FetchMetrics,
+    pub(super) inbox: InboxMetrics,
     pub(super) ingress: Ingress,
     pub(super) ledger: Ledger,
     pub(super) replicas: ReplicaMetrics,
@@ -70,7 +72,7 @@ pub(super) struct Ingress {
 #[derive(Debug)]
 pub(super) struct Ledger {
     adopted: IntCounterVec,
-    commit_seconds: Histogram,
+    pub(super) commit_seconds: Histogram,
     duplicates: IntCounterVec,
     pub(super) ended: IntCounterVec,
     events: IntGauge,
@@ -130,7 +132,7 @@ impl Ingress {
                     Label::route(),
                     Label::provider(),
                     Label::closed("verdict", ["allow", "duplicate", "observe", "deny", "fail"]),
-                    Label::reason(&["ok", "duplicate", "stale", "handshake", "stream", "document", "health", "handed_over"]),
+                    Label::reason(&["ok", "accepted", "duplicate", "stale", "handshake", "stream", "document", "health", "handed_over"]),
                 ],
             )?,
             ingress_refusals: make.counters(
@@ -193,7 +195,7 @@ impl Ledger {
             )?,
             notices: make.counters(
                 "callgate_notices_total",
-                "Attempts to send the agent a notice of a missing callback, by cause (expired, stalled) and outcome (answered, failed, given_up).",
+                "Attempts to send the agent a notice of a missing callback, by cause (expired, stalled, undelivered) and outcome (answered, failed, given_up).",
                 &[Label::route(), Label::closed("cause", CAUSES), Label::closed("outcome", NOTICED)],
             )?,
             oldest_seconds: make.ages(
@@ -247,12 +249,14 @@ impl Metrics {
         let (fetch, server, agents) =
             (FetchMetrics::new(&make)?, ServerMetrics::new(&make)?, AgentMetrics::new(&make)?);
         let (replicas, shared_store) = (ReplicaMetrics::new(&make)?, SharedStoreMetrics::new(&make)?);
+        let inbox = InboxMetrics::new(&make)?;
         let described = make.described();
         Ok(Self {
             agents,
             described,
             egress,
             fetch,
+            inbox,
             ingress,
             ledger,
             registry,
@@ -311,7 +315,7 @@ impl Metrics {
         self.ledger.stale.with_label_values(&[route, handling]).inc();
     }
 
-    /// Counts an attempt to send the agent a notice. `cause` is `expired` or `stalled`.
+    /// Counts an attempt to send the agent a notice. `cause` is `expired`, `stalled` or `undelivered`.
     pub fn notice(&self, route: &str, cause: &str, outcome: &str) {
         self.ledger.notices.with_label_values(&[route, cause, outcome]).inc();
     }
@@ -331,11 +335,6 @@ impl Metrics {
     pub fn store_counts(&self, (interactions, events): (usize, usize)) {
         self.ledger.interactions.set(i64::try_from(interactions).unwrap_or(i64::MAX));
         self.ledger.events.set(i64::try_from(events).unwrap_or(i64::MAX));
-    }
-
-    /// Records the duration of a commit to the ledger file.
-    pub fn commit(&self, seconds: f64) {
-        self.ledger.commit_seconds.observe(seconds);
     }
 
     /// Sets the age in seconds of the oldest open interaction, for each route that has one. Removes the series of all

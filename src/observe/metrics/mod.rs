@@ -3,15 +3,16 @@
 mod agent_metrics;
 mod fetch_metrics;
 mod forward_proxy_metrics;
+mod inbox_metrics;
 #[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod metrics;
 mod process_metrics;
 mod read_counts;
 mod record_forward_proxy_metrics;
-mod record_replica_metrics;
+mod record_inbox_metrics;
 mod record_server_metrics;
 mod registry;
-mod replica_metrics;
+mod replicas;
 mod server_metrics;
 mod shared_store;
 

@@ -64,6 +64,11 @@ impl Label {
         Self::from("route", "`routes[].name`, or `none` if no route matches")
     }
 
+    /// Creates the label `agent`.
+    pub(super) const fn agent() -> Self {
+        Self::from("agent", "`agents`, or `agent` if the configuration has the section `agent`")
+    }
+
     /// Creates the label `provider`.
     pub(super) const fn provider() -> Self {
         Self::from("provider", "`providers`, or `none` if the route has no provider")

@@ -9,6 +9,7 @@ use http::{HeaderName, Method, StatusCode};
 use super::action_url::{self, ActionUrl};
 use super::context::EgressContext;
 use super::provider_client::{ProviderResponse, SendError, Timeouts};
+use super::pull::url::{self as pull_url, PullUrl};
 use super::request_log::{ExchangeEnd, RequestDetails};
 use crate::browser::{Foreign, refuse_pages};
 use crate::clock::instant;
@@ -92,6 +93,10 @@ impl AgentExchange<'_> {
         if let Some(url) = ActionUrl::parse(&head) {
             self.details.rule = action_url::RULE.into();
             return self.answer_question(url).await;
+        }
+        if let Some(url) = PullUrl::parse(&head) {
+            self.details.rule = pull_url::RULE.into();
+            return Box::pin(self.pull(url)).await;
         }
         let found = self.policy.egress.find(&head);
         match found {

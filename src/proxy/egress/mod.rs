@@ -11,6 +11,7 @@ mod own_addresses;
 mod pass_on;
 mod provider_client;
 mod proxied;
+mod pull;
 mod request_log;
 mod resolver;
 mod response;
@@ -20,5 +21,5 @@ pub(crate) use egress_limits::{EgressLimits, EgressSettings};
 pub(crate) use own_addresses::OwnAddresses;
 pub use proxied::{NewAuthority, check_authority, create_authority};
 
-pub(crate) use provider_client::Providers;
+pub(crate) use provider_client::{Providers, Timeouts};
 pub(crate) use proxied::authority::Authority;

@@ -71,6 +71,7 @@ mod tests {
                 response_timeout: Duration::from_secs(1),
                 idle_timeout: Duration::from_secs(1),
                 forwarded_headers: true,
+                wake: None,
             })
         };
         addresses.iter().map(one).collect()

@@ -1,6 +1,6 @@
 //! Delivers requests to the agent. All requests to the agent pass through this module. Callbacks and notices are
-//! complete messages. A [`Delivery`] can be created only from a [`Permit`], a [`Notice`], or, on a route in observe mode,
-//! an [`Observed`]. On a route with `stream: true`, a [`Streamed`] request is sent while it arrives. A request that may
+//! complete messages. A [`Delivery`] can be created only from a [`Permit`], from a [`Kept`] callback, which was created from
+//! a permit, from a [`Notice`], or, on a route in observe mode, from an [`Observed`]. On a route with `stream: true`, a [`Streamed`] request is sent while it arrives. A request that may
 //! have reached the agent is never sent a second time.
 
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::http::client::{
     Message, ResponseFault, StreamFault, Upload, UpstreamResponse, exchange, exchange_streamed,
 };
 use crate::http::{Caller, Session, head_of};
-use crate::ingress::{BodyLength, Notice, Observed, Permit, Streamed};
+use crate::ingress::{Attempt, BodyLength, Kept, Notice, Observed, Permit, Streamed};
 use crate::observe::{AGENT_ACCEPTED, AGENT_REJECTED, Metrics};
 use crate::policy::Limits;
 use crate::proxy::agent_client::AgentClient;
@@ -49,6 +49,12 @@ impl Delivery {
         observed.write_head(head, &body, &mut head_bytes);
         let expects_body = head.method != Method::HEAD.as_str();
         Self { message: Message::new(head_bytes, body, expects_body) }
+    }
+
+    /// Creates the message of a callback that the inbox has kept.
+    pub(crate) fn kept(kept: &Kept, attempt: &Attempt<'_>, body: Bytes) -> Self {
+        let head = kept.write_head(attempt, &body);
+        Self { message: Message::new(head, body, true) }
     }
 
     /// Creates the message of a notice. Returns `None` if the route of the interaction is not configured to send

@@ -245,6 +245,7 @@ fn agent(replicas: &Replicas, address: &str) -> Agent {
         response_timeout: replicas.timeout,
         idle_timeout: IDLE_TIMEOUT,
         forwarded_headers: false,
+        wake: None,
     }
 }
 

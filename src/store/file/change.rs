@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::interaction::EventKey;
 use crate::time::Timestamp;
 
@@ -39,7 +41,7 @@ impl StoredEvent {
 }
 
 /// A change to the ledger. The first field of a change to an event or an interaction is the number of the record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::store) enum Change {
     /// Inserts a delivered event, with the end of its retention and the number of its interaction or [`NO_OWNER`].
     Event(u64, StoredEvent, Timestamp, u64),
@@ -51,6 +53,14 @@ pub(in crate::store) enum Change {
     Interaction(u64, Arc<str>, Vec<u8>),
     /// Removes an interaction.
     InteractionGone(u64),
+    /// Inserts a message of the inbox: its head and its body.
+    Message(u64, Arc<[u8]>, Bytes),
+    /// Sets the state of a message.
+    MessageState(u64, Vec<u8>),
+    /// Removes a message and its state.
+    MessageGone(u64),
+    /// Records the highest number that a message has had.
+    MessageNumber(u64),
 }
 
 /// Identifies a record of the file.
@@ -64,7 +74,9 @@ pub(in crate::store) struct RecordKey {
 enum Table {
     Interactions,
     Events,
-    /// The records that describe the file. Of these records, only the fingerprint key changes.
+    /// The messages of the inbox. The changes of one message have one key, because they replace each other in order.
+    Messages,
+    /// The records that describe the file: the fingerprint key, and the highest number of a message.
     About,
 }
 
@@ -74,7 +86,11 @@ impl Change {
         let (table, number) = match self {
             Self::Event(number, ..) | Self::EventGone(number) => (Table::Events, *number),
             Self::Interaction(number, ..) | Self::InteractionGone(number) => (Table::Interactions, *number),
+            Self::Message(number, ..) | Self::MessageState(number, _) | Self::MessageGone(number) => {
+                (Table::Messages, *number)
+            }
             Self::FingerprintKey(_) => (Table::About, 0),
+            Self::MessageNumber(_) => (Table::About, 1),
         };
         RecordKey { table, number }
     }
@@ -83,8 +99,24 @@ impl Change {
     pub(in crate::store) fn bytes(&self) -> usize {
         let more = match self {
             Self::Interaction(_, _, record) => record.len(),
-            Self::Event(..) | Self::EventGone(_) | Self::FingerprintKey(_) | Self::InteractionGone(_) => 0,
+            Self::Message(_, head, body) => head.len() + body.len(),
+            Self::MessageState(_, state) => state.len(),
+            Self::Event(..)
+            | Self::EventGone(_)
+            | Self::FingerprintKey(_)
+            | Self::InteractionGone(_)
+            | Self::MessageGone(_)
+            | Self::MessageNumber(_) => 0,
         };
         size_of::<Self>() + more
+    }
+
+    /// Reports whether the change belongs to the inbox. The memory does not contain the bodies of messages, so such a
+    /// change must not be lost when the file is rewritten from memory.
+    pub(in crate::store) fn is_of_inbox(&self) -> bool {
+        matches!(
+            self,
+            Self::Message(..) | Self::MessageState(..) | Self::MessageGone(_) | Self::MessageNumber(_)
+        )
     }
 }

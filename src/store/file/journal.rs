@@ -217,6 +217,16 @@ impl Journal {
         self.shared.queue.lock().deferred.len() < DEFERRED_MAX
     }
 
+    /// Returns the number of the last durable change.
+    pub(in crate::store) fn durable_now(&self) -> u64 {
+        *self.durable.borrow()
+    }
+
+    /// Returns a receiver of the number of the last durable change.
+    pub(in crate::store) fn durable_changes(&self) -> watch::Receiver<u64> {
+        self.durable.clone()
+    }
+
     /// Waits until all changes up to this one are durable. Returns false if they are not durable after `store.grace`, or
     /// if they never will be.
     pub(in crate::store) async fn durable(&self, sequence: u64) -> bool {
@@ -320,11 +330,14 @@ impl Shared {
     }
 
     /// Discards the queued changes. The caller writes them by rewriting the file from memory, which contains them.
-    /// Returns the number of the last change.
-    pub(in crate::store) fn discard_pending(&self) -> u64 {
+    /// Returns the number of the last change, and the changes of the inbox, which the memory does not contain.
+    pub(in crate::store) fn discard_pending(&self) -> (u64, Vec<Change>) {
         let mut queue = self.queue.lock();
+        let mut changes = std::mem::take(&mut queue.changes);
+        queue.deferred.take(usize::MAX, &mut changes);
+        changes.retain(Change::is_of_inbox);
         queue.clear();
-        queue.sequence
+        (queue.sequence, changes)
     }
 
     /// Waits for `delay`, or until the journal is closed. Returns whether it is closed.

@@ -1,4 +1,4 @@
-//! The ledger's file: a redb database of interactions and delivered events. Each record has a number as its key.
+//! The ledger's file: a redb database of interactions, delivered events and messages of the inbox. Each record has a number as its key.
 //!
 //! Records are numbered in the order in which they are created. New records are therefore close together in the file,
 //! and a commit of many changes is cheap.
@@ -9,7 +9,8 @@
 //!   removes a record by its number, so applying a change twice is harmless.
 //! - Any other failure, such as a failed sync ([`FaultKind::Broken`]). The kernel may have dropped the pages that it
 //!   could not write and may have marked them clean. The next sync of the same file would then succeed without writing
-//!   them. Callgate writes a new file from memory next to the old one, and renames it once it is durable.
+//!   them. Callgate writes a new file from memory next to the old one, and renames it once it is durable. The messages of
+//!   the inbox are not in memory. They are copied from the last complete commit of the old file.
 //! - Another process uses the file or has replaced it ([`FaultKind::NotOurs`]). Callgate must not write the file any
 //!   more.
 //!
@@ -28,7 +29,9 @@ use redb::backends::FileBackend;
 
 use super::backend::{Backend, Disk};
 use super::change::Change;
-use super::tables::{self, Record, guarded};
+use super::messages::MessageReader;
+use super::record::Record;
+use super::tables::{self, guarded};
 
 /// The size of the page cache. It is small, because Callgate reads the whole file only once, at start.
 const CACHE_BYTES: usize = 16 << 20;
@@ -79,12 +82,16 @@ impl Fault {
 pub(in crate::store) struct LedgerFile {
     path: PathBuf,
     // The database is declared before `file`, so that it is closed before the lock is released.
-    database: Option<Database>,
+    database: Option<Arc<Database>>,
+    /// Reads messages of the inbox on other threads.
+    reader: MessageReader,
     disk: Arc<Disk>,
     /// The open file. It has the lock.
     file: File,
     /// The size of the records, in bytes. The database needs more space than this.
     records_bytes: i64,
+    /// Whether the file may contain messages of the inbox.
+    has_messages: bool,
 }
 
 impl LedgerFile {
@@ -121,7 +128,8 @@ impl LedgerFile {
     }
 
     fn unopened(path: &Path, file: File) -> Self {
-        Self { path: path.into(), database: None, disk: Arc::default(), file, records_bytes: 0 }
+        let (path, reader, disk) = (path.into(), MessageReader::default(), Arc::default());
+        Self { path, database: None, reader, disk, file, records_bytes: 0, has_messages: false }
     }
 
     /// Creates an empty file next to `path`, so that a crash leaves no incomplete file at `path`.
@@ -159,7 +167,11 @@ impl LedgerFile {
         let is_in_place = new.path == self.path;
         if is_in_place {
             // The former file has no name any more. Its lock ends here, when `new` is already locked and at the path.
+            let reader = self.reader.clone();
+            reader.set(None);
             *self = new;
+            reader.set(self.database.as_ref());
+            self.reader = reader;
         } else {
             new.remove();
         }
@@ -239,12 +251,14 @@ impl LedgerFile {
                 self.path.display()
             );
         }
-        self.database = Some(database);
+        let database = self.database.insert(Arc::new(database));
+        self.reader.set(Some(database));
         Ok(())
     }
 
     /// Closes the database. The database panics if a page of the file is damaged. Such a panic is only logged.
     fn close_database(&mut self) {
+        self.reader.set(None);
         let database = self.database.take();
         let close = || {
             drop(database);
@@ -253,6 +267,16 @@ impl LedgerFile {
         if let Err(error) = guarded(close) {
             log::warn!("the ledger's file was not closed properly: {error}");
         }
+    }
+
+    /// Returns the open database.
+    pub(super) fn database(&self) -> Option<&Arc<Database>> {
+        self.database.as_ref()
+    }
+
+    /// Returns a reader of messages. It stays valid when the file is replaced.
+    pub(in crate::store) fn message_reader(&self) -> MessageReader {
+        self.reader.clone()
     }
 
     /// Opens the database again after a write that found no free space.
@@ -267,7 +291,13 @@ impl LedgerFile {
         let growth = guarded(|| tables::commit(database, changes))
             .map_err(|error| Fault { message: error.to_string(), kind: kind_of(&self.disk) })?;
         self.records_bytes += growth;
+        self.has_messages |= changes.iter().any(Change::is_of_inbox);
         Ok(())
+    }
+
+    /// Reports whether the file may contain messages of the inbox.
+    pub(in crate::store) fn has_messages(&self) -> bool {
+        self.has_messages
     }
 
     /// Reads the fingerprint key. Returns `None` if an earlier version of Callgate wrote the file.
@@ -276,10 +306,17 @@ impl LedgerFile {
         guarded(|| tables::fingerprint_key(database)).map_err(|error| describe(&error))
     }
 
-    /// Reads the contents of the file: first the interactions and then the events, each in the order of their numbers.
-    pub(in crate::store) fn read(&mut self, visit: impl FnMut(Record)) -> Result<(), String> {
+    /// Reads the contents of the file: first the interactions, then the events and then the messages, each in the order
+    /// of their numbers.
+    pub(in crate::store) fn read(&mut self, mut visit: impl FnMut(Record)) -> Result<(), String> {
         let Some(database) = &self.database else { return Err(NOT_OPEN.to_owned()) };
+        let mut has_messages = false;
+        let visit = |record| {
+            has_messages |= matches!(record, Record::Message(..) | Record::MessageNumber(1..));
+            visit(record);
+        };
         self.records_bytes = guarded(|| tables::read(database, visit)).map_err(|error| describe(&error))?;
+        self.has_messages = has_messages;
         Ok(())
     }
 }

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::change::{Change, StoredEvent};
-use crate::interaction::Interaction;
+use super::message_tables::{self, MessageTables};
+use super::record::{ABOUT, Order, Record, corrupted};
 use crate::time::Timestamp;
 
 /// Maps the number of an interaction to its id and its record (JSON).
@@ -14,8 +15,6 @@ const INTERACTIONS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::n
 /// Maps the number of an event to the event ([`StoredEvent::to_bits`]), the end of its retention (Unix milliseconds) and
 /// the number of its interaction.
 const EVENTS: TableDefinition<'_, u64, (u128, i64, u64)> = TableDefinition::new("events");
-/// Describes the file.
-const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 /// The names of the two halves of the fingerprint key in [`ABOUT`].
 const FINGERPRINT_KEY: [&str; 2] = ["fingerprint_key_1", "fingerprint_key_2"];
 
@@ -25,16 +24,6 @@ const FORMAT: u64 = 1;
 const EVENT_BYTES: i64 = 40;
 /// The size of an interaction in the file besides its id and its record, in bytes.
 const INTERACTION_BYTES: i64 = 16;
-
-/// A record of the file.
-#[derive(Debug)]
-pub(in crate::store) enum Record {
-    /// An interaction: its number, its id and its state.
-    Interaction(u64, Box<str>, Interaction),
-    /// A delivered event: its number, the event, the end of its retention, and the number of its interaction or
-    /// [`NO_OWNER`](super::NO_OWNER).
-    Event(u64, StoredEvent, Timestamp, u64),
-}
 
 /// Runs an operation of the database. If a page of the file is damaged, the database may panic. Such a panic is caught
 /// and returned as an error.
@@ -49,10 +38,6 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown reason").to_owned()
 }
 
-fn corrupted(message: String) -> redb::Error {
-    redb::Error::Corrupted(message)
-}
-
 /// Commits changes. Returns the number of bytes by which the records have grown.
 pub(super) fn commit(database: &Database, changes: &[Change]) -> Result<i64, redb::Error> {
     let mut growth = 0;
@@ -60,8 +45,13 @@ pub(super) fn commit(database: &Database, changes: &[Change]) -> Result<i64, red
     {
         let mut interactions = write.open_table(INTERACTIONS)?;
         let mut events = write.open_table(EVENTS)?;
+        let mut messages = MessageTables::new(&write);
         for change in changes {
             match change {
+                Change::Message(..)
+                | Change::MessageState(..)
+                | Change::MessageGone(_)
+                | Change::MessageNumber(_) => growth += messages.apply(change)?,
                 Change::Event(number, event, until, owner) => {
                     let former = events.insert(number, (event.to_bits(), until.unix_ms(), *owner))?;
                     growth += if former.is_none() { EVENT_BYTES } else { 0 };
@@ -85,6 +75,7 @@ pub(super) fn commit(database: &Database, changes: &[Change]) -> Result<i64, red
                 }
             }
         }
+        messages.finish()?;
     }
     write.commit()?;
     Ok(growth)
@@ -103,6 +94,7 @@ pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     write.open_table(INTERACTIONS)?;
     write.open_table(EVENTS)?;
+    message_tables::create(&write)?;
     let mut about = write.open_table(ABOUT)?;
     let format = about.get("format")?.map(|format| format.value());
     if format.is_none() {
@@ -169,29 +161,5 @@ pub(super) fn read(database: &Database, mut visit: impl FnMut(Record)) -> Result
         ));
     }
     order.finish(events.len()?)?;
-    Ok(size)
-}
-
-/// Checks that the rows of a table are complete and in order.
-#[derive(Default)]
-struct Order {
-    last: Option<u64>,
-    rows: u64,
-}
-
-impl Order {
-    fn check(&mut self, number: u64) -> Result<(), redb::Error> {
-        if self.last.replace(number).is_some_and(|last| last >= number) {
-            return Err(corrupted(format!("record {number} is out of order")));
-        }
-        self.rows += 1;
-        Ok(())
-    }
-
-    fn finish(self, expected: u64) -> Result<(), redb::Error> {
-        if self.rows == expected {
-            return Ok(());
-        }
-        Err(corrupted(format!("it has {} records instead of {expected}", self.rows)))
-    }
+    Ok(size + message_tables::read(&read, visit)?)
 }

@@ -8,14 +8,12 @@ use std::task::{Context, Waker};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::sync::watch;
 
 use super::event_memory::FingerprintKey;
 use super::file::Journal;
 use super::ledger::Store;
 use super::memory::Memory;
-use super::waiters::Waiters;
 use crate::config::StoreSettings;
 use crate::denial::Denial;
 use crate::interaction::{Ask, ClaimError, EventKey, Follow, Report};
@@ -38,18 +36,11 @@ fn store() -> (Store, watch::Sender<u64>) {
     let metrics = Arc::new(Metrics::new().unwrap());
     let (journal, durable) = Journal::new(settings.grace, Arc::clone(&metrics), crate::clock::instant);
     let journal = Arc::new(journal);
-    let memory =
-        Arc::new(Memory::new(settings, FingerprintKey::random(), Some(Arc::clone(&journal)), metrics));
-    (
-        Store {
-            memory,
-            journal: Some(journal),
-            waiters: Waiters::default(),
-            matched_changed: Notify::default(),
-            shared: None,
-        },
-        durable,
-    )
+    let key = FingerprintKey::random();
+    let reader = super::file::MessageReader::default();
+    let inbox = super::Inbox::new(key, Some(Arc::clone(&journal)), reader, Arc::clone(&metrics));
+    let memory = Arc::new(Memory::new(settings, key, Some(Arc::clone(&journal)), metrics));
+    (Store::with(memory, Some(journal), inbox), durable)
 }
 
 #[tokio::test]

@@ -3,6 +3,11 @@
 use crate::observe::metrics::metrics::Metrics;
 
 impl Metrics {
+    /// Records the duration of a commit to the ledger file.
+    pub fn commit(&self, seconds: f64) {
+        self.ledger.commit_seconds.observe(seconds);
+    }
+
     /// Sets whether the ledger cannot be written at present: its file, or Redis or Valkey.
     pub fn store_failed(&self, failed: bool) {
         self.ledger.store_failed.set(i64::from(failed));

@@ -260,6 +260,9 @@ impl CallbackExchange<'_> {
             Ok(permit) => permit,
             Err(halted) => return Box::pin(self.respond_undelivered(caller, *halted, body)).await,
         };
+        if permit.route().deliver.keeps() {
+            return Box::pin(self.keep(caller, permit, claimed.ok(), body)).await;
+        }
         let mut permit = match self.check_route_rate(permit, trail) {
             Ok(permit) => permit,
             Err(Turned::Away(seen)) => {
@@ -279,18 +282,7 @@ impl CallbackExchange<'_> {
         let delivery = Delivery::callback(&permit, &head_of(self.session, caller), body, stamp);
         let client = context.agents.client(&agent);
         let delivered = deliver(&context.recorder.metrics, &client, &agent, delivery, began).await;
-        let settled = match (&delivered, claimed) {
-            (Ok(response), Ok(claimed)) if response.is_success() => {
-                settle(&context.recorder.metrics, &permit, claimed, context.clocks.ledger_now(instant()))
-                    .await
-            }
-            // The delivery failed. The claim is released, so that a retry of the provider can be delivered.
-            (_, Ok(claimed)) => {
-                claimed.fail(context.clocks.ledger_now(instant()));
-                Ok(())
-            }
-            (_, Err(_)) => Ok(()),
-        };
+        let settled = self.settle(&permit, &delivered, claimed.ok()).await;
         let seen = permit.into_seen();
         let mut end = match delivered.and_then(|response| settled.map(|()| response)) {
             Ok(response) => self.relay(&client, &agent, response, seen, Outcome::Allowed("ok")).await,
@@ -298,6 +290,27 @@ impl CallbackExchange<'_> {
         };
         end.delivery_duration = end.ended_at.saturating_duration_since(began);
         end
+    }
+
+    /// Records in the ledger whether the agent accepted the callback.
+    async fn settle(
+        &self,
+        permit: &Permit,
+        delivered: &Result<UpstreamResponse, Denial>,
+        claimed: Option<Claimed<'_>>,
+    ) -> Result<(), Denial> {
+        let (context, Some(claimed)) = (self.context, claimed) else { return Ok(()) };
+        let now = context.clocks.ledger_now(instant());
+        match delivered {
+            Ok(response) if response.is_success() => {
+                settle(&context.recorder.metrics, permit, claimed, now).await
+            }
+            // The delivery failed. The claim is released, so that a retry of the provider can be delivered.
+            _ => {
+                claimed.fail(now);
+                Ok(())
+            }
+        }
     }
 
     /// Applies the `rate` of the route. Only verified events that were not delivered before are counted, so that other

@@ -1,5 +1,6 @@
 //! One exchange with a caller of the ingress listeners, or with another member that hands over a callback.
 
+mod accept;
 mod callback_exchange;
 mod capture;
 mod hand_over;

@@ -41,7 +41,7 @@ impl CallbackExchange<'_> {
             }
         };
         let verifier = seen.route.as_deref().and_then(Route::verifier);
-        let status = verifier.map_or(200, |verifier| verifier.scheme().acknowledge);
+        let status = verifier.and_then(|verifier| verifier.scheme().acknowledge).unwrap_or(200);
         let was_written = response::acknowledge(self.session, status, result).await;
         let sent = if was_written { status } else { 0 };
         ExchangeRecord::responded(seen, Outcome::Allowed(result), sent, was_written)

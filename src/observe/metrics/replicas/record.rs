@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::metrics::Metrics;
+use crate::observe::metrics::metrics::Metrics;
 
 impl Metrics {
     /// Counts an attempt to hand over a callback. `took` is the time until the response, if there is one.

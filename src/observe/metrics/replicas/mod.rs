@@ -1,8 +1,10 @@
 //! The metrics of several members of one installation.
 
+mod record;
+
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
-use super::registry::{Label, MetricRegistry};
+use crate::observe::metrics::registry::{Label, MetricRegistry};
 
 /// Bounds of the time to hand over a callback, in seconds.
 const BUCKETS: &[f64] =
@@ -13,18 +15,18 @@ const OUTCOMES: [&str; 7] =
 
 /// The metrics of several members of one installation.
 #[derive(Debug)]
-pub(super) struct ReplicaMetrics {
-    pub(super) denied: IntCounter,
-    pub(super) handed_over: IntCounterVec,
-    pub(super) members: IntGauge,
-    pub(super) owner_gone: IntCounterVec,
-    pub(super) requests: IntCounterVec,
-    pub(super) seconds: Histogram,
-    pub(super) taken_over: IntCounter,
+pub(in crate::observe::metrics) struct ReplicaMetrics {
+    pub(in crate::observe::metrics) denied: IntCounter,
+    pub(in crate::observe::metrics) handed_over: IntCounterVec,
+    pub(in crate::observe::metrics) members: IntGauge,
+    pub(in crate::observe::metrics) owner_gone: IntCounterVec,
+    pub(in crate::observe::metrics) requests: IntCounterVec,
+    pub(in crate::observe::metrics) seconds: Histogram,
+    pub(in crate::observe::metrics) taken_over: IntCounter,
 }
 
 impl ReplicaMetrics {
-    pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
+    pub(in crate::observe::metrics) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             denied: make.counter(
                 "callgate_replica_denied_total",

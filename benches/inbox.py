@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""Measures the inbox: how many callbacks per second are accepted while the agent is away, how long the inbox takes to
+drain, and how much memory a waiting message needs. For comparison, inserts the same bodies into SQLite (WAL, FULL), one
+transaction each. Usage: inbox.py --callgate BINARY [--messages 10000] [--clients 32] [--bytes 2048] [--folder FOLDER]"""
+
+import argparse
+import json
+import os
+import pathlib
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+CONFIG = """
+public_url: http://127.0.0.1:1
+listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: 127.0.0.1:{agent} }}
+access_log: off
+store: {{ kind: file, path: {folder}/ledger }}
+shutdown: {{ delay: 0s, grace: 1s }}
+routes:
+  - name: bench
+    path: /bench
+    token: {{ kind: static, header: x-key, secrets: [ {{ env: KEY }} ] }}
+    forward: /bench
+    deliver: inbox
+    body_max: 1MiB
+"""
+
+
+def read_message(stream, pending):
+    """Reads one HTTP message with a Content-Length. Returns its head and the bytes after it."""
+    while b"\r\n\r\n" not in pending:
+        more = stream.recv(65536)
+        if not more:
+            return None, b""
+        pending += more
+    head, rest = pending.split(b"\r\n\r\n", 1)
+    length = 0
+    for line in head.lower().split(b"\r\n")[1:]:
+        if line.startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+    while len(rest) < length:
+        rest += stream.recv(65536)
+    return head, rest[length:]
+
+
+def serve_agent(port):
+    """An agent that needs a millisecond for each callback."""
+    listener = socket.create_server(("127.0.0.1", port), backlog=128)
+    print("ready", flush=True)
+
+    def serve(stream):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pending = b""
+        while True:
+            head, pending = read_message(stream, pending)
+            if head is None:
+                return
+            time.sleep(0.001)
+            stream.sendall(ANSWER)
+
+    while True:
+        stream, _ = listener.accept()
+        threading.Thread(target=serve, args=(stream,), daemon=True).start()
+
+
+def serve_clients(address, clients, messages, size):
+    """Sends callbacks from several connections. Prints the latencies in seconds as JSON."""
+    body = b"x" * size
+    request = b"POST /bench HTTP/1.1\r\nhost: h\r\nx-key: 0123456789abcdef\r\ncontent-length: %d\r\n\r\n%s" % (size, body)
+    latencies, lock = [], threading.Lock()
+
+    def client(count):
+        stream = socket.create_connection(address)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        mine, pending = [], b""
+        for _ in range(count):
+            began = time.perf_counter()
+            stream.sendall(request)
+            head, pending = read_message(stream, pending)
+            mine.append(time.perf_counter() - began)
+            if not head.startswith(b"HTTP/1.1 202"):
+                sys.exit(head.decode())
+        with lock:
+            latencies.extend(mine)
+
+    threads = [threading.Thread(target=client, args=(messages // clients,)) for _ in range(clients)]
+    began = time.perf_counter()
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    print(json.dumps({"seconds": time.perf_counter() - began, "latencies": sorted(latencies)}))
+
+
+def metric(admin, name):
+    text = urllib.request.urlopen(f"http://{admin}/metrics").read().decode()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith((name + " ", name + "{")))
+
+
+def resident(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def sqlite(folder, messages, size):
+    database = sqlite3.connect(f"{folder}/compared.sqlite", isolation_level=None)
+    database.execute("pragma journal_mode=wal")
+    database.execute("pragma synchronous=full")
+    database.execute("create table messages (n integer primary key, body blob)")
+    body, began = b"x" * size, time.perf_counter()
+    for _ in range(messages):
+        database.execute("insert into messages (body) values (?)", (body,))
+    return messages / (time.perf_counter() - began)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--callgate", required=True)
+    parser.add_argument("--messages", type=int, default=10_000)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--bytes", type=int, default=2048)
+    parser.add_argument("--folder")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        config = pathlib.Path(folder, "callgate.yaml")
+        config.write_text(CONFIG.format(agent=port, folder=folder))
+        environment = {**os.environ, "KEY": "0123456789abcdef"}
+        command = [arguments.callgate, "run", "-c", str(config)]
+        callgate = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        addresses = {}
+        for line in callgate.stderr:
+            for name in ("ingress", "admin"):
+                if f"{name} on " in line:
+                    addresses[name] = line.split(f"{name} on ")[1].split(": ")[0].strip()
+            if len(addresses) == 2:
+                break
+        threading.Thread(target=lambda: [None for _ in callgate.stderr], daemon=True).start()
+        empty = resident(callgate.pid)
+        command = [sys.executable, __file__, "--clients-of", addresses["ingress"], str(arguments.clients // arguments.processes)]
+        command += [str(arguments.messages // arguments.processes), str(arguments.bytes)]
+        children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(arguments.processes)]
+        results = [json.loads(child.communicate()[0]) for child in children]
+        latencies = sorted(one for result in results for one in result["latencies"])
+        seconds = max(result["seconds"] for result in results)
+        print(f"accepted: {len(latencies) / seconds:.0f}/s of {arguments.bytes} bytes, {arguments.clients} clients")
+        print(f"  202 after {latencies[len(latencies) // 2] * 1000:.1f} ms (median), {latencies[len(latencies) * 99 // 100] * 1000:.1f} ms (p99)")
+        waiting = metric(addresses["admin"], "callgate_inbox_waiting")
+        commits = metric(addresses["admin"], "callgate_store_commit_seconds_count")
+        spent = metric(addresses["admin"], "callgate_store_commit_seconds_sum")
+        print(f"  {waiting:.0f} messages wait, {waiting / commits:.1f} in each commit, {spent / commits * 1000:.1f} ms for each commit")
+        print(f"memory: {(resident(callgate.pid) - empty) / waiting:.0f} bytes for each waiting message, with caches and buffers")
+        agent = subprocess.Popen([sys.executable, __file__, "--agent", str(port)], stdout=subprocess.PIPE, text=True)
+        agent.stdout.readline()
+        # The circuit is open, so the first message is a probe.
+        while metric(addresses["admin"], "callgate_inbox_waiting") == waiting:
+            time.sleep(0.01)
+        began = time.perf_counter()
+        while metric(addresses["admin"], "callgate_inbox_waiting") > 0:
+            time.sleep(0.01)
+        print(f"drained: {waiting:.0f} in {time.perf_counter() - began:.1f} s, with an agent that needs 1 ms")
+        print(f"compared: {sqlite(folder, min(arguments.messages, 2000), arguments.bytes):.0f}/s inserted into SQLite (WAL, FULL)")
+        agent.kill()
+        callgate.terminate()
+        callgate.wait()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--agent"]:
+        serve_agent(int(sys.argv[2]))
+    elif sys.argv[1:2] == ["--clients-of"]:
+        host, port = sys.argv[2].rsplit(":", 1)
+        serve_clients((host, int(port)), *map(int, sys.argv[3:6]))
+    else:
+        main()

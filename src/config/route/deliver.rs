@@ -1,0 +1,47 @@
+//! `deliver`: whether a callback is delivered at once, or kept in the inbox.
+
+use http::Method;
+
+use crate::config::yaml::Cursor;
+use crate::ingress::{Deliver, Route};
+
+const WORDS: &[(&str, Deliver)] =
+    &[("inbox", Deliver::Inbox), ("now", Deliver::Now), ("pull", Deliver::Pull)];
+/// The methods whose callers do not need the answer of the agent.
+const METHODS: [Method; 3] = [Method::PATCH, Method::POST, Method::PUT];
+
+/// Reads `deliver: now | inbox | pull`.
+pub(super) fn deliver(at: Option<Cursor<'_>>) -> Option<Deliver> {
+    at.map_or(Some(Deliver::Now), |at| at.one_of(WORDS))
+}
+
+/// Reports an error if the callbacks of a route are kept, although the caller needs the answer of the agent, or although
+/// there is no proof that the callback is genuine. `at` is the route.
+pub(super) fn can_be_kept(at: &Cursor<'_>, route: &Route) -> Option<()> {
+    if !route.deliver.keeps() {
+        return Some(());
+    }
+    let at = at.fields()?.optional("deliver")?;
+    if route.stream {
+        return at.error("a stream is passed on while it arrives, and is not kept", "remove `stream`");
+    }
+    if route.observes() {
+        let message = "a route in observe mode delivers requests that fail its checks, and keeps none";
+        return at.error(message, "write `mode: enforce` in the route");
+    }
+    if let Some(method) = route.methods.iter().find(|method| !METHODS.contains(method)) {
+        let message = format!("the caller of a {method} request needs the answer of the agent");
+        return at.error(message, "list only POST, PUT and PATCH in `methods`, or write `deliver: now`");
+    }
+    if !route.tells_duplicates {
+        let message = "`duplicates: deliver` is for callers that need the answer of the agent";
+        return at.error(message, "remove `duplicates`, or write `deliver: now`");
+    }
+    if let Some(provider) = route.provider.as_ref().filter(|provider| provider.reads_answer) {
+        let message = format!("the provider {} reads the answer of the agent", provider.name);
+        let hint = "write `deliver: now`; if it does not read the answers on this route, write `answer: ignored` \
+                    in the provider";
+        return at.error(message, hint);
+    }
+    Some(())
+}

@@ -1,0 +1,71 @@
+//! Records the metrics of the inbox.
+
+use super::inbox_metrics::{RESULTS, ends};
+use super::metrics::Metrics;
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl Metrics {
+    /// Counts a callback that was kept.
+    pub fn message_accepted(&self, route: &str) {
+        self.inbox.accepted.with_label_values(&[route]).inc();
+    }
+
+    /// Counts an attempt to deliver a message.
+    pub fn message_attempt(&self, route: &str, result: &str) {
+        self.inbox.attempts.with_label_values(&[route, result]).inc();
+    }
+
+    /// Counts a message that ceased to wait.
+    pub fn message_settled(&self, route: &str, outcome: &str) {
+        self.inbox.settled.with_label_values(&[route, outcome]).inc();
+    }
+
+    /// Records the time from the acceptance of a message to its delivery.
+    pub fn message_delivered(&self, route: &str, seconds: f64) {
+        self.inbox.delay.with_label_values(&[route]).observe(seconds);
+    }
+
+    /// Sets the numbers of waiting, dead and delivered messages of a route, and the age of the oldest waiting one.
+    pub fn inbox(&self, route: &str, [waiting, dead, delivered]: [usize; 3], oldest: f64) {
+        self.inbox.waiting.with_label_values(&[route]).set(number(waiting));
+        self.inbox.dead.with_label_values(&[route]).set(number(dead));
+        self.inbox.delivered.with_label_values(&[route]).set(number(delivered));
+        self.inbox.oldest.with_label_values(&[route]).set(oldest);
+    }
+
+    /// Creates a series with the value 0 for everything that can happen to the messages of a route.
+    pub fn expect_inbox(&self, route: &str) {
+        self.inbox.accepted.with_label_values(&[route]);
+        for result in RESULTS {
+            self.inbox.attempts.with_label_values(&[route, result]);
+        }
+        for end in ends() {
+            self.inbox.settled.with_label_values(&[route, end]);
+        }
+        self.inbox(route, [0; 3], 0.0);
+    }
+
+    /// Sets the size of all messages.
+    pub fn inbox_bytes(&self, bytes: u64) {
+        self.inbox.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the limits of the inbox.
+    pub fn inbox_limits(&self, messages_max: usize, bytes_max: u64) {
+        self.inbox.messages_max.set(number(messages_max));
+        self.inbox.bytes_max.set(i64::try_from(bytes_max).unwrap_or(i64::MAX));
+    }
+
+    /// Sets whether deliveries to an agent pause.
+    pub fn inbox_circuit(&self, agent: &str, is_open: bool) {
+        self.inbox.circuit_open.with_label_values(&[agent]).set(i64::from(is_open));
+    }
+
+    /// Counts a request to wake an agent. `result` is `sent` or `failed`.
+    pub fn inbox_wake(&self, agent: &str, result: &str) {
+        self.inbox.wakes.with_label_values(&[agent, result]).inc();
+    }
+}

@@ -1,0 +1,99 @@
+//! The messages in an answer to an agent that pulls.
+
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use crate::clock::instant;
+use crate::ingress::Attempt;
+use crate::policy::Policy;
+use crate::proxy::egress::context::EgressContext;
+use crate::store::{Leased, Message};
+use crate::token::Stamp;
+
+/// The maximum size of the messages in one answer, in bytes, unless it has only one message.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
+
+/// The messages that a request asks for.
+pub(super) struct Events<'e> {
+    pub(super) context: &'e EgressContext,
+    pub(super) policy: &'e Policy,
+    pub(super) interaction: Option<&'e str>,
+    /// The routes whose messages the agent pulls.
+    pub(super) routes: &'e [Arc<str>],
+}
+
+impl Events<'_> {
+    /// Leases messages. Returns them, and their numbers.
+    pub(super) async fn lease(&self, max: usize) -> (Vec<Value>, Vec<u64>) {
+        let now = self.context.clocks.ledger_now(instant());
+        let inbox = self.context.store.inbox();
+        let leased = inbox.lease(self.interaction, self.routes, (max, ANSWER_BYTES_MAX), now);
+        let (mut events, mut numbers) = (Vec::with_capacity(leased.len()), Vec::new());
+        for one in leased {
+            match inbox.read(one.number).await {
+                Ok(Some(message)) => {
+                    events.extend(self.event(one.number, &message, Some(one)));
+                    numbers.push(one.number);
+                }
+                // Somebody has erased the message.
+                Ok(None) => {}
+                Err(error) => log::error!("{}: the message cannot be read: {error}", inbox.id(one.number)),
+            }
+        }
+        (events, numbers)
+    }
+
+    /// Returns messages of the interaction for somebody who only watches.
+    pub(super) async fn watch(&self, after: u64, max: usize) -> Vec<Value> {
+        let (Some(interaction), inbox) = (self.interaction, self.context.store.inbox()) else {
+            return Vec::new();
+        };
+        let mut events = Vec::new();
+        for number in inbox.messages_of(interaction, after, max) {
+            if let Ok(Some(message)) = inbox.read(number).await {
+                events.extend(self.event(number, &message, None));
+            }
+        }
+        events
+    }
+
+    /// Returns one message. Returns `None` if the configuration does not contain its route any more.
+    fn event(&self, number: u64, message: &Message, leased: Option<Leased>) -> Option<Value> {
+        let (kept, body) = (&message.kept, &message.body);
+        let route = self.policy.route(&kept.route)?;
+        let id = self.context.store.inbox().id(number);
+        let attempt = leased.map_or(0, |leased| leased.attempt);
+        let head = kept.pulled(
+            &Attempt {
+                route,
+                edge: self.policy.ingress.edge(),
+                id: &id,
+                number: attempt,
+                stamp: Stamp {
+                    id: &self.context.recorder.request_ids.next(),
+                    now: self.context.clocks.now(),
+                },
+            },
+            body,
+        );
+        let mut event = json!({
+            "n": number,
+            "id": id,
+            "interaction": kept.interaction,
+            "received_at": kept.received().to_string(),
+            "attempt": attempt,
+            "lease_until": leased.map(|leased| leased.until.to_string()),
+            "headers": head.headers,
+            "assertion": head.assertion.filter(|_| leased.is_some()),
+        });
+        if let Some(members) = event.as_object_mut() {
+            match std::str::from_utf8(body) {
+                Ok(text) => drop(members.insert("body".to_owned(), Value::from(text))),
+                Err(_) => drop(members.insert("body_base64".to_owned(), Value::from(BASE64.encode(body)))),
+            }
+        }
+        Some(event)
+    }
+}

@@ -1,0 +1,171 @@
+//! The agent asks for its callbacks, instead of being called. A message that the agent has received is leased to it: if
+//! the agent neither settles nor frees the message before the lease ends, the agent receives the message again.
+
+mod event;
+pub(super) mod url;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::agent_exchange::AgentExchange;
+use super::request_log::ExchangeEnd;
+use crate::clock::instant;
+use crate::denial::{Denial, Refusal};
+use crate::http::{head_of, response};
+use crate::ingress::Deliver;
+use crate::interaction::State;
+use crate::random::random_u64;
+use crate::store::Inbox;
+use url::{Asked, PullQuery, PullUrl};
+
+/// Maximum size of the body of a request that settles or frees a message. The body has no meaning.
+const BODY_BYTES_MAX: u64 = 64 << 10;
+/// The longest time between two looks at the state of an interaction during a wait.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What a wait for messages ended with.
+enum Found {
+    /// Messages, or the end of the interaction.
+    Events(Vec<Value>, Option<&'static str>),
+    /// Nothing within the time.
+    Nothing,
+    /// The interaction is unknown.
+    Unknown,
+}
+
+impl AgentExchange<'_> {
+    fn inbox(&self) -> &Arc<Inbox> {
+        self.context.store.inbox()
+    }
+
+    /// Serves a request below `/callbacks`.
+    pub(super) async fn pull(&mut self, url: PullUrl) -> ExchangeEnd {
+        self.details.interaction.clone_from(&url.interaction);
+        let method = head_of(self.session, self.caller).method.to_owned();
+        let (allowed, number) = match url.asked {
+            Asked::Events => (Method::GET, None),
+            Asked::Taken(number) | Asked::Failed(number) => (Method::POST, Some(number)),
+            Asked::Nothing => return self.unknown().await,
+        };
+        if method != allowed.as_str() {
+            let refusal = Refusal::new(Denial::MethodNotAllowed, Denial::MethodNotAllowed.help());
+            return self.deny(refusal, &[allowed]).await;
+        }
+        let Some(number) = number else { return self.events(url.interaction).await };
+        if let Err(denial) = self.read_body(BODY_BYTES_MAX).await {
+            return self.deny(Refusal::new(denial, denial.help()), &[]).await;
+        }
+        let (inbox, now) = (Arc::clone(self.inbox()), self.context.clocks.ledger_now(instant()));
+        let interaction = url.interaction.as_deref();
+        let settled = match url.asked {
+            Asked::Taken(_) => inbox.taken(interaction, number, now).await,
+            _ => inbox.freed(interaction, number, (now, random_u64())).await,
+        };
+        match settled {
+            Ok(()) => self.write_answer(204, String::new()).await,
+            Err(refusal) => self.deny(refusal, &[]).await,
+        }
+    }
+
+    async fn unknown(&mut self) -> ExchangeEnd {
+        self.deny(Refusal::new(Denial::MessageUnknown, Denial::MessageUnknown.help()), &[]).await
+    }
+
+    async fn write_answer(&mut self, status: u16, body: String) -> ExchangeEnd {
+        let was_written = response::own_json(self.session, status, body).await;
+        ExchangeEnd { outcome: Ok("ok"), status: if was_written { status } else { 0 }, reusable: was_written }
+    }
+
+    /// Answers with the next messages, as soon as there are some.
+    async fn events(&mut self, interaction: Option<String>) -> ExchangeEnd {
+        let query = head_of(self.session, self.caller).raw_query().unwrap_or_default().to_owned();
+        let query = PullQuery::parse(&query).map_err(str::to_owned);
+        let asked = query.and_then(|query| {
+            let routes = self.pulled_routes(interaction.is_some(), query.agent.as_deref())?;
+            Ok((query, routes))
+        });
+        let (query, routes) = match asked {
+            Ok(asked) => asked,
+            Err(fault) => return self.deny(Refusal::new(Denial::ParameterUnusable, fault), &[]).await,
+        };
+        let (context, policy) = (self.context, self.policy);
+        let source = event::Events { context, policy, interaction: interaction.as_deref(), routes: &routes };
+        let wait = wait_for_events(&source, &query);
+        // A caller that has closed the connection must not get a lease.
+        let Some((found, leased)) = self.session.unless_closed(wait).await else {
+            return ExchangeEnd { outcome: Ok("ok"), status: 0, reusable: false };
+        };
+        let end = match found {
+            Found::Events(events, ended) => {
+                let body = json!({ "events": events, "ended": ended }).to_string();
+                self.write_answer(200, body).await
+            }
+            Found::Nothing => self.write_answer(204, String::new()).await,
+            Found::Unknown => self.unknown().await,
+        };
+        if end.status == 0 {
+            let now = self.context.clocks.ledger_now(instant());
+            leased.iter().for_each(|number| self.inbox().unlease(*number, now));
+        }
+        end
+    }
+
+    /// Returns the routes whose messages the agent pulls. Without an interaction, only those of one agent.
+    fn pulled_routes(&self, has_interaction: bool, agent: Option<&str>) -> Result<Vec<Arc<str>>, String> {
+        let agents = &self.policy.agents;
+        if let Some(name) = agent.filter(|name| !agents.iter().any(|agent| *agent.name == **name)) {
+            return Err(format!("there is no agent {name}"));
+        }
+        if agent.is_none() && !has_interaction && agents.len() > 1 {
+            return Err("there are several agents: add `?agent=NAME`".to_owned());
+        }
+        let routes = self.policy.ingress.routes().iter().filter(|route| route.deliver == Deliver::Pull);
+        let routes = routes.filter(|route| agent.is_none_or(|name| *route.agent.name == *name));
+        Ok(routes.map(|route| Arc::clone(&route.name)).collect())
+    }
+}
+
+/// Waits for messages. Also returns the numbers of the leased ones.
+async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Found, Vec<u64>) {
+    let inbox = source.context.store.inbox();
+    let deadline = instant() + query.wait;
+    loop {
+        // The future is created before the look, so that no message is missed.
+        let pulled = inbox.pulled();
+        let state = match source.interaction {
+            // Only a ledger in a file keeps messages, and it can always be read.
+            Some(id) => Some(source.context.store.read(id).await.ok().flatten().map(|record| record.state)),
+            None => None,
+        };
+        let waiting = || source.interaction.map_or((0, 0), |id| inbox.waiting_of(id));
+        // A message that is not durable yet becomes visible later. Somebody who watches must not see the end before it.
+        let (_, arriving) = waiting();
+        let (events, numbers) = match query.watched_after {
+            None => source.lease(query.max).await,
+            Some(after) => (source.watch(after, query.max).await, Vec::new()),
+        };
+        let left = match query.watched_after {
+            None => {
+                let (waiting, arriving) = waiting();
+                (waiting + arriving).saturating_sub(numbers.len())
+            }
+            Some(_) => arriving,
+        };
+        let ended = state.flatten().filter(|state| !state.is_open() && left == 0).map(State::name);
+        if !events.is_empty() || ended.is_some() {
+            return (Found::Events(events, ended), numbers);
+        }
+        if matches!(state, Some(None)) && left == 0 {
+            return (Found::Unknown, numbers);
+        }
+        let rest = deadline.saturating_duration_since(instant());
+        if rest.is_zero() || inbox.is_stopping() {
+            return (Found::Nothing, numbers);
+        }
+        let _ = timeout(rest.min(LOOK), pulled).await;
+    }
+}

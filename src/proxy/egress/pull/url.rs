@@ -1,0 +1,152 @@
+//! The local URLs at which the agent asks for its callbacks: everything below `/callbacks`.
+
+use std::time::Duration;
+
+use crate::config::CALLBACKS;
+use crate::path::{Parameter, parameter};
+use crate::request::RequestHead;
+use crate::time::parse_duration;
+
+/// The value of the label `rule` in metrics and the log for requests below `/callbacks`.
+pub(crate) const RULE: &str = "callbacks";
+/// The longest time that a request waits for messages.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// The default and the maximum of the number of messages in one answer. Their size is limited, too.
+const MAX_DEFAULT: usize = 10;
+const MAX: usize = 1000;
+/// The names of the parameters of a request for messages.
+const PARAMETERS: [&str; 5] = ["after", "agent", "max", "wait", "watch"];
+
+/// What a request below `/callbacks` asks for.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct PullUrl {
+    /// The interaction. `None` stands for all messages of an agent.
+    pub(in crate::proxy::egress) interaction: Option<String>,
+    pub(in crate::proxy::egress) asked: Asked,
+}
+
+#[derive(Debug, Eq, PartialEq)]
+pub(in crate::proxy::egress) enum Asked {
+    /// The next messages.
+    Events,
+    /// To record that the message with this number is processed.
+    Taken(u64),
+    /// To free the message with this number.
+    Failed(u64),
+    /// The path has no meaning.
+    Nothing,
+}
+
+impl PullUrl {
+    /// Parses a path below `/callbacks`. Returns `None` for any other path.
+    pub(crate) fn parse(head: &RequestHead<'_>) -> Option<Self> {
+        let rest = head.raw_path().strip_prefix('/')?.strip_prefix(CALLBACKS)?;
+        let rest = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
+        let segments: Vec<_> = rest.split('/').collect();
+        let (interaction, rest) = match segments.as_slice() {
+            ["events", rest @ ..] => (None, rest),
+            [id, "events", rest @ ..] if !id.is_empty() => (Some((*id).to_owned()), rest),
+            _ => return Some(Self { interaction: None, asked: Asked::Nothing }),
+        };
+        let asked = match rest {
+            [] => Asked::Events,
+            [number, verb] => match (number.parse(), *verb) {
+                (Ok(number), "taken") => Asked::Taken(number),
+                (Ok(number), "failed") => Asked::Failed(number),
+                _ => Asked::Nothing,
+            },
+            _ => Asked::Nothing,
+        };
+        Some(Self { interaction, asked })
+    }
+}
+
+/// The parameters of a request for messages.
+#[derive(Debug, Eq, PartialEq)]
+pub(in crate::proxy::egress) struct PullQuery {
+    /// How long the request waits for messages.
+    pub(in crate::proxy::egress) wait: Duration,
+    /// The maximum number of messages in the answer.
+    pub(in crate::proxy::egress) max: usize,
+    /// The agent whose messages are meant.
+    pub(in crate::proxy::egress) agent: Option<String>,
+    /// If the caller only watches: the number of the last message that it has seen. Messages are then not leased.
+    pub(in crate::proxy::egress) watched_after: Option<u64>,
+}
+
+impl PullQuery {
+    /// Parses the query of a request.
+    ///
+    /// # Errors
+    /// Returns an explanation if a parameter is unknown, occurs twice, or has an invalid value.
+    pub(in crate::proxy::egress) fn parse(query: &str) -> Result<Self, &'static str> {
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            if !PARAMETERS.contains(&pair.split('=').next().unwrap_or_default()) {
+                return Err("the parameters are `wait`, `max`, `agent`, `watch` and `after`");
+            }
+        }
+        let value = |name: &str| match parameter(query, name) {
+            Parameter::One(value) => Ok(Some(value.into_owned())),
+            Parameter::Missing => Ok(None),
+            Parameter::Several => Err("a parameter occurs twice"),
+        };
+        let wait = value("wait")?.map_or(Some(Duration::ZERO), |text| parse_duration(&text));
+        let wait = wait.ok_or("`wait` must be a duration, such as 30s")?.min(WAIT_MAX);
+        let max = value("max")?.map_or(Some(MAX_DEFAULT), |text| text.parse().ok());
+        let max = max.filter(|max| *max > 0).ok_or("`max` must be a number of messages")?.min(MAX);
+        let after = value("after")?.map_or(Some(0), |text| text.parse().ok());
+        let after = after.ok_or("`after` must be the number of a message")?;
+        let watches = match value("watch")?.as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err("`watch` must be true or false"),
+        };
+        Ok(Self { wait, max, agent: value("agent")?, watched_after: watches.then_some(after) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_below_callbacks_have_a_meaning_or_none() {
+        let headers = http::HeaderMap::new();
+        let peer = std::net::IpAddr::from([127, 0, 0, 1]);
+        let parse = |path: &str| PullUrl::parse(&RequestHead::new("GET", path, &headers, peer));
+        for (path, interaction, asked) in [
+            ("/callbacks/events?wait=1s", None, Asked::Events),
+            ("/callbacks/int_a/events", Some("int_a"), Asked::Events),
+            ("/callbacks/int_a/events/7/taken", Some("int_a"), Asked::Taken(7)),
+            ("/callbacks/events/7/failed", None, Asked::Failed(7)),
+            ("/callbacks/events/x/failed", None, Asked::Nothing),
+            ("/callbacks/events/7/eaten", None, Asked::Nothing),
+            ("/callbacks/int_a", None, Asked::Nothing),
+            ("/callbacks", None, Asked::Nothing),
+            ("/callbacks/", None, Asked::Nothing),
+        ] {
+            let url = parse(path).unwrap();
+            assert_eq!(url.asked, asked, "{path}");
+            if url.asked != Asked::Nothing {
+                assert_eq!(url.interaction.as_deref(), interaction, "{path}");
+            }
+        }
+        assert_eq!(parse("/callbacksx/events"), None);
+        assert_eq!(parse("/other"), None);
+    }
+
+    #[test]
+    fn parameters_have_limits() {
+        let parse = PullQuery::parse;
+        assert_eq!(
+            parse("wait=5m&max=3&agent=a").unwrap(),
+            PullQuery { wait: WAIT_MAX, max: 3, agent: Some("a".to_owned()), watched_after: None }
+        );
+        assert_eq!(parse("").unwrap().max, 10);
+        assert_eq!(parse("watch=true&after=7").unwrap().watched_after, Some(7));
+        assert_eq!(parse("max=5000").unwrap().max, 1000);
+        for bad in ["wait=soon", "max=0", "max=-1", "max=1&max=2", "limit=1", "watch=yes", "after=x"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

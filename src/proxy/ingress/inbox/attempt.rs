@@ -1,0 +1,138 @@
+//! One attempt to deliver a message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use tokio::time::timeout;
+
+use super::circuits::Slot;
+use super::deliveries::Deliveries;
+use crate::agent::Agent;
+use crate::clock::instant;
+use crate::denial::Denial;
+use crate::inbox::{Next, Outcome};
+use crate::ingress::{Attempt, Kept};
+use crate::proxy::ingress::deliver::{Delivery, deliver};
+use crate::random::random_u64;
+use crate::store::Started;
+use crate::token::Stamp;
+
+/// Maximum number of bytes of a response that Callgate reads.
+const RESPONSE_BYTES_MAX: usize = 64 << 10;
+/// Delay after which a message is read again that could not be read.
+const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
+
+/// Tries to deliver a message, and records the outcome.
+pub(super) async fn attempt(
+    deliveries: &Deliveries,
+    started: Started,
+    route: &str,
+    is_probe: bool,
+    slot: &Slot,
+) {
+    let (inbox, number) = (deliveries.inbox(), started.number);
+    let message = match inbox.read(number).await {
+        Ok(Some(message)) => message,
+        read => {
+            // Somebody may have erased the message. Then there is nothing to postpone.
+            if let Err(error) = read
+                && deliveries.log_throttle.should_log("unreadable", instant())
+            {
+                log::error!("{}: the message cannot be read: {error}", inbox.id(number));
+            }
+            let now = deliveries.clocks.ledger_now(instant());
+            return started.postpone(now.plus(UNREADABLE_DELAY));
+        }
+    };
+    let policy = deliveries.policy.load_full();
+    let Some(route) = policy.route(route) else { return };
+    let attempt = Attempt {
+        route,
+        edge: policy.ingress.edge(),
+        id: &inbox.id(number),
+        number: started.attempt,
+        stamp: Stamp { id: &deliveries.recorder.request_ids.next(), now: deliveries.clocks.now() },
+    };
+    let delivery = Delivery::kept(&message.kept, &attempt, message.body);
+    let began = instant();
+    let sent = timeout(route.agent.patience(), send(deliveries, &route.agent, delivery)).await;
+    let (outcome, last) =
+        sent.unwrap_or_else(|_| (Outcome::Failed(None), Denial::AgentTimeout.code().to_owned()));
+    let metrics = &deliveries.recorder.metrics;
+    metrics.message_attempt(&route.name, result(outcome));
+    metrics.delivery(&route.name, instant().saturating_duration_since(began).as_secs_f64());
+    let now = deliveries.clocks.ledger_now(instant());
+    let was_open = deliveries.circuits.outcome(slot, outcome, now);
+    match started.end(outcome, &last, (now, is_probe || was_open, random_u64())).await {
+        Ok(Next::Delivered) => {
+            metrics.message_settled(&route.name, "delivered");
+            let ms = now.unix_ms().saturating_sub(message.kept.received().unix_ms()).max(0);
+            metrics.message_delivered(&route.name, ms as f64 / 1000.0);
+        }
+        Ok(Next::Dead(cause)) => {
+            log::warn!(
+                "{}: the message of the route {} is dead ({}), last result: {last}",
+                attempt.id,
+                route.name,
+                cause.name()
+            );
+            tell_dead(deliveries, &message.kept).await;
+        }
+        Ok(Next::Due(_)) => {}
+        Err(refusal) => log::error!("{}: {}", attempt.id, refusal.detail),
+    }
+}
+
+/// Sends a message to the agent. Returns the outcome, and a description of it for people.
+async fn send(deliveries: &Deliveries, agent: &Arc<Agent>, delivery: Delivery) -> (Outcome, String) {
+    let client = deliveries.agents.client(agent);
+    let metrics = &deliveries.recorder.metrics;
+    let mut response = match deliver(metrics, &client, agent, delivery, instant()).await {
+        Ok(response) => response,
+        Err(denial) => {
+            let is_unreachable = denial == Denial::AgentUnreachable;
+            let outcome = if is_unreachable { Outcome::Unreachable } else { Outcome::Failed(None) };
+            return (outcome, denial.code().to_owned());
+        }
+    };
+    let status = response.status();
+    let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let outcome = Outcome::of_answer(status, after, deliveries.clocks.now());
+    if response.read_up_to(RESPONSE_BYTES_MAX).await.is_ok()
+        && let Some(connection) = response.take_connection()
+    {
+        client.keep(agent.idle_timeout, connection, instant());
+    }
+    (outcome, status.as_u16().to_string())
+}
+
+/// Records in the interaction of a message that the agent will not receive the message.
+async fn tell_dead(deliveries: &Deliveries, kept: &Kept) {
+    let Some(interaction) = &kept.interaction else { return };
+    let now = deliveries.clocks.ledger_now(instant());
+    if let Err(refusal) = deliveries.store.undelivered(interaction, now).await {
+        log::error!("{interaction}: {}", refusal.detail);
+    }
+}
+
+/// Records that a message was given up because its time has ended.
+pub(super) async fn tell_given_up(deliveries: &Deliveries, number: u64) {
+    let inbox = deliveries.inbox();
+    log::warn!("{}: the message is dead (given_up)", inbox.id(number));
+    if let Ok(Some(message)) = inbox.read(number).await {
+        tell_dead(deliveries, &message.kept).await;
+    }
+}
+
+/// Returns the value of the metric label.
+fn result(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Accepted => "accepted",
+        Outcome::Busy(_) => "busy",
+        Outcome::Failed(_) => "failed",
+        Outcome::Gone => "gone",
+        Outcome::Rejected => "rejected",
+        Outcome::Unreachable => "unreachable",
+    }
+}

@@ -1,0 +1,92 @@
+//! The components that deliver messages, and their settings.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use super::circuits::Circuits;
+use crate::clock::instant;
+use crate::ingress::{Deliver, Route};
+use crate::policy::Policy;
+use crate::proxy::egress::Providers;
+use crate::proxy::ingress::agents::Agents;
+use crate::proxy::ingress::rate_limits::RateLimits;
+use crate::proxy::listen::LogThrottle;
+use crate::proxy::runtime::{Clocks, Drain, Recorder};
+use crate::store::{Inbox, Store};
+
+/// The components that deliver messages.
+pub(crate) struct Deliveries {
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
+    pub(crate) clocks: Clocks,
+    pub(crate) recorder: Arc<Recorder>,
+    /// The ledger with the inbox.
+    pub(crate) store: Arc<Store>,
+    pub(crate) agents: Arc<Agents>,
+    /// The attempts in progress.
+    pub(crate) drain: Drain,
+    /// The client for `agent.wake`.
+    pub(super) providers: Arc<ArcSwap<Providers>>,
+    pub(super) rate_limits: RateLimits,
+    pub(super) circuits: Circuits,
+    pub(super) log_throttle: LogThrottle,
+    /// Notified when an attempt has ended.
+    pub(super) ended: Notify,
+}
+
+impl Deliveries {
+    pub(crate) fn new(
+        policy: Arc<ArcSwap<Policy>>,
+        clocks: Clocks,
+        recorder: Arc<Recorder>,
+        store: Arc<Store>,
+        (agents, providers): (Arc<Agents>, Arc<ArcSwap<Providers>>),
+    ) -> Self {
+        let (drain, rate_limits) = (Drain::default(), RateLimits::default());
+        let (circuits, ended, log_throttle) = (Circuits::default(), Notify::new(), LogThrottle::default());
+        Self {
+            policy,
+            clocks,
+            recorder,
+            store,
+            agents,
+            drain,
+            providers,
+            rate_limits,
+            circuits,
+            log_throttle,
+            ended,
+        }
+    }
+
+    pub(super) fn inbox(&self) -> &Arc<Inbox> {
+        self.store.inbox()
+    }
+
+    /// Applies a policy: the settings of the inbox, and the routes whose messages have an order. Messages of routes that
+    /// the policy does not contain become dead if it says so. Otherwise they wait until the route is back.
+    pub(crate) fn install(&self, policy: &Policy) {
+        let (settings, metrics) = (&policy.inbox, &self.recorder.metrics);
+        let routes = policy.ingress.routes();
+        let ordered = |route: &Arc<Route>| {
+            let is_ordered = settings.is_ordered && route.deliver != Deliver::Pull;
+            (Arc::clone(&route.name), is_ordered)
+        };
+        let ordered: Vec<_> = routes.iter().map(ordered).collect();
+        self.inbox().configure(Arc::clone(settings), &ordered);
+        metrics.inbox_limits(settings.messages_max, settings.bytes_max);
+        routes
+            .iter()
+            .filter(|route| route.deliver.keeps())
+            .for_each(|route| metrics.expect_inbox(&route.name));
+        for name in self.inbox().waiting_routes().iter().filter(|name| policy.route(name).is_none()) {
+            if settings.drops_removed_routes {
+                let count = self.inbox().route_removed(name, self.clocks.ledger_now(instant()));
+                log::warn!("{count} messages of the removed route {name} are dead");
+            } else {
+                log::warn!("messages of the route {name} wait, but the configuration does not contain it");
+            }
+        }
+    }
+}

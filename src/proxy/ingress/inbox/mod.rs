@@ -1,0 +1,127 @@
+//! Delivers the messages of the inbox: in the order of their interactions, with a bounded number at one time, and not
+//! while the agent does not respond.
+
+mod attempt;
+mod circuits;
+mod deliveries;
+mod wake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::instant;
+use crate::inbox::Start;
+use crate::ingress::{Deliver, Route};
+use crate::policy::Policy;
+use crate::random::random_u64;
+use crate::time::Timestamp;
+
+pub(crate) use deliveries::Deliveries;
+
+/// The longest time between two looks at the inbox. Leases, retention and gauges are exact to this time.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Delivers messages. Runs until it is aborted.
+pub(crate) async fn run(deliveries: Arc<Deliveries>) {
+    let mut reported_at = instant();
+    loop {
+        let now = deliveries.clocks.ledger_now(instant());
+        let next = step(&deliveries, now);
+        if instant().saturating_duration_since(reported_at) >= TICK {
+            reported_at = instant();
+            deliveries.inbox().report(now);
+            deliveries.circuits.report(&deliveries.recorder.metrics);
+        }
+        let wait = next.map_or(TICK, |at| {
+            let ms = at.unix_ms().saturating_sub(now.unix_ms()).max(1);
+            Duration::from_millis(u64::try_from(ms).unwrap_or(1)).min(TICK)
+        });
+        tokio::select! {
+            () = deliveries.inbox().changed() => {}
+            () = deliveries.ended.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Applies the time, and begins all attempts that may begin. Returns the time of the next attempt.
+fn step(deliveries: &Arc<Deliveries>, now: Timestamp) -> Option<Timestamp> {
+    let inbox = deliveries.inbox();
+    let passed = inbox.pass(now);
+    if let Some(by) = passed.set_back {
+        deliveries.circuits.set_back(by);
+    }
+    for number in passed.given_up {
+        let deliveries = Arc::clone(deliveries);
+        tokio::spawn(async move { attempt::tell_given_up(&deliveries, number).await });
+    }
+    if !inbox.accepts_changes() {
+        return None;
+    }
+    let policy = deliveries.policy.load_full();
+    let waiting = inbox.waiting_routes();
+    let routes: Vec<_> = waiting.iter().filter_map(|name| policy.route(name)).collect();
+    let mut next: Option<Timestamp> = None;
+    for agent in &policy.agents {
+        let of_agent =
+            |route: &&&Arc<Route>| route.agent.name == agent.name && route.deliver != Deliver::Pull;
+        let names: Vec<_> = routes.iter().filter(of_agent).map(|route| Arc::clone(&route.name)).collect();
+        let at = start_attempts(deliveries, &policy, &agent.name, &names, now);
+        let is_due = || inbox.next_due(&names).is_some_and(|at| at <= now);
+        if let Some(wake) = &agent.wake
+            && deliveries.circuits.may_wake(&agent.name, now, is_due)
+        {
+            let (deliveries, agent, wake) = (Arc::clone(deliveries), Arc::clone(agent), wake.clone());
+            tokio::spawn(async move { wake::wake(&deliveries, &agent, &wake).await });
+        }
+        next = match (next, at) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+    next
+}
+
+/// Begins the attempts to deliver messages to one agent. Returns the time of the next attempt.
+fn start_attempts(
+    deliveries: &Arc<Deliveries>,
+    policy: &Policy,
+    agent: &str,
+    routes: &[Arc<str>],
+    now: Timestamp,
+) -> Option<Timestamp> {
+    if routes.is_empty() {
+        return None;
+    }
+    loop {
+        let is_probe = match deliveries.circuits.start(agent, policy.inbox.concurrency, now) {
+            Start::Free => false,
+            Start::Probe => true,
+            Start::Wait(at) => return at,
+        };
+        // While the process stops, no attempt begins.
+        let in_flight = deliveries.drain.begin()?;
+        let Some(started) = deliveries.inbox().start(routes, now) else {
+            return deliveries.inbox().next_due(routes);
+        };
+        let route = policy.route(&started.route)?;
+        if let Some(rate) = route.rate
+            && !deliveries.rate_limits.allow_route(&route.name, rate)
+        {
+            // A random part keeps the messages of a busy route from all being looked at again at once.
+            let interval = rate.per / rate.requests.get();
+            let spread = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+            let more = Duration::from_millis(random_u64() % spread);
+            started.postpone(now.plus(interval.max(Duration::from_millis(1))).plus(more));
+            continue;
+        }
+        let slot = deliveries.circuits.began(agent, started.number);
+        let (deliveries, route) = (Arc::clone(deliveries), Arc::clone(&route.name));
+        tokio::spawn(async move {
+            attempt::attempt(&deliveries, started, &route, is_probe, &slot).await;
+            deliveries.circuits.ended(slot);
+            drop(in_flight);
+            deliveries.ended.notify_one();
+        });
+    }
+}

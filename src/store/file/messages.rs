@@ -1,0 +1,30 @@
+//! Reads messages of the inbox from the ledger's file while another thread writes it.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use redb::Database;
+
+use super::message_tables::{self, StoredMessage};
+use super::tables::guarded;
+
+/// Reads messages from the database of a file. It has no database while the file is closed or replaced.
+#[derive(Clone, Debug, Default)]
+pub(in crate::store) struct MessageReader(Arc<RwLock<Option<Arc<Database>>>>);
+
+impl MessageReader {
+    /// Replaces the database. Waits until no message is being read from the former one.
+    pub(super) fn set(&self, database: Option<&Arc<Database>>) {
+        *self.0.write() = database.map(Arc::clone);
+    }
+
+    /// Reads a message. Returns `None` if the file does not contain it. This blocks the thread until the disk answers.
+    ///
+    /// # Errors
+    /// Returns an explanation if the file cannot be read now.
+    pub(in crate::store) fn read(&self, number: u64) -> Result<Option<StoredMessage>, String> {
+        let database = self.0.read();
+        let Some(database) = &*database else { return Err("the ledger's file is not open".to_owned()) };
+        guarded(|| message_tables::message(database, number)).map_err(|error| error.to_string())
+    }
+}

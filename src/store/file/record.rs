@@ -1,0 +1,53 @@
+//! The records of the ledger's file, and the check that a table contains all of them.
+
+use redb::TableDefinition;
+
+use super::change::StoredEvent;
+use crate::interaction::Interaction;
+use crate::time::Timestamp;
+
+/// Describes the file.
+pub(super) const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
+
+/// A record of the file.
+#[derive(Debug)]
+pub(in crate::store) enum Record {
+    /// An interaction: its number, its id and its state.
+    Interaction(u64, Box<str>, Interaction),
+    /// A delivered event: its number, the event, the end of its retention, and the number of its interaction or
+    /// [`NO_OWNER`](super::NO_OWNER).
+    Event(u64, StoredEvent, Timestamp, u64),
+    /// A message of the inbox: its number, its head, and its state unless it has none yet.
+    Message(u64, Vec<u8>, Option<Vec<u8>>),
+    /// The highest number that a message has had.
+    MessageNumber(u64),
+}
+
+/// Returns an error that says that the file is damaged.
+pub(super) fn corrupted(message: String) -> redb::Error {
+    redb::Error::Corrupted(message)
+}
+
+/// Checks that the rows of a table are complete and in order.
+#[derive(Default)]
+pub(super) struct Order {
+    last: Option<u64>,
+    rows: u64,
+}
+
+impl Order {
+    pub(super) fn check(&mut self, number: u64) -> Result<(), redb::Error> {
+        if self.last.replace(number).is_some_and(|last| last >= number) {
+            return Err(corrupted(format!("record {number} is out of order")));
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    pub(super) fn finish(self, expected: u64) -> Result<(), redb::Error> {
+        if self.rows == expected {
+            return Ok(());
+        }
+        Err(corrupted(format!("it has {} records instead of {expected}", self.rows)))
+    }
+}

@@ -1,0 +1,124 @@
+//! Accepts a callback: writes the message, its event and its interaction in one commit.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::entry::Entry;
+use super::{Inbox, Store};
+use crate::denial::{Denial, Refusal};
+use crate::inbox::{InboxSettings, MessageState, SEAL_BYTES, Tries};
+use crate::ingress::Kept;
+use crate::interaction::Report;
+use crate::store::Claimed;
+use crate::store::file::Change;
+use crate::store::ledger::unavailable;
+use crate::time::Timestamp;
+
+impl Inbox {
+    /// Reserves room for a message of this size.
+    ///
+    /// # Errors
+    /// Returns the denial `inbox_full`.
+    fn reserve(&self, settings: &InboxSettings, bytes: u32) -> Result<(), Refusal> {
+        let mut index = self.index.lock();
+        let is_full = index.count >= settings.messages_max
+            || index.bytes.saturating_add(bytes.into()) > settings.bytes_max;
+        if is_full {
+            return Err(Refusal::new(
+                Denial::InboxFull,
+                "the inbox has the maximum number or size of messages",
+            ));
+        }
+        index.count += 1;
+        index.bytes += u64::from(bytes);
+        Ok(())
+    }
+}
+
+/// Room in the inbox for a message that is not recorded yet. Dropping it gives the room back.
+struct Reserved<'i> {
+    inbox: &'i Inbox,
+    entry: Entry,
+    is_used: bool,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            self.inbox.index.lock().uncount(&self.entry);
+        }
+    }
+}
+
+impl Store {
+    /// Keeps a claimed callback. Message, event and interaction are durable once this returns `Ok`, and the provider may
+    /// then receive an acknowledgement. Returns the id of the message.
+    ///
+    /// # Errors
+    /// Returns the denial `inbox_full`. The claim is then released. Returns the denial `store_unavailable` if nothing is
+    /// durable: the message may still become durable later, and the event is then known, too.
+    pub async fn accept(
+        &self,
+        claimed: Claimed<'_>,
+        (mut kept, body): (Kept, Bytes),
+        (report, event_id): (&Report, Option<&str>),
+        now: Timestamp,
+    ) -> Result<String, Refusal> {
+        let (inbox, settings) = (self.inbox(), &self.inbox().settings());
+        self.check()?;
+        if inbox.journal.is_none() {
+            return Err(unavailable());
+        }
+        kept.is_sealed = settings.sealer.is_some();
+        let head = kept.to_bytes();
+        let tag = if kept.is_sealed { SEAL_BYTES } else { 0 };
+        let bytes = u32::try_from(head.len() + body.len() + tag).unwrap_or(u32::MAX);
+        inbox.reserve(settings, bytes)?;
+        let mut reserved = Reserved { inbox, entry: inbox.entry(&kept, bytes), is_used: false };
+        let number = inbox.number.fetch_add(1, Ordering::SeqCst) + 1;
+        let id = inbox.id(number);
+        let sealed = match &settings.sealer {
+            None => Some(body),
+            Some(sealer) => sealer.seal(&id, &body).map(Bytes::from),
+        };
+        let Some(body) = sealed else {
+            let detail = "the body could not be encrypted: the system has no random numbers";
+            return Err(Refusal::new(Denial::StoreUnavailable, detail));
+        };
+        let message = Change::Message(number, head.into(), body);
+        // The state of the interaction changes below. Whoever sees that it has ended must also see that a message is on
+        // its way.
+        let entry = reserved.entry;
+        inbox.index.lock().accepting.push(entry.lane);
+        let sequence = self.settle_with(claimed, report, event_id, now, message);
+        reserved.is_used = true;
+        inbox.index.lock().stored(sequence, number, entry);
+        inbox.changed.notify_one();
+        inbox.metrics.message_accepted(&kept.route);
+        inbox.durable(sequence).await?;
+        // Whoever has seen the answer finds the message.
+        inbox.promote_stored();
+        Ok(id)
+    }
+}
+
+impl Inbox {
+    /// Returns the entry of a new message.
+    pub(super) fn entry(&self, kept: &Kept, bytes: u32) -> Entry {
+        let received = kept.received().unix_ms();
+        Entry {
+            lane: self.lane(kept.interaction.as_deref()),
+            at: received,
+            since: received,
+            bytes,
+            route: self.index.lock().route(&kept.route),
+            tries: Tries::default(),
+            state: MessageState::Due,
+            cause: None,
+            is_progress: kept.is_progress,
+            is_replayed: false,
+            is_pulled: false,
+        }
+    }
+}

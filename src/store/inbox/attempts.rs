@@ -1,0 +1,178 @@
+//! Attempts to deliver messages.
+
+use std::sync::Arc;
+
+use super::Inbox;
+use crate::denial::Refusal;
+use crate::inbox::{Attempted, Cause, MessageState, Next, Outcome};
+use crate::store::file::Change;
+use crate::time::Timestamp;
+
+/// A message whose delivery has begun. Dropping this value without [`Started::end`] makes the message due again.
+#[derive(Debug)]
+pub struct Started {
+    inbox: Arc<Inbox>,
+    /// The number of the message.
+    pub number: u64,
+    /// The route of the message.
+    pub route: Arc<str>,
+    /// The number of this attempt.
+    pub attempt: u32,
+    /// The time from which on the time for attempts counts.
+    since: Timestamp,
+    /// The time at which the message is due if the attempt ends without an outcome.
+    again_at: i64,
+    /// The time at which `again_at` was computed.
+    ended_at: Timestamp,
+    has_ended: bool,
+}
+
+impl Inbox {
+    /// Begins the delivery of the message that is due first among the messages of these routes.
+    pub fn start(self: &Arc<Self>, routes: &[Arc<str>], now: Timestamp) -> Option<Started> {
+        let mut index = self.index.lock();
+        let is_wanted = |name: &Arc<str>| routes.contains(name);
+        let queues = index.routes.iter().filter(|queue| is_wanted(&queue.name));
+        let (at, number) = *queues.filter_map(|queue| queue.due.first()).min()?;
+        if at > now.unix_ms() {
+            return None;
+        }
+        let entry = index.change(number, |entry| entry.state = MessageState::Leased)?;
+        let attempt = u32::from(entry.tries.attempts) + 1;
+        let since = Timestamp::from_unix_ms(entry.since);
+        let (inbox, route) = (Arc::clone(self), index.name(entry.route));
+        Some(Started { inbox, number, route, attempt, since, again_at: at, ended_at: now, has_ended: false })
+    }
+
+    /// Returns the time at which the next message of these routes is due.
+    pub fn next_due(&self, routes: &[Arc<str>]) -> Option<Timestamp> {
+        let index = self.index.lock();
+        let queues = index.routes.iter().filter(|queue| routes.contains(&queue.name));
+        queues.filter_map(|queue| queue.due.first()).min().map(|(at, _)| Timestamp::from_unix_ms(*at))
+    }
+
+    /// Makes all waiting messages of a route dead, because the configuration does not contain the route any more.
+    pub fn route_removed(&self, route: &str, now: Timestamp) -> usize {
+        let mut index = self.index.lock();
+        let name = |number: &u64| index.waiting.get(number).map(|entry| index.name(entry.route));
+        let waiting: Vec<_> = index.waiting.keys().copied().collect();
+        let of_route: Vec<_> =
+            waiting.into_iter().filter(|number| name(number).is_some_and(|name| *name == *route)).collect();
+        self.bury_all(&mut index, &of_route, Cause::RouteRemoved, now);
+        of_route.len()
+    }
+
+    /// Makes the waiting messages of a revoked interaction dead. Messages that are being delivered end as they end.
+    pub fn revoked(&self, interaction: &str, now: Timestamp) {
+        let lane = self.lane(Some(interaction));
+        let mut index = self.index.lock();
+        let is_due =
+            |number: &u64| index.waiting.get(number).is_some_and(|entry| entry.state == MessageState::Due);
+        let due: Vec<_> = index.lane(lane).filter(is_due).collect();
+        self.bury_all(&mut index, &due, Cause::Revoked, now);
+        drop(index);
+        self.pulled.notify_waiters();
+    }
+
+    fn bury_all(&self, index: &mut super::Index, numbers: &[u64], cause: Cause, now: Timestamp) {
+        // The lock of the index is held while the changes are recorded, so that the file receives them in order.
+        let changes: Vec<_> =
+            numbers.iter().filter_map(|number| self.bury(index, *number, (cause, None), now)).collect();
+        self.record(changes);
+    }
+
+    /// Records a delivered message. Returns the change for the file.
+    pub(super) fn delivered(&self, index: &mut super::Index, number: u64, now: Timestamp) -> Option<Change> {
+        let settings = self.settings();
+        if settings.keep_delivered.is_zero() {
+            index.remove(number)?;
+            return Some(Change::MessageGone(number));
+        }
+        let settled = (MessageState::Delivered, None);
+        let entry = index.settle(number, settled, settings.keep_delivered, now)?;
+        Some(Change::MessageState(number, entry.stored(None)))
+    }
+}
+
+impl Started {
+    /// Records the outcome of the attempt. `last` describes it for people. What happens to the message is durable once
+    /// this returns `Ok`. The next message of the interaction is not delivered earlier.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn end(
+        mut self,
+        outcome: Outcome,
+        last: &str,
+        (now, is_probe, random): (Timestamp, bool, u64),
+    ) -> Result<Next, Refusal> {
+        let (inbox, settings) = (Arc::clone(&self.inbox), self.inbox.settings());
+        let ends = self.since.plus(settings.tried_for);
+        let attempted = Attempted { now, ends, is_probe, random };
+        let (next, sequence) = {
+            let mut index = inbox.index.lock();
+            let Some(entry) = index.waiting.get_mut(&self.number) else { return Ok(Next::Delivered) };
+            let next = entry.tries.after(outcome, settings.backoff, attempted);
+            let mut stored = *entry;
+            let change = match next {
+                // The message stays in its lane until the file does not contain it any more.
+                Next::Delivered if settings.keep_delivered.is_zero() => Change::MessageGone(self.number),
+                Next::Delivered => {
+                    let until = now.plus(settings.keep_delivered).unix_ms();
+                    (stored.state, stored.at, stored.since) = (MessageState::Delivered, now.unix_ms(), until);
+                    Change::MessageState(self.number, stored.stored(Some(last)))
+                }
+                Next::Dead(cause) => {
+                    let until = now.plus(settings.keep_dead).unix_ms();
+                    (stored.state, stored.cause) = (MessageState::Dead, Some(cause));
+                    (stored.at, stored.since) = (now.unix_ms(), until);
+                    Change::MessageState(self.number, stored.stored(Some(last)))
+                }
+                Next::Due(at) => {
+                    (self.again_at, self.ended_at) = (at.unix_ms(), now);
+                    stored.at = at.unix_ms();
+                    Change::MessageState(self.number, stored.stored(Some(last)))
+                }
+            };
+            match next {
+                // Nobody waits for the new time. After a crash, the message is due earlier.
+                Next::Due(_) => {
+                    inbox.journal.iter().for_each(|journal| journal.defer([change.clone()]));
+                    return Ok(next);
+                }
+                _ => (next, inbox.record([change])),
+            }
+        };
+        let is_durable = inbox.durable(sequence).await;
+        self.has_ended = true;
+        let mut index = inbox.index.lock();
+        match next {
+            Next::Delivered => drop(inbox.delivered(&mut index, self.number, now)),
+            Next::Dead(cause) => {
+                drop(inbox.bury(&mut index, self.number, (cause, Some(last)), now));
+            }
+            Next::Due(_) => {}
+        }
+        drop(index);
+        inbox.changed.notify_one();
+        is_durable.map(|()| next)
+    }
+
+    /// Ends the attempt without an outcome. The message is due again at this time.
+    pub fn postpone(mut self, at: Timestamp) {
+        self.again_at = at.unix_ms();
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let mut index = self.inbox.index.lock();
+        let at = self.again_at.saturating_sub(index.set_back_since(self.ended_at));
+        index.change(self.number, |entry| (entry.state, entry.at) = (MessageState::Due, at));
+        drop(index);
+        self.inbox.changed.notify_one();
+    }
+}

@@ -1,0 +1,74 @@
+//! A message of the inbox in memory. Head and body are only in the file.
+
+use serde::{Deserialize, Serialize};
+
+use crate::inbox::{Cause, MessageState, Tries};
+use crate::time::Timestamp;
+
+/// The lane of messages without an interaction, which have no order.
+pub(super) const NO_LANE: u64 = 0;
+
+/// A message in memory. It is small, because very many messages may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// The fingerprint of the interaction, or [`NO_LANE`].
+    pub(super) lane: u64,
+    /// The time of the next attempt, of the end of the lease, or of the end of the attempts, in Unix milliseconds. While
+    /// a message is being delivered, it is the time at which the attempt was due.
+    pub(super) at: i64,
+    /// The time from which on the time for attempts counts. For a settled message, the time at which it is removed.
+    pub(super) since: i64,
+    /// The size of head and body.
+    pub(super) bytes: u32,
+    /// The index of the route.
+    pub(super) route: u16,
+    pub(super) tries: Tries,
+    pub(super) state: MessageState,
+    pub(super) cause: Option<Cause>,
+    pub(super) is_progress: bool,
+    /// Whether somebody has replayed the message, so that `since` is later than the time of acceptance.
+    pub(super) is_replayed: bool,
+    /// Whether the agent works on the message for as long as its lease lasts.
+    pub(super) is_pulled: bool,
+}
+
+/// The state of a message in the file. A message without a state in the file is due and was never tried.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct StoredState {
+    pub(super) state: MessageState,
+    pub(super) at: i64,
+    pub(super) since: i64,
+    pub(super) tries: Tries,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cause: Option<Cause>,
+    /// The result of the last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_replayed: bool,
+}
+
+impl Entry {
+    /// Returns the state as the file contains it. A lease does not outlast the process.
+    pub(super) fn stored(&self, last: Option<&str>) -> Vec<u8> {
+        let state = if self.state == MessageState::Leased { MessageState::Due } else { self.state };
+        let (at, since, tries, cause) = (self.at, self.since, self.tries, self.cause);
+        let is_replayed = self.is_replayed;
+        let stored = StoredState { state, at, since, tries, cause, last: last.map(Into::into), is_replayed };
+        serde_json::to_vec(&stored).unwrap_or_default()
+    }
+
+    pub(super) fn at(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_stays_small() {
+        assert!(size_of::<Entry>() <= 56, "{}", size_of::<Entry>());
+    }
+}

@@ -1,0 +1,315 @@
+//! The messages of the inbox in memory: which of them are due, in which order, and how many there are.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::entry::{Entry, NO_LANE};
+use crate::inbox::{Cause, InboxSettings, MessageState};
+use crate::time::Timestamp;
+
+/// A difference of at most this many milliseconds between two looks at the clock is drift.
+const DRIFT_MS: i64 = 2_000;
+
+/// The number of each kind of message of one route.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Messages that wait for an attempt, or are being delivered.
+    pub waiting: usize,
+    /// Messages that Callgate does not try to deliver any more.
+    pub dead: usize,
+    /// Delivered messages that are kept.
+    pub delivered: usize,
+}
+
+/// The messages of one route.
+#[derive(Debug, Default)]
+pub(super) struct RouteQueue {
+    pub(super) name: Arc<str>,
+    /// Whether a message waits until all earlier messages of its interaction are delivered or dead.
+    pub(super) is_ordered: bool,
+    /// The messages that may be delivered, by the time of their next attempt.
+    pub(super) due: BTreeSet<(i64, u64)>,
+    pub(super) counts: Counts,
+}
+
+/// The messages of the inbox in memory.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// The messages that are neither delivered nor dead, by number.
+    pub(super) waiting: BTreeMap<u64, Entry>,
+    /// The other messages.
+    pub(super) settled: BTreeMap<u64, Entry>,
+    /// The waiting messages of each interaction, by number.
+    lanes: BTreeSet<(u64, u64)>,
+    pub(super) routes: Vec<RouteQueue>,
+    /// The ends of the leases of pulled messages.
+    leases: BTreeSet<(i64, u64)>,
+    /// The times at which the retention of settled messages ends.
+    ends: BTreeSet<(i64, u64)>,
+    /// The messages that are not durable yet: the number of their change, and their own.
+    pub(super) storing: VecDeque<(u64, u64, Entry)>,
+    /// The interactions of the messages that are being accepted, and are in no other list yet.
+    pub(super) accepting: Vec<u64>,
+    /// The number and the size of all messages, including those that are being stored.
+    pub(super) count: usize,
+    pub(super) bytes: u64,
+    /// The dead messages of each interaction, by number.
+    dead_lanes: BTreeSet<(u64, u64)>,
+    /// The time of the last pass, in Unix milliseconds.
+    last_pass: i64,
+}
+
+impl Index {
+    /// Returns the index of a route.
+    pub(super) fn route(&mut self, name: &Arc<str>) -> u16 {
+        let known = self.routes.iter().position(|route| route.name == *name);
+        let index = known.unwrap_or_else(|| {
+            self.routes.push(RouteQueue { name: Arc::clone(name), ..RouteQueue::default() });
+            self.routes.len() - 1
+        });
+        u16::try_from(index).unwrap_or(u16::MAX)
+    }
+
+    pub(super) fn queue(&mut self, route: u16) -> Option<&mut RouteQueue> {
+        self.routes.get_mut(usize::from(route))
+    }
+
+    /// Returns the name of a route.
+    pub(super) fn name(&self, route: u16) -> Arc<str> {
+        self.routes.get(usize::from(route)).map(|route| Arc::clone(&route.name)).unwrap_or_default()
+    }
+
+    /// Adds a message whose change was recorded.
+    pub(super) fn stored(&mut self, sequence: u64, number: u64, entry: Entry) {
+        if let Some(at) = self.accepting.iter().position(|lane| *lane == entry.lane) {
+            self.accepting.swap_remove(at);
+        }
+        self.storing.push_back((sequence, number, entry));
+    }
+
+    /// Adds a message that waits or is settled. Its size is already counted.
+    pub(super) fn add(&mut self, number: u64, entry: Entry) {
+        match entry.state {
+            MessageState::Due | MessageState::Leased => {
+                self.waiting.insert(number, entry);
+                if entry.lane != NO_LANE {
+                    self.lanes.insert((entry.lane, number));
+                }
+                if let Some(queue) = self.queue(entry.route) {
+                    queue.counts.waiting += 1;
+                }
+                self.schedule(number);
+            }
+            MessageState::Delivered | MessageState::Dead => {
+                self.settled.insert(number, entry);
+                self.ends.insert((entry.since, number));
+                if entry.state == MessageState::Dead && entry.lane != NO_LANE {
+                    self.dead_lanes.insert((entry.lane, number));
+                }
+                if let Some(queue) = self.queue(entry.route) {
+                    match entry.state {
+                        MessageState::Dead => queue.counts.dead += 1,
+                        _ => queue.counts.delivered += 1,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes a message from all lists except its size.
+    pub(super) fn take_out(&mut self, number: u64) -> Option<Entry> {
+        if let Some(entry) = self.settled.remove(&number) {
+            self.ends.remove(&(entry.since, number));
+            self.dead_lanes.remove(&(entry.lane, number));
+            if let Some(queue) = self.queue(entry.route) {
+                match entry.state {
+                    MessageState::Dead => queue.counts.dead -= 1,
+                    _ => queue.counts.delivered -= 1,
+                }
+            }
+            return Some(entry);
+        }
+        let entry = self.waiting.remove(&number)?;
+        self.leases.remove(&(entry.at, number));
+        if let Some(queue) = self.queue(entry.route) {
+            queue.counts.waiting -= 1;
+            queue.due.remove(&(entry.at, number));
+        }
+        if entry.lane != NO_LANE {
+            self.lanes.remove(&(entry.lane, number));
+            // The next message of the interaction may now be delivered.
+            if let Some(next) = self.head(entry.lane) {
+                self.schedule(next);
+            }
+        }
+        Some(entry)
+    }
+
+    /// Removes a message, and its size.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Entry> {
+        let entry = self.take_out(number)?;
+        self.uncount(&entry);
+        Some(entry)
+    }
+
+    pub(super) fn uncount(&mut self, entry: &Entry) {
+        self.count = self.count.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(entry.bytes.into());
+    }
+
+    /// Returns the first waiting message of an interaction.
+    fn head(&self, lane: u64) -> Option<u64> {
+        self.lane(lane).next()
+    }
+
+    /// Returns the waiting messages of an interaction.
+    pub(super) fn lane(&self, lane: u64) -> impl DoubleEndedIterator<Item = u64> {
+        self.lanes.range((lane, 0)..=(lane, u64::MAX)).map(|(_, number)| *number)
+    }
+
+    /// Returns the number of messages of an interaction that are accepted, but not durable yet.
+    pub(super) fn arriving(&self, lane: u64) -> usize {
+        let storing = self.storing.iter().filter(|(_, _, entry)| entry.lane == lane).count();
+        storing + self.accepting.iter().filter(|other| **other == lane).count()
+    }
+
+    /// Returns the messages of an interaction that are neither delivered nor removed.
+    pub(super) fn undelivered(&self, lane: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let dead = self.dead_lanes.range((lane, 0)..=(lane, u64::MAX)).map(|(_, number)| *number);
+        let entry = |number| self.waiting.get(&number).or_else(|| self.settled.get(&number));
+        self.lane(lane).chain(dead).filter_map(move |number| Some((number, entry(number)?)))
+    }
+
+    /// Makes a message available for its next attempt, unless it waits for an earlier one.
+    fn schedule(&mut self, number: u64) {
+        let Some(entry) = self.waiting.get(&number).copied() else { return };
+        if entry.state != MessageState::Due {
+            return;
+        }
+        let is_head = entry.lane == NO_LANE || self.head(entry.lane) == Some(number);
+        if let Some(queue) = self.queue(entry.route)
+            && (is_head || !queue.is_ordered)
+        {
+            queue.due.insert((entry.at, number));
+        }
+    }
+
+    /// Changes a waiting message, and updates the lists.
+    pub(super) fn change(&mut self, number: u64, change: impl FnOnce(&mut Entry)) -> Option<Entry> {
+        let entry = self.waiting.get(&number).copied()?;
+        self.leases.remove(&(entry.at, number));
+        if let Some(queue) = self.queue(entry.route) {
+            queue.due.remove(&(entry.at, number));
+        }
+        let changed = self.waiting.get_mut(&number)?;
+        change(changed);
+        let changed = *changed;
+        if changed.state == MessageState::Leased && changed.is_pulled {
+            self.leases.insert((changed.at, number));
+        }
+        self.schedule(number);
+        Some(changed)
+    }
+
+    /// Moves a message to the settled ones. It is kept for `keep`.
+    pub(super) fn settle(
+        &mut self,
+        number: u64,
+        (state, cause): (MessageState, Option<Cause>),
+        keep: Duration,
+        now: Timestamp,
+    ) -> Option<Entry> {
+        let mut entry = self.take_out(number)?;
+        (entry.state, entry.cause, entry.at) = (state, cause, now.unix_ms());
+        (entry.is_pulled, entry.is_progress, entry.since) = (false, false, now.plus(keep).unix_ms());
+        self.add(number, entry);
+        Some(entry)
+    }
+
+    /// Sets which routes have an order. Routes that are not listed keep their messages.
+    pub(super) fn configure(&mut self, routes: &[(Arc<str>, bool)]) {
+        for (name, is_ordered) in routes {
+            let index = self.route(name);
+            let Some(queue) = self.queue(index) else { continue };
+            if std::mem::replace(&mut queue.is_ordered, *is_ordered) != *is_ordered {
+                queue.due.clear();
+                let waiting = self.waiting.iter().filter(|(_, entry)| entry.route == index);
+                let waiting: Vec<_> = waiting.map(|(number, _)| *number).collect();
+                waiting.into_iter().for_each(|number| self.schedule(number));
+            }
+        }
+    }
+
+    // === Time ===
+
+    /// Returns by how many milliseconds the clock was set back since `then`.
+    pub(super) fn set_back_since(&self, then: Timestamp) -> i64 {
+        let back = then.unix_ms().saturating_sub(self.last_pass);
+        if self.last_pass > 0 && back > DRIFT_MS { back } else { 0 }
+    }
+
+    /// Moves all times back if the clock was set back, so that nothing waits for the difference. Returns the difference.
+    pub(super) fn clock(&mut self, now: Timestamp) -> Option<Duration> {
+        let (before, now) = (std::mem::replace(&mut self.last_pass, now.unix_ms()), now.unix_ms());
+        let back = before.saturating_sub(now);
+        if before == 0 || back <= DRIFT_MS {
+            return None;
+        }
+        let waiting = self.waiting.iter().filter(|(_, entry)| entry.at > now);
+        let waiting: Vec<_> = waiting.map(|(number, _)| *number).collect();
+        for number in waiting {
+            self.change(number, |entry| {
+                entry.at -= back;
+                entry.since = entry.since.min(now);
+            });
+        }
+        u64::try_from(back).ok().map(Duration::from_millis)
+    }
+
+    /// Returns the pulled messages whose lease has ended.
+    pub(super) fn lapsed(&self, now: Timestamp) -> Vec<u64> {
+        let is_over = |(at, _): &&(i64, u64)| *at <= now.unix_ms();
+        self.leases.iter().take_while(is_over).map(|(_, number)| *number).collect()
+    }
+
+    /// Returns up to `max` waiting messages whose time for attempts has ended, and that are not being delivered.
+    pub(super) fn given_up(&self, settings: &InboxSettings, now: Timestamp, max: usize) -> Vec<u64> {
+        let since = now.minus(settings.tried_for).unix_ms();
+        let mut found = Vec::new();
+        // The messages are in the order of their acceptance, except that replayed ones begin later.
+        for (number, entry) in &self.waiting {
+            if found.len() >= max || (entry.since > since && !entry.is_replayed) {
+                break;
+            }
+            if entry.since <= since && entry.state == MessageState::Due {
+                found.push(*number);
+            }
+        }
+        found
+    }
+
+    /// Returns up to `max` settled messages whose retention has ended.
+    pub(super) fn outlived(&self, now: Timestamp, max: usize) -> Vec<u64> {
+        let is_over = |(at, _): &&(i64, u64)| *at <= now.unix_ms();
+        self.ends.iter().take_while(is_over).take(max).map(|(_, number)| *number).collect()
+    }
+
+    /// Returns the time of acceptance of the oldest waiting message of each route.
+    pub(super) fn oldest(&self) -> Vec<(Arc<str>, Option<i64>)> {
+        let mut oldest: Vec<_> = self.routes.iter().map(|route| (Arc::clone(&route.name), None)).collect();
+        let mut left = self.routes.iter().filter(|route| route.counts.waiting > 0).count();
+        for entry in self.waiting.values() {
+            if left == 0 {
+                break;
+            }
+            if let Some((_, at)) = oldest.get_mut(usize::from(entry.route))
+                && at.is_none()
+            {
+                *at = Some(entry.since);
+                left -= 1;
+            }
+        }
+        oldest
+    }
+}

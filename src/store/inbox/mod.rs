@@ -1,0 +1,352 @@
+//! The inbox: callbacks that are kept until the agent has received them. Heads and bodies are in the ledger's file, and
+//! an index of all messages is in memory.
+//!
+//! A message is written with its event and its interaction in one commit ([`Store::accept`]). It becomes due when this
+//! commit is durable. Whoever delivers a message settles it before the next message of the interaction is delivered.
+
+mod accept;
+mod attempts;
+mod entry;
+mod index;
+mod people;
+mod pulls;
+mod restore;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::event_memory::FingerprintKey;
+use super::file::{Change, Journal, MessageReader};
+use super::ledger::{Store, unavailable};
+use crate::denial::Refusal;
+use crate::inbox::{Cause, InboxSettings, MessageState};
+use crate::ingress::Kept;
+use crate::interaction::EventKey;
+use crate::observe::Metrics;
+use crate::time::Timestamp;
+use entry::NO_LANE;
+use index::Index;
+
+pub use attempts::Started;
+pub use index::Counts;
+pub use people::{MessageFilter, MessageView, Replayed};
+pub use pulls::Leased;
+
+/// The maximum number of messages that one pass changes. There are at least four passes per second.
+const PASSED_MAX: usize = 2_000;
+/// The beginning of the id of a message.
+const ID: &str = "msg_";
+
+/// The inbox.
+#[derive(Debug)]
+pub struct Inbox {
+    index: Mutex<Index>,
+    /// The highest number of a message.
+    number: AtomicU64,
+    key: FingerprintKey,
+    journal: Option<Arc<Journal>>,
+    reader: MessageReader,
+    metrics: Arc<Metrics>,
+    settings: ArcSwap<InboxSettings>,
+    /// Notified when a message becomes due.
+    changed: Notify,
+    /// Notified when the agent may pull a message, or learns that an interaction has ended.
+    pulled: Notify,
+    is_stopping: AtomicBool,
+}
+
+/// The result of [`Inbox::pass`].
+#[derive(Debug, Default)]
+pub struct PassedMessages {
+    /// The messages that were given up.
+    pub given_up: Vec<u64>,
+    /// The time by which the clock was set back.
+    pub set_back: Option<Duration>,
+}
+
+/// A message, read from the file.
+#[derive(Debug)]
+pub struct Message {
+    /// The head.
+    pub kept: Kept,
+    /// The body, decrypted.
+    pub body: Bytes,
+    last: Option<Box<str>>,
+}
+
+impl Inbox {
+    pub(super) fn new(
+        key: FingerprintKey,
+        journal: Option<Arc<Journal>>,
+        reader: MessageReader,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            index: Mutex::default(),
+            number: AtomicU64::new(0),
+            key,
+            journal,
+            reader,
+            metrics,
+            settings: ArcSwap::default(),
+            changed: Notify::new(),
+            pulled: Notify::new(),
+            is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the settings.
+    pub fn settings(&self) -> Arc<InboxSettings> {
+        self.settings.load_full()
+    }
+
+    /// Returns the id of the message with this number. It cannot be guessed, and no other installation has the same id.
+    pub fn id(&self, number: u64) -> String {
+        format!("{ID}{number}_{:016x}", self.key.fingerprint("inbox", EventKey(number.into())))
+    }
+
+    /// Returns the number of the message with this id.
+    pub fn number_of(&self, id: &str) -> Option<u64> {
+        let number = id.strip_prefix(ID)?.split_once('_')?.0.parse().ok()?;
+        (self.id(number) == id).then_some(number)
+    }
+
+    /// Returns the fingerprint of an interaction.
+    fn lane(&self, interaction: Option<&str>) -> u64 {
+        interaction.map_or(NO_LANE, |id| self.key.fingerprint(id, EventKey(0)))
+    }
+
+    /// Records changes. Returns the number of the change for [`Inbox::durable`].
+    fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.record(changes))
+    }
+
+    /// Waits until a change is durable.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable` if it is not durable after `store.grace`.
+    async fn durable(&self, sequence: u64) -> Result<(), Refusal> {
+        match &self.journal {
+            Some(journal) if !journal.durable(sequence).await => Err(unavailable()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reports whether the file can be written, so that attempts may begin.
+    pub fn accepts_changes(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.accepts_changes())
+    }
+
+    /// Reports whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.index.lock().count == 0
+    }
+
+    /// Sets the settings, and which routes deliver the messages of an interaction one after another.
+    pub fn configure(&self, settings: Arc<InboxSettings>, routes: &[(Arc<str>, bool)]) {
+        self.settings.store(settings);
+        self.index.lock().configure(routes);
+        self.changed.notify_one();
+        self.pulled.notify_waiters();
+    }
+
+    /// Returns the routes with waiting messages.
+    pub fn waiting_routes(&self) -> Vec<Arc<str>> {
+        let index = self.index.lock();
+        let waiting = index.routes.iter().filter(|route| route.counts.waiting > 0);
+        waiting.map(|route| Arc::clone(&route.name)).collect()
+    }
+
+    /// Returns the number of messages of each route.
+    pub fn counts(&self) -> Vec<(Arc<str>, Counts)> {
+        let index = self.index.lock();
+        index.routes.iter().map(|route| (Arc::clone(&route.name), route.counts)).collect()
+    }
+
+    /// Ends the waits of agents that pull, because the process stops.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.pulled.notify_waiters();
+    }
+
+    /// Reports whether the process stops.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
+    /// Waits until a message may be due, or until the commit that contains new messages is durable. The caller must call
+    /// [`Inbox::pass`] afterwards.
+    pub async fn changed(&self) {
+        let has_more = !self.index.lock().storing.is_empty();
+        match self.journal.as_ref().filter(|_| has_more) {
+            Some(journal) => {
+                let mut durable = journal.durable_changes();
+                // A commit may have become durable before this wait began.
+                if self.has_stored(*durable.borrow_and_update()) {
+                    return;
+                }
+                tokio::select! {
+                    changed = durable.changed() => if changed.is_err() {
+                        // The writer has ended. Nothing will become durable.
+                        self.changed.notified().await;
+                    },
+                    () = self.changed.notified() => {}
+                }
+            }
+            None => self.changed.notified().await,
+        }
+    }
+
+    fn has_stored(&self, durable: u64) -> bool {
+        self.index.lock().storing.front().is_some_and(|(sequence, ..)| *sequence <= durable)
+    }
+
+    /// Applies the time: makes stored messages due, ends leases and attempts, and removes messages whose retention has
+    /// ended.
+    pub fn pass(&self, now: Timestamp) -> PassedMessages {
+        let settings = &self.settings();
+        let mut index = self.index.lock();
+        let set_back = index.clock(now);
+        let overtaken = self.promote(&mut index, settings);
+        for number in index.lapsed(now) {
+            index.change(number, |entry| {
+                (entry.state, entry.is_pulled, entry.at) = (MessageState::Due, false, now.unix_ms());
+            });
+            self.pulled.notify_waiters();
+        }
+        let mut passed = PassedMessages { set_back, ..PassedMessages::default() };
+        if !self.accepts_changes() {
+            return passed;
+        }
+        let mut changes: Vec<_> = overtaken.into_iter().map(Change::MessageGone).collect();
+        passed.given_up = index.given_up(settings, now, PASSED_MAX);
+        for number in &passed.given_up {
+            changes.extend(self.bury(&mut index, *number, (Cause::GivenUp, None), now));
+        }
+        for number in index.outlived(now, PASSED_MAX) {
+            index.remove(number);
+            changes.push(Change::MessageGone(number));
+        }
+        if let Some(journal) = &self.journal
+            && !changes.is_empty()
+        {
+            journal.record(changes);
+        }
+        passed
+    }
+
+    /// Makes the messages due whose commit is durable.
+    fn promote_stored(&self) {
+        let mut index = self.index.lock();
+        let overtaken = self.promote(&mut index, &self.settings());
+        self.record(overtaken.into_iter().map(Change::MessageGone));
+        drop(index);
+        self.changed.notify_one();
+    }
+
+    /// Makes the messages due whose commit is durable. Returns the messages that they overtake.
+    fn promote(&self, index: &mut Index, settings: &InboxSettings) -> Vec<u64> {
+        let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable_now());
+        let mut overtaken = Vec::new();
+        while let Some((sequence, ..)) = index.storing.front()
+            && *sequence <= durable
+            && let Some((_, number, entry)) = index.storing.pop_front()
+        {
+            if settings.coalesces_progress && entry.is_progress {
+                overtaken.extend(overtake(index, number, entry.lane, &self.metrics));
+            }
+            index.add(number, entry);
+            self.pulled.notify_waiters();
+        }
+        overtaken
+    }
+
+    /// Makes a message dead. Returns the change of its state.
+    fn bury(
+        &self,
+        index: &mut Index,
+        number: u64,
+        (cause, last): (Cause, Option<&str>),
+        now: Timestamp,
+    ) -> Option<Change> {
+        let (settled, keep) = ((MessageState::Dead, Some(cause)), self.settings().keep_dead);
+        let entry = index.settle(number, settled, keep, now)?;
+        self.metrics.message_settled(&index.name(entry.route), cause.name());
+        Some(Change::MessageState(number, entry.stored(last)))
+    }
+
+    /// Reads a message from the file, without blocking the async workers.
+    ///
+    /// # Errors
+    /// Returns an explanation if the message cannot be read or decrypted now.
+    pub async fn read(&self, number: u64) -> Result<Option<Message>, String> {
+        let reader = self.reader.clone();
+        let read = tokio::task::spawn_blocking(move || reader.read(number)).await;
+        let Some(stored) = read.map_err(|error| error.to_string())?? else { return Ok(None) };
+        let kept = Kept::from_bytes(&stored.head)?;
+        let body = match kept.is_sealed {
+            false => stored.body,
+            true => {
+                let (settings, id) = (self.settings(), self.id(number));
+                let opened = settings.sealer.as_ref().and_then(|sealer| sealer.open(&id, &stored.body));
+                opened.ok_or("the key in `inbox.seal` does not decrypt the body")?
+            }
+        };
+        let state = stored.state.and_then(|state| serde_json::from_slice::<entry::StoredState>(&state).ok());
+        Ok(Some(Message { kept, body: body.into(), last: state.and_then(|state| state.last) }))
+    }
+
+    /// Updates the gauges.
+    pub fn report(&self, now: Timestamp) {
+        let index = self.index.lock();
+        let age = |at: i64| now.unix_ms().saturating_sub(at).max(0) as f64 / 1000.0;
+        let oldest = index.oldest();
+        for (route, (_, oldest)) in index.routes.iter().zip(&oldest) {
+            let Counts { waiting, dead, delivered } = route.counts;
+            self.metrics.inbox(&route.name, [waiting, dead, delivered], oldest.map_or(0.0, age));
+        }
+        self.metrics.inbox_bytes(index.bytes);
+    }
+}
+
+/// Removes the earlier progress of an interaction that a message overtakes. Returns the numbers of the messages.
+fn overtake(index: &mut Index, number: u64, lane: u64, metrics: &Metrics) -> Vec<u64> {
+    if lane == NO_LANE {
+        return Vec::new();
+    }
+    let is_old = |other: &u64| {
+        let entry = index.waiting.get(other);
+        entry.is_some_and(|entry| *other < number && entry.is_progress && entry.state == MessageState::Due)
+    };
+    let old: Vec<_> = index.lane(lane).filter(is_old).collect();
+    for other in &old {
+        if let Some(entry) = index.remove(*other) {
+            metrics.message_settled(&index.name(entry.route), "overtaken");
+        }
+    }
+    old
+}
+
+impl Store {
+    /// Returns the inbox.
+    pub fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Records in an interaction that the agent will not receive one of its callbacks. The agent gets a notice.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn undelivered(&self, interaction: &str, now: Timestamp) -> Result<(), Refusal> {
+        let sequence = self.memory.undelivered(interaction, now);
+        self.inbox.durable(sequence).await
+    }
+}

@@ -1,0 +1,36 @@
+//! Loads the messages of the ledger's file into memory, without their bodies.
+
+use std::sync::atomic::Ordering;
+
+use super::Inbox;
+use super::entry::StoredState;
+use crate::ingress::Kept;
+
+impl Inbox {
+    /// Records that messages have had numbers up to this one.
+    pub(in crate::store) fn continue_after(&self, number: u64) {
+        self.number.fetch_max(number, Ordering::SeqCst);
+    }
+
+    /// Adds a message of the file. A message whose head cannot be read stays in the file, and is logged.
+    pub(in crate::store) fn restore(&self, number: u64, head: &[u8], state: Option<&[u8]>) {
+        self.continue_after(number);
+        let kept = match Kept::from_bytes(head) {
+            Ok(kept) => kept,
+            Err(error) => {
+                return log::error!("the message {} cannot be read: {error}", self.id(number));
+            }
+        };
+        let bytes = (head.len() as u64).saturating_add(kept.body_bytes.into());
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let mut entry = self.entry(&kept, bytes);
+        if let Some(stored) = state.and_then(|state| serde_json::from_slice::<StoredState>(state).ok()) {
+            (entry.state, entry.cause, entry.tries) = (stored.state, stored.cause, stored.tries);
+            (entry.at, entry.since, entry.is_replayed) = (stored.at, stored.since, stored.is_replayed);
+        }
+        let mut index = self.index.lock();
+        index.count += 1;
+        index.bytes += u64::from(bytes);
+        index.add(number, entry);
+    }
+}

@@ -1,0 +1,173 @@
+//! Tests of the inbox over a real file, without a server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::index::Index;
+use crate::config::{StoreSettings, Unknown};
+use crate::inbox::{InboxSettings, MessageState, Next, Outcome};
+use crate::ingress::Kept;
+use crate::interaction::{Ask, EventKey, Follow, Report};
+use crate::observe::Metrics;
+use crate::path::{CanonicalPath, Template};
+use crate::store::Store;
+use crate::time::Timestamp;
+
+const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
+
+fn open(path: &Path) -> Store {
+    let settings = StoreSettings {
+        path: Some(path.to_str().unwrap().into()),
+        redis: None,
+        keep_ended: Duration::ZERO,
+        unknown: Unknown::Refuse,
+        interactions_max: 10,
+        events_max: 100_000,
+        remember: Duration::from_secs(3600),
+        grace: Duration::from_secs(10),
+    };
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let store = Store::start(&settings, metrics, crate::clock::instant, NOW).unwrap();
+    configure(&store, InboxSettings::default());
+    store
+}
+
+fn configure(store: &Store, settings: InboxSettings) {
+    store.inbox().configure(Arc::new(settings), &[("r".into(), true)]);
+}
+
+fn kept(interaction: Option<&str>, bytes: usize) -> Kept {
+    let head = json!({
+        "route": "r", "interaction": interaction, "client": "127.0.0.1", "is_tls": false, "method": "POST",
+        "target": "/in", "headers": [["content-type", "text/plain"]], "received": NOW.unix_ms(), "body_bytes": bytes,
+    });
+    Kept::from_bytes(&serde_json::to_vec(&head).unwrap()).unwrap()
+}
+
+/// Accepts a message with this event. Returns its id, or the code of the denial.
+async fn accept(
+    store: &Store,
+    event: u128,
+    interaction: Option<&str>,
+    body: Bytes,
+) -> Result<String, &'static str> {
+    let (route, events) = (Arc::from("r"), [EventKey(event)]);
+    let captures = Template::parse("/a").unwrap().capture(&CanonicalPath::parse("/a").unwrap());
+    let (follow, report) = (Follow::default(), Report::default());
+    let ask = Ask { events: &events, ..Ask::new(&route, &captures, &follow, &report) };
+    let claimed = store.claim(&ask, NOW, Duration::ZERO).await.map_err(|_| "claim")?;
+    let message = (kept(interaction, body.len()), body);
+    store.accept(claimed, message, (&report, None), NOW).await.map_err(|refusal| refusal.denial.code())
+}
+
+fn routes() -> [Arc<str>; 1] {
+    ["r".into()]
+}
+
+#[tokio::test]
+async fn messages_survive_the_compaction_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger");
+    let store = open(&path);
+    let body = Bytes::from(vec![b'x'; 64 << 10]);
+    for event in 0..600 {
+        accept(&store, event, None, body.clone()).await.unwrap();
+    }
+    let large = std::fs::metadata(&path).unwrap().len();
+    for number in 1..=590 {
+        assert!(store.inbox().erase(number).await.unwrap());
+    }
+    // Compaction runs between commits, so there must be further ones.
+    for event in 600..2000 {
+        accept(&store, event, None, Bytes::from_static(b"small")).await.unwrap();
+        if std::fs::metadata(&path).unwrap().len() < large / 4 {
+            break;
+        }
+    }
+    assert!(std::fs::metadata(&path).unwrap().len() < large / 4, "the file was compacted");
+    let whole = |message: Option<crate::store::Message>| message.unwrap().body == body;
+    assert!(whole(store.inbox().read(591).await.unwrap()), "the reader follows the file");
+    drop(store);
+    let store = open(&path);
+    for number in 591..=600 {
+        assert!(whole(store.inbox().read(number).await.unwrap()), "{number}");
+    }
+    assert!(store.inbox().read(590).await.unwrap().is_none());
+    // Numbers go on where they ended.
+    let id = accept(&store, 5000, None, Bytes::new()).await.unwrap();
+    let last = store.inbox().list(&crate::store::MessageFilter::default(), usize::MAX).pop().unwrap();
+    assert_eq!(store.inbox().number_of(&id), Some(last.number));
+}
+
+#[tokio::test]
+async fn an_interaction_waits_for_its_head_and_for_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("ledger"));
+    for (event, interaction) in [(1, "a"), (2, "a"), (3, "b"), (4, "a")] {
+        accept(&store, event, Some(interaction), Bytes::from_static(b"body")).await.unwrap();
+    }
+    let inbox = store.inbox();
+    let (first, third) = (inbox.start(&routes(), NOW).unwrap(), inbox.start(&routes(), NOW).unwrap());
+    assert_eq!((first.number, third.number), (1, 3));
+    assert!(inbox.start(&routes(), NOW).is_none(), "2 and 4 wait for 1");
+    let next = first.end(Outcome::Failed(None), "500", (NOW, false, 999)).await.unwrap();
+    assert_eq!(next, Next::Due(NOW.plus(Duration::from_millis(999))));
+    assert!(inbox.start(&routes(), NOW).is_none());
+    let again = inbox.start(&routes(), NOW.plus(Duration::from_secs(1))).unwrap();
+    assert_eq!((again.number, again.attempt), (1, 2));
+    assert_eq!(
+        again.end(Outcome::Gone, "410", (NOW, false, 0)).await.unwrap().clone(),
+        Next::Dead(crate::inbox::Cause::Gone)
+    );
+    let second = inbox.start(&routes(), NOW).unwrap();
+    assert_eq!(second.number, 2);
+    // An attempt without an outcome is repeated.
+    drop(second);
+    let second = inbox.start(&routes(), NOW).unwrap();
+    assert_eq!((second.number, second.attempt), (2, 1));
+    second.end(Outcome::Accepted, "200", (NOW, false, 0)).await.unwrap();
+    // A revocation makes what waits dead, and lets an attempt end as it ends.
+    let fourth = inbox.start(&routes(), NOW).unwrap();
+    accept(&store, 5, Some("a"), Bytes::new()).await.unwrap();
+    inbox.revoked("a", NOW);
+    fourth.end(Outcome::Accepted, "200", (NOW, false, 0)).await.unwrap();
+    let states: Vec<_> = inbox
+        .list(&crate::store::MessageFilter::default(), 10)
+        .iter()
+        .map(|view| (view.number, view.state))
+        .collect();
+    assert_eq!(states, [(1, MessageState::Dead), (3, MessageState::Leased), (5, MessageState::Dead)]);
+    assert_eq!(inbox.undelivered("a").map(|(count, _)| count), Some(2));
+}
+
+#[tokio::test]
+async fn a_full_inbox_releases_the_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("ledger"));
+    configure(&store, InboxSettings { bytes_max: 1000, ..InboxSettings::default() });
+    assert_eq!(accept(&store, 1, None, Bytes::from(vec![0; 2000])).await, Err("inbox_full"));
+    accept(&store, 1, None, Bytes::from_static(b"small")).await.unwrap();
+    assert_eq!(accept(&store, 1, None, Bytes::from_static(b"small")).await, Err("claim"), "a duplicate");
+    // What is erased makes room.
+    configure(&store, InboxSettings { messages_max: 1, ..InboxSettings::default() });
+    assert_eq!(accept(&store, 2, None, Bytes::new()).await, Err("inbox_full"));
+    assert!(store.inbox().erase(1).await.unwrap());
+    let id = accept(&store, 2, None, Bytes::new()).await.unwrap();
+    assert_eq!(store.inbox().number_of(&id), Some(2));
+    for wrong in ["msg_2", "msg_2_0", "2", "", "msg_3_0000000000000000"] {
+        assert_eq!(store.inbox().number_of(wrong), None, "{wrong}");
+    }
+}
+
+/// A waiting message needs an entry and a place in each list. B-trees are at least half full.
+#[test]
+fn a_waiting_message_needs_little_memory() {
+    let entry = size_of::<u64>() + size_of::<super::entry::Entry>();
+    let places = 2 * size_of::<(u64, u64)>();
+    assert!(2 * (entry + places) <= 250, "{entry} {places}");
+    assert_eq!(Index::default().count, 0);
+}

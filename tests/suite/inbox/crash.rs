@@ -1,0 +1,175 @@
+//! `kill -9` and disk faults under the real process: what was answered with 202 reaches the agent.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use callgate::clock::Clock;
+use serde_json::json;
+use tempfile::tempdir;
+
+use super::{FAST, Minted, config, mint_at, signature};
+use crate::crash::try_send;
+use crate::disk::build;
+use crate::harness::{Agent, env, eventually, send_to};
+use crate::process::Process;
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+/// How often the process is killed. `CALLGATE_KILLS` sets another number.
+const KILLS: usize = 5;
+const CLIENTS: usize = 6;
+
+fn start(text: &str, more: &[(&str, &str)]) -> Process {
+    let secrets = ["TOKEN_KEY", "FOREIGN_KEY", "WHSEC"].map(|name| (name, env(name).unwrap()));
+    let mut variables: Vec<_> = secrets.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    variables.extend(more);
+    Process::start_with(tempdir().unwrap(), text, &variables)
+}
+
+/// Sends a callback to a process that may be killed meanwhile.
+fn try_call(ingress: SocketAddr, minted: &Minted, event: &str, body: &str) -> Option<u16> {
+    let now = Clock::System.now().unix_secs().to_string();
+    let signed = signature(&format!("{event}.{now}.{body}"));
+    let headers = format!(
+        "authorization: Bearer {}\r\nwebhook-id: {event}\r\nwebhook-timestamp: {now}\r\nwebhook-signature: {signed}\r\n",
+        minted.token
+    );
+    Some(try_send(ingress, "POST", &minted.target, &headers, body)?.0)
+}
+
+fn waiting(admin: SocketAddr) -> Option<f64> {
+    let text = send_to(admin, "GET", "/metrics", &[], b"").text();
+    let line = text.lines().find(|line| line.starts_with("callgate_inbox_waiting{"))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// The events that the agent received, and how often.
+fn received(agent: &Agent) -> HashMap<String, usize> {
+    let mut received = HashMap::new();
+    for one in agent.received() {
+        *received.entry(one.header("callgate-event-id")[0].to_owned()).or_default() += 1;
+    }
+    received
+}
+
+#[test]
+fn nothing_that_was_accepted_is_lost_by_kills_and_at_most_what_was_in_flight_is_repeated() {
+    let (folder, agent) = (tempdir().unwrap(), Agent::start(OK));
+    let text = config(folder.path(), &agent.address.to_string(), "inbox", FAST, "");
+    #[allow(clippy::disallowed_methods, reason = "how long a test goes on is not the product's business")]
+    let kills = std::env::var("CALLGATE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(KILLS);
+    let accepted = Mutex::new(Vec::new());
+    for round in 0..kills {
+        let process = start(&text, &[]);
+        let (ingress, admin) = (process.ingress[0], process.admin);
+        let count = AtomicUsize::new(0);
+        // The agent is sometimes away, so that messages wait when the process dies.
+        agent.answers(if round % 2 == 0 { OK } else { b"HTTP/1.1 503 S\r\ncontent-length: 0\r\n\r\n" });
+        std::thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let (accepted, count) = (&accepted, &count);
+                scope.spawn(move || {
+                    let minted = mint_at(admin, &format!("r{round}c{client}"));
+                    for n in 0.. {
+                        let event = format!("{}/{n}", minted.interaction);
+                        let Some(status) = try_call(ingress, &minted, &event, &json!({ "n": n }).to_string())
+                        else {
+                            return;
+                        };
+                        assert_eq!(status, 202);
+                        accepted.lock().unwrap().push((minted.interaction.clone(), n, event));
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            while count.load(Ordering::SeqCst) < 30 + 17 * (round % 5) {
+                std::thread::yield_now();
+            }
+            process.signal("KILL");
+        });
+    }
+    agent.answers(OK);
+    let before = agent.received().len();
+    let process = start(&text, &[]);
+    eventually(|| (waiting(process.admin)? == 0.0).then_some(()));
+    let (accepted, received) = (accepted.into_inner().unwrap(), received(&agent));
+    for (_, _, event) in &accepted {
+        assert!(received.contains_key(event), "{event} is lost");
+    }
+    // The order of each interaction: the first time that the agent accepted each message.
+    let mut last: HashMap<String, usize> = HashMap::new();
+    let mut seen = HashSet::new();
+    for one in agent.received().iter().skip(before) {
+        let event = one.header("callgate-event-id")[0];
+        if seen.insert(event.to_owned()) {
+            let (interaction, n) = event.rsplit_once('/').unwrap();
+            let n: usize = n.parse().unwrap();
+            assert!(
+                last.insert(interaction.to_owned(), n).is_none_or(|last| last < n),
+                "{event} is out of order"
+            );
+        }
+    }
+    assert!(accepted.len() >= 30 * kills, "{}", accepted.len());
+}
+
+/// A disk that fails while messages wait: they are in the file only, and are there when it heals.
+#[test]
+fn nothing_that_was_accepted_is_lost_by_a_disk_that_fails() {
+    for word in ["eio-sync", "eio-write", "enospc"] {
+        let (folder, disk) = (tempdir().unwrap(), tempdir().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let text = config(folder.path(), &address.to_string(), "inbox", FAST, "");
+        let text = text.replace("store: { kind: file,", "store: { kind: file, grace: 1s,");
+        let library = build(disk.path());
+        let (control, undo) = (disk.path().join("control"), disk.path().join("undo"));
+        fs::write(&control, "off").unwrap();
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let (library, control_path, undo) = (path(&library), path(&control), path(&undo));
+        let variables = [("LD_PRELOAD", &*library), ("DISK_CONTROL", &*control_path), ("DISK_UNDO", &*undo)];
+        let set = |word: &str| {
+            let new = disk.path().join("control.new");
+            fs::write(&new, word).unwrap();
+            fs::rename(&new, &control).unwrap();
+        };
+        let process = start(&text, &variables);
+        let minted = mint_at(process.admin, "a");
+        let call = |n: usize| {
+            try_call(process.ingress[0], &minted, &format!("e{n}"), &json!({ "n": n }).to_string()).unwrap()
+        };
+        let mut accepted = Vec::new();
+        for round in 0..2 {
+            for n in 0..10 {
+                assert_eq!(call(100 * round + n), 202, "{word}");
+                accepted.push(100 * round + n);
+            }
+            set(word);
+            assert_eq!(call(100 * round + 50), 503, "{word}");
+            set("off");
+            // The provider tries again: the message is kept now, or was kept when the disk healed.
+            eventually(|| matches!(call(100 * round + 50), 200 | 202).then_some(()));
+            accepted.push(100 * round + 50);
+        }
+        let agent = Agent::start_at(address, OK);
+        eventually(|| (waiting(process.admin)? == 0.0).then_some(()));
+        let received = received(&agent);
+        for n in &accepted {
+            assert_eq!(received.get(&format!("e{n}")), Some(&1), "{word}: {n}");
+        }
+        let numbers: Vec<u64> = agent
+            .received()
+            .iter()
+            .map(|one| serde_json::from_slice::<serde_json::Value>(&one.body).unwrap()["n"].as_u64().unwrap())
+            .collect();
+        assert!(numbers.is_sorted(), "{word}: {numbers:?}");
+        // And a restart finds nothing that is left over.
+        process.signal("KILL");
+        let process = start(&text, &[]);
+        assert_eq!(waiting(process.admin), Some(0.0), "{word}");
+    }
+}

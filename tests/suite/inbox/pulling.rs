@@ -1,0 +1,197 @@
+//! Agents that ask for their callbacks.
+
+use std::process::Command;
+
+use callgate::clock::Clock;
+use serde_json::{Value, json};
+use tempfile::tempdir;
+
+use super::{FAST, config};
+use crate::harness::{Agent, Callgate, PATIENCE, Response, eventually, send_to};
+
+/// An agent that must never be called.
+fn silent() -> Agent {
+    Agent::start(b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n")
+}
+
+fn pull(callgate: &Callgate, path: &str) -> Response {
+    send_to(callgate.egress.unwrap(), "GET", path, &[], b"")
+}
+
+fn events(response: &Response) -> Vec<Value> {
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()["events"].as_array().unwrap().clone()
+}
+
+fn settle(callgate: &Callgate, path: &str) -> u16 {
+    send_to(callgate.egress.unwrap(), "POST", path, &[], b"").status
+}
+
+#[test]
+fn messages_are_leased_settled_and_freed() {
+    let (folder, agent) = (tempdir().unwrap(), silent());
+    let config =
+        config(folder.path(), &agent.address.to_string(), "pull", &format!("lease: 300ms, {FAST}"), "");
+    let callgate = Callgate::start(&config, Clock::System);
+    let minted = callgate.mint("a");
+    let path = format!("/callbacks/{}/events", minted.interaction);
+    assert_eq!(pull(&callgate, &path).status, 204, "there is nothing yet");
+    for n in 1..=3 {
+        assert_eq!(callgate.call(&minted, &format!("e{n}"), &json!({ "n": n }).to_string()).status, 202);
+    }
+    let two = pull(&callgate, &format!("{path}?wait=5s&max=2"));
+    assert_eq!(two.json()["ended"], Value::Null);
+    let two = events(&two);
+    let numbers: Vec<_> = two.iter().map(|event| event["n"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2]);
+    let first = &two[0];
+    assert_eq!(first["body"], r#"{"n":1}"#);
+    assert_eq!((&first["attempt"], &first["headers"]["callgate-attempt"]), (&json!(1), &json!("1")));
+    assert_eq!(first["headers"]["callgate-content"], "untrusted");
+    assert_eq!(first["headers"]["webhook-id"], "e1");
+    assert_eq!(first["interaction"], &*minted.interaction);
+    assert!(first["assertion"].as_str().unwrap().matches('.').count() == 2);
+    assert!(first["id"].as_str().unwrap().starts_with("msg_"));
+    // A lease does not hold back later messages.
+    assert_eq!(events(&pull(&callgate, &path))[0]["n"], 3);
+    assert_eq!(settle(&callgate, &format!("{path}/1/taken")), 204);
+    assert_eq!(settle(&callgate, &format!("{path}/1/taken")), 404, "it is gone");
+    assert_eq!(settle(&callgate, &format!("{path}/2/failed")), 204);
+    // The second message was freed, and the lease of the third one ends.
+    let mut again = Vec::new();
+    eventually(|| {
+        again.extend(pull(&callgate, &format!("{path}?wait=1s")).status.eq(&200).then_some(()));
+        let text = callgate.admin_get("/inbox").json();
+        let leased = text["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|message| message["attempts"].as_u64().unwrap() >= 2);
+        leased.then_some(())
+    });
+    for n in [2, 3] {
+        assert_eq!(settle(&callgate, &format!("/callbacks/events/{n}/taken")), 204);
+    }
+    assert_eq!(callgate.metric("callgate_inbox_waiting"), 0.0);
+    assert!(agent.received().is_empty(), "the agent is never called");
+}
+
+#[test]
+fn a_waiting_pull_hears_of_callbacks_and_of_the_end() {
+    let (folder, agent) = (tempdir().unwrap(), silent());
+    let config = config(folder.path(), &agent.address.to_string(), "pull", "", "");
+    let callgate = Callgate::start(&config, Clock::System);
+    let (minted, other) = (callgate.mint("a"), callgate.mint("b"));
+    let egress = callgate.egress.unwrap();
+    let path = format!("/callbacks/{}/events?wait=30s", minted.interaction);
+    let waits = |path: String| std::thread::spawn(move || send_to(egress, "GET", &path, &[], b""));
+    let waiting = waits(path.clone());
+    let all = waits("/callbacks/events?wait=30s".to_owned());
+    assert_eq!(callgate.call(&other, "e0", r#"{"status":"done"}"#).status, 202);
+    let found = events(&all.join().unwrap());
+    assert_eq!((found.len(), &found[0]["interaction"]), (1, &json!(other.interaction)));
+    assert!(!waiting.is_finished());
+    assert_eq!(callgate.call(&minted, "e1", r#"{"status":"done"}"#).status, 202);
+    let response = waiting.join().unwrap();
+    assert_eq!(response.json()["ended"], "done");
+    let number = events(&response)[0]["n"].as_u64().unwrap();
+    assert_eq!(settle(&callgate, &format!("/callbacks/{}/events/{number}/taken", minted.interaction)), 204);
+    let end = pull(&callgate, &path);
+    assert_eq!(end.json(), json!({ "events": [], "ended": "done" }));
+    // Silence has an end, too.
+    let revoked = callgate.mint("c");
+    let waiting = waits(format!("/callbacks/{}/events?wait=30s", revoked.interaction));
+    assert_eq!(callgate.admin_send("DELETE", &format!("/callbacks/{}", revoked.interaction), "").status, 204);
+    assert_eq!(waiting.join().unwrap().json(), json!({ "events": [], "ended": "revoked" }));
+}
+
+#[test]
+fn requests_below_callbacks_are_checked() {
+    let (folder, agent) = (tempdir().unwrap(), silent());
+    let config = config(folder.path(), &agent.address.to_string(), "pull", "", "");
+    let callgate = Callgate::start(&config, Clock::System);
+    let minted = callgate.mint("a");
+    let own = format!("/callbacks/{}/events", minted.interaction);
+    for (method, path, status, reason) in [
+        ("GET", "/callbacks/int_unknown/events?wait=10s", 404, "message_unknown"),
+        ("GET", "/callbacks", 404, "message_unknown"),
+        ("POST", "/callbacks/events/7/taken", 404, "message_unknown"),
+        ("POST", "/callbacks/events/7/eaten", 404, "message_unknown"),
+        ("POST", &*own, 405, "method_not_allowed"),
+        ("GET", &*format!("{own}/1/taken"), 405, "method_not_allowed"),
+        ("GET", "/callbacks/events?agent=other", 400, "parameter_unusable"),
+        ("GET", "/callbacks/events?max=0", 400, "parameter_unusable"),
+        ("GET", "/callbacks/events?limit=1", 400, "parameter_unusable"),
+    ] {
+        let response = send_to(callgate.egress.unwrap(), method, path, &[], b"");
+        assert_eq!(
+            (response.status, &response.json()["reason"]),
+            (status, &json!(reason)),
+            "{method} {path}"
+        );
+    }
+    let from_page = [("origin", "https://evil.example")];
+    assert_eq!(send_to(callgate.egress.unwrap(), "GET", &own, &from_page, b"").status, 403);
+}
+
+#[test]
+fn a_message_belongs_to_its_interaction_and_survives_a_kill() {
+    let (folder, agent) = (tempdir().unwrap(), silent());
+    let config = config(folder.path(), &agent.address.to_string(), "pull", "", "");
+    let callgate = Callgate::start(&config, Clock::System);
+    let (minted, other) = (callgate.mint("a"), callgate.mint("b"));
+    assert_eq!(callgate.call(&minted, "e1", "{}").status, 202);
+    assert_eq!(callgate.call(&minted, "e2", "{}").status, 202);
+    let path = format!("/callbacks/{}/events", minted.interaction);
+    let leased = events(&pull(&callgate, &format!("{path}?wait=5s&max=1")));
+    assert_eq!(settle(&callgate, &format!("/callbacks/{}/events/1/taken", other.interaction)), 404);
+    assert_eq!(settle(&callgate, &format!("{path}/1/taken")), 204);
+    callgate.kill();
+    let callgate = Callgate::start(&config, Clock::System);
+    let again = events(&pull(&callgate, &format!("{path}?wait=5s")));
+    assert_eq!((again.len(), &again[0]["n"]), (1, &json!(2)), "{leased:?}");
+    // Numbers are never used twice.
+    assert_eq!(settle(&callgate, &format!("{path}/2/taken")), 204);
+    callgate.kill();
+    let callgate = Callgate::start(&config, Clock::System);
+    assert_eq!(callgate.call(&minted, "e3", "{}").status, 202);
+    assert_eq!(events(&pull(&callgate, &format!("{path}?wait=5s")))[0]["n"], 3);
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_pull() {
+    let (folder, agent) = (tempdir().unwrap(), silent());
+    let config = config(folder.path(), &agent.address.to_string(), "pull", "", "");
+    let mut callgate = Callgate::start(&config, Clock::System);
+    let egress = callgate.egress.unwrap();
+    let waiting = std::thread::spawn(move || send_to(egress, "GET", "/callbacks/events?wait=60s", &[], b""));
+    eventually(|| (callgate.metrics().contains("callgate_egress") && !waiting.is_finished()).then_some(()));
+    let began = callgate::clock::instant();
+    let stopped = callgate.stop_in_background();
+    assert_eq!(waiting.join().unwrap().status, 204);
+    assert_eq!(stopped.join().unwrap(), 0);
+    assert!(began.elapsed() < PATIENCE / 2);
+}
+
+/// The client in docs/inbox.md receives callbacks with the standard library of Python alone.
+#[test]
+fn the_client_of_the_documentation_receives_callbacks() {
+    let (folder, agent) = (tempdir().unwrap(), silent());
+    let config = config(folder.path(), &agent.address.to_string(), "pull", "", "");
+    let callgate = Callgate::start(&config, Clock::System);
+    let minted = callgate.mint("a");
+    let text = std::fs::read_to_string("docs/inbox.md").unwrap();
+    let client = text.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(client.lines().count() <= 20, "{} lines", client.lines().count());
+    let file = folder.path().join("client.py");
+    std::fs::write(&file, client).unwrap();
+    let mut child = Command::new("python3");
+    let child = child.arg(&file).arg(format!("http://{}", callgate.egress.unwrap())).arg(&minted.interaction);
+    let child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    assert_eq!(callgate.call(&minted, "e1", r#"{"progress":1}"#).status, 202);
+    assert_eq!(callgate.call(&minted, "e2", r#"{"status":"done"}"#).status, 202);
+    let output = child.wait_with_output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(printed.lines().collect::<Vec<_>>(), [r#"{"progress":1}"#, r#"{"status":"done"}"#, "done"]);
+    assert_eq!(callgate.metric("callgate_inbox_waiting"), 0.0);
+}
