@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
+.PHONY: engines redis redis-small chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -15,6 +15,7 @@ demo: setup
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j4 fmt lint core-compiles doc compile-tests compile-count tools
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory redis-small
 	@$(MAKE) --no-print-directory --output-sync=target -j2 interop clients-small tls-scan deploy-test observability page count dependencies mutants-sample
 	@echo "all tests passed"
 
@@ -29,6 +30,7 @@ tools: setup
 	-@FETCH_ONLY=1 scripts/interop.sh $(TOOLS) target/debug/callgate
 	-@FETCH_ONLY=1 scripts/deploy-test.sh $(TOOLS) target/debug/callgate
 	-@FETCH_ONLY=1 scripts/observability.sh $(TOOLS) target/debug/callgate
+	-@scripts/engines.sh $(TOOLS)
 	-@timeout 60 scripts/browser.sh $(TOOLS) >/dev/null
 
 # Installs cmake, which builds the zlib of pingora.
@@ -49,8 +51,19 @@ core:
 core-compiles:
 	$(CARGO) check --locked --no-default-features --lib --test decisions
 
-unit: setup
+unit: setup engines
 	scripts/unit.sh
+
+redis-small: setup engines
+	scripts/redis.sh $(TOOLS) redis-server
+
+# Redis, Sentinel and Valkey for the tests of the shared ledger.
+engines: setup
+	@scripts/engines.sh $(TOOLS)
+
+# The tests of the ledger again, on Redis and on Valkey. ENGINES=redis-server runs them on one of the two.
+redis: setup engines
+	scripts/redis.sh $(TOOLS) $(ENGINES)
 
 # Includes the examples so that the dependencies are compiled with the same features as for `lint`.
 doc: setup

@@ -26,9 +26,12 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// Returns a port that is free now.
+/// Returns a port that is free now. The system gives no such port to other programs, so that a server that was killed
+/// can start again at its port.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let drawn = || 10_000 + u16::from_be_bytes(callgate::random::random().unwrap()) % 20_000;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(drawn).find(is_free).unwrap()
 }
 
 impl Engine {
@@ -64,6 +67,18 @@ impl Engine {
 
     /// Starts the server again, with the same address and folder.
     pub fn start_again(&mut self) {
+        self.spawn();
+        eventually(|| {
+            // Another program may have the port for a moment.
+            if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
+                self.spawn();
+            }
+            let answer = self.try_command(&["PING"]);
+            answer.filter(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
+        });
+    }
+
+    fn spawn(&mut self) {
         let child = Command::new(&self.program)
             .args(&self.arguments)
             .current_dir(self.folder.path())
@@ -72,10 +87,6 @@ impl Engine {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        eventually(|| {
-            self.try_command(&["PING"])
-                .filter(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
-        });
     }
 
     /// Kills the server.
@@ -104,13 +115,21 @@ impl Engine {
         for word in words {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
-        // QUIT ends the connection after the response.
-        request.push_str("*1\r\n$4\r\nQUIT\r\n");
+        // The response to a second command shows where the first response ends.
+        request.push_str("*2\r\n$4\r\nPING\r\n$8\r\nthe end.\r\n");
         stream.write_all(request.as_bytes()).ok()?;
-        let mut response = Vec::new();
-        stream.read_to_end(&mut response).ok()?;
-        let text = String::from_utf8_lossy(&response).into_owned();
-        text.strip_suffix("+OK\r\n").map(str::to_owned)
+        let (mut response, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            let count = stream.read(&mut buffer).ok().filter(|count| *count > 0)?;
+            response.extend_from_slice(&buffer[..count]);
+            let text = String::from_utf8_lossy(&response);
+            if let Some(text) = text.strip_suffix("$8\r\nthe end.\r\n") {
+                return Some(text.to_owned());
+            }
+            if text.starts_with("-NOAUTH") && text.matches("-NOAUTH").count() == 2 {
+                return Some(text.into_owned());
+            }
+        }
     }
 
     /// Returns all keys that match a pattern.

@@ -8,8 +8,9 @@ use hmac::{Hmac, Mac};
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::engine::{ENGINES, Engine};
+use crate::engine::{ENGINES, Engine, free_port};
 use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, send_to};
+use crate::tls::{authority, issued};
 
 /// A process with its agent.
 pub struct Process {
@@ -356,4 +357,43 @@ fn a_new_password_is_used_without_a_restart() {
     std::fs::write(&file, "second-password").unwrap();
     one.callgate.reload(&text).unwrap();
     eventually(|| (one.callback("jobs", &token, "{\"status\":\"working\"}").status == 200).then_some(()));
+}
+
+#[test]
+fn connections_are_encrypted_and_both_sides_prove_who_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    authority(at, "ca");
+    authority(at, "other");
+    issued(at, "ca", "redis", "IP:127.0.0.1");
+    issued(at, "ca", "client", "DNS:callgate.example");
+    issued(at, "other", "stranger", "DNS:callgate.example");
+    let file = |name: &str| at.join(name).display().to_string();
+    let port = free_port();
+    let (certificate, key, ca) = (file("redis.crt"), file("redis.key"), file("ca.crt"));
+    let settings = ["--tls-port", &port.to_string(), "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let _engine = Engine::start(
+        "redis-server",
+        &[&settings[..], &["--tls-ca-cert-file", &ca, "--tls-auth-clients", "yes"]].concat(),
+    );
+    let store = |authorities: &str, client: &str| {
+        format!(
+            "store: {{ kind: redis, redis: {{ nodes: [\"127.0.0.1:{port}\"], timeout: 300ms, tls: {{ authorities: \"{}\", certificate: \"{}\", key: \"{}\" }} }} }}\n",
+            file(&format!("{authorities}.crt")),
+            file(&format!("{client}.crt")),
+            file(&format!("{client}.key")),
+        )
+    };
+    let one = Process::start(&store("ca", "client"));
+    let (interaction, token) = one.mint("jobs", "");
+    assert_eq!(one.callback("jobs", &token, "{\"status\":\"working\"}").status, 200);
+    assert_eq!(one.view(&interaction)["state"], "progressing");
+    for (authorities, client) in [("other", "client"), ("ca", "stranger")] {
+        let other = Process::start(&store(authorities, client));
+        assert_eq!(
+            other.callback("jobs", &token, "{\"status\":\"working\"}").status,
+            503,
+            "{authorities} {client}"
+        );
+    }
 }

@@ -122,11 +122,11 @@ impl RedisStore {
                 _ => {
                     let (interaction, dead) = (Box::new(record.interaction.clone()), due.dead);
                     let passed = Passed::Here(interaction, due);
-                    // An ended interaction stays visible for some time, unless its place is needed.
+                    // An ended interaction stays visible for some time, but only while the ledger has much room.
                     let kept =
                         record.interaction.ended_at().map(|ended| ended.plus(self.settings.keep_ended));
                     let kept = kept.filter(|until| now < *until && *record.interaction.route != *NO_ROUTE);
-                    match kept.filter(|_| self.check_room().is_ok()) {
+                    match kept.filter(|_| self.has_much_room()) {
                         Some(until) if dead => {
                             record.interaction.is_kept = true;
                             draft.look_again = Some(until);

@@ -116,6 +116,11 @@ impl RedisStore {
         self.interactions.load(Ordering::Relaxed)
     }
 
+    /// Reports whether less than half of the ledger is in use.
+    pub(super) fn has_much_room(&self) -> bool {
+        self.count() < self.settings.interactions_max / 2
+    }
+
     pub(super) fn check_room(&self) -> Result<(), Refusal> {
         if self.count() >= self.settings.interactions_max {
             return Err(Refusal::new(Denial::StoreFull, "the ledger is full"));

