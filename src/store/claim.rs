@@ -178,11 +178,11 @@ impl Store {
 }
 
 impl Claimed<'_> {
-    /// Records that the agent did not accept the callback, and releases the claim. This does not wait until the record
-    /// is durable, because the provider learns about the failure in any case.
-    pub fn fail(mut self, now: Timestamp) {
+    /// Records that the agent did not accept the callback, and releases the claim. This does not wait until the file has
+    /// the record, because the provider learns about the failure in any case.
+    pub async fn fail(mut self, now: Timestamp) {
         if let Some(shared) = self.shared.take() {
-            return shared.fail();
+            return shared.fail().await;
         }
         let Some(hold) = self.hold.take() else { return };
         match &hold {

@@ -38,6 +38,7 @@ EMPTY = {
     'callgate_owner_gone_total': "a single process has no other owners",
     'callgate_ledger_taken_over_total': "a single process takes no ledger over",
     'callgate_ledger_handed_over_total': "a single process hands no ledger over",
+    'callgate_inbox_attempts_total': "no route keeps its callbacks",
     'callgate_replica_denied_total': "there is no replica listener",
 }
 
@@ -55,6 +56,7 @@ AFTERWARDS = {
     "CallgateConnectionsRefused": True, "CallgateHandshakesFailing": False, "CallgateBodyMemoryNearlyFull": False,
     "CallgateOverloaded": False, "CallgateAccessLogLinesLost": False, "CallgateJobGone": False,
     "CallgateNothingTaken": False, "CallgateTracesFailing": False,
+    "CallgateInboxDead": False, "CallgateInboxOld": False, "CallgateInboxFilling": False,
     "CallgateMembersMissing": False, "CallgateOwnerUnreachable": False, "CallgateOwnerGone": False,
     "CallgateReplicaProofsDenied": False, "CallgateLedgerLost": False, "CallgateHandedOverRefused": False,
     # This alert depends on the speed of the disk.

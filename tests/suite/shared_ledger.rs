@@ -177,7 +177,7 @@ fn the_interactions_of_a_killed_process_are_continued_and_reported() {
 #[test]
 fn while_the_engine_is_away_nothing_is_accepted_and_afterwards_everything_goes_on() {
     for name in ENGINES {
-        let mut engine = Engine::start(name, &["--appendonly", "yes", "--appendfsync", "always"]);
+        let mut engine = Engine::start(name, &[]);
         let store = format!(
             "store: {{ kind: redis, grace: 1s, redis: {{ nodes: [\"{}\"], timeout: 200ms }} }}\n",
             engine.address
@@ -196,6 +196,7 @@ fn while_the_engine_is_away_nothing_is_accepted_and_afterwards_everything_goes_o
         eventually(|| (one.callgate.admin_get("/readyz").status == 503).then_some(()));
         assert_eq!(one.callgate.admin_get("/livez").status, 200);
         assert!(one.callgate.metrics().contains("\ncallgate_store_failed 1\n"));
+        // The engine comes back empty, so the token adopts its interaction.
         engine.start_again();
         let body = "{\"status\":\"working\"}";
         eventually(|| (one.callback("jobs", &token, body).status == 200).then_some(()));

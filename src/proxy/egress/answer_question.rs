@@ -73,7 +73,7 @@ impl AgentExchange<'_> {
         let settled = match &sent {
             Ok(provider_response) if provider_response.response.is_success() => taken.answered().await,
             _ => {
-                drop(taken);
+                taken.release().await;
                 Ok(())
             }
         };

@@ -72,6 +72,15 @@ impl Taken<'_> {
     }
 }
 
+impl Taken<'_> {
+    /// Allows another answer, because this one did not reach the provider.
+    pub async fn release(mut self) {
+        if let Some(shared) = self.shared.take() {
+            shared.release().await;
+        }
+    }
+}
+
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if !self.answered {

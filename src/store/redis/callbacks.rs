@@ -198,11 +198,11 @@ impl SharedClaim {
         }
     }
 
-    /// Records that the agent did not accept the callback. Does not wait for the record.
-    pub(in crate::store) fn fail(mut self) {
+    /// Records that the agent did not accept the callback.
+    pub(in crate::store) async fn fail(mut self) {
         let Some(hold) = self.hold.take() else { return };
         let store = Arc::clone(&self.store);
-        self.store.later(async move { store.end_claim(hold, true).await });
+        store.end_claim(hold, true).await;
     }
 }
 

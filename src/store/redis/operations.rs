@@ -206,19 +206,32 @@ impl SharedTaken {
     }
 }
 
+impl SharedTaken {
+    /// Allows another answer.
+    pub(in crate::store) async fn release(mut self) {
+        self.has_ended = true;
+        self.store.release_question(&self.id, self.lease).await;
+    }
+}
+
 impl Drop for SharedTaken {
     fn drop(&mut self) {
         if self.has_ended {
             return;
         }
         let (store, id, lease) = (Arc::clone(&self.store), self.id.clone(), self.lease);
-        self.store.later(async move {
-            let released = store.update(&id, |record, _| {
-                record.release(lease);
-            });
-            if let Err(refusal) = released.await {
-                log::warn!("{id}: its question can be answered again only later: {}", refusal.detail);
-            }
+        self.store.later(async move { store.release_question(&id, lease).await });
+    }
+}
+
+impl RedisStore {
+    /// Allows another answer to a question. If this fails, the lease ends by itself.
+    async fn release_question(&self, id: &str, lease: LeaseId) {
+        let released = self.update(id, |record, _| {
+            record.release(lease);
         });
+        if let Err(refusal) = released.await {
+            log::warn!("{id}: its question can be answered again only later: {}", refusal.detail);
+        }
     }
 }

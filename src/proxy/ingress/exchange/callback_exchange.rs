@@ -307,7 +307,7 @@ impl CallbackExchange<'_> {
             }
             // The delivery failed. The claim is released, so that a retry of the provider can be delivered.
             _ => {
-                claimed.fail(now);
+                claimed.fail(now).await;
                 Ok(())
             }
         }
