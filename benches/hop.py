@@ -13,25 +13,9 @@ import threading
 import time
 import urllib.request
 
+import http_agent
+
 SECRET = "0123456789abcdef0123456789abcdef"
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-
-
-def read_message(stream, pending):
-    """Reads one HTTP message with a Content-Length. Returns its head and the bytes after it."""
-    while b"\r\n\r\n" not in pending:
-        more = stream.recv(65536)
-        if not more:
-            return None, b""
-        pending += more
-    head, rest = pending.split(b"\r\n\r\n", 1)
-    length = 0
-    for line in head.lower().split(b"\r\n")[1:]:
-        if line.startswith(b"content-length:"):
-            length = int(line.split(b":")[1])
-    while len(rest) < length:
-        rest += stream.recv(65536)
-    return head, rest[length:]
 
 
 def agent():
@@ -43,19 +27,7 @@ def agent():
 def serve_agent():
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-
-    def serve(stream):
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        pending = b""
-        while True:
-            head, pending = read_message(stream, pending)
-            if head is None:
-                return
-            stream.sendall(ANSWER)
-
-    while True:
-        stream, _ = listener.accept()
-        threading.Thread(target=serve, args=(stream,), daemon=True).start()
+    http_agent.serve(listener)
 
 
 def free_ports(count):
@@ -102,7 +74,7 @@ def client(ports, token, callbacks, times):
         for which, stream in enumerate(streams):
             began = time.perf_counter()
             stream.sendall(head + body)
-            answer, _ = read_message(stream, b"")
+            answer, _ = http_agent.read_message(stream, b"")
             took = time.perf_counter() - began
             assert answer.startswith(b"HTTP/1.1 200"), answer
             if number >= callbacks // 10:

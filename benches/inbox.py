@@ -16,7 +16,8 @@ import threading
 import time
 import urllib.request
 
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+import http_agent
+
 CONFIG = """
 public_url: http://127.0.0.1:1
 listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
@@ -34,41 +35,11 @@ routes:
 """
 
 
-def read_message(stream, pending):
-    """Reads one HTTP message with a Content-Length. Returns its head and the bytes after it."""
-    while b"\r\n\r\n" not in pending:
-        more = stream.recv(65536)
-        if not more:
-            return None, b""
-        pending += more
-    head, rest = pending.split(b"\r\n\r\n", 1)
-    length = 0
-    for line in head.lower().split(b"\r\n")[1:]:
-        if line.startswith(b"content-length:"):
-            length = int(line.split(b":")[1])
-    while len(rest) < length:
-        rest += stream.recv(65536)
-    return head, rest[length:]
-
-
 def serve_agent(port):
     """An agent that needs a millisecond for each callback."""
     listener = socket.create_server(("127.0.0.1", port), backlog=128)
     print("ready", flush=True)
-
-    def serve(stream):
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        pending = b""
-        while True:
-            head, pending = read_message(stream, pending)
-            if head is None:
-                return
-            time.sleep(0.001)
-            stream.sendall(ANSWER)
-
-    while True:
-        stream, _ = listener.accept()
-        threading.Thread(target=serve, args=(stream,), daemon=True).start()
+    http_agent.serve(listener, 0.001)
 
 
 def serve_clients(address, clients, messages, size):
@@ -84,7 +55,7 @@ def serve_clients(address, clients, messages, size):
         for _ in range(count):
             began = time.perf_counter()
             stream.sendall(request)
-            head, pending = read_message(stream, pending)
+            head, pending = http_agent.read_message(stream, pending)
             mine.append(time.perf_counter() - began)
             if not head.startswith(b"HTTP/1.1 202"):
                 sys.exit(head.decode())
