@@ -44,7 +44,22 @@ fn has_our_origin(request: &AdminRequest) -> bool {
     })
 }
 
+/// Returns the part of a path after the path of an API, without the slash between them. Returns `None` if the path does not
+/// belong to the API.
+pub(super) fn below<'p>(path: &'p str, api: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(api)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+}
+
 impl Admin {
+    /// Denies requests that may not use the APIs of this listener: requests of web pages, requests for another host name,
+    /// and requests without the token.
+    pub(super) fn may_use_apis(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
+        from_no_page(request)?;
+        self.asked_as_ours(request)?;
+        self.knows_the_token(request)
+    }
+
     /// Denies requests whose `Host` is not a name of this listener. This protects against DNS rebinding: requests from
     /// an attacker's page contain the attacker's host name.
     pub(super) fn asked_as_ours(&self, request: &AdminRequest) -> Result<(), AdminResponse> {

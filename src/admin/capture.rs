@@ -5,7 +5,6 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::caller;
 use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
@@ -27,20 +26,9 @@ struct Asked {
     duration: Option<String>,
 }
 
-/// Returns the part of a path after `/capture` or `/capture/`. Returns `None` for any other path.
-pub(super) fn path(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix("/capture")?;
-    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
-}
-
 impl Admin {
     pub(super) fn capture(&self, request: &AdminRequest, id: &str) -> AdminResponse {
-        let may = || {
-            caller::from_no_page(request)?;
-            self.asked_as_ours(request)?;
-            self.knows_the_token(request)
-        };
-        if let Err(response) = may() {
+        if let Err(response) = self.may_use_apis(request) {
             return response;
         }
         let changes = matches!(request.method.as_str(), "DELETE" | "POST");

@@ -6,19 +6,19 @@ use super::process;
 use super::responses::answer;
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
-use super::{callbacks, caller, capture, inbox, page};
+use super::{caller, page};
 use crate::clock::instant;
 
 impl Admin {
     /// Returns the response to one request.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
-        if let Some(rest) = callbacks::path(&request.path) {
+        if let Some(rest) = caller::below(&request.path, "/callbacks") {
             return self.callbacks(&request, rest).await;
         }
-        if let Some(rest) = inbox::path(&request.path) {
+        if let Some(rest) = caller::below(&request.path, "/inbox") {
             return self.inbox(&request, rest).await;
         }
-        if let Some(rest) = capture::path(&request.path) {
+        if let Some(rest) = caller::below(&request.path, "/capture") {
             return self.capture(&request, rest);
         }
         if let "/config" | "/members" = request.path.as_str() {
@@ -32,12 +32,7 @@ impl Admin {
 
     /// Returns the members of this installation, or what a comparison with another configuration needs.
     fn read_only(&self, request: &AdminRequest) -> AdminResponse {
-        let may = || {
-            caller::from_no_page(request)?;
-            self.asked_as_ours(request)?;
-            self.knows_the_token(request)
-        };
-        match may() {
+        match self.may_use_apis(request) {
             Ok(()) if matches!(request.method.as_str(), "GET" | "HEAD") => match request.path.as_str() {
                 "/members" => answer(200, &self.members()),
                 _ => answer(200, &self.configuration()),

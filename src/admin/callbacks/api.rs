@@ -9,7 +9,6 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::json;
 
 use crate::admin::action_log::{Action, member};
-use crate::admin::caller;
 use crate::admin::responses::{answer, problem};
 use crate::admin::server::{AdminRequest, AdminResponse};
 use crate::admin::service::Admin;
@@ -59,20 +58,9 @@ impl<'de> Deserialize<'de> for Params {
     }
 }
 
-/// Returns the part of a path after `/callbacks` or `/callbacks/`. Returns `None` for any other path.
-pub(in crate::admin) fn path(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix("/callbacks")?;
-    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
-}
-
 impl Admin {
     pub(in crate::admin) async fn callbacks(&self, request: &AdminRequest, id: &str) -> AdminResponse {
-        let may = || {
-            caller::from_no_page(request)?;
-            self.asked_as_ours(request)?;
-            self.knows_the_token(request)
-        };
-        if let Err(response) = may() {
+        if let Err(response) = self.may_use_apis(request) {
             return response;
         }
         match (request.method.as_str(), id) {

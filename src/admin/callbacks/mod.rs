@@ -5,6 +5,6 @@ mod api;
 pub(super) mod local;
 mod members;
 
-pub(super) use api::{path, refused};
+pub(super) use api::refused;
 pub(super) use local::ListQuery;
 pub use local::LocalInteractions;

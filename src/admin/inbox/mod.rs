@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::callbacks::refused;
-use super::caller;
 use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
@@ -44,24 +43,13 @@ enum RateText {
     Text(String),
 }
 
-/// Returns the part of a path after `/inbox` or `/inbox/`. Returns `None` for any other path.
-pub(super) fn path(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix("/inbox")?;
-    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
-}
-
 impl Admin {
     fn now(&self) -> Timestamp {
         self.ledger_clock.now(instant())
     }
 
     pub(super) async fn inbox(&self, request: &AdminRequest, rest: &str) -> AdminResponse {
-        let may = || {
-            caller::from_no_page(request)?;
-            self.asked_as_ours(request)?;
-            self.knows_the_token(request)
-        };
-        if let Err(response) = may() {
+        if let Err(response) = self.may_use_apis(request) {
             return response;
         }
         let not_allowed = |allow| AdminResponse { allow, ..problem(405, "method not allowed") };
