@@ -2,8 +2,8 @@
 //! NetworkPolicy.
 
 use super::label::{self, LABEL};
-use super::replicas::identity;
-use super::sidecar::{BaseUrl, Companion, DAMAGED, Sidecar, name};
+use super::replicas::{identity, suffix_of_added};
+use super::sidecar::{BaseUrl, Companion, DAMAGED, Sidecar};
 use super::yaml::{self, Mapping, Value};
 use crate::config::CHANGE_ME;
 
@@ -199,20 +199,7 @@ fn rule(BaseUrl { variable, path }: &BaseUrl) -> String {
 /// Reports whether `inject` added this Service or NetworkPolicy. The annotation alone does not prove it, because anybody
 /// can write it.
 pub(super) fn is_companion(object: &Value) -> bool {
-    let metadata = object.get("metadata");
-    let annotation = metadata.and_then(|metadata| metadata.get("annotations")?.get(ANNOTATION)?.as_str());
-    let Some(workload) = annotation else { return false };
-    let spec = object.get("spec");
-    let selector = match object.get("kind").and_then(Value::as_str) {
-        Some("Service") => spec.and_then(|spec| spec.get("selector")),
-        Some("NetworkPolicy") => spec.and_then(|spec| spec.get("podSelector")?.get("matchLabels")),
-        _ => None,
-    };
-    let selects_agent = selector
-        .and_then(Value::as_mapping)
-        .is_some_and(|labels| labels.len() == 1 && labels.contains_key(LABEL));
-    let own = metadata.and_then(name).and_then(|name| name.strip_prefix(workload));
-    selects_agent && own.is_some_and(|suffix| [SUFFIX, EGRESS_SUFFIX].contains(&suffix))
+    suffix_of_added(object, ANNOTATION).is_some_and(|suffix| [SUFFIX, EGRESS_SUFFIX].contains(&suffix))
 }
 
 /// Reports whether an object belongs to its author once it is written: `inject` neither replaces nor removes it.

@@ -172,9 +172,14 @@ fn own(object: &mut Value, names: &Names) -> Option<()> {
 
 /// Reports whether `inject` added this object. The annotation alone does not prove it, because anybody can write it.
 pub(super) fn is_companion(object: &Value) -> bool {
-    let metadata = object.get("metadata");
-    let annotation = metadata.and_then(|metadata| metadata.get("annotations")?.get(ANNOTATION)?.as_str());
-    let Some(workload) = annotation else { return false };
+    suffix_of_added(object, ANNOTATION) == Some("-replicas")
+}
+
+/// Returns how the name of a Service or NetworkPolicy continues after the name of its workload, which is in an annotation.
+/// Returns `None` if the object does not select exactly the pods that `inject` has labelled.
+pub(super) fn suffix_of_added<'o>(object: &'o Value, annotation: &str) -> Option<&'o str> {
+    let metadata = object.get("metadata")?;
+    let workload = metadata.get("annotations")?.get(annotation)?.as_str()?;
     let spec = object.get("spec");
     let selector = match object.get("kind").and_then(Value::as_str) {
         Some("Service") => spec.and_then(|spec| spec.get("selector")),
@@ -184,7 +189,7 @@ pub(super) fn is_companion(object: &Value) -> bool {
     let selects_agent = selector
         .and_then(Value::as_mapping)
         .is_some_and(|labels| labels.len() == 1 && labels.contains_key(LABEL));
-    selects_agent && metadata.and_then(name) == Some(format!("{workload}-replicas").as_str())
+    name(metadata).filter(|_| selects_agent)?.strip_prefix(workload)
 }
 
 /// Returns the kind, the namespace and the name of an object.
