@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::event_memory::FingerprintKey;
 use super::file::Change;
 use super::ledger::{Store, durable};
 use super::memory::{Memory, SHARDS, full};
@@ -17,7 +16,7 @@ use super::outcome::NO_ROUTE;
 use super::redis::RedisStore;
 use crate::config::StoreSettings;
 use crate::denial::Refusal;
-use crate::interaction::{EventKey, Inherited, Interaction};
+use crate::interaction::{Inherited, Interaction};
 use crate::replica::{Incarnation, Owner};
 
 /// Records of a ledger, on their way to another member.
@@ -244,14 +243,6 @@ fn write_durably(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 impl Memory {
-    /// Reports whether an event of an interaction was delivered by the member that handed the interaction over.
-    pub(super) fn was_delivered_before(record: &Interaction, id: &str, event: EventKey) -> bool {
-        record.inherited().iter().any(|inherited| {
-            let fingerprint = FingerprintKey(inherited.key).fingerprint(id, event);
-            inherited.events.contains(&fingerprint)
-        })
-    }
-
     fn handed_records(&self, index: usize, origin: &str) -> Vec<HandedRecord> {
         let shard = self.shard(index);
         let mut records = Vec::with_capacity(shard.interactions.len());

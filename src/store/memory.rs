@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::dedup::Dedup;
-use super::event_memory::{EventLog, FingerprintKey, Oldest, window_of};
+use super::event_memory::{EventLog, FingerprintKey, Oldest, is_inherited, window_of};
 use super::file::{Change, Journal};
 use super::matching::Matching;
+use super::new_record::{adopted_record, opened_record};
 use super::outcome::NO_ROUTE;
-use crate::config::{StoreSettings, Unknown};
+use crate::config::StoreSettings;
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Ask, Claim, ClaimError, EventKey, EventState, Interaction, State, pairs};
+use crate::interaction::{Ask, Claim, ClaimError, EventKey, EventState, Interaction, State};
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
-use crate::token::Granted;
 
 /// The number of shards.
 pub(super) const SHARDS: usize = 64;
@@ -275,43 +275,31 @@ impl Memory {
         let known: Vec<_> = ask.events.iter().chain(ask.repeats).copied().filter(is_known).collect();
         let slot = match shard.interactions.get_mut(id) {
             Some(slot) => slot,
-            None => self.adopt(shard, ask, ask.granted.ok_or_else(unknown)?, now)?,
+            None => self.adopt(shard, ask, id, now)?,
         };
         let mut known = known;
         if !slot.record.inherited().is_empty() {
             let all = ask.events.iter().chain(ask.repeats).copied();
-            known.extend(all.filter(|event| Self::was_delivered_before(&slot.record, id, *event)));
+            known.extend(all.filter(|event| is_inherited(&slot.record, id, *event)));
         }
         let claim = slot.record.claim(ask, now, |event| known.contains(&event))?;
         Ok(claim.map(|claim| Hold::Interaction(id.into(), claim, window(ask))))
     }
 
-    /// Adopts an unknown interaction: creates its record from the content of its token.
+    /// Adopts an unknown interaction.
     fn adopt<'s>(
         &self,
         shard: &'s mut Shard,
         ask: &Ask<'_>,
-        granted: &Granted,
+        id: &str,
         now: Timestamp,
     ) -> Result<&'s mut Slot, ClaimError> {
-        // An opaque token does not say when it expires.
-        if granted.is_opaque || (self.settings.unknown == Unknown::Refuse && !ask.adopts) {
-            return Err(unknown());
-        }
-        let captures = pairs(ask.captures.iter());
-        let record = Interaction::new(Arc::clone(ask.route), captures, granted.issued, granted.expires);
-        let mut record = record.followed(ask.follow, ask.notifies).limited(granted.uses);
-        record.provider = ask.provider.cloned();
-        // An interaction that is already over needs no record and no notice.
-        if now >= record.deadline() {
-            let refusal = Refusal::new(Denial::InteractionOver, "its deadline has passed");
-            return Err(ClaimError::Refused(refusal));
-        }
+        let record = adopted_record(ask, self.settings.unknown, now).map_err(ClaimError::Refused)?;
         if !self.reserve() {
             return Err(ClaimError::Refused(full()));
         }
         self.metrics.interaction_adopted(ask.route);
-        Ok(self.insert(shard, &(*granted.interaction).into(), record, self.number()))
+        Ok(self.insert(shard, &id.into(), record, self.number()))
     }
 
     /// Releases the claim of a callback that was not delivered.
@@ -343,19 +331,6 @@ impl Memory {
     }
 }
 
-/// Returns the record of a minted interaction that begins `now`.
-pub(super) fn opened_record(minted: &Minted, now: Timestamp) -> Interaction {
-    let route = &minted.route;
-    let record = Interaction::new(Arc::clone(&route.name), minted.captures.clone(), now, minted.expires);
-    let record = record.followed(&route.follow, route.notify.is_some());
-    let mut record = record.limited(minted.uses);
-    if route.follow.matching.is_some() {
-        record = record.matched();
-    }
-    record.provider = route.provider.as_ref().map(|provider| Arc::clone(&provider.name));
-    record
-}
-
 /// Returns the change that writes an interaction. The serialization cannot fail, because JSON can represent every value
 /// of a record.
 pub(super) fn change(id: &Arc<str>, slot: &Slot) -> Change {
@@ -371,8 +346,4 @@ fn window(ask: &Ask<'_>) -> u32 {
 
 pub(super) fn full() -> Refusal {
     Refusal::new(Denial::StoreFull, "the ledger is full")
-}
-
-fn unknown() -> ClaimError {
-    ClaimError::Refused(Refusal::new(Denial::InteractionUnknown, "the ledger does not know the interaction"))
 }

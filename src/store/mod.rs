@@ -17,6 +17,7 @@ mod ledger;
 mod matching;
 mod memory;
 mod mint;
+mod new_record;
 mod outcome;
 mod questions;
 mod redis;

@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
-use crate::interaction::EventKey;
+use crate::interaction::{EventKey, Interaction};
 
 /// The secret key of the fingerprints. Without it, nobody can find two events with the same fingerprint.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -36,6 +36,14 @@ impl FingerprintKey {
         hasher.write(&event.0.to_be_bytes());
         hasher.finish().max(1)
     }
+}
+
+/// Reports whether an event of an interaction was delivered by the member that handed the interaction over.
+pub(in crate::store) fn is_inherited(record: &Interaction, id: &str, event: EventKey) -> bool {
+    record.inherited().iter().any(|inherited| {
+        let fingerprint = FingerprintKey(inherited.key).fingerprint(id, event);
+        inherited.events.contains(&fingerprint)
+    })
 }
 
 #[cfg(test)]

@@ -7,5 +7,5 @@ mod log;
 #[cfg(test)]
 mod log_tests;
 
-pub(super) use fingerprint::FingerprintKey;
+pub(super) use fingerprint::{FingerprintKey, is_inherited};
 pub(super) use log::{EventLog, EventPlace, LoggedEvent, Oldest, WINDOW_MAX, window_of};

@@ -8,13 +8,11 @@ use tokio::time::{sleep, timeout};
 use super::events::EventHold;
 use super::records::{Decision, Draft, Loaded, jitter, no_random_numbers};
 use super::store::RedisStore;
-use crate::config::Unknown;
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{
-    Ask, ClaimError, Cleared, EventKey, Interaction, LeaseId, Report, Settled, SharedRecord, Terms, pairs,
-};
+use crate::interaction::{Ask, ClaimError, Cleared, EventKey, LeaseId, Report, Settled, SharedRecord, Terms};
 use crate::random::random;
-use crate::store::event_memory::FingerprintKey;
+use crate::store::event_memory::is_inherited;
+use crate::store::new_record::adopted_record;
 use crate::time::Timestamp;
 
 /// How much longer than the delivery the lease of a claim lasts.
@@ -117,13 +115,11 @@ impl RedisStore {
                 Err(refusal) => return Attempt::Failed(ClaimError::Refused(refusal)),
             }
         }
-        let (now, known) = (draft.now, draft.known_events(ask));
-        let Some(record) = &mut draft.record else { return Attempt::Busy };
-        let inherited: Vec<_> = record.interaction.inherited().to_vec();
-        let was_inherited = |event: EventKey| {
-            inherited.iter().any(|one| one.events.contains(&FingerprintKey(one.key).fingerprint(id, event)))
-        };
-        match record.claim(ask, terms, now, |event| known.contains(&event) || was_inherited(event)) {
+        let Draft { record: Some(record), known, now, .. } = draft else { return Attempt::Busy };
+        let inherited = ask.events.iter().chain(ask.repeats).copied();
+        let inherited: Vec<_> =
+            inherited.filter(|event| is_inherited(&record.interaction, id, *event)).collect();
+        match record.claim(ask, terms, *now, |event| known.contains(&event) || inherited.contains(&event)) {
             Ok(Some(claim)) => {
                 // The owner is gone. The next callbacks must go to the agent that receives this one.
                 if ask.adopts {
@@ -136,29 +132,11 @@ impl RedisStore {
         }
     }
 
-    /// Returns the record of an unknown interaction, made from the content of its token.
     fn adopted(&self, ask: &Ask<'_>, now: Timestamp) -> Result<SharedRecord, Refusal> {
-        let unknown = || Refusal::new(Denial::InteractionUnknown, "the ledger does not know the interaction");
-        let granted = ask.granted.ok_or_else(unknown)?;
-        if granted.is_opaque || (self.settings.unknown == Unknown::Refuse && !ask.adopts) {
-            return Err(unknown());
-        }
-        let captures = pairs(ask.captures.iter());
-        let record = Interaction::new(Arc::clone(ask.route), captures, granted.issued, granted.expires);
-        let mut record = record.followed(ask.follow, ask.notifies).limited(granted.uses);
-        record.provider = ask.provider.cloned();
-        if now >= record.deadline() {
-            return Err(Refusal::new(Denial::InteractionOver, "its deadline has passed"));
-        }
+        let record = adopted_record(ask, self.settings.unknown, now)?;
         self.check_room()?;
         self.metrics.interaction_adopted(ask.route);
         Ok(SharedRecord::new(record, self.owner()))
-    }
-}
-
-impl Draft {
-    fn known_events(&self, ask: &Ask<'_>) -> Vec<EventKey> {
-        ask.events.iter().chain(ask.repeats).copied().filter(|event| self.knows(*event)).collect()
     }
 }
 
@@ -226,7 +204,7 @@ impl RedisStore {
             let has_happened = draft.is_repeat
                 && !events.is_empty()
                 && draft.record.as_ref().is_some_and(|record| {
-                    events.iter().all(|event| record.has_delivered(*event) || draft.knows(*event))
+                    events.iter().all(|event| record.has_delivered(*event) || draft.known.contains(event))
                 });
             let now = draft.now;
             let Some(record) = &mut draft.record else { return Decision::Keep(None) };

@@ -104,7 +104,7 @@ impl RedisStore {
     /// must do it.
     async fn look_at(&self, id: &str, is_passed_on: bool, found: &mut Found) {
         let Some(lease) = random::<8>().map(u64::from_be_bytes) else { return };
-        let members = self.members.lock().clone();
+        let members = Arc::clone(&self.members.lock());
         let passed = self.change(id, &[], None, |draft| {
             let now = draft.now;
             let Some(record) = &mut draft.record else { return Decision::Remove(Passed::Nothing) };

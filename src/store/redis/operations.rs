@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
-
 use super::nodes::keys::Partition;
 use super::nodes::scripts::TOUCH;
 use super::records::{Decision, Loaded, no_random_numbers, unavailable};
@@ -189,11 +187,9 @@ impl RedisStore {
         };
         let keys = vec![self.keys.record(id)];
         let touched = self.call(&TOUCH, Partition::of(id), keys, vec![version.to_vec()]).await;
-        match touched.map_err(|failure| unavailable(&failure))?.1.first() {
-            Some(Value::Int(1)) => Ok(()),
-            // Another process has changed the record, and waits for the replicas itself. The change contains the event.
-            _ => Ok(()),
-        }
+        // If another process has changed the record meanwhile, that process waits for the replicas itself. Its change
+        // contains the event, too.
+        touched.map(|_| ()).map_err(|failure| unavailable(&failure))
     }
 }
 

@@ -15,8 +15,7 @@ use super::store::RedisStore;
 use super::walk::Walk;
 use crate::denial::Refusal;
 use crate::interaction::{Interaction, SharedRecord};
-use crate::store::outcome::NO_ROUTE;
-use crate::store::outcome::OwnedInteraction;
+use crate::store::outcome::{NO_ROUTE, OwnedInteraction};
 use crate::time::Timestamp;
 
 /// The approximate number of ids that one call reads.
@@ -26,7 +25,6 @@ const SCAN_COUNT: usize = 500;
 const STEP: usize = 100;
 /// The number of steps between two counts of all interactions.
 const STEPS_PER_COUNT: u32 = 40;
-
 /// The number of steps between two walks.
 const STEPS_PER_WALK: u32 = 60;
 

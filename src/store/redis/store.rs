@@ -36,7 +36,7 @@ pub(in crate::store) struct RedisStore {
     owner: Mutex<Option<Box<str>>>,
     pub(super) clock: EngineClock,
     pub(super) health: EngineHealth,
-    pub(super) members: Mutex<Members>,
+    pub(super) members: Mutex<Arc<Members>>,
     pub(super) due: Schedule,
     pub(super) walk: Mutex<Walk>,
     /// The number of interactions, as the last count has found it.

@@ -1,15 +1,18 @@
 //! Writes regularly that this process lives, and reads who else does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 
 use super::{About, Members, member, parse_owner};
 use crate::random::new_id;
+use crate::store::redis::nodes::Failure;
 use crate::store::redis::nodes::keys::Partition;
 use crate::store::redis::nodes::scripts::{BEAT, FORGET};
 use crate::store::redis::records::FORMAT;
 use crate::store::redis::store::RedisStore;
+use crate::time::Timestamp;
 
 /// Interval between two beats.
 pub(in crate::store::redis) const BEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -31,13 +34,7 @@ impl RedisStore {
             version: env!("CARGO_PKG_VERSION").into(),
         };
         let about = serde_json::to_vec(&about).unwrap_or_default();
-        let name = new_id("").unwrap_or_default().into_bytes();
-        let keys = vec![self.keys.members(), self.keys.about()];
-        let arguments =
-            vec![self.incarnation.as_bytes().to_vec(), about, name, FORMAT.to_string().into_bytes()];
-        let Ok((now, values)) = self.call(&BEAT, Partition::Members, keys, arguments).await else {
-            return false;
-        };
+        let Ok((now, values)) = self.send_beat(about).await else { return false };
         self.compare_clocks(now);
         let [name, _format, Value::Array(found)] = values.as_slice() else { return true };
         let all: Vec<_> = found.as_chunks::<2>().0.iter().filter_map(member).collect();
@@ -53,7 +50,7 @@ impl RedisStore {
         };
         let former = {
             let mut members = self.members.lock();
-            std::mem::replace(&mut *members, Members { all, ledger: ledger.clone() }).ledger
+            std::mem::replace(&mut *members, Arc::new(Members { all, ledger: ledger.clone() })).ledger.clone()
         };
         if former.is_some() && former != ledger {
             log::error!("the data of the store was replaced: interactions that it lacks are unknown now");
@@ -64,13 +61,15 @@ impl RedisStore {
 
     /// Removes this process from the list of members.
     pub(in crate::store::redis) async fn leave(&self) {
+        let _ = self.send_beat(Vec::new()).await;
+    }
+
+    /// Writes what this process says about itself. Nothing means that it leaves.
+    async fn send_beat(&self, about: Vec<u8>) -> Result<(Timestamp, Vec<Value>), Failure> {
         let keys = vec![self.keys.members(), self.keys.about()];
-        let arguments = vec![
-            self.incarnation.as_bytes().to_vec(),
-            Vec::new(),
-            new_id("").unwrap_or_default().into_bytes(),
-            FORMAT.to_string().into_bytes(),
-        ];
-        let _ = self.call(&BEAT, Partition::Members, keys, arguments).await;
+        let name = new_id("").unwrap_or_default().into_bytes();
+        let arguments =
+            vec![self.incarnation.as_bytes().to_vec(), about, name, FORMAT.to_string().into_bytes()];
+        self.call(&BEAT, Partition::Members, keys, arguments).await
     }
 }

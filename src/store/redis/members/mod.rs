@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::Value;
 use serde::{Deserialize, Serialize};
 
-use super::nodes::keys::PARTITIONS;
+use super::nodes::keys::{FNV_BASIS, PARTITIONS, fnv1a};
 use crate::replica::{Incarnation, Owner};
 use crate::time::Timestamp;
 
@@ -79,10 +79,7 @@ impl Members {
 
 /// Returns the hash of a member and a partition.
 fn rank(incarnation: &str, partition: usize) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ partition as u64;
-    for byte in incarnation.bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
+    let hash = fnv1a(FNV_BASIS ^ partition as u64, incarnation);
     // The last bytes of FNV-1a influence few bits, so they are mixed once more.
     (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(31)
 }

@@ -25,10 +25,7 @@ impl Partition {
     /// Returns the partition of an interaction's id, or of a route's name.
     #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 64")]
     pub(in crate::store::redis) fn of(text: &str) -> Self {
-        // FNV-1a. All members must compute the same partition, so the hash must never change.
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = fnv1a(FNV_BASIS, text);
         Self::Number(((hash ^ (hash >> 32)) % PARTITIONS as u64) as u8)
     }
 
@@ -103,6 +100,14 @@ impl Keys {
     pub(in crate::store::redis) fn about(&self) -> String {
         self.name(Partition::Members, "about")
     }
+}
+
+/// The value with which FNV-1a begins.
+pub(in crate::store::redis) const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a. All members must compute the same values, so this function must never change.
+pub(in crate::store::redis) fn fnv1a(basis: u64, text: &str) -> u64 {
+    text.bytes().fold(basis, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// CRC-16/XMODEM, by which a cluster distributes keys to slots.

@@ -52,7 +52,8 @@ pub(super) struct Draft {
     pub(super) look_again: Option<Timestamp>,
     /// Whether an earlier attempt may have been executed, so that the record may contain its effect.
     pub(super) is_repeat: bool,
-    known: Vec<EventKey>,
+    /// Those of the events asked for that are known beside the record.
+    pub(super) known: Vec<EventKey>,
 }
 
 /// What happens to a record.
@@ -63,20 +64,13 @@ pub(super) enum Decision<T> {
 }
 
 impl Loaded {
-    /// Returns the look of an id that was drawn just now.
+    /// Returns the state of an interaction that does not exist yet.
     pub(super) fn nothing(now: Timestamp) -> Self {
         Self { now, version: None, record: None, known: Vec::new() }
     }
 
     pub(super) fn version(&self) -> Option<Version> {
         self.version
-    }
-}
-
-impl Draft {
-    /// Reports whether an event is known beside the record.
-    pub(super) fn knows(&self, event: EventKey) -> bool {
-        self.known.contains(&event)
     }
 }
 

@@ -1,0 +1,48 @@
+//! Creates the records of interactions that are minted or adopted.
+
+use std::sync::Arc;
+
+use crate::config::Unknown;
+use crate::denial::{Denial, Refusal};
+use crate::interaction::{Ask, Interaction, pairs};
+use crate::policy::Minted;
+use crate::time::Timestamp;
+use crate::token::Granted;
+
+/// Returns the record of a minted interaction that begins `now`.
+pub(super) fn opened_record(minted: &Minted, now: Timestamp) -> Interaction {
+    let route = &minted.route;
+    let record = Interaction::new(Arc::clone(&route.name), minted.captures.clone(), now, minted.expires);
+    let record = record.followed(&route.follow, route.notify.is_some());
+    let mut record = record.limited(minted.uses);
+    if route.follow.matching.is_some() {
+        record = record.matched();
+    }
+    record.provider = route.provider.as_ref().map(|provider| Arc::clone(&provider.name));
+    record
+}
+
+/// Returns the record of an unknown interaction, made from the content of its token.
+///
+/// # Errors
+/// Returns the denial if the ledger does not adopt the interaction.
+pub(super) fn adopted_record(
+    ask: &Ask<'_>,
+    unknown: Unknown,
+    now: Timestamp,
+) -> Result<Interaction, Refusal> {
+    // An opaque token does not say when it expires.
+    let adoptable = |granted: &&Granted| !granted.is_opaque && (unknown == Unknown::Adopt || ask.adopts);
+    let granted = ask.granted.filter(adoptable).ok_or_else(|| {
+        Refusal::new(Denial::InteractionUnknown, "the ledger does not know the interaction")
+    })?;
+    let captures = pairs(ask.captures.iter());
+    let record = Interaction::new(Arc::clone(ask.route), captures, granted.issued, granted.expires);
+    let mut record = record.followed(ask.follow, ask.notifies).limited(granted.uses);
+    record.provider = ask.provider.cloned();
+    // An interaction that is already over needs no record and no notice.
+    if now >= record.deadline() {
+        return Err(Refusal::new(Denial::InteractionOver, "its deadline has passed"));
+    }
+    Ok(record)
+}
