@@ -363,7 +363,7 @@ impl Http1Session {
 
     /// Ends the exchange. If another request may follow, returns the connection and the bytes that were read after the
     /// request. Otherwise closes the connection and returns `None`.
-    pub(crate) async fn finish(mut self) -> Option<(Stream, BytesMut)> {
+    pub(crate) async fn finish(mut self: Box<Self>) -> Option<(Stream, BytesMut)> {
         if !self.keep_alive || !with_timeout(DRAIN_DEADLINE, self.drain()).await.unwrap_or(false) {
             self.shutdown().await;
             return None;

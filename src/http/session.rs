@@ -227,8 +227,8 @@ impl Session {
             }
             Self::Http2(mut session) => {
                 match reusable {
-                    true => drop(session.finish().await),
-                    false => session.shutdown().await,
+                    true => drop(Box::pin(session.finish()).await),
+                    false => Box::pin(session.shutdown()).await,
                 }
                 None
             }

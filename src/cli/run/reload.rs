@@ -62,9 +62,9 @@ impl Reloader {
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
-                _ = asked.recv() => self.reload(serving).await,
+                _ = asked.recv() => Box::pin(self.reload(serving)).await,
                 _ = looks.tick(), if watches => if self.is_due().await {
-                    self.reload(serving).await;
+                    Box::pin(self.reload(serving)).await;
                 },
             }
         }
@@ -94,7 +94,7 @@ impl Reloader {
         self.changed = None;
         let secrets = config.as_ref().map_or_else(|_| Vec::new(), |config| config.secrets.clone());
         let taken = match config {
-            Ok(config) => serving.apply(self.dev.apply(config)).await.map_err(|error| vec![error]),
+            Ok(config) => Box::pin(serving.apply(self.dev.apply(config))).await.map_err(|error| vec![error]),
             Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
         };
         match taken {
@@ -143,7 +143,7 @@ impl Reloader {
         let Some(read) = off_thread(move || Read::of(&args, texts)).await else { return };
         let Ok(config) = read.config else { return };
         let secrets = config.secrets.clone();
-        match serving.apply(self.dev.apply(config)).await {
+        match Box::pin(serving.apply(self.dev.apply(config))).await {
             Ok(_) => {
                 log::info!("reloaded the changed secrets and certificates of the last good configuration");
                 self.loaded(secrets);

@@ -92,7 +92,7 @@ impl AgentExchange<'_> {
         }
         if let Some(url) = ActionUrl::parse(&head) {
             self.details.rule = action_url::RULE.into();
-            return self.answer_question(url).await;
+            return Box::pin(self.answer_question(url)).await;
         }
         if let Some(url) = PullUrl::parse(&head) {
             self.details.rule = pull_url::RULE.into();
@@ -129,7 +129,7 @@ impl AgentExchange<'_> {
 
     pub(super) async fn run_rule(&mut self, rule: &Arc<Rule>, captures: &Captures) -> ExchangeEnd {
         if rule.injection(&head_of(self.session, self.caller)).is_none() {
-            return self.pass_on(rule, captures).await;
+            return Box::pin(self.pass_on(rule, captures)).await;
         }
         let body = match self.read_body(rule.body_bytes_max).await {
             Ok(body) => body,
@@ -293,11 +293,11 @@ impl AgentExchange<'_> {
             (Ok(_), Some((learned, pointers)))
                 if status.is_success() && is_event_stream(provider_response.response.headers()) =>
             {
-                let end = self.relay_events(learned, pointers, provider_response, reason).await;
+                let end = Box::pin(self.relay_events(learned, pointers, provider_response, reason)).await;
                 return self.doubt_if_broken(minted, status, end).await;
             }
             (Ok(body_start), Some((minted, pointers))) => {
-                self.learn_id(minted, &pointers, &mut provider_response, body_start).await
+                Box::pin(self.learn_id(minted, &pointers, &mut provider_response, body_start)).await
             }
             (body_start, _) => body_start,
         };

@@ -136,7 +136,7 @@ async fn serve(
     let received = Received { policy: &policy, caller: connection.caller, in_flight };
     match (asked, &proxy) {
         (Ok(Asked::Tunnel(url)), Some(proxy)) => {
-            serve_connect(context, session, received, (proxy, url), stopping.clone()).await
+            Box::pin(serve_connect(context, session, received, (proxy, url), stopping.clone())).await
         }
         (asked, _) => {
             let is_intercepted = connection.origin.is_some();
@@ -178,7 +178,8 @@ async fn serve_request(
     let end = match &asked {
         Err(refusal) => exchange.deny(refusal.clone(), &[]).await,
         Ok(Asked::Url(url)) => {
-            exchange.run_by_url(url, |url| proxied::check_other(proxy, is_intercepted, url)).await
+            let check = |url: &_| proxied::check_other(proxy, is_intercepted, url);
+            Box::pin(exchange.run_by_url(url, check)).await
         }
         Ok(_) => exchange.run().await,
     };

@@ -75,7 +75,7 @@ impl RedisStore {
                 sleep(Duration::from_millis(pause / 2) + jitter(pause)).await;
             }
         };
-        timeout(patience, claimed).await.map_err(|_| late())?
+        timeout(patience, Box::pin(claimed)).await.map_err(|_| late())?
     }
 
     async fn claim_once(&self, ask: &Ask<'_>, lease: Duration) -> Result<Option<Hold>, ClaimError> {
@@ -172,7 +172,7 @@ impl SharedClaim {
         match self.hold.take() {
             None => Ok(()),
             Some(Hold::Event(hold)) => store.settle_event(&hold).await,
-            Some(Hold::Interaction(hold)) => store.settle(*hold, report, event_id).await,
+            Some(Hold::Interaction(hold)) => Box::pin(store.settle(*hold, report, event_id)).await,
         }
     }
 
@@ -180,7 +180,7 @@ impl SharedClaim {
     pub(in crate::store) async fn fail(mut self) {
         let Some(hold) = self.hold.take() else { return };
         let store = Arc::clone(&self.store);
-        store.end_claim(hold, true).await;
+        Box::pin(store.end_claim(hold, true)).await;
     }
 }
 

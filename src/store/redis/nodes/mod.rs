@@ -121,7 +121,8 @@ impl Nodes {
         }
         let began = instant();
         let mut last = None;
-        let called = timeout(patience, self.call_until_executed(request, &mut last)).await;
+        // On the heap: otherwise the future of every operation of every store contains this one, and is copied with it.
+        let called = timeout(patience, Box::pin(self.call_until_executed(request, &mut last))).await;
         let seconds = instant().saturating_duration_since(began).as_secs_f64();
         self.metrics.store_call(request.call.name, seconds);
         let failure = match called {
