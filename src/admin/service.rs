@@ -53,6 +53,7 @@ impl Admin {
             | Health::Hanging
             | Health::Failing
             | Health::Away
+            | Health::Partial
             | Health::Unusable => Ok(()),
             gone @ Health::Gone => gone.why_not().map_or(Ok(()), Err),
         }

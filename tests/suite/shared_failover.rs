@@ -21,15 +21,16 @@ fn fact(engine: &Engine, name: &str) -> String {
     found.unwrap_or_default().to_owned()
 }
 
-/// Starts a cluster of three primaries, which come first, and their replicas.
-fn cluster() -> Vec<Engine> {
+/// Starts a cluster of three primaries, which come first, and the replicas of the first ones.
+fn cluster(replicas: usize) -> Vec<Engine> {
     let start = |_| {
         let bus = free_port().to_string();
         let settings =
             ["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT_MS, "--cluster-port", &bus];
-        Engine::start("redis-server", &[&settings[..], &["--repl-diskless-sync-delay", "0"]].concat())
+        let more = ["--repl-diskless-sync-delay", "0", "--cluster-require-full-coverage", "no"];
+        Engine::start("redis-server", &[&settings[..], &more].concat())
     };
-    let nodes: Vec<_> = (0..6).map(start).collect();
+    let nodes: Vec<_> = (0..3 + replicas).map(start).collect();
     for (node, slots) in nodes.iter().zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")]) {
         assert_eq!(node.command(&["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]), "+OK\r\n");
     }
@@ -47,7 +48,7 @@ fn cluster() -> Vec<Engine> {
     }
     // A replica that has not synchronized yet is never promoted.
     eventually(|| nodes[3..].iter().all(|node| fact(node, "master_link_status") == "up").then_some(()));
-    eventually(|| nodes[..3].iter().all(|node| fact(node, "connected_slaves") == "1").then_some(()));
+    eventually(|| nodes[..replicas].iter().all(|node| fact(node, "connected_slaves") == "1").then_some(()));
     nodes
 }
 
@@ -55,13 +56,21 @@ fn fact_of_configuration(engine: &Engine, name: &str) -> String {
     engine.command(&["CONFIG", "GET", name]).lines().nth(4).unwrap().to_owned()
 }
 
-/// Mints interactions, harms a node, and sends a callback for each until it is delivered. Returns the longest outage.
-fn survives(process: &Process, harm: impl FnOnce()) -> Duration {
+/// Mints interactions, harms a node, and sends a callback for each until it is delivered. `heal` brings the node back
+/// meanwhile. Returns the longest outage.
+fn survives(process: &Process, harm: impl FnOnce(), heal: impl FnOnce() + Send) -> Duration {
     let minted: Vec<_> = (0..40).map(|_| process.mint("jobs", "")).collect();
     harm();
+    std::thread::scope(|scope| {
+        scope.spawn(heal);
+        all_are_delivered(process, &minted)
+    })
+}
+
+fn all_are_delivered(process: &Process, minted: &[(String, String)]) -> Duration {
     let began = instant();
     let mut longest = Duration::ZERO;
-    for (interaction, token) in &minted {
+    for (interaction, token) in minted {
         loop {
             let status = process.callback("jobs", token, "{\"status\":\"done\"}").status;
             if status == 200 {
@@ -73,7 +82,7 @@ fn survives(process: &Process, harm: impl FnOnce()) -> Duration {
         }
         longest = longest.max(began.elapsed());
     }
-    for (interaction, _) in &minted {
+    for (interaction, _) in minted {
         assert_eq!(process.view(interaction)["state"], "done");
     }
     longest
@@ -82,20 +91,28 @@ fn survives(process: &Process, harm: impl FnOnce()) -> Duration {
 #[test]
 fn a_cluster_whose_primary_is_killed_or_hangs_loses_nothing() {
     for hangs in [false, true] {
-        let mut nodes = cluster();
+        let mut nodes = cluster(3);
         let store = format!(
             "store: {{ kind: redis, unknown: refuse, redis: {{ mode: cluster, nodes: [\"{}\", \"{}\"], wait: {{ replicas: 1 }} }} }}\n",
             nodes[0].address, nodes[1].address
         );
         let process = Process::start(&store);
-        let outage = survives(&process, || match hangs {
-            true => nodes[0].signal("STOP"),
-            false => nodes[0].kill(),
-        });
+        let (harmed, others) = nodes.split_first_mut().unwrap();
+        let harmed = std::sync::Mutex::new(harmed);
+        let harm = || match hangs {
+            true => harmed.lock().unwrap().signal("STOP"),
+            false => harmed.lock().unwrap().kill(),
+        };
+        // The new primary has no replica until the old one is back, so nothing can be confirmed before.
+        let heal = || {
+            eventually(|| (fact(&others[2], "role") == "master").then_some(()));
+            match hangs {
+                true => harmed.lock().unwrap().signal("CONT"),
+                false => harmed.lock().unwrap().start_again(),
+            }
+        };
+        let outage = survives(&process, harm, heal);
         println!("a primary that {}: {outage:?}", if hangs { "hangs" } else { "was killed" });
-        if hangs {
-            nodes[0].signal("CONT");
-        }
     }
 }
 
@@ -132,6 +149,57 @@ fn behind_sentinels_the_new_primary_is_found() {
         nodes.join(", ")
     );
     let process = Process::start(&store);
-    let outage = survives(&process, || primary.kill());
+    let outage = survives(&process, || primary.kill(), || {});
     println!("behind sentinels: {outage:?}");
+}
+
+#[test]
+fn without_enough_replicas_nothing_is_acknowledged() {
+    let primary = Engine::start("redis-server", &["--repl-diskless-sync-delay", "0"]);
+    let port = primary.address.port().to_string();
+    let settings = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
+    let mut replica = Engine::start("redis-server", &settings);
+    let is_up = |replica: &Engine| (fact(replica, "master_link_status") == "up").then_some(());
+    eventually(|| is_up(&replica));
+    let process = Process::start(&primary.store(", wait: { replicas: 1, timeout: 100ms }"));
+    let minted: Vec<_> = (0..3).map(|_| process.mint("jobs", "")).collect();
+    let hook = |delivery: &str| process.hook(delivery, "{}").status;
+    assert_eq!(hook("d1"), 200);
+    replica.kill();
+    eventually(|| (fact(&primary, "connected_slaves") == "0").then_some(()));
+    let wanted = r#"{"route":"jobs","params":{"id":"a"}}"#;
+    assert_eq!(process.callgate.admin_send("POST", "/callbacks", wanted).status, 503);
+    for _ in 0..2 {
+        assert_eq!(process.callback("jobs", &minted[0].1, "{\"status\":\"done\"}").status, 503);
+        assert_eq!(hook("d1"), 503, "a duplicate is acknowledged, too");
+        assert_eq!(hook("d2"), 503);
+        let revoked = format!("/callbacks/{}", minted[1].0);
+        assert_eq!(process.callgate.admin_send("DELETE", &revoked, "").status, 503);
+    }
+    replica.start_again();
+    eventually(|| is_up(&replica));
+    let again = || process.callback("jobs", &minted[0].1, "{\"status\":\"done\"}").status;
+    eventually(|| (again() == 200).then_some(()));
+    eventually(|| (hook("d2") == 200).then_some(()));
+    assert_eq!(process.view(&minted[0].0)["state"], "done");
+    assert_eq!(process.callback("jobs", &minted[2].1, "{}").status, 200);
+}
+
+#[test]
+fn one_silent_node_of_a_cluster_does_not_stop_the_deadlines_of_the_others() {
+    let mut nodes = cluster(0);
+    let store = format!(
+        "store: {{ kind: redis, grace: 1s, redis: {{ mode: cluster, nodes: [\"{}\"], timeout: 200ms }} }}\n",
+        nodes[1].address
+    );
+    let process = Process::start(&store);
+    let minted: Vec<_> = (0..60).map(|_| process.mint("short", "").0).collect();
+    let records = |node: &Engine| node.keys("*i:*");
+    let kept: Vec<_> = nodes[1..].iter().flat_map(records).collect();
+    assert!(!kept.is_empty() && kept.len() < minted.len(), "{}", kept.len());
+    nodes[0].kill();
+    let notices = || process.agent.received().into_iter().filter(|one| one.target() == "/notice").count();
+    eventually(|| (notices() >= kept.len()).then_some(()));
+    eventually(|| process.callgate.metrics().contains("\ncallgate_store_failed 1\n").then_some(()));
+    assert_eq!(process.callgate.admin_get("/readyz").status, 200, "most callbacks are accepted");
 }

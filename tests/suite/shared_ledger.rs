@@ -14,8 +14,8 @@ use crate::tls::{authority, issued};
 
 /// A process with its agent.
 pub struct Process {
-    callgate: Callgate,
-    agent: Agent,
+    pub callgate: Callgate,
+    pub agent: Agent,
 }
 
 fn config(agent: SocketAddr, store: &str, replicas: &str, more: &str) -> String {
@@ -70,6 +70,18 @@ impl Process {
 
     pub fn callback(&self, route: &str, token: &str, body: &str) -> Response {
         callback(self.callgate.ingress, route, token, body)
+    }
+
+    /// Sends a webhook that belongs to no interaction.
+    pub fn hook(&self, delivery: &str, body: &str) -> Response {
+        let signature = format!("sha256={}", mac(body.as_bytes()));
+        let headers = [
+            ("x-hub-signature-256", &*signature),
+            ("x-github-delivery", delivery),
+            ("x-github-event", "issues"),
+            ("content-type", "application/json"),
+        ];
+        send_to(self.callgate.ingress, "POST", "/hook", &headers, body.as_bytes())
     }
 
     pub fn view(&self, interaction: &str) -> Value {
@@ -138,17 +150,7 @@ fn the_uses_of_a_token_are_counted_once_for_all_processes() {
 fn an_event_without_an_interaction_is_delivered_once_by_all_processes_together() {
     on_both(|engine, store| {
         let (one, other) = (Process::start(store), Process::start(store));
-        let body = "{\"action\":\"opened\"}";
-        let send = |process: &Process, delivery: &str| {
-            let signature = format!("sha256={}", mac(body.as_bytes()));
-            let headers = [
-                ("x-hub-signature-256", &*signature),
-                ("x-github-delivery", delivery),
-                ("x-github-event", "issues"),
-                ("content-type", "application/json"),
-            ];
-            send_to(process.callgate.ingress, "POST", "/hook", &headers, body.as_bytes())
-        };
+        let send = |process: &Process, delivery: &str| process.hook(delivery, "{\"action\":\"opened\"}");
         assert_eq!(send(&one, "d1").status, 200);
         let again = send(&other, "d1");
         assert_eq!((again.status, other.callgate.logged(1)[0]["reason"].clone()), (200, "duplicate".into()));

@@ -44,6 +44,8 @@ pub enum Health {
     Gone,
     /// Redis or Valkey has not answered for `store.grace`.
     Away,
+    /// Some nodes of Redis or Valkey have not answered for `store.grace`. The others answer.
+    Partial,
     /// Redis or Valkey answers, but its settings cannot keep a promise.
     Unusable,
 }
@@ -63,7 +65,7 @@ impl Health {
     /// so within moments.
     pub fn why_not(self) -> Option<&'static str> {
         match self {
-            Self::Healthy | Self::Busy => None,
+            Self::Healthy | Self::Busy | Self::Partial => None,
             Self::Hanging => Some("the disk of the ledger's file does not answer"),
             Self::Failing => Some("the ledger's file cannot be written"),
             Self::Gone => Some("the thread that writes the ledger's file has ended"),
@@ -298,7 +300,12 @@ impl Shared {
         match self.health() {
             Health::Healthy => {}
             Health::Busy => self.set_health(Health::Healthy),
-            Health::Hanging | Health::Failing | Health::Gone | Health::Away | Health::Unusable => {
+            Health::Hanging
+            | Health::Failing
+            | Health::Gone
+            | Health::Away
+            | Health::Partial
+            | Health::Unusable => {
                 self.set_health(Health::Healthy);
                 log::info!("the ledger's file is written again, and is complete");
             }

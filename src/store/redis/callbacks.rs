@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::events::EventHold;
+use super::events::{EventClaim, EventHold};
 use super::records::{Decision, Draft, Loaded, jitter, no_random_numbers};
 use super::store::RedisStore;
 use crate::denial::{Denial, Refusal};
@@ -40,8 +40,9 @@ struct InteractionHold {
     events: Vec<EventKey>,
     question: Option<u32>,
     stale: bool,
-    /// The record with the claim, so that its end needs no second look.
-    loaded: Loaded,
+    /// The record with the claim, so that its end needs no second look. `None` while it is unknown whether the claim
+    /// was recorded.
+    loaded: Option<Loaded>,
 }
 
 /// The result of an attempt to claim.
@@ -68,8 +69,8 @@ impl RedisStore {
             let mut pauses = BUSY_PAUSES_MS.into_iter();
             let mut pause = 0;
             loop {
-                if let Some(hold) = self.claim_once(ask, lease).await? {
-                    return Ok(SharedClaim { store: Arc::clone(self), hold: Some(hold) });
+                if let Some(claim) = self.claim_once(ask, lease).await? {
+                    return Ok(claim);
                 }
                 pause = pauses.next().unwrap_or(pause);
                 sleep(Duration::from_millis(pause / 2) + jitter(pause)).await;
@@ -78,13 +79,29 @@ impl RedisStore {
         timeout(patience, Box::pin(claimed)).await.map_err(|_| late())?
     }
 
-    async fn claim_once(&self, ask: &Ask<'_>, lease: Duration) -> Result<Option<Hold>, ClaimError> {
+    /// Tries to claim a callback. Returns `Ok(None)` if another process delivers it. The claim exists here before the
+    /// engine has it: if this future is dropped, or the outcome stays unknown, the claim is released.
+    async fn claim_once(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        lease: Duration,
+    ) -> Result<Option<SharedClaim>, ClaimError> {
         let Some(id) = ask.interaction() else {
-            return Ok(self.claim_event(ask, lease).await?.map(Hold::Event));
+            return self.claim_event_once(ask, lease).await;
         };
         let lease_id = random::<8>().map(u64::from_be_bytes).ok_or_else(no_random_numbers);
         let lease_id = lease_id.map_err(ClaimError::Refused)?;
         let events: Vec<_> = ask.events.iter().chain(ask.repeats).copied().collect();
+        let hold = InteractionHold {
+            id: Box::from(id),
+            lease: lease_id,
+            events: events.clone(),
+            question: None,
+            stale: false,
+            loaded: None,
+        };
+        let mut claim =
+            SharedClaim { store: Arc::clone(self), hold: Some(Hold::Interaction(Box::new(hold))) };
         let changed = self.change(id, &events, None, |draft| {
             let terms = Terms { id: lease_id, until: draft.now.plus(lease) };
             match self.decide(ask, id, terms, draft) {
@@ -93,18 +110,40 @@ impl RedisStore {
             }
         });
         let (attempt, loaded) = changed.await.map_err(ClaimError::Refused)?;
+        if let (Attempt::Claimed(question, stale), Some(Hold::Interaction(hold))) =
+            (&attempt, &mut claim.hold)
+        {
+            (hold.question, hold.stale, hold.loaded) = (*question, *stale, Some(loaded));
+            return Ok(Some(claim));
+        }
+        claim.hold = None;
         match attempt {
-            Attempt::Busy => Ok(None),
-            Attempt::Claimed(question, stale) => {
-                let id = Box::from(id);
-                let hold = InteractionHold { id, lease: lease_id, events, question, stale, loaded };
-                Ok(Some(Hold::Interaction(Box::new(hold))))
-            }
+            Attempt::Busy | Attempt::Claimed(..) => Ok(None),
             Attempt::Failed(ClaimError::Duplicate) => {
                 self.confirm(id, &loaded).await.map_err(ClaimError::Refused)?;
                 Err(ClaimError::Duplicate)
             }
             Attempt::Failed(error) => Err(error),
+        }
+    }
+
+    /// Tries to claim an event that belongs to no interaction. See [`claim_once`](Self::claim_once).
+    async fn claim_event_once(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        lease: Duration,
+    ) -> Result<Option<SharedClaim>, ClaimError> {
+        let hold = EventHold::new(ask.route, ask.events).map_err(ClaimError::Refused)?;
+        let mut claim = SharedClaim { store: Arc::clone(self), hold: Some(Hold::Event(hold)) };
+        let Some(Hold::Event(hold)) = &claim.hold else { return Ok(None) };
+        let claimed = self.claim_event(hold, lease).await.map_err(ClaimError::Refused)?;
+        if matches!(claimed, EventClaim::Claimed) {
+            return Ok(Some(claim));
+        }
+        claim.hold = None;
+        match claimed {
+            EventClaim::Delivered => Err(ClaimError::Duplicate),
+            _ => Ok(None),
         }
     }
 
@@ -200,7 +239,7 @@ impl RedisStore {
         event_id: Option<&str>,
     ) -> Result<(), Refusal> {
         let InteractionHold { id, lease, events, loaded, .. } = hold;
-        let changed = self.change(&id, &events, Some(loaded), |draft| {
+        let changed = self.change(&id, &events, loaded, |draft| {
             let has_happened = draft.is_repeat
                 && !events.is_empty()
                 && draft.record.as_ref().is_some_and(|record| {
@@ -239,7 +278,7 @@ impl RedisStore {
             Hold::Event(hold) => self.release_event(&hold).await,
             Hold::Interaction(hold) => {
                 let InteractionHold { id, lease, loaded, .. } = *hold;
-                let changed = self.change(&id, &[], Some(loaded), |draft| {
+                let changed = self.change(&id, &[], loaded, |draft| {
                     let now = draft.now;
                     let Some(record) = &mut draft.record else { return Decision::Keep(()) };
                     let ended = if was_refused { record.fail(lease, now) } else { record.release(lease) };

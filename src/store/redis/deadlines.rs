@@ -2,6 +2,7 @@
 //! members also look at all deadlines regularly, so that those of a dead member are found. An id that the engine has
 //! handed out is hidden from the others for some time, so that each deadline is reported once.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ const HIDDEN: Duration = Duration::from_secs(30);
 const IDS_PER_CALL: usize = 64;
 /// The maximum number of calls of one pass.
 const CALLS_PER_PASS: usize = 32;
+/// When to look again at the partitions of a node that does not answer.
+const SILENCE_PAUSE: Duration = Duration::from_secs(1);
 /// The lease of a notice that is being sent.
 const NOTICE_LEASE: Duration = Duration::from_secs(120);
 
@@ -48,7 +51,7 @@ impl RedisStore {
     pub(in crate::store) async fn pass(&self) -> Found {
         let mut found = Found::default();
         let Some(now) = self.clock.now() else { return found };
-        if self.health.is_failing() || self.health.why_unusable().is_some() {
+        if self.health.why_unusable().is_some() {
             return found;
         }
         let passed_on = std::mem::take(&mut *self.due.passed_on.lock());
@@ -62,11 +65,13 @@ impl RedisStore {
             self.due.own.lock().insert((now.unix_ms(), number));
             found.has_more = true;
         }
+        let mut silent = HashSet::new();
         for number in partitions {
-            if !self.look_into(number, &mut found).await {
-                // The engine does not answer. The watched partitions are looked at again after a while.
-                self.due.own.lock().insert((now.unix_ms(), number));
-                break;
+            let node = self.nodes.node_of(Partition::Number(number));
+            if silent.contains(&node) || !self.look_into(number, &mut found).await {
+                // The partitions of other nodes do not wait for this node.
+                silent.insert(node);
+                self.due.expect(Partition::Number(number), now.plus(SILENCE_PAUSE));
             }
         }
         found

@@ -7,45 +7,61 @@ use redis::Value;
 
 use super::nodes::keys::Partition;
 use super::nodes::scripts::{CLAIM_EVENT, RELEASE_EVENT, SETTLE_EVENT};
-use super::records::{jitter, unavailable};
+use super::records::{no_random_numbers, unavailable};
 use super::store::RedisStore;
 use crate::denial::Refusal;
-use crate::interaction::{Ask, ClaimError, EventKey};
+use crate::interaction::EventKey;
+use crate::random::random;
 
-/// The random part of the end of a lease, by which a process recognizes its own lease. It does not matter for the lease.
-const LEASE_ID_MS: u64 = 1000;
+/// The number of a lease is below this number. A process recognizes its own lease by it.
+const LEASE_NUMBERS: u64 = 1_000_000;
 
 /// An event that is being delivered.
 #[derive(Debug)]
 pub(super) struct EventHold {
     route: Box<str>,
     keys: Vec<EventKey>,
-    /// The end of the lease, as the engine has it.
-    until: Vec<u8>,
+    /// The number of the lease.
+    lease: u64,
+}
+
+/// The result of an attempt to claim an event.
+#[derive(Debug)]
+pub(super) enum EventClaim {
+    Claimed,
+    Delivered,
+    /// Another process delivers it.
+    Busy,
+}
+
+impl EventHold {
+    /// Returns a claim with a new lease. The engine does not know it yet.
+    pub(super) fn new(route: &str, events: &[EventKey]) -> Result<Self, Refusal> {
+        let lease = random::<8>().map(u64::from_be_bytes).ok_or_else(no_random_numbers)? % LEASE_NUMBERS;
+        Ok(Self { route: route.into(), keys: events.to_vec(), lease })
+    }
 }
 
 impl RedisStore {
-    /// Claims an event. Returns `Ok(None)` if another process delivers it.
+    /// Claims an event.
     pub(super) async fn claim_event(
         &self,
-        ask: &Ask<'_>,
-        lease: Duration,
-    ) -> Result<Option<EventHold>, ClaimError> {
-        let route = &**ask.route;
-        let hold = |until| EventHold { route: route.into(), keys: ask.events.to_vec(), until };
-        if ask.events.is_empty() {
-            return Ok(Some(hold(Vec::new())));
+        hold: &EventHold,
+        duration: Duration,
+    ) -> Result<EventClaim, Refusal> {
+        if hold.keys.is_empty() {
+            return Ok(EventClaim::Claimed);
         }
-        let keys = vec![self.keys.delivered(route), self.keys.delivering(route)];
-        let mut arguments = vec![micros(lease), micros(jitter(LEASE_ID_MS))];
-        arguments.extend(ask.events.iter().map(bytes));
-        let claimed = self.call(&CLAIM_EVENT, Partition::of(route), keys, arguments).await;
-        let (_, values) = claimed.map_err(|failure| ClaimError::Refused(unavailable(&failure)))?;
-        match values.as_slice() {
-            [Value::Int(0), Value::BulkString(until), ..] => Ok(Some(hold(until.clone()))),
-            [Value::Int(1), ..] => Err(ClaimError::Duplicate),
-            _ => Ok(None),
-        }
+        let keys = vec![self.keys.delivered(&hold.route), self.keys.delivering(&hold.route)];
+        let mut arguments = vec![micros(duration), hold.lease.to_string().into_bytes()];
+        arguments.extend(hold.keys.iter().map(bytes));
+        let claimed = self.call(&CLAIM_EVENT, Partition::of(&hold.route), keys, arguments).await;
+        let (_, values) = claimed.map_err(|failure| unavailable(&failure))?;
+        Ok(match values.as_slice() {
+            [Value::Int(0), ..] => EventClaim::Claimed,
+            [Value::Int(1), ..] => EventClaim::Delivered,
+            _ => EventClaim::Busy,
+        })
     }
 
     /// Records that an event was delivered.
@@ -72,7 +88,7 @@ impl RedisStore {
             return;
         }
         let keys = vec![self.keys.delivering(&hold.route)];
-        let mut arguments = vec![hold.until.clone()];
+        let mut arguments = vec![hold.lease.to_string().into_bytes()];
         arguments.extend(hold.keys.iter().map(bytes));
         if let Err(failure) = self.call(&RELEASE_EVENT, Partition::of(&hold.route), keys, arguments).await {
             log::warn!("the claim of an event ends only with its lease: {}", failure.reason);

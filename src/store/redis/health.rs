@@ -1,5 +1,6 @@
 //! Whether the engine answers, and the engine's clock.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -9,7 +10,7 @@ use crate::clock::instant;
 use crate::store::file::Health;
 use crate::time::Timestamp;
 
-/// Whether the engine answers.
+/// Which nodes of the engine answer.
 #[derive(Debug)]
 pub(super) struct EngineHealth {
     grace: Duration,
@@ -18,8 +19,8 @@ pub(super) struct EngineHealth {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since when no call has succeeded.
-    failing_since: Option<Instant>,
+    /// Since when no call of a node has succeeded. The address is empty if no node is known.
+    failing_since: HashMap<Box<str>, Instant>,
     /// Why the engine must not be used.
     unusable: Option<String>,
 }
@@ -29,38 +30,60 @@ impl EngineHealth {
         Self { grace, state: Mutex::default() }
     }
 
-    /// Records the result of a call.
-    pub(super) fn called(&self, failure: Option<&Failure>) {
+    /// Records the result of a call to a node.
+    pub(super) fn called(&self, node: &str, failure: Option<&Failure>) {
         let mut state = self.state.lock();
-        match (failure, state.failing_since) {
-            (None, None) | (Some(_), Some(_)) => {}
-            (None, Some(_)) => {
-                state.failing_since = None;
-                drop(state);
-                log::info!("the store answers again");
+        match failure {
+            None if state.failing_since.is_empty() => {}
+            None => {
+                // Nodes are known if one of them answers.
+                state.failing_since.remove("");
+                if state.failing_since.remove(node).is_some() {
+                    drop(state);
+                    log::info!("the store answers again at {node}");
+                }
             }
-            (Some(failure), None) => {
-                state.failing_since = Some(instant());
+            Some(failure) if !state.failing_since.contains_key(node) => {
+                state.failing_since.insert(node.into(), instant());
                 drop(state);
                 log::error!("the store does not answer: {}", failure.reason);
             }
+            Some(_) => {}
         }
     }
 
-    /// Returns the health for probes and metrics.
-    pub(super) fn health(&self) -> Health {
+    /// Returns the health for probes and metrics. `nodes` contains the addresses of the nodes that have keys. If other
+    /// nodes still answer, most callbacks are accepted, so this process is ready.
+    pub(super) fn health(&self, nodes: &[Box<str>]) -> Health {
+        let mut state = self.state.lock();
+        if state.unusable.is_some() {
+            return Health::Unusable;
+        }
+        if state.failing_since.is_empty() {
+            return Health::Healthy;
+        }
+        // Another node has taken the keys of a node that is no longer named.
+        state.failing_since.retain(|node, _| node.is_empty() || nodes.contains(node));
+        let now = instant();
+        let is_away = |since: &&Instant| now.saturating_duration_since(**since) >= self.grace;
+        let failing = state.failing_since.len();
+        match state.failing_since.values().filter(is_away).count() {
+            _ if failing == 0 => Health::Healthy,
+            0 => Health::Busy,
+            away if away >= nodes.len() || state.failing_since.contains_key("") => Health::Away,
+            _ => Health::Partial,
+        }
+    }
+
+    /// Reports whether the last call to a node failed.
+    pub(super) fn is_failing(&self, node: &str) -> bool {
         let state = self.state.lock();
-        match state.failing_since {
-            _ if state.unusable.is_some() => Health::Unusable,
-            None => Health::Healthy,
-            Some(since) if instant().saturating_duration_since(since) >= self.grace => Health::Away,
-            Some(_) => Health::Busy,
-        }
+        !state.failing_since.is_empty() && state.failing_since.contains_key(node)
     }
 
-    /// Reports whether the last call failed.
-    pub(super) fn is_failing(&self) -> bool {
-        self.state.lock().failing_since.is_some()
+    /// Reports whether the last call to any node failed.
+    pub(super) fn is_any_failing(&self) -> bool {
+        !self.state.lock().failing_since.is_empty()
     }
 
     /// Records why the engine must not be used, or that it may be used.
@@ -93,5 +116,37 @@ impl EngineClock {
         let (us, at) = (*self.0.lock())?;
         let since = i64::try_from(instant().saturating_duration_since(at).as_micros()).unwrap_or(i64::MAX);
         Some(Timestamp::from_unix_ms(us.saturating_add(since) / 1000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_silent_node_of_several_is_noticed_although_the_others_answer() {
+        let nodes: Vec<Box<str>> = vec!["a:1".into(), "b:1".into()];
+        let health = EngineHealth::new(Duration::ZERO);
+        let failure = Failure::unknown("silent");
+        health.called("a:1", Some(&failure));
+        health.called("b:1", None);
+        assert_eq!(health.health(&nodes), Health::Partial);
+        assert!(health.is_failing("a:1") && !health.is_failing("b:1") && health.is_any_failing());
+        health.called("b:1", Some(&failure));
+        assert_eq!(health.health(&nodes), Health::Away);
+        health.called("b:1", None);
+        assert_eq!(health.health(&nodes[1..]), Health::Healthy, "the keys are on another node now");
+        health.called("", Some(&failure));
+        assert_eq!(health.health(&nodes), Health::Away, "no node is known");
+        health.called("a:1", None);
+        assert_eq!(health.health(&nodes), Health::Healthy);
+        assert!(!health.is_any_failing());
+    }
+
+    #[test]
+    fn a_short_outage_is_no_reason_to_be_unready() {
+        let health = EngineHealth::new(Duration::from_secs(3600));
+        health.called("a:1", Some(&Failure::unknown("silent")));
+        assert_eq!(health.health(&["a:1".into()]), Health::Busy);
     }
 }

@@ -149,6 +149,10 @@ impl RedisStore {
     ) -> Result<TakenQuestion, QuestionFault> {
         let lease = random::<8>().map(u64::from_be_bytes).ok_or_else(no_random_numbers);
         let lease = lease.map_err(|_| QuestionFault::Unavailable)?;
+        // This value exists before the record has the lease. Otherwise a future that is dropped meanwhile would leave the
+        // lease behind.
+        let mut taken =
+            SharedTaken { store: Arc::clone(self), id: id.into(), lease, number: 0, has_ended: false };
         let changed = self.change(id, &[], None, |draft| {
             let now = draft.now;
             let Some(record) = &mut draft.record else {
@@ -160,9 +164,10 @@ impl RedisStore {
                 Err(fault) => Decision::Keep(Err(fault)),
             }
         });
-        let (taken, _) = changed.await.map_err(|_| QuestionFault::Unavailable)?;
-        let (route, number, endpoint) = taken?;
-        let taken = SharedTaken { store: Arc::clone(self), id: id.into(), lease, number, has_ended: false };
+        let (answer, _) = changed.await.map_err(|_| QuestionFault::Unavailable)?;
+        taken.has_ended = answer.is_err();
+        let (route, number, endpoint) = answer?;
+        taken.number = number;
         Ok((route, endpoint, taken))
     }
 
@@ -180,15 +185,12 @@ impl RedisStore {
     }
 
     /// Waits until the replicas have the record, if the configuration asks for that. A duplicate is acknowledged, so its
-    /// record must not be lost.
+    /// record must not be lost. The same applies to a change that the replicas have not confirmed in time.
     pub(super) async fn confirm(&self, id: &str, loaded: &Loaded) -> Result<(), Refusal> {
-        let Some(version) = loaded.version().filter(|_| self.nodes.settings().wait_replicas > 0) else {
+        if loaded.record.is_none() || self.nodes.settings().wait_replicas == 0 {
             return Ok(());
-        };
-        let keys = vec![self.keys.record(id)];
-        let touched = self.call(&TOUCH, Partition::of(id), keys, vec![version.to_vec()]).await;
-        // If another process has changed the record meanwhile, that process waits for the replicas itself. Its change
-        // contains the event, too.
+        }
+        let touched = self.call(&TOUCH, Partition::of(id), vec![self.keys.record(id)], Vec::new()).await;
         touched.map(|_| ()).map_err(|failure| unavailable(&failure))
     }
 }

@@ -91,7 +91,7 @@ impl RedisStore {
     /// Performs one step of the walk through the ledger, which finds the number of open interactions and the oldest one
     /// of each route.
     pub(in crate::store) async fn walk(&self, now: Timestamp) {
-        if self.health.is_failing() {
+        if self.health.is_any_failing() {
             return;
         }
         let mut walk = std::mem::take(&mut *self.walk.lock());

@@ -13,6 +13,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// Own deadlines are rounded up to this time, so that a busy process does not look for each one separately.
 const STEP_MS: i64 = 250;
 
+/// The maximum number of own deadlines. The members that watch over a partition find later ones.
+const OWN_MAX: usize = 65_536;
+
 /// When to look at which partitions.
 #[derive(Debug)]
 pub(super) struct Schedule {
@@ -37,7 +40,11 @@ impl Schedule {
             && at.unix_ms() < i64::MAX
         {
             let rounded = at.unix_ms().saturating_add(STEP_MS - 1) / STEP_MS * STEP_MS;
-            self.own.lock().insert((rounded, number));
+            let mut own = self.own.lock();
+            own.insert((rounded, number));
+            if own.len() > OWN_MAX {
+                own.pop_last();
+            }
         }
     }
 
@@ -76,6 +83,16 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_own_deadlines_is_limited_and_the_earliest_stay() {
+        let schedule = Schedule::default();
+        for step in (0..100_000).rev() {
+            schedule.expect(Partition::Number(7), Timestamp::from_unix_ms(step * STEP_MS));
+        }
+        assert_eq!(schedule.own.lock().len(), OWN_MAX);
+        assert_eq!(schedule.own.lock().first(), Some(&(0, 7)));
+    }
 
     #[test]
     fn own_and_watched_partitions_are_looked_at_in_time() {

@@ -12,6 +12,7 @@ use super::health::{EngineClock, EngineHealth};
 use super::members::{Members, owner_text, parse_owner};
 use super::nodes::Nodes;
 use super::nodes::keys::Keys;
+use super::nodes::keys::Partition;
 use super::schedule::Schedule;
 use super::walk::Walk;
 use crate::config::{RedisSettings, StoreSettings};
@@ -100,8 +101,8 @@ impl RedisStore {
 
     /// Returns the health for probes and metrics.
     pub(in crate::store) fn health(&self) -> Health {
-        let health = self.health.health();
-        self.metrics.store_failed(matches!(health, Health::Away | Health::Unusable));
+        let health = self.health.health(&self.nodes.addresses());
+        self.metrics.store_failed(matches!(health, Health::Away | Health::Partial | Health::Unusable));
         if self.owner().is_none()
             && let Some(now) = self.clock.now()
         {
@@ -130,7 +131,7 @@ impl RedisStore {
 
     /// Reports whether a member lives, as far as the engine knows. `None` if the engine does not answer.
     pub(in crate::store) fn lives(&self, member: Incarnation) -> Option<bool> {
-        if self.health.is_failing() {
+        if self.health.is_failing(&self.nodes.node_of(Partition::Members)) {
             return None;
         }
         let now = self.clock.now()?;

@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use self::connect::connection;
 use self::faults::{Fault, classify};
 use self::keys::Partition;
-use self::replicated_writes::ReplicatedWrites;
+use self::replicated_writes::{ReplicatedWrites, add_wait, is_confirmed, too_few_replicas};
 use self::request::{is_unknown_script, server_error};
 use self::topology::{Address, Question, Topology};
 use crate::clock::instant;
@@ -160,6 +160,8 @@ impl Nodes {
                 Ok(node) => node,
                 Err(error) => return Err(Failure::not_executed(error.to_string())),
             };
+            // The outcome of this attempt is unknown until it has ended.
+            *last = None;
             let error = match self.attempt(&node, request).await {
                 Ok(value) => {
                     node.timeouts.store(0, Ordering::Relaxed);
@@ -193,6 +195,16 @@ impl Nodes {
             }
             *last = Some(failure);
         }
+    }
+
+    /// Returns the address of the node that has a partition. It is empty if no node is known.
+    pub(super) fn node_of(&self, partition: Partition) -> Address {
+        self.place(partition).map_or_else(|_| Address::default(), |(address, _)| address)
+    }
+
+    /// Returns the addresses of the nodes that have slots.
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        self.known.lock().topology.nodes()
     }
 
     /// Returns the node that has a partition, or the generation of the topology if no node is known.
@@ -233,10 +245,18 @@ impl Nodes {
     /// Executes a script on the node to which its slot is being moved.
     async fn ask_at(&self, address: &str, request: &Request) -> Result<Value, RedisError> {
         let mut connection = self.at(address)?.connection.clone();
+        let settings = self.settings.load_full();
         let mut pipeline = redis::pipe();
         pipeline.cmd("ASKING").add_command(request.command(false));
-        let values = connection.req_packed_commands(&pipeline, 0, 2).await?;
-        values.into_iter().nth(1).map_or(Ok(Value::Nil), server_error)
+        if !request.call.writes || settings.wait_replicas == 0 {
+            let values = connection.req_packed_commands(&pipeline, 0, 2).await?;
+            return values.into_iter().nth(1).map_or(Ok(Value::Nil), server_error);
+        }
+        add_wait(&mut pipeline, settings.wait_replicas, settings.wait_timeout);
+        let mut values = connection.req_packed_commands(&pipeline, 0, 3).await?;
+        let is_confirmed = is_confirmed(values.pop(), settings.wait_replicas);
+        let value = values.pop().map_or(Ok(Value::Nil), server_error)?;
+        if is_confirmed { Ok(value) } else { Err(too_few_replicas()) }
     }
 
     /// Asks for the topology, unless it has changed since `generation`.

@@ -89,22 +89,32 @@ async fn pipeline<'c>(
         pipeline.add_command(command.clone());
         count += 1;
     }
-    pipeline.cmd("WAIT").arg(replicas).arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+    add_wait(&mut pipeline, replicas, patience);
     let mut values = match connection.req_packed_commands(&pipeline, 0, count + 1).await {
         Ok(values) => values,
         Err(error) => return (0..count).map(|_| Err(error.clone())).collect(),
     };
-    let confirmed = match values.pop() {
-        Some(Value::Int(confirmed)) => confirmed >= i64::from(replicas),
-        _ => false,
-    };
-    let too_few = || RedisError::from((ErrorKind::Client, TOO_FEW_REPLICAS));
+    let is_confirmed = is_confirmed(values.pop(), replicas);
     values
         .into_iter()
         .map(server_error)
         .map(|result| match result {
-            Ok(_) if !confirmed => Err(too_few()),
+            Ok(_) if !is_confirmed => Err(too_few_replicas()),
             result => result,
         })
         .collect()
+}
+
+/// Adds the command that waits until replicas have everything that the connection has written.
+pub(super) fn add_wait(pipeline: &mut redis::Pipeline, replicas: u8, patience: Duration) {
+    pipeline.cmd("WAIT").arg(replicas).arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+}
+
+/// Reports whether enough replicas have confirmed, according to the response to `WAIT`.
+pub(super) fn is_confirmed(response: Option<Value>, replicas: u8) -> bool {
+    matches!(response, Some(Value::Int(confirmed)) if confirmed >= i64::from(replicas))
+}
+
+pub(super) fn too_few_replicas() -> RedisError {
+    RedisError::from((ErrorKind::Client, TOO_FEW_REPLICAS))
 }

@@ -85,13 +85,13 @@ call!(
 );
 
 call!(
-    /// Writes a record again, so that the replicas confirm it.
-    /// Keys: the record. Arguments: its version.
+    /// Writes a record again, so that the replicas confirm it, and every earlier change of the node.
+    /// Keys: the record.
     TOUCH,
     "touch",
     true,
     "local old = redis.call('GET', KEYS[1])
-    if not old or string.sub(old, 1, 8) ~= ARGV[1] then return {now, 0} end
+    if not old then return {now, 0} end
     redis.call('SET', KEYS[1], old)
     return {now, 1}"
 );
@@ -110,22 +110,24 @@ call!(
 );
 
 call!(
-    /// Claims an event without an interaction.
-    /// Keys: the delivered events, the events that are being delivered. Arguments: the duration of the lease and an
-    /// offset that identifies it, in microseconds, and the events.
-    /// Returns 0 and the end of the lease, 1 if it was delivered, or 2 if it is being delivered.
+    /// Claims an event without an interaction. The end of a lease is a whole second, plus the number of the lease in
+    /// microseconds.
+    /// Keys: the delivered events, the events that are being delivered. Arguments: the duration of the lease in
+    /// microseconds, its number (below 1,000,000), and the events.
+    /// Returns 0, 1 if the event was delivered, or 2 if another lease exists.
     CLAIM_EVENT,
     "claim_event",
     true,
     "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
     redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-    local until_ = now + ARGV[1] + ARGV[2]
+    local until_ = math.ceil((now + ARGV[1]) / 1000000) * 1000000 + ARGV[2]
     for i = 3, #ARGV do
         if redis.call('ZSCORE', KEYS[1], ARGV[i]) then return {now, 1} end
-        if redis.call('ZSCORE', KEYS[2], ARGV[i]) then return {now, 2} end
+        local other = redis.call('ZSCORE', KEYS[2], ARGV[i])
+        if other and tonumber(other) % 1000000 ~= tonumber(ARGV[2]) then return {now, 2} end
     end
     for i = 3, #ARGV do redis.call('ZADD', KEYS[2], string.format('%.0f', until_), ARGV[i]) end
-    return {now, 0, string.format('%.0f', until_)}"
+    return {now, 0}"
 );
 
 call!(
@@ -145,13 +147,13 @@ call!(
 
 call!(
     /// Releases the claim of an event without an interaction, if it still has this lease.
-    /// Keys: the events that are being delivered. Arguments: the end of the lease, and the events.
+    /// Keys: the events that are being delivered. Arguments: the number of the lease, and the events.
     RELEASE_EVENT,
     "release_event",
     true,
     "for i = 2, #ARGV do
         local until_ = redis.call('ZSCORE', KEYS[1], ARGV[i])
-        if until_ and tonumber(until_) == tonumber(ARGV[1]) then redis.call('ZREM', KEYS[1], ARGV[i]) end
+        if until_ and tonumber(until_) % 1000000 == tonumber(ARGV[1]) then redis.call('ZREM', KEYS[1], ARGV[i]) end
     end
     return {now, 1}"
 );

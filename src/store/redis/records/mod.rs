@@ -68,10 +68,6 @@ impl Loaded {
     pub(super) fn nothing(now: Timestamp) -> Self {
         Self { now, version: None, record: None, known: Vec::new() }
     }
-
-    pub(super) fn version(&self) -> Option<Version> {
-        self.version
-    }
 }
 
 impl RedisStore {
@@ -85,7 +81,7 @@ impl RedisStore {
     ) -> Result<(Timestamp, Vec<Value>), Failure> {
         let request = Request { call, partition, keys, arguments };
         let result = self.nodes.call(&request).await;
-        self.health.called(result.as_ref().err());
+        self.health.called(&self.nodes.node_of(partition), result.as_ref().err());
         let mut values = result?;
         match values.first() {
             Some(Value::Int(us)) => {
@@ -131,7 +127,8 @@ impl RedisStore {
     /// Changes a record. `decide` may be called several times. `given` is the record if it was read or written before.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable` if the record could not be read or written.
+    /// Returns the denial `store_unavailable` if the record could not be read or written, or if too few replicas have the
+    /// change.
     pub(super) async fn change<T>(
         &self,
         id: &str,
@@ -149,13 +146,19 @@ impl RedisStore {
             if let Some((expected, result)) = written.take()
                 && version == Some(expected)
             {
-                return Ok((result, Loaded { now, version, record, known }));
+                let loaded = Loaded { now, version, record, known };
+                self.confirm(id, &loaded).await?;
+                return Ok((result, loaded));
             }
             let mut draft = Draft { now, record, surplus: Vec::new(), look_again: None, is_repeat, known };
             let (result, removes) = match decide(&mut draft) {
                 Decision::Keep(result) => {
                     let Draft { now, record, known, .. } = draft;
-                    return Ok((result, Loaded { now, version, record, known }));
+                    let loaded = Loaded { now, version, record, known };
+                    if is_repeat {
+                        self.confirm(id, &loaded).await?;
+                    }
+                    return Ok((result, loaded));
                 }
                 Decision::Write(result) => (result, false),
                 Decision::Remove(result) => (result, true),
