@@ -400,3 +400,28 @@ fn connections_are_encrypted_and_both_sides_prove_who_they_are() {
         );
     }
 }
+
+#[test]
+fn many_interactions_are_listed_with_few_calls() {
+    on_both(|_, store| {
+        let one = Process::start(store);
+        let minted: Vec<_> = (0..300).map(|_| one.mint("jobs", "").0).collect();
+        let calls = || {
+            let metrics = one.callgate.metrics();
+            let count = |call: &str| {
+                let name = format!("callgate_store_call_seconds_count{{call=\"{call}\"}} ");
+                metrics.lines().find_map(|line| line.strip_prefix(&*name)).map_or(0, |n| n.parse().unwrap())
+            };
+            count("load") + count("read")
+        };
+        let before: u64 = calls();
+        let list = one.callgate.admin_get("/callbacks?sort=newest&limit=1000").json();
+        let listed: Vec<_> = list["interactions"].as_array().unwrap().iter().collect();
+        assert_eq!(listed.len(), minted.len());
+        assert!(listed.iter().all(|one| minted.iter().any(|id| one["interaction"] == **id)));
+        // Two passes, each with two reads of all 64 partitions.
+        assert!(calls() - before <= 256, "{} calls", calls() - before);
+        let page = one.callgate.admin_get("/callbacks?limit=100").json();
+        assert_eq!(page["interactions"].as_array().unwrap().len(), 100);
+    });
+}

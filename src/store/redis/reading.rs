@@ -9,8 +9,8 @@ use redis::Value;
 use super::members::parse_owner;
 use super::nodes::Failure;
 use super::nodes::keys::{PARTITIONS, Partition};
-use super::nodes::scripts::{COUNT, SCAN};
-use super::records::unavailable;
+use super::nodes::scripts::{COUNT, READ, SCAN};
+use super::records::{parse_record, unavailable};
 use super::store::RedisStore;
 use super::walk::Walk;
 use crate::denial::Refusal;
@@ -20,6 +20,9 @@ use crate::time::Timestamp;
 
 /// The approximate number of ids that one call reads.
 const SCAN_COUNT: usize = 500;
+/// The numbers of records that a list reads first, and that it reads at most at once.
+const READ_FIRST: usize = 128;
+const READ_MAX: usize = 4096;
 /// The number of records that one step of the walk reads. There are four steps per second, so that a large ledger costs
 /// the engine little.
 const STEP: usize = 100;
@@ -61,17 +64,37 @@ impl RedisStore {
             }
         }
         let mut found = BTreeMap::new();
-        for id in ids {
-            if found.len() >= limit {
-                break;
-            }
-            if let Some(record) = self.load(&id, &[]).await?.record
-                && wanted(&record.interaction)
-            {
-                found.insert(Arc::from(id), Self::owned(record));
-            }
+        let (mut ids, mut count) = (ids.into_iter().peekable(), READ_FIRST);
+        while found.len() < limit && ids.peek().is_some() {
+            let some: Vec<_> = ids.by_ref().take(count).collect();
+            let records = self.read_many(some).await.map_err(|failure| unavailable(&failure))?;
+            let wanted = records.into_iter().filter(|(_, record)| wanted(&record.interaction));
+            found.extend(wanted.map(|(id, record)| (Arc::from(id), Self::owned(record))));
+            count = (count * 2).min(READ_MAX);
+        }
+        while found.len() > limit {
+            found.pop_last();
         }
         Ok(found)
+    }
+
+    /// Reads records, with one call for each partition. Omits records that this version cannot read.
+    async fn read_many(&self, ids: Vec<String>) -> Result<Vec<(String, SharedRecord)>, Failure> {
+        let mut by_partition: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for id in ids {
+            by_partition.entry(Partition::of(&id)).or_default().push(id);
+        }
+        let mut records = Vec::new();
+        for (partition, ids) in by_partition {
+            let keys = ids.iter().map(|id| self.keys.record(id)).collect();
+            let (now, values) = self.call(&READ, partition, keys, Vec::new()).await?;
+            let Some(Value::Array(values)) = values.into_iter().next() else { continue };
+            records.extend(ids.into_iter().zip(values).filter_map(|(id, value)| match value {
+                Value::BulkString(bytes) => parse_record(&bytes, now).map(|record| (id, record)),
+                _ => None,
+            }));
+        }
+        Ok(records)
     }
 
     /// Reads some ids of a partition. Returns the cursor for the next call.
@@ -109,12 +132,8 @@ impl RedisStore {
             walk = self.next_ids(walk, &watched).await;
         }
         let rest = walk.ids.len().saturating_sub(STEP);
-        for id in walk.ids.split_off(rest) {
-            if let Ok(loaded) = self.load(&id, &[]).await
-                && let Some(record) = loaded.record
-                && record.interaction.state.is_open()
-                && *record.interaction.route != *NO_ROUTE
-            {
+        for (_, record) in self.read_many(walk.ids.split_off(rest)).await.unwrap_or_default() {
+            if record.interaction.state.is_open() && *record.interaction.route != *NO_ROUTE {
                 let created = record.interaction.created();
                 let (count, oldest) =
                     walk.routes.entry(Arc::clone(&record.interaction.route)).or_insert((0, created));

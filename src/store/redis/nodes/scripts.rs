@@ -61,6 +61,14 @@ call!(
 );
 
 call!(
+    /// Reads records. Keys: the records.
+    READ,
+    "read",
+    false,
+    "return {now, redis.call('MGET', unpack(KEYS))}"
+);
+
+call!(
     /// Replaces a record if it still has the expected version. The version is the first 8 bytes of a record.
     /// Keys: the record, the due times, its events. Arguments: the expected version (empty: the record does not exist),
     /// the new record (empty: it is removed), its due time, the id, the maximum number of events, and events to add.

@@ -217,6 +217,13 @@ impl RedisStore {
     }
 }
 
+/// Returns the record in the bytes of the engine, at its time `now`. Returns `None` if this version cannot read it.
+pub(super) fn parse_record(bytes: &[u8], now: Timestamp) -> Option<SharedRecord> {
+    let (_, mut record) = decode(bytes).ok()?;
+    record.resume(now);
+    Some(record)
+}
+
 /// Returns a random duration up to a number of milliseconds.
 pub(super) fn jitter(most_ms: u64) -> Duration {
     let drawn = random::<8>().map_or(0, u64::from_be_bytes);
