@@ -1,51 +1,83 @@
 //! The addresses of Callgate's own listeners and of the agents. Callgate never sends an answer to one of these
 //! addresses, even if a provider names the address in a callback.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use crate::agent::{Agent, AgentAddress};
 use crate::guard::classify;
 
 /// The bound addresses of Callgate's listeners.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct OwnAddresses(Vec<SocketAddr>);
+#[derive(Clone, Debug)]
+pub(crate) struct OwnAddresses {
+    listeners: Vec<SocketAddr>,
+    /// Reports whether an address belongs to this host.
+    is_of_host: fn(IpAddr) -> bool,
+}
+
+impl Default for OwnAddresses {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
 
 impl OwnAddresses {
     /// Creates the list from the bound addresses of all listeners.
     pub(crate) fn new(listeners: Vec<SocketAddr>) -> Self {
-        Self(listeners)
+        Self { listeners, is_of_host }
     }
 
     /// Reports whether a listener has this port.
     pub(super) fn has_port(&self, port: u16) -> bool {
-        self.0.iter().any(|listener| listener.port() == port)
+        self.listeners.iter().any(|listener| listener.port() == port)
     }
 
     /// Reports whether a connection to `address` could reach a listener of Callgate or one of the agents.
     pub(super) fn contains(&self, address: SocketAddr, agents: &[Arc<Agent>]) -> bool {
-        self.0.iter().any(|listener| reaches(address, *listener))
-            || agents.iter().any(|agent| may_be_agent(address, &agent.address))
+        self.listeners.iter().any(|listener| reaches(address, *listener, self.is_of_host))
+            || agents.iter().any(|agent| may_be_agent(address, &agent.address, self.is_of_host))
     }
 }
 
 /// Reports whether a connection to `address` could reach the listener that is bound to `bound`.
-fn reaches(address: SocketAddr, bound: SocketAddr) -> bool {
-    let (bound_ip, ip) = (bound.ip().to_canonical(), address.ip().to_canonical());
-    // A listener that is bound to 0.0.0.0 or [::] is reached at every address of this host. These addresses are not
-    // known here, so every address that is not public is treated as an address of this host.
-    let is_on_every_address = bound_ip.is_unspecified() && classify(ip).is_some();
-    let is_same_host = bound_ip == ip || (bound_ip.is_loopback() && ip.is_loopback()) || is_on_every_address;
-    is_same_host && bound.port() == address.port()
+fn reaches(address: SocketAddr, bound: SocketAddr, is_of_host: fn(IpAddr) -> bool) -> bool {
+    if bound.port() != address.port() {
+        return false;
+    }
+    let (bound_ip, ip) = (bound.ip().to_canonical(), destination(address.ip()));
+    // A listener that is bound to 0.0.0.0 or [::] is reached at every address of this host. Others may exist in a
+    // network that this host shares, so every address that is not public is treated as an address of this host.
+    let is_on_every_address = bound_ip.is_unspecified() && (classify(ip).is_some() || is_of_host(ip));
+    bound_ip == ip || (bound_ip.is_loopback() && ip.is_loopback()) || is_on_every_address
 }
 
-fn may_be_agent(address: SocketAddr, agent: &AgentAddress) -> bool {
+/// Returns the address that a connection to `ip` reaches: a connection to 0.0.0.0 or [::] reaches this host.
+fn destination(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+/// Reports whether an address belongs to this host. A socket for datagrams sends nothing when it is connected, but the
+/// system chooses the local address. Only an address of this host is reached from itself.
+fn is_of_host(ip: IpAddr) -> bool {
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let local = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    });
+    local.is_ok_and(|local| local.ip() == ip)
+}
+
+fn may_be_agent(address: SocketAddr, agent: &AgentAddress, is_of_host: fn(IpAddr) -> bool) -> bool {
     let AgentAddress::Tcp(text) = agent else { return false };
     match text.parse() {
-        Ok(agent) => reaches(address, agent),
+        Ok(agent) => reaches(address, agent, is_of_host),
         // The agent is configured by name. Therefore any non-public address with the agent's port could be the agent.
         Err(_) => text.rsplit_once(':').is_some_and(|(_, port)| {
-            port.parse() == Ok(address.port()) && classify(address.ip().to_canonical()).is_some()
+            port.parse() == Ok(address.port()) && classify(destination(address.ip())).is_some()
         }),
     }
 }
@@ -78,7 +110,8 @@ mod tests {
     }
 
     fn contains(listener: &str, agent: &str, address: &str) -> bool {
-        let own = OwnAddresses::new(vec![listener.parse().unwrap()]);
+        let is_of_host = |ip: IpAddr| ip == IpAddr::from([93, 184, 216, 35]);
+        let own = OwnAddresses { listeners: vec![listener.parse().unwrap()], is_of_host };
         own.contains(address.parse().unwrap(), &agents(&["127.0.0.1:2", agent, "127.0.0.1:3"]))
     }
 
@@ -95,9 +128,22 @@ mod tests {
             ("0.0.0.0:80", "10.0.0.2:80", true),
             ("[::]:80", "192.168.1.1:80", true),
             ("0.0.0.0:80", "93.184.216.34:80", false),
+            ("0.0.0.0:80", "93.184.216.35:80", true),
+            ("0.0.0.0:80", "93.184.216.35:81", false),
+            ("0.0.0.0:80", "0.0.0.0:80", true),
+            ("127.0.0.1:80", "0.0.0.0:80", true),
+            ("127.0.0.1:80", "[::]:80", true),
+            ("127.0.0.1:80", "[::ffff:0.0.0.0]:80", true),
+            ("[::1]:80", "[::]:80", true),
         ] {
             assert_eq!(contains(listener, agent, address), is_own, "{listener} {address}");
         }
+    }
+
+    #[test]
+    fn an_address_of_this_host_is_recognized() {
+        assert!(is_of_host([127, 0, 0, 1].into()));
+        assert!(!is_of_host([192, 0, 2, 1].into()));
     }
 
     #[test]
@@ -107,6 +153,8 @@ mod tests {
             ("10.0.0.9:8000", "10.0.0.9:8000", true),
             ("10.0.0.9:8000", "10.0.0.8:8000", false),
             ("127.0.0.1:8000", "[::1]:8000", true),
+            ("127.0.0.1:8000", "0.0.0.0:8000", true),
+            ("agent.internal:8000", "0.0.0.0:8000", true),
             ("agent.internal:8000", "10.0.0.9:8000", true),
             ("agent.internal:8000", "10.0.0.9:8001", false),
             ("agent.internal:8000", "93.184.216.34:8000", false),
