@@ -137,7 +137,7 @@ impl Admin {
             ("recent", _) => self.recent_response(request),
             ("state", _) => answer(200, &self.current_state()),
             (_, Some(id)) if request.method == "DELETE" => match self.may_act(request, "revoke") {
-                Ok(()) => self.revoke_and_log(request, id, "page").await,
+                Ok(()) => self.revoke(id).await,
                 Err(response) => response,
             },
             (_, Some(_)) => not_allowed("DELETE"),
