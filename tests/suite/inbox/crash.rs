@@ -121,7 +121,13 @@ fn nothing_that_was_accepted_is_lost_by_kills_and_at_most_what_was_in_flight_is_
     for (_, _, event) in &accepted {
         assert!(received.contains_key(event), "{event} is lost");
     }
-    // The order of each interaction: the first time that the agent accepted each message.
+    assert_in_order(&agent, before);
+    assert!(accepted.len() >= 30 * kills, "{}", accepted.len());
+}
+
+/// Checks the order of each interaction in the requests after the first `before`: the first time that the agent received
+/// each message.
+fn assert_in_order(agent: &Agent, before: usize) {
     let mut last: HashMap<String, usize> = HashMap::new();
     let mut seen = HashSet::new();
     for one in agent.received().iter().skip(before) {
@@ -135,7 +141,6 @@ fn nothing_that_was_accepted_is_lost_by_kills_and_at_most_what_was_in_flight_is_
             );
         }
     }
-    assert!(accepted.len() >= 30 * kills, "{}", accepted.len());
 }
 
 /// Returns, for each kill, how many messages the agent received again although it had accepted them before the kill.
