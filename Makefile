@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: engines redis redis-small chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
+.PHONY: engines redis redis-small chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop crash-loop-inbox dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -160,6 +160,13 @@ count: setup
 CALLBACKS ?= 10000
 crash-loop: setup
 	CALLGATE_CALLBACKS=$(CALLBACKS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 nothing_acknowledged
+
+# Kills a process with an inbox KILLS times under load, and once at each write and each sync of its file between the
+# acceptance of a callback and the end of its delivery, with and without a power cut. Compares the 202s with what the agent
+# received.
+KILLS ?= 1000
+crash-loop-inbox: setup
+	CALLGATE_KILLS=$(KILLS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 inbox::crash::
 
 # Runs three members with crashes, pauses, drains and partitions between them for DURATION seconds, once with ledgers in
 # memory and once with ledgers in files, and checks the history afterwards. SEED selects the history.

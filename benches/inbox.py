@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Measures the inbox: how many callbacks per second are accepted while the agent is away, how long the inbox takes to
 drain, and how much memory a waiting message needs. For comparison, inserts the same bodies into SQLite (WAL, FULL), one
-transaction each. Usage: inbox.py --callgate BINARY [--messages 10000] [--clients 32] [--bytes 2048] [--folder FOLDER]"""
+transaction each. Usage: inbox.py --callgate BINARY [--messages 10000] [--clients 32] [--bytes 2048] [--folder FOLDER]
+
+With --night, 100,000 messages of 500 interactions wait for an agent that is away. The script fails if one of them is lost,
+dead, out of order or delivered twice, or if a waiting message needs more than 250 bytes of memory."""
 
 import argparse
 import json
@@ -35,6 +38,102 @@ routes:
 """
 
 
+NIGHT = """
+public_url: http://agent.example.com
+listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: 127.0.0.1:{agent} }}
+access_log: off
+store: {{ kind: file, path: {folder}/ledger }}
+shutdown: {{ delay: 0s, grace: 1s }}
+callback_tokens: {{ keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: KEY }} }} ] }}
+routes:
+  - name: bench
+    path: /bench/{{id}}
+    token: {{ kind: callback, from: [bearer] }}
+    forward: /bench/{{id}}
+    deliver: inbox
+    interaction: {{ status: /status, done: [done] }}
+"""
+INTERACTIONS, MEMORY_MAX = 500, 250
+
+
+class CheckingAgent:
+    """An agent that records the number of each message, by interaction."""
+
+    def __init__(self, port):
+        self.received, self.lock = {}, threading.Lock()
+        listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        threading.Thread(target=self.accept, args=(listener,), daemon=True).start()
+
+    def accept(self, listener):
+        while True:
+            stream, _ = listener.accept()
+            threading.Thread(target=self.answer, args=(stream,), daemon=True).start()
+
+    def answer(self, stream):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pending = b""
+        while True:
+            head, pending = http_agent.read_message(stream, pending)
+            if head is None:
+                return
+            fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+            with self.lock:
+                self.received.setdefault(head.split(b" ")[1], []).append(int(fields[b"x-number"]))
+            stream.sendall(http_agent.ANSWER)
+
+
+def mint(admin, number):
+    body = json.dumps({"route": "bench", "params": {"id": str(number)}}).encode()
+    request = urllib.request.Request(f"http://{admin}/callbacks", body, {"content-type": "application/json"})
+    return json.loads(urllib.request.urlopen(request).read())["callback_token"]
+
+
+def send_night(address, tokens, begin, end):
+    """Sends the messages with these numbers to each interaction, from several connections."""
+
+    def client(interactions):
+        stream, pending = socket.create_connection(address), b""
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        body = b'{"note": "%s"}' % (b"x" * 200)
+        for number in range(begin, end):
+            for interaction in interactions:
+                head = f"POST /bench/{interaction} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {tokens[interaction]}\r\nx-number: {number}\r\ncontent-length: {len(body)}\r\n\r\n"
+                stream.sendall(head.encode() + body)
+                head, pending = http_agent.read_message(stream, pending)
+                if not head.startswith(b"HTTP/1.1 202"):
+                    sys.exit(head.decode())
+
+    threads = [threading.Thread(target=client, args=(range(first, len(tokens), 32),)) for first in range(32)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+
+
+def night(callgate, addresses, port, messages):
+    address, admin = addresses["ingress"].rsplit(":", 1), addresses["admin"]
+    address, each = (address[0], int(address[1])), messages // INTERACTIONS
+    tokens = [mint(admin, number) for number in range(INTERACTIONS)]
+    # The first messages fill the page cache of the file and other buffers, so they are not a part of the memory of a message.
+    figures = []
+    for begin, end in ((0, each * 2 // 5), (each * 2 // 5, each)):
+        send_night(address, tokens, begin, end)
+        figures.append((metric(admin, "callgate_inbox_waiting"), resident(callgate.pid)))
+    (few, before), (all_, after) = figures
+    memory = (after - before) / (all_ - few)
+    print(f"night: {all_:.0f} messages of {INTERACTIONS} interactions wait, {memory:.0f} bytes of memory for each, {after >> 20} MiB in all")
+    dead, began = metric(admin, "callgate_inbox_dead"), time.perf_counter()
+    agent = CheckingAgent(port)
+    while metric(admin, "callgate_inbox_waiting") > 0:
+        time.sleep(0.1)
+    seconds = time.perf_counter() - began
+    dead += metric(admin, "callgate_inbox_dead")
+    wrong = sum(numbers != list(range(each)) for numbers in agent.received.values())
+    count = sum(len(numbers) for numbers in agent.received.values())
+    print(f"morning: {count} delivered in {seconds:.1f} s, {dead:.0f} dead, {wrong} of {len(agent.received)} interactions not complete and in order, {resident(callgate.pid) >> 20} MiB")
+    if dead or wrong or len(agent.received) != INTERACTIONS or count != each * INTERACTIONS or memory > MEMORY_MAX:
+        sys.exit("the night did not end as it should")
+
+
 def serve_agent(port):
     """An agent that needs a millisecond for each callback."""
     listener = socket.create_server(("127.0.0.1", port), backlog=128)
@@ -45,7 +144,7 @@ def serve_agent(port):
 def serve_clients(address, clients, messages, size):
     """Sends callbacks from several connections. Prints the latencies in seconds as JSON."""
     body = b"x" * size
-    request = b"POST /bench HTTP/1.1\r\nhost: h\r\nx-key: 0123456789abcdef\r\ncontent-length: %d\r\n\r\n%s" % (size, body)
+    request = b"POST /bench HTTP/1.1\r\nhost: h\r\nx-key: 0123456789abcdef0123456789abcdef\r\ncontent-length: %d\r\n\r\n%s" % (size, body)
     latencies, lock = [], threading.Lock()
 
     def client(count):
@@ -95,18 +194,20 @@ def sqlite(folder, messages, size):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--callgate", required=True)
-    parser.add_argument("--messages", type=int, default=10_000)
+    parser.add_argument("--messages", type=int, default=None)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--bytes", type=int, default=2048)
     parser.add_argument("--folder")
+    parser.add_argument("--night", action="store_true")
     arguments = parser.parse_args()
+    arguments.messages = arguments.messages or (100_000 if arguments.night else 10_000)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         config = pathlib.Path(folder, "callgate.yaml")
-        config.write_text(CONFIG.format(agent=port, folder=folder))
-        environment = {**os.environ, "KEY": "0123456789abcdef"}
+        config.write_text((NIGHT if arguments.night else CONFIG).format(agent=port, folder=folder))
+        environment = {**os.environ, "KEY": "0123456789abcdef0123456789abcdef"}
         command = [arguments.callgate, "run", "-c", str(config)]
         callgate = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         addresses = {}
@@ -117,6 +218,12 @@ def main():
             if len(addresses) == 2:
                 break
         threading.Thread(target=lambda: [None for _ in callgate.stderr], daemon=True).start()
+        if arguments.night:
+            try:
+                return night(callgate, addresses, port, arguments.messages)
+            finally:
+                callgate.kill()
+                callgate.wait()
         empty = resident(callgate.pid)
         command = [sys.executable, __file__, "--clients-of", addresses["ingress"], str(arguments.clients // arguments.processes)]
         command += [str(arguments.messages // arguments.processes), str(arguments.bytes)]

@@ -158,12 +158,12 @@
   }
 
   /** Shows a command to try in an empty list. */
-  function suggest(id, text) {
+  function suggest(id, text, lead) {
     const place = $(id);
     place.hidden = !text;
     if (place.dataset.text === text) return;
     place.dataset.text = text;
-    place.replaceChildren(...(text ? [make("p", {}, "Try this command:"), make("pre", { tabIndex: 0 }, text)] : []));
+    place.replaceChildren(...(text ? [make("p", {}, lead || "Try this command:"), make("pre", { tabIndex: 0 }, text)] : []));
   }
 
   /** Returns a command that sends a request without a token. Callgate denies it, and it appears in the list. */
@@ -308,7 +308,7 @@
   });
   addEventListener("keydown", (event) => {
     const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
-    const field = { requests: "text", interactions: "interaction-text" }[view];
+    const field = { requests: "text", interactions: "interaction-text", inbox: "inbox-text" }[view];
     if (event.key === "/" && !typing && field && !event.ctrlKey && !event.metaKey) {
       event.preventDefault();
       $(field).focus();
@@ -316,6 +316,7 @@
     if (event.key !== "Escape" || typing || $("ask").open) return;
     if (view === "requests" && !$("details").hidden) close(true);
     if (view === "interactions" && !$("interaction-details").hidden) closeInteraction();
+    if (view === "inbox" && !$("message-details").hidden) closeMessage();
   });
 
   // === The details of one request ===
@@ -475,7 +476,19 @@
 
   // === Interactions ===
 
-  let after = "", next = null, asked = null, chosen = null;
+  let after = "", next = null, chosen = null;
+
+  /** Asks whether an action is wanted. The action begins if the answer is yes. */
+  let wanted = null;
+  function ask(title, about, text, yes, act) {
+    setText($("ask-title"), title);
+    setText($("ask-id"), about);
+    setText($("ask-text"), text);
+    setText($("ask-yes"), yes);
+    wanted = act;
+    $("ask").showModal();
+    $("ask-no").focus();
+  }
 
   async function interactions() {
     const sort = $("order").value, query = new URLSearchParams({ state: $("state").value, sort, search: $("interaction-text").value.trim() });
@@ -555,6 +568,8 @@
     const questions = one.questions.map((question) => `${question.number}: ${question.answered ? "answered" : "open"}${question.host ? ", " + question.host : ""}`);
     const find = make("button", { type: "button", id: "interaction-requests" }, "Show its requests");
     find.addEventListener("click", () => { $("filters").reset(); $("text").value = one.interaction; location.hash = "#requests"; setTimeout(applyAloud); });
+    const kept = make("button", { type: "button", id: "interaction-messages" }, "Show its messages");
+    kept.addEventListener("click", () => { $("inbox-state").value = $("inbox-route").value = ""; $("inbox-text").value = one.interaction; messagesAfter = 0; location.hash = "#inbox"; });
     return [
       facts([["state", one.state], ["route", one.route], ["provider", one.provider], ["captures", captures], ["status", one.status], ["progress", one.progress === null ? "" : `${one.progress} %`],
         ["provider's id", one.provider_id], ["owner", one.member ? one.member + (state && one.member === state.member ? " (this one)" : "") : ""]]),
@@ -565,7 +580,7 @@
         ["notice", one.notice ? `${one.notice}, ${many(one.notice_attempts, "failed attempt")}` : "none pending"]]),
       ...list("Last events", one.event_ids, "no event with an id"),
       ...list("Questions", questions, "none"),
-      make("p", {}, find)];
+      make("p", {}, find, " ", state && state.inbox.routes.length ? kept : "")];
   }
 
   function interaction(one, acts) {
@@ -594,15 +609,15 @@
       const button = make("button", { type: "button", className: "danger", disabled: !one.open }, "Revoke");
       button.dataset.id = id;
       button.setAttribute("aria-label", "Revoke " + id);
-      button.addEventListener("click", () => { asked = id; $("ask-id").textContent = id; $("ask").showModal(); $("ask-no").focus(); });
+      button.addEventListener("click", () => ask("Revoke this interaction?", id, "Its token becomes invalid at once. You cannot undo this.", "Revoke", () => revoke(id)));
       node.append(make("td", {}, button));
     }
     return node;
   }
 
   $("ask-no").addEventListener("click", () => $("ask").close());
-  $("ask-yes").addEventListener("click", async () => {
-    $("ask").close();
+  $("ask-yes").addEventListener("click", () => { $("ask").close(); wanted(); });
+  async function revoke(asked) {
     try {
       const answer = await api("interactions/" + encodeURIComponent(asked), { method: "DELETE", headers: { "callgate-action": "revoke" } });
       const missed = answer && answer.unreachable ? answer.unreachable.join(", ") : "";
@@ -614,7 +629,7 @@
     }
     await turn();
     document.querySelector("#view-interactions .scroller").focus();
-  });
+  }
   let searching = 0;
   for (const id of ["state", "interaction-route", "order"]) $(id).addEventListener("input", () => { after = ""; turn(); });
   $("interaction-text").addEventListener("input", () => {
@@ -624,6 +639,187 @@
   $("interaction-filters").addEventListener("submit", (event) => event.preventDefault());
   $("first").addEventListener("click", () => { after = ""; turn(); });
   $("next").addEventListener("click", () => { if (next) { after = next; turn(); } });
+
+  // === Inbox ===
+
+  const CAUSES = { given_up: "The agent did not accept it in time.", gone: "The agent answered 410.", rejected: "The agent answered another 4xx three times.",
+    revoked: "The interaction was revoked.", route_removed: "A reload removed its route." };
+  let messagesAfter = 0, messagesNext = null, message = null;
+
+  function size(bytes) {
+    if (bytes < 1024) return bytes + " B";
+    return bytes < 1 << 20 ? (bytes / 1024).toFixed(1) + " KiB" : (bytes / (1 << 20)).toFixed(1) + " MiB";
+  }
+
+  /** Shows how many messages each route has, and which agents do not respond. */
+  function inboxRoutes() {
+    const { routes, paused } = state.inbox;
+    $("inbox-routes-card").hidden = !routes.length;
+    const focused = document.activeElement.dataset ? document.activeElement.dataset.count : undefined;
+    const count = (route, name, className) => {
+      const number = route[name];
+      if (!number) return cell("0", "num faint");
+      const button = make("button", { type: "button", className: "plain " + className }, number.toLocaleString("en"));
+      button.dataset.count = route.name + " " + name;
+      button.setAttribute("aria-label", `${number} ${name}, show them`);
+      button.addEventListener("click", () => { $("inbox-state").value = name; $("inbox-route").value = route.name; $("inbox-text").value = ""; messagesAfter = 0; turn(); });
+      return make("td", { className: "num" }, button);
+    };
+    fill("inbox-routes", routes.map((route) => {
+      const waits = route.due + route.leased > 0, away = paused.includes(route.agent) && route.deliver === "inbox";
+      const oldest = cell(waits && route.oldest ? span(until(route.oldest)) : "-", "nowrap");
+      oldest.title = waits && route.oldest ? route.oldest : "";
+      const circuit = route.deliver === "inbox" ? badge(away ? "circuit open" : "circuit closed", away ? "fail" : "allow") : route.deliver === "pull" ? "asks for them" : "";
+      return make("tr", {}, cell(route.name, "nowrap"), cell(route.deliver === null ? "removed route" : route.deliver, "nowrap"), count(route, "due", ""), count(route, "leased", ""),
+        count(route, "dead", "dead"), count(route, "delivered", ""), oldest, make("td", { className: "nowrap" }, route.agent && route.agent !== "agent" ? route.agent + " " : "", circuit));
+    }), 8, "none");
+    if (focused) for (const button of $("inbox-routes").querySelectorAll("button")) if (button.dataset.count === focused) button.focus();
+    const sum = (name) => routes.reduce((total, route) => total + route[name], 0), dead = sum("dead");
+    $("inbox-dead").hidden = !dead;
+    setText($("inbox-dead"), dead ? dead.toLocaleString("en") + " dead" : "");
+    offer("inbox-route", routes.map((route) => route.name));
+    note("paused", "fail", paused.length ? `Deliveries of the inbox pause, because ${paused.length === 1 ? "the agent does" : "these agents do"} not respond${paused.join() === "agent" ? "" : ": " + paused.join(", ")}. ${many(sum("due"), "message")} due.` : "");
+    return { all: sum("due") + sum("leased") + dead + sum("delivered"), dead };
+  }
+
+  async function messages() {
+    const total = inboxRoutes(), acts = Boolean(state.actions), text = $("inbox-text").value.trim();
+    const query = new URLSearchParams({ state: $("inbox-state").value, route: $("inbox-route").value, after: messagesAfter, limit: 100 });
+    let answer = { messages: [], next: null };
+    if (text.startsWith("msg_")) {
+      try { answer.messages = [await api("inbox/" + encodeURIComponent(text))]; } catch (error) { if (!(error instanceof Refused)) throw error; }
+    } else {
+      query.set("interaction", text);
+      answer = await api("inbox?" + query);
+    }
+    messagesNext = answer.next;
+    const focused = document.activeElement.dataset ? document.activeElement.dataset.key : undefined;
+    $("inbox-act-head").hidden = !acts;
+    $("messages").replaceChildren(...answer.messages.map((one) => messageRow(one, acts)));
+    $("inbox-empty").hidden = answer.messages.length > 0;
+    const keeps = state.inbox.routes.length > 0;
+    setText($("inbox-empty-text"), !keeps ? "No route keeps its callbacks. With “deliver: inbox” or “deliver: pull”, a route keeps them until the agent has received them."
+      : total.all === 0 ? "No messages. Every kept callback was delivered." : "No message matches the filter.");
+    suggest("inbox-try", keeps ? "" : "store: { kind: file, path: /var/lib/callgate/ledger }\nroutes:\n  - deliver: inbox", "Write into the configuration:");
+    const route = state.inbox.routes.filter((one) => !$("inbox-route").value || one.name === $("inbox-route").value);
+    const dead = route.reduce((sum, one) => sum + one.dead, 0);
+    $("inbox-replay").hidden = !acts || !dead;
+    setText($("inbox-replay"), `Replay ${many(dead, "dead message")}`);
+    $("inbox-first").disabled = messagesAfter === 0;
+    $("inbox-next").disabled = messagesNext === null;
+    setText($("inbox-count"), many(answer.messages.length, "message") + (messagesNext === null ? "" : " of more") + `; ${total.all.toLocaleString("en")} in total, ${size(state.inbox.bytes)}`);
+    await messageDetails();
+    if (focused) for (const button of $("messages").querySelectorAll("button")) if (button.dataset.key === focused) button.focus();
+  }
+
+  /** Returns the buttons that replay and drop a message. */
+  function messageButtons(one, place) {
+    const settled = one.state === "dead" || one.state === "delivered", node = make("span", { className: "nowrap" });
+    const add = (word, className, disabled, act) => {
+      const button = make("button", { type: "button", className, disabled }, word);
+      if (place) button.id = place + word; else button.dataset.key = word + one.id;
+      button.setAttribute("aria-label", `${word} ${one.id}`);
+      button.addEventListener("click", act);
+      node.append(button, " ");
+    };
+    add("Replay", "", !settled, () => change("POST", one.id + "/replay", "replay", "Due again: " + one.id));
+    add("Drop", "danger", one.state === "leased", () => ask("Drop this message?", one.id, one.state === "delivered" ? "It is removed for good." : "The agent will not receive it. You cannot undo this.", "Drop", () => change("DELETE", one.id, "drop", "Dropped: " + one.id)));
+    return node;
+  }
+
+  async function change(method, path, action, done, body) {
+    const options = { method, headers: { "callgate-action": action, "content-type": "application/json" }, body: body ? JSON.stringify(body) : undefined };
+    try {
+      await api("inbox/" + path, options);
+      say(done);
+      note("act", "fail", "");
+    } catch (error) {
+      say("Not done: " + error.message);
+      note("act", "fail", `Not done (${action}): ${error.message}`);
+    }
+    await turn();
+    if (document.activeElement === document.body) document.querySelector("#view-inbox .scroller").focus();
+  }
+
+  function messageRow(one, acts) {
+    const opener = make("button", { type: "button", className: "plain" }, make("code", {}, one.id));
+    opener.dataset.key = "open" + one.id;
+    opener.addEventListener("click", () => openMessage(one.id));
+    const received = cell(one.received_at ? when(one.received_at) : "-", "nowrap"), at = one.due_at || one.settled_at;
+    received.title = one.received_at || "";
+    const next = cell(one.state === "leased" ? "in progress" : at ? when(at) : "-", "nowrap");
+    next.title = at || "";
+    const node = make("tr", { className: message === one.id ? "chosen" : "" }, make("td", { className: "nowrap" }, opener), cell(one.route, "nowrap"), make("td", { className: one.state + " nowrap" }, one.state + (one.cause ? ": " + one.cause : "")),
+      cell(one.attempts, "num"), cell(one.error || one.last_result || "-", "free"), received, next, cell(size(one.bytes), "num nowrap"));
+    node.dataset.id = one.id;
+    if (acts) node.append(make("td", {}, messageButtons(one)));
+    return node;
+  }
+
+  async function openMessage(id) {
+    message = id;
+    await messageDetails();
+    $("message-title").focus({ preventScroll: true });
+  }
+
+  function closeMessage() {
+    const id = message;
+    message = null;
+    $("message-details").hidden = true;
+    $("inbox-split").classList.remove("open");
+    for (const row of $("messages").children) row.classList.remove("chosen");
+    const button = [...$("messages").querySelectorAll("button")].find((one) => one.dataset.key === "open" + id);
+    (button || document.querySelector("#view-inbox .scroller")).focus();
+  }
+
+  /** Shows all that is known about the chosen message. */
+  async function messageDetails() {
+    if (message === null) return;
+    const id = message;
+    let one;
+    try { one = await api("inbox/" + encodeURIComponent(id)); } catch (error) { if (!(error instanceof Refused)) throw error; one = null; }
+    if (message !== id) return;
+    const focused = $("message-details").contains(document.activeElement) ? document.activeElement.id : "";
+    const shut = make("button", { type: "button", id: "message-shut" }, "Close");
+    shut.addEventListener("click", closeMessage);
+    const title = make("h3", { id: "message-title", tabIndex: -1 }, id);
+    $("message-details").replaceChildren(make("div", { className: "top" }, title, shut), ...(one ? messageFacts(one) : [make("p", {}, "The message is not kept any more: it was delivered or dropped.")]));
+    $("message-details").hidden = false;
+    $("inbox-split").classList.add("open");
+    for (const row of $("messages").children) row.classList.toggle("chosen", row.dataset.id === id);
+    if (focused) ($(focused) || title).focus({ preventScroll: true });
+  }
+
+  function messageFacts(one) {
+    const time = (at) => at ? `${at} (${when(at)})` : "";
+    const head = [`${one.method} ${one.target}`, ...(one.headers || []).map(([name, value]) => `${name}: ${value}`)].join("\n");
+    const body = one.body !== undefined ? one.body : one.body_base64;
+    const find = make("button", { type: "button", id: "message-interaction" }, "Show its interaction");
+    find.addEventListener("click", () => { $("state").value = "all"; $("interaction-text").value = one.interaction; after = ""; location.hash = "#interactions"; });
+    return [
+      facts([["state", one.state], ["why", one.cause ? `${one.cause}: ${CAUSES[one.cause] || ""}` : ""], ["route", one.route], ["interaction", one.interaction], ["event", one.event_id]]),
+      make("h4", {}, "Attempts"),
+      facts([["attempts", String(one.attempts)], ["last result", one.last_result || "none"], ["received", time(one.received_at)], ["next attempt", time(one.due_at)], [one.state === "dead" ? "given up" : "delivered", time(one.settled_at)]]),
+      one.error ? make("p", { className: "deny" }, one.error) : "",
+      ...(one.method ? copyable("Head", head) : []),
+      ...(body !== undefined && body !== null ? copyable(one.body === undefined ? "Body in base64" : "Body", body || "(empty)")
+        : one.error ? [] : [make("h4", {}, "Body"), make("p", { className: "faint" }, `${(one.body_bytes || 0).toLocaleString("en")} bytes. Bodies are shown only with “listen.admin.bodies: true”.`)]),
+      one.interaction ? make("p", {}, find) : "",
+      state.actions ? make("p", {}, messageButtons(one, "message-")) : ""];
+  }
+
+  for (const id of ["inbox-state", "inbox-route"]) $(id).addEventListener("input", () => { messagesAfter = 0; turn(); });
+  $("inbox-text").addEventListener("input", () => {
+    clearTimeout(searching);
+    searching = setTimeout(() => { messagesAfter = 0; turn(); }, 250);
+  });
+  $("inbox-filters").addEventListener("submit", (event) => event.preventDefault());
+  $("inbox-first").addEventListener("click", () => { messagesAfter = 0; turn(); });
+  $("inbox-next").addEventListener("click", () => { if (messagesNext !== null) { messagesAfter = messagesNext; turn(); } });
+  $("inbox-replay").addEventListener("click", () => {
+    const route = $("inbox-route").value;
+    ask("Replay all dead messages?", route || "all routes", "The agent receives them again, under the same ids.", "Replay", () => change("POST", "replay", "replay", "Due again", Object.assign({ state: "dead" }, route ? { route } : {})));
+  });
 
   // === Setup and warnings ===
 
@@ -663,6 +859,7 @@
     note("feeds", "fail", missing.length ? `Not fetched yet: ${missing.map((feed) => feed.label).join(", ")}` : "");
     setup(refused);
     egress();
+    inboxRoutes();
     await pullMembers();
     await pullCaptures();
   }
@@ -739,7 +936,7 @@
   function setup(refused) {
     $("config").replaceChildren(...facts([["ready", state.ready ? "yes" : "no: " + state.why_not], ["generation", state.config.generation], ["version", state.config.version],
       ["applied", `${state.config.taken} (${when(state.config.taken)})`], ["failed reload", refused ? `${refused.at}, version ${refused.version}\n${refused.errors.join("\n")}` : "none"],
-      ["secrets", (state.config.secrets || []).map((one) => `${one.path}: ${one.fingerprint || "none (short, or a password)"}`).join("\n") || "none"], ["public URL", state.public_url], ["interactions", state.interactions.toLocaleString("en") + (state.kept ? ` and ${state.kept.toLocaleString("en")} that have ended` : "")], ["events", state.events.toLocaleString("en")], ["this page", state.actions ? "can revoke interactions and capture requests" : "only reads"]]).childNodes);
+      ["secrets", (state.config.secrets || []).map((one) => `${one.path}: ${one.fingerprint || "none (short, or a password)"}`).join("\n") || "none"], ["public URL", state.public_url], ["interactions", state.interactions.toLocaleString("en") + (state.kept ? ` and ${state.kept.toLocaleString("en")} that have ended` : "")], ["events", state.events.toLocaleString("en")], ["this page", state.actions ? "can revoke interactions, capture requests, and replay and drop messages" : "only reads"]]).childNodes);
     fill("routes", state.routes.map((route) => make("tr", {}, cell(route.name, "nowrap"),
       make("td", {}, route.observes ? make("span", { className: "badge observe loud" }, "observes") : route.streams ? "streams" : "enforces"), cell(route.methods.join(", ")),
       make("td", {}, make("code", {}, route.path)), cell(route.provider || "anybody", "nowrap"), cell(route.token || "none"), make("td", {}, route.agent === "agent" ? "" : `${route.agent}: `, make("code", {}, route.forward)))), 7, "none");
@@ -754,7 +951,7 @@
 
   // === Views and polling ===
 
-  const views = ["requests", "interactions", "egress", "setup"];
+  const views = ["requests", "interactions", "inbox", "egress", "setup"];
   function show() {
     const wanted = location.hash.slice(1);
     if (views.includes(wanted)) view = wanted;
@@ -785,6 +982,7 @@
       if (!Object.keys(reasons).length) reasons = await api("reasons");
       if (!paused || began === null) await pull();
       if (view === "interactions" && !$("ask").open && (all || count % STATE_EVERY === 0)) await interactions();
+      if (view === "inbox" && !$("ask").open && (all || count % STATE_EVERY === 0)) await messages();
       count++;
       linked("on", paused ? "paused" : "live");
     } catch (error) {

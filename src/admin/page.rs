@@ -1,7 +1,8 @@
 //! The admin page, and the API under `/ui/api` that it uses.
 //!
 //! The page is one HTML document that contains its style and script. It receives the data of requests as JSON and shows
-//! them as text. The page can change nothing, unless `listen.admin.actions` is true. Then it can revoke interactions.
+//! them as text. The page can change nothing, unless `listen.admin.actions` is true. Then it can revoke interactions,
+//! capture requests, and replay and drop messages.
 
 use std::sync::LazyLock;
 
@@ -123,6 +124,17 @@ impl Admin {
             let may = if acts { self.may_act(request, "capture") } else { Ok(()) };
             return may.map_or_else(|response| response, |()| self.answer_capture(request, id));
         }
+        if let Some(rest) = caller::below(name, "inbox") {
+            let may = match request.method.as_str() {
+                "DELETE" => self.may_act(request, "drop"),
+                "POST" => self.may_act(request, "replay"),
+                _ => Ok(()),
+            };
+            return match may {
+                Ok(()) => self.answer_inbox(request, rest).await,
+                Err(response) => response,
+            };
+        }
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
         if let Some(id) = name.strip_prefix("details/") {
             return if reads { self.interaction_details(id).await } else { not_allowed("GET, HEAD") };
@@ -137,11 +149,14 @@ impl Admin {
             ("recent", _) => self.recent_response(request),
             ("state", _) => answer(200, &self.current_state()),
             (_, Some(id)) if request.method == "DELETE" => match self.may_act(request, "revoke") {
-                Ok(()) => self.revoke_and_log(request, id, "page").await,
+                Ok(()) => self.revoke(id).await,
                 Err(response) => response,
             },
             (_, Some(_)) => not_allowed("DELETE"),
-            _ => problem(404, "not found: capture, details, interactions, members, reasons, recent, state"),
+            _ => problem(
+                404,
+                "not found: capture, details, inbox, interactions, members, reasons, recent, state",
+            ),
         }
     }
 

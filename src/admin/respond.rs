@@ -10,24 +10,30 @@ use super::{caller, page};
 use crate::clock::instant;
 
 impl Admin {
-    /// Returns the response to one request.
+    /// Returns the response to one request. Logs the request if it is an action.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
+        let response = self.response_to(&request).await;
+        self.log_action(&request, &response);
+        response
+    }
+
+    async fn response_to(&self, request: &AdminRequest) -> AdminResponse {
         if let Some(rest) = caller::below(&request.path, "/callbacks") {
-            return self.callbacks(&request, rest).await;
+            return self.callbacks(request, rest).await;
         }
         if let Some(rest) = caller::below(&request.path, "/inbox") {
-            return self.inbox(&request, rest).await;
+            return self.inbox(request, rest).await;
         }
         if let Some(rest) = caller::below(&request.path, "/capture") {
-            return self.capture(&request, rest);
+            return self.capture(request, rest);
         }
         if let "/config" | "/members" = request.path.as_str() {
-            return self.read_only(&request);
+            return self.read_only(request);
         }
         if let Some(place) = page::Place::of(&request.path) {
-            return self.page(&request, place).await;
+            return self.page(request, place).await;
         }
-        self.probe_or_scrape(&request).unwrap_or_else(|refused| refused)
+        self.probe_or_scrape(request).unwrap_or_else(|refused| refused)
     }
 
     /// Returns the members of this installation, or what a comparison with another configuration needs.

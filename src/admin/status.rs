@@ -47,6 +47,7 @@ impl Admin {
                 "egress": counts(self.metrics.egress_counts()),
             },
             "kept": self.store.kept(),
+            "inbox": self.inbox_state(&policy),
         })
     }
 }

@@ -53,6 +53,7 @@ routes:
     provider: ai-analysis
     token: {{ kind: callback, from: [bearer] }}
     forward: /internal/agents/analysis/{{document_id}}/status
+    deliver: {deliver}
     interaction: {{ status: /status, progress: /progress, done: [completed], deadline: 1h }}
   - name: open
     path: /open/{{id}}
@@ -85,6 +86,12 @@ replicas:
 """
 
 
+INBOX = """
+store: {{ kind: file, path: {folder}/inbox-{number} }}
+inbox: {{ backoff: {{ first: 1h, most: 1h }} }}
+"""
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -96,8 +103,10 @@ class Agent(http.server.BaseHTTPRequestHandler):
 
     def answer(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.send_response(200)
+        self.send_response(self.server.status)
         self.send_header("content-length", "0")
+        # No connection outlives the listener of an agent that goes away.
+        self.send_header("connection", "close")
         self.end_headers()
 
     do_GET = do_POST = answer
@@ -109,13 +118,14 @@ class Agent(http.server.BaseHTTPRequestHandler):
 class Gate:
     """A Callgate with a toy agent, and methods that send requests to it."""
 
-    def __init__(self, callgate, folder, rows=1000, more="", sections=""):
+    def __init__(self, callgate, folder, rows=1000, more="", sections="", deliver="now"):
         self.ingress, self.admin, self.egress = free_port(), free_port(), free_port()
         self.agent = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agent)
+        self.agent.status = 200
         threading.Thread(target=self.agent.serve_forever, daemon=True).start()
         path = pathlib.Path(folder) / f"callgate-{self.admin}.yaml"
         self.callgate = callgate
-        self.config = CONFIG.format(ingress=self.ingress, admin=self.admin, egress=self.egress, folder=folder, agent=self.agent.server_port, rows=rows, more=more) + sections
+        self.config = CONFIG.format(ingress=self.ingress, admin=self.admin, egress=self.egress, folder=folder, agent=self.agent.server_port, rows=rows, more=more, deliver=deliver) + sections
         self.path = path
         path.write_text(self.config)
         self.process = subprocess.Popen([callgate, "run", "-c", path], env=ENVIRONMENT, stdout=subprocess.DEVNULL,
@@ -445,7 +455,7 @@ def interactions(look, gate, minted):
     time.sleep(0.5)
     look.picture("narrow")
     browser.size(400, 800)
-    for view in ("requests", "interactions", "egress", "setup"):
+    for view in ("requests", "interactions", "inbox", "egress", "setup"):
         browser.ask(f"location.hash = '#{view}'")
         time.sleep(0.5)
         fits = browser.ask("document.documentElement.scrollWidth <= 400")
@@ -475,7 +485,7 @@ def accessible(look):
         }
         return [...poor];
     })()"""
-    for view in ("requests", "interactions", "egress", "setup"):
+    for view in ("requests", "interactions", "inbox", "egress", "setup"):
         look.browser.ask(f"location.hash = '#{view}'")
         time.sleep(0.4)
         for scheme in ("light", "dark"):
@@ -537,6 +547,109 @@ def with_token(look, gate):
     look.check("the token opens the page", browser.ask("document.getElementById('token-form').hidden"))
     kept = browser.ask("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href, document.documentElement.outerHTML])")
     look.check("and is kept nowhere", TOKEN not in kept)
+
+
+def inbox(look, callgate, folder, gates):
+    """Checks the view of the inbox: counts, messages, their details, and what a user does with the keyboard and the mouse."""
+    browser = look.browser
+    sections = [INBOX.format(folder=folder, number=number) for number in range(2)]
+    gates.append(gate := Gate(callgate, folder, more=", actions: true, bodies: true", sections=sections[0], deliver="inbox"))
+    browser.size(1440, 900)
+    browser.open(gate.url + "#inbox")
+    browser.until("document.getElementById('inbox-empty').checkVisibility() && document.querySelectorAll('#inbox-routes tr').length === 1", "an empty inbox")
+    text = browser.ask("document.getElementById('view-inbox').innerText")
+    look.check("an empty inbox says so", "Every kept callback was delivered" in text and "circuit closed" in text, text)
+    look.picture("inbox-empty")
+
+    gate.agent.status = 410
+    first = gate.mint("doc-a")
+    look.check("a callback is kept", [gate.call_back(first, f"msg_{n}", {"status": MARKUP, "progress": n}) for n in range(3)] == [202] * 3)
+    browser.until("document.querySelectorAll('#messages tr .danger').length === 3 && document.getElementById('messages').innerText.includes('dead: gone')", "three dead messages", 30)
+    look.check("the navigation says how many are dead", browser.ask("document.getElementById('inbox-dead').innerText") == "3 dead")
+    gate.agent.status = 500
+    second = gate.mint("doc-b")
+    gate.call_back(second, "msg_b", {"status": "processing"})
+    browser.until("document.getElementById('messages').innerText.includes('due')", "a message that is due", 30)
+    rows = browser.ask("[...document.querySelectorAll('#messages tr')].map((row) => row.innerText)")
+    look.check("a row says what the agent answered", "410" in rows[0] and "500" in rows[3] and "in " in rows[3], rows)
+    look.picture("inbox")
+
+    browser.ask("document.querySelector('#inbox-routes button[data-count$=dead]').click()")
+    browser.until("document.querySelectorAll('#messages tr').length === 3 && document.getElementById('inbox-state').value === 'dead'", "the dead ones")
+    look.check("a count shows its messages", True)
+    browser.press("/")
+    look.check("the slash goes to the search of the inbox", browser.ask("document.activeElement.id") == "inbox-text")
+    browser.ask("document.getElementById('inbox-state').value = ''")
+    browser.type(second["interaction"])
+    browser.until("document.querySelectorAll('#messages tr').length === 1", "the message of an interaction")
+    browser.ask("document.getElementById('inbox-text').value = ''")
+    browser.ask("document.getElementById('inbox-text').dispatchEvent(new Event('input'))")
+    browser.until("document.querySelectorAll('#messages tr').length === 4", "all of them")
+    browser.ask("document.querySelector('#messages button').focus()")
+    browser.press("Enter")
+    browser.until("!document.getElementById('message-details').hidden", "details of a message")
+    details = browser.ask("document.getElementById('message-details').innerText")
+    for part in ("gone: The agent answered 410.", "POST /internal/agents/analysis/doc-a/status", "msg_0", MARKUP, first["interaction"]):
+        look.check(f"the details of a message say {part!r}", part in details, details)
+    look.check("they contain no token and no signature", first["callback_token"] not in details and "webhook-signature" not in details, details)
+    look.check("markup in a body is text", browser.ask("window.hacked") is None and browser.ask("document.images.length") == 0)
+    look.check("the details have the focus", browser.ask("document.activeElement.id") == "message-title")
+    look.picture("message")
+    browser.ask("document.getElementById('message-interaction').click()")
+    browser.until("document.querySelectorAll('#interactions tr').length === 1 && !document.getElementById('view-interactions').hidden", "its interaction")
+    browser.ask("document.getElementById('interaction-text').value = ''")
+    browser.ask("location.hash = '#inbox'")
+    browser.until("!document.getElementById('view-inbox').hidden", "back")
+    browser.press("Escape")
+    look.check("Escape closes the details of a message", browser.ask("document.getElementById('message-details').hidden"))
+
+    dead = browser.ask("document.querySelector('#messages tr').dataset.id")
+    gate.agent.status = 200
+    browser.ask(f"document.querySelector('button[data-key=\"Replay{dead}\"]').click()")
+    browser.until("document.querySelectorAll('#messages tr').length === 3", "the replayed message is delivered", 30)
+    look.check("a message is replayed", dead not in browser.ask("document.getElementById('messages').innerText"))
+    dropped = browser.ask("document.querySelector('#messages tr').dataset.id")
+    drop = f"document.querySelector('button[data-key=\"Drop{dropped}\"]')"
+    browser.ask(f"{drop}.click()")
+    browser.until("document.getElementById('ask').open", "the question")
+    question = browser.ask("document.getElementById('ask').innerText")
+    look.check("the question names the message", dropped in question and "Drop this message?" in question, question)
+    look.check("the safe answer has the focus", browser.ask("document.activeElement.id") == "ask-no")
+    look.picture("drop")
+    browser.press("Escape")
+    look.check("Escape drops nothing", browser.ask("document.querySelectorAll('#messages tr').length") == 3)
+    browser.ask(f"{drop}.click()")
+    browser.ask("document.getElementById('ask-yes').click()")
+    browser.until("document.querySelectorAll('#messages tr').length === 2", "it is dropped")
+    browser.ask("document.getElementById('inbox-replay').click()")
+    browser.until("document.getElementById('ask').open", "the question")
+    browser.ask("document.getElementById('ask-yes').click()")
+    browser.until("document.querySelectorAll('#messages tr').length === 1 && document.getElementById('inbox-dead').hidden", "no dead message is left", 30)
+    look.check("all dead messages are replayed", True)
+
+    gate.agent.server_close()
+    gate.agent.shutdown()
+    gate.call_back(gate.mint("doc-c"), "msg_c", {"status": "processing"})
+    browser.until("document.getElementById('notes').innerText.includes('Deliveries of the inbox pause')", "the open circuit", 30)
+    look.check("an agent that is away is reported", "circuit open" in browser.ask("document.getElementById('inbox-routes').innerText"))
+    look.picture("inbox-paused")
+    browser.size(400, 800)
+    time.sleep(0.3)
+    look.check("the inbox with messages fits into 400 px", browser.ask("document.documentElement.scrollWidth <= 400"))
+    look.picture("400-inbox-full")
+    browser.size(1440, 900)
+    accessible(look)
+
+    gates.append(reader := Gate(callgate, folder, sections=sections[1], deliver="inbox"))
+    reader.agent.status = 410
+    reader.call_back(reader.mint("doc-r"), "msg_r", {"status": "hidden"})
+    browser.open(reader.url + "#inbox")
+    browser.until("document.querySelectorAll('#messages tr').length === 1", "one message")
+    browser.ask("document.querySelector('#messages button').click()")
+    browser.until("!document.getElementById('message-details').hidden", "its details")
+    page = browser.ask("document.getElementById('view-inbox').innerText")
+    look.check("without bodies, the body is not shown", "hidden" not in page and "listen.admin.bodies" in page, page)
+    look.check("without actions, there are no buttons that change anything", browser.ask("!document.querySelector('#view-inbox .danger') && document.getElementById('inbox-replay').hidden"))
 
 
 def replicas(look, callgate, folder, gates):
@@ -635,6 +748,8 @@ def main():
             gates.append(gate := Gate(args.callgate, folder, more=", token: { env: ADMIN_TOKEN }"))
             with_token(look, gate)
             look.quiet("a page with a token", gates)
+            inbox(look, args.callgate, folder, gates)
+            look.quiet("a page with an inbox", gates)
             replicas(look, args.callgate, folder, gates)
             look.quiet("a page of one of two members", gates)
         finally:

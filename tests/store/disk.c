@@ -7,6 +7,8 @@
  *               next one succeeds and does nothing, as a kernel does
  *   enospc      writes fail with ENOSPC
  *   hang        writes and syncs wait until the word changes
+ *   kill N      the process is killed in the middle of the Nth write or before the Nth sync since the word changed. The
+ *               file of the word is removed first, so that the test knows that it was reached
  * DISK_UNDO, if set, names a file into which the former bytes of each write go, until a sync empties it: undoing any of
  * them is what a power cut may do.
  */
@@ -15,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +58,28 @@ static int says(const char *word) {
     ssize_t n = read(fd, text, sizeof text - 1);
     close(fd);
     return n > 0 && strncmp(text, word, strlen(word)) == 0;
+}
+
+/* Kills the process if this is the operation whose number the word names. */
+static void count_to_the_kill(int fd, const void *bytes, size_t length, off64_t offset) {
+    static int operations = 0;
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    char text[32] = "";
+    const char *path = getenv("DISK_CONTROL");
+    int control = path ? open(path, O_RDONLY) : -1;
+    if (control < 0) return;
+    ssize_t n = read(control, text, sizeof text - 1);
+    close(control);
+    if (n < 6 || strncmp(text, "kill ", 5)) return;
+    pthread_mutex_lock(&lock);
+    if (++operations == atoi(text + 5)) {
+        /* A part of the write has happened. */
+        if (length && real_pwrite(fd, bytes, length / 2, offset) < 0) abort();
+        if (unlink(path)) abort();
+        kill(getpid(), SIGKILL);
+        for (;;) pause();
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 static void wait_while_it_hangs(void) {
@@ -114,6 +139,7 @@ ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t offset) {
         if (says("eio-write")) { errno = EIO; return -1; }
         if (says("enospc")) { errno = ENOSPC; return -1; }
         remember(fd, length, offset);
+        count_to_the_kill(fd, bytes, length, offset);
     }
     return real_pwrite(fd, bytes, length, offset);
 }
@@ -134,6 +160,7 @@ static int synchronize(int fd, int (*real)(int)) {
         errno = EIO;
         return -1;
     }
+    count_to_the_kill(fd, NULL, 0, 0);
     failed = -1;
     int result = real(fd);
     if (result == 0) forget();

@@ -334,7 +334,7 @@ fn a_mint_that_the_disk_refused_leads_to_no_notice() {
 
 /// Puts ones of a power cut's making in place of what was written since the last sync: each sector is as it was after
 /// some write, or before them all. Returns whether that undid a write.
-fn cut_the_power(ledger: &Path, undo: &Path, mut random: u64) -> bool {
+pub fn cut_the_power(ledger: &Path, undo: &Path, mut random: u64) -> bool {
     let (Ok(mut file), Ok(log)) = (OpenOptions::new().write(true).open(ledger), fs::read(undo)) else {
         return false;
     };

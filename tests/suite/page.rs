@@ -151,7 +151,7 @@ fn the_page_is_one_document_that_lets_nothing_else_in() {
             (200, Some("text/html; charset=utf-8")),
             "{path}"
         );
-        assert!(page.body.len() < 60_000, "{}", page.body.len());
+        assert!(page.body.len() < 76_000, "{}", page.body.len());
         let policy = page.header("content-security-policy").unwrap();
         for part in [
             "default-src 'none'",

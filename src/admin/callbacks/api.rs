@@ -8,7 +8,6 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::json;
 
-use crate::admin::action_log::{Action, member};
 use crate::admin::responses::{answer, problem};
 use crate::admin::server::{AdminRequest, AdminResponse};
 use crate::admin::service::Admin;
@@ -64,33 +63,13 @@ impl Admin {
             return response;
         }
         match (request.method.as_str(), id) {
-            ("POST", "") => {
-                let response = self.mint(request).await;
-                let route = request.body.as_ref().and_then(|body| member(body, "route"));
-                let interaction = member(response.body.as_bytes(), "interaction");
-                let about = vec![("route", route), ("interaction", interaction)];
-                self.log_action(request, &response, Action { name: "mint", via: "api", about });
-                response
-            }
+            ("POST", "") => self.mint(request).await,
             ("GET" | "HEAD", "") => self.list_anywhere(&request.query).await,
             ("GET" | "HEAD", id) => self.read_anywhere(id).await,
-            ("DELETE", id) if !id.is_empty() => self.revoke_and_log(request, id, "api").await,
+            ("DELETE", id) if !id.is_empty() => self.revoke(id).await,
             (_, "") => AdminResponse { allow: "GET, HEAD, POST", ..problem(405, "method not allowed") },
             _ => AdminResponse { allow: "DELETE, GET, HEAD", ..problem(405, "method not allowed") },
         }
-    }
-
-    /// Revokes an interaction, and logs who did it. `via` is `api` or `page`.
-    pub(in crate::admin) async fn revoke_and_log(
-        &self,
-        request: &AdminRequest,
-        id: &str,
-        via: &'static str,
-    ) -> AdminResponse {
-        let response = self.revoke(id).await;
-        let about = vec![("interaction", Some(id.to_owned()))];
-        self.log_action(request, &response, Action { name: "revoke", via, about });
-        response
     }
 
     async fn mint(&self, request: &AdminRequest) -> AdminResponse {

@@ -145,7 +145,7 @@ impl Admin {
 
     /// Revokes an interaction on every member. Every member records the revocation, so that none of them adopts the
     /// interaction later.
-    pub(super) async fn revoke(&self, id: &str) -> AdminResponse {
+    pub(in crate::admin) async fn revoke(&self, id: &str) -> AdminResponse {
         let has_members = self.interactions.replication.is_some();
         let local = match self.interactions.revoke(id, has_members).await {
             Ok(revoked) => revoked,

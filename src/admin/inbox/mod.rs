@@ -49,9 +49,14 @@ impl Admin {
     }
 
     pub(super) async fn inbox(&self, request: &AdminRequest, rest: &str) -> AdminResponse {
-        if let Err(response) = self.may_use_apis(request) {
-            return response;
+        match self.may_use_apis(request) {
+            Ok(()) => self.answer_inbox(request, rest).await,
+            Err(response) => response,
         }
+    }
+
+    /// Answers a request whose sender may send it.
+    pub(super) async fn answer_inbox(&self, request: &AdminRequest, rest: &str) -> AdminResponse {
         let not_allowed = |allow| AdminResponse { allow, ..problem(405, "method not allowed") };
         match (request.method.as_str(), rest.split_once('/')) {
             ("GET" | "HEAD", None) if rest.is_empty() => self.list_messages(&request.query).await,

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use crate::admin::service::Admin;
 use crate::inbox::MessageState;
-use crate::store::MessageView;
+use crate::ingress::Route;
+use crate::policy::Policy;
+use crate::store::{MessageView, RouteOverview};
 
 /// How much of a message is shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,6 +21,34 @@ pub(super) enum Detail {
 }
 
 impl Admin {
+    /// Returns the routes that keep callbacks or have messages, their agents, and how many messages they have.
+    pub(in crate::admin) fn inbox_state(&self, policy: &Policy) -> Value {
+        let inbox = self.store.inbox();
+        let ((known, bytes), settings) = (inbox.overview(), inbox.settings());
+        let overview = |name: &str| known.iter().find(|one| *one.route == *name).cloned();
+        let configured = policy.ingress.routes().iter().filter(|route| route.deliver.keeps());
+        let mut routes: Vec<_> = configured
+            .map(|route| route_state(&route.name, Some(route), overview(&route.name).as_ref()))
+            .collect();
+        let has_messages =
+            |one: &&RouteOverview| one.counts.waiting + one.counts.dead + one.counts.delivered > 0;
+        let is_configured = |name: &str| policy.route(name).is_some_and(|route| route.deliver.keeps());
+        let removed = known.iter().filter(has_messages).filter(|one| !is_configured(&one.route));
+        routes.extend(
+            removed.map(|one| {
+                route_state(&one.route, policy.route(&one.route).map(|route| &**route), Some(one))
+            }),
+        );
+        json!({
+            "routes": routes,
+            "bytes": bytes,
+            "bytes_max": settings.bytes_max,
+            "messages_max": settings.messages_max,
+            "paused": self.metrics.paused_agents(),
+            "bodies": self.listener.load().bodies,
+        })
+    }
+
     /// Returns a message as JSON.
     pub(super) async fn message(&self, found: &MessageView, detail: Detail) -> Value {
         let inbox = self.store.inbox();
@@ -63,6 +93,20 @@ impl Admin {
         }
         view
     }
+}
+
+fn route_state(name: &str, route: Option<&Route>, overview: Option<&RouteOverview>) -> Value {
+    let counts = overview.map(|one| one.counts).unwrap_or_default();
+    json!({
+        "name": name,
+        "deliver": route.map(|route| route.deliver.name()),
+        "agent": route.map(|route| &*route.agent.name),
+        "due": counts.waiting.saturating_sub(counts.leased),
+        "leased": counts.leased,
+        "dead": counts.dead,
+        "delivered": counts.delivered,
+        "oldest": overview.and_then(|one| one.oldest).map(|at| at.to_string()),
+    })
 }
 
 /// Adds a member to a JSON object.

@@ -1,5 +1,7 @@
 //! Records the metrics of the inbox.
 
+use prometheus::core::Collector;
+
 use super::inbox_metrics::{RESULTS, ends};
 use super::metrics::Metrics;
 
@@ -62,6 +64,14 @@ impl Metrics {
     /// Sets whether deliveries to an agent pause.
     pub fn inbox_circuit(&self, agent: &str, is_open: bool) {
         self.inbox.circuit_open.with_label_values(&[agent]).set(i64::from(is_open));
+    }
+
+    /// Returns the agents to which deliveries pause.
+    pub fn paused_agents(&self) -> Vec<String> {
+        let families = self.inbox.circuit_open.collect();
+        let series = families.iter().flat_map(|family| family.get_metric());
+        let open = series.filter(|series| series.get_gauge().get_value() > 0.0);
+        open.flat_map(|series| series.get_label()).map(|label| label.value().to_owned()).collect()
     }
 
     /// Counts a request to wake an agent. `result` is `sent` or `failed`.

@@ -16,6 +16,8 @@ const DRIFT_MS: i64 = 2_000;
 pub struct Counts {
     /// Messages that wait for an attempt, or are being delivered.
     pub waiting: usize,
+    /// Those of them that are being delivered, or that the agent has pulled.
+    pub leased: usize,
     /// Messages that Callgate does not try to deliver any more.
     pub dead: usize,
     /// Delivered messages that are kept.
@@ -98,6 +100,7 @@ impl Index {
                 }
                 if let Some(queue) = self.queue(entry.route) {
                     queue.counts.waiting += 1;
+                    queue.counts.leased += usize::from(entry.state == MessageState::Leased);
                 }
                 self.schedule(number);
             }
@@ -134,6 +137,7 @@ impl Index {
         self.leases.remove(&(entry.at, number));
         if let Some(queue) = self.queue(entry.route) {
             queue.counts.waiting -= 1;
+            queue.counts.leased -= usize::from(entry.state == MessageState::Leased);
             queue.due.remove(&(entry.at, number));
         }
         if entry.lane != NO_LANE {
@@ -205,6 +209,10 @@ impl Index {
         let changed = self.waiting.get_mut(&number)?;
         change(changed);
         let changed = *changed;
+        if let Some(queue) = self.queue(entry.route) {
+            queue.counts.leased += usize::from(changed.state == MessageState::Leased);
+            queue.counts.leased -= usize::from(entry.state == MessageState::Leased);
+        }
         if changed.state == MessageState::Leased && changed.is_pulled {
             self.leases.insert((changed.at, number));
         }

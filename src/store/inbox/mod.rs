@@ -37,7 +37,7 @@ use index::Index;
 
 pub use attempts::Started;
 pub use index::Counts;
-pub use people::{MessageFilter, MessageView, Replayed};
+pub use people::{MessageFilter, MessageView, Replayed, RouteOverview};
 pub use pulls::Leased;
 
 /// The maximum number of messages that one pass changes. There are at least four passes per second.
@@ -310,7 +310,7 @@ impl Inbox {
         let age = |at: i64| now.unix_ms().saturating_sub(at).max(0) as f64 / 1000.0;
         let oldest = index.oldest();
         for (route, (_, oldest)) in index.routes.iter().zip(&oldest) {
-            let Counts { waiting, dead, delivered } = route.counts;
+            let Counts { waiting, dead, delivered, .. } = route.counts;
             self.metrics.inbox(&route.name, [waiting, dead, delivered], oldest.map_or(0.0, age));
         }
         self.metrics.inbox_bytes(index.bytes);

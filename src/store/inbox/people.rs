@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Inbox;
 use super::entry::Entry;
+use super::index::Counts;
 use crate::denial::Refusal;
 use crate::inbox::{Cause, MessageState};
 use crate::store::file::Change;
@@ -54,7 +55,31 @@ pub enum Replayed {
     Unknown,
 }
 
+/// The messages of one route, for people.
+#[derive(Clone, Debug)]
+pub struct RouteOverview {
+    /// The route.
+    pub route: Arc<str>,
+    /// The numbers of messages.
+    pub counts: Counts,
+    /// The time from which on the time for attempts of the oldest waiting message counts.
+    pub oldest: Option<Timestamp>,
+}
+
 impl Inbox {
+    /// Returns the messages of each route, and the size of all messages.
+    pub fn overview(&self) -> (Vec<RouteOverview>, u64) {
+        let index = self.index.lock();
+        let oldest = index.oldest().into_iter().map(|(_, at)| at.map(Timestamp::from_unix_ms));
+        let routes = index.routes.iter().zip(oldest);
+        let overview = routes.map(|(queue, oldest)| RouteOverview {
+            route: Arc::clone(&queue.name),
+            counts: queue.counts,
+            oldest,
+        });
+        (overview.collect(), index.bytes)
+    }
+
     /// Returns a message.
     pub fn view(&self, number: u64) -> Option<MessageView> {
         let index = self.index.lock();

@@ -13,7 +13,7 @@ use tempfile::tempdir;
 
 use super::{FAST, Minted, config, mint_at, signature};
 use crate::crash::try_send;
-use crate::disk::build;
+use crate::disk::{build, cut_the_power};
 use crate::harness::{Agent, env, eventually, send_to};
 use crate::process::Process;
 
@@ -21,6 +21,11 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 /// How often the process is killed. `CALLGATE_KILLS` sets another number.
 const KILLS: usize = 5;
 const CLIENTS: usize = 6;
+/// Deliveries at one time, which is the default of `inbox.concurrency`.
+const CONCURRENCY: usize = 16;
+const AWAY: &[u8] = b"HTTP/1.1 503 S\r\ncontent-length: 0\r\n\r\n";
+/// Which write or sync of the file a kill interrupts in the suite: every how manyth. `CALLGATE_KILLS` tries all of them.
+const STEP: usize = 6;
 
 fn start(text: &str, more: &[(&str, &str)]) -> Process {
     let secrets = ["TOKEN_KEY", "FOREIGN_KEY", "WHSEC"].map(|name| (name, env(name).unwrap()));
@@ -46,6 +51,12 @@ fn waiting(admin: SocketAddr) -> Option<f64> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
+/// Returns how often a test that goes on for long kills the process.
+fn kills_wanted() -> Option<usize> {
+    #[allow(clippy::disallowed_methods, reason = "how long a test goes on is not the product's business")]
+    std::env::var("CALLGATE_KILLS").ok().and_then(|n| n.parse().ok())
+}
+
 /// The events that the agent received, and how often.
 fn received(agent: &Agent) -> HashMap<String, usize> {
     let mut received = HashMap::new();
@@ -59,15 +70,17 @@ fn received(agent: &Agent) -> HashMap<String, usize> {
 fn nothing_that_was_accepted_is_lost_by_kills_and_at_most_what_was_in_flight_is_repeated() {
     let (folder, agent) = (tempdir().unwrap(), Agent::start(OK));
     let text = config(folder.path(), &agent.address.to_string(), "inbox", FAST, "");
-    #[allow(clippy::disallowed_methods, reason = "how long a test goes on is not the product's business")]
-    let kills = std::env::var("CALLGATE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(KILLS);
+    let kills = kills_wanted().unwrap_or(KILLS);
     let accepted = Mutex::new(Vec::new());
+    // The requests that the agent had received before each round.
+    let mut began = Vec::new();
     for round in 0..kills {
+        // The agent is sometimes away, so that messages wait when the process dies.
+        agent.answers(if round % 2 == 0 { OK } else { AWAY });
+        began.push(agent.received().len());
         let process = start(&text, &[]);
         let (ingress, admin) = (process.ingress[0], process.admin);
         let count = AtomicUsize::new(0);
-        // The agent is sometimes away, so that messages wait when the process dies.
-        agent.answers(if round % 2 == 0 { OK } else { b"HTTP/1.1 503 S\r\ncontent-length: 0\r\n\r\n" });
         std::thread::scope(|scope| {
             for client in 0..CLIENTS {
                 let (accepted, count) = (&accepted, &count);
@@ -93,13 +106,28 @@ fn nothing_that_was_accepted_is_lost_by_kills_and_at_most_what_was_in_flight_is_
     }
     agent.answers(OK);
     let before = agent.received().len();
+    began.push(before);
     let process = start(&text, &[]);
     eventually(|| (waiting(process.admin)? == 0.0).then_some(()));
-    let (accepted, received) = (accepted.into_inner().unwrap(), received(&agent));
+    let (accepted, repeats) = (accepted.into_inner().unwrap(), repeats(&agent, &began));
+    let received = received(&agent);
+    println!(
+        "{kills} kills, {} messages answered with 202, none lost, {} repeated, at most {} at one kill",
+        accepted.len(),
+        repeats.iter().sum::<usize>(),
+        repeats.iter().max().unwrap()
+    );
+    assert!(repeats.iter().all(|repeated| *repeated <= CONCURRENCY), "{repeats:?}");
     for (_, _, event) in &accepted {
         assert!(received.contains_key(event), "{event} is lost");
     }
-    // The order of each interaction: the first time that the agent accepted each message.
+    assert_in_order(&agent, before);
+    assert!(accepted.len() >= 30 * kills, "{}", accepted.len());
+}
+
+/// Checks the order of each interaction in the requests after the first `before`: the first time that the agent received
+/// each message.
+fn assert_in_order(agent: &Agent, before: usize) {
     let mut last: HashMap<String, usize> = HashMap::new();
     let mut seen = HashSet::new();
     for one in agent.received().iter().skip(before) {
@@ -113,7 +141,128 @@ fn nothing_that_was_accepted_is_lost_by_kills_and_at_most_what_was_in_flight_is_
             );
         }
     }
-    assert!(accepted.len() >= 30 * kills, "{}", accepted.len());
+}
+
+/// Returns, for each kill, how many messages the agent received again although it had accepted them before the kill.
+fn repeats(agent: &Agent, began: &[usize]) -> Vec<usize> {
+    let received = agent.received();
+    let mut last_accepted: HashMap<String, usize> = HashMap::new();
+    let mut repeats: Vec<usize> = vec![0; began.len()];
+    for (at, one) in received.iter().enumerate() {
+        let round = began.iter().rposition(|began| *began <= at).unwrap();
+        let event = one.header("callgate-event-id")[0].to_owned();
+        // A message is counted once for a kill, however often the agent denies it afterwards.
+        if let Some(accepted) = last_accepted.remove(&event) {
+            assert_ne!(accepted, round, "{event} was accepted twice without a kill");
+            repeats[accepted] += 1;
+        }
+        // In odd rounds, the agent accepts nothing.
+        if round % 2 == 0 || round + 1 == began.len() {
+            last_accepted.insert(event, round);
+        }
+    }
+    repeats
+}
+
+/// A disk on which the process is killed in the middle of a write, or before a sync.
+struct Disk {
+    folder: tempfile::TempDir,
+    library: String,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let folder = tempdir().unwrap();
+        let library = build(folder.path()).to_str().unwrap().to_owned();
+        Self { folder, library }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Starts a process. The disk does what the word says from `set` on.
+    fn start(&self, text: &str) -> Process {
+        self.set("off");
+        let (control, undo) = (self.path("control"), self.path("undo"));
+        start(text, &[("LD_PRELOAD", &self.library), ("DISK_CONTROL", &control), ("DISK_UNDO", &undo)])
+    }
+
+    fn set(&self, word: &str) {
+        fs::write(self.path("control.new"), word).unwrap();
+        fs::rename(self.path("control.new"), self.path("control")).unwrap();
+    }
+
+    /// Reports whether the process was killed by the disk.
+    fn has_killed(&self) -> bool {
+        !Path::new(&self.path("control")).exists()
+    }
+}
+
+/// The process dies at each write and at each sync from the acceptance of a callback to the end of its delivery. With
+/// `cuts_power`, what no sync has made durable may be lost, too.
+fn killed_at_every_write(cuts_power: bool) {
+    let (folder, agent, disk) = (tempdir().unwrap(), Agent::start(OK), Disk::new());
+    let text = config(folder.path(), &agent.address.to_string(), "inbox", FAST, "");
+    let step = if kills_wanted().is_some() { 1 } else { STEP };
+    let (mut acknowledged, mut killed, mut undone) = (0, 0, 0);
+    for at in (1..).step_by(step) {
+        let process = disk.start(&text);
+        let minted = mint_at(process.admin, &format!("n{at}"));
+        let event = format!("e{at}");
+        disk.set(&format!("kill {at}"));
+        let status = try_call(process.ingress[0], &minted, &event, "{}");
+        assert!(matches!(status, None | Some(202)), "{status:?}");
+        acknowledged += usize::from(status.is_some());
+        // The delivery and its record follow. If the disk has not killed by then, there is no such write.
+        let is_over =
+            || received(&agent).contains_key(&event) && waiting_unless_killed(process.admin) == Some(0.0);
+        eventually(|| (disk.has_killed() || is_over()).then_some(()));
+        if !disk.has_killed() {
+            assert_eq!(received(&agent).get(&event), Some(&1), "{event}");
+            break;
+        }
+        drop(process);
+        killed += 1;
+        if cuts_power {
+            let (ledger, undo) = (folder.path().join("ledger"), disk.path("undo"));
+            undone += usize::from(cut_the_power(&ledger, Path::new(&undo), 0x9e37_79b9 ^ (at as u64 + 1)));
+        }
+        let process = start(&text, &[]);
+        if status.is_none() {
+            // The provider received no answer, so it sends the callback again: it is new, or known and kept.
+            assert!(
+                matches!(try_call(process.ingress[0], &minted, &event, "{}"), Some(200 | 202)),
+                "{event}"
+            );
+        }
+        eventually(|| (waiting(process.admin)? == 0.0).then_some(()));
+        let times = eventually(|| received(&agent).get(&event).copied());
+        assert!((1..=2).contains(&times), "{event}, kill at {at}: {times} times");
+        process.signal("KILL");
+    }
+    println!(
+        "{killed} kills, each at another write; {acknowledged} answers were 202; {undone} power cuts undid writes"
+    );
+    assert!(killed >= 2 && acknowledged >= 2, "{killed} {acknowledged}");
+    assert!(!cuts_power || undone > 0, "no power cut undid a write, so this test has proved nothing");
+}
+
+/// Returns the number of waiting messages, or `None` if the process does not answer any more.
+fn waiting_unless_killed(admin: SocketAddr) -> Option<f64> {
+    let (_, text) = try_send(admin, "GET", "/metrics", "", "")?;
+    let line = text.lines().find(|line| line.starts_with("callgate_inbox_waiting{"))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn a_kill_at_any_write_of_accept_and_settle_loses_nothing() {
+    killed_at_every_write(false);
+}
+
+#[test]
+fn a_power_cut_at_any_write_of_accept_and_settle_loses_nothing() {
+    killed_at_every_write(true);
 }
 
 /// A disk that fails while messages wait: they are in the file only, and are there when it heals.

@@ -11,7 +11,7 @@ use serde_json::json;
 use sha2::Sha256;
 use tempfile::tempdir;
 
-use super::{FAST, answer, bodies, config, signature};
+use super::{FAST, answer, bodies, call_at, config, signature};
 use crate::harness::{Agent, Callgate, env, eventually, send_to};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -88,6 +88,58 @@ fn an_agent_that_was_away_gets_everything_in_order() {
         assert_eq!(received.header("callgate-attempt"), ["1"], "no attempt was used up");
     }
     assert_eq!(callgate.metric("callgate_inbox_dead"), 0.0);
+}
+
+/// `benches/inbox.py --night` does the same with 100,000 messages, and measures their memory.
+#[test]
+fn a_night_away_leaves_nothing_dead_and_everything_drains_in_order() {
+    const INTERACTIONS: usize = 32;
+    const EACH: usize = 25;
+    let folder = tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let now = Arc::new(AtomicI64::new(Clock::System.now().unix_ms()));
+    let text = config(folder.path(), &address.to_string(), "inbox", "", "");
+    let callgate = Callgate::start(&text, Clock::Set(Arc::clone(&now)));
+    let minted: Vec<_> = (0..INTERACTIONS).map(|n| callgate.mint(&format!("i{n}"))).collect();
+    std::thread::scope(|scope| {
+        for some in minted.chunks(INTERACTIONS / 8) {
+            let ingress = callgate.ingress;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    for one in some {
+                        let (event, body) =
+                            (format!("{}-{n}", one.interaction), json!({ "n": n }).to_string());
+                        assert_eq!(call_at(ingress, one, &event, &body).status, 202);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(callgate.metric("callgate_inbox_waiting"), (INTERACTIONS * EACH) as f64);
+    eventually(|| (callgate.metric("callgate_inbox_circuit_open") == 1.0).then_some(()));
+    // Eight hours, in which the agent is probed again and again.
+    for _ in 0..8 {
+        let before = callgate.metric("callgate_inbox_attempts_total");
+        now.fetch_add(3_600_000, Ordering::SeqCst);
+        eventually(|| (callgate.metric("callgate_inbox_attempts_total") > before).then_some(()));
+    }
+    let agent = Agent::start_at(address, OK);
+    now.fetch_add(3_600_000, Ordering::SeqCst);
+    eventually(|| (callgate.metric("callgate_inbox_waiting") == 0.0).then_some(()));
+    assert_eq!(callgate.metric("callgate_inbox_dead"), 0.0);
+    let bodies = bodies(&agent);
+    for n in 0..INTERACTIONS {
+        let numbers: Vec<_> =
+            bodies[&format!("/in/i{n}")].iter().map(|body| body["n"].as_u64().unwrap()).collect();
+        assert!(numbers.iter().copied().eq(0..EACH as u64), "interaction {n}: {numbers:?}");
+    }
+    let attempts = agent.received().into_iter().filter(|one| one.target().starts_with("/in/"));
+    assert!(attempts.clone().count() == INTERACTIONS * EACH, "every message is delivered once");
+    for received in attempts {
+        assert_eq!(received.header("callgate-attempt"), ["1"], "no attempt was used up");
+    }
 }
 
 #[test]

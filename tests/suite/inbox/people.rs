@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::tempdir;
 
 use super::{FAST, answer, config};
-use crate::harness::{Agent, Callgate, eventually};
+use crate::harness::{Agent, Callgate, eventually, send_to};
 use crate::process::binary;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -100,6 +100,61 @@ fn requests_to_the_inbox_are_checked() {
     ] {
         assert_eq!(callgate.admin_send(method, path, body).status, status, "{method} {path} {body}");
     }
+}
+
+/// The admin page gets the counts of each route, and changes messages only with `listen.admin.actions` and with the header
+/// that only its own script can send.
+#[test]
+fn the_page_counts_the_messages_of_each_state_and_changes_them_only_with_actions() {
+    let (folder, agent) = (tempdir().unwrap(), Agent::start(OK));
+    let text = config(folder.path(), &agent.address.to_string(), "pull", "keep: { delivered: 1h }", "");
+    let callgate =
+        Callgate::start(&text.replace("bodies: true", "bodies: true, actions: true"), Clock::System);
+    let minted = callgate.mint("a");
+    for n in 1..=4 {
+        assert_eq!(callgate.call(&minted, &format!("e{n}"), "{}").status, 202);
+    }
+    let counts = || {
+        let state = callgate.admin_get("/ui/api/state").json()["inbox"].clone();
+        assert_eq!((&state["paused"], &state["bodies"]), (&json!([]), &json!(true)));
+        let route = state["routes"][0].clone();
+        assert_eq!((&route["name"], &route["deliver"]), (&json!("doc"), &json!("pull")));
+        ["due", "leased", "dead", "delivered"].map(|name| route[name].as_u64().unwrap())
+    };
+    assert_eq!(counts(), [4, 0, 0, 0]);
+    let pull = |path: &str, method: &str| send_to(callgate.egress.unwrap(), method, path, &[], b"");
+    let events = pull(&format!("/callbacks/{}/events?max=2", minted.interaction), "GET").json();
+    assert_eq!(counts(), [2, 2, 0, 0]);
+    let taken = format!("/callbacks/events/{}/taken", events["events"][0]["n"]);
+    assert_eq!(pull(&taken, "POST").status, 204);
+    assert_eq!(counts(), [2, 1, 0, 1]);
+    let failed = format!("/callbacks/events/{}/failed", events["events"][1]["n"]);
+    assert_eq!(pull(&failed, "POST").status, 204);
+    assert_eq!(counts(), [3, 0, 0, 1]);
+    let delivered = messages(&callgate, "?state=delivered")[0]["id"].as_str().unwrap().to_owned();
+    let (replay, drop) = (format!("/ui/api/inbox/{delivered}/replay"), format!("/ui/api/inbox/{delivered}"));
+    let act = |method: &str, path: &str, headers: &[(&str, &str)]| {
+        send_to(callgate.admin.unwrap(), method, path, headers, b"").status
+    };
+    let page = ("origin", "http://localhost");
+    assert_eq!(act("POST", &replay, &[page]), 403, "without the header");
+    assert_eq!(act("POST", &replay, &[page, ("callgate-action", "drop")]), 403, "with another header");
+    assert_eq!(act("POST", &replay, &[("callgate-action", "replay")]), 403, "not from the page");
+    assert_eq!(act("POST", &replay, &[page, ("callgate-action", "replay")]), 200);
+    assert_eq!(counts(), [4, 0, 0, 0]);
+    assert_eq!(act("DELETE", &drop, &[page, ("callgate-action", "drop")]), 204);
+    assert_eq!(counts(), [3, 0, 0, 0]);
+    callgate.kill();
+    let callgate = Callgate::start(&text, Clock::System);
+    let id = messages(&callgate, "")[0]["id"].as_str().unwrap().to_owned();
+    let headers = [page, ("callgate-action", "drop")];
+    let path = format!("/ui/api/inbox/{id}");
+    assert_eq!(
+        send_to(callgate.admin.unwrap(), "DELETE", &path, &headers, b"").status,
+        403,
+        "without actions"
+    );
+    assert_eq!(callgate.admin_get(&path).json()["body"], "{}");
 }
 
 fn run(config: &std::path::Path, arguments: &[&str]) -> Output {
