@@ -215,7 +215,7 @@ impl Inbox {
         let settings = &self.settings();
         let mut index = self.index.lock();
         let set_back = index.clock(now);
-        let overtaken = self.promote(&mut index, settings);
+        self.promote(&mut index, settings);
         for number in index.lapsed(now) {
             index.change(number, |entry| {
                 (entry.state, entry.is_pulled, entry.at) = (MessageState::Due, false, now.unix_ms());
@@ -226,7 +226,7 @@ impl Inbox {
         if !self.accepts_changes() {
             return passed;
         }
-        let mut changes: Vec<_> = overtaken.into_iter().map(Change::MessageGone).collect();
+        let mut changes = Vec::new();
         passed.given_up = index.given_up(settings, now, PASSED_MAX);
         for number in &passed.given_up {
             changes.extend(self.bury(&mut index, *number, (Cause::GivenUp, None), now));
@@ -246,14 +246,13 @@ impl Inbox {
     /// Makes the messages due whose commit is durable.
     fn promote_stored(&self) {
         let mut index = self.index.lock();
-        let overtaken = self.promote(&mut index, &self.settings());
-        self.record(overtaken.into_iter().map(Change::MessageGone));
+        self.promote(&mut index, &self.settings());
         drop(index);
         self.changed.notify_one();
     }
 
-    /// Makes the messages due whose commit is durable. Returns the messages that they overtake.
-    fn promote(&self, index: &mut Index, settings: &InboxSettings) -> Vec<u64> {
+    /// Makes the messages due whose commit is durable, and removes the messages that they overtake.
+    fn promote(&self, index: &mut Index, settings: &InboxSettings) {
         let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable_now());
         let mut overtaken = Vec::new();
         while let Some((sequence, ..)) = index.storing.front()
@@ -266,7 +265,10 @@ impl Inbox {
             index.add(number, entry);
             self.pulled.notify_waiters();
         }
-        overtaken
+        // This is recorded even while the file cannot be written: otherwise, the messages would be back after a restart.
+        if !overtaken.is_empty() {
+            self.record(overtaken.into_iter().map(Change::MessageGone));
+        }
     }
 
     /// Makes a message dead. Returns the change of its state.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,9 +42,14 @@ fn configure(store: &Store, settings: InboxSettings) {
 }
 
 fn kept(interaction: Option<&str>, bytes: usize) -> Kept {
+    kept_with(interaction, bytes, false)
+}
+
+fn kept_with(interaction: Option<&str>, bytes: usize, is_progress: bool) -> Kept {
     let head = json!({
         "route": "r", "interaction": interaction, "client": "127.0.0.1", "is_tls": false, "method": "POST",
         "target": "/in", "headers": [["content-type", "text/plain"]], "received": NOW.unix_ms(), "body_bytes": bytes,
+        "is_progress": is_progress,
     });
     Kept::from_bytes(&serde_json::to_vec(&head).unwrap()).unwrap()
 }
@@ -55,12 +61,15 @@ async fn accept(
     interaction: Option<&str>,
     body: Bytes,
 ) -> Result<String, &'static str> {
+    accept_kept(store, event, (kept(interaction, body.len()), body)).await
+}
+
+async fn accept_kept(store: &Store, event: u128, message: (Kept, Bytes)) -> Result<String, &'static str> {
     let (route, events) = (Arc::from("r"), [EventKey(event)]);
     let captures = Template::parse("/a").unwrap().capture(&CanonicalPath::parse("/a").unwrap());
     let (follow, report) = (Follow::default(), Report::default());
     let ask = Ask { events: &events, ..Ask::new(&route, &captures, &follow, &report) };
     let claimed = store.claim(&ask, NOW, Duration::ZERO).await.map_err(|_| "claim")?;
-    let message = (kept(interaction, body.len()), body);
     store.accept(claimed, message, (&report, None), NOW).await.map_err(|refusal| refusal.denial.code())
 }
 
@@ -170,4 +179,30 @@ fn a_waiting_message_needs_little_memory() {
     let places = 2 * size_of::<(u64, u64)>();
     assert!(2 * (entry + places) <= 250, "{entry} {places}");
     assert_eq!(Index::default().count, 0);
+}
+
+#[tokio::test]
+async fn overtaken_progress_stays_away_even_if_the_disk_fails_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger");
+    let store = open(&path);
+    configure(&store, InboxSettings { coalesces_progress: true, ..InboxSettings::default() });
+    let progress = || (kept_with(Some("a"), 0, true), Bytes::new());
+    accept_kept(&store, 1, progress()).await.unwrap();
+    // The next callback is recorded, but its exchange ends before the commit.
+    let (mut event, mut last) = (1, None);
+    while last.is_none() {
+        event += 1;
+        let mut exchange = Box::pin(accept_kept(&store, event, progress()));
+        std::future::poll_fn(|context| Poll::Ready(exchange.as_mut().poll(context).is_ready())).await;
+        last = store.inbox().index.lock().storing.back().map(|(_, number, _)| *number);
+    }
+    let journal = store.inbox().journal.as_ref().unwrap();
+    assert!(journal.durable(journal.sequence()).await);
+    journal.shared().set_failing();
+    store.inbox().pass(NOW);
+    drop(store);
+    let store = open(&path);
+    let messages = store.inbox().list(&crate::store::MessageFilter::default(), 10);
+    assert_eq!(messages.iter().map(|view| Some(view.number)).collect::<Vec<_>>(), [last]);
 }
