@@ -42,6 +42,8 @@ pub(super) struct Index {
     pub(super) settled: BTreeMap<u64, Entry>,
     /// The waiting messages of each interaction, by number.
     lanes: BTreeSet<(u64, u64)>,
+    /// Those of them that Callgate is delivering.
+    in_flight: BTreeSet<(u64, u64)>,
     pub(super) routes: Vec<RouteQueue>,
     /// The ends of the leases of pulled messages.
     leases: BTreeSet<(i64, u64)>,
@@ -94,7 +96,10 @@ impl Index {
             MessageState::Due | MessageState::Leased => {
                 self.waiting.insert(number, entry);
                 if entry.lane != NO_LANE {
+                    // A replayed message is earlier than the message that was the first one so far.
+                    let former = self.head(entry.lane).filter(|head| *head > number);
                     self.lanes.insert((entry.lane, number));
+                    former.into_iter().for_each(|former| self.hold_back(former));
                 }
                 if let Some(queue) = self.queue(entry.route) {
                     queue.counts.waiting += 1;
@@ -138,6 +143,7 @@ impl Index {
         }
         if entry.lane != NO_LANE {
             self.lanes.remove(&(entry.lane, number));
+            self.in_flight.remove(&(entry.lane, number));
             // The next message of the interaction may now be delivered.
             if let Some(next) = self.head(entry.lane) {
                 self.schedule(next);
@@ -181,15 +187,30 @@ impl Index {
         self.lane(lane).chain(dead).filter_map(move |number| Some((number, entry(number)?)))
     }
 
-    /// Makes a message available for its next attempt, unless it waits for an earlier one.
+    /// Makes a message unavailable that has an order, because an earlier message waits.
+    fn hold_back(&mut self, number: u64) {
+        let Some(entry) = self.waiting.get(&number).copied() else { return };
+        if let Some(queue) = self.queue(entry.route).filter(|queue| queue.is_ordered) {
+            queue.due.remove(&(entry.at, number));
+        }
+    }
+
+    /// Reports whether all earlier messages of the interaction are delivered or dead, and Callgate is not delivering a
+    /// later one, which was begun before somebody replayed this one.
+    fn is_next(&self, lane: u64, number: u64) -> bool {
+        let is_busy = || self.in_flight.range((lane, 0)..=(lane, u64::MAX)).next().is_some();
+        lane == NO_LANE || (self.head(lane) == Some(number) && !is_busy())
+    }
+
+    /// Makes a message available for its next attempt, unless it waits for another one.
     fn schedule(&mut self, number: u64) {
         let Some(entry) = self.waiting.get(&number).copied() else { return };
         if entry.state != MessageState::Due {
             return;
         }
-        let is_head = entry.lane == NO_LANE || self.head(entry.lane) == Some(number);
+        let is_next = self.is_next(entry.lane, number);
         if let Some(queue) = self.queue(entry.route)
-            && (is_head || !queue.is_ordered)
+            && (is_next || !queue.is_ordered)
         {
             queue.due.insert((entry.at, number));
         }
@@ -199,16 +220,27 @@ impl Index {
     pub(super) fn change(&mut self, number: u64, change: impl FnOnce(&mut Entry)) -> Option<Entry> {
         let entry = self.waiting.get(&number).copied()?;
         self.leases.remove(&(entry.at, number));
+        let was_in_flight = self.in_flight.remove(&(entry.lane, number));
         if let Some(queue) = self.queue(entry.route) {
             queue.due.remove(&(entry.at, number));
         }
         let changed = self.waiting.get_mut(&number)?;
         change(changed);
         let changed = *changed;
-        if changed.state == MessageState::Leased && changed.is_pulled {
-            self.leases.insert((changed.at, number));
+        match changed.state {
+            MessageState::Leased if changed.is_pulled => {
+                self.leases.insert((changed.at, number));
+            },
+            MessageState::Leased if changed.lane != NO_LANE => {
+                self.in_flight.insert((changed.lane, number));
+            }
+            _ => {}
         }
         self.schedule(number);
+        // An earlier message may have been replayed meanwhile.
+        if was_in_flight && let Some(head) = self.head(changed.lane) {
+            self.schedule(head);
+        }
         Some(changed)
     }
 

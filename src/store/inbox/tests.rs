@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
+use super::entry::Entry;
 use super::index::Index;
 use crate::config::{StoreSettings, Unknown};
-use crate::inbox::{InboxSettings, MessageState, Next, Outcome};
+use crate::inbox::{InboxSettings, MessageState, Next, Outcome, Tries};
 use crate::ingress::Kept;
 use crate::interaction::{Ask, EventKey, Follow, Report};
 use crate::observe::Metrics;
@@ -205,4 +206,102 @@ async fn overtaken_progress_stays_away_even_if_the_disk_fails_meanwhile() {
     let store = open(&path);
     let messages = store.inbox().list(&crate::store::MessageFilter::default(), 10);
     assert_eq!(messages.iter().map(|view| Some(view.number)).collect::<Vec<_>>(), [last]);
+}
+
+/// Makes messages dead that are due now.
+async fn make_dead(store: &Store, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        let started = store.inbox().start(&routes(), NOW).unwrap();
+        assert_eq!(started.number, number);
+        started.end(Outcome::Gone, "410", (NOW, false, 0)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_replayed_message_is_delivered_before_its_successors() {
+    let (folder, second) = (tempfile::tempdir().unwrap(), Duration::from_secs(1));
+    let store = open(&folder.path().join("ledger"));
+    for event in 1..=4 {
+        accept(&store, event, Some("a"), Bytes::new()).await.unwrap();
+    }
+    let inbox = store.inbox();
+    make_dead(&store, 1..=2).await;
+    // The third message waits for its backoff.
+    let third = inbox.start(&routes(), NOW).unwrap();
+    third.end(Outcome::Failed(None), "500", (NOW, false, 999)).await.unwrap();
+    inbox.replay(2, NOW).await.unwrap();
+    let later = NOW.plus(second);
+    let started = inbox.start(&routes(), later).unwrap();
+    assert_eq!(started.number, 2);
+    assert!(inbox.start(&routes(), later).is_none(), "3 waits for 2");
+    // A message is replayed while a later one is being delivered.
+    started.end(Outcome::Accepted, "200", (later, false, 0)).await.unwrap();
+    let third = inbox.start(&routes(), later).unwrap();
+    inbox.replay(1, later).await.unwrap();
+    assert!(inbox.start(&routes(), later).is_none(), "1 waits for 3, which is being delivered");
+    third.end(Outcome::Failed(None), "500", (later, false, 0)).await.unwrap();
+    for number in [1, 3, 4] {
+        let started = inbox.start(&routes(), later).unwrap();
+        assert_eq!(started.number, number);
+        assert!(inbox.start(&routes(), later).is_none(), "one at a time");
+        started.end(Outcome::Accepted, "200", (later, false, 0)).await.unwrap();
+    }
+}
+
+/// A message is available exactly if it is the first one of its interaction, and no other one is being delivered.
+#[test]
+fn only_one_message_of_an_interaction_is_available() {
+    let mut index = Index::default();
+    index.configure(&[("r".into(), true)]);
+    let (mut random, due, leased) = (1_u64, MessageState::Due, MessageState::Leased);
+    for _ in 0..20_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (number, at, step) = (1 + (random >> 33) % 40, NOW.unix_ms() + (random % 7) as i64, random >> 60);
+        match step {
+            // A message arrives, perhaps late, or is replayed.
+            0..=5 if !index.waiting.contains_key(&number) => {
+                let old = index.take_out(number);
+                let new = Entry { lane: number % 4, ..entry() };
+                index.add(number, Entry { state: due, at, ..old.unwrap_or(new) });
+            }
+            6..=9 => {
+                let first = index.routes[0].due.first().copied();
+                first.and_then(|(_, number)| index.change(number, |entry| entry.state = leased));
+            }
+            10..=12 => drop(index.change(number, |entry| (entry.state, entry.at) = (due, at))),
+            13 | 14 => {
+                let dead = (MessageState::Dead, Some(crate::inbox::Cause::Gone));
+                index.settle(number, dead, Duration::ZERO, NOW);
+            }
+            15 => drop(index.remove(number)),
+            _ => {}
+        }
+        let others = |lane| index.waiting.iter().filter(move |(_, other)| other.lane == lane);
+        let is_next = |number: u64, lane| {
+            let is_first = others(lane).next().is_some_and(|(first, _)| *first == number);
+            lane == 0 || (is_first && others(lane).all(|(_, other)| other.state == due))
+        };
+        let mut available: Vec<_> = index.waiting.iter().map(|(number, entry)| (*number, *entry)).collect();
+        available.retain(|(number, entry)| entry.state == due && is_next(*number, entry.lane));
+        let mut available: Vec<_> = available.iter().map(|(number, entry)| (entry.at, *number)).collect();
+        available.sort_unstable();
+        assert_eq!(index.routes[0].due.iter().copied().collect::<Vec<_>>(), available);
+    }
+    assert!(index.waiting.len() > 5, "messages are left");
+}
+
+fn entry() -> Entry {
+    Entry {
+        lane: 0,
+        at: NOW.unix_ms(),
+        since: NOW.unix_ms(),
+        bytes: 0,
+        route: 0,
+        tries: Tries::default(),
+        state: MessageState::Due,
+        cause: None,
+        is_progress: false,
+        is_replayed: false,
+        is_pulled: false,
+    }
 }
