@@ -59,7 +59,7 @@ pub(super) struct Index {
     /// The dead messages of each interaction, by number.
     dead_lanes: BTreeSet<(u64, u64)>,
     /// The time of the last pass, in Unix milliseconds.
-    last_pass: i64,
+    pub(super) last_pass: i64,
 }
 
 impl Index {
@@ -293,7 +293,8 @@ impl Index {
         for number in waiting {
             self.change(number, |entry| {
                 entry.at -= back;
-                entry.since = entry.since.min(now);
+                // A replayed message may begin later than now.
+                entry.since = entry.since.min(now.max(entry.since - back));
             });
         }
         u64::try_from(back).ok().map(Duration::from_millis)

@@ -305,3 +305,31 @@ fn entry() -> Entry {
         is_pulled: false,
     }
 }
+
+#[tokio::test]
+async fn the_time_for_attempts_of_a_slow_replay_begins_with_its_first_attempt() {
+    let (folder, minute) = (tempfile::tempdir().unwrap(), Duration::from_secs(60));
+    let path = folder.path().join("ledger");
+    let settings = || InboxSettings { tried_for: 10 * minute, ..InboxSettings::default() };
+    let mut store = open(&path);
+    configure(&store, settings());
+    for event in 1..=5 {
+        accept(&store, event, None, Bytes::new()).await.unwrap();
+    }
+    make_dead(&store, 1..=5).await;
+    let rate = Some(crate::time::parse_rate("12/h").unwrap());
+    let filter = crate::store::MessageFilter::default();
+    assert_eq!(store.inbox().replay_many(&filter, None, rate, NOW).await.unwrap(), 5);
+    // Messages are due after 0, 5, 10, 15 and 20 minutes, and each of them for 10 minutes.
+    assert_eq!(store.inbox().pass(NOW.plus(9 * minute)).given_up, Vec::<u64>::new());
+    assert_eq!(store.inbox().pass(NOW.plus(11 * minute)).given_up, [1]);
+    drop(store);
+    store = open(&path);
+    configure(&store, settings());
+    assert_eq!(store.inbox().pass(NOW.plus(16 * minute)).given_up, [2]);
+    // The clock is set back by ten minutes: the fifth message is still due in four minutes.
+    let back = NOW.plus(6 * minute);
+    assert!(store.inbox().pass(back).set_back.is_some());
+    assert_eq!(store.inbox().pass(back.plus(13 * minute)).given_up, [3, 4]);
+    assert_eq!(store.inbox().pass(back.plus(14 * minute)).given_up, [5]);
+}
