@@ -28,6 +28,9 @@ pub(super) struct RouteQueue {
     pub(super) name: Arc<str>,
     /// Whether a message waits until all earlier messages of its interaction are delivered or dead.
     pub(super) is_ordered: bool,
+    /// Whether the configuration does not contain the route any more, and its messages are dead as soon as nobody works
+    /// on them.
+    is_removed: bool,
     /// The messages that may be delivered, by the time of their next attempt.
     pub(super) due: BTreeSet<(i64, u64)>,
     pub(super) counts: Counts,
@@ -259,11 +262,13 @@ impl Index {
         Some(entry)
     }
 
-    /// Sets which routes have an order. Routes that are not listed keep their messages.
-    pub(super) fn configure(&mut self, routes: &[(Arc<str>, bool)]) {
+    /// Sets which routes have an order. Messages of routes that are not listed wait, unless `drops_others` is true.
+    pub(super) fn configure(&mut self, routes: &[(Arc<str>, bool)], drops_others: bool) {
+        self.routes.iter_mut().for_each(|queue| queue.is_removed = drops_others);
         for (name, is_ordered) in routes {
             let index = self.route(name);
             let Some(queue) = self.queue(index) else { continue };
+            queue.is_removed = false;
             if std::mem::replace(&mut queue.is_ordered, *is_ordered) != *is_ordered {
                 queue.due.clear();
                 let waiting = self.waiting.iter().filter(|(_, entry)| entry.route == index);
@@ -320,6 +325,12 @@ impl Index {
             }
         }
         found
+    }
+
+    /// Returns up to `max` messages of removed routes that became due after the removal.
+    pub(super) fn orphans(&self, max: usize) -> Vec<u64> {
+        let removed = self.routes.iter().filter(|queue| queue.is_removed);
+        removed.flat_map(|queue| &queue.due).map(|(_, number)| *number).take(max).collect()
     }
 
     /// Returns up to `max` settled messages whose retention has ended.

@@ -152,8 +152,9 @@ impl Inbox {
 
     /// Sets the settings, and which routes deliver the messages of an interaction one after another.
     pub fn configure(&self, settings: Arc<InboxSettings>, routes: &[(Arc<str>, bool)]) {
+        let drops_others = settings.drops_removed_routes;
         self.settings.store(settings);
-        self.index.lock().configure(routes);
+        self.index.lock().configure(routes, drops_others);
         self.changed.notify_one();
         self.pulled.notify_waiters();
     }
@@ -210,7 +211,7 @@ impl Inbox {
     }
 
     /// Applies the time: makes stored messages due, ends leases and attempts, and removes messages whose retention has
-    /// ended.
+    /// ended. Messages of removed routes become dead that were being delivered or accepted when the route was removed.
     pub fn pass(&self, now: Timestamp) -> PassedMessages {
         let settings = &self.settings();
         let mut index = self.index.lock();
@@ -230,6 +231,9 @@ impl Inbox {
         passed.given_up = index.given_up(settings, now, PASSED_MAX);
         for number in &passed.given_up {
             changes.extend(self.bury(&mut index, *number, (Cause::GivenUp, None), now));
+        }
+        for number in index.orphans(PASSED_MAX) {
+            changes.extend(self.bury(&mut index, number, (Cause::RouteRemoved, None), now));
         }
         for number in index.outlived(now, PASSED_MAX) {
             index.remove(number);

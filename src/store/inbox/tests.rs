@@ -125,13 +125,13 @@ async fn an_interaction_waits_for_its_head_and_for_nothing_else() {
     assert_eq!((first.number, third.number), (1, 3));
     assert!(inbox.start(&routes(), NOW).is_none(), "2 and 4 wait for 1");
     let next = first.end(Outcome::Failed(None), "500", (NOW, false, 999)).await.unwrap();
-    assert_eq!(next, Next::Due(NOW.plus(Duration::from_millis(999))));
+    assert_eq!(next, Some(Next::Due(NOW.plus(Duration::from_millis(999)))));
     assert!(inbox.start(&routes(), NOW).is_none());
     let again = inbox.start(&routes(), NOW.plus(Duration::from_secs(1))).unwrap();
     assert_eq!((again.number, again.attempt), (1, 2));
     assert_eq!(
         again.end(Outcome::Gone, "410", (NOW, false, 0)).await.unwrap().clone(),
-        Next::Dead(crate::inbox::Cause::Gone)
+        Some(Next::Dead(crate::inbox::Cause::Gone))
     );
     let second = inbox.start(&routes(), NOW).unwrap();
     assert_eq!(second.number, 2);
@@ -252,7 +252,7 @@ async fn a_replayed_message_is_delivered_before_its_successors() {
 #[test]
 fn only_one_message_of_an_interaction_is_available() {
     let mut index = Index::default();
-    index.configure(&[("r".into(), true)]);
+    index.configure(&[("r".into(), true)], false);
     let (mut random, due, leased) = (1_u64, MessageState::Due, MessageState::Leased);
     for _ in 0..20_000 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -332,4 +332,35 @@ async fn the_time_for_attempts_of_a_slow_replay_begins_with_its_first_attempt() 
     assert!(store.inbox().pass(back).set_back.is_some());
     assert_eq!(store.inbox().pass(back.plus(13 * minute)).given_up, [3, 4]);
     assert_eq!(store.inbox().pass(back.plus(14 * minute)).given_up, [5]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_being_delivered_outlasts_its_route() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("ledger"));
+    for event in 1..=3 {
+        accept(&store, event, None, Bytes::new()).await.unwrap();
+    }
+    let inbox = store.inbox();
+    let (first, second) = (inbox.start(&routes(), NOW).unwrap(), inbox.start(&routes(), NOW).unwrap());
+    let settings = InboxSettings { drops_removed_routes: true, ..InboxSettings::default() };
+    inbox.configure(Arc::new(settings), &[("other".into(), true)]);
+    assert_eq!(inbox.route_removed("r", NOW), 1, "only the third message waits");
+    let states = || -> Vec<_> {
+        let messages = inbox.list(&crate::store::MessageFilter::default(), 10);
+        messages.iter().map(|view| (view.number, view.state)).collect()
+    };
+    let (dead, leased) = (MessageState::Dead, MessageState::Leased);
+    assert_eq!(states(), [(1, leased), (2, leased), (3, dead)]);
+    let ended = first.end(Outcome::Accepted, "200", (NOW, false, 0)).await;
+    assert_eq!(ended.unwrap(), Some(Next::Delivered));
+    second.end(Outcome::Failed(None), "500", (NOW, false, 0)).await.unwrap();
+    inbox.pass(NOW);
+    assert_eq!(states(), [(2, dead), (3, dead)], "nothing waits for a route that does not come back");
+    // A message that is not there any more was not delivered.
+    inbox.configure(Arc::default(), &[("r".into(), true)]);
+    inbox.replay(3, NOW).await.unwrap();
+    let third = inbox.start(&routes(), NOW).unwrap();
+    inbox.index.lock().remove(3);
+    assert_eq!(third.end(Outcome::Accepted, "200", (NOW, false, 0)).await.unwrap(), None);
 }
