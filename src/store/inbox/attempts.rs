@@ -172,6 +172,13 @@ impl Started {
         is_durable.map(|()| Some(next))
     }
 
+    /// Ends the attempt before the message was read: it is due as before. Nobody is notified, because nothing has changed.
+    pub fn put_back(mut self) {
+        let (number, at) = (self.number, self.again_at);
+        self.inbox.index.lock().change(number, |entry| (entry.state, entry.at) = (MessageState::Due, at));
+        self.has_ended = true;
+    }
+
     /// Ends the attempt without an outcome. The message is due again at this time.
     pub fn postpone(mut self, at: Timestamp) {
         self.again_at = at.unix_ms();
