@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Inbox;
+use super::entry::Entry;
+use super::{Inbox, PASSED_MAX};
 use crate::denial::Refusal;
 use crate::inbox::{Attempted, Cause, MessageState, Next, Outcome};
 use crate::store::file::Change;
@@ -51,34 +52,46 @@ impl Inbox {
         queues.filter_map(|queue| queue.due.first()).min().map(|(at, _)| Timestamp::from_unix_ms(*at))
     }
 
-    /// Makes all waiting messages of a route dead, because the configuration does not contain the route any more.
+    /// Makes the waiting messages of a route dead, because the configuration does not contain the route any more. Messages
+    /// that are being delivered end as they end. Returns the number of dead messages.
     pub fn route_removed(&self, route: &str, now: Timestamp) -> usize {
-        let mut index = self.index.lock();
-        let name = |number: &u64| index.waiting.get(number).map(|entry| index.name(entry.route));
-        let waiting: Vec<_> = index.waiting.keys().copied().collect();
-        let of_route: Vec<_> =
-            waiting.into_iter().filter(|number| name(number).is_some_and(|name| *name == *route)).collect();
-        self.bury_all(&mut index, &of_route, Cause::RouteRemoved, now);
-        of_route.len()
+        let of_route: Vec<_> = {
+            let index = self.index.lock();
+            let is_of_route = |entry: &Entry| {
+                index.routes.get(usize::from(entry.route)).is_some_and(|queue| *queue.name == *route)
+            };
+            let of_route = index.waiting.iter().filter(|(_, entry)| is_of_route(entry));
+            of_route.map(|(number, _)| *number).collect()
+        };
+        self.bury_all(&of_route, Cause::RouteRemoved, now)
     }
 
     /// Makes the waiting messages of a revoked interaction dead. Messages that are being delivered end as they end.
     pub fn revoked(&self, interaction: &str, now: Timestamp) {
-        let lane = self.lane(Some(interaction));
-        let mut index = self.index.lock();
-        let is_due =
-            |number: &u64| index.waiting.get(number).is_some_and(|entry| entry.state == MessageState::Due);
-        let due: Vec<_> = index.lane(lane).filter(is_due).collect();
-        self.bury_all(&mut index, &due, Cause::Revoked, now);
-        drop(index);
+        let messages: Vec<_> = self.index.lock().lane(self.lane(Some(interaction))).collect();
+        self.bury_all(&messages, Cause::Revoked, now);
         self.pulled.notify_waiters();
     }
 
-    fn bury_all(&self, index: &mut super::Index, numbers: &[u64], cause: Cause, now: Timestamp) {
-        // The lock of the index is held while the changes are recorded, so that the file receives them in order.
-        let changes: Vec<_> =
-            numbers.iter().filter_map(|number| self.bury(index, *number, (cause, None), now)).collect();
-        self.record(changes);
+    /// Makes those of the messages dead that wait for an attempt. Returns their number.
+    fn bury_all(&self, numbers: &[u64], cause: Cause, now: Timestamp) -> usize {
+        let mut count = 0;
+        // Others may use the index between two parts. The last messages come first, so that none becomes the first one of
+        // its interaction meanwhile, and is delivered.
+        for part in numbers.rchunks(PASSED_MAX) {
+            let mut index = self.index.lock();
+            let mut changes = Vec::new();
+            for number in part {
+                let entry = index.waiting.get(number);
+                if entry.is_some_and(|entry| entry.state == MessageState::Due) {
+                    changes.extend(self.bury(&mut index, *number, (cause, None), now));
+                }
+            }
+            count += changes.len();
+            // The lock of the index is held while the changes are recorded, so that the file receives them in order.
+            self.record(changes);
+        }
+        count
     }
 
     /// Records a delivered message. Returns the change for the file.
@@ -96,7 +109,8 @@ impl Inbox {
 
 impl Started {
     /// Records the outcome of the attempt. `last` describes it for people. What happens to the message is durable once
-    /// this returns `Ok`. The next message of the interaction is not delivered earlier.
+    /// this returns `Ok`. The next message of the interaction is not delivered earlier. Returns `None` if the inbox does
+    /// not contain the message any more.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`.
@@ -105,13 +119,13 @@ impl Started {
         outcome: Outcome,
         last: &str,
         (now, is_probe, random): (Timestamp, bool, u64),
-    ) -> Result<Next, Refusal> {
+    ) -> Result<Option<Next>, Refusal> {
         let (inbox, settings) = (Arc::clone(&self.inbox), self.inbox.settings());
         let ends = self.since.plus(settings.tried_for);
         let attempted = Attempted { now, ends, is_probe, random };
         let (next, sequence) = {
             let mut index = inbox.index.lock();
-            let Some(entry) = index.waiting.get_mut(&self.number) else { return Ok(Next::Delivered) };
+            let Some(entry) = index.waiting.get_mut(&self.number) else { return Ok(None) };
             let next = entry.tries.after(outcome, settings.backoff, attempted);
             let mut stored = *entry;
             let change = match next {
@@ -138,7 +152,7 @@ impl Started {
                 // Nobody waits for the new time. After a crash, the message is due earlier.
                 Next::Due(_) => {
                     inbox.journal.iter().for_each(|journal| journal.defer([change.clone()]));
-                    return Ok(next);
+                    return Ok(Some(next));
                 }
                 _ => (next, inbox.record([change])),
             }
@@ -155,7 +169,14 @@ impl Started {
         }
         drop(index);
         inbox.changed.notify_one();
-        is_durable.map(|()| next)
+        is_durable.map(|()| Some(next))
+    }
+
+    /// Ends the attempt before the message was read: it is due as before. Nobody is notified, because nothing has changed.
+    pub fn put_back(mut self) {
+        let (number, at) = (self.number, self.again_at);
+        self.inbox.index.lock().change(number, |entry| (entry.state, entry.at) = (MessageState::Due, at));
+        self.has_ended = true;
     }
 
     /// Ends the attempt without an outcome. The message is due again at this time.

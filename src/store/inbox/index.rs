@@ -30,6 +30,9 @@ pub(super) struct RouteQueue {
     pub(super) name: Arc<str>,
     /// Whether a message waits until all earlier messages of its interaction are delivered or dead.
     pub(super) is_ordered: bool,
+    /// Whether the configuration does not contain the route any more, and its messages are dead as soon as nobody works
+    /// on them.
+    is_removed: bool,
     /// The messages that may be delivered, by the time of their next attempt.
     pub(super) due: BTreeSet<(i64, u64)>,
     pub(super) counts: Counts,
@@ -44,6 +47,8 @@ pub(super) struct Index {
     pub(super) settled: BTreeMap<u64, Entry>,
     /// The waiting messages of each interaction, by number.
     lanes: BTreeSet<(u64, u64)>,
+    /// Those of them that Callgate is delivering.
+    in_flight: BTreeSet<(u64, u64)>,
     pub(super) routes: Vec<RouteQueue>,
     /// The ends of the leases of pulled messages.
     leases: BTreeSet<(i64, u64)>,
@@ -59,7 +64,7 @@ pub(super) struct Index {
     /// The dead messages of each interaction, by number.
     dead_lanes: BTreeSet<(u64, u64)>,
     /// The time of the last pass, in Unix milliseconds.
-    last_pass: i64,
+    pub(super) last_pass: i64,
 }
 
 impl Index {
@@ -96,7 +101,10 @@ impl Index {
             MessageState::Due | MessageState::Leased => {
                 self.waiting.insert(number, entry);
                 if entry.lane != NO_LANE {
+                    // A replayed message is earlier than the message that was the first one so far.
+                    let former = self.head(entry.lane).filter(|head| *head > number);
                     self.lanes.insert((entry.lane, number));
+                    former.into_iter().for_each(|former| self.hold_back(former));
                 }
                 if let Some(queue) = self.queue(entry.route) {
                     queue.counts.waiting += 1;
@@ -142,6 +150,7 @@ impl Index {
         }
         if entry.lane != NO_LANE {
             self.lanes.remove(&(entry.lane, number));
+            self.in_flight.remove(&(entry.lane, number));
             // The next message of the interaction may now be delivered.
             if let Some(next) = self.head(entry.lane) {
                 self.schedule(next);
@@ -185,15 +194,30 @@ impl Index {
         self.lane(lane).chain(dead).filter_map(move |number| Some((number, entry(number)?)))
     }
 
-    /// Makes a message available for its next attempt, unless it waits for an earlier one.
+    /// Makes a message unavailable that has an order, because an earlier message waits.
+    fn hold_back(&mut self, number: u64) {
+        let Some(entry) = self.waiting.get(&number).copied() else { return };
+        if let Some(queue) = self.queue(entry.route).filter(|queue| queue.is_ordered) {
+            queue.due.remove(&(entry.at, number));
+        }
+    }
+
+    /// Reports whether all earlier messages of the interaction are delivered or dead, and Callgate is not delivering a
+    /// later one, which was begun before somebody replayed this one.
+    fn is_next(&self, lane: u64, number: u64) -> bool {
+        let is_busy = || self.in_flight.range((lane, 0)..=(lane, u64::MAX)).next().is_some();
+        lane == NO_LANE || (self.head(lane) == Some(number) && !is_busy())
+    }
+
+    /// Makes a message available for its next attempt, unless it waits for another one.
     fn schedule(&mut self, number: u64) {
         let Some(entry) = self.waiting.get(&number).copied() else { return };
         if entry.state != MessageState::Due {
             return;
         }
-        let is_head = entry.lane == NO_LANE || self.head(entry.lane) == Some(number);
+        let is_next = self.is_next(entry.lane, number);
         if let Some(queue) = self.queue(entry.route)
-            && (is_head || !queue.is_ordered)
+            && (is_next || !queue.is_ordered)
         {
             queue.due.insert((entry.at, number));
         }
@@ -203,6 +227,7 @@ impl Index {
     pub(super) fn change(&mut self, number: u64, change: impl FnOnce(&mut Entry)) -> Option<Entry> {
         let entry = self.waiting.get(&number).copied()?;
         self.leases.remove(&(entry.at, number));
+        let was_in_flight = self.in_flight.remove(&(entry.lane, number));
         if let Some(queue) = self.queue(entry.route) {
             queue.due.remove(&(entry.at, number));
         }
@@ -213,10 +238,20 @@ impl Index {
             queue.counts.leased += usize::from(changed.state == MessageState::Leased);
             queue.counts.leased -= usize::from(entry.state == MessageState::Leased);
         }
-        if changed.state == MessageState::Leased && changed.is_pulled {
-            self.leases.insert((changed.at, number));
+        match changed.state {
+            MessageState::Leased if changed.is_pulled => {
+                self.leases.insert((changed.at, number));
+            }
+            MessageState::Leased if changed.lane != NO_LANE => {
+                self.in_flight.insert((changed.lane, number));
+            }
+            _ => {}
         }
         self.schedule(number);
+        // An earlier message may have been replayed meanwhile.
+        if was_in_flight && let Some(head) = self.head(changed.lane) {
+            self.schedule(head);
+        }
         Some(changed)
     }
 
@@ -235,11 +270,13 @@ impl Index {
         Some(entry)
     }
 
-    /// Sets which routes have an order. Routes that are not listed keep their messages.
-    pub(super) fn configure(&mut self, routes: &[(Arc<str>, bool)]) {
+    /// Sets which routes have an order. Messages of routes that are not listed wait, unless `drops_others` is true.
+    pub(super) fn configure(&mut self, routes: &[(Arc<str>, bool)], drops_others: bool) {
+        self.routes.iter_mut().for_each(|queue| queue.is_removed = drops_others);
         for (name, is_ordered) in routes {
             let index = self.route(name);
             let Some(queue) = self.queue(index) else { continue };
+            queue.is_removed = false;
             if std::mem::replace(&mut queue.is_ordered, *is_ordered) != *is_ordered {
                 queue.due.clear();
                 let waiting = self.waiting.iter().filter(|(_, entry)| entry.route == index);
@@ -269,7 +306,8 @@ impl Index {
         for number in waiting {
             self.change(number, |entry| {
                 entry.at -= back;
-                entry.since = entry.since.min(now);
+                // A replayed message may begin later than now.
+                entry.since = entry.since.min(now.max(entry.since - back));
             });
         }
         u64::try_from(back).ok().map(Duration::from_millis)
@@ -295,6 +333,12 @@ impl Index {
             }
         }
         found
+    }
+
+    /// Returns up to `max` messages of removed routes that became due after the removal.
+    pub(super) fn orphans(&self, max: usize) -> Vec<u64> {
+        let removed = self.routes.iter().filter(|queue| queue.is_removed);
+        removed.flat_map(|queue| &queue.due).map(|(_, number)| *number).take(max).collect()
     }
 
     /// Returns up to `max` settled messages whose retention has ended.

@@ -152,8 +152,9 @@ impl Inbox {
 
     /// Sets the settings, and which routes deliver the messages of an interaction one after another.
     pub fn configure(&self, settings: Arc<InboxSettings>, routes: &[(Arc<str>, bool)]) {
+        let drops_others = settings.drops_removed_routes;
         self.settings.store(settings);
-        self.index.lock().configure(routes);
+        self.index.lock().configure(routes, drops_others);
         self.changed.notify_one();
         self.pulled.notify_waiters();
     }
@@ -210,12 +211,12 @@ impl Inbox {
     }
 
     /// Applies the time: makes stored messages due, ends leases and attempts, and removes messages whose retention has
-    /// ended.
+    /// ended. Messages of removed routes become dead that were being delivered or accepted when the route was removed.
     pub fn pass(&self, now: Timestamp) -> PassedMessages {
         let settings = &self.settings();
         let mut index = self.index.lock();
         let set_back = index.clock(now);
-        let overtaken = self.promote(&mut index, settings);
+        self.promote(&mut index, settings);
         for number in index.lapsed(now) {
             index.change(number, |entry| {
                 (entry.state, entry.is_pulled, entry.at) = (MessageState::Due, false, now.unix_ms());
@@ -226,10 +227,13 @@ impl Inbox {
         if !self.accepts_changes() {
             return passed;
         }
-        let mut changes: Vec<_> = overtaken.into_iter().map(Change::MessageGone).collect();
+        let mut changes = Vec::new();
         passed.given_up = index.given_up(settings, now, PASSED_MAX);
         for number in &passed.given_up {
             changes.extend(self.bury(&mut index, *number, (Cause::GivenUp, None), now));
+        }
+        for number in index.orphans(PASSED_MAX) {
+            changes.extend(self.bury(&mut index, number, (Cause::RouteRemoved, None), now));
         }
         for number in index.outlived(now, PASSED_MAX) {
             index.remove(number);
@@ -246,14 +250,13 @@ impl Inbox {
     /// Makes the messages due whose commit is durable.
     fn promote_stored(&self) {
         let mut index = self.index.lock();
-        let overtaken = self.promote(&mut index, &self.settings());
-        self.record(overtaken.into_iter().map(Change::MessageGone));
+        self.promote(&mut index, &self.settings());
         drop(index);
         self.changed.notify_one();
     }
 
-    /// Makes the messages due whose commit is durable. Returns the messages that they overtake.
-    fn promote(&self, index: &mut Index, settings: &InboxSettings) -> Vec<u64> {
+    /// Makes the messages due whose commit is durable, and removes the messages that they overtake.
+    fn promote(&self, index: &mut Index, settings: &InboxSettings) {
         let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable_now());
         let mut overtaken = Vec::new();
         while let Some((sequence, ..)) = index.storing.front()
@@ -266,7 +269,10 @@ impl Inbox {
             index.add(number, entry);
             self.pulled.notify_waiters();
         }
-        overtaken
+        // This is recorded even while the file cannot be written: otherwise, the messages would be back after a restart.
+        if !overtaken.is_empty() {
+            self.record(overtaken.into_iter().map(Change::MessageGone));
+        }
     }
 
     /// Makes a message dead. Returns the change of its state.

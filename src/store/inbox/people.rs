@@ -118,7 +118,7 @@ impl Inbox {
             if index.waiting.contains_key(&number) {
                 return Ok(Replayed::Waiting);
             }
-            match self.revive(&mut index, number, now, now) {
+            match self.revive(&mut index, number, now) {
                 Some(change) => self.record([change]),
                 None => return Ok(Replayed::Unknown),
             }
@@ -147,7 +147,7 @@ impl Inbox {
             let mut index = self.index.lock();
             let mut changes = Vec::new();
             for view in found.iter().filter(is_wanted) {
-                if let Some(change) = self.revive(&mut index, view.number, at, now) {
+                if let Some(change) = self.revive(&mut index, view.number, at) {
                     changes.push(change);
                     at = at.plus(interval);
                 }
@@ -182,15 +182,16 @@ impl Inbox {
         self.pulled.notify_waiters();
     }
 
-    /// Makes a settled message due at `at`. Returns the change for the file.
-    fn revive(&self, index: &mut super::Index, number: u64, at: Timestamp, now: Timestamp) -> Option<Change> {
+    /// Makes a settled message due at `at`, from which on the time for attempts counts anew. Returns the change for the
+    /// file.
+    fn revive(&self, index: &mut super::Index, number: u64, at: Timestamp) -> Option<Change> {
         if !index.settled.contains_key(&number) {
             return None;
         }
         let mut entry = index.take_out(number)?;
         entry.tries.replayed();
         (entry.state, entry.cause, entry.is_replayed) = (MessageState::Due, None, true);
-        (entry.at, entry.since) = (at.unix_ms(), now.unix_ms());
+        (entry.at, entry.since) = (at.unix_ms(), at.unix_ms());
         index.add(number, entry);
         Some(Change::MessageState(number, entry.stored(None)))
     }

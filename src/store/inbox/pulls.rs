@@ -174,7 +174,9 @@ impl Inbox {
         let (mut count, mut last) = (0_u32, i64::MIN);
         for (_, entry) in index.undelivered(self.lane(Some(interaction))) {
             count = count.saturating_add(1);
-            last = last.max(if entry.state.is_waiting() { entry.since } else { entry.at });
+            // The attempts of a replayed message may begin later than now.
+            let since = if entry.is_replayed { entry.since.min(index.last_pass) } else { entry.since };
+            last = last.max(if entry.state.is_waiting() { since } else { entry.at });
         }
         (count > 0).then_some((count, Timestamp::from_unix_ms(last)))
     }

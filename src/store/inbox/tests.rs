@@ -2,14 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
 
+use super::entry::Entry;
 use super::index::Index;
 use crate::config::{StoreSettings, Unknown};
-use crate::inbox::{InboxSettings, MessageState, Next, Outcome};
+use crate::inbox::{InboxSettings, MessageState, Next, Outcome, Tries};
 use crate::ingress::Kept;
 use crate::interaction::{Ask, EventKey, Follow, Report};
 use crate::observe::Metrics;
@@ -41,9 +43,14 @@ fn configure(store: &Store, settings: InboxSettings) {
 }
 
 fn kept(interaction: Option<&str>, bytes: usize) -> Kept {
+    kept_with(interaction, bytes, false)
+}
+
+fn kept_with(interaction: Option<&str>, bytes: usize, is_progress: bool) -> Kept {
     let head = json!({
         "route": "r", "interaction": interaction, "client": "127.0.0.1", "is_tls": false, "method": "POST",
         "target": "/in", "headers": [["content-type", "text/plain"]], "received": NOW.unix_ms(), "body_bytes": bytes,
+        "is_progress": is_progress,
     });
     Kept::from_bytes(&serde_json::to_vec(&head).unwrap()).unwrap()
 }
@@ -55,12 +62,15 @@ async fn accept(
     interaction: Option<&str>,
     body: Bytes,
 ) -> Result<String, &'static str> {
+    accept_kept(store, event, (kept(interaction, body.len()), body)).await
+}
+
+async fn accept_kept(store: &Store, event: u128, message: (Kept, Bytes)) -> Result<String, &'static str> {
     let (route, events) = (Arc::from("r"), [EventKey(event)]);
     let captures = Template::parse("/a").unwrap().capture(&CanonicalPath::parse("/a").unwrap());
     let (follow, report) = (Follow::default(), Report::default());
     let ask = Ask { events: &events, ..Ask::new(&route, &captures, &follow, &report) };
     let claimed = store.claim(&ask, NOW, Duration::ZERO).await.map_err(|_| "claim")?;
-    let message = (kept(interaction, body.len()), body);
     store.accept(claimed, message, (&report, None), NOW).await.map_err(|refusal| refusal.denial.code())
 }
 
@@ -115,13 +125,13 @@ async fn an_interaction_waits_for_its_head_and_for_nothing_else() {
     assert_eq!((first.number, third.number), (1, 3));
     assert!(inbox.start(&routes(), NOW).is_none(), "2 and 4 wait for 1");
     let next = first.end(Outcome::Failed(None), "500", (NOW, false, 999)).await.unwrap();
-    assert_eq!(next, Next::Due(NOW.plus(Duration::from_millis(999))));
+    assert_eq!(next, Some(Next::Due(NOW.plus(Duration::from_millis(999)))));
     assert!(inbox.start(&routes(), NOW).is_none());
     let again = inbox.start(&routes(), NOW.plus(Duration::from_secs(1))).unwrap();
     assert_eq!((again.number, again.attempt), (1, 2));
     assert_eq!(
         again.end(Outcome::Gone, "410", (NOW, false, 0)).await.unwrap().clone(),
-        Next::Dead(crate::inbox::Cause::Gone)
+        Some(Next::Dead(crate::inbox::Cause::Gone))
     );
     let second = inbox.start(&routes(), NOW).unwrap();
     assert_eq!(second.number, 2);
@@ -170,4 +180,187 @@ fn a_waiting_message_needs_little_memory() {
     let places = 2 * size_of::<(u64, u64)>();
     assert!(2 * (entry + places) <= 250, "{entry} {places}");
     assert_eq!(Index::default().count, 0);
+}
+
+#[tokio::test]
+async fn overtaken_progress_stays_away_even_if_the_disk_fails_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger");
+    let store = open(&path);
+    configure(&store, InboxSettings { coalesces_progress: true, ..InboxSettings::default() });
+    let progress = || (kept_with(Some("a"), 0, true), Bytes::new());
+    accept_kept(&store, 1, progress()).await.unwrap();
+    // The next callback is recorded, but its exchange ends before the commit.
+    let (mut event, mut last) = (1, None);
+    while last.is_none() {
+        event += 1;
+        let mut exchange = Box::pin(accept_kept(&store, event, progress()));
+        std::future::poll_fn(|context| Poll::Ready(exchange.as_mut().poll(context).is_ready())).await;
+        last = store.inbox().index.lock().storing.back().map(|(_, number, _)| *number);
+    }
+    let journal = store.inbox().journal.as_ref().unwrap();
+    assert!(journal.durable(journal.sequence()).await);
+    journal.shared().set_failing();
+    store.inbox().pass(NOW);
+    drop(store);
+    let store = open(&path);
+    let messages = store.inbox().list(&crate::store::MessageFilter::default(), 10);
+    assert_eq!(messages.iter().map(|view| Some(view.number)).collect::<Vec<_>>(), [last]);
+}
+
+/// Makes messages dead that are due now.
+async fn make_dead(store: &Store, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        let started = store.inbox().start(&routes(), NOW).unwrap();
+        assert_eq!(started.number, number);
+        started.end(Outcome::Gone, "410", (NOW, false, 0)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_replayed_message_is_delivered_before_its_successors() {
+    let (folder, second) = (tempfile::tempdir().unwrap(), Duration::from_secs(1));
+    let store = open(&folder.path().join("ledger"));
+    for event in 1..=4 {
+        accept(&store, event, Some("a"), Bytes::new()).await.unwrap();
+    }
+    let inbox = store.inbox();
+    make_dead(&store, 1..=2).await;
+    // The third message waits for its backoff.
+    let third = inbox.start(&routes(), NOW).unwrap();
+    third.end(Outcome::Failed(None), "500", (NOW, false, 999)).await.unwrap();
+    inbox.replay(2, NOW).await.unwrap();
+    let later = NOW.plus(second);
+    let started = inbox.start(&routes(), later).unwrap();
+    assert_eq!(started.number, 2);
+    assert!(inbox.start(&routes(), later).is_none(), "3 waits for 2");
+    // A message is replayed while a later one is being delivered.
+    started.end(Outcome::Accepted, "200", (later, false, 0)).await.unwrap();
+    let third = inbox.start(&routes(), later).unwrap();
+    inbox.replay(1, later).await.unwrap();
+    assert!(inbox.start(&routes(), later).is_none(), "1 waits for 3, which is being delivered");
+    third.end(Outcome::Failed(None), "500", (later, false, 0)).await.unwrap();
+    for number in [1, 3, 4] {
+        let started = inbox.start(&routes(), later).unwrap();
+        assert_eq!(started.number, number);
+        assert!(inbox.start(&routes(), later).is_none(), "one at a time");
+        started.end(Outcome::Accepted, "200", (later, false, 0)).await.unwrap();
+    }
+}
+
+/// A message is available exactly if it is the first one of its interaction, and no other one is being delivered.
+#[test]
+fn only_one_message_of_an_interaction_is_available() {
+    let mut index = Index::default();
+    index.configure(&[("r".into(), true)], false);
+    let (mut random, due, leased) = (1_u64, MessageState::Due, MessageState::Leased);
+    for _ in 0..20_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (number, at, step) = (1 + (random >> 33) % 40, NOW.unix_ms() + (random % 7) as i64, random >> 60);
+        match step {
+            // A message arrives, perhaps late, or is replayed.
+            0..=5 if !index.waiting.contains_key(&number) => {
+                let old = index.take_out(number);
+                let new = Entry { lane: number % 4, ..entry() };
+                index.add(number, Entry { state: due, at, ..old.unwrap_or(new) });
+            }
+            6..=9 => {
+                let first = index.routes[0].due.first().copied();
+                first.and_then(|(_, number)| index.change(number, |entry| entry.state = leased));
+            }
+            10..=12 => drop(index.change(number, |entry| (entry.state, entry.at) = (due, at))),
+            13 | 14 => {
+                let dead = (MessageState::Dead, Some(crate::inbox::Cause::Gone));
+                index.settle(number, dead, Duration::ZERO, NOW);
+            }
+            15 => drop(index.remove(number)),
+            _ => {}
+        }
+        let others = |lane| index.waiting.iter().filter(move |(_, other)| other.lane == lane);
+        let is_next = |number: u64, lane| {
+            let is_first = others(lane).next().is_some_and(|(first, _)| *first == number);
+            lane == 0 || (is_first && others(lane).all(|(_, other)| other.state == due))
+        };
+        let mut available: Vec<_> = index.waiting.iter().map(|(number, entry)| (*number, *entry)).collect();
+        available.retain(|(number, entry)| entry.state == due && is_next(*number, entry.lane));
+        let mut available: Vec<_> = available.iter().map(|(number, entry)| (entry.at, *number)).collect();
+        available.sort_unstable();
+        assert_eq!(index.routes[0].due.iter().copied().collect::<Vec<_>>(), available);
+    }
+    assert!(index.waiting.len() > 5, "messages are left");
+}
+
+fn entry() -> Entry {
+    Entry {
+        lane: 0,
+        at: NOW.unix_ms(),
+        since: NOW.unix_ms(),
+        bytes: 0,
+        route: 0,
+        tries: Tries::default(),
+        state: MessageState::Due,
+        cause: None,
+        is_progress: false,
+        is_replayed: false,
+        is_pulled: false,
+    }
+}
+
+#[tokio::test]
+async fn the_time_for_attempts_of_a_slow_replay_begins_with_its_first_attempt() {
+    let (folder, minute) = (tempfile::tempdir().unwrap(), Duration::from_secs(60));
+    let path = folder.path().join("ledger");
+    let settings = || InboxSettings { tried_for: 10 * minute, ..InboxSettings::default() };
+    let mut store = open(&path);
+    configure(&store, settings());
+    for event in 1..=5 {
+        accept(&store, event, None, Bytes::new()).await.unwrap();
+    }
+    make_dead(&store, 1..=5).await;
+    let rate = Some(crate::time::parse_rate("12/h").unwrap());
+    let filter = crate::store::MessageFilter::default();
+    assert_eq!(store.inbox().replay_many(&filter, None, rate, NOW).await.unwrap(), 5);
+    // Messages are due after 0, 5, 10, 15 and 20 minutes, and each of them for 10 minutes.
+    assert_eq!(store.inbox().pass(NOW.plus(9 * minute)).given_up, Vec::<u64>::new());
+    assert_eq!(store.inbox().pass(NOW.plus(11 * minute)).given_up, [1]);
+    drop(store);
+    store = open(&path);
+    configure(&store, settings());
+    assert_eq!(store.inbox().pass(NOW.plus(16 * minute)).given_up, [2]);
+    // The clock is set back by ten minutes: the fifth message is still due in four minutes.
+    let back = NOW.plus(6 * minute);
+    assert!(store.inbox().pass(back).set_back.is_some());
+    assert_eq!(store.inbox().pass(back.plus(13 * minute)).given_up, [3, 4]);
+    assert_eq!(store.inbox().pass(back.plus(14 * minute)).given_up, [5]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_being_delivered_outlasts_its_route() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("ledger"));
+    for event in 1..=3 {
+        accept(&store, event, None, Bytes::new()).await.unwrap();
+    }
+    let inbox = store.inbox();
+    let (first, second) = (inbox.start(&routes(), NOW).unwrap(), inbox.start(&routes(), NOW).unwrap());
+    let settings = InboxSettings { drops_removed_routes: true, ..InboxSettings::default() };
+    inbox.configure(Arc::new(settings), &[("other".into(), true)]);
+    assert_eq!(inbox.route_removed("r", NOW), 1, "only the third message waits");
+    let states = || -> Vec<_> {
+        let messages = inbox.list(&crate::store::MessageFilter::default(), 10);
+        messages.iter().map(|view| (view.number, view.state)).collect()
+    };
+    let (dead, leased) = (MessageState::Dead, MessageState::Leased);
+    assert_eq!(states(), [(1, leased), (2, leased), (3, dead)]);
+    let ended = first.end(Outcome::Accepted, "200", (NOW, false, 0)).await;
+    assert_eq!(ended.unwrap(), Some(Next::Delivered));
+    second.end(Outcome::Failed(None), "500", (NOW, false, 0)).await.unwrap();
+    inbox.pass(NOW);
+    assert_eq!(states(), [(2, dead), (3, dead)], "nothing waits for a route that does not come back");
+    // A message that is not there any more was not delivered.
+    inbox.configure(Arc::default(), &[("r".into(), true)]);
+    inbox.replay(3, NOW).await.unwrap();
+    let third = inbox.start(&routes(), NOW).unwrap();
+    inbox.index.lock().remove(3);
+    assert_eq!(third.end(Outcome::Accepted, "200", (NOW, false, 0)).await.unwrap(), None);
 }

@@ -401,3 +401,33 @@ fn signatures_of_the_provider_are_kept_only_on_demand() {
         assert!(received.header("webhook-signature").is_empty(), "there is no key that the agent knows");
     }
 }
+
+#[test]
+fn messages_beyond_the_rate_of_their_route_stay_where_they_are() {
+    let (folder, agent) = (tempdir().unwrap(), Agent::start(OK));
+    let other = "    rate: 2/h
+  - { name: hook, path: /hook, provider: sw, forward: /in/hook, deliver: inbox }\n";
+    let text = config(folder.path(), &agent.address.to_string(), "inbox", "", other);
+    let callgate = Callgate::start(&text, Clock::System);
+    for n in 0..10 {
+        assert_eq!(callgate.call(&callgate.mint(&format!("i{n}")), &format!("e{n}"), "{}").status, 202);
+    }
+    agent.wait_for(2);
+    // Each callback of the other route makes Callgate look at the messages again, and is not held back.
+    for n in 0..5 {
+        let event = format!("h{n}");
+        let now = Clock::System.now().unix_secs().to_string();
+        let signature = signature(&format!("{event}.{now}.{{}}"));
+        let headers =
+            [("webhook-id", &*event), ("webhook-timestamp", &now), ("webhook-signature", &signature)];
+        assert_eq!(send_to(callgate.ingress, "POST", "/hook", &headers, b"{}").status, 202);
+        agent.wait_for(3 + n);
+    }
+    let mut first: Vec<_> =
+        agent.received()[..2].iter().map(|one| one.header("callgate-event-id")[0].to_owned()).collect();
+    first.sort();
+    assert_eq!(first, ["e0", "e1"]);
+    let due = || callgate.admin_get("/inbox?state=due").json()["messages"].as_array().unwrap().clone();
+    let due = eventually(|| Some(due()).filter(|due| due.len() == 8));
+    assert!(due.iter().all(|message| message["due_at"] == message["received_at"]), "{due:?}");
+}

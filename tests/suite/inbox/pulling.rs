@@ -195,3 +195,28 @@ fn the_client_of_the_documentation_receives_callbacks() {
     assert_eq!(printed.lines().collect::<Vec<_>>(), [r#"{"progress":1}"#, r#"{"status":"done"}"#, "done"]);
     assert_eq!(callgate.metric("callgate_inbox_waiting"), 0.0);
 }
+
+/// An answer has at most 4 MiB and one message. Whoever watches asks again, and does not miss the rest.
+#[test]
+fn a_watcher_receives_large_messages_in_parts() {
+    let (folder, agent) = (tempdir().unwrap(), silent());
+    let config = config(folder.path(), &agent.address.to_string(), "pull", "", "");
+    let callgate = Callgate::start(&config, Clock::System);
+    let minted = callgate.mint("a");
+    let body = json!({ "progress": 1, "text": "x".repeat(1_000_000) }).to_string();
+    for n in 1..=7 {
+        assert_eq!(callgate.call(&minted, &format!("e{n}"), &body).status, 202);
+    }
+    assert_eq!(callgate.call(&minted, "e8", r#"{"status":"done"}"#).status, 202);
+    let watch = |query: &str| {
+        let path = format!("/callbacks/{}/events?watch=true&{query}", minted.interaction);
+        let response = pull(&callgate, &path);
+        let numbers: Vec<_> = events(&response).iter().map(|event| event["n"].as_u64().unwrap()).collect();
+        (numbers, response.json()["ended"].clone())
+    };
+    assert_eq!(watch("max=100"), ((1..=5).collect(), Value::Null));
+    assert_eq!(watch("max=100&after=5"), (vec![6, 7, 8], json!("done")));
+    // The number of messages has the same effect as their size.
+    assert_eq!(watch("max=2&after=4"), (vec![5, 6], Value::Null));
+    assert_eq!(watch("max=2&after=6"), (vec![7, 8], json!("done")));
+}

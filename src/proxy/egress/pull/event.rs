@@ -12,7 +12,8 @@ use crate::proxy::egress::context::EgressContext;
 use crate::store::{Leased, Message};
 use crate::token::Stamp;
 
-/// The maximum size of the messages in one answer, in bytes, unless it has only one message.
+/// The maximum size of the messages in one answer, in bytes, unless it has only one message. Somebody who only watches
+/// also receives the message that exceeds it.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
 /// The messages that a request asks for.
@@ -45,18 +46,22 @@ impl Events<'_> {
         (events, numbers)
     }
 
-    /// Returns messages of the interaction for somebody who only watches.
-    pub(super) async fn watch(&self, after: u64, max: usize) -> Vec<Value> {
+    /// Returns messages of the interaction for somebody who only watches, and whether there are more.
+    pub(super) async fn watch(&self, after: u64, max: usize) -> (Vec<Value>, bool) {
         let (Some(interaction), inbox) = (self.interaction, self.context.store.inbox()) else {
-            return Vec::new();
+            return (Vec::new(), false);
         };
-        let mut events = Vec::new();
-        for number in inbox.messages_of(interaction, after, max) {
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        for number in inbox.messages_of(interaction, after, max.saturating_add(1)) {
+            if events.len() >= max || bytes > ANSWER_BYTES_MAX {
+                return (events, true);
+            }
             if let Ok(Some(message)) = inbox.read(number).await {
+                bytes += message.body.len() as u64;
                 events.extend(self.event(number, &message, None));
             }
         }
-        events
+        (events, false)
     }
 
     /// Returns one message. Returns `None` if the configuration does not contain its route any more.

@@ -144,16 +144,22 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
         let waiting = || source.interaction.map_or((0, 0), |id| inbox.waiting_of(id));
         // A message that is not durable yet becomes visible later. Somebody who watches must not see the end before it.
         let (_, arriving) = waiting();
-        let (events, numbers) = match query.watched_after {
-            None => source.lease(query.max).await,
-            Some(after) => (source.watch(after, query.max).await, Vec::new()),
+        let (events, numbers, has_more) = match query.watched_after {
+            None => {
+                let (events, numbers) = source.lease(query.max).await;
+                (events, numbers, false)
+            }
+            Some(after) => {
+                let (events, has_more) = source.watch(after, query.max).await;
+                (events, Vec::new(), has_more)
+            }
         };
         let left = match query.watched_after {
             None => {
                 let (waiting, arriving) = waiting();
                 (waiting + arriving).saturating_sub(numbers.len())
             }
-            Some(_) => arriving,
+            Some(_) => arriving + usize::from(has_more),
         };
         let ended = state.flatten().filter(|state| !state.is_open() && left == 0).map(State::name);
         if !events.is_empty() || ended.is_some() {

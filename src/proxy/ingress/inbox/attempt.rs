@@ -65,12 +65,12 @@ pub(super) async fn attempt(
     let now = deliveries.clocks.ledger_now(instant());
     let was_open = deliveries.circuits.outcome(slot, outcome, now);
     match started.end(outcome, &last, (now, is_probe || was_open, random_u64())).await {
-        Ok(Next::Delivered) => {
+        Ok(Some(Next::Delivered)) => {
             metrics.message_settled(&route.name, "delivered");
             let ms = now.unix_ms().saturating_sub(message.kept.received().unix_ms()).max(0);
             metrics.message_delivered(&route.name, ms as f64 / 1000.0);
         }
-        Ok(Next::Dead(cause)) => {
+        Ok(Some(Next::Dead(cause))) => {
             log::warn!(
                 "{}: the message of the route {} is dead ({}), last result: {last}",
                 attempt.id,
@@ -79,7 +79,7 @@ pub(super) async fn attempt(
             );
             tell_dead(deliveries, &message.kept).await;
         }
-        Ok(Next::Due(_)) => {}
+        Ok(Some(Next::Due(_)) | None) => {}
         Err(refusal) => log::error!("{}: {}", attempt.id, refusal.detail),
     }
 }

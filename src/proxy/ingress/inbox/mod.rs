@@ -13,7 +13,6 @@ use crate::clock::instant;
 use crate::inbox::Start;
 use crate::ingress::{Deliver, Route};
 use crate::policy::Policy;
-use crate::random::random_u64;
 use crate::time::Timestamp;
 
 pub(crate) use deliveries::Deliveries;
@@ -74,12 +73,13 @@ fn step(deliveries: &Arc<Deliveries>, now: Timestamp) -> Option<Timestamp> {
             let (deliveries, agent, wake) = (Arc::clone(deliveries), Arc::clone(agent), wake.clone());
             tokio::spawn(async move { wake::wake(&deliveries, &agent, &wake).await });
         }
-        next = match (next, at) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
+        next = earlier(next, at);
     }
     next
+}
+
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
 }
 
 /// Begins the attempts to deliver messages to one agent. Returns the time of the next attempt.
@@ -90,29 +90,29 @@ fn start_attempts(
     routes: &[Arc<str>],
     now: Timestamp,
 ) -> Option<Timestamp> {
-    if routes.is_empty() {
-        return None;
-    }
-    loop {
+    let mut routes = routes.to_vec();
+    // The time at which a route whose rate is used up may have its next delivery.
+    let mut paced = None;
+    while !routes.is_empty() {
         let is_probe = match deliveries.circuits.start(agent, policy.inbox.concurrency, now) {
             Start::Free => false,
             Start::Probe => true,
-            Start::Wait(at) => return at,
+            Start::Wait(at) => return earlier(at, paced),
         };
         // While the process stops, no attempt begins.
         let in_flight = deliveries.drain.begin()?;
-        let Some(started) = deliveries.inbox().start(routes, now) else {
-            return deliveries.inbox().next_due(routes);
+        let Some(started) = deliveries.inbox().start(&routes, now) else {
+            return earlier(deliveries.inbox().next_due(&routes), paced);
         };
         let route = policy.route(&started.route)?;
         if let Some(rate) = route.rate
             && !deliveries.rate_limits.allow_route(&route.name, rate)
         {
-            // A random part keeps the messages of a busy route from all being looked at again at once.
-            let interval = rate.per / rate.requests.get();
-            let spread = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-            let more = Duration::from_millis(random_u64() % spread);
-            started.postpone(now.plus(interval.max(Duration::from_millis(1))).plus(more));
+            // The other messages of the route are not looked at either, because very many may wait.
+            let interval = (rate.per / rate.requests.get()).max(Duration::from_millis(1));
+            paced = earlier(paced, Some(now.plus(interval)));
+            routes.retain(|name| *name != started.route);
+            started.put_back();
             continue;
         }
         let slot = deliveries.circuits.began(agent, started.number);
@@ -124,4 +124,5 @@ fn start_attempts(
             deliveries.ended.notify_one();
         });
     }
+    paced
 }
