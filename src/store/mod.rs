@@ -33,7 +33,7 @@ pub use file::Health;
 pub use hand_over::{HandedRecords, incarnation};
 pub use inbox::{
     Counts, Inbox, Leased, Message, MessageFilter, MessageView, PassedMessages, Replayed, RouteOverview,
-    Started,
+    Settling, Started,
 };
 pub use ledger::{Store, StoreError, Walk};
 pub use matching::ResponseAwaited;

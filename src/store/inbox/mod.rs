@@ -38,7 +38,7 @@ use index::Index;
 pub use attempts::Started;
 pub use index::Counts;
 pub use people::{MessageFilter, MessageView, Replayed, RouteOverview};
-pub use pulls::Leased;
+pub use pulls::{Leased, Settling};
 
 /// The maximum number of messages that one pass changes. There are at least four passes per second.
 const PASSED_MAX: usize = 2_000;

@@ -22,6 +22,17 @@ pub struct Leased {
     pub until: Timestamp,
 }
 
+/// Which messages an agent may settle.
+#[derive(Clone, Copy, Debug)]
+pub struct Settling<'s> {
+    /// The interaction of the message. `None` if the request does not name it.
+    pub interaction: Option<&'s str>,
+    /// The routes whose messages the agent pulls.
+    pub routes: &'s [Arc<str>],
+    /// The attempt that the agent has worked on, if the request names it.
+    pub attempt: Option<u32>,
+}
+
 impl Inbox {
     /// Returns a future that ends when there may be messages to pull.
     pub fn pulled(&self) -> Notified<'_> {
@@ -91,15 +102,14 @@ impl Inbox {
         });
     }
 
-    /// Records that the agent has processed a message of this interaction, or of any if there is none. The record is
-    /// durable once this returns `Ok`.
+    /// Records that the agent has processed a message. The record is durable once this returns `Ok`.
     ///
     /// # Errors
     /// Returns `message_unknown` if no such message waits, and `store_unavailable`.
-    pub async fn taken(&self, interaction: Option<&str>, number: u64, now: Timestamp) -> Result<(), Refusal> {
+    pub async fn taken(&self, settling: Settling<'_>, number: u64, now: Timestamp) -> Result<(), Refusal> {
         let sequence = {
             let mut index = self.index.lock();
-            let entry = self.pulled_entry(&index, interaction, number)?;
+            let entry = self.pulled_entry(&index, settling, number)?;
             let change = self.delivered(&mut index, number, now);
             let route = index.name(entry.route);
             self.metrics.message_settled(&route, "taken");
@@ -117,14 +127,14 @@ impl Inbox {
     /// Returns `message_unknown` if no such message waits, and `store_unavailable`.
     pub async fn freed(
         &self,
-        interaction: Option<&str>,
+        settling: Settling<'_>,
         number: u64,
         (now, random): (Timestamp, u64),
     ) -> Result<(), Refusal> {
         let backoff = self.settings().backoff;
         let sequence = {
             let mut index = self.index.lock();
-            self.pulled_entry(&index, interaction, number)?;
+            self.pulled_entry(&index, settling, number)?;
             let changed = index.change(number, |entry| {
                 let delay = entry.tries.freed(backoff, random);
                 (entry.state, entry.is_pulled) = (MessageState::Due, false);
@@ -137,16 +147,21 @@ impl Inbox {
         self.durable(sequence).await
     }
 
-    /// Returns a message that the agent may settle: it is waiting, and is not being delivered by Callgate.
+    /// Returns a message that the agent may settle: it waits, and Callgate is not delivering it. Its lease may have ended,
+    /// also because this process was restarted.
     fn pulled_entry(
         &self,
         index: &super::Index,
-        interaction: Option<&str>,
+        settling: Settling<'_>,
         number: u64,
     ) -> Result<Entry, Refusal> {
-        let lane = self.lane(interaction);
+        let lane = self.lane(settling.interaction);
         let entry = index.waiting.get(&number).filter(|entry| lane == NO_LANE || entry.lane == lane);
+        let entry = entry.filter(|entry| settling.routes.contains(&index.name(entry.route)));
         let entry = entry.filter(|entry| entry.is_pulled || entry.state == MessageState::Due);
+        let is_current =
+            |entry: &&Entry| settling.attempt.is_none_or(|one| one == u32::from(entry.tries.attempts));
+        let entry = entry.filter(is_current);
         entry.copied().ok_or_else(|| Refusal::new(Denial::MessageUnknown, Denial::MessageUnknown.help()))
     }
 

@@ -220,3 +220,30 @@ fn a_watcher_receives_large_messages_in_parts() {
     assert_eq!(watch("max=2&after=4"), (vec![5, 6], Value::Null));
     assert_eq!(watch("max=2&after=6"), (vec![7, 8], json!("done")));
 }
+
+#[test]
+fn only_messages_of_pull_routes_are_settled_and_only_in_the_attempt_that_was_worked_on() {
+    let (folder, agent) = (tempdir().unwrap(), silent());
+    let config = config(folder.path(), &agent.address.to_string(), "inbox", "", "");
+    let callgate = Callgate::start(&config, Clock::System);
+    let minted = callgate.mint("a");
+    assert_eq!(callgate.call(&minted, "e1", "{}").status, 202);
+    for verb in ["taken", "failed"] {
+        assert_eq!(settle(&callgate, &format!("/callbacks/events/1/{verb}")), 404);
+        assert_eq!(settle(&callgate, &format!("/callbacks/{}/events/1/{verb}", minted.interaction)), 404);
+    }
+    callgate.kill();
+    let folder = tempdir().unwrap();
+    let config = self::config(folder.path(), &agent.address.to_string(), "pull", "", "");
+    let callgate = Callgate::start(&config, Clock::System);
+    let minted = callgate.mint("a");
+    assert_eq!(callgate.call(&minted, "e1", "{}").status, 202);
+    let leased = events(&pull(&callgate, "/callbacks/events?wait=5s"));
+    assert_eq!(leased[0]["attempt"], 1);
+    assert_eq!(settle(&callgate, "/callbacks/events/1/failed?attempt=1"), 204);
+    let again = events(&pull(&callgate, "/callbacks/events?wait=10s"));
+    assert_eq!(again[0]["attempt"], 2);
+    assert_eq!(settle(&callgate, "/callbacks/events/1/taken?attempt=1"), 404);
+    assert_eq!(settle(&callgate, "/callbacks/events/1/taken?agent=nobody"), 400);
+    assert_eq!(settle(&callgate, "/callbacks/events/1/taken?attempt=2"), 204);
+}

@@ -19,8 +19,8 @@ use crate::http::{head_of, response};
 use crate::ingress::Deliver;
 use crate::interaction::State;
 use crate::random::random_u64;
-use crate::store::Inbox;
-use url::{Asked, PullQuery, PullUrl};
+use crate::store::{Inbox, Settling};
+use url::{Asked, PullQuery, PullUrl, SettleQuery};
 
 /// Maximum size of the body of a request that settles or frees a message. The body has no meaning.
 const BODY_BYTES_MAX: u64 = 64 << 10;
@@ -59,11 +59,19 @@ impl AgentExchange<'_> {
         if let Err(denial) = self.read_body(BODY_BYTES_MAX).await {
             return self.deny(Refusal::new(denial, denial.help()), &[]).await;
         }
+        let query = head_of(self.session, self.caller).raw_query().unwrap_or_default().to_owned();
+        let query = SettleQuery::parse(&query).map_err(str::to_owned);
+        let asked =
+            query.and_then(|query| Ok((query.attempt, self.pulled_routes(true, query.agent.as_deref())?)));
+        let (attempt, routes) = match asked {
+            Ok(asked) => asked,
+            Err(fault) => return self.deny(Refusal::new(Denial::ParameterUnusable, fault), &[]).await,
+        };
         let (inbox, now) = (Arc::clone(self.inbox()), self.context.clocks.ledger_now(instant()));
-        let interaction = url.interaction.as_deref();
+        let settling = Settling { interaction: url.interaction.as_deref(), routes: &routes, attempt };
         let settled = match url.asked {
-            Asked::Taken(_) => inbox.taken(interaction, number, now).await,
-            _ => inbox.freed(interaction, number, (now, random_u64())).await,
+            Asked::Taken(_) => inbox.taken(settling, number, now).await,
+            _ => inbox.freed(settling, number, (now, random_u64())).await,
         };
         match settled {
             Ok(()) => self.write_answer(204, String::new()).await,

@@ -50,14 +50,59 @@ impl PullUrl {
         };
         let asked = match rest {
             [] => Asked::Events,
-            [number, verb] => match (number.parse(), *verb) {
-                (Ok(number), "taken") => Asked::Taken(number),
-                (Ok(number), "failed") => Asked::Failed(number),
+            [number, verb] => match (parse_number(number), *verb) {
+                (Some(number), "taken") => Asked::Taken(number),
+                (Some(number), "failed") => Asked::Failed(number),
                 _ => Asked::Nothing,
             },
             _ => Asked::Nothing,
         };
         Some(Self { interaction, asked })
+    }
+}
+
+/// Parses a number of digits only.
+fn parse_number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// The parameters of a request that settles a message.
+#[derive(Debug, Eq, PartialEq)]
+pub(in crate::proxy::egress) struct SettleQuery {
+    /// The attempt that the agent has worked on.
+    pub(in crate::proxy::egress) attempt: Option<u32>,
+    /// The agent whose message is meant.
+    pub(in crate::proxy::egress) agent: Option<String>,
+}
+
+impl SettleQuery {
+    /// Parses the query of a request.
+    ///
+    /// # Errors
+    /// Returns an explanation if a parameter is unknown, occurs twice, or has an invalid value.
+    pub(in crate::proxy::egress) fn parse(query: &str) -> Result<Self, &'static str> {
+        check_names(query, &["agent", "attempt"], "the parameters are `agent` and `attempt`")?;
+        let attempt = value(query, "attempt")?.map(|text| parse_number(&text));
+        let attempt = attempt.map(|number| number.and_then(|number| u32::try_from(number).ok()));
+        if attempt == Some(None) {
+            return Err("`attempt` must be the number of an attempt");
+        }
+        Ok(Self { attempt: attempt.flatten(), agent: value(query, "agent")? })
+    }
+}
+
+/// Checks that a query has only these parameters.
+fn check_names(query: &str, names: &[&str], fault: &'static str) -> Result<(), &'static str> {
+    let mut pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let is_known = |pair: &str| names.contains(&pair.split('=').next().unwrap_or_default());
+    if pairs.all(is_known) { Ok(()) } else { Err(fault) }
+}
+
+fn value(query: &str, name: &str) -> Result<Option<String>, &'static str> {
+    match parameter(query, name) {
+        Parameter::One(value) => Ok(Some(value.into_owned())),
+        Parameter::Missing => Ok(None),
+        Parameter::Several => Err("a parameter occurs twice"),
     }
 }
 
@@ -80,16 +125,8 @@ impl PullQuery {
     /// # Errors
     /// Returns an explanation if a parameter is unknown, occurs twice, or has an invalid value.
     pub(in crate::proxy::egress) fn parse(query: &str) -> Result<Self, &'static str> {
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            if !PARAMETERS.contains(&pair.split('=').next().unwrap_or_default()) {
-                return Err("the parameters are `wait`, `max`, `agent`, `watch` and `after`");
-            }
-        }
-        let value = |name: &str| match parameter(query, name) {
-            Parameter::One(value) => Ok(Some(value.into_owned())),
-            Parameter::Missing => Ok(None),
-            Parameter::Several => Err("a parameter occurs twice"),
-        };
+        check_names(query, &PARAMETERS, "the parameters are `wait`, `max`, `agent`, `watch` and `after`")?;
+        let value = |name: &str| value(query, name);
         let wait = value("wait")?.map_or(Some(Duration::ZERO), |text| parse_duration(&text));
         let wait = wait.ok_or("`wait` must be a duration, such as 30s")?.min(WAIT_MAX);
         let max = value("max")?.map_or(Some(MAX_DEFAULT), |text| text.parse().ok());
@@ -120,6 +157,8 @@ mod tests {
             ("/callbacks/int_a/events/7/taken", Some("int_a"), Asked::Taken(7)),
             ("/callbacks/events/7/failed", None, Asked::Failed(7)),
             ("/callbacks/events/x/failed", None, Asked::Nothing),
+            ("/callbacks/events/+7/failed", None, Asked::Nothing),
+            ("/callbacks/events//failed", None, Asked::Nothing),
             ("/callbacks/events/7/eaten", None, Asked::Nothing),
             ("/callbacks/int_a", None, Asked::Nothing),
             ("/callbacks", None, Asked::Nothing),
@@ -133,6 +172,17 @@ mod tests {
         }
         assert_eq!(parse("/callbacksx/events"), None);
         assert_eq!(parse("/other"), None);
+    }
+
+    #[test]
+    fn a_settling_request_can_name_its_agent_and_its_attempt() {
+        let parse = SettleQuery::parse;
+        assert_eq!(parse("").unwrap(), SettleQuery { attempt: None, agent: None });
+        let named = SettleQuery { attempt: Some(2), agent: Some("a".to_owned()) };
+        assert_eq!(parse("attempt=2&agent=a").unwrap(), named);
+        for bad in ["attempt=+2", "attempt=x", "attempt=1&attempt=2", "wait=1s", "attempt=99999999999"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
