@@ -233,7 +233,7 @@ impl Index {
         match changed.state {
             MessageState::Leased if changed.is_pulled => {
                 self.leases.insert((changed.at, number));
-            },
+            }
             MessageState::Leased if changed.lane != NO_LANE => {
                 self.in_flight.insert((changed.lane, number));
             }

@@ -211,8 +211,7 @@ fn a_watcher_receives_large_messages_in_parts() {
     let watch = |query: &str| {
         let path = format!("/callbacks/{}/events?watch=true&{query}", minted.interaction);
         let response = pull(&callgate, &path);
-        let numbers: Vec<_> =
-            events(&response).iter().map(|event| event["n"].as_u64().unwrap()).collect();
+        let numbers: Vec<_> = events(&response).iter().map(|event| event["n"].as_u64().unwrap()).collect();
         (numbers, response.json()["ended"].clone())
     };
     assert_eq!(watch("max=100"), ((1..=5).collect(), Value::Null));
@@ -220,4 +219,29 @@ fn a_watcher_receives_large_messages_in_parts() {
     // The number of messages has the same effect as their size.
     assert_eq!(watch("max=2&after=4"), (vec![5, 6], Value::Null));
     assert_eq!(watch("max=2&after=6"), (vec![7, 8], json!("done")));
+}
+
+/// A body that cannot be decrypted does not hold back other messages.
+#[test]
+fn a_message_that_cannot_be_read_is_not_leased() {
+    let (folder, agent) = (tempdir().unwrap(), silent());
+    let settings = |secret: &str| format!("seal: {{ env: {secret} }}, lease: 1h");
+    let config =
+        |secret: &str| config(folder.path(), &agent.address.to_string(), "pull", &settings(secret), "");
+    let callgate = Callgate::start(&config("JWT_KEY"), Clock::System);
+    let minted = callgate.mint("a");
+    assert_eq!(callgate.call(&minted, "e1", r#"{"n":1}"#).status, 202);
+    callgate.kill();
+    let callgate = Callgate::start(&config("FOREIGN_KEY"), Clock::System);
+    let path = format!("/callbacks/{}/events", minted.interaction);
+    assert_eq!(pull(&callgate, &format!("{path}?max=1")).status, 204);
+    let message = callgate.admin_get("/inbox").json()["messages"][0].clone();
+    assert_eq!(message["state"], "due", "{message}");
+    // The message is tried again later, and others are not held back.
+    assert_eq!(callgate.call(&minted, "e2", r#"{"n":2}"#).status, 202);
+    assert_eq!(events(&pull(&callgate, &format!("{path}?max=1&wait=5s")))[0]["n"], 2);
+    // The lease is as long as ever, and the message is there once the secret is back.
+    callgate.kill();
+    let callgate = Callgate::start(&config("JWT_KEY"), Clock::System);
+    assert_eq!(events(&pull(&callgate, &format!("{path}?max=1&wait=30s")))[0]["body"], r#"{"n":1}"#);
 }
