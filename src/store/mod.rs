@@ -32,7 +32,8 @@ pub use claim::Claimed;
 pub use file::Health;
 pub use hand_over::{HandedRecords, incarnation};
 pub use inbox::{
-    Counts, Inbox, Leased, Message, MessageFilter, MessageView, PassedMessages, Replayed, Started,
+    Counts, Inbox, Leased, Message, MessageFilter, MessageHead, MessageView, PassedMessages, Replayed,
+    Started,
 };
 pub use ledger::{Store, StoreError, Walk};
 pub use matching::ResponseAwaited;

@@ -221,9 +221,9 @@ fn a_watcher_receives_large_messages_in_parts() {
     assert_eq!(watch("max=2&after=6"), (vec![7, 8], json!("done")));
 }
 
-/// A body that cannot be decrypted does not hold back other messages.
+/// A body that cannot be decrypted holds back neither the list for people nor other messages.
 #[test]
-fn a_message_that_cannot_be_read_is_not_leased() {
+fn a_message_that_cannot_be_read_is_listed_and_not_leased() {
     let (folder, agent) = (tempdir().unwrap(), silent());
     let settings = |secret: &str| format!("seal: {{ env: {secret} }}, lease: 1h");
     let config =
@@ -236,7 +236,11 @@ fn a_message_that_cannot_be_read_is_not_leased() {
     let path = format!("/callbacks/{}/events", minted.interaction);
     assert_eq!(pull(&callgate, &format!("{path}?max=1")).status, 204);
     let message = callgate.admin_get("/inbox").json()["messages"][0].clone();
-    assert_eq!(message["state"], "due", "{message}");
+    assert_eq!((&message["state"], &message["error"]), (&json!("due"), &Value::Null), "{message}");
+    assert_eq!((&message["event_id"], &message["interaction"]), (&json!("e1"), &json!(minted.interaction)));
+    let shown = callgate.admin_get(&format!("/inbox/{}", message["id"].as_str().unwrap())).json();
+    assert_eq!((&shown["target"], &shown["body"]), (&json!("/in/a"), &Value::Null));
+    assert!(shown["error"].as_str().unwrap().contains("inbox.seal"), "{shown}");
     // The message is tried again later, and others are not held back.
     assert_eq!(callgate.call(&minted, "e2", r#"{"n":2}"#).status, 202);
     assert_eq!(events(&pull(&callgate, &format!("{path}?max=1&wait=5s")))[0]["n"], 2);
