@@ -32,8 +32,8 @@ pub use claim::Claimed;
 pub use file::Health;
 pub use hand_over::{HandedRecords, incarnation};
 pub use inbox::{
-    Counts, Inbox, Leased, Message, MessageFilter, MessageView, PassedMessages, Replayed, RouteOverview,
-    Settling, Started,
+    Counts, Inbox, Leased, Message, MessageFilter, MessageHead, MessageView, PassedMessages, Replayed,
+    RouteOverview, Settling, Started,
 };
 pub use ledger::{Store, StoreError, Walk};
 pub use matching::ResponseAwaited;

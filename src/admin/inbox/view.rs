@@ -65,19 +65,20 @@ impl Admin {
             "due_at": is(MessageState::Due),
             "settled_at": (!found.state.is_waiting()).then_some(&at),
         });
-        let message = match inbox.read(found.number).await {
-            Ok(Some(message)) => message,
+        // A page has up to 1,000 messages, and their bodies may be large.
+        let head = match inbox.read_head(found.number).await {
+            Ok(Some(head)) => head,
             Ok(None) => return view,
             Err(error) => {
                 insert(&mut view, "error", json!(error));
                 return view;
             }
         };
-        let kept = &message.kept;
+        let kept = &head.kept;
         insert(&mut view, "interaction", json!(kept.interaction));
         insert(&mut view, "event_id", json!(kept.event_id));
         insert(&mut view, "received_at", json!(kept.received().to_string()));
-        insert(&mut view, "last_result", json!(message.last_result()));
+        insert(&mut view, "last_result", json!(head.last_result));
         if detail == Detail::Line {
             return view;
         }
@@ -85,11 +86,16 @@ impl Admin {
         insert(&mut view, "target", json!(kept.target));
         insert(&mut view, "headers", kept.headers_json());
         insert(&mut view, "body_bytes", json!(kept.body_bytes));
-        if detail == Detail::Body {
-            match std::str::from_utf8(&message.body) {
+        if detail == Detail::Head {
+            return view;
+        }
+        match inbox.read(found.number).await.map(|message| message.map(|message| message.body)) {
+            Ok(Some(body)) => match std::str::from_utf8(&body) {
                 Ok(text) => insert(&mut view, "body", json!(text)),
-                Err(_) => insert(&mut view, "body_base64", json!(BASE64.encode(&message.body))),
-            }
+                Err(_) => insert(&mut view, "body_base64", json!(BASE64.encode(&body))),
+            },
+            Ok(None) => {}
+            Err(error) => insert(&mut view, "error", json!(error)),
         }
         view
     }

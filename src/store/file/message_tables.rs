@@ -133,13 +133,20 @@ pub(super) fn read(read: &ReadTransaction, mut visit: impl FnMut(Record)) -> Res
     Ok(size + i64::try_from(bodies).unwrap_or(i64::MAX))
 }
 
-/// Reads one message.
-pub(super) fn message(database: &Database, number: u64) -> Result<Option<StoredMessage>, redb::Error> {
+/// Reads one message, with or without its body.
+pub(super) fn message(
+    database: &Database,
+    number: u64,
+    with_body: bool,
+) -> Result<Option<StoredMessage>, redb::Error> {
     let read = database.begin_read()?;
     let Some(head) = read.open_table(HEADS)?.get(number)?.map(|head| head.value().to_vec()) else {
         return Ok(None);
     };
-    let body = read.open_table(BODIES)?.get(number)?.map(|body| body.value().to_vec());
+    let body = match with_body {
+        true => read.open_table(BODIES)?.get(number)?.map(|body| body.value().to_vec()),
+        false => None,
+    };
     let state = read.open_table(STATES)?.get(number)?.map(|state| state.value().to_vec());
     Ok(Some(StoredMessage { head, body: body.unwrap_or_default(), state }))
 }

@@ -23,8 +23,20 @@ impl MessageReader {
     /// # Errors
     /// Returns an explanation if the file cannot be read now.
     pub(in crate::store) fn read(&self, number: u64) -> Result<Option<StoredMessage>, String> {
+        self.message(number, true)
+    }
+
+    /// Reads a message without its body, which is then empty.
+    ///
+    /// # Errors
+    /// Returns an explanation if the file cannot be read now.
+    pub(in crate::store) fn read_head(&self, number: u64) -> Result<Option<StoredMessage>, String> {
+        self.message(number, false)
+    }
+
+    fn message(&self, number: u64, with_body: bool) -> Result<Option<StoredMessage>, String> {
         let database = self.0.read();
         let Some(database) = &*database else { return Err("the ledger's file is not open".to_owned()) };
-        guarded(|| message_tables::message(database, number)).map_err(|error| error.to_string())
+        guarded(|| message_tables::message(database, number, with_body)).map_err(|error| error.to_string())
     }
 }

@@ -79,7 +79,15 @@ pub struct Message {
     pub kept: Kept,
     /// The body, decrypted.
     pub body: Bytes,
-    last: Option<Box<str>>,
+}
+
+/// A message without its body, read from the file.
+#[derive(Debug)]
+pub struct MessageHead {
+    /// The head.
+    pub kept: Kept,
+    /// The result of the last attempt, for people.
+    pub last_result: Option<Box<str>>,
 }
 
 impl Inbox {
@@ -306,8 +314,20 @@ impl Inbox {
                 opened.ok_or("the key in `inbox.seal` does not decrypt the body")?
             }
         };
+        Ok(Some(Message { kept, body: body.into() }))
+    }
+
+    /// Reads the head and the state of a message from the file, without blocking the async workers.
+    ///
+    /// # Errors
+    /// Returns an explanation if the message cannot be read now.
+    pub async fn read_head(&self, number: u64) -> Result<Option<MessageHead>, String> {
+        let reader = self.reader.clone();
+        let read = tokio::task::spawn_blocking(move || reader.read_head(number)).await;
+        let Some(stored) = read.map_err(|error| error.to_string())?? else { return Ok(None) };
+        let kept = Kept::from_bytes(&stored.head)?;
         let state = stored.state.and_then(|state| serde_json::from_slice::<entry::StoredState>(&state).ok());
-        Ok(Some(Message { kept, body: body.into(), last: state.and_then(|state| state.last) }))
+        Ok(Some(MessageHead { kept, last_result: state.and_then(|state| state.last) }))
     }
 
     /// Updates the gauges.

@@ -201,10 +201,3 @@ fn view(number: u64, entry: &Entry, route: Arc<str>) -> MessageView {
     let (state, cause, attempts) = (entry.state, entry.cause, entry.tries.attempts);
     MessageView { number, route, state, cause, attempts, at: entry.at(), bytes: entry.bytes }
 }
-
-impl super::Message {
-    /// Returns the result of the last attempt, for people.
-    pub fn last_result(&self) -> Option<&str> {
-        self.last.as_deref()
-    }
-}

@@ -11,15 +11,52 @@ use crate::inbox::MessageState;
 use crate::store::file::Change;
 use crate::time::Timestamp;
 
-/// A message that the agent may work on until the end of its lease.
-#[derive(Clone, Copy, Debug)]
+/// A message that the agent may work on until the end of its lease. Dropping this value without [`Leased::received`]
+/// gives the lease back.
+#[derive(Debug)]
 pub struct Leased {
+    inbox: Arc<Inbox>,
     /// The number of the message.
     pub number: u64,
     /// The number of this attempt.
     pub attempt: u32,
     /// The end of the lease.
     pub until: Timestamp,
+    /// The time at which the message is due if the agent does not receive it.
+    again_at: i64,
+    /// The time at which `again_at` was computed.
+    leased_at: Timestamp,
+    is_received: bool,
+}
+
+impl Leased {
+    /// Records that the answer with the message was written.
+    pub fn received(mut self) {
+        self.is_received = true;
+    }
+
+    /// Gives the lease back. The message is due again at this time.
+    pub fn postpone(mut self, at: Timestamp) {
+        self.again_at = at.unix_ms();
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        if self.is_received {
+            return;
+        }
+        let mut index = self.inbox.index.lock();
+        let at = self.again_at.saturating_sub(index.set_back_since(self.leased_at));
+        index.change(self.number, |entry| {
+            // Otherwise, the lease has ended, and the message may be leased again.
+            if entry.is_pulled && u32::from(entry.tries.attempts) == self.attempt {
+                (entry.state, entry.is_pulled, entry.at) = (MessageState::Due, false, at);
+            }
+        });
+        drop(index);
+        self.inbox.pulled.notify_waiters();
+    }
 }
 
 /// Which messages an agent may settle.
@@ -42,7 +79,7 @@ impl Inbox {
     /// Leases up to `max` messages of these routes, the oldest first: as many as `bytes_max` allows, but at least one.
     /// With an interaction, only its messages. A lease does not hold back later messages.
     pub fn lease(
-        &self,
+        self: &Arc<Self>,
         interaction: Option<&str>,
         routes: &[Arc<str>],
         (max, bytes_max): (usize, u64),
@@ -84,22 +121,16 @@ impl Inbox {
             .collect();
         let until = now.plus(self.settings().lease);
         let lease = |number: u64| {
+            let mut again_at = 0;
             let entry = index.change(number, |entry| {
+                again_at = entry.at;
                 entry.tries.pulled();
                 (entry.state, entry.is_pulled, entry.at) = (MessageState::Leased, true, until.unix_ms());
             })?;
-            Some(Leased { number, attempt: entry.tries.attempts.into(), until })
+            let (inbox, attempt) = (Arc::clone(self), entry.tries.attempts.into());
+            Some(Leased { inbox, number, attempt, until, again_at, leased_at: now, is_received: false })
         };
         found.into_iter().filter_map(lease).collect()
-    }
-
-    /// Gives a lease back that the agent did not receive.
-    pub fn unlease(&self, number: u64, now: Timestamp) {
-        self.index.lock().change(number, |entry| {
-            if entry.is_pulled {
-                (entry.state, entry.is_pulled, entry.at) = (MessageState::Due, false, now.unix_ms());
-            }
-        });
     }
 
     /// Records that the agent has processed a message. The record is durable once this returns `Ok`.

@@ -16,7 +16,7 @@ use crate::ingress::Kept;
 use crate::interaction::{Ask, EventKey, Follow, Report};
 use crate::observe::Metrics;
 use crate::path::{CanonicalPath, Template};
-use crate::store::Store;
+use crate::store::{Leased, Store};
 use crate::time::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
@@ -363,4 +363,38 @@ async fn a_message_that_is_being_delivered_outlasts_its_route() {
     let third = inbox.start(&routes(), NOW).unwrap();
     inbox.index.lock().remove(3);
     assert_eq!(third.end(Outcome::Accepted, "200", (NOW, false, 0)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_lease_that_the_agent_did_not_receive_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("ledger"));
+    configure(&store, InboxSettings::default());
+    for event in 1..=3 {
+        accept(&store, event, Some("a"), Bytes::new()).await.unwrap();
+    }
+    let inbox = store.inbox();
+    inbox.configure(Arc::default(), &[("r".into(), false)]);
+    let lease = |now: Timestamp| inbox.lease(Some("a"), &routes(), (2, 1 << 20), now);
+    let numbers = |leased: &[Leased]| leased.iter().map(|one| one.number).collect::<Vec<_>>();
+    let pulled = inbox.pulled();
+    let mut first = lease(NOW);
+    assert_eq!(numbers(&first), [1, 2]);
+    first.remove(0).received();
+    drop(first);
+    // Others who wait hear of it.
+    pulled.await;
+    let second = lease(NOW);
+    assert_eq!(numbers(&second), [2, 3]);
+    // A lease that has ended does not end the lease that follows.
+    let later = NOW.plus(inbox.settings().lease);
+    inbox.pass(later);
+    let third = lease(later);
+    assert_eq!(numbers(&third), [1, 2]);
+    drop(second);
+    assert_eq!(numbers(&lease(later)), [3]);
+    assert!(inbox.view(2).is_some_and(|view| view.state == MessageState::Leased));
+    third.into_iter().for_each(|one| one.postpone(later.plus(Duration::from_secs(5))));
+    assert_eq!(numbers(&lease(later)), [3]);
+    assert_eq!(numbers(&lease(later.plus(Duration::from_secs(5)))), [1, 2]);
 }

@@ -247,3 +247,32 @@ fn only_messages_of_pull_routes_are_settled_and_only_in_the_attempt_that_was_wor
     assert_eq!(settle(&callgate, "/callbacks/events/1/taken?agent=nobody"), 400);
     assert_eq!(settle(&callgate, "/callbacks/events/1/taken?attempt=2"), 204);
 }
+
+/// A body that cannot be decrypted holds back neither the list for people nor other messages.
+#[test]
+fn a_message_that_cannot_be_read_is_listed_and_not_leased() {
+    let (folder, agent) = (tempdir().unwrap(), silent());
+    let settings = |secret: &str| format!("seal: {{ env: {secret} }}, lease: 1h");
+    let config =
+        |secret: &str| config(folder.path(), &agent.address.to_string(), "pull", &settings(secret), "");
+    let callgate = Callgate::start(&config("JWT_KEY"), Clock::System);
+    let minted = callgate.mint("a");
+    assert_eq!(callgate.call(&minted, "e1", r#"{"n":1}"#).status, 202);
+    callgate.kill();
+    let callgate = Callgate::start(&config("FOREIGN_KEY"), Clock::System);
+    let path = format!("/callbacks/{}/events", minted.interaction);
+    assert_eq!(pull(&callgate, &format!("{path}?max=1")).status, 204);
+    let message = callgate.admin_get("/inbox").json()["messages"][0].clone();
+    assert_eq!((&message["state"], &message["error"]), (&json!("due"), &Value::Null), "{message}");
+    assert_eq!((&message["event_id"], &message["interaction"]), (&json!("e1"), &json!(minted.interaction)));
+    let shown = callgate.admin_get(&format!("/inbox/{}", message["id"].as_str().unwrap())).json();
+    assert_eq!((&shown["target"], &shown["body"]), (&json!("/in/a"), &Value::Null));
+    assert!(shown["error"].as_str().unwrap().contains("inbox.seal"), "{shown}");
+    // The message is tried again later, and others are not held back.
+    assert_eq!(callgate.call(&minted, "e2", r#"{"n":2}"#).status, 202);
+    assert_eq!(events(&pull(&callgate, &format!("{path}?max=1&wait=5s")))[0]["n"], 2);
+    // The lease is as long as ever, and the message is there once the secret is back.
+    callgate.kill();
+    let callgate = Callgate::start(&config("JWT_KEY"), Clock::System);
+    assert_eq!(events(&pull(&callgate, &format!("{path}?max=1&wait=30s")))[0]["body"], r#"{"n":1}"#);
+}

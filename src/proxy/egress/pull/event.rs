@@ -1,6 +1,7 @@
 //! The messages in an answer to an agent that pulls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -15,6 +16,8 @@ use crate::token::Stamp;
 /// The maximum size of the messages in one answer, in bytes, unless it has only one message. Somebody who only watches
 /// also receives the message that exceeds it.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Delay after which a message is read again that could not be read.
+const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 
 /// The messages that a request asks for.
 pub(super) struct Events<'e> {
@@ -26,24 +29,28 @@ pub(super) struct Events<'e> {
 }
 
 impl Events<'_> {
-    /// Leases messages. Returns them, and their numbers.
-    pub(super) async fn lease(&self, max: usize) -> (Vec<Value>, Vec<u64>) {
+    /// Leases messages. Returns them, and their leases.
+    pub(super) async fn lease(&self, max: usize) -> (Vec<Value>, Vec<Leased>) {
         let now = self.context.clocks.ledger_now(instant());
         let inbox = self.context.store.inbox();
         let leased = inbox.lease(self.interaction, self.routes, (max, ANSWER_BYTES_MAX), now);
-        let (mut events, mut numbers) = (Vec::with_capacity(leased.len()), Vec::new());
+        let (mut events, mut readable) = (Vec::with_capacity(leased.len()), Vec::new());
         for one in leased {
             match inbox.read(one.number).await {
                 Ok(Some(message)) => {
-                    events.extend(self.event(one.number, &message, Some(one)));
-                    numbers.push(one.number);
+                    events.extend(self.event(one.number, &message, Some(&one)));
+                    readable.push(one);
                 }
-                // Somebody has erased the message.
-                Ok(None) => {}
-                Err(error) => log::error!("{}: the message cannot be read: {error}", inbox.id(one.number)),
+                read => {
+                    // Somebody may have erased the message. Then there is nothing to postpone.
+                    if let Err(error) = read {
+                        log::error!("{}: the message cannot be read: {error}", inbox.id(one.number));
+                    }
+                    one.postpone(now.plus(UNREADABLE_DELAY));
+                }
             }
         }
-        (events, numbers)
+        (events, readable)
     }
 
     /// Returns messages of the interaction for somebody who only watches, and whether there are more.
@@ -65,7 +72,7 @@ impl Events<'_> {
     }
 
     /// Returns one message. Returns `None` if the configuration does not contain its route any more.
-    fn event(&self, number: u64, message: &Message, leased: Option<Leased>) -> Option<Value> {
+    fn event(&self, number: u64, message: &Message, leased: Option<&Leased>) -> Option<Value> {
         let (kept, body) = (&message.kept, &message.body);
         let route = self.policy.route(&kept.route)?;
         let id = self.context.store.inbox().id(number);

@@ -19,7 +19,7 @@ use crate::http::{head_of, response};
 use crate::ingress::Deliver;
 use crate::interaction::State;
 use crate::random::random_u64;
-use crate::store::{Inbox, Settling};
+use crate::store::{Inbox, Leased, Settling};
 use url::{Asked, PullQuery, PullUrl, SettleQuery};
 
 /// Maximum size of the body of a request that settles or frees a message. The body has no meaning.
@@ -103,7 +103,7 @@ impl AgentExchange<'_> {
         let (context, policy) = (self.context, self.policy);
         let source = event::Events { context, policy, interaction: interaction.as_deref(), routes: &routes };
         let wait = wait_for_events(&source, &query);
-        // A caller that has closed the connection must not get a lease.
+        // A caller that has closed the connection must not get a lease. Leases that were not received are given back.
         let Some((found, leased)) = self.session.unless_closed(wait).await else {
             return ExchangeEnd { outcome: Ok("ok"), status: 0, reusable: false };
         };
@@ -115,9 +115,8 @@ impl AgentExchange<'_> {
             Found::Nothing => self.write_answer(204, String::new()).await,
             Found::Unknown => self.unknown().await,
         };
-        if end.status == 0 {
-            let now = self.context.clocks.ledger_now(instant());
-            leased.iter().for_each(|number| self.inbox().unlease(*number, now));
+        if end.status != 0 {
+            leased.into_iter().for_each(Leased::received);
         }
         end
     }
@@ -137,8 +136,8 @@ impl AgentExchange<'_> {
     }
 }
 
-/// Waits for messages. Also returns the numbers of the leased ones.
-async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Found, Vec<u64>) {
+/// Waits for messages. Also returns their leases.
+async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Found, Vec<Leased>) {
     let inbox = source.context.store.inbox();
     let deadline = instant() + query.wait;
     loop {
@@ -152,10 +151,10 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
         let waiting = || source.interaction.map_or((0, 0), |id| inbox.waiting_of(id));
         // A message that is not durable yet becomes visible later. Somebody who watches must not see the end before it.
         let (_, arriving) = waiting();
-        let (events, numbers, has_more) = match query.watched_after {
+        let (events, leased, has_more) = match query.watched_after {
             None => {
-                let (events, numbers) = source.lease(query.max).await;
-                (events, numbers, false)
+                let (events, leased) = source.lease(query.max).await;
+                (events, leased, false)
             }
             Some(after) => {
                 let (events, has_more) = source.watch(after, query.max).await;
@@ -165,20 +164,20 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
         let left = match query.watched_after {
             None => {
                 let (waiting, arriving) = waiting();
-                (waiting + arriving).saturating_sub(numbers.len())
+                (waiting + arriving).saturating_sub(leased.len())
             }
             Some(_) => arriving + usize::from(has_more),
         };
         let ended = state.flatten().filter(|state| !state.is_open() && left == 0).map(State::name);
         if !events.is_empty() || ended.is_some() {
-            return (Found::Events(events, ended), numbers);
+            return (Found::Events(events, ended), leased);
         }
         if matches!(state, Some(None)) && left == 0 {
-            return (Found::Unknown, numbers);
+            return (Found::Unknown, leased);
         }
         let rest = deadline.saturating_duration_since(instant());
         if rest.is_zero() || inbox.is_stopping() {
-            return (Found::Nothing, numbers);
+            return (Found::Nothing, leased);
         }
         let _ = timeout(rest.min(LOOK), pulled).await;
     }

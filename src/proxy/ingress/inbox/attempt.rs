@@ -120,8 +120,11 @@ async fn tell_dead(deliveries: &Deliveries, kept: &Kept) {
 pub(super) async fn tell_given_up(deliveries: &Deliveries, number: u64) {
     let inbox = deliveries.inbox();
     log::warn!("{}: the message is dead (given_up)", inbox.id(number));
-    if let Ok(Some(message)) = inbox.read(number).await {
-        tell_dead(deliveries, &message.kept).await;
+    // Very many messages may be given up at once, and their bodies may be large.
+    match inbox.read_head(number).await {
+        Ok(Some(head)) => tell_dead(deliveries, &head.kept).await,
+        Ok(None) => {}
+        Err(error) => log::error!("{}: the message cannot be read: {error}", inbox.id(number)),
     }
 }
 
