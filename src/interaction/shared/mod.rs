@@ -158,6 +158,12 @@ impl SharedRecord {
         self.events.contains(&event)
     }
 
+    /// Reports whether there are such events, and all of them are delivered: the record contains them, or the store
+    /// knows them beside the record.
+    pub fn has_delivered_all(&self, events: &[EventKey], known: &[EventKey]) -> bool {
+        !events.is_empty() && events.iter().all(|event| self.has_delivered(*event) || known.contains(event))
+    }
+
     /// Returns the last delivered events, oldest first.
     pub fn events(&self) -> &[EventKey] {
         &self.events
@@ -278,5 +284,7 @@ impl SharedRecord {
     }
 }
 
+#[cfg(test)]
+mod interleavings;
 #[cfg(test)]
 mod tests;

@@ -241,10 +241,10 @@ impl RedisStore {
         let InteractionHold { id, lease, events, loaded, .. } = hold;
         let changed = self.change(&id, &events, loaded, |draft| {
             let has_happened = draft.is_repeat
-                && !events.is_empty()
-                && draft.record.as_ref().is_some_and(|record| {
-                    events.iter().all(|event| record.has_delivered(*event) || draft.known.contains(event))
-                });
+                && draft
+                    .record
+                    .as_ref()
+                    .is_some_and(|record| record.has_delivered_all(&events, &draft.known));
             let now = draft.now;
             let Some(record) = &mut draft.record else { return Decision::Keep(None) };
             match record.settle(lease, report, event_id, now) {

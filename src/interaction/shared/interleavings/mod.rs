@@ -1,0 +1,246 @@
+//! All interleavings of three members that share one record: two callbacks, one of which arrives twice, a deadline, a
+//! revocation, one crash and one lost call. A breadth-first search visits every state that these can lead to.
+//!
+//! The functions of this module's parent make all transitions. This module adds only what surrounds them in the store: an
+//! engine that compares and sets versions, calls whose response is lost or that are executed late, and time.
+
+mod records;
+mod world;
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use self::records::Records;
+use self::world::World;
+use super::{SharedRecord, Terms};
+use crate::interaction::{EventKey, State};
+use crate::time::Timestamp;
+
+/// The length of a tick in seconds. A lease lasts one tick.
+const TICK: i64 = 10;
+const DEADLINE: i64 = 2 * TICK;
+/// The expiry of the token. From then on, the record can be removed.
+const EXPIRES: i64 = DEADLINE;
+/// The last tick.
+const TICKS: i64 = 2;
+
+/// What happens in one search.
+#[derive(Clone, Copy, Default)]
+struct Scene {
+    uses: Option<u32>,
+    /// The second event ends the interaction.
+    is_final: bool,
+    /// How many callbacks arrive. The third one is the first event again.
+    events: usize,
+    revokes: bool,
+    /// How many looks at the deadline begin.
+    looks: u8,
+    crashes: u8,
+    /// How many calls have no response.
+    faults: u8,
+    /// How often an agent does not accept a callback.
+    refusals: u8,
+}
+
+/// What a member does.
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    Callback(usize),
+    Look,
+    Revoke,
+}
+
+/// One operation on a record.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Kind {
+    Claim(usize),
+    Settle(usize),
+    Fail,
+    Pass,
+    /// The agent has accepted the notice of this time, whose lease ends at this tick.
+    Noticed(i64, i64),
+    Revoke,
+}
+
+/// What follows an operation.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// The agent receives the event. The lease ends at this tick.
+    Deliver(usize, i64),
+    /// The agent receives the notice of this time. The lease ends at this tick.
+    Send(i64, i64),
+    Poll(usize),
+    Duplicate(usize),
+    Settled(usize),
+    Noticed,
+    Revoked,
+    /// The caller receives an error, or nothing more happens.
+    Failed,
+}
+
+impl Kind {
+    fn number(self) -> u64 {
+        match self {
+            Self::Claim(event) => event as u64,
+            Self::Settle(event) => 4 + event as u64,
+            Self::Fail => 8,
+            Self::Pass => 9,
+            Self::Noticed(_, until) => 16 + until as u64,
+            Self::Revoke => 10,
+        }
+    }
+}
+
+impl Then {
+    fn number(self) -> u64 {
+        match self {
+            Self::Deliver(event, until) => 0x100 + ((until as u64) << 1) + event as u64,
+            Self::Send(_, until) => 0x200 + until as u64,
+            Self::Poll(event) => 0x10 + event as u64,
+            Self::Duplicate(event) => 0x20 + event as u64,
+            Self::Settled(event) => 0x30 + event as u64,
+            Self::Noticed => 0x40,
+            Self::Revoked => 0x41,
+            Self::Failed => 0x42,
+        }
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_secs(1000 + seconds)
+}
+
+/// The key of an event.
+fn key(event: usize) -> EventKey {
+    EventKey(1 + event as u128)
+}
+
+/// Returns what is wrong with a state.
+fn fault(world: &World, records: &Records, scene: Scene) -> Option<&'static str> {
+    let seen = &world.seen;
+    if let Some(wrong) = seen.wrong {
+        return Some(wrong);
+    }
+    if seen.reported > 1 && !seen.may_report_again {
+        return Some("the deadline was reported more than once");
+    }
+    if world.engine.text == 0 {
+        let reached = world.tick * TICK >= EXPIRES;
+        return (!reached).then_some("the record is missing before the token has expired");
+    }
+    let record = records.stored(world.engine.text);
+    let (events, interaction) = (record.events(), &record.interaction);
+    if (1..events.len()).any(|number| events[number..].contains(&events[number - 1])) {
+        return Some("an event was settled twice");
+    }
+    if interaction.deliveries as usize != events.len() {
+        return Some("a settle was recorded without its event");
+    }
+    if scene.uses.is_some_and(|uses| interaction.deliveries > uses) {
+        return Some("more uses than allowed");
+    }
+    if seen.is_revoked && interaction.state != State::Revoked {
+        return Some("a revoked interaction is not revoked any more");
+    }
+    let is_missing = |event: usize| !record.has_delivered(key(event)) || seen.accepted[event] == 0;
+    if (0..2).any(|event| seen.acknowledged[event] && is_missing(event)) {
+        return Some("an acknowledged event is missing");
+    }
+    fault_after_all_crashed(world, record)
+}
+
+/// Returns what goes wrong if all members crash now, and another one goes on after all leases.
+fn fault_after_all_crashed(world: &World, mut record: SharedRecord) -> Option<&'static str> {
+    let end = at((TICKS + 2) * TICK);
+    if world.engine.due > end.unix_ms() {
+        return Some("nobody will look at the record again");
+    }
+    record.resume(end);
+    record.pass(Terms { id: 999, until: end.plus(Duration::from_secs(1)) }, end);
+    let is_reported = world.seen.reported > 0 || record.interaction.notice().is_some();
+    match record.interaction.state {
+        State::Expired if !is_reported => Some("the deadline has passed, and nobody reports it"),
+        state if state.is_open() => Some("the deadline is not applied"),
+        _ => None,
+    }
+}
+
+/// Visits all states. Returns their number, or the way to a state with a fault.
+fn search(scene: Scene) -> Result<usize, String> {
+    let mut jobs = vec![(0, Job::Callback(0)), (2, Job::Callback(1)), (1, Job::Callback(0))];
+    jobs.truncate(scene.events);
+    jobs.extend((0..scene.looks).map(|number| (2 - number % 3, Job::Look)));
+    jobs.extend(scene.revokes.then_some((2, Job::Revoke)));
+    let (mut records, first) = Records::new(scene);
+    let first = World::new(first, jobs, scene);
+    let mut before: HashMap<u64, u64> = HashMap::from([(first.fingerprint(), 0)]);
+    let (mut queue, mut checked) = (VecDeque::from([first.clone()]), HashSet::new());
+    let mut next = Vec::new();
+    while let Some(world) = queue.pop_front() {
+        let from = world.fingerprint();
+        if checked.insert((world.engine.text, world.engine.due, world.tick, world.seen))
+            && let Some(fault) = fault(&world, &records, scene)
+        {
+            return Err(format!("{}\n{fault}", way(first, from, &before, &mut records)));
+        }
+        world.successors(&mut records, &mut next);
+        for world in next.drain(..) {
+            let fingerprint = world.fingerprint();
+            if let Entry::Vacant(place) = before.entry(fingerprint) {
+                place.insert(from);
+                queue.push_back(world);
+            }
+        }
+    }
+    Ok(before.len())
+}
+
+/// Describes the steps from the first state to another one.
+fn way(first: World, to: u64, before: &HashMap<u64, u64>, records: &mut Records) -> String {
+    let mut places = vec![to];
+    while let Some(place) = before.get(places.last().unwrap()).filter(|place| **place != 0) {
+        places.push(*place);
+    }
+    let (mut world, mut steps, mut next) = (first, Vec::new(), Vec::new());
+    for place in places.iter().rev().skip(1) {
+        world.successors(records, &mut next);
+        let after = next.drain(..).find(|next| next.fingerprint() == *place).unwrap();
+        steps.push(world.difference(&after));
+        world = after;
+    }
+    steps.join("\n")
+}
+
+fn every_state_is_right(name: &str, scene: Scene) {
+    match search(scene) {
+        Ok(states) => println!("{name}: {states} states"),
+        Err(way) => panic!("{name}:\n{way}"),
+    }
+}
+
+#[test]
+fn in_every_interleaving_each_event_is_settled_once_and_the_deadline_is_reported() {
+    let scene = Scene { events: 3, is_final: true, looks: 1, crashes: 1, faults: 1, ..Scene::default() };
+    every_state_is_right("three callbacks, a deadline, a crash and a lost call", scene);
+}
+
+#[test]
+fn in_every_interleaving_the_deadline_is_reported_once() {
+    let scene = Scene { events: 1, looks: 3, crashes: 1, faults: 1, ..Scene::default() };
+    every_state_is_right("a callback, and three members that look at the deadline", scene);
+}
+
+#[test]
+fn in_every_interleaving_the_only_use_is_used_once() {
+    let scene = Scene { uses: Some(1), events: 3, crashes: 1, faults: 1, refusals: 1, ..Scene::default() };
+    every_state_is_right("three callbacks for one use", scene);
+}
+
+#[test]
+fn in_every_interleaving_a_revoked_interaction_stays_revoked() {
+    let scene = Scene { events: 2, revokes: true, crashes: 1, faults: 1, ..Scene::default() };
+    every_state_is_right("two callbacks, a revocation, a crash and a lost call", scene);
+    let scene = Scene { events: 2, revokes: true, looks: 1, crashes: 1, ..Scene::default() };
+    every_state_is_right("two callbacks, a revocation, a deadline and a crash", scene);
+}

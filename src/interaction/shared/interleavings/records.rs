@@ -1,0 +1,182 @@
+//! The operations on records. A search applies the same operation to the same record very often, so each result is kept.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::world::Held;
+use super::{DEADLINE, EXPIRES, Kind, Scene, TICK, Then, at, key};
+use crate::interaction::shared::{LeaseId, Settled, SharedRecord, Terms};
+use crate::interaction::{Ask, ClaimError, Event, Follow, Interaction, NoticeId, Overdue, Report, State};
+use crate::path::{CanonicalPath, Captures, Template};
+use crate::time::Timestamp;
+
+/// A record as the engine has it, or 0 if there is none.
+pub(super) type Text = u32;
+
+/// The result of an operation.
+#[derive(Clone, Copy)]
+pub(super) struct Decided {
+    pub(super) then: Then,
+    /// The record after the operation, or 0 if it must be removed.
+    pub(super) held: Held,
+    /// The next time to look at the record, or `None` if it must not be written.
+    pub(super) due: Option<i64>,
+}
+
+type Question = (Kind, LeaseId, Held, i64, bool);
+
+/// All records and operations that a search has met.
+pub(super) struct Records {
+    route: Arc<str>,
+    captures: Captures,
+    follow: Follow,
+    reports: [Report; 2],
+    held: Vec<SharedRecord>,
+    held_numbers: HashMap<String, Held>,
+    texts: Vec<String>,
+    text_numbers: HashMap<String, Text>,
+    decided: HashMap<Question, Decided>,
+    read: HashMap<(Text, i64), Held>,
+    text_of: HashMap<Held, Text>,
+}
+
+impl Records {
+    /// Creates the first record. Returns its text and the time to look at it.
+    pub(super) fn new(scene: Scene) -> (Self, (Text, i64)) {
+        let follow = Follow { deadline: Some(Duration::from_secs(DEADLINE as u64)), ..Follow::default() };
+        let interaction = Interaction::new("r".into(), "".into(), at(0), at(EXPIRES)).followed(&follow, true);
+        let record = SharedRecord::new(interaction.limited(scene.uses), None);
+        let end = scene.is_final.then_some(Event::Completed);
+        let mut records = Self {
+            route: "r".into(),
+            captures: Template::parse("/w").unwrap().capture(&CanonicalPath::parse("/w").unwrap()),
+            follow,
+            reports: [Report::default(), Report { end, ..Report::default() }],
+            held: vec![record.clone()],
+            held_numbers: HashMap::new(),
+            texts: vec![String::new()],
+            text_numbers: HashMap::new(),
+            decided: HashMap::new(),
+            read: HashMap::new(),
+            text_of: HashMap::new(),
+        };
+        let due = record.next_look(at(0)).unix_ms();
+        let held = records.hold(record);
+        let text = records.text(held);
+        (records, (text, due))
+    }
+
+    /// Two records are equal if everything in them is, also what is not written.
+    fn hold(&mut self, record: SharedRecord) -> Held {
+        let number = self.held.len() as Held;
+        *self.held_numbers.entry(format!("{record:?}")).or_insert_with(|| {
+            self.held.push(record);
+            number
+        })
+    }
+
+    /// Writes a record.
+    pub(super) fn text(&mut self, held: Held) -> Text {
+        if let Some(text) = self.text_of.get(&held) {
+            return *text;
+        }
+        let json = serde_json::to_string(&self.held[held as usize]).unwrap();
+        let number = self.texts.len() as Text;
+        let number = *self.text_numbers.entry(json.clone()).or_insert_with(|| {
+            self.texts.push(json);
+            number
+        });
+        self.text_of.insert(held, number);
+        number
+    }
+
+    /// Returns a record as it was written.
+    pub(super) fn stored(&self, text: Text) -> SharedRecord {
+        serde_json::from_str(&self.texts[text as usize]).unwrap()
+    }
+
+    /// Reads a record.
+    pub(super) fn read(&mut self, text: Text, tick: i64) -> Held {
+        if let Some(held) = self.read.get(&(text, tick)) {
+            return *held;
+        }
+        let mut record = self.stored(text);
+        record.resume(at(tick * TICK));
+        let held = self.hold(record);
+        self.read.insert((text, tick), held);
+        held
+    }
+
+    pub(super) fn state(&self, held: Held) -> State {
+        self.held[held as usize].interaction.state
+    }
+
+    /// Applies one operation to a record, as the store does.
+    pub(super) fn decide(
+        &mut self,
+        kind: Kind,
+        lease: LeaseId,
+        held: Held,
+        tick: i64,
+        is_repeat: bool,
+    ) -> Decided {
+        let question = (kind, lease, held, tick, is_repeat);
+        if let Some(decided) = self.decided.get(&question) {
+            return *decided;
+        }
+        let mut record = self.held[held as usize].clone();
+        let now = at(tick * TICK);
+        let terms = Terms { id: lease, until: now.plus(Duration::from_secs(TICK as u64)) };
+        let (then, writes) = self.apply(kind, &mut record, terms, now, is_repeat);
+        let removes = matches!(kind, Kind::Pass) && record.interaction.pass(now).dead;
+        let due = writes.then(|| record.next_look(now).unix_ms());
+        let held = if removes { 0 } else { self.hold(record) };
+        let decided = Decided { then, held, due };
+        self.decided.insert(question, decided);
+        decided
+    }
+
+    /// Returns what follows, and whether the record must be written.
+    fn apply(
+        &self,
+        kind: Kind,
+        record: &mut SharedRecord,
+        terms: Terms,
+        now: Timestamp,
+        is_repeat: bool,
+    ) -> (Then, bool) {
+        let until = terms.until.unix_ms() / 1000 / TICK - at(0).unix_ms() / 1000 / TICK;
+        match kind {
+            Kind::Claim(event) => {
+                let ask = Ask::new(&self.route, &self.captures, &self.follow, &self.reports[event]);
+                match record.claim(&Ask { events: &[key(event)], ..ask }, terms, now, |_| false) {
+                    Ok(Some(_)) => (Then::Deliver(event, until), true),
+                    Ok(None) => (Then::Poll(event), false),
+                    Err(ClaimError::Duplicate) => (Then::Duplicate(event), false),
+                    Err(_) => (Then::Failed, false),
+                }
+            }
+            Kind::Settle(event) => match record.settle(terms.id, &self.reports[event], None, now) {
+                Settled::Recorded { .. } => (Then::Settled(event), true),
+                Settled::Lost if is_repeat && record.has_delivered_all(&[key(event)], &[]) => {
+                    (Then::Settled(event), false)
+                }
+                Settled::Lost => (Then::Failed, false),
+            },
+            Kind::Fail => (Then::Failed, record.fail(terms.id, now)),
+            Kind::Pass => {
+                let notice = record.pass(terms, now).notice;
+                (notice.map_or(Then::Failed, |notice| Then::Send(notice.since, until)), true)
+            }
+            Kind::Noticed(since, _) => {
+                record.noticed(NoticeId { cause: Overdue::Expired, since }, true, now);
+                (Then::Noticed, true)
+            }
+            Kind::Revoke => {
+                record.interaction.end_by(Event::Revoked, now);
+                (Then::Revoked, true)
+            }
+        }
+    }
+}
