@@ -206,6 +206,7 @@ impl Components {
         let agents = agents.chain(authority.iter().map(|authority| authority.expiry()));
         metrics.certificates(expiries.map(|(file, expiry)| (&**file, *expiry)).chain(agents));
         policy.agents.iter().for_each(|agent| metrics.expect_agent(&agent.name));
+        policy.ingress.routes().iter().for_each(|route| metrics.expect_route(&route.name));
         metrics.routes_streaming(policy.ingress.routes().iter().filter(|route| route.stream).count());
         metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
         metrics.routes_only_expire(policy.routes_that_only_expire());

@@ -89,6 +89,27 @@ fn silent() -> (SocketAddr, std::sync::mpsc::Receiver<TcpStream>) {
 }
 
 #[test]
+fn callbacks_that_the_agent_answers_with_an_error_are_counted_by_route() {
+    let (planner, worker) = (Agent::start(ANSWER), Agent::start(ANSWER));
+    let text = config(&planner.address.to_string(), &worker.address.to_string(), "");
+    let callgate = Callgate::start(&text, Clock::System);
+    let rejected = |route: &str, count: u64| {
+        let line = format!("callgate_deliver_rejected_total{{route=\"{route}\"}} {count}\n");
+        assert!(callgate.metrics().contains(&line), "{line}: {}", callgate.metrics());
+    };
+    rejected("plan", 0);
+    for status in ["500 Internal Server Error", "404 Not Found"] {
+        planner.answers(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes());
+        assert_eq!(post(&callgate, "/plan/1").status.to_string(), status[..3]);
+    }
+    planner.answers(b"HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(post(&callgate, "/plan/1").status, 204);
+    assert_eq!(post(&callgate, "/work/1").status, 200);
+    rejected("plan", 2);
+    rejected("work", 0);
+}
+
+#[test]
 fn each_agent_receives_exactly_its_callbacks_and_notices() {
     let (planner, worker) = (Agent::start(ANSWER), Agent::start(ANSWER));
     let text = config(&planner.address.to_string(), &worker.address.to_string(), "");

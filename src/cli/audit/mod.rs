@@ -1,41 +1,44 @@
-//! `callgate audit`: reads an access log and reports, for each route, who calls, what was denied, and what a route in
-//! observe mode would deny in enforce mode.
+//! `callgate audit`: reads access logs and reports, for each route, who calls, what was denied, what the agent rejected,
+//! and what a route in observe mode would deny in enforce mode.
 
+mod entry;
+mod input;
 mod log;
 mod report;
+mod window;
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Error};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use self::log::Log;
+use self::window::{Since, Window};
 use super::common::{EXIT_DATA, print_json};
-
-/// The maximum length of a line, in bytes. The rest of a longer line is skipped.
-const LINE_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Args)]
 pub(super) struct AuditArgs {
-    /// Access log of Callgate, or `-` for standard input.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// Access logs of Callgate, plain or compressed with gzip, or `-` for standard input.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Only requests since this time, or within this duration before the newest request of the logs.
+    #[arg(long, value_name = "DURATION|TIME", value_parser = Since::parse)]
+    since: Option<Since>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn audit(args: &AuditArgs) -> u8 {
-    let log = match read(&args.file) {
-        Ok(log) => log,
-        Err(error) => {
-            eprintln!("error: cannot read {}: {error}", args.file.display());
+    let mut window = Window::new(args.since);
+    for file in &args.files {
+        if let Err(error) = input::read(file, &mut window) {
+            eprintln!("error: cannot read {}: {error}", input::name(file));
             return EXIT_DATA;
         }
-    };
+    }
+    let log = window.into_log();
     if log.is_foreign() {
-        eprintln!("error: {} contains no line of Callgate's access log", args.file.display());
+        let names: Vec<_> = args.files.iter().map(|file| input::name(file)).collect();
+        eprintln!("error: no line of Callgate's access log in {}", names.join(", "));
         return EXIT_DATA;
     }
     if args.json {
@@ -44,43 +47,4 @@ pub(super) fn audit(args: &AuditArgs) -> u8 {
         print!("{}", report::text(&log));
     }
     0
-}
-
-fn read(file: &Path) -> Result<Log, Error> {
-    if file.as_os_str() == "-" {
-        return read_lines(std::io::stdin().lock());
-    }
-    read_lines(BufReader::new(File::open(file)?))
-}
-
-/// Reads a log line by line, so that its size does not matter.
-fn read_lines(mut lines: impl BufRead) -> Result<Log, Error> {
-    let (mut log, mut line) = (Log::default(), Vec::new());
-    loop {
-        line.clear();
-        if !read_line(&mut lines, &mut line)? {
-            return Ok(log);
-        }
-        log.add(&line);
-    }
-}
-
-/// Reads the beginning of the next line into `line`. Returns false at the end.
-fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, Error> {
-    let mut is_first = true;
-    loop {
-        let bytes = lines.fill_buf()?;
-        if bytes.is_empty() {
-            return Ok(!is_first);
-        }
-        is_first = false;
-        let end = bytes.iter().position(|byte| *byte == b'\n');
-        let (text, used) = end.map_or((bytes.len(), bytes.len()), |end| (end, end + 1));
-        let room = LINE_BYTES_MAX.saturating_sub(line.len());
-        line.extend(bytes.iter().take(text.min(room)));
-        lines.consume(used);
-        if end.is_some() {
-            return Ok(true);
-        }
-    }
 }

@@ -22,13 +22,14 @@ pub(super) fn json(log: &Log) -> Value {
         "entries": log.entries(),
         "skipped": log.not_json,
         "other_lines": log.other_json,
+        "older": log.older,
         "egress_requests": log.egress,
         "first": log.first,
         "last": log.last,
         "routes": configured(log).map(|(name, route)| route_json(name, route)).collect::<Vec<_>>(),
         "no_route": log.routes.get(NO_ROUTE).map(|route| route_json(NO_ROUTE, route)),
         "enforceable": names(Route::can_be_enforced),
-        "not_enforceable": names(|route| route.would_reject > 0),
+        "not_enforceable": names(Route::cannot_be_enforced),
         "unused": names(Route::is_unused),
     })
 }
@@ -40,7 +41,12 @@ fn configured(log: &Log) -> impl Iterator<Item = (&str, &Route)> {
 fn route_json(name: &str, route: &Route) -> Value {
     let callers = route.callers();
     let callers = callers.iter().map(|(address, caller)| {
-        json!({ "address": address, "requests": caller.requests, "rejected": caller.rejected })
+        json!({
+            "address": address,
+            "requests": caller.requests,
+            "rejected": caller.rejected,
+            "reasons": caller.reasons,
+        })
     });
     let reasons = route
         .reasons
@@ -54,8 +60,11 @@ fn route_json(name: &str, route: &Route) -> Value {
         "denied": route.denied,
         "failed": route.failed,
         "observed": route.observed,
+        "agent_rejected": route.agent_rejected(),
+        "agent_statuses": route.agent_rejections,
         "would_reject": route.would_reject,
         "would_reject_reasons": route.would_reject_reasons,
+        "would_reject_last": route.would_reject_last,
         "reasons": reasons.collect::<Vec<_>>(),
         "providers": route.providers,
         "callers": callers.collect::<Vec<_>>(),
@@ -70,21 +79,35 @@ fn mode(route: &Route) -> &'static str {
 
 /// Returns what the operator can do about a route.
 fn advice(name: &str, route: &Route) -> String {
-    let requests = route.let_in();
+    let advice = advice_about_mode(name, route);
+    match route.agent_rejected() {
+        0 => advice,
+        count => {
+            let delivered = route.delivered;
+            format!(
+                "{advice}; the agent answered {count} of {delivered} delivered requests with an error: check it"
+            )
+        }
+    }
+}
+
+fn advice_about_mode(name: &str, route: &Route) -> String {
+    let (requests, would_reject) = (route.let_in(), route.would_reject);
     if name == NO_ROUTE {
         return "no route has these paths: add a route, or tell the callers".to_owned();
     }
-    if route.observes && route.can_be_enforced() {
-        return format!("can be closed with `mode: enforce`: all {requests} requests passed every check");
-    }
-    if route.would_reject > 0 {
-        let would_reject = route.would_reject;
+    if route.cannot_be_enforced() {
+        let last = route.would_reject_last.as_deref().unwrap_or("at an unknown time");
         return format!(
-            "cannot be closed yet: `mode: enforce` would reject {would_reject} of {requests} requests"
+            "cannot be closed yet: `mode: enforce` would reject {would_reject} of {requests} requests, the last one {last}; \
+             if you have corrected the configuration since then, read only newer requests with `--since`"
         );
     }
     if route.is_unused() {
         return "no request was accepted: remove the route if nobody needs it".to_owned();
+    }
+    if route.observes && route.can_be_enforced() {
+        return format!("can be closed with `mode: enforce`: all {requests} requests passed every check");
     }
     "is closed: it accepts only requests that pass every check".to_owned()
 }
@@ -109,6 +132,9 @@ fn summary(log: &Log) -> String {
     }
     if log.egress > 0 {
         let _ = write!(summary, ", {} of them from the agent", log.egress);
+    }
+    if log.older > 0 {
+        let _ = write!(summary, "\nskipped {} requests before `--since`", log.older);
     }
     if log.not_json > 0 {
         let _ = write!(summary, "\nskipped {} lines that are not JSON", log.not_json);
@@ -142,6 +168,11 @@ fn route_text(name: &str, route: &Route) -> String {
         let _ = write!(requests, "{}{count} {word}", if i == 0 { ": " } else { ", " });
     }
     row("requests", &requests);
+    if route.agent_rejected() > 0 {
+        let statuses = route.agent_rejections.iter().map(|(status, count)| format!("{status} {count}"));
+        let statuses = statuses.collect::<Vec<_>>().join(", ");
+        row("agent", &format!("rejected {} of {} ({statuses})", route.agent_rejected(), route.delivered));
+    }
     if !route.providers.is_empty() {
         row("providers", &listed(&route.providers));
     }
@@ -151,11 +182,14 @@ fn route_text(name: &str, route: &Route) -> String {
     if route.would_reject > 0 {
         let reasons = listed(&route.would_reject_reasons);
         row("would reject", &format!("{} of {} ({reasons})", route.would_reject, route.let_in()));
+        if route.would_reject_reasons.values().sum::<u64>() > route.would_reject {
+            row("", "a request can fail several checks");
+        }
     }
     for (i, (address, caller)) in route.callers().iter().take(CALLERS_SHOWN).enumerate() {
         let rejected = match caller.rejected {
             0 => String::new(),
-            rejected => format!(", {rejected} rejected"),
+            rejected => format!(", {rejected} rejected ({})", listed(&caller.reasons)),
         };
         row(if i == 0 { "callers" } else { "" }, &format!("{address}  {}{rejected}", caller.requests));
     }

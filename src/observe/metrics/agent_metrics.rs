@@ -23,6 +23,7 @@ const FAULTS: [Denial; 5] = [
 #[derive(Debug)]
 pub(super) struct AgentMetrics {
     requests: IntCounterVec,
+    rejected: IntCounterVec,
 }
 
 /// Returns all results of a request to an agent.
@@ -35,8 +36,13 @@ impl AgentMetrics {
         Ok(Self {
             requests: make.counters(
                 "callgate_agent_requests_total",
-                "Callbacks and notices for an agent, by result: accepted (2xx), rejected (another status), or the reason why there is no valid response.",
+                "Callbacks, notices and streamed requests for an agent, and attempts to deliver the messages of an inbox, by result: accepted (2xx), rejected (another status), or the reason why there is no valid response.",
                 &[Label::agent(), Label::closed("result", results())],
+            )?,
+            rejected: make.counters(
+                "callgate_deliver_rejected_total",
+                "Callbacks with the verdict allow or observe that the agent answered with a status other than 2xx. The provider received this status. Callbacks of an inbox are in callgate_inbox_attempts_total instead, and requests of streams are not counted.",
+                &[Label::route()],
             )?,
         })
     }
@@ -47,6 +53,16 @@ impl Metrics {
     /// denial.
     pub fn agent_request(&self, agent: &str, result: &str) {
         self.agents.requests.with_label_values(&[agent, result]).inc();
+    }
+
+    /// Counts a callback that the agent has received and answered with a status other than 2xx.
+    pub fn delivery_rejected(&self, route: &str) {
+        self.agents.rejected.with_label_values(&[route]).inc();
+    }
+
+    /// Creates the series of rejected callbacks of a route with the value 0, so that an alert detects the first one.
+    pub fn expect_route(&self, route: &str) {
+        self.agents.rejected.with_label_values(&[route]);
     }
 
     /// Creates a series with the value 0 for each result of a request to this agent. An alert can then detect even the

@@ -336,6 +336,9 @@ impl CallbackExchange<'_> {
         outcome: Outcome,
     ) -> ExchangeRecord {
         let status = response.status().as_u16();
+        if let Some(route) = seen.route.as_ref().filter(|_| !response.is_success()) {
+            self.context.recorder.metrics.delivery_rejected(&route.name);
+        }
         let reuse = |connection| client.keep(agent.idle_timeout, connection, instant());
         match response::relay(self.session, &mut response, Bytes::new(), &self.policy.limits, reuse).await {
             Ok(()) => ExchangeRecord::responded(seen, outcome, status, true),

@@ -1,0 +1,72 @@
+//! Reads access logs line by line, also compressed ones.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Error, Read};
+use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::window::Window;
+
+/// The maximum length of a line, in bytes. The rest of a longer line is skipped.
+const LINE_BYTES_MAX: usize = 1 << 20;
+/// The first bytes of a gzip file.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// The name of standard input on the command line.
+const STANDARD_INPUT: &str = "-";
+
+/// Returns the name of a file for messages.
+pub(super) fn name(file: &Path) -> String {
+    if file.as_os_str() == STANDARD_INPUT { "standard input".to_owned() } else { file.display().to_string() }
+}
+
+/// Reads one file, or standard input, and decompresses it if it is a gzip file.
+pub(super) fn read(file: &Path, window: &mut Window) -> Result<(), Error> {
+    if file.as_os_str() == STANDARD_INPUT {
+        return read_plain_or_gzip(std::io::stdin().lock(), window);
+    }
+    read_plain_or_gzip(BufReader::new(File::open(file)?), window)
+}
+
+fn read_plain_or_gzip(mut input: impl BufRead, window: &mut Window) -> Result<(), Error> {
+    let mut beginning = Vec::with_capacity(GZIP.len());
+    input.by_ref().take(GZIP.len() as u64).read_to_end(&mut beginning)?;
+    let is_gzip = beginning == GZIP;
+    let input = BufReader::new(std::io::Cursor::new(beginning).chain(input));
+    match is_gzip {
+        true => read_lines(BufReader::new(MultiGzDecoder::new(input)), window),
+        false => read_lines(input, window),
+    }
+}
+
+/// Reads a log line by line, so that its size does not matter.
+fn read_lines(mut lines: impl BufRead, window: &mut Window) -> Result<(), Error> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if !read_line(&mut lines, &mut line)? {
+            return Ok(());
+        }
+        window.add(&line);
+    }
+}
+
+/// Reads the beginning of the next line into `line`. Returns false at the end.
+fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, Error> {
+    let mut is_first = true;
+    loop {
+        let bytes = lines.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(!is_first);
+        }
+        is_first = false;
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let (text, used) = end.map_or((bytes.len(), bytes.len()), |end| (end, end + 1));
+        let room = LINE_BYTES_MAX.saturating_sub(line.len());
+        line.extend(bytes.iter().take(text.min(room)));
+        lines.consume(used);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}
