@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::nodes::Failure;
 use super::nodes::keys::Partition;
-use super::nodes::scripts::{CLAIM_EVENT, RELEASE_EVENT, SETTLE_EVENT};
+use super::nodes::scripts::{CLAIM_EVENT, COPIED_KEYS, FIND_COPIED, RELEASE_EVENT, SETTLE_EVENT};
 use super::records::{jitter, unavailable};
 use super::store::RedisStore;
 use crate::denial::Refusal;
 use crate::interaction::{Ask, ClaimError, EventKey};
+use crate::store::event_memory::FingerprintKey;
 
 /// The random part of the end of a lease, by which a process recognizes its own lease. It does not matter for the lease.
 const LEASE_ID_MS: u64 = 1000;
@@ -36,6 +38,9 @@ impl RedisStore {
         if ask.events.is_empty() {
             return Ok(Some(hold(Vec::new())));
         }
+        if self.was_copied(ask.events).await.map_err(ClaimError::Refused)? {
+            return Err(ClaimError::Duplicate);
+        }
         let keys = vec![self.keys.delivered(route), self.keys.delivering(route)];
         let mut arguments = vec![micros(lease), micros(jitter(LEASE_ID_MS))];
         arguments.extend(ask.events.iter().map(bytes));
@@ -46,6 +51,34 @@ impl RedisStore {
             [Value::Int(1), ..] => Err(ClaimError::Duplicate),
             _ => Ok(None),
         }
+    }
+
+    /// Reports whether one of these events was delivered with a ledger in a file that was copied to this one. Such a
+    /// ledger knows only the fingerprints of its events.
+    async fn was_copied(&self, events: &[EventKey]) -> Result<bool, Refusal> {
+        for key in self.copied_keys().await? {
+            for event in events {
+                let fingerprint = key.fingerprint("", *event);
+                let (partition, name) = self.keys.copied(fingerprint);
+                let arguments = vec![fingerprint.to_be_bytes().to_vec()];
+                let found = self.call(&FIND_COPIED, partition, vec![name], arguments).await;
+                if found.map_err(|failure| unavailable(&failure))?.1.first() == Some(&Value::Int(1)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the secret keys of the copied fingerprints. They do not change while a process uses the ledger.
+    async fn copied_keys(&self) -> Result<&[FingerprintKey], Refusal> {
+        let read = async {
+            let keys = vec![self.keys.copied_keys()];
+            let (_, values) = self.call(&COPIED_KEYS, Partition::Members, keys, Vec::new()).await?;
+            Ok(copied_keys(values.first()))
+        };
+        let keys = self.copied_keys.get_or_try_init(|| read).await;
+        keys.map(Vec::as_slice).map_err(|failure: Failure| unavailable(&failure))
     }
 
     /// Records that an event was delivered.
@@ -78,6 +111,20 @@ impl RedisStore {
             log::warn!("the claim of an event ends only with its lease: {}", failure.reason);
         }
     }
+}
+
+/// Parses the secret keys of copied fingerprints.
+pub(super) fn copied_keys(value: Option<&Value>) -> Vec<FingerprintKey> {
+    let Some(Value::Array(keys)) = value else { return Vec::new() };
+    let half = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
+    let key = |value: &Value| match value {
+        Value::BulkString(key) => {
+            let (first, second) = key.split_at_checked(size_of::<u64>())?;
+            Some(FingerprintKey([half(first)?, half(second)?]))
+        }
+        _ => None,
+    };
+    keys.iter().filter_map(key).collect()
 }
 
 fn micros(duration: Duration) -> Vec<u8> {
