@@ -179,7 +179,11 @@ impl Nodes {
                 Fault::Asked(other) => match self.ask_at(&other, request).await {
                     Ok(value) => return Ok(value),
                     Err(error) => {
-                        *last = Some(Failure::of(&error, &other));
+                        let failure = Failure::of(&error, &other);
+                        if failure.may_have_happened && request.call.writes {
+                            return Err(failure);
+                        }
+                        *last = Some(failure);
                         continue;
                     }
                 },
@@ -220,7 +224,7 @@ impl Nodes {
 
     async fn attempt(&self, node: &Node, request: &Request) -> Result<Value, RedisError> {
         if let Some(writes) = node.writes.as_ref().filter(|_| request.call.writes) {
-            return writes.write(request).await;
+            return writes.write(request, false).await;
         }
         let mut connection = node.connection.clone();
         match one(&mut connection, &request.command(true)).await {
@@ -231,7 +235,11 @@ impl Nodes {
 
     /// Executes a script on the node to which its slot is being moved.
     async fn ask_at(&self, address: &str, request: &Request) -> Result<Value, RedisError> {
-        let mut connection = self.at(address)?.connection.clone();
+        let node = self.at(address)?;
+        if let Some(writes) = node.writes.as_ref().filter(|_| request.call.writes) {
+            return writes.write(request, true).await;
+        }
+        let mut connection = node.connection.clone();
         let mut pipeline = redis::pipe();
         pipeline.cmd("ASKING").add_command(request.command(false));
         let values = connection.req_packed_commands(&pipeline, 0, 2).await?;
