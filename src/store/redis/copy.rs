@@ -31,6 +31,14 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The last time that work under way can end.
 const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
+/// The provider's id of an interaction.
+struct Binding {
+    id: Arc<str>,
+    route: Arc<str>,
+    provider_id: Box<str>,
+    created: Timestamp,
+}
+
 /// What a copy found before it began.
 pub(in crate::store) enum Use {
     /// Nobody uses the ledger, which has this name.
@@ -186,9 +194,9 @@ impl RedisStore {
             report.count(written);
         }
         // Two interactions can have the same id of a provider. The later one has it then.
-        bindings.sort_by_key(|(_, _, _, created)| std::cmp::Reverse(*created));
-        for (id, route, provider_id, created) in bindings {
-            report.provider_ids += usize::from(self.copy_binding(&id, &route, &provider_id, created).await?);
+        bindings.sort_by_key(|binding| std::cmp::Reverse(binding.created));
+        for binding in bindings {
+            report.provider_ids += usize::from(self.copy_binding(&binding).await?);
         }
         report.events += self.write_loose(&content.loose).await?;
         Ok(())
@@ -226,13 +234,8 @@ impl RedisStore {
 
     /// Records the interaction that has a provider's id, unless a later one has it. Returns whether the interaction has
     /// it now.
-    async fn copy_binding(
-        &self,
-        id: &str,
-        route: &str,
-        provider_id: &str,
-        created: Timestamp,
-    ) -> Result<bool, Refusal> {
+    async fn copy_binding(&self, binding: &Binding) -> Result<bool, Refusal> {
+        let Binding { id, route, provider_id, created } = binding;
         let keys = vec![self.keys.provider_id(route, provider_id)];
         let bound = self.call(&COPY_BINDING, Partition::of(route), keys, vec![id.as_bytes().to_vec()]).await;
         let (_, values) = bound.map_err(|failure| unavailable(&failure))?;
@@ -241,7 +244,7 @@ impl RedisStore {
             return Ok(true);
         }
         let other = String::from_utf8_lossy(other);
-        let is_later = |record: &SharedRecord| (record.interaction.created(), &*other) > (created, id);
+        let is_later = |record: &SharedRecord| (record.interaction.created(), &*other) > (*created, &**id);
         if self.load(&other, &[]).await?.record.as_ref().is_some_and(is_later) {
             return Ok(false);
         }
@@ -316,10 +319,10 @@ fn ended<T>(joined: Result<Result<T, Refusal>, tokio::task::JoinError>) -> Resul
     joined.unwrap_or_else(|error| Err(Refusal::new(Denial::StoreUnavailable, error.to_string())))
 }
 
-/// Returns the interaction, the route, the provider's id and the time of creation, if callbacks find the interaction by
-/// the provider's id.
-fn binding(one: &Copied) -> Option<(Arc<str>, Arc<str>, Box<str>, Timestamp)> {
+/// Returns the provider's id of an interaction, if callbacks find the interaction by it.
+fn binding(one: &Copied) -> Option<Binding> {
     let record = &one.record.interaction;
-    let provider_id = record.provider_id().filter(|_| record.is_matched())?;
-    Some((Arc::clone(&one.id), Arc::clone(&record.route), provider_id.into(), record.created()))
+    let provider_id = record.provider_id().filter(|_| record.is_matched())?.into();
+    let (id, route) = (Arc::clone(&one.id), Arc::clone(&record.route));
+    Some(Binding { id, route, provider_id, created: record.created() })
 }
