@@ -25,6 +25,7 @@ mod revoke;
 mod run;
 mod schema;
 mod sign;
+mod store;
 mod webhook;
 
 use std::process::ExitCode;
@@ -95,6 +96,8 @@ enum Command {
     Members(members::MembersArgs),
     /// Revoke an interaction of a running Callgate: its token is denied from now on.
     Revoke(revoke::RevokeArgs),
+    /// Copy a ledger to another store, or make and restore backups of it.
+    Store(store::StoreArgs),
     /// Create the certificate authority of the forward proxy.
     Ca(proxied::CaArgs),
     /// Find out what works on this machine.
@@ -147,6 +150,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Wait(args) => inbox::wait(&args),
         Command::Members(args) => members::members(&args),
         Command::Revoke(args) => revoke::revoke(&args),
+        Command::Store(args) => store::store(&args),
         Command::Ca(args) => proxied::ca(&args),
         Command::Doctor(args) => proxied::doctor(&args),
         Command::Env(args) => proxied::env(&args),

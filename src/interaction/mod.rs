@@ -6,6 +6,7 @@
 
 mod ask;
 mod captures;
+mod copies;
 mod deadlines;
 mod delivered;
 mod events;
@@ -23,6 +24,7 @@ mod state;
 
 pub use ask::{Ask, ClaimError, Cleared, EventKey, Scope};
 pub use captures::pairs;
+pub use copies::Copies;
 pub use deadlines::Due;
 pub use events::EventState;
 pub use interaction::{Claim, Interaction};

@@ -7,6 +7,8 @@
 
 mod claim;
 mod compaction;
+mod content;
+mod copy;
 mod dedup;
 mod event_memory;
 mod events;
@@ -29,6 +31,10 @@ mod waiters;
 mod writer;
 
 pub use claim::Claimed;
+pub use content::{CopyReport, Lost};
+pub use copy::{
+    Backup, BackupError, CopyError, Restored, back_up, copy as copy_ledger, restore as restore_ledger,
+};
 pub use file::Health;
 pub use hand_over::{HandedRecords, incarnation};
 pub use inbox::{

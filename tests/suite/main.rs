@@ -93,6 +93,8 @@ mod seeds;
 mod shared_failover;
 mod shared_ledger;
 mod stopping;
+mod store_backup;
+mod store_copy;
 mod streams;
 mod tls;
 mod tls_tickets;

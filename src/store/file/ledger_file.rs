@@ -18,7 +18,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{Error, ErrorKind};
+use std::io::{Error, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,7 +45,8 @@ const USED_PER_RECORD_BYTE: u64 = 2;
 /// The longest chain of dangling symbolic links, as in the Linux kernel.
 const LINKS_MAX: usize = 40;
 
-const IN_USE: &str = "another process uses it";
+/// The explanation if another process uses the file.
+pub(in crate::store) const IN_USE: &str = "another process uses it";
 const NOT_OPEN: &str = "it is not open";
 
 /// The kind of a failure, which decides on the recovery.
@@ -277,6 +278,19 @@ impl LedgerFile {
     /// Returns a reader of messages. It stays valid when the file is replaced.
     pub(in crate::store) fn message_reader(&self) -> MessageReader {
         self.reader.clone()
+    }
+
+    /// Closes the database, and returns the file for reading. The file stays locked.
+    pub(in crate::store) fn bytes(&mut self) -> Result<File, Error> {
+        self.close_database();
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(file)
+    }
+
+    /// Returns the path of a ledger without symbolic links.
+    pub(in crate::store) fn resolve(path: &str) -> Result<PathBuf, String> {
+        resolve(Path::new(path)).map_err(|error| format!("{path}: {error}"))
     }
 
     /// Opens the database again after a write that found no free space.

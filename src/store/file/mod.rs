@@ -14,6 +14,6 @@ mod tables;
 pub(super) use change::{Change, NO_OWNER, StoredEvent};
 pub use journal::Health;
 pub(super) use journal::{EndGuard, FileClosedGuard, Journal, Shared};
-pub(super) use ledger_file::{Fault, FaultKind, LedgerFile};
+pub(super) use ledger_file::{Fault, FaultKind, IN_USE, LedgerFile};
 pub(super) use messages::MessageReader;
 pub(super) use record::Record;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::events::{EventClaim, EventHold};
 use super::records::{Decision, Draft, Loaded, jitter, no_random_numbers};
 use super::store::RedisStore;
+use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, EventKey, LeaseId, Report, Settled, SharedRecord, Terms};
 use crate::random::random;
@@ -65,18 +66,19 @@ impl RedisStore {
         let detail = "the same event or the last allowed use is still being delivered";
         let late = || ClaimError::Refused(Refusal::new(Denial::EventInFlight, detail));
         let lease = ask.delivery_max + LEASE_MARGIN;
-        let claimed = async {
-            let mut pauses = BUSY_PAUSES_MS.into_iter();
-            let mut pause = 0;
-            loop {
-                if let Some(claim) = self.claim_once(ask, lease).await? {
-                    return Ok(claim);
-                }
-                pause = pauses.next().unwrap_or(pause);
-                sleep(Duration::from_millis(pause / 2) + jitter(pause)).await;
+        let (began, mut pauses, mut pause) = (instant(), BUSY_PAUSES_MS.into_iter(), 0);
+        loop {
+            // The patience is not for the engine: a call that is cut off can leave a claim that only its lease ends.
+            if let Some(claim) = self.claim_once(ask, lease).await? {
+                return Ok(claim);
             }
-        };
-        timeout(patience, Box::pin(claimed)).await.map_err(|_| late())?
+            pause = pauses.next().unwrap_or(pause);
+            let left = patience.saturating_sub(instant().saturating_duration_since(began));
+            if left.is_zero() {
+                return Err(late());
+            }
+            sleep((Duration::from_millis(pause / 2) + jitter(pause)).min(left)).await;
+        }
     }
 
     /// Tries to claim a callback. Returns `Ok(None)` if another process delivers it. The claim exists here before the
@@ -102,14 +104,21 @@ impl RedisStore {
         };
         let mut claim =
             SharedClaim { store: Arc::clone(self), hold: Some(Hold::Interaction(Box::new(hold))) };
+        let mut adopts = false;
         let changed = self.change(id, &events, None, |draft| {
             let terms = Terms { id: lease_id, until: draft.now.plus(lease) };
+            // If another process was faster, this one has adopted nothing, unless its own record was written before.
+            let is_own = |record: &SharedRecord| draft.is_repeat && record.has_lease(lease_id);
+            adopts = draft.record.as_ref().is_none_or(|record| adopts && is_own(record));
             match self.decide(ask, id, terms, draft) {
                 claimed @ Attempt::Claimed(..) => Decision::Write(claimed),
                 other => Decision::Keep(other),
             }
         });
         let (attempt, loaded) = changed.await.map_err(ClaimError::Refused)?;
+        if adopts && matches!(attempt, Attempt::Claimed(..)) {
+            self.metrics.interaction_adopted(ask.route);
+        }
         if let (Attempt::Claimed(question, stale), Some(Hold::Interaction(hold))) =
             (&attempt, &mut claim.hold)
         {
@@ -174,7 +183,6 @@ impl RedisStore {
     fn adopted(&self, ask: &Ask<'_>, now: Timestamp) -> Result<SharedRecord, Refusal> {
         let record = adopted_record(ask, self.settings.unknown, now)?;
         self.check_room()?;
-        self.metrics.interaction_adopted(ask.route);
         Ok(SharedRecord::new(record, self.owner()))
     }
 }

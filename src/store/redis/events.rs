@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::nodes::Failure;
 use super::nodes::keys::Partition;
-use super::nodes::scripts::{CLAIM_EVENT, RELEASE_EVENT, SETTLE_EVENT};
+use super::nodes::scripts::{CLAIM_EVENT, COPIED_KEYS, FIND_COPIED, RELEASE_EVENT, SETTLE_EVENT};
 use super::records::{no_random_numbers, unavailable};
 use super::store::RedisStore;
 use crate::denial::Refusal;
 use crate::interaction::EventKey;
 use crate::random::random;
+use crate::store::event_memory::FingerprintKey;
 
 /// The number of a lease is below this number. A process recognizes its own lease by it.
 const LEASE_NUMBERS: u64 = 1_000_000;
@@ -52,6 +54,9 @@ impl RedisStore {
         if hold.keys.is_empty() {
             return Ok(EventClaim::Claimed);
         }
+        if self.was_copied(&hold.keys).await? {
+            return Ok(EventClaim::Delivered);
+        }
         let keys = vec![self.keys.delivered(&hold.route), self.keys.delivering(&hold.route)];
         let mut arguments = vec![micros(duration), hold.lease.to_string().into_bytes()];
         arguments.extend(hold.keys.iter().map(bytes));
@@ -62,6 +67,34 @@ impl RedisStore {
             [Value::Int(1), ..] => EventClaim::Delivered,
             _ => EventClaim::Busy,
         })
+    }
+
+    /// Reports whether one of these events was delivered with a ledger in a file that was copied to this one. Such a
+    /// ledger knows only the fingerprints of its events.
+    async fn was_copied(&self, events: &[EventKey]) -> Result<bool, Refusal> {
+        for key in self.copied_keys().await? {
+            for event in events {
+                let fingerprint = key.fingerprint("", *event);
+                let (partition, name) = self.keys.copied(fingerprint);
+                let arguments = vec![fingerprint.to_be_bytes().to_vec()];
+                let found = self.call(&FIND_COPIED, partition, vec![name], arguments).await;
+                if found.map_err(|failure| unavailable(&failure))?.1.first() == Some(&Value::Int(1)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the secret keys of the copied fingerprints. They do not change while a process uses the ledger.
+    async fn copied_keys(&self) -> Result<&[FingerprintKey], Refusal> {
+        let read = async {
+            let keys = vec![self.keys.copied_keys()];
+            let (_, values) = self.call(&COPIED_KEYS, Partition::Members, keys, Vec::new()).await?;
+            Ok(copied_keys(values.first()))
+        };
+        let keys = self.copied_keys.get_or_try_init(|| read).await;
+        keys.map(Vec::as_slice).map_err(|failure: Failure| unavailable(&failure))
     }
 
     /// Records that an event was delivered.
@@ -94,6 +127,20 @@ impl RedisStore {
             log::warn!("the claim of an event ends only with its lease: {}", failure.reason);
         }
     }
+}
+
+/// Parses the secret keys of copied fingerprints.
+pub(super) fn copied_keys(value: Option<&Value>) -> Vec<FingerprintKey> {
+    let Some(Value::Array(keys)) = value else { return Vec::new() };
+    let half = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
+    let key = |value: &Value| match value {
+        Value::BulkString(key) => {
+            let (first, second) = key.split_at_checked(size_of::<u64>())?;
+            Some(FingerprintKey([half(first)?, half(second)?]))
+        }
+        _ => None,
+    };
+    keys.iter().filter_map(key).collect()
 }
 
 fn micros(duration: Duration) -> Vec<u8> {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::nodes::keys::Partition;
 use super::nodes::scripts::{AWAIT, BIND, FIND};
 use super::records::unavailable;
 use super::store::RedisStore;
+use crate::clock::instant;
 use crate::denial::Refusal;
 use crate::interaction::Ask;
 use crate::random::new_id;
@@ -40,20 +41,23 @@ impl RedisStore {
         patience: Duration,
     ) -> Result<Option<Arc<str>>, Refusal> {
         let Some(provider_id) = &ask.report.id else { return Ok(None) };
-        let find = async {
-            loop {
-                let keys = vec![self.keys.provider_id(ask.route, provider_id), self.keys.awaited(ask.route)];
-                let found = self.call(&FIND, Partition::of(ask.route), keys, Vec::new()).await;
-                match found.map_err(|failure| unavailable(&failure))?.1.as_slice() {
-                    [Value::BulkString(id), ..] => {
-                        return Ok(std::str::from_utf8(id).ok().map(Arc::from));
-                    }
-                    [_, Value::Int(awaited), ..] if *awaited > 0 => sleep(PAUSE).await,
-                    _ => return Ok(None),
+        let began = instant();
+        loop {
+            let keys = vec![self.keys.provider_id(ask.route, provider_id), self.keys.awaited(ask.route)];
+            // The patience is not for the engine: if it does not answer, nobody knows whether there is an interaction.
+            let found = self.call(&FIND, Partition::of(ask.route), keys, Vec::new()).await;
+            match found.map_err(|failure| unavailable(&failure))?.1.as_slice() {
+                [Value::BulkString(id), ..] => {
+                    return Ok(std::str::from_utf8(id).ok().map(Arc::from));
                 }
+                [_, Value::Int(awaited), ..]
+                    if *awaited > 0 && instant().saturating_duration_since(began) < patience =>
+                {
+                    sleep(PAUSE).await;
+                }
+                _ => return Ok(None),
             }
-        };
-        timeout(patience, find).await.unwrap_or(Ok(None))
+        }
     }
 
     /// Records the interaction that has a provider's id.

@@ -6,6 +6,7 @@
 //! effect is then looked up by the version of the record or by the id of the claim.
 
 mod callbacks;
+mod copy;
 mod deadlines;
 mod events;
 mod health;
@@ -22,6 +23,7 @@ mod store;
 mod walk;
 
 pub(super) use self::callbacks::SharedClaim;
+pub(super) use self::copy::Use;
 pub(super) use self::deadlines::Found;
 pub(super) use self::matching::SharedAwait;
 pub(super) use self::operations::SharedTaken;

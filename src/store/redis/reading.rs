@@ -98,17 +98,32 @@ impl RedisStore {
     }
 
     /// Reads some ids of a partition. Returns the cursor for the next call.
-    async fn scan(&self, partition: Partition, cursor: &[u8]) -> Result<(Vec<u8>, Vec<String>), Failure> {
+    pub(super) async fn scan(
+        &self,
+        partition: Partition,
+        cursor: &[u8],
+    ) -> Result<(Vec<u8>, Vec<String>), Failure> {
+        let (next, pairs) = self.scan_set(partition, self.keys.due(partition), cursor).await?;
+        Ok((next, pairs.into_iter().filter_map(|(id, _)| String::from_utf8(id).ok()).collect()))
+    }
+
+    /// Reads some members of a sorted set with their scores as text. Returns the cursor for the next call.
+    pub(super) async fn scan_set(
+        &self,
+        partition: Partition,
+        key: String,
+        cursor: &[u8],
+    ) -> Result<(Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>), Failure> {
         let arguments = vec![cursor.to_vec(), SCAN_COUNT.to_string().into_bytes()];
-        let (_, values) = self.call(&SCAN, partition, vec![self.keys.due(partition)], arguments).await?;
+        let (_, values) = self.call(&SCAN, partition, vec![key], arguments).await?;
         let [Value::BulkString(next), Value::Array(pairs)] = values.as_slice() else {
             return Ok((b"0".to_vec(), Vec::new()));
         };
-        let id = |value: &Value| match value {
-            Value::BulkString(id) => String::from_utf8(id.clone()).ok(),
+        let pair = |pair: &[Value; 2]| match pair {
+            [Value::BulkString(member), Value::BulkString(score)] => Some((member.clone(), score.clone())),
             _ => None,
         };
-        Ok((next.clone(), pairs.iter().step_by(2).filter_map(id).collect()))
+        Ok((next.clone(), pairs.as_chunks::<2>().0.iter().filter_map(pair).collect()))
     }
 
     /// Performs one step of the walk through the ledger, which finds the number of open interactions and the oldest one

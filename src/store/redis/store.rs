@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use super::health::{EngineClock, EngineHealth};
 use super::members::{Members, owner_text, parse_owner};
@@ -19,6 +19,7 @@ use crate::config::{RedisSettings, StoreSettings};
 use crate::denial::{Denial, Refusal};
 use crate::observe::Metrics;
 use crate::replica::{Incarnation, Owner};
+use crate::store::event_memory::FingerprintKey;
 use crate::store::file::Health;
 use crate::time::Timestamp;
 
@@ -45,6 +46,8 @@ pub(in crate::store) struct RedisStore {
     /// The number of tasks that nobody waits for.
     pub(super) tasks: AtomicUsize,
     pub(super) task_ended: Notify,
+    /// The secret keys of the fingerprints that were copied from a file, once they were read.
+    pub(super) copied_keys: OnceCell<Vec<FingerprintKey>>,
     wall_clock: fn() -> Timestamp,
 }
 
@@ -80,6 +83,7 @@ impl RedisStore {
             interactions: AtomicUsize::new(0),
             tasks: AtomicUsize::new(0),
             task_ended: Notify::new(),
+            copied_keys: OnceCell::new(),
             wall_clock,
         });
         Ok(store)

@@ -10,15 +10,17 @@ use crate::observe::metrics::registry::{Label, MetricRegistry};
 const BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 /// The calls.
-const CALLS: [&str; 16] = [
+const CALLS: [&str; 18] = [
     "await",
     "beat",
     "bind",
     "cas",
     "claim_event",
+    "copy",
     "count",
     "due",
     "find",
+    "find_copied",
     "forget",
     "load",
     "read",

@@ -64,12 +64,25 @@ impl RedisStore {
         let _ = self.send_beat(Vec::new()).await;
     }
 
+    /// Reads which members there are, without becoming one.
+    pub(in crate::store::redis) async fn look_at_members(&self) -> Result<(Timestamp, Members), Failure> {
+        let (now, values) = self.beat_as("", Vec::new()).await?;
+        let [Value::BulkString(name), _format, Value::Array(found)] = values.as_slice() else {
+            return Err(Failure::refused("the engine returned no members"));
+        };
+        let all = found.as_chunks::<2>().0.iter().filter_map(member).collect();
+        Ok((now, Members { all, ledger: Some(name.clone()) }))
+    }
+
     /// Writes what this process says about itself. Nothing means that it leaves.
     async fn send_beat(&self, about: Vec<u8>) -> Result<(Timestamp, Vec<Value>), Failure> {
+        self.beat_as(&self.incarnation, about).await
+    }
+
+    async fn beat_as(&self, incarnation: &str, about: Vec<u8>) -> Result<(Timestamp, Vec<Value>), Failure> {
         let keys = vec![self.keys.members(), self.keys.about()];
         let name = new_id("").unwrap_or_default().into_bytes();
-        let arguments =
-            vec![self.incarnation.as_bytes().to_vec(), about, name, FORMAT.to_string().into_bytes()];
+        let arguments = vec![incarnation.as_bytes().to_vec(), about, name, FORMAT.to_string().into_bytes()];
         self.call(&BEAT, Partition::Members, keys, arguments).await
     }
 }

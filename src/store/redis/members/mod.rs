@@ -31,6 +31,15 @@ pub(super) struct Member {
     pub(super) beat: Timestamp,
 }
 
+impl std::fmt::Display for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &*self.address {
+            "" => write!(f, "the process {}", self.incarnation),
+            address => write!(f, "the process at {address}"),
+        }
+    }
+}
+
 /// The members that the last beat has found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
@@ -41,7 +50,7 @@ pub(super) struct Members {
 
 impl Members {
     /// Returns the members that live at `now`.
-    fn living(&self, now: Timestamp) -> impl Iterator<Item = &Member> {
+    pub(super) fn living(&self, now: Timestamp) -> impl Iterator<Item = &Member> {
         self.all.iter().filter(move |member| member.beat > now.minus(SILENCE_MAX))
     }
 

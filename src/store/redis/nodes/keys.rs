@@ -73,12 +73,34 @@ impl Keys {
 
     /// Returns the key of the delivered events of a route that belong to no interaction.
     pub(in crate::store::redis) fn delivered(&self, route: &str) -> String {
-        self.name(Partition::of(route), "l")
+        self.delivered_of(Partition::of(route))
     }
 
     /// Returns the key of the events of a route that belong to no interaction and are being delivered.
     pub(in crate::store::redis) fn delivering(&self, route: &str) -> String {
         self.name(Partition::of(route), "c")
+    }
+
+    /// Returns the key of the delivered events of a partition that belong to no interaction.
+    pub(in crate::store::redis) fn delivered_of(&self, partition: Partition) -> String {
+        self.name(partition, "l")
+    }
+
+    /// Returns the partition and the key of a fingerprint that was copied from a file.
+    #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 64")]
+    pub(in crate::store::redis) fn copied(&self, fingerprint: u64) -> (Partition, String) {
+        let partition = Partition::Number((fingerprint % PARTITIONS as u64) as u8);
+        (partition, self.copied_of(partition))
+    }
+
+    /// Returns the key of the fingerprints of a partition that were copied from a file.
+    pub(in crate::store::redis) fn copied_of(&self, partition: Partition) -> String {
+        self.name(partition, "f")
+    }
+
+    /// Returns the key of the secret keys of copied fingerprints.
+    pub(in crate::store::redis) fn copied_keys(&self) -> String {
+        self.name(Partition::Members, "keys")
     }
 
     /// Returns the key of the interaction that has a provider's id.

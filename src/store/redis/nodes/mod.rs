@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use self::connect::connection;
 use self::faults::{Fault, classify};
 use self::keys::Partition;
-use self::replicated_writes::{ReplicatedWrites, add_wait, is_confirmed, too_few_replicas};
+use self::replicated_writes::ReplicatedWrites;
 use self::request::{is_unknown_script, server_error};
 use self::topology::{Address, Question, Topology};
 use crate::clock::instant;
@@ -182,7 +182,11 @@ impl Nodes {
                 Fault::Asked(other) => match self.ask_at(&other, request).await {
                     Ok(value) => return Ok(value),
                     Err(error) => {
-                        *last = Some(Failure::of(&error, &other));
+                        let failure = Failure::of(&error, &other);
+                        if failure.may_have_happened && request.call.writes {
+                            return Err(failure);
+                        }
+                        *last = Some(failure);
                         continue;
                     }
                 },
@@ -233,7 +237,7 @@ impl Nodes {
 
     async fn attempt(&self, node: &Node, request: &Request) -> Result<Value, RedisError> {
         if let Some(writes) = node.writes.as_ref().filter(|_| request.call.writes) {
-            return writes.write(request).await;
+            return writes.write(request, false).await;
         }
         let mut connection = node.connection.clone();
         match one(&mut connection, &request.command(true)).await {
@@ -244,19 +248,15 @@ impl Nodes {
 
     /// Executes a script on the node to which its slot is being moved.
     async fn ask_at(&self, address: &str, request: &Request) -> Result<Value, RedisError> {
-        let mut connection = self.at(address)?.connection.clone();
-        let settings = self.settings.load_full();
+        let node = self.at(address)?;
+        if let Some(writes) = node.writes.as_ref().filter(|_| request.call.writes) {
+            return writes.write(request, true).await;
+        }
+        let mut connection = node.connection.clone();
         let mut pipeline = redis::pipe();
         pipeline.cmd("ASKING").add_command(request.command(false));
-        if !request.call.writes || settings.wait_replicas == 0 {
-            let values = connection.req_packed_commands(&pipeline, 0, 2).await?;
-            return values.into_iter().nth(1).map_or(Ok(Value::Nil), server_error);
-        }
-        add_wait(&mut pipeline, settings.wait_replicas, settings.wait_timeout);
-        let mut values = connection.req_packed_commands(&pipeline, 0, 3).await?;
-        let is_confirmed = is_confirmed(values.pop(), settings.wait_replicas);
-        let value = values.pop().map_or(Ok(Value::Nil), server_error)?;
-        if is_confirmed { Ok(value) } else { Err(too_few_replicas()) }
+        let values = connection.req_packed_commands(&pipeline, 0, 2).await?;
+        values.into_iter().nth(1).map_or(Ok(Value::Nil), server_error)
     }
 
     /// Asks for the topology, unless it has changed since `generation`.

@@ -20,6 +20,8 @@ const BATCH_MAX: usize = 256;
 struct Write {
     by_hash: redis::Cmd,
     by_text: redis::Cmd,
+    /// Whether the slot is being moved to the node, so that the node must be told that it is asked.
+    is_asking: bool,
     done: oneshot::Sender<Result<Value, RedisError>>,
 }
 
@@ -36,10 +38,12 @@ impl ReplicatedWrites {
         Ok(Self(sender))
     }
 
-    /// Executes a script. Returns its result once the replicas have confirmed it.
-    pub(super) async fn write(&self, request: &Request) -> Result<Value, RedisError> {
+    /// Executes a script. Returns its result once the replicas have confirmed it. `is_asking` says that the slot is being
+    /// moved to the node.
+    pub(super) async fn write(&self, request: &Request, is_asking: bool) -> Result<Value, RedisError> {
         let (done, result) = oneshot::channel();
-        let write = Write { by_hash: request.command(true), by_text: request.command(false), done };
+        let write =
+            Write { by_hash: request.command(true), by_text: request.command(false), is_asking, done };
         let ended = || RedisError::from(std::io::Error::from(std::io::ErrorKind::NotConnected));
         self.0.send(write).await.map_err(|_| ended())?;
         result.await.map_err(|_| ended())?
@@ -60,7 +64,8 @@ async fn run(
 
 /// Sends a batch. Scripts that the engine does not know yet are sent again with their text.
 async fn send(connection: &mut ConnectionManager, batch: Vec<Write>, replicas: u8, patience: Duration) {
-    let results = pipeline(connection, batch.iter().map(|write| &write.by_hash), replicas, patience).await;
+    let commands = batch.iter().map(|write| (&write.by_hash, write.is_asking));
+    let results = pipeline(connection, commands, replicas, patience).await;
     let mut unknown = Vec::new();
     for (write, result) in batch.into_iter().zip(results) {
         match result {
@@ -71,7 +76,8 @@ async fn send(connection: &mut ConnectionManager, batch: Vec<Write>, replicas: u
     if unknown.is_empty() {
         return;
     }
-    let results = pipeline(connection, unknown.iter().map(|write| &write.by_text), replicas, patience).await;
+    let commands = unknown.iter().map(|write| (&write.by_text, write.is_asking));
+    let results = pipeline(connection, commands, replicas, patience).await;
     for (write, result) in unknown.into_iter().zip(results) {
         let _ = write.done.send(result);
     }
@@ -79,42 +85,39 @@ async fn send(connection: &mut ConnectionManager, batch: Vec<Write>, replicas: u
 
 async fn pipeline<'c>(
     connection: &mut ConnectionManager,
-    commands: impl Iterator<Item = &'c redis::Cmd>,
+    commands: impl Iterator<Item = (&'c redis::Cmd, bool)>,
     replicas: u8,
     patience: Duration,
 ) -> Vec<Result<Value, RedisError>> {
     let mut pipeline = redis::pipe();
-    let mut count = 0;
-    for command in commands {
+    let mut asking = Vec::new();
+    for (command, is_asking) in commands {
+        if is_asking {
+            pipeline.cmd("ASKING");
+        }
         pipeline.add_command(command.clone());
-        count += 1;
+        asking.push(is_asking);
     }
-    add_wait(&mut pipeline, replicas, patience);
+    let count = asking.len() + asking.iter().filter(|is_asking| **is_asking).count();
+    pipeline.cmd("WAIT").arg(replicas).arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
     let mut values = match connection.req_packed_commands(&pipeline, 0, count + 1).await {
         Ok(values) => values,
-        Err(error) => return (0..count).map(|_| Err(error.clone())).collect(),
+        Err(error) => return asking.iter().map(|_| Err(error.clone())).collect(),
     };
-    let is_confirmed = is_confirmed(values.pop(), replicas);
-    values
+    let confirmed = match values.pop() {
+        Some(Value::Int(confirmed)) => confirmed >= i64::from(replicas),
+        _ => false,
+    };
+    let too_few = || RedisError::from((ErrorKind::Client, TOO_FEW_REPLICAS));
+    let mut values = values.into_iter();
+    let mut result = |is_asking: bool| values.nth(usize::from(is_asking)).unwrap_or(Value::Nil);
+    let results: Vec<_> = asking.into_iter().map(&mut result).collect();
+    results
         .into_iter()
         .map(server_error)
         .map(|result| match result {
-            Ok(_) if !is_confirmed => Err(too_few_replicas()),
+            Ok(_) if !confirmed => Err(too_few()),
             result => result,
         })
         .collect()
-}
-
-/// Adds the command that waits until replicas have everything that the connection has written.
-pub(super) fn add_wait(pipeline: &mut redis::Pipeline, replicas: u8, patience: Duration) {
-    pipeline.cmd("WAIT").arg(replicas).arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
-}
-
-/// Reports whether enough replicas have confirmed, according to the response to `WAIT`.
-pub(super) fn is_confirmed(response: Option<Value>, replicas: u8) -> bool {
-    matches!(response, Some(Value::Int(confirmed)) if confirmed >= i64::from(replicas))
-}
-
-pub(super) fn too_few_replicas() -> RedisError {
-    RedisError::from((ErrorKind::Client, TOO_FEW_REPLICAS))
 }

@@ -248,3 +248,56 @@ call!(
     false,
     "local found = redis.call('ZSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2]) return {now, found[1], found[2]}"
 );
+
+call!(
+    /// Records delivered events that another ledger has copied. Keys: the events. Arguments: pairs of the time until which
+    /// an event is remembered, in microseconds, and the event.
+    COPY_EVENTS,
+    "copy",
+    true,
+    "for i = 1, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'GT', ARGV[i], ARGV[i + 1]) end return {now, 1}"
+);
+
+call!(
+    /// Records the interaction that has a provider's id, unless one has it. Keys: the interaction of the id. Arguments: the
+    /// interaction. Returns the interaction that has the id.
+    COPY_BINDING,
+    "copy",
+    true,
+    "redis.call('SET', KEYS[1], ARGV[1], 'NX') return {now, redis.call('GET', KEYS[1])}"
+);
+
+call!(
+    /// Records the secret key of copied fingerprints. Keys: the secret keys. Arguments: the secret key.
+    COPY_KEY,
+    "copy",
+    true,
+    "redis.call('SADD', KEYS[1], ARGV[1]) return {now, 1}"
+);
+
+call!(
+    /// Returns the secret keys of copied fingerprints. Keys: the secret keys.
+    COPIED_KEYS,
+    "find_copied",
+    false,
+    "return {now, redis.call('SMEMBERS', KEYS[1])}"
+);
+
+call!(
+    /// Returns whether one of some fingerprints was copied and is still remembered. Keys: the fingerprints. Arguments:
+    /// fingerprints.
+    FIND_COPIED,
+    "find_copied",
+    true,
+    "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+    for i = 1, #ARGV do if redis.call('ZSCORE', KEYS[1], ARGV[i]) then return {now, 1} end end
+    return {now, 0}"
+);
+
+call!(
+    /// Returns all events of an interaction that are beside its record. Keys: its events.
+    EVENTS,
+    "copy",
+    false,
+    "return {now, redis.call('ZRANGE', KEYS[1], 0, -1)}"
+);

@@ -1,0 +1,158 @@
+//! Compares two copies of the record of one interaction, which are in two ledgers.
+
+use super::interaction::Interaction;
+use super::more::Inherited;
+use super::state::State;
+
+/// Maximum number of fingerprints of delivered events that a record takes over from another ledger.
+const INHERITED_MAX: usize = 2_000;
+
+/// What one copy of a record knows in comparison with the other copy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Copies {
+    /// Both know the same.
+    Equal,
+    /// This copy knows more: the interaction was used with it after the copies were made.
+    Newer,
+    /// The other copy knows more.
+    Older,
+    /// The interaction was used with both copies.
+    Diverged,
+}
+
+impl Interaction {
+    /// Compares this copy of a record with another one. Everything that is compared only grows during the life of an
+    /// interaction.
+    pub fn compare(&self, other: &Self) -> Copies {
+        let pairs = self.growth().into_iter().zip(other.growth());
+        let (mut newer, mut older) = (false, false);
+        for (own, other) in pairs {
+            newer |= own > other;
+            older |= own < other;
+        }
+        match (newer, older) {
+            (false, false) => Copies::Equal,
+            (true, false) => Copies::Newer,
+            (false, true) => Copies::Older,
+            (true, true) => Copies::Diverged,
+        }
+    }
+
+    /// Returns numbers that only grow during the life of an interaction.
+    fn growth(&self) -> [i64; 9] {
+        let end = match self.state {
+            State::Revoked => 2,
+            state if !state.is_open() => 1,
+            _ => 0,
+        };
+        let answered = self.questions().iter().filter(|question| question.answered).count();
+        let more = self.more.as_deref();
+        let undelivered = more.and_then(|more| more.undelivered).map_or(0, |undelivered| undelivered.count);
+        // The notice of an ended interaction is pending until it is acknowledged or given up.
+        let has_no_notice = !self.state.is_open() && self.notice().is_none();
+        [
+            end,
+            self.deliveries.into(),
+            u32::MAX.wrapping_sub(self.uses_left).into(),
+            i64::from(self.provider_id().is_some()),
+            more.map_or(0, |more| more.questions_asked).into(),
+            i64::try_from(answered).unwrap_or(i64::MAX),
+            undelivered.into(),
+            self.last_event.map_or(0, std::num::NonZero::get),
+            has_no_notice.into(),
+        ]
+    }
+
+    /// Adds events that were delivered with another ledger. Returns how many of them the record cannot take.
+    pub fn inherit(&mut self, events: Inherited) -> usize {
+        if events.events.is_empty() {
+            return 0;
+        }
+        let taken: usize = self.inherited().iter().map(|known| known.events.len()).sum();
+        let mut room = INHERITED_MAX.saturating_sub(taken);
+        let mut left = 0;
+        let more = self.more();
+        let at = match more.inherited.iter().position(|known| known.key == events.key) {
+            Some(at) => at,
+            None => {
+                more.inherited.push(Inherited { key: events.key, events: Vec::new() });
+                more.inherited.len() - 1
+            }
+        };
+        let Some(known) = more.inherited.get_mut(at) else { return 0 };
+        // The newest events come last. They are the ones that a provider may still repeat.
+        for event in events.events.into_iter().rev() {
+            if known.events.contains(&event) {
+                continue;
+            }
+            if room == 0 {
+                left += 1;
+                continue;
+            }
+            room -= 1;
+            known.events.push(event);
+        }
+        left
+    }
+
+    /// Adds the events that another copy of this record has inherited. Returns how many of them the record cannot take.
+    pub fn inherit_from(&mut self, other: &Self) -> usize {
+        other.inherited().iter().map(|events| self.inherit(events.clone())).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Event;
+    use super::*;
+    use crate::time::Timestamp;
+
+    fn record(uses: Option<u32>) -> Interaction {
+        let at = Timestamp::from_unix_secs;
+        Interaction::new("r".into(), "".into(), at(1_000), at(2_000)).limited(uses)
+    }
+
+    #[test]
+    fn a_copy_that_was_used_since_is_newer() {
+        let changes: [fn(&mut Interaction); 5] = [
+            |record| drop(record.go(Event::Completed)),
+            |record| drop(record.go(Event::Revoked)),
+            |record| record.deliveries += 1,
+            |record| record.uses_left -= 1,
+            |record| record.bind("job-1"),
+        ];
+        for uses in [Some(3), None] {
+            for (number, change) in changes.iter().enumerate() {
+                if uses.is_none() && number == 3 {
+                    continue;
+                }
+                let (old, mut new) = (record(uses), record(uses));
+                assert_eq!(new.compare(&old), Copies::Equal);
+                change(&mut new);
+                assert_eq!(
+                    (new.compare(&old), old.compare(&new)),
+                    (Copies::Newer, Copies::Older),
+                    "{number}"
+                );
+            }
+        }
+        let (mut one, mut other) = (record(Some(3)), record(Some(3)));
+        one.go(Event::Revoked);
+        other.deliveries += 1;
+        assert_eq!(one.compare(&other), Copies::Diverged);
+    }
+
+    #[test]
+    fn inherited_events_are_kept_once_and_within_a_limit() {
+        let mut record = record(None);
+        let events = |events: &[u64]| Inherited { key: [1, 2], events: events.to_vec() };
+        assert_eq!(record.inherit(events(&[])), 0);
+        assert_eq!(record.inherited().len(), 0);
+        assert_eq!(record.inherit(events(&[5, 6])), 0);
+        assert_eq!(record.inherit(events(&[5, 6, 7])), 0);
+        assert_eq!(record.inherited()[0].events.len(), 3);
+        let many: Vec<_> = (100..100 + INHERITED_MAX as u64).collect();
+        assert_eq!(record.inherit(events(&many)), 3);
+        assert!(record.inherited()[0].events.contains(many.last().unwrap()), "the newest are kept");
+    }
+}

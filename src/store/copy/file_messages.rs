@@ -1,0 +1,109 @@
+//! Copies the messages of the inbox from one file to another. Both files belong to the same ledger: their fingerprint
+//! keys are the same, and so are the numbers of the messages.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use crate::inbox::MessageState;
+use crate::store::file::{Change, LedgerFile};
+
+/// The head and the state of a message.
+type Stored = (Vec<u8>, Option<Vec<u8>>);
+
+/// The messages of a file, without their bodies.
+#[derive(Debug, Default)]
+pub(super) struct Messages {
+    /// The highest number that a message has had.
+    pub(super) number: u64,
+    known: HashMap<u64, Stored>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    state: MessageState,
+}
+
+/// Reports whether the agent has received a message.
+fn is_delivered(state: Option<&[u8]>) -> bool {
+    let state = state.and_then(|state| serde_json::from_slice::<State>(state).ok());
+    state.is_some_and(|state| state.state == MessageState::Delivered)
+}
+
+fn is_settled(state: Option<&[u8]>) -> bool {
+    let state = state.and_then(|state| serde_json::from_slice::<State>(state).ok());
+    state.is_some_and(|state| !state.state.is_waiting())
+}
+
+impl Messages {
+    pub(super) fn add(&mut self, number: u64, head: Vec<u8>, state: Option<Vec<u8>>) {
+        self.known.insert(number, (head, state));
+    }
+
+    /// Returns the messages that the agent has not received, and those that it has received.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let delivered = self.known.values().filter(|(_, state)| is_delivered(state.as_deref())).count();
+        (self.known.len() - delivered, delivered)
+    }
+
+    /// Returns the number of messages that another file cannot take, because it has other messages with their numbers.
+    pub(super) fn conflicts(&self, to: &Self) -> usize {
+        let differs = |(number, (head, _)): &(&u64, &Stored)| {
+            to.known.get(number).is_some_and(|(other, _)| other != head)
+        };
+        self.known.iter().filter(differs).count()
+    }
+
+    /// Reports whether these messages contain something that the other ones lack.
+    pub(super) fn newer_than(&self, other: &Self) -> bool {
+        self.number > other.number
+            || self.known.iter().any(|(number, (head, state))| match other.known.get(number) {
+                Some((other_head, other_state)) => {
+                    head != other_head
+                        || (is_settled(state.as_deref()) && !is_settled(other_state.as_deref()))
+                }
+                None => true,
+            })
+    }
+
+    /// Reports whether a message of another file must be written. `to` was read before the copy began.
+    fn takes(&self, change: &Change, from: &mut Option<u64>) -> bool {
+        match change {
+            // A number up to the highest one was used before: the message has been removed since.
+            Change::Message(number, ..) => {
+                let is_new = *number > self.number;
+                *from = is_new.then_some(*number);
+                is_new
+            }
+            Change::MessageState(number, _) if *from == Some(*number) => true,
+            // The message is here already. Its end is taken over.
+            Change::MessageState(number, state) => self
+                .known
+                .get(number)
+                .is_some_and(|(_, own)| is_settled(Some(state)) && !is_settled(own.as_deref())),
+            _ => true,
+        }
+    }
+}
+
+/// Copies the messages. Returns how many were copied.
+pub(super) fn copy_messages(
+    from: &LedgerFile,
+    to: &mut LedgerFile,
+    known: &Messages,
+) -> Result<usize, String> {
+    let text = |fault: crate::store::file::Fault| fault.message;
+    let number = from.message_number().map_err(text)?;
+    let (mut last, mut copied, mut taken) = (0, 0, None);
+    loop {
+        let messages = from.messages_after(last).map_err(text)?;
+        let Some(next) = messages.last() else { break };
+        last = next.key().number;
+        let messages: Vec<_> =
+            messages.into_iter().filter(|change| known.takes(change, &mut taken)).collect();
+        copied += messages.iter().filter(|change| matches!(change, Change::Message(..))).count();
+        to.apply(&messages).map_err(text)?;
+    }
+    to.apply(&[Change::MessageNumber(number)]).map_err(text)?;
+    Ok(copied)
+}
