@@ -10,6 +10,8 @@ use crate::time::Timestamp;
 
 /// A difference of at most this many milliseconds between two looks at the clock is drift.
 const DRIFT_MS: i64 = 2_000;
+/// The shortest time between two looks for messages to give up, in milliseconds.
+const LOOK_MS: i64 = 250;
 
 /// The number of each kind of message of one route.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -63,6 +65,8 @@ pub(super) struct Index {
     pub(super) bytes: u64,
     /// The dead messages of each interaction, by number.
     dead_lanes: BTreeSet<(u64, u64)>,
+    /// The time of the last look for messages to give up, in Unix milliseconds.
+    last_look: i64,
     /// The time of the last pass, in Unix milliseconds.
     pub(super) last_pass: i64,
 }
@@ -313,14 +317,19 @@ impl Index {
         u64::try_from(back).ok().map(Duration::from_millis)
     }
 
-    /// Returns the pulled messages whose lease has ended.
-    pub(super) fn lapsed(&self, now: Timestamp) -> Vec<u64> {
+    /// Returns up to `max` pulled messages whose lease has ended.
+    pub(super) fn lapsed(&self, now: Timestamp, max: usize) -> Vec<u64> {
         let is_over = |(at, _): &&(i64, u64)| *at <= now.unix_ms();
-        self.leases.iter().take_while(is_over).map(|(_, number)| *number).collect()
+        self.leases.iter().take_while(is_over).take(max).map(|(_, number)| *number).collect()
     }
 
     /// Returns up to `max` waiting messages whose time for attempts has ended, and that are not being delivered.
-    pub(super) fn given_up(&self, settings: &InboxSettings, now: Timestamp, max: usize) -> Vec<u64> {
+    pub(super) fn given_up(&mut self, settings: &InboxSettings, now: Timestamp, max: usize) -> Vec<u64> {
+        // A look goes through all messages if all of them were replayed, and each attempt causes a pass.
+        if (0..LOOK_MS).contains(&(now.unix_ms() - self.last_look)) {
+            return Vec::new();
+        }
+        self.last_look = now.unix_ms();
         let since = now.minus(settings.tried_for).unix_ms();
         let mut found = Vec::new();
         // The messages are in the order of their acceptance, except that replayed ones begin later.

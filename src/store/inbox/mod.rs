@@ -8,6 +8,8 @@ mod accept;
 mod attempts;
 mod entry;
 mod index;
+#[cfg(test)]
+mod index_tests;
 mod people;
 mod pulls;
 mod restore;
@@ -225,10 +227,13 @@ impl Inbox {
         let mut index = self.index.lock();
         let set_back = index.clock(now);
         self.promote(&mut index, settings);
-        for number in index.lapsed(now) {
-            index.change(number, |entry| {
+        let lapsed = index.lapsed(now, PASSED_MAX);
+        for number in &lapsed {
+            index.change(*number, |entry| {
                 (entry.state, entry.is_pulled, entry.at) = (MessageState::Due, false, now.unix_ms());
             });
+        }
+        if !lapsed.is_empty() {
             self.pulled.notify_waiters();
         }
         let mut passed = PassedMessages { set_back, ..PassedMessages::default() };

@@ -4,9 +4,9 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inbox;
 use super::entry::Entry;
 use super::index::Counts;
+use super::{Inbox, PASSED_MAX};
 use crate::denial::Refusal;
 use crate::inbox::{Cause, MessageState};
 use crate::store::file::Change;
@@ -130,7 +130,7 @@ impl Inbox {
     /// Makes dead and delivered messages due again that were settled at `since` or later. `rate` spreads them.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable`. A part of the messages may then be due again.
     pub async fn replay_many(
         &self,
         filter: &MessageFilter,
@@ -142,20 +142,26 @@ impl Inbox {
         let found = self.list(filter, usize::MAX);
         let is_wanted =
             |view: &&MessageView| !view.state.is_waiting() && since.is_none_or(|since| view.at >= since);
-        let mut at = now;
-        let (count, sequence) = {
-            let mut index = self.index.lock();
-            let mut changes = Vec::new();
-            for view in found.iter().filter(is_wanted) {
-                if let Some(change) = self.revive(&mut index, view.number, at) {
-                    changes.push(change);
-                    at = at.plus(interval);
+        let found: Vec<_> = found.iter().filter(is_wanted).map(|view| view.number).collect();
+        let (mut at, mut count) = (now, 0);
+        // Others may use the index, and the file is written, between two parts.
+        for part in found.chunks(PASSED_MAX) {
+            let sequence = {
+                let mut index = self.index.lock();
+                let mut changes = Vec::new();
+                for number in part {
+                    if let Some(change) = self.revive(&mut index, *number, at) {
+                        changes.push(change);
+                        at = at.plus(interval);
+                    }
                 }
-            }
-            (changes.len(), self.record(changes))
-        };
-        self.due();
-        self.durable(sequence).await.map(|()| count)
+                count += changes.len();
+                self.record(changes)
+            };
+            self.due();
+            self.durable(sequence).await?;
+        }
+        Ok(count)
     }
 
     /// Removes a message for good. Returns false if there is none, or if it is being delivered.

@@ -8,10 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::entry::Entry;
 use super::index::Index;
 use crate::config::{StoreSettings, Unknown};
-use crate::inbox::{InboxSettings, MessageState, Next, Outcome, Tries};
+use crate::inbox::{InboxSettings, MessageState, Next, Outcome};
 use crate::ingress::Kept;
 use crate::interaction::{Ask, EventKey, Follow, Report};
 use crate::observe::Metrics;
@@ -19,9 +18,9 @@ use crate::path::{CanonicalPath, Template};
 use crate::store::{Leased, Store};
 use crate::time::Timestamp;
 
-const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
+pub(super) const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
 
-fn open(path: &Path) -> Store {
+pub(super) fn open(path: &Path) -> Store {
     let settings = StoreSettings {
         path: Some(path.to_str().unwrap().into()),
         redis: None,
@@ -74,7 +73,7 @@ async fn accept_kept(store: &Store, event: u128, message: (Kept, Bytes)) -> Resu
     store.accept(claimed, message, (&report, None), NOW).await.map_err(|refusal| refusal.denial.code())
 }
 
-fn routes() -> [Arc<str>; 1] {
+pub(super) fn routes() -> [Arc<str>; 1] {
     ["r".into()]
 }
 
@@ -245,64 +244,6 @@ async fn a_replayed_message_is_delivered_before_its_successors() {
         assert_eq!(started.number, number);
         assert!(inbox.start(&routes(), later).is_none(), "one at a time");
         started.end(Outcome::Accepted, "200", (later, false, 0)).await.unwrap();
-    }
-}
-
-/// A message is available exactly if it is the first one of its interaction, and no other one is being delivered.
-#[test]
-fn only_one_message_of_an_interaction_is_available() {
-    let mut index = Index::default();
-    index.configure(&[("r".into(), true)], false);
-    let (mut random, due, leased) = (1_u64, MessageState::Due, MessageState::Leased);
-    for _ in 0..20_000 {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let (number, at, step) = (1 + (random >> 33) % 40, NOW.unix_ms() + (random % 7) as i64, random >> 60);
-        match step {
-            // A message arrives, perhaps late, or is replayed.
-            0..=5 if !index.waiting.contains_key(&number) => {
-                let old = index.take_out(number);
-                let new = Entry { lane: number % 4, ..entry() };
-                index.add(number, Entry { state: due, at, ..old.unwrap_or(new) });
-            }
-            6..=9 => {
-                let first = index.routes[0].due.first().copied();
-                first.and_then(|(_, number)| index.change(number, |entry| entry.state = leased));
-            }
-            10..=12 => drop(index.change(number, |entry| (entry.state, entry.at) = (due, at))),
-            13 | 14 => {
-                let dead = (MessageState::Dead, Some(crate::inbox::Cause::Gone));
-                index.settle(number, dead, Duration::ZERO, NOW);
-            }
-            15 => drop(index.remove(number)),
-            _ => {}
-        }
-        let others = |lane| index.waiting.iter().filter(move |(_, other)| other.lane == lane);
-        let is_next = |number: u64, lane| {
-            let is_first = others(lane).next().is_some_and(|(first, _)| *first == number);
-            lane == 0 || (is_first && others(lane).all(|(_, other)| other.state == due))
-        };
-        let mut available: Vec<_> = index.waiting.iter().map(|(number, entry)| (*number, *entry)).collect();
-        available.retain(|(number, entry)| entry.state == due && is_next(*number, entry.lane));
-        let mut available: Vec<_> = available.iter().map(|(number, entry)| (entry.at, *number)).collect();
-        available.sort_unstable();
-        assert_eq!(index.routes[0].due.iter().copied().collect::<Vec<_>>(), available);
-    }
-    assert!(index.waiting.len() > 5, "messages are left");
-}
-
-fn entry() -> Entry {
-    Entry {
-        lane: 0,
-        at: NOW.unix_ms(),
-        since: NOW.unix_ms(),
-        bytes: 0,
-        route: 0,
-        tries: Tries::default(),
-        state: MessageState::Due,
-        cause: None,
-        is_progress: false,
-        is_replayed: false,
-        is_pulled: false,
     }
 }
 
