@@ -1,7 +1,7 @@
 //! The JSON view of one message.
 
 use data_encoding::BASE64;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::admin::service::Admin;
 use crate::inbox::MessageState;
@@ -45,6 +45,7 @@ impl Admin {
         };
         let kept = &message.kept;
         insert(&mut view, "interaction", json!(kept.interaction));
+        insert(&mut view, "captures", self.captures_of(kept.interaction.as_deref()).await);
         insert(&mut view, "event_id", json!(kept.event_id));
         insert(&mut view, "received_at", json!(kept.received().to_string()));
         insert(&mut view, "last_result", json!(message.last_result()));
@@ -62,6 +63,17 @@ impl Admin {
             }
         }
         view
+    }
+
+    /// Returns the captures of an interaction. Returns `null` if the ledger does not have it any more.
+    async fn captures_of(&self, interaction: Option<&str>) -> Value {
+        let Some(id) = interaction else { return Value::Null };
+        let Ok(Some(record)) = self.store.read(id).await else { return Value::Null };
+        record
+            .captures()
+            .map(|(name, value)| (name.to_owned(), Value::from(value)))
+            .collect::<Map<_, _>>()
+            .into()
     }
 }
 
