@@ -1,7 +1,7 @@
 //! `include`: sections of a configuration that are in other files, which several configurations share.
 
 use super::env::Surroundings;
-use super::yaml::{ConfigError, Cursor, Fields, Included, Node, Reader, Sources};
+use super::yaml::{ConfigError, Cursor, Fields, Included, Node, Reader, Sources, parse_yaml};
 
 /// The largest size of one file of a configuration, in bytes.
 pub(super) const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -94,8 +94,7 @@ fn sections(name: &str, text: &str) -> Result<Vec<(String, Node)>, ConfigError> 
     if text.len() > CONFIG_BYTES_MAX {
         return Err(failed("the file is larger than 4 MiB".to_owned()));
     }
-    let tree =
-        Node::parse(text).map_err(|(message, position)| ConfigError { position, ..failed(message) })?;
+    let tree = parse_yaml(Some(name), text)?;
     let Node::Map(entries) = tree else {
         return Err(failed(format!("expected sections of a configuration, found {}", tree.kind())));
     };

@@ -25,7 +25,7 @@ use crate::ingress::{Edge, FetchedData, Ingress, Mode, Provider, Route};
 use crate::policy::Policy;
 use crate::replica::Replicas;
 use crate::source::ClientAddress;
-use yaml::{Cursor, Fields, Node, Reader};
+use yaml::{Cursor, Fields, Node, Reader, parse_yaml};
 
 pub use egress::{ACTIONS, CALLBACKS};
 pub use env::Surroundings;
@@ -86,9 +86,7 @@ impl Config {
         if text.len() > include::CONFIG_BYTES_MAX {
             return Err(failed("the configuration is larger than 4 MiB"));
         }
-        let tree = Node::parse(text).map_err(|(message, position)| {
-            vec![ConfigError { position, ..ConfigError::of_file(None, message) }]
-        })?;
+        let tree = parse_yaml(None, text).map_err(|error| vec![error])?;
         let (tree, sources) = include::with_included(tree, text, surroundings, include)?;
         let reader = Reader::new(surroundings).with_variables_of(&tree);
         let compiled = compile(&Cursor::root(&reader, &tree));

@@ -48,8 +48,13 @@ pub struct Seen {
     pub route: Option<Arc<Route>>,
     /// The captures of the path.
     pub captures: Option<Captures>,
-    /// The id of the interaction that the token names.
+    /// The id of the interaction that the token names, also if the token is denied because it is expired or belongs to
+    /// another URL.
     pub interaction: Option<Box<str>>,
+    /// The provider's event id of a verified callback.
+    pub event_id: Option<Box<str>>,
+    /// The position of the secret that the request was verified with, beginning with 1, if several secrets are configured.
+    pub secret: Option<usize>,
     /// The name of the guard's reason for denying the action endpoint.
     pub guarded: Option<&'static str>,
     /// The URL of the certificate that verifies the signature, if the certificate has not been fetched yet.
@@ -161,7 +166,7 @@ impl Ingress {
             Err(denial) => {
                 seen.route = Some(route);
                 seen.captures = Some(captures);
-                seen.interaction = found.granted.map(|granted| granted.interaction);
+                seen.interaction = found.granted.map(|granted| granted.interaction).or(found.named);
                 Err(Box::new(Denied { denial, seen }))
             }
         }
@@ -287,7 +292,14 @@ impl Admitted {
             captures: Some(self.captures),
             guarded: self.found.guarded,
             wanted: self.found.wanted,
-            interaction: self.found.granted.map(|granted| granted.interaction).or(self.found.matched),
+            event_id: self.found.event_id,
+            secret: self.found.secret,
+            interaction: self
+                .found
+                .granted
+                .map(|granted| granted.interaction)
+                .or(self.found.matched)
+                .or(self.found.named),
         }
     }
 }

@@ -75,6 +75,7 @@ impl Admitted {
                 let report = Report { question, ..self.route.follow.report(head, body) };
                 let event_id = self.event_id(head, body);
                 let (events, repeats) = self.event_keys(head, body, &tags, event_id.as_ref());
+                self.found.event_id = event_id.as_ref().and_then(|id| id.to_str().ok()).map(Into::into);
                 self.found.decoded = decoded;
                 let owner_is_gone = false;
                 let verified =
@@ -307,10 +308,15 @@ impl Admitted {
             described.map(|text| format!("; {}", self.without_token(head, text))).unwrap_or_default();
         match verifier.verify_body(presented, &signed, body) {
             Ok(tags) => {
-                trail.pass(Check::Signature, || match verifier.scheme().covers().body {
-                    true => format!("matches over {} body bytes{described}", body.len()),
-                    false => format!("valid; it does not cover the body{described}"),
+                let secret = verifier.matched_secret(&tags);
+                trail.pass(Check::Signature, || {
+                    let secret = secret.map_or_else(String::new, |position| format!("; secret {position}"));
+                    match verifier.scheme().covers().body {
+                        true => format!("matches over {} body bytes{secret}{described}", body.len()),
+                        false => format!("valid; it does not cover the body{secret}{described}"),
+                    }
                 });
+                self.found.secret = secret.or(self.found.secret);
                 Ok(tags)
             }
             Err(refusal) => {

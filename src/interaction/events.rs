@@ -50,6 +50,11 @@ impl Events {
         });
     }
 
+    /// Returns the keys of the event of a claim.
+    pub(super) fn keys(&self, claim: u32) -> Vec<EventKey> {
+        self.delivering.iter().filter(|(of, _)| *of == claim).map(|(_, key)| *key).collect()
+    }
+
     pub(super) fn release(&mut self, claim: u32) {
         self.delivering.retain(|(of, _)| *of != claim);
     }

@@ -1,10 +1,29 @@
 //! What failed deliveries change in an interaction: callbacks that the agent did not accept, and a request of the agent
 //! that the provider may not have accepted.
 
+use super::ask::EventKey;
 use super::interaction::{Claim, Interaction};
 use super::notice::{Overdue, Undelivered};
 use super::state::State;
 use crate::time::Timestamp;
+
+/// Maximum number of callbacks of an interaction whose failed attempts are remembered one by one.
+const FAILED_MAX: usize = 32;
+
+/// A callback that the agent did not accept.
+#[derive(Clone, Debug)]
+pub(super) struct FailedEvent {
+    /// The keys of the event. The list is empty if nothing tells it apart from others.
+    keys: Vec<EventKey>,
+    attempts: u32,
+}
+
+impl FailedEvent {
+    /// Reports whether it is the event with these keys.
+    fn is(&self, keys: &[EventKey]) -> bool {
+        self.keys.is_empty() && keys.is_empty() || self.keys.iter().any(|key| keys.contains(key))
+    }
+}
 
 impl Interaction {
     /// Returns the callbacks that the agent did not accept, if there were any.
@@ -21,8 +40,35 @@ impl Interaction {
 
     /// Ends a claim whose callback the agent did not accept. Restores the previous state, and counts the callback.
     pub fn fail(&mut self, claim: &Claim, now: Timestamp) {
+        let keys = self.more().events.keys(claim.number());
         self.release(claim);
         self.count_undelivered(now);
+        let failed = &mut self.more().failed;
+        let count = failed.len();
+        match failed.iter_mut().find(|failed| failed.is(&keys)) {
+            Some(failed) => failed.attempts = failed.attempts.saturating_add(1),
+            None if count < FAILED_MAX => failed.push(FailedEvent { keys, attempts: 1 }),
+            None => {}
+        }
+    }
+
+    /// Subtracts the failed attempts to deliver a callback that the agent has accepted now.
+    pub(super) fn forget_failures(&mut self, claim: &Claim) {
+        let Some(more) = self.more.as_mut().filter(|more| !more.failed.is_empty()) else { return };
+        let keys = more.events.keys(claim.number());
+        let Some(at) = more.failed.iter().position(|failed| failed.is(&keys)) else { return };
+        let attempts = more.failed.swap_remove(at).attempts;
+        more.undelivered = more.undelivered.and_then(|before| {
+            let count = before.count.saturating_sub(attempts);
+            (count > 0).then_some(Undelivered { count, ..before })
+        });
+    }
+
+    /// Records that the agent has received all callbacks that the inbox had given up.
+    pub fn receive_all(&mut self) {
+        if let Some(more) = &mut self.more {
+            more.undelivered = None;
+        }
     }
 
     fn count_undelivered(&mut self, now: Timestamp) {
@@ -76,5 +122,28 @@ mod tests {
         let claim = record.claim(&ask, at(3), |_| false).unwrap().unwrap();
         record.settle(&claim, &report, None, at(4), |_| 0);
         assert_eq!((record.uses_left(), record.deliveries), (Some(0), 1));
+        assert!(record.undelivered().is_none());
+    }
+
+    #[test]
+    fn only_the_attempts_of_the_accepted_callback_are_subtracted() {
+        let at = Timestamp::from_unix_secs;
+        let (route, follow, report) = ("r".into(), Follow::default(), Report::default());
+        let captures = Template::parse("/w").unwrap().capture(&CanonicalPath::parse("/w").unwrap());
+        let ask = Ask::new(&route, &captures, &follow, &report);
+        let mut record = Interaction::new("r".into(), "".into(), at(1), at(1000));
+        let claim = |record: &mut Interaction, key: u128| {
+            record.claim(&Ask { events: &[EventKey(key)], ..ask }, at(2), |_| false).unwrap().unwrap()
+        };
+        for (key, count) in [(1, 1), (1, 2), (3, 3)] {
+            let claim = claim(&mut record, key);
+            record.fail(&claim, at(3));
+            assert_eq!(record.undelivered().unwrap().count, count);
+        }
+        for (key, count) in [(5, Some(3)), (1, Some(1)), (3, None)] {
+            let claim = claim(&mut record, key);
+            record.settle(&claim, &report, None, at(4), |_| 0);
+            assert_eq!(record.undelivered().map(|undelivered| undelivered.count), count, "{key}");
+        }
     }
 }

@@ -274,7 +274,8 @@ impl Interaction {
                 true
             }
             state if !state.is_open() => {
-                let detail = format!("the interaction is over: {}", state.name());
+                let spent = if self.uses_left == 0 { "; all uses of its token are spent" } else { "" };
+                let detail = format!("the interaction is over: {}{spent}", state.name());
                 return Err(refused(Denial::InteractionOver, detail));
             }
             _ if now >= self.deadline() => {
@@ -308,6 +309,7 @@ impl Interaction {
         now: Timestamp,
         remember: impl FnMut(EventKey) -> u64,
     ) -> bool {
+        self.forget_failures(claim);
         self.in_flight = self.in_flight.saturating_sub(1);
         self.deliveries = self.deliveries.saturating_add(1);
         self.uses_left = self.uses_left().map_or_else(any_number, |left| left.saturating_sub(1));

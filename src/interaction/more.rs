@@ -5,6 +5,7 @@ use std::num::NonZeroI64;
 use serde::{Deserialize, Serialize};
 
 use super::events::Events;
+use super::failed_delivery::FailedEvent;
 use super::notice::{Notice, Undelivered};
 use super::questions::Question;
 
@@ -38,6 +39,9 @@ pub(super) struct More {
     /// The verified callbacks that the agent did not accept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) undelivered: Option<Undelivered>,
+    /// The callbacks among them that were not accepted later. A restart forgets them.
+    #[serde(skip)]
+    pub(super) failed: Vec<FailedEvent>,
     /// Whether the agent received an error that does not say whether the provider accepted the request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_doubtful: bool,

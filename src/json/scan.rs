@@ -89,7 +89,8 @@ impl<'t> Scan<'t> {
         white(self.rest).is_empty().then_some(())
     }
 
-    fn at(&self) -> usize {
+    /// Returns the position in bytes.
+    pub(super) fn at(&self) -> usize {
         self.text.len() - self.rest.len()
     }
 }

@@ -44,6 +44,10 @@ pub struct Entry<'a> {
     pub peer: IpAddr,
     /// The interaction, if the token named one.
     pub interaction: Option<&'a str>,
+    /// The provider's event id of a verified callback.
+    pub event_id: Option<&'a str>,
+    /// The position of the secret that the request was verified with, if several secrets are configured.
+    pub secret: Option<usize>,
     /// The address of the replica that owns the interaction, if the request was handed over to it and it has answered.
     pub member: Option<&'a str>,
     /// The replica that handed the request over to this one: its address, or its incarnation if the address is unknown.
@@ -105,6 +109,12 @@ impl Entry<'_> {
         }
         if let Some(interaction) = self.interaction {
             text(out, ",\"interaction\":", interaction);
+        }
+        if let Some(event_id) = self.event_id {
+            text(out, ",\"event_id\":", beginning(event_id));
+        }
+        if let Some(secret) = self.secret {
+            number(out, ",\"secret\":", secret as u64);
         }
         for (before, member) in [(",\"member\":", self.member), (",\"from_member\":", self.from_member)] {
             if let Some(member) = member {
@@ -264,6 +274,8 @@ mod tests {
                 client,
                 peer: IpAddr::from([1, 2, 3, 4]),
                 interaction: Some("int_1"),
+                event_id: client.map(|_| "msg \"1\""),
+                secret: client.map(|_| 2),
                 member: client.map(|_| "10.2.3.5:8446"),
                 from_member: client.map(|_| "a\"b:1"),
                 body_bytes: u64::MAX,
@@ -280,6 +292,8 @@ mod tests {
             assert_eq!(read["time"], "2026-01-01T00:00:00Z");
             assert_eq!(read["peer"].is_null(), client.is_some());
             assert_eq!(read["agent"].as_str(), client.map(|_| "planner"));
+            assert_eq!(read["event_id"].as_str(), client.map(|_| "msg \"1\""));
+            assert_eq!(read["secret"].as_u64(), client.map(|_| 2));
             assert_eq!(read["member"].as_str(), client.map(|_| "10.2.3.5:8446"));
             assert_eq!(read["from_member"].as_str(), client.map(|_| "a\"b:1"));
         }

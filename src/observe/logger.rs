@@ -4,12 +4,18 @@
 //! and headers, which contain tokens.
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::time::Timestamp;
 
 struct Logger;
 
 static LOGGER: Logger = Logger;
+/// The clock for the time at the beginning of each line. Without it, lines have no time: the collectors of containers and
+/// the journal add one.
+static CLOCK: OnceLock<fn() -> Timestamp> = OnceLock::new();
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -20,7 +26,8 @@ impl Log for Logger {
         if self.enabled(record.metadata()) {
             let level = record.level().as_str().to_ascii_lowercase();
             let message = one_line(record.args().to_string());
-            let _ = writeln!(std::io::stderr().lock(), "{level}: {message}");
+            let time = CLOCK.get().map_or_else(String::new, |now| format!("{} ", now()));
+            let _ = writeln!(std::io::stderr().lock(), "{time}{level}: {message}");
         }
     }
 
@@ -41,6 +48,11 @@ fn one_line(message: String) -> String {
         if is_unsafe(c) { line.extend(c.escape_default()) } else { line.push(c) }
     }
     line
+}
+
+/// Lets each line of the event log begin with its time. A second call has no effect.
+pub fn add_time(clock: fn() -> Timestamp) {
+    let _ = CLOCK.set(clock);
 }
 
 /// Installs the event log. A second call has no effect.

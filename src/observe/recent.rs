@@ -247,6 +247,8 @@ mod tests {
             peer: IpAddr::from([1, 2, 3, 4]),
             interaction: None,
             member: None,
+            event_id: None,
+            secret: None,
             from_member: None,
             body_bytes: 0,
             duration_us: 1,

@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::agent::{Agent, AgentAddress, AgentTls};
+use crate::agent::{Agent, AgentAddress, AgentTls, ONLY_AGENT};
 use crate::denial::Denial;
 use crate::http::BodyMemory;
 use crate::http::client::{Connection, ConnectionPool, Records, Upstream, attempt_order, connect_first};
@@ -122,7 +122,11 @@ impl AgentClient {
             Err(failed) => failed,
         };
         if self.log_throttle.should_log(kind, now) {
-            log::warn!("cannot connect to the agent {} at {}: {error}", agent.name, agent.address);
+            let name = match *agent.name == *ONLY_AGENT {
+                true => String::new(),
+                false => format!(" {}", agent.name),
+            };
+            log::warn!("cannot connect to the agent{name} at {}: {error}", agent.address);
         }
         Err(Denial::AgentUnreachable)
     }

@@ -111,6 +111,13 @@ impl Memory {
         self.update(id, now, |record| record.lose_message(now)).map_or(0, |((), sequence)| sequence)
     }
 
+    /// Records that the agent has received all callbacks of an interaction that the inbox had given up.
+    pub(super) fn received_all(&self, id: &str, now: Timestamp) {
+        if self.read(id).is_some_and(|record| record.undelivered().is_some()) {
+            self.update(id, now, Interaction::receive_all);
+        }
+    }
+
     pub(super) fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> u64 {
         let bound = self.update(id, now, |record| {
             if !record.is_matched() {

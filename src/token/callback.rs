@@ -127,6 +127,17 @@ impl CallbackVerifier {
         })
     }
 
+    /// Returns the interaction that a token names, if Callgate has signed it. The token may be expired, or belong to another
+    /// route. Returns `None` for opaque tokens, which name no interaction.
+    pub fn named_interaction(&self, token: &str) -> Option<Box<str>> {
+        if is_opaque(token) {
+            return None;
+        }
+        let payload = self.payload(token).ok().filter(|payload| is_object(payload))?;
+        let claims: Claims<'_> = serde_json::from_slice(&payload).ok()?;
+        (claims.iss == CALLGATE_ISSUER && *claims.aud == *self.audience).then(|| (*claims.sub).into())
+    }
+
     /// Verifies an opaque token. Tries every key.
     fn verify_opaque<'c>(
         &self,

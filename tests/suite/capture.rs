@@ -386,3 +386,21 @@ fn a_capture_is_for_operators_and_ends() {
     assert_eq!(reader.admin_send("DELETE", "/capture", "").status, 403);
     assert_eq!(reader.admin_get("/capture").status, 200);
 }
+
+/// The rest of a body stays as the provider sent it, so that it can be compared with the provider's copy.
+#[test]
+fn only_the_secrets_of_a_body_are_replaced() {
+    let world = World::new();
+    world.capture(&json!({}));
+    let body = "{ \"z\": 1.50, \"tokens\":[\"s3cr3t-a\"],\t\"a\": 98765432109876543210987, \"password\" : 12345678 }";
+    let json_type = [("content-type".to_owned(), "application/json".to_owned())];
+    assert_eq!(world.send("/doc/a", &json_type, body).status, 401);
+    let file = world.file(1);
+    let expected = body.replace("s3cr3t-a", "[redacted]").replace("12345678 }", "\"[redacted]\" }");
+    assert!(file.ends_with(&format!("\r\n\r\n{expected}")), "{file}");
+    for (number, body) in ["{\"access_token\":\"s3cr3t\",}", "[{\"x\":\"s3cr3t\"}"].into_iter().enumerate() {
+        assert_eq!(world.send("/doc/a", &json_type, body).status, 401);
+        let file = world.file(number + 2);
+        assert!(!file.contains("s3cr3t") && file.contains("callgate-captured-body: left out"), "{file}");
+    }
+}

@@ -319,3 +319,23 @@ fn a_change_that_needs_a_restart_is_reported_with_the_running_configuration() {
     assert_eq!(missing.status.code(), Some(64));
     assert!(text(&missing.stderr).contains("/nonexistent/running.yaml"), "{missing:?}");
 }
+
+/// YAML reads `{id}` in a mapping of one line as the beginning of another mapping.
+#[test]
+fn a_path_with_braces_that_is_not_in_quotation_marks_has_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("callgate.yaml");
+    let file = path.to_str().unwrap();
+    let hint = "in quotation marks: path: \"/jobs/{id}\"";
+    for (routes, has_hint) in [
+        ("routes: [ { name: r, path: /jobs/{id}, forward: /x } ]", true),
+        ("routes:\n  - { name: r, path: \"/jobs/{id}\", forward: /in/{id} }", true),
+        ("routes:\n  - { name: r, path: \"/jobs/{id}\", forward: /in }, x", false),
+        ("routes: [ { name: r ", false),
+    ] {
+        fs::write(&path, routes).unwrap();
+        let checked = callgate(&["check", "-c", file]);
+        let error = text(&checked.stderr);
+        assert_eq!((checked.status.code(), error.contains(hint)), (Some(64), has_hint), "{routes}: {error}");
+    }
+}

@@ -129,3 +129,71 @@ fn the_configuration_for_compose_loads() {
         callgate::cli::understands(&line.split(' ').collect::<Vec<_>>()).unwrap();
     }
 }
+
+/// Runs the commands of the page as they are printed, in an empty folder.
+#[test]
+fn the_commands_of_the_first_minutes_work_as_they_are_printed() {
+    let text = fs::read_to_string("docs/laptops.md").unwrap();
+    let section = text.split_once("\n## The first minutes\n").unwrap().1;
+    let commands = section.split_once("```sh\n").unwrap().1.split("```").next().unwrap();
+    let run = commands.lines().last().unwrap();
+    assert!(run.starts_with("callgate run ") && run.contains("--dev"), "{commands}");
+    let folder = tempfile::tempdir().unwrap();
+    // The ports of the page may be taken on this host.
+    let script = commands.replace(
+        run,
+        &format!("sed -i 's/127.0.0.1:\\(8080\\|8081\\|9901\\) /127.0.0.1:0 /' callgate.yaml\nexec {run}"),
+    );
+    let binaries = Path::new(&binary()).parent().unwrap().to_owned();
+    let mut child = Command::new("bash")
+        .args(["-ec", &script])
+        .current_dir(folder.path())
+        .env("PATH", format!("{}:{}", binaries.display(), env!("PATH")))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = Vec::new();
+    let has_started = lines.into_iter().any(|line| {
+        let is_banner = line.contains("DEVELOPMENT MODE");
+        said.push(line);
+        is_banner
+    });
+    assert!(has_started, "{said:#?}");
+    assert!(said.iter().any(|line| line.contains("GITHUB_SECRET")), "{said:#?}");
+    stopped(child);
+}
+
+#[test]
+fn every_place_names_the_version_of_this_release() {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut count = 0;
+    for path in ["docs/laptops.md", "deploy/compose/compose.yaml", "docs/kubernetes.md"] {
+        let text = fs::read_to_string(path).unwrap();
+        for tag in text.split("callgate:").skip(1) {
+            let tag: String = tag.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+            if tag.matches('.').count() == 2 {
+                assert_eq!(tag.trim_end_matches('.'), version, "{path}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= 3, "{count}");
+}
+
+#[test]
+fn lines_of_the_event_log_have_a_time_on_demand() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("callgate.yaml");
+    fs::write(&path, open_config("127.0.0.1:1")).unwrap();
+    for (args, has_time) in [(&["--log-time"] as &[_], true), (&[], false)] {
+        let mut child = command(&path, args).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let line = lines.find(|line| line.contains("info: ingress on ")).unwrap();
+        let before = line.split_once("info: ").unwrap().0.trim_end();
+        let time = callgate::time::Timestamp::parse(before);
+        assert_eq!((time.is_some(), before.is_empty()), (has_time, !has_time), "{line}");
+        stopped(child);
+    }
+}

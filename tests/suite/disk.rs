@@ -184,6 +184,9 @@ fn a_disk_that_fails_is_said_and_heals_without_a_restart() {
             world.disk("off");
             world.is_up_again(&[&caught]);
         }
+        // The commit that failed is no sign of a damaged file.
+        let said = world.running.said.lock().unwrap().clone();
+        assert!(said.contains("cannot be written") && !said.contains("was discarded"), "{word}: {said}");
         world.keeps_what_it_acknowledged();
     }
 }

@@ -174,8 +174,8 @@ impl ListQuery {
     }
 }
 
-/// Reports whether the route, the provider, the state, the status, the provider's id or a capture of an interaction
-/// contains a text, which is in lower case.
+/// Reports whether the route, the provider, the state, the status, the provider's id, a capture or the id of a delivered
+/// event of an interaction contains a text, which is in lower case.
 fn contains(interaction: &Interaction, text: &str) -> bool {
     let texts = [
         Some(&*interaction.route),
@@ -185,7 +185,8 @@ fn contains(interaction: &Interaction, text: &str) -> bool {
         interaction.provider_id(),
     ];
     let captures = interaction.captures().flat_map(|(name, value)| [name, value]);
-    texts.into_iter().flatten().chain(captures).any(|found| found.to_lowercase().contains(text))
+    let events = interaction.event_ids().iter().map(|id| &**id);
+    texts.into_iter().flatten().chain(captures).chain(events).any(|found| found.to_lowercase().contains(text))
 }
 
 impl LocalInteractions {

@@ -1,7 +1,7 @@
 //! The callbacks API over all members: each request is also sent to the other members.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use crate::admin::responses::{answer, problem};
 use crate::admin::server::AdminResponse;
 use crate::admin::service::Admin;
 use crate::denial::Refusal;
+use crate::policy::Policy;
 use crate::proxy::MemberAnswer;
 use crate::store::{NO_ROUTE, Revoked};
 use crate::time::Timestamp;
@@ -103,6 +104,10 @@ impl Admin {
     pub(super) async fn list_anywhere(&self, query: &str) -> AdminResponse {
         match ListQuery::parse(query) {
             Ok(query) => match self.list_all(&query).await {
+                Ok(found) if found.interactions.is_empty() && found.unreachable.is_empty() => {
+                    let unknown = self.unknown_name(&query);
+                    unknown.map_or_else(|| answer(200, &found.into_json()), |fault| problem(400, &fault))
+                }
                 Ok(found) => answer(200, &found.into_json()),
                 Err(refusal) => refused(&refusal),
             },
@@ -143,6 +148,20 @@ impl Admin {
         Ok(FoundAnywhere { interactions: found.into_values().collect(), next, unreachable })
     }
 
+    /// Returns an explanation if a query that has found nothing names a route or a capture that does not exist. A reload
+    /// may have removed the route of an interaction, so an unknown name alone is no mistake.
+    fn unknown_name(&self, query: &ListQuery) -> Option<String> {
+        let policy = self.policy.load();
+        let unknown_route = query.route.as_deref().and_then(|name| unknown_route(&policy, name));
+        unknown_route.or_else(|| {
+            let routes = policy.ingress.routes().iter();
+            let names: BTreeSet<_> = routes.flat_map(|route| route.path.names()).collect();
+            let (name, _) = query.captures.iter().find(|(name, _)| !names.contains(&**name))?;
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            Some(format!("no route has the capture {name}; the captures are {names}"))
+        })
+    }
+
     /// Revokes an interaction on every member. Every member records the revocation, so that none of them adopts the
     /// interaction later.
     pub(in crate::admin) async fn revoke(&self, id: &str) -> AdminResponse {
@@ -172,6 +191,15 @@ impl Admin {
             None => json!({ "own": null, "members": [] }),
         }
     }
+}
+
+/// Returns an explanation if no route has this name.
+pub(in crate::admin) fn unknown_route(policy: &Policy, name: &str) -> Option<String> {
+    if policy.route(name).is_some() {
+        return None;
+    }
+    let names: Vec<_> = policy.ingress.routes().iter().map(|route| &*route.name).collect();
+    Some(format!("there is no route {name}; the routes are {}", names.join(", ")))
 }
 
 /// Sorts interactions, the newest first, and keeps `limit` of them, and those that began at the same time as the last one.

@@ -8,3 +8,4 @@ mod members;
 pub(super) use api::refused;
 pub(super) use local::ListQuery;
 pub use local::LocalInteractions;
+pub(super) use members::unknown_route;

@@ -5,7 +5,7 @@ mod view;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::callbacks::refused;
+use super::callbacks::{refused, unknown_route};
 use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
@@ -78,6 +78,12 @@ impl Admin {
             Err(fault) => return problem(400, fault),
         };
         let found = self.store.inbox().list(&filter, limit);
+        if found.is_empty()
+            && let Some(name) = filter.route.as_deref()
+            && let Some(fault) = unknown_route(&self.policy.load(), name)
+        {
+            return problem(400, &fault);
+        }
         let next = found.last().filter(|_| found.len() == limit).map(|last| last.number);
         let mut messages = Vec::with_capacity(found.len());
         for message in &found {
@@ -127,8 +133,9 @@ impl Admin {
             Ok(asked) => asked,
             Err(fault) => return problem(400, fault),
         };
-        if let Some(name) = wanted.route.as_deref().filter(|name| self.policy.load().route(name).is_none()) {
-            return problem(404, &format!("there is no route {name}"));
+        if let Some(fault) = wanted.route.as_deref().and_then(|name| unknown_route(&self.policy.load(), name))
+        {
+            return problem(404, &fault);
         }
         // Delivered messages are replayed only on demand.
         let state = state.or(Some(MessageState::Dead));

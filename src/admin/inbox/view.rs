@@ -1,7 +1,7 @@
 //! The JSON view of one message.
 
 use data_encoding::BASE64;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::admin::service::Admin;
 use crate::inbox::MessageState;
@@ -76,6 +76,7 @@ impl Admin {
         };
         let kept = &head.kept;
         insert(&mut view, "interaction", json!(kept.interaction));
+        insert(&mut view, "captures", self.captures_of(kept.interaction.as_deref()).await);
         insert(&mut view, "event_id", json!(kept.event_id));
         insert(&mut view, "received_at", json!(kept.received().to_string()));
         insert(&mut view, "last_result", json!(head.last_result));
@@ -98,6 +99,17 @@ impl Admin {
             Err(error) => insert(&mut view, "error", json!(error)),
         }
         view
+    }
+
+    /// Returns the captures of an interaction. Returns `null` if the ledger does not have it any more.
+    async fn captures_of(&self, interaction: Option<&str>) -> Value {
+        let Some(id) = interaction else { return Value::Null };
+        let Ok(Some(record)) = self.store.read(id).await else { return Value::Null };
+        record
+            .captures()
+            .map(|(name, value)| (name.to_owned(), Value::from(value)))
+            .collect::<Map<_, _>>()
+            .into()
     }
 }
 

@@ -128,7 +128,7 @@ fn rate(rate: Rate) -> String {
 fn route(policy: &Policy, route: &Route) -> Value {
     json!({
         "name": *route.name,
-        "mode": if route.observes() { "OBSERVE: nothing is refused" } else { "enforce" },
+        "mode": if route.observes() { "OBSERVE: requests that fail a check are delivered" } else { "enforce" },
         "rate": route.rate.map(rate),
         "path": route.path.as_str(),
         "methods": route.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),

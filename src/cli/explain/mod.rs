@@ -21,7 +21,7 @@ use super::read::ConfigArg;
 use crate::agent::ONLY_AGENT;
 use crate::denial::Denial;
 use crate::fetch::with_cached;
-use crate::ingress::{Decided, Denied, Ingress};
+use crate::ingress::{Carrier, Decided, Denied, Ingress, Route, TokenRule};
 use crate::observe::capture::Verdicts;
 use crate::request::RequestHead;
 use crate::signature::HandshakeReply;
@@ -163,7 +163,12 @@ impl<'a> Explanation<'a> {
             agent: route.map(|route| route.agent.name.to_string()),
             forward: match decided {
                 Ok(Some(Decided::Callback(verified))) => Some(verified.target().to_owned()),
-                Ok(Some(Decided::Observed(observed))) => Some(observed.target().to_owned()),
+                Ok(Some(Decided::Observed(observed))) => Some(match captured {
+                    Some(_) => {
+                        without_secrets(route.map_or(observed.route(), |route| route), observed.target())
+                    }
+                    None => observed.target().to_owned(),
+                }),
                 Ok(Some(Decided::Streamed(streamed))) => Some(streamed.target().to_owned()),
                 _ => None,
             },
@@ -218,6 +223,12 @@ impl<'a> Explanation<'a> {
             (Some(reason), _) => {
                 println!("{}: {reason} (HTTP {})", self.verdict, self.status.unwrap_or_default());
                 println!("  {}", self.help.unwrap_or_default());
+                if [Denial::ListUnavailable.code(), Denial::KeysUnavailable.code()].contains(&reason) {
+                    println!(
+                        "  this check cannot be judged here: `explain` fetches no lists and no keys. It uses the copies in \
+                         `fetch.cache`, if the running Callgate has stored them there"
+                    );
+                }
                 if self.observes {
                     println!("  but the route has `mode: observe`: the request is counted and delivered");
                 }
@@ -265,6 +276,23 @@ impl<'a> Explanation<'a> {
     fn taken_over(&self) -> Vec<&str> {
         self.steps.iter().filter(|step| step.is_taken_over).map(|step| &*step.check).collect()
     }
+}
+
+/// Returns an internal target without the parameters that Callgate removes. The checks of a captured request run in observe
+/// mode, in which the agent receives the whole query.
+fn without_secrets(route: &Route, target: &str) -> String {
+    let Some((path, query)) = target.split_once('?').filter(|_| !route.observes()) else {
+        return target.to_owned();
+    };
+    let carriers = route.token.iter().flat_map(TokenRule::carriers);
+    let mut names: Vec<&str> = route.secret_parameters().collect();
+    names.extend(carriers.filter_map(|carrier| match carrier {
+        Carrier::Query(name) => Some(&**name),
+        _ => None,
+    }));
+    let is_kept = |pair: &&str| !names.contains(&pair.split('=').next().unwrap_or_default());
+    let query: Vec<_> = query.split('&').filter(is_kept).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }
 
 /// Replaces control characters, so that text from a request cannot send escape sequences to the terminal.

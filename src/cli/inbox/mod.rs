@@ -7,7 +7,7 @@ mod wait;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::common::{counted, print_json};
+use super::common::{EXIT_USAGE, counted, print_json};
 use super::read::ConfigArg;
 use admin_api::{AdminApi, encoded};
 
@@ -49,8 +49,7 @@ enum InboxCommand {
     Replay {
         #[command(flatten)]
         config: ConfigArg,
-        /// Ids of the messages.
-        #[arg(required_unless_present_any = ["route", "state", "since", "all"])]
+        /// Ids of the messages. Without ids, use --route, --state, --since or --all.
         ids: Vec<String>,
         /// All messages of this route.
         #[arg(long, value_name = "ROUTE", conflicts_with = "ids")]
@@ -104,6 +103,13 @@ fn run(command: &InboxCommand) -> Result<(), u8> {
             }
             Ok(())
         }
+        InboxCommand::Replay { route: None, state: None, since: None, all: false, .. } => {
+            eprintln!(
+                "error: which messages? Give their ids, or --route ROUTE, --state STATE, --since TIME, or --all for all \
+                 dead messages"
+            );
+            Err(EXIT_USAGE)
+        }
         InboxCommand::Replay { config, route, state, since, rate, .. } => {
             let wanted = json!({ "route": route, "state": state, "since": since, "rate": rate });
             let answer = AdminApi::of(config)?.ask("POST", "/inbox/replay", Some(&wanted))?;
@@ -133,8 +139,8 @@ fn list(api: &AdminApi, filter: &str, as_json: bool) -> Result<(), u8> {
         } else {
             if after == 0 {
                 println!(
-                    "{:<40} {:<10} {:<14} {:>8} {:<24} ROUTE",
-                    "ID", "STATE", "CAUSE", "ATTEMPTS", "RECEIVED"
+                    "{:<40} {:<10} {:<14} {:>8} {:<24} {:<30} ROUTE",
+                    "ID", "STATE", "CAUSE", "ATTEMPTS", "RECEIVED", "INTERACTION"
                 );
             }
             messages.iter().for_each(line);
@@ -157,11 +163,12 @@ fn line(message: &Value) {
     };
     let attempts = message.get("attempts").and_then(Value::as_u64).unwrap_or(0);
     println!(
-        "{:<40} {:<10} {:<14} {attempts:>8} {:<24} {}",
+        "{:<40} {:<10} {:<14} {attempts:>8} {:<24} {:<30} {}",
         text("id"),
         text("state"),
         text("cause"),
         text("received_at"),
+        text("interaction"),
         text("route")
     );
 }

@@ -23,7 +23,7 @@ use super::read::{ConfigArg, Read};
 use crate::agent::{Agent, ONLY_AGENT};
 use crate::clock::Clock;
 use crate::config::{AccessLog, Config, Startup};
-use crate::observe::{AccessLogger, ConfigState, Metrics, install_logger};
+use crate::observe::{AccessLogger, ConfigState, Metrics, add_log_time, install_logger};
 use crate::policy::Policy;
 use crate::proxy::{Server, StartError};
 
@@ -47,9 +47,15 @@ pub(super) struct RunArgs {
     /// With --dev, accept listeners that other machines can reach, such as those in a container.
     #[arg(long, requires = "dev")]
     any_address: bool,
+    /// Begin each line of the event log with its time (RFC 3339, UTC).
+    #[arg(long)]
+    log_time: bool,
 }
 
 pub(super) fn run(args: &RunArgs) -> u8 {
+    if args.log_time {
+        add_log_time(|| Clock::System.now());
+    }
     install_logger();
     let dev = Dev { is_on: args.dev, any_address: args.any_address };
     let args = &args.config;

@@ -24,7 +24,7 @@ pub use sources::Sources;
 
 pub(super) use cursor::{Cursor, filled_hint};
 pub(super) use fields::Fields;
-pub(super) use node::Node;
+pub(super) use node::{Node, parse_yaml};
 pub(super) use reader::Reader;
 pub(super) use sources::Included;
 pub(super) use suggest::{did_you_mean, is_name, shown, shown_url};

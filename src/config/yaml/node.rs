@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess, Visitor};
 
+use super::error::ConfigError;
 use super::key_path::Position;
 
 /// The maximum size of the texts of all values together, in bytes. The limit is needed because aliases repeat text, so
@@ -64,6 +65,38 @@ impl Node {
 
 fn position(error: &serde_yaml::Error) -> Option<Position> {
     error.location().map(|at| Position { line: at.line(), column: at.column() })
+}
+
+/// Parses one YAML document of a configuration. `file` is the name of an included file.
+///
+/// # Errors
+/// Returns the mistake, with a hint if a path with captures is not in quotation marks.
+pub(crate) fn parse_yaml(file: Option<&str>, text: &str) -> Result<Node, ConfigError> {
+    Node::parse(text).map_err(|(message, position)| {
+        let line = position.and_then(|at| text.lines().nth(at.line.saturating_sub(1)));
+        let hint = line.filter(|line| has_bare_capture(line)).map_or_else(String::new, |_| {
+            "inside `{ }` and `[ ]`, write a value that contains braces in quotation marks: path: \"/jobs/{id}\"".to_owned()
+        });
+        ConfigError { position, hint, ..ConfigError::of_file(file, message) }
+    })
+}
+
+/// Reports whether a line of a mapping or list in one line has `{name}` directly after a part of a path, outside quotation
+/// marks.
+fn has_bare_capture(line: &str) -> bool {
+    let (mut quote, mut before, mut depth) = (None, ' ', 0_u32);
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '{') if depth > 0 && before == '/' => return true,
+            (None, '{' | '[') => depth += 1,
+            (None, '}' | ']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        before = c;
+    }
+    false
 }
 
 /// Builds the tree. Returns an error if the texts of its values are larger than [`TEXT_BYTES_MAX`] together.

@@ -18,7 +18,7 @@ use crate::source::{ListUnavailable, Lists, SourceFault};
 use crate::time::Timestamp;
 use crate::token::Granted;
 use crate::trail::{Check, Trail};
-use token::{listed, verify_token};
+use token::{listed, named_interaction, verify_token};
 
 /// The results of the checks that have run so far.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,12 @@ pub(super) struct Found {
     pub(super) granted: Option<Granted>,
     /// The interaction that the ledger found by the provider's id, if the callback has no token.
     pub(super) matched: Option<Box<str>>,
+    /// The interaction that a token names whose signature is valid, but that was denied. It is only for the log.
+    pub(super) named: Option<Box<str>>,
+    /// The event id of a verified callback, for the log.
+    pub(super) event_id: Option<Box<str>>,
+    /// The position of the secret that the request was verified with, if several secrets are configured.
+    pub(super) secret: Option<usize>,
     /// The signature, the timestamp and the event id in the head.
     pub(super) presented: Option<PresentedSignature>,
     /// The name of the guard's reason for denying the action endpoint.
@@ -139,6 +145,7 @@ impl Run<'_> {
             }
             Ok(verified) => {
                 (found.granted, found.token) = (verified.granted, verified.token);
+                found.secret = verified.secret;
                 trail.pass(Check::Token, || match &found.granted {
                     Some(granted) if granted.is_opaque => format!(
                         "opaque, bound to {}, interaction {}; only the ledger knows its lifetime and its uses",
@@ -162,6 +169,9 @@ impl Run<'_> {
                 trail.skip(Check::Token, "a handshake has no token");
             }
             Err(refusal) => {
+                if matches!(refusal.denial, Denial::TokenExpired | Denial::TokenBinding) {
+                    found.named = named_interaction(self.route, self.captures, self.head);
+                }
                 return Err(trail.deny(Check::Token, refusal.denial, || refusal.detail.into_owned()));
             }
         }

@@ -19,6 +19,8 @@ pub(super) struct VerifiedToken {
     pub(super) granted: Option<Granted>,
     /// The token, which is removed from the delivered request wherever it occurs.
     pub(super) token: Option<Secret>,
+    /// The position of the static token that the request has, if several are configured.
+    pub(super) secret: Option<usize>,
 }
 
 /// Verifies the token, if the route requires one.
@@ -36,50 +38,70 @@ pub(super) fn verify_token(
                 .verify(&token, &route.name, captures.iter(), now)
                 .map_err(|refusal| with_appended_text(refusal, &token))?;
             let token = Some(Secret::new(token.into_owned().into_bytes()));
-            Ok(VerifiedToken { granted: Some(granted), token })
+            Ok(VerifiedToken { granted: Some(granted), token, secret: None })
         }
         TokenRule::Jwt { carriers, verifier } => {
             let token = find(carriers, captures, head)?;
             verifier
                 .verify(&token, |name| captures.value(name), now)
                 .map_err(|refusal| with_appended_text(refusal, &token))?;
-            Ok(VerifiedToken { granted: None, token: Some(Secret::new(token.into_owned().into_bytes())) })
+            let token = Some(Secret::new(token.into_owned().into_bytes()));
+            Ok(VerifiedToken { granted: None, token, secret: None })
         }
         TokenRule::Static { carriers, secrets } => {
-            let token = equals_secret(carriers, secrets, captures, head)?;
-            Ok(VerifiedToken { granted: None, token })
+            let (position, token) = equals_secret(carriers, secrets, captures, head)?;
+            Ok(VerifiedToken { granted: None, token, secret: (secrets.len() > 1).then_some(position) })
         }
     }
 }
 
-/// Checks a static token. Returns the token if it was found elsewhere than in a header. All secrets are compared, so that
+/// Returns the interaction of a token that was denied, if the signature of the token is valid.
+pub(super) fn named_interaction(
+    route: &Route,
+    captures: &Captures,
+    head: &RequestHead<'_>,
+) -> Option<Box<str>> {
+    let Some(TokenRule::Callback { carriers, verifier }) = &route.token else { return None };
+    verifier.named_interaction(&find(carriers, captures, head).ok()?)
+}
+
+/// Checks a static token. Returns the position of the equal secret, beginning with 1, and the token if it was found
+/// elsewhere than in a header. All secrets are compared, so that
 /// the response time does not reveal which secret matched.
 fn equals_secret(
     carriers: &[Carrier],
     secrets: &[Secret],
     captures: &Captures,
     head: &RequestHead<'_>,
-) -> Result<Option<Secret>, Refusal> {
+) -> Result<(usize, Option<Secret>), Refusal> {
+    // The whole list is read, also after a match.
+    let position = |matches: &dyn Fn(&Secret) -> bool| {
+        secrets
+            .iter()
+            .enumerate()
+            .filter(|(_, secret)| matches(secret))
+            .fold(None, |first, (i, _)| first.or(Some(i + 1)))
+    };
     let (matches, token) = match carriers {
         [Carrier::Header(header)] => {
             let value = one_header(head, header)?;
-            let matches = |secret: &&Secret| match *header == http::header::AUTHORIZATION {
+            let matches = |secret: &Secret| match *header == http::header::AUTHORIZATION {
                 true => secret.matches_authorization(value),
                 false => secret.matches(value),
             };
-            (secrets.iter().filter(matches).count(), None)
+            (position(&matches), None)
         }
         _ => {
             let token = find(carriers, captures, head)?;
-            let matches = secrets.iter().filter(|secret| secret.matches(token.as_bytes())).count();
+            let matches = position(&|secret| secret.matches(token.as_bytes()));
             (matches, Some(Secret::new(token.into_owned().into_bytes())))
         }
     };
-    if matches == 0 {
+    let Some(position) = matches else {
         let detail = format!("{} equals none of the {} secrets", listed(carriers), secrets.len());
         return Err(Refusal::new(Denial::TokenMismatch, detail));
-    }
-    Ok(token)
+    };
+    Ok((position, token))
 }
 
 /// If `token` contains a character that is never part of a token, adds a likely cause to the refusal: the sender

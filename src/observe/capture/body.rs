@@ -1,11 +1,12 @@
 //! Removes secrets from the body of a captured request.
 
 use http::header::CONTENT_ENCODING;
-use serde_json::Value;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::known::{
-    IN_BODY, IN_TARGET, Known, Request, SECRET_MEMBERS, SECRET_NAMES, VALUE_BYTES_MIN, is_secret_name,
+    IN_BODY, IN_TARGET, Known, Request, SECRET_MEMBERS, SECRET_NAMES, SECRET_NUMBERS, is_secret_name,
 };
+use crate::json::{Pointer, Scalar, quoted, scalars};
 use crate::signature::{JwtPlace, Proof, Scheme, SharedSecretPlace, SignaturePlace};
 
 /// Returns the body without secrets, or the reason why it is left out.
@@ -24,29 +25,22 @@ pub(super) fn redacted_body(
     if matches!(place, BodyPlace::Whole) {
         return Err("left out: it is a token");
     }
-    if let Ok(mut value) = serde_json::from_str::<Value>(text) {
-        let mut found = Vec::new();
-        place.remove_from(&mut value, &mut found);
-        remove_members(&mut value, &mut found);
-        if found.is_empty() {
-            return Ok(known.remove_from(text, IN_BODY));
-        }
-        found.retain(|secret| secret.len() >= VALUE_BYTES_MIN);
-        found.extend(known.0.iter().cloned());
-        return Ok(Known(found).remove_from(&value.to_string(), IN_BODY));
+    if let Some(redacted) = redacted_json(text, &place, known) {
+        return Ok(redacted);
+    }
+    // A secret in a text that is almost JSON cannot be found by its name.
+    if begins_like_json(text) {
+        return Err("left out: it begins like JSON, but is not valid JSON");
     }
     if head.is_form() {
         if !text.contains('=') || text.contains("\r\n") {
             return Err("left out: it is a form with several parts");
         }
-        let is_field = |name: &str| matches!(place, BodyPlace::Field(field) if *field == *name);
-        let pair = |pair: &str| match pair.split_once('=') {
-            Some((name, _)) if is_field(name) || is_secret_name(name, &SECRET_NAMES) => {
-                format!("{name}={IN_TARGET}")
-            }
-            _ => known.remove_from(pair, IN_TARGET),
-        };
-        return Ok(text.split('&').map(pair).collect::<Vec<_>>().join("&"));
+        return Ok(text
+            .split('&')
+            .map(|pair| redacted_pair(pair, &place, known))
+            .collect::<Vec<_>>()
+            .join("&"));
     }
     match place {
         BodyPlace::None => Ok(known.remove_from(text, IN_BODY)),
@@ -54,11 +48,106 @@ pub(super) fn redacted_body(
     }
 }
 
+/// Reports whether a text begins like a JSON object or list.
+fn begins_like_json(text: &str) -> bool {
+    text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').starts_with(['{', '['])
+}
+
+/// Returns a field of a form without secrets. The value of a field can be JSON.
+fn redacted_pair(pair: &str, place: &BodyPlace<'_>, known: &Known) -> String {
+    let Some((name, value)) = pair.split_once('=') else { return known.remove_from(pair, IN_TARGET) };
+    let is_place = matches!(place, BodyPlace::Field(field) if **field == *name);
+    if is_place || is_secret_name(name, &SECRET_NAMES) {
+        return format!("{name}={IN_TARGET}");
+    }
+    let spaced = value.replace('+', " ");
+    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy();
+    if begins_like_json(&decoded) {
+        match redacted_json(&decoded, &BodyPlace::None, known) {
+            Some(redacted) if redacted == decoded => {}
+            Some(redacted) => {
+                let encoded = utf8_percent_encode(&redacted, NON_ALPHANUMERIC);
+                return format!("{name}={encoded}");
+            }
+            None => return format!("{name}={IN_TARGET}"),
+        }
+    }
+    known.remove_from(pair, IN_TARGET)
+}
+
+/// Replaces the secrets in a JSON text. Everything else stays byte for byte the same. Returns `None` if the text is not
+/// JSON.
+fn redacted_json(text: &str, place: &BodyPlace<'_>, known: &Known) -> Option<String> {
+    let mut found = Vec::new();
+    scalars(text, &mut |scalar| {
+        if place.contains(scalar) || is_secret(scalar) {
+            found.push(scalar.text().unwrap_or_else(|| scalar.raw.trim_matches('"').to_owned()));
+        }
+    })?;
+    let known = known.with(found);
+    let (mut out, mut end) = (String::with_capacity(text.len()), 0);
+    scalars(text, &mut |scalar| {
+        let is_removed = place.contains(scalar) || is_secret(scalar);
+        let replacement = if is_removed { Some(quoted(IN_BODY)) } else { redacted_scalar(scalar, &known) };
+        if let Some(replacement) = replacement {
+            out.push_str(text.get(end..scalar.range.start).unwrap_or_default());
+            out.push_str(&replacement);
+            end = scalar.range.end;
+        }
+    })?;
+    out.push_str(text.get(end..)?);
+    Some(known.remove_from(&out, IN_BODY))
+}
+
+/// Reports whether a value is a secret because of the name of a member around it.
+fn is_secret(scalar: &Scalar<'_, '_>) -> bool {
+    let is_named = |names: &dyn Fn(&str) -> bool| scalar.path.iter().any(|name| names(name));
+    match scalar.raw.as_bytes().first() {
+        Some(b'"') => is_named(&|name| is_secret_name(name, &SECRET_MEMBERS)),
+        // Many names of numbers contain the name of a secret, such as `total_tokens`.
+        Some(b'-' | b'0'..=b'9') => {
+            is_named(&|name| SECRET_NUMBERS.iter().any(|secret| secret.eq_ignore_ascii_case(name)))
+        }
+        _ => false,
+    }
+}
+
+/// Returns the replacement of a value that contains a known secret in another spelling than the secret itself: with
+/// escapes, as a number, or in JSON in a string.
+fn redacted_scalar(scalar: &Scalar<'_, '_>, known: &Known) -> Option<String> {
+    let Some(text) = scalar.text() else {
+        return (known.remove_from(scalar.raw, IN_BODY) != scalar.raw).then(|| quoted(IN_BODY));
+    };
+    // The JSON in the string is read once more, but not the JSON in its strings.
+    let redacted = match begins_like_json(&text) {
+        true => redacted_json_in_string(&text, known),
+        false => None,
+    };
+    let redacted = redacted.unwrap_or_else(|| known.remove_from(&text, IN_BODY));
+    (redacted != text).then(|| quoted(&redacted))
+}
+
+/// Replaces the secrets in a JSON text that is in a string of another one.
+fn redacted_json_in_string(text: &str, known: &Known) -> Option<String> {
+    let (mut out, mut end) = (String::with_capacity(text.len()), 0);
+    scalars(text, &mut |scalar| {
+        if is_secret(scalar) {
+            out.push_str(text.get(end..scalar.range.start).unwrap_or_default());
+            out.push_str(&quoted(IN_BODY));
+            end = scalar.range.end;
+        }
+    })?;
+    out.push_str(text.get(end..)?);
+    Some(known.remove_from(&out, IN_BODY))
+}
+
 /// The place of the provider's proof, if it is in the body.
 enum BodyPlace<'s> {
     None,
-    Member(&'s str),
-    Each(&'s str, &'s str),
+    Member(&'s Pointer),
+    Each(&'s Pointer, &'s Pointer),
+    /// The signature of Amazon SNS.
+    Sns,
     Field(&'s str),
     Whole,
 }
@@ -66,7 +155,7 @@ enum BodyPlace<'s> {
 impl<'s> BodyPlace<'s> {
     fn of(scheme: &'s Scheme) -> Self {
         let at = |place: &'s SignaturePlace| match place {
-            SignaturePlace::Body(pointer) => Self::Member(pointer.as_str()),
+            SignaturePlace::Body(pointer) => Self::Member(pointer),
             SignaturePlace::Form(name) => Self::Field(name),
             SignaturePlace::Headers { .. } | SignaturePlace::Query(_) => Self::None,
         };
@@ -77,69 +166,85 @@ impl<'s> BodyPlace<'s> {
                 JwtPlace::WholeBody => Self::Whole,
             },
             Proof::SharedSecret(SharedSecretPlace::At(place)) => at(place),
-            Proof::SharedSecret(SharedSecretPlace::Each { list, member }) => {
-                Self::Each(list.as_str(), member.as_str())
-            }
-            Proof::Sns => Self::Member("/Signature"),
+            Proof::SharedSecret(SharedSecretPlace::Each { list, member }) => Self::Each(list, member),
+            Proof::Sns => Self::Sns,
             Proof::SharedSecret(SharedSecretPlace::Basic) | Proof::MessageSignature(_) | Proof::None => {
                 Self::None
             }
         }
     }
 
-    /// Replaces the proof, and adds it to `found`.
-    fn remove_from(&self, value: &mut Value, found: &mut Vec<String>) {
+    /// Reports whether a value is the proof, or a part of it.
+    fn contains(&self, scalar: &Scalar<'_, '_>) -> bool {
         match self {
-            Self::Member(pointer) => value.pointer_mut(pointer).into_iter().for_each(|at| remove(at, found)),
-            Self::Each(list, member) => {
-                let elements = value.pointer_mut(list).and_then(Value::as_array_mut);
-                for element in elements.into_iter().flatten() {
-                    element.pointer_mut(member).into_iter().for_each(|at| remove(at, found));
-                }
-            }
-            Self::None | Self::Field(_) | Self::Whole => {}
+            Self::Member(pointer) => scalar.is_below(pointer),
+            Self::Each(list, member) => scalar.is_below_each(list, member),
+            Self::Sns => scalar.path.first().is_some_and(|name| name == "Signature"),
+            Self::None | Self::Field(_) | Self::Whole => false,
         }
     }
-}
-
-/// Replaces the values of members whose names are those of secrets, and adds them to `found`.
-fn remove_members(value: &mut Value, found: &mut Vec<String>) {
-    match value {
-        Value::Object(members) => {
-            for (name, value) in members {
-                if value.is_string() && is_secret_name(name, &SECRET_MEMBERS) {
-                    remove(value, found);
-                } else {
-                    remove_members(value, found);
-                }
-            }
-        }
-        Value::Array(elements) => elements.iter_mut().for_each(|element| remove_members(element, found)),
-        _ => {}
-    }
-}
-
-fn remove(value: &mut Value, found: &mut Vec<String>) {
-    if let Some(text) = value.as_str().filter(|text| *text != IN_BODY) {
-        found.push(text.to_owned());
-    }
-    *value = Value::from(IN_BODY);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn redacted(text: &str) -> String {
+        redacted_json(text, &BodyPlace::None, &Known(Vec::new())).unwrap()
+    }
+
     #[test]
-    fn members_of_a_body_are_removed_wherever_their_value_occurs() {
-        let mut value: Value = serde_json::from_str(
-            r#"{"a":[{"access_token":"s3cret-value"}],"total_tokens":7,"Token":"longer-token","text":"see longer-token"}"#,
-        )
-        .unwrap();
-        let mut found = Vec::new();
-        remove_members(&mut value, &mut found);
-        let text = Known(found).remove_from(&value.to_string(), IN_BODY);
-        assert!(!text.contains("s3cret") && !text.contains("longer-token"), "{text}");
-        assert!(text.contains("\"total_tokens\":7"), "{text}");
+    fn only_the_bytes_of_secrets_change() {
+        let text = "{ \"z\": 1.0,\t\"a\":[{\"access_token\": \"s3cret-value\"}], \"total_tokens\":7, \"n\": 12345678901234567890123,\r\n \"Token\":\"longer-token\",\"text\":\"see longer-token\", \"e\": 1e400 }\n";
+        let expected = text.replace("s3cret-value", "[redacted]").replace("longer-token", "[redacted]");
+        assert_eq!(redacted(text), expected);
+        let without = "{\"b\" : 1 , \"a\":\"\\u0041\", \"b\": 2}";
+        assert_eq!(redacted(without), without);
+    }
+
+    #[test]
+    fn every_scalar_below_the_name_of_a_secret_is_removed() {
+        for text in [
+            r#"{"tokens":["s3cr3t"]}"#,
+            r#"{"password":{"value":"s3cr3t"}}"#,
+            r#"{"password":{"value":[{"x":"s3cr3t"}]}}"#,
+            r#"{"pass\u0077ord":"s3cr3t"}"#,
+            r#"{"a":1,"a":{"secret":"s3cr3t"},"a":2}"#,
+            r#"{"log":"{\"password\": \"s3cr3t\"}"}"#,
+        ] {
+            let redacted = redacted(text);
+            assert!(!redacted.contains("s3cr3t") && redacted.contains("[redacted]"), "{redacted}");
+            assert!(serde_json::from_str::<serde_json::Value>(&redacted).is_ok(), "{redacted}");
+        }
+        for (text, expected) in [
+            (
+                r#"{"password":12345678,"x":12345678,"y":"12345678"}"#,
+                r#"{"password":"[redacted]","x":"[redacted]","y":"[redacted]"}"#,
+            ),
+            (r#"{"PIN":[1234]}"#, r#"{"PIN":["[redacted]"]}"#),
+            (
+                r#"{"total_tokens":12345678,"usage":{"tokens":7},"has_secret":true,"token":null}"#,
+                r#"{"total_tokens":12345678,"usage":{"tokens":7},"has_secret":true,"token":null}"#,
+            ),
+            (
+                r#"{"token":"abc\/defghi","x":"abc\/defghi","y":"abc/defghi"}"#,
+                r#"{"token":"[redacted]","x":"[redacted]","y":"[redacted]"}"#,
+            ),
+        ] {
+            assert_eq!(redacted(text), expected);
+        }
+    }
+
+    #[test]
+    fn almost_json_is_recognized() {
+        for text in ["{\"access_token\":\"s3cr3t\",}", " [1,", "\u{feff}{", "{}\n{}"] {
+            assert!(
+                redacted_json(text, &BodyPlace::None, &Known(Vec::new())).is_none() && begins_like_json(text)
+            );
+        }
+        let pair = |pair: &str| redacted_pair(pair, &BodyPlace::None, &Known(Vec::new()));
+        assert!(!pair("payload=%7B%22token%22%3A%22s3cr3t%22%7D").contains("s3cr3t"));
+        assert_eq!(pair("payload=%7B%22token%22%3A%22s3cr3t%22%2C%7D"), "payload=redacted");
+        assert_eq!(pair("payload=%7B%22a%22%3A+1%7D"), "payload=%7B%22a%22%3A+1%7D");
     }
 }

@@ -54,6 +54,30 @@ pub(super) const SECRET_MEMBERS: [&str; 10] = [
     "token",
 ];
 
+/// Names of members whose numbers are secrets, too.
+pub(super) const SECRET_NUMBERS: [&str; 20] = [
+    "access_token",
+    "api_key",
+    "apikey",
+    "authorization",
+    "client_secret",
+    "cookie",
+    "credential",
+    "credentials",
+    "id_token",
+    "passcode",
+    "passphrase",
+    "passwd",
+    "password",
+    "pin",
+    "private_key",
+    "refresh_token",
+    "secret",
+    "secret_key",
+    "signature",
+    "token",
+];
+
 /// A request and what is known about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'r> {
@@ -112,6 +136,15 @@ impl Known {
         values.retain(|value| value.len() >= VALUE_BYTES_MIN);
         // A longer value may contain a shorter one, and is replaced first.
         let mut values: Vec<_> = values.into_iter().collect();
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Self(values)
+    }
+
+    /// Returns the known values and further ones.
+    pub(super) fn with(&self, further: Vec<String>) -> Self {
+        let further = further.into_iter().filter(|value| value.len() >= VALUE_BYTES_MIN && value != IN_BODY);
+        let mut values: Vec<_> = self.0.iter().cloned().chain(further).collect();
+        // A longer value may contain a shorter one, and is replaced first.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
         Self(values)
     }

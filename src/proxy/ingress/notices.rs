@@ -12,6 +12,7 @@ use super::deliver::{Delivery, deliver};
 use super::notice_queue::NoticeQueue;
 use crate::agent::Agent;
 use crate::clock::instant;
+use crate::denial::Denial;
 use crate::ingress::Notice;
 use crate::policy::Policy;
 use crate::proxy::replicas::Replication;
@@ -131,25 +132,27 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     let Some(_in_flight) = notices.drain.begin() else { return };
     let mut attempt = Attempt { notices, due, has_ended: false };
     let cause = due.notice.cause.name();
-    let accepted = deliver_notice(notices, due).await;
+    let sent = deliver_notice(notices, due).await;
     attempt.has_ended = true;
-    let outcome = match accepted {
-        Some(true) => "answered",
-        Some(false) => "failed",
+    let outcome = match &sent {
+        Some(Ok(())) => "answered",
+        Some(Err(_)) => "failed",
         // A callback arrived meanwhile, or the interaction was revoked: the notice is no longer needed.
         None if !is_owed(notices, due).await => return,
         None => "given_up",
     };
     notices.recorder.metrics.notice(&due.route, cause, outcome);
     if outcome != "answered" {
+        let result = sent.as_ref().and_then(|sent| sent.as_ref().err());
+        let result = result.map_or_else(String::new, |result| format!(", result {result}"));
         log::warn!(
-            "{}: the notice `{cause}` of the route {} was not delivered to the agent: {outcome}",
+            "{}: the notice `{cause}` of the route {} was not delivered to the agent: {outcome}{result}",
             due.id,
             due.route
         );
     }
     let now = notices.clocks.ledger_now(instant());
-    if let Err(refusal) = notices.store.noticed(due, accepted != Some(false), now).await {
+    if let Err(refusal) = notices.store.noticed(due, !matches!(sent, Some(Err(_))), now).await {
         log::error!("{}: {}", due.id, refusal.detail);
     }
 }
@@ -160,12 +163,14 @@ async fn is_owed(notices: &Notices, due: &DueNotice) -> bool {
     record.is_ok_and(|record| record.is_some_and(|record| record.owes(due.notice)))
 }
 
-/// Delivers a notice. Returns whether the agent responded with 2xx. Returns `None` if the notice is no longer needed or
-/// cannot be written.
-async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<bool> {
+/// Delivers a notice. Returns an error with the status or the reason if the agent did not respond with 2xx. Returns `None`
+/// if the notice is no longer needed or cannot be written.
+async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<Result<(), String>> {
     let policy = notices.policy.load_full();
     // If the store cannot be read now, the notice is sent later.
-    let Ok(interaction) = notices.store.read(&due.id).await else { return Some(false) };
+    let Ok(interaction) = notices.store.read(&due.id).await else {
+        return Some(Err(Denial::StoreUnavailable.code().to_owned()));
+    };
     let interaction = interaction.filter(|record| record.owes(due.notice))?;
     let route = policy.route(&due.route)?;
     let delivery = Delivery::notice(&Notice {
@@ -176,21 +181,21 @@ async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<bool> {
         edge: policy.ingress.edge(),
         stamp: Stamp { id: &notices.recorder.request_ids.next(), now: notices.clocks.now() },
     })?;
-    Some(timeout(route.agent.patience(), send(notices, &route.agent, delivery)).await.unwrap_or(false))
+    let sent = timeout(route.agent.patience(), send(notices, &route.agent, delivery)).await;
+    Some(sent.unwrap_or_else(|_| Err(Denial::AgentTimeout.code().to_owned())))
 }
 
-/// Sends a notice to an agent. Returns whether the agent responded with 2xx.
-async fn send(notices: &Notices, agent: &Arc<Agent>, delivery: Delivery) -> bool {
+/// Sends a notice to an agent. Returns an error with the status or the reason if the agent did not respond with 2xx.
+async fn send(notices: &Notices, agent: &Arc<Agent>, delivery: Delivery) -> Result<(), String> {
     let client = notices.agents.client(agent);
     let metrics = &notices.recorder.metrics;
-    let Ok(mut response) = deliver(metrics, &client, agent, delivery, instant()).await else {
-        return false;
-    };
-    let success = response.is_success();
+    let sent = deliver(metrics, &client, agent, delivery, instant()).await;
+    let mut response = sent.map_err(|denial| denial.code().to_owned())?;
+    let (success, status) = (response.is_success(), response.status());
     if response.read_up_to(RESPONSE_BYTES_MAX).await.is_ok()
         && let Some(connection) = response.take_connection()
     {
         client.keep(agent.idle_timeout, connection, instant());
     }
-    success
+    if success { Ok(()) } else { Err(status.as_u16().to_string()) }
 }

@@ -8,6 +8,7 @@ use crate::secret::Secret;
 use crate::signature::content::{ContentPart, ContentScheme, ContentValues, alternative_port};
 use crate::signature::context::SignatureContext;
 use crate::signature::keys::{AuthenticationTag, MacKey, VerifierKeys};
+use crate::signature::scheme::Proof;
 
 impl Verifier {
     /// Tries the secrets one after the other until a MAC is equal to one of `presented_macs`. Returns all computed
@@ -58,6 +59,17 @@ impl Verifier {
             }
         }
         Ok(None)
+    }
+
+    /// Returns the position of the secret, beginning with 1, under which a message was verified that has these tags. Returns
+    /// `None` unless several secrets for MACs are configured.
+    pub fn matched_secret(&self, tags: &[AuthenticationTag]) -> Option<usize> {
+        let Proof::Content(scheme) = &self.scheme.proof else { return None };
+        let has_own = !matches!(self.keys, VerifierKeys::Derived | VerifierKeys::Learned(_));
+        // `find_mac` computes one tag for each secret that it tries, or two if the signed content has a form. Then the last
+        // secret can have one or two.
+        let tags_per_secret = if scheme.content.parts().contains(&ContentPart::Form) { 2 } else { 1 };
+        (has_own && self.mac_keys.len() > 1).then(|| tags.len().div_ceil(tags_per_secret))
     }
 
     /// Returns the MAC key of a secret, together with the secret.

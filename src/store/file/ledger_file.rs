@@ -118,7 +118,14 @@ impl LedgerFile {
             return Err("it is empty".to_owned());
         }
         let mut opened = Self::unopened(path, file);
-        opened.open_database().map_err(|fault| fault.message)?;
+        if opened.open_database().map_err(|fault| fault.message)? {
+            log::warn!(
+                "the last commit in the ledger's file {} is incomplete and was discarded. This is normal after a power \
+                 cut, a full disk, or if Callgate was killed, and loses nothing that was acknowledged. If none of these \
+                 has happened, check the disk",
+                path.display()
+            );
+        }
         // The former owner of the lock may have replaced the file before it released the lock.
         if !opened.is_at(path).map_err(text)? {
             return Err(IN_USE.to_owned());
@@ -222,8 +229,8 @@ impl LedgerFile {
     }
 
     /// Opens the database in the file, and compares each page with its checksum. No other database of this file may be
-    /// open in this process.
-    fn open_database(&mut self) -> Result<(), Fault> {
+    /// open in this process. Returns whether the last commit was incomplete and was discarded.
+    fn open_database(&mut self) -> Result<bool, Fault> {
         self.disk = Arc::default();
         let disk = Arc::clone(&self.disk);
         let fault = |message: String| Fault { message, kind: kind_of(&disk) };
@@ -245,16 +252,9 @@ impl LedgerFile {
             redb::Error::DatabaseAlreadyOpen => Fault::not_ours(IN_USE),
             error => fault(describe(&error)),
         })?;
-        if was_discarded.load(Ordering::Relaxed) {
-            log::warn!(
-                "the last commit in the ledger's file {} is incomplete and was discarded. This is normal after a power \
-                 cut, which loses nothing that was acknowledged. Otherwise the file is damaged",
-                self.path.display()
-            );
-        }
         let database = self.database.insert(Arc::new(database));
         self.reader.set(Some(database));
-        Ok(())
+        Ok(was_discarded.load(Ordering::Relaxed))
     }
 
     /// Closes the database. The database panics if a page of the file is damaged. Such a panic is only logged.
@@ -293,10 +293,11 @@ impl LedgerFile {
         resolve(Path::new(path)).map_err(|error| format!("{path}: {error}"))
     }
 
-    /// Opens the database again after a write that found no free space.
+    /// Opens the database again after a commit of this process failed. The commit is incomplete then, and the caller
+    /// repeats it.
     pub(in crate::store) fn reopen(&mut self) -> Result<(), Fault> {
         self.close_database();
-        self.open_database()
+        self.open_database().map(drop)
     }
 
     /// Commits changes. They are durable once this returns `Ok`.

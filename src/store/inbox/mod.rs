@@ -372,6 +372,14 @@ impl Store {
         &self.inbox
     }
 
+    /// Records that the agent has received a message. If no other message of the interaction is waiting or dead, the agent
+    /// has received all of them, also those that were given up and replayed.
+    pub fn message_received(&self, interaction: &str, now: Timestamp) {
+        if self.inbox.undelivered(interaction).is_none() {
+            self.memory.received_all(interaction, now);
+        }
+    }
+
     /// Records in an interaction that the agent will not receive one of its callbacks. The agent gets a notice.
     ///
     /// # Errors

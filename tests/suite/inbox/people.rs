@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tempfile::tempdir;
 
 use super::{FAST, answer, config};
+use crate::event_log;
 use crate::harness::{Agent, Callgate, eventually, send_to};
 use crate::process::binary;
 
@@ -190,6 +191,19 @@ fn the_command_line_lists_replays_and_drops() {
     let listed = run(&path, &["inbox", "list", "--state", "dead"]);
     let lines = String::from_utf8(listed.stdout).unwrap();
     assert_eq!((listed.status.code(), lines.lines().count()), (Some(0), 4), "{lines}");
+    assert!(lines.contains(&minted.interaction), "{lines}");
+    let json = run(&path, &["inbox", "list", "--json"]);
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json[0]["captures"], json!({ "id": "a" }), "{json}");
+    let unknown = run(&path, &["inbox", "list", "--route", "nosuch"]);
+    let error = String::from_utf8(unknown.stderr).unwrap();
+    assert!(unknown.status.code() == Some(65) && error.contains("the routes are doc"), "{error}");
+    let unsaid = run(&path, &["inbox", "replay"]);
+    let error = String::from_utf8(unsaid.stderr).unwrap();
+    assert!(
+        unsaid.status.code() == Some(64) && error.contains("--route") && error.contains("--all"),
+        "{error}"
+    );
     let id = lines.lines().nth(1).unwrap().split(' ').next().unwrap().to_owned();
     let shown = run(&path, &["inbox", "show", &id]);
     assert_eq!(serde_json::from_slice::<Value>(&shown.stdout).unwrap()["body"], "{}");
@@ -199,6 +213,8 @@ fn the_command_line_lists_replays_and_drops() {
     let replayed = run(&path, &["inbox", "replay", "--all"]);
     assert_eq!(String::from_utf8(replayed.stdout).unwrap(), "2 messages due again\n");
     eventually(|| messages(&callgate, "").is_empty().then_some(()));
+    let view = || callgate.admin_get(&format!("/callbacks/{}", minted.interaction)).json();
+    eventually(|| view()["undelivered"].is_null().then_some(()));
     let json = run(&path, &["inbox", "list", "--json"]);
     assert_eq!(serde_json::from_slice::<Value>(&json.stdout).unwrap(), json!([]));
     drop(callgate);
@@ -228,4 +244,23 @@ fn waiting_prints_bodies_and_exits_by_outcome() {
     callgate.admin_send("DELETE", &format!("/callbacks/{}", minted.interaction), "");
     assert_eq!(run(&path, &["wait", &minted.interaction]).status.code(), Some(3));
     assert_eq!(run(&path, &["wait", "int_unknown"]).status.code(), Some(69));
+}
+
+/// Each message leaves lines in the event log, with which it can be followed.
+#[test]
+fn the_event_log_names_the_event_and_the_interaction_of_each_outcome() {
+    event_log::record();
+    let (folder, agent) = (tempdir().unwrap(), Agent::start(&answer(503, "")));
+    let text = config(folder.path(), &agent.address.to_string(), "inbox", FAST, "");
+    let callgate = Callgate::start(&text, Clock::System);
+    let minted = callgate.mint("a");
+    assert_eq!(callgate.call(&minted, "evt-traced", "{}").status, 202);
+    let line = |words: &str| {
+        eventually(|| event_log::lines("evt-traced").into_iter().find(|line| line.contains(words)))
+    };
+    let failed = line("not delivered, attempt 1, result 503, route doc");
+    assert!(failed.starts_with("warn: msg_") && failed.contains(&minted.interaction), "{failed}");
+    agent.answers(OK);
+    let delivered = line(": delivered, attempt ");
+    assert!(delivered.starts_with("info: msg_") && delivered.contains(&minted.interaction), "{delivered}");
 }

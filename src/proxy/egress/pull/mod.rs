@@ -73,6 +73,9 @@ impl AgentExchange<'_> {
             Asked::Taken(_) => inbox.taken(settling, number, now).await,
             _ => inbox.freed(settling, number, (now, random_u64())).await,
         };
+        if let (Ok(()), Asked::Taken(_), Some(interaction)) = (&settled, &url.asked, interaction) {
+            self.context.store.message_received(interaction, now);
+        }
         match settled {
             Ok(()) => self.write_answer(204, String::new()).await,
             Err(refusal) => self.deny(refusal, &[]).await,

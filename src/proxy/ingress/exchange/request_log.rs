@@ -132,6 +132,8 @@ pub(crate) fn record_exchange(
         peer,
         observed,
         interaction: end.seen.interaction.as_deref(),
+        event_id: end.seen.event_id.as_deref(),
+        secret: end.seen.secret,
         member: end.member.as_deref(),
         from_member: end.from_member.as_deref(),
         body_bytes: end.body_bytes,

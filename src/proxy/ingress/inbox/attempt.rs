@@ -64,24 +64,38 @@ pub(super) async fn attempt(
     metrics.delivery(&route.name, instant().saturating_duration_since(began).as_secs_f64());
     let now = deliveries.clocks.ledger_now(instant());
     let was_open = deliveries.circuits.outcome(slot, outcome, now);
+    let about = about(&route.name, &message.kept);
     match started.end(outcome, &last, (now, is_probe || was_open, random_u64())).await {
         Ok(Some(Next::Delivered)) => {
             metrics.message_settled(&route.name, "delivered");
+            if let Some(interaction) = &message.kept.interaction {
+                deliveries.store.message_received(interaction, now);
+            }
+            log::info!("{}: delivered, attempt {}, result {last}{about}", attempt.id, attempt.number);
             let ms = now.unix_ms().saturating_sub(message.kept.received().unix_ms()).max(0);
             metrics.message_delivered(&route.name, ms as f64 / 1000.0);
         }
         Ok(Some(Next::Dead(cause))) => {
-            log::warn!(
-                "{}: the message of the route {} is dead ({}), last result: {last}",
-                attempt.id,
-                route.name,
-                cause.name()
-            );
+            log::warn!("{}: the message is dead ({}), last result: {last}{about}", attempt.id, cause.name());
             tell_dead(deliveries, &message.kept).await;
+        }
+        Ok(Some(Next::Due(_))) if deliveries.log_throttle.should_log("attempt", instant()) => {
+            log::warn!("{}: not delivered, attempt {}, result {last}{about}", attempt.id, attempt.number);
         }
         Ok(Some(Next::Due(_)) | None) => {}
         Err(refusal) => log::error!("{}: {}", attempt.id, refusal.detail),
     }
+}
+
+/// Describes a message for the log: its route, its interaction and the provider's event id.
+fn about(route: &str, kept: &Kept) -> String {
+    let mut about = format!(", route {route}");
+    for (name, value) in [("interaction", &kept.interaction), ("event", &kept.event_id)] {
+        if let Some(value) = value {
+            about.push_str(&format!(", {name} {value}"));
+        }
+    }
+    about
 }
 
 /// Sends a message to the agent. Returns the outcome, and a description of it for people.
