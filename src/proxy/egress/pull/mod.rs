@@ -73,7 +73,7 @@ impl AgentExchange<'_> {
             Asked::Taken(_) => inbox.taken(settling, number, now).await,
             _ => inbox.freed(settling, number, (now, random_u64())).await,
         };
-        if let (Ok(()), Asked::Taken(_), Some(interaction)) = (&settled, &url.asked, interaction) {
+        if let (Ok(()), Asked::Taken(_), Some(interaction)) = (&settled, &url.asked, settling.interaction) {
             self.context.store.message_received(interaction, now);
         }
         match settled {
