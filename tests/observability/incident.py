@@ -40,6 +40,8 @@ EMPTY = {
     'callgate_ledger_handed_over_total': "a single process hands no ledger over",
     'callgate_inbox_attempts_total': "no route keeps its callbacks",
     'callgate_replica_denied_total': "there is no replica listener",
+    'callgate_store_clock_skew_seconds': "the ledger is in a file",
+    'callgate_store_call_seconds': "the ledger is in a file",
 }
 
 # Every alert, and whether its expression returns something after the incidents, while Callgate is still running.

@@ -44,6 +44,7 @@ mod egress_places;
 mod egress_prefix;
 mod egress_tls;
 mod engine;
+mod engine_proxy;
 #[path = "../core/environment.rs"]
 mod environment;
 mod event_log;
@@ -91,7 +92,9 @@ mod reuse_under_load;
 mod schema;
 mod seeds;
 mod shared_failover;
+mod shared_faults;
 mod shared_ledger;
+mod shared_matching;
 mod stopping;
 mod store_backup;
 mod store_copy;

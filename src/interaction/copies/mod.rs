@@ -115,8 +115,12 @@ mod tests {
     #[test]
     fn a_copy_that_was_used_since_is_newer() {
         let changes: [fn(&mut Interaction); 5] = [
-            |record| drop(record.go(Event::Completed)),
-            |record| drop(record.go(Event::Revoked)),
+            |record| {
+                record.go(Event::Completed);
+            },
+            |record| {
+                record.go(Event::Revoked);
+            },
             |record| record.deliveries += 1,
             |record| record.uses_left -= 1,
             |record| record.bind("job-1"),
