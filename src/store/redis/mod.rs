@@ -17,6 +17,8 @@ mod probe;
 mod reading;
 mod records;
 mod schedule;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod store;
 mod walk;
