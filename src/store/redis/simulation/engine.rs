@@ -58,12 +58,15 @@ struct State {
     away_until: Option<Instant>,
 }
 
+/// The ids of a sorted set by their score, and their scores.
+type Scores = (BTreeSet<(i64, String)>, HashMap<String, i64>);
+
 #[derive(Default)]
 struct Data {
     records: HashMap<String, Vec<u8>>,
     /// Events beside their record.
     events: HashMap<String, HashMap<Vec<u8>, i64>>,
-    due: HashMap<String, (BTreeSet<(i64, String)>, HashMap<String, i64>)>,
+    due: HashMap<String, Scores>,
     members: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
