@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: engines redis redis-small chaos partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop crash-loop-inbox dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
+.PHONY: engines redis redis-small chaos simulate partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop crash-loop-inbox dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -164,16 +164,25 @@ crash-loop: setup
 # Kills a process with an inbox KILLS times under load, and once at each write and each sync of its file between the
 # acceptance of a callback and the end of its delivery, with and without a power cut. Compares the 202s with what the agent
 # received.
-KILLS ?= 1000
+crash-loop-inbox: KILLS ?= 1000
 crash-loop-inbox: setup
 	CALLGATE_KILLS=$(KILLS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 inbox::crash::
 
 # Runs three members with crashes, pauses, drains and partitions between them for DURATION seconds, once with ledgers in
-# memory and once with ledgers in files, and checks the history afterwards. SEED selects the history.
+# memory and once with ledgers in files, and checks the history afterwards. Then does the same with one ledger on Redis and
+# on Valkey, until KILLS primaries were killed. SEED selects the history.
 DURATION ?= 300
 SEED ?= 1
-chaos: setup
-	CALLGATE_CHAOS_SECONDS=$(DURATION) CALLGATE_CHAOS_SEED=$(SEED) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 chaos::
+chaos: KILLS ?= 100
+chaos: setup engines
+	CALLGATE_CHAOS_SECONDS=$(DURATION) CALLGATE_CHAOS_SEED=$(SEED) CALLGATE_PRIMARY_KILLS=$(KILLS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 chaos::
+
+# Simulates members that share ledgers, in virtual time, with lost calls, restarts and failovers, until INTERACTIONS
+# interactions have ended. Checks the history afterwards, and prints what an interaction costs. The unit tests do the same
+# for some thousand.
+INTERACTIONS ?= 1000000
+simulate: setup
+	CALLGATE_SIMULATE=$(INTERACTIONS) CALLGATE_SIMULATE_SEED=$(SEED) $(CARGO) test --locked --release --lib simulation:: -- --nocapture --test-threads 1
 
 # Separates three members, each in a network namespace of its own, by taking links down. Needs root and `ip`.
 partition: setup

@@ -36,8 +36,15 @@ impl Clock {
 
 /// Returns the time of the monotonic clock, for measuring durations.
 #[allow(clippy::disallowed_methods, reason = "all other modules read the time through this module")]
+#[cfg(not(test))]
 pub fn instant() -> Instant {
     Instant::now()
+}
+
+/// Returns the time of tokio's clock, which unit tests can pause.
+#[cfg(test)]
+pub fn instant() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Returns the time since a file was written, or zero if its modification time is in the future.

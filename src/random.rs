@@ -3,7 +3,7 @@
 /// Returns random bytes. Returns `None` if the operating system cannot provide random numbers.
 pub fn random<const N: usize>() -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).ok()?;
+    fill(&mut bytes)?;
     Some(bytes)
 }
 
@@ -11,21 +11,21 @@ pub fn random<const N: usize>() -> Option<[u8; N]> {
 /// random numbers.
 pub fn new_id(prefix: &str) -> Option<String> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).ok()?;
+    fill(&mut bytes)?;
     Some(format!("{prefix}{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()))
 }
 
 /// Returns a random number that need not be secret. Returns 0 if the operating system cannot provide random numbers.
 pub fn random_u64() -> u64 {
     let mut bytes = [0; 8];
-    let _ = getrandom::fill(&mut bytes);
+    let _ = fill(&mut bytes);
     u64::from_le_bytes(bytes)
 }
 
 /// Returns a random UUID (RFC 9562 version 4). Returns `None` if the operating system cannot provide random numbers.
 pub fn new_uuid() -> Option<String> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).ok()?;
+    fill(&mut bytes)?;
     let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes;
     *version = *version & 0x0f | 0x40;
     *variant = *variant & 0x3f | 0x80;
@@ -34,6 +34,41 @@ pub fn new_uuid() -> Option<String> {
         text.insert(at, '-');
     }
     Some(text)
+}
+
+fn fill(bytes: &mut [u8]) -> Option<()> {
+    #[cfg(test)]
+    if repeatable::fill(bytes) {
+        return Some(());
+    }
+    getrandom::fill(bytes).ok()
+}
+
+/// Random numbers that depend on a seed only, for simulations.
+#[cfg(test)]
+pub(crate) mod repeatable {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// Draws all random numbers of this thread from a seed from now on, or from the operating system.
+    pub(crate) fn set(seed: Option<u64>) {
+        STATE.set(seed);
+    }
+
+    pub(super) fn fill(bytes: &mut [u8]) -> bool {
+        let Some(mut state) = STATE.get() else { return false };
+        for chunk in bytes.chunks_mut(8) {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes()[..chunk.len()]);
+        }
+        STATE.set(Some(state));
+        true
+    }
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ impl Store {
     /// Returns the denial `store_full` or `store_unavailable`.
     pub async fn open(&self, minted: &Minted, now: Timestamp) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
-            return shared.open(minted, opened_record(minted, now)).await;
+            return shared.open(&minted.interaction, opened_record(minted, now)).await;
         }
         self.check()?;
         let sequence = self.memory.open(minted, now)?;

@@ -21,7 +21,7 @@ use crate::harness::{eventually, read_request};
 
 const MEMBERS: usize = 3;
 const CLIENTS: usize = 6;
-const SECRET: &str = "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
+pub const SECRET: &str = "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
 /// The time after an answer of an agent in which a crash can prevent that the delivery is recorded.
 const UNRECORDED: Duration = Duration::from_secs(1);
 /// The longest time between the request to an agent and its answer, on a slow machine.
@@ -29,12 +29,12 @@ const AGENT_DELAY: Duration = Duration::from_millis(500);
 
 /// A variable of the environment, for a longer run.
 #[allow(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// Random numbers that depend only on the seed (splitmix64).
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -45,11 +45,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    fn millis(&mut self, from: u64, to: u64) -> Duration {
+    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.below(to - from))
     }
 }
@@ -378,9 +378,7 @@ routes:
     /// 30 s at most.
     fn send_event(&self, random: &mut Random, minted: &Minted, event: &str) {
         let body = format!(r#"{{"event":{{"id":"{event}"}}}}"#);
-        let mut mac = <hmac::Hmac<sha2::Sha256> as hmac::Mac>::new_from_slice(SECRET.as_bytes()).unwrap();
-        hmac::Mac::update(&mut mac, body.as_bytes());
-        let signature = data_encoding::HEXLOWER.encode(&hmac::Mac::finalize(mac).into_bytes());
+        let signature = signature(SECRET, &body);
         let headers = format!("authorization: Bearer {}\r\nx-sig: {signature}\r\n", minted.token);
         let mut last = None;
         let mut give_up = None;
@@ -548,8 +546,15 @@ routes:
     }
 }
 
+/// Returns the signature of a callback.
+pub fn signature(secret: &str, body: &str) -> String {
+    let mut mac = <hmac::Hmac<sha2::Sha256> as hmac::Mac>::new_from_slice(secret.as_bytes()).unwrap();
+    hmac::Mac::update(&mut mac, body.as_bytes());
+    data_encoding::HEXLOWER.encode(&hmac::Mac::finalize(mac).into_bytes())
+}
+
 /// An answer, unless the other side is gone or too slow.
-fn try_send(
+pub fn try_send(
     address: SocketAddr,
     method: &str,
     target: &str,

@@ -91,6 +91,7 @@ mod replicas;
 mod reuse_under_load;
 mod schema;
 mod seeds;
+mod shared_chaos;
 mod shared_failover;
 mod shared_faults;
 mod shared_ledger;

@@ -15,7 +15,7 @@ const NODE_TIMEOUT_MS: &str = "2000";
 const OUTAGE_MAX: Duration = Duration::from_secs(30);
 
 /// Returns a fact of `INFO`.
-fn fact(engine: &Engine, name: &str) -> String {
+pub fn fact(engine: &Engine, name: &str) -> String {
     let info = engine.command(&["INFO"]);
     let found = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     found.unwrap_or_default().to_owned()

@@ -18,6 +18,8 @@ mod probe;
 mod reading;
 mod records;
 mod schedule;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod store;
 mod walk;

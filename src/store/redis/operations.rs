@@ -10,7 +10,7 @@ use super::store::RedisStore;
 use crate::config::Unknown;
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Event, Interaction, LeaseId, QuestionFault, SharedRecord, State, Terms};
-use crate::policy::{Minted, TTL_MAX};
+use crate::policy::TTL_MAX;
 use crate::random::random;
 use crate::store::outcome::Revoked;
 use crate::store::outcome::{DueNotice, NO_ROUTE};
@@ -34,7 +34,7 @@ pub(in crate::store) type TakenQuestion = (Arc<str>, Box<str>, SharedTaken);
 
 impl RedisStore {
     /// Records a minted interaction.
-    pub(in crate::store) async fn open(&self, minted: &Minted, record: Interaction) -> Result<(), Refusal> {
+    pub(in crate::store) async fn open(&self, id: &str, record: Interaction) -> Result<(), Refusal> {
         if let Some(fault) = self.health.why_unusable() {
             return Err(Refusal::new(Denial::StoreUnavailable, fault));
         }
@@ -42,7 +42,7 @@ impl RedisStore {
         let now = self.clock.now().unwrap_or(record.created());
         // The id is new, so nothing must be read first.
         let given = Loaded::nothing(now);
-        let opened = self.change(&minted.interaction, &[], Some(given), |draft| match draft.record {
+        let opened = self.change(id, &[], Some(given), |draft| match draft.record {
             Some(_) => Decision::Keep(()),
             None => {
                 draft.record = Some(SharedRecord::new(record.clone(), self.owner()));

@@ -66,10 +66,23 @@ impl RedisStore {
         metrics: Arc<Metrics>,
         wall_clock: fn() -> Timestamp,
     ) -> Result<Arc<Self>, String> {
+        let nodes = Nodes::new(redis.clone(), Arc::clone(&metrics));
+        Self::start_on(nodes, settings, redis, own, metrics, wall_clock).map(Arc::new)
+    }
+
+    /// Starts the store on these nodes.
+    pub(super) fn start_on(
+        nodes: Nodes,
+        settings: &StoreSettings,
+        redis: &RedisSettings,
+        own: Option<&Owner>,
+        metrics: Arc<Metrics>,
+        wall_clock: fn() -> Timestamp,
+    ) -> Result<Self, String> {
         let drawn = || Incarnation::random().ok_or("the system provides no random numbers");
         let incarnation = own.map_or_else(drawn, |own| Ok(own.incarnation))?;
-        let store = Arc::new(Self {
-            nodes: Nodes::new(redis.clone(), Arc::clone(&metrics)),
+        Ok(Self {
+            nodes,
             keys: Keys::new(&redis.prefix),
             settings: settings.clone(),
             metrics,
@@ -85,8 +98,7 @@ impl RedisStore {
             task_ended: Notify::new(),
             copied_keys: OnceCell::new(),
             wall_clock,
-        });
-        Ok(store)
+        })
     }
 
     /// Uses new logins and certificates from now on.

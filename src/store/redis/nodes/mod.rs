@@ -69,6 +69,9 @@ pub(super) struct Nodes {
     /// Held while the topology is asked for.
     refreshing: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
+    /// What executes all calls in a simulation.
+    #[cfg(test)]
+    pub(super) stand_in: Option<Arc<super::simulation::StandIn>>,
 }
 
 impl Nodes {
@@ -82,6 +85,8 @@ impl Nodes {
             known: Mutex::new(known),
             refreshing: tokio::sync::Mutex::new(()),
             metrics,
+            #[cfg(test)]
+            stand_in: None,
         }
     }
 
@@ -114,6 +119,10 @@ impl Nodes {
     /// # Errors
     /// Returns a [`Failure`], which tells whether the script may have been executed.
     pub(super) async fn call(&self, request: &Request) -> Result<Vec<Value>, Failure> {
+        #[cfg(test)]
+        if let Some(stand_in) = &self.stand_in {
+            return stand_in.call(request).await;
+        }
         let settings = self.settings.load_full();
         let mut patience = settings.timeout * PATIENCE;
         if request.call.writes && settings.wait_replicas > 0 {

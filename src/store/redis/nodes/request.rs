@@ -15,6 +15,12 @@ pub(in crate::store::redis) struct Request {
 }
 
 impl Request {
+    #[cfg(test)]
+    pub(in crate::store::redis) fn copy(&self) -> Self {
+        let (keys, arguments) = (self.keys.clone(), self.arguments.clone());
+        Self { call: self.call, partition: self.partition, keys, arguments }
+    }
+
     /// Returns the command that executes the script, by its hash or by its text.
     pub(in crate::store::redis) fn command(&self, by_hash: bool) -> Cmd {
         let mut command = redis::cmd(if by_hash { "EVALSHA" } else { "EVAL" });

@@ -1,0 +1,305 @@
+//! The processes of one agent, its providers, and what happens to them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
+
+use super::engine::{BEGIN_US, Faults, StandIn};
+use super::history::History;
+use super::{Random, Size};
+use crate::config::{RedisLogin, RedisMode, RedisSettings, StoreSettings, Unknown};
+use crate::denial::Denial;
+use crate::interaction::{Ask, ClaimError, Event, EventKey, Follow, Interaction, Report};
+use crate::observe::Metrics;
+use crate::path::{CanonicalPath, Captures, Template};
+use crate::store::redis::nodes::Nodes;
+use crate::store::redis::store::RedisStore;
+use crate::time::Timestamp;
+use crate::token::Granted;
+
+/// The pause between two interactions of a group.
+const PAUSE_MS: u64 = 100;
+const DEADLINE: Duration = Duration::from_secs(30);
+const TTL: Duration = Duration::from_secs(100_000);
+/// How long the members go on after the last interaction has begun.
+const REST: Duration = Duration::from_secs(120);
+/// How long a callback waits for another one.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest delivery. The lease of a claim ends 5 s later.
+const DELIVERY_MAX: Duration = Duration::from_secs(5);
+
+/// A process.
+struct Member {
+    store: Arc<RedisStore>,
+    is_dead: AtomicBool,
+}
+
+pub(super) struct Group {
+    size: Size,
+    route: Arc<str>,
+    captures: Captures,
+    follow: Follow,
+    pub(super) engine: Arc<StandIn>,
+    pub(super) history: History,
+    metrics: Arc<Metrics>,
+    members: Mutex<Vec<Arc<Member>>>,
+    random: Mutex<Random>,
+    is_over: AtomicBool,
+}
+
+fn settings() -> (StoreSettings, RedisSettings) {
+    let login = || RedisLogin { username: None, password: None };
+    let redis = RedisSettings {
+        nodes: vec!["simulated:6379".into()],
+        mode: RedisMode::Single,
+        login: login(),
+        sentinel_login: login(),
+        tls: None,
+        prefix: "cg".into(),
+        timeout: Duration::from_millis(500),
+        wait_replicas: 1,
+        wait_timeout: Duration::from_millis(200),
+    };
+    let store = StoreSettings {
+        path: None,
+        redis: None,
+        unknown: Unknown::Refuse,
+        interactions_max: usize::MAX,
+        events_max: 1000,
+        remember: Duration::from_secs(60),
+        keep_ended: Duration::ZERO,
+        grace: Duration::from_secs(10),
+    };
+    (store, redis)
+}
+
+impl Group {
+    pub(super) fn start(size: Size, faults: Faults, seed: u64, metrics: &Arc<Metrics>) -> Arc<Self> {
+        let group = Self {
+            size,
+            route: "r".into(),
+            captures: Template::parse("/w").unwrap().capture(&CanonicalPath::parse("/w").unwrap()),
+            follow: Follow { deadline: Some(DEADLINE), ..Follow::default() },
+            engine: StandIn::new(seed, faults),
+            history: History::default(),
+            metrics: Arc::clone(metrics),
+            members: Mutex::default(),
+            random: Mutex::new(Random(seed)),
+            is_over: AtomicBool::new(false),
+        };
+        Arc::new(group)
+    }
+
+    fn below(&self, end: u64) -> u64 {
+        self.random.lock().below(end)
+    }
+
+    fn millis(&self, from: u64, to: u64) -> Duration {
+        self.random.lock().millis(from, to)
+    }
+
+    /// Starts a process, which beats and looks at deadlines until it ends.
+    fn start_member(self: &Arc<Self>) -> Arc<Member> {
+        let (settings, redis) = settings();
+        let mut nodes = Nodes::new(redis.clone(), Arc::clone(&self.metrics));
+        nodes.stand_in = Some(Arc::clone(&self.engine));
+        let clock = || Timestamp::from_unix_ms(BEGIN_US / 1000);
+        let metrics = Arc::clone(&self.metrics);
+        let store = RedisStore::start_on(nodes, &settings, &redis, None, metrics, clock).unwrap();
+        let member = Arc::new(Member { store: Arc::new(store), is_dead: AtomicBool::new(false) });
+        tokio::spawn(Arc::clone(self).background(Arc::clone(&member)));
+        member
+    }
+
+    async fn background(self: Arc<Self>, member: Arc<Member>) {
+        let is_over = || member.is_dead.load(Ordering::SeqCst) || self.is_over.load(Ordering::SeqCst);
+        let mut beats = Instant::now();
+        sleep(self.millis(0, 500)).await;
+        while !is_over() {
+            if Instant::now() >= beats {
+                member.store.beat().await;
+                beats = Instant::now() + Duration::from_secs(5);
+            }
+            let found = member.store.pass().await;
+            for notice in found.notices {
+                sleep(self.millis(1, 20)).await;
+                // The agent has received the notice. Perhaps the process dies before it records this.
+                self.history.note(&notice.id, |story| story.reported += 1);
+                let is_recorded = !is_over() && member.store.noticed(&notice, true).await.is_ok();
+                if !is_recorded {
+                    self.history.note(&notice.id, |story| story.unrecorded_reports += 1);
+                }
+            }
+            if !found.has_more {
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+
+    fn some_member(&self) -> Arc<Member> {
+        let number = self.below(self.size.members) as usize;
+        Arc::clone(&self.members.lock()[number])
+    }
+
+    /// Lives until all interactions have ended.
+    pub(super) async fn run(self: Arc<Self>) {
+        for _ in 0..self.size.members {
+            let member = self.start_member();
+            self.members.lock().push(member);
+        }
+        // The engine's time is known once it has answered.
+        sleep(Duration::from_secs(1)).await;
+        if self.size.is_troubled {
+            tokio::spawn(Arc::clone(&self).trouble());
+        }
+        let count = self.size.interactions / self.size.groups;
+        for number in 0..count {
+            tokio::spawn(Arc::clone(&self).interaction(format!("int_{number}")));
+            sleep(self.millis(0, 2 * PAUSE_MS)).await;
+        }
+        sleep(DEADLINE + REST).await;
+        self.check().await;
+        self.is_over.store(true, Ordering::SeqCst);
+    }
+
+    /// Restarts one process after another, and replaces the primary of the engine.
+    async fn trouble(self: Arc<Self>) {
+        while !self.is_over.load(Ordering::SeqCst) {
+            sleep(self.millis(5_000, 15_000)).await;
+            if self.below(4) == 0 {
+                self.engine.fail_over();
+                continue;
+            }
+            let number = self.below(self.size.members) as usize;
+            let former = Arc::clone(&self.members.lock()[number]);
+            if self.below(2) == 0 {
+                former.store.end().await;
+            }
+            former.is_dead.store(true, Ordering::SeqCst);
+            let next = self.start_member();
+            self.members.lock()[number] = next;
+        }
+    }
+
+    async fn check(&self) {
+        for id in self.history.ids() {
+            let member = self.some_member();
+            let mut read = member.store.read(&id).await;
+            for _ in 0..100 {
+                if read.is_ok() {
+                    break;
+                }
+                sleep(Duration::from_secs(1)).await;
+                read = member.store.read(&id).await;
+            }
+            self.history.check(&id, read.unwrap().as_ref());
+        }
+    }
+
+    /// Mints an interaction, and sends its callbacks.
+    async fn interaction(self: Arc<Self>, id: String) {
+        let member = self.some_member();
+        // A process that has just started does not know the engine's time yet.
+        let Some(now) = member.store.clock.now() else { return };
+        let uses = (self.below(10) == 0).then(|| 1 + self.below(2) as u32);
+        let record = Interaction::new(Arc::clone(&self.route), "".into(), now, now.plus(TTL));
+        let record = record.followed(&self.follow, true).limited(uses);
+        if member.store.open(&id, record).await.is_err() {
+            // The agent receives an error. The record may exist.
+            return;
+        }
+        let is_silent = self.below(10) == 0;
+        self.history.note(&id, |story| story.uses = uses);
+        let granted = Granted {
+            interaction: id.as_str().into(),
+            issued: now,
+            expires: now.plus(TTL),
+            uses,
+            owner: None,
+            is_opaque: false,
+        };
+        let granted = Arc::new(granted);
+        let count = 1 + self.below(3);
+        for event in 1..=count {
+            sleep(self.millis(10, 2000)).await;
+            let is_final = event == count && !is_silent;
+            let sent = Arc::clone(&self).callback(Arc::clone(&granted), event.into(), is_final);
+            match self.below(5) {
+                // The event arrives twice at the same time, or again later.
+                0 => {
+                    let again = Arc::clone(&self).callback(Arc::clone(&granted), event.into(), is_final);
+                    tokio::join!(sent, again);
+                }
+                1 => {
+                    sent.await;
+                    Arc::clone(&self).callback(Arc::clone(&granted), event.into(), is_final).await;
+                }
+                _ => sent.await,
+            }
+            if self.below(30) == 0 && self.some_member().store.revoke(&id, false).await.is_ok() {
+                self.history.note(&id, |story| story.is_revoked = true);
+            }
+        }
+    }
+
+    /// Sends a callback until it is accepted or denied, as providers do.
+    async fn callback(self: Arc<Self>, granted: Arc<Granted>, event: u128, is_final: bool) {
+        let report = Report { end: is_final.then_some(Event::Completed), ..Report::default() };
+        for _ in 0..30 {
+            if self.attempt(&granted, event, &report).await {
+                return;
+            }
+            sleep(self.millis(200, 2000)).await;
+        }
+    }
+
+    /// Returns whether the provider received an answer that ends its attempts.
+    async fn attempt(&self, granted: &Granted, event: u128, report: &Report) -> bool {
+        let (member, id) = (self.some_member(), &*granted.interaction);
+        let (was_revoked, was_acknowledged) = self.history.note(id, |story| {
+            (story.is_revoked, story.events.get(&event).is_some_and(|seen| seen.is_acknowledged))
+        });
+        let events = [EventKey(event)];
+        let ask = Ask::new(&self.route, &self.captures, &self.follow, report);
+        let ask = Ask { granted: Some(granted), events: &events, delivery_max: DELIVERY_MAX, ..ask };
+        let claim = match member.store.claim(&ask, PATIENCE).await {
+            Ok(claim) => claim,
+            Err(ClaimError::Duplicate | ClaimError::Stale) => {
+                self.history.event(id, event, |seen| seen.is_acknowledged = true);
+                return true;
+            }
+            Err(ClaimError::Refused(refusal)) => {
+                if refusal.denial == Denial::InteractionUnknown {
+                    self.history.fault(format!("{id} is unknown"));
+                }
+                return !matches!(refusal.denial, Denial::StoreUnavailable | Denial::EventInFlight);
+            }
+        };
+        if was_revoked || was_acknowledged {
+            self.history.fault(format!(
+                "{id}: event {event} is delivered, revoked: {was_revoked}, acknowledged: {was_acknowledged}"
+            ));
+        }
+        sleep(self.millis(5, 50)).await;
+        if self.below(50) == 0 {
+            claim.fail().await;
+            return false;
+        }
+        self.history.event(id, event, |seen| seen.accepted += 1);
+        if member.is_dead.load(Ordering::SeqCst) {
+            // The process was killed, so it does not release its claim either.
+            self.history.event(id, event, |seen| seen.unrecorded += 1);
+            std::mem::forget(claim);
+            return false;
+        }
+        let is_settled = claim.settle(report, None).await.is_ok();
+        self.history.event(id, event, |seen| match is_settled {
+            true => (seen.settled, seen.is_acknowledged) = (seen.settled + 1, true),
+            false => seen.unrecorded += 1,
+        });
+        is_settled
+    }
+}

@@ -1,0 +1,163 @@
+//! A large installation in virtual time: many agents, each with several processes that share a ledger, callbacks,
+//! duplicates, silences, restarts and failovers. The store and the state machine are the real ones. The engine is
+//! [`StandIn`]. Everything depends on the seed only.
+//!
+//! `make simulate` runs more of it. `CALLGATE_SIMULATE` is the number of interactions.
+
+mod engine;
+mod group;
+mod history;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::engine::{Cost, Faults};
+use self::group::Group;
+use crate::observe::Metrics;
+
+pub(in crate::store::redis) use self::engine::StandIn;
+
+/// Random numbers that depend on the seed only (splitmix64).
+#[derive(Clone)]
+pub(super) struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_micros(from * 1000 + self.below((to - from) * 1000))
+    }
+}
+
+/// The size of an installation.
+#[derive(Clone, Copy)]
+struct Size {
+    /// The number of ledgers. Each is used by the members of one agent.
+    groups: u64,
+    members: u64,
+    /// The interactions of all groups.
+    interactions: u64,
+    /// Whether the primaries fail, and processes restart.
+    is_troubled: bool,
+    waits: bool,
+}
+
+/// What a simulation has found.
+struct Outcome {
+    faults: Vec<String>,
+    cost: Cost,
+    cpu: Duration,
+    virtual_time: Duration,
+}
+
+/// Returns the CPU time of this thread.
+fn cpu_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default())
+}
+
+fn simulate(size: Size, seed: u64) -> Outcome {
+    crate::random::repeatable::set(Some(seed));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let began = cpu_time();
+    let outcome = runtime.block_on(async {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let began = tokio::time::Instant::now();
+        let number = if size.is_troubled { 5 } else { 0 };
+        let faults = Faults {
+            lost_requests: number,
+            lost_responses: number,
+            late: number,
+            waits: size.waits,
+            lag_ms: if size.waits { 5 } else { 200 },
+        };
+        let groups: Vec<_> = (0..size.groups)
+            .map(|number| Group::start(size, faults, seed ^ ((number + 1) << 20), &metrics))
+            .collect();
+        let running: Vec<_> = groups.iter().map(|group| tokio::spawn(Arc::clone(group).run())).collect();
+        for running in running {
+            running.await.unwrap();
+        }
+        let mut outcome = Outcome {
+            faults: Vec::new(),
+            cost: Cost::default(),
+            cpu: Duration::ZERO,
+            virtual_time: began.elapsed(),
+        };
+        for group in groups {
+            outcome.faults.extend(group.history.faults());
+            let cost = group.engine.cost();
+            outcome.cost.bytes += cost.bytes;
+            for (name, count) in cost.calls {
+                *outcome.cost.calls.entry(name).or_default() += count;
+            }
+        }
+        outcome
+    });
+    crate::random::repeatable::set(None);
+    Outcome { cpu: cpu_time() - began, ..outcome }
+}
+
+/// Simulates, prints what an interaction has cost, and checks the history.
+fn run(name: &str, size: Size, seed: u64) {
+    let Size { groups, members, interactions, .. } = size;
+    let Outcome { faults, cost, cpu, virtual_time } = simulate(size, seed);
+    // Calls that members make also while nothing happens.
+    let is_background = |name: &str| matches!(name, "beat" | "count" | "due");
+    let (background, own): (Vec<_>, Vec<_>) = cost.calls.iter().partition(|(name, _)| is_background(name));
+    let sum = |calls: &[(&&str, &u64)]| calls.iter().map(|(_, count)| **count).sum::<u64>();
+    let each = |number: u64| number as f64 / interactions as f64;
+    println!(
+        "{name}: {groups} groups of {members} members, {interactions} interactions in {:.0} s of virtual time: \
+         {:.1} calls, {:.0} bytes sent and read, {:.0} us of CPU each; {:.2} calls per member and second besides",
+        virtual_time.as_secs_f64(),
+        each(sum(&own)),
+        each(cost.bytes),
+        each(u64::try_from(cpu.as_micros()).unwrap()),
+        sum(&background) as f64 / virtual_time.as_secs_f64() / (groups * members) as f64,
+    );
+    println!("  {:?}", cost.calls);
+    let first: Vec<_> = faults.iter().take(5).collect();
+    assert!(faults.is_empty(), "seed {seed}: {} faults, such as {first:#?}", faults.len());
+}
+
+/// A variable of the environment, for a larger run.
+#[allow(clippy::disallowed_methods, reason = "a larger run is asked for by the environment")]
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn simulated_members_lose_nothing_and_deliver_nothing_twice() {
+    let interactions = number("CALLGATE_SIMULATE", 10_000);
+    let seed = number("CALLGATE_SIMULATE_SEED", 1);
+    let groups = (interactions / 1000).clamp(1, 1000);
+    let size = Size { groups, members: 5, interactions, is_troubled: true, waits: true };
+    run("restarts and failovers", size, seed);
+}
+
+#[test]
+fn the_cost_of_a_simulated_interaction_does_not_grow() {
+    let most = number("CALLGATE_SIMULATE", 10_000) / 20;
+    let size = Size { groups: 1, members: 5, interactions: most, is_troubled: false, waits: false };
+    run("the base", size, 1);
+    run("more agents", Size { groups: 2, interactions: most * 2, ..size }, 1);
+    run("more interactions", Size { interactions: most * 2, ..size }, 1);
+    run("more members", Size { members: 10, ..size }, 1);
+}
+
+#[test]
+fn the_simulation_notices_what_a_failover_without_replicas_loses() {
+    let size = Size { groups: 4, members: 3, interactions: 2000, is_troubled: true, waits: false };
+    assert!(!simulate(size, 1).faults.is_empty());
+}
