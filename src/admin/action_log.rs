@@ -14,6 +14,8 @@ pub(super) struct Action<'a> {
     pub(super) name: &'static str,
     /// Where the request came from: `api`, or `page` for the admin page.
     pub(super) via: &'static str,
+    /// The outcome of a successful action, such as `ok`.
+    pub(super) success: &'static str,
     /// What the action is about: names and values, such as the route and the interaction.
     pub(super) about: Vec<(&'a str, Option<String>)>,
 }
@@ -29,7 +31,7 @@ impl Admin {
         let mut line: Map<String, Value> = [
             ("time", self.clock.now().to_string()),
             ("action", action.name.to_owned()),
-            ("outcome", if response.status < 300 { "ok" } else { "failed" }.to_owned()),
+            ("outcome", if response.status < 300 { action.success } else { "failed" }.to_owned()),
             ("client", request.peer.to_canonical().to_string()),
             ("credential", credential.to_owned()),
             ("via", action.via.to_owned()),

@@ -12,6 +12,12 @@ use crate::clock::instant;
 impl Admin {
     /// Returns the response to one request.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
+        let response = self.find_response(request).await;
+        self.metrics.admin_answered(response.status);
+        response
+    }
+
+    async fn find_response(&self, request: AdminRequest) -> AdminResponse {
         if let Some(rest) = caller::below(&request.path, "/callbacks") {
             return self.callbacks(&request, rest).await;
         }
@@ -101,8 +107,11 @@ impl Admin {
         let may_know = self.asked_as_ours(request).and_then(|()| self.knows_the_token(request)).is_ok();
         if let Some(refused) = config.refused.as_mut().filter(|_| !may_know) {
             let count = refused.errors.len();
-            refused.errors =
-                vec![format!("errors: {count}, shown only to callers on this host or with the admin token")];
+            let to_whom = match self.listener.load().token {
+                Some(_) => "with the token of `listen.admin`",
+                None => "to callers on this host",
+            };
+            refused.errors = vec![format!("errors: {count}, shown only {to_whom}")];
         }
         if !may_know {
             config.secrets.clear();

@@ -3,7 +3,7 @@
 //! A client of this API can mint tokens. Therefore Callgate accepts only clients on this host, unless an admin token is
 //! configured. Requests from a web page are always denied.
 
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderValue, RETRY_AFTER};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::json;
@@ -15,6 +15,7 @@ use crate::admin::service::Admin;
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
 use crate::http::response::retry_after_secs;
+use crate::interaction::State;
 use crate::policy::{MintFault, MintRequest};
 use crate::store::{MintRefusal, mint};
 use crate::time::parse_duration;
@@ -69,7 +70,11 @@ impl Admin {
                 let route = request.body.as_ref().and_then(|body| member(body, "route"));
                 let interaction = member(response.body.as_bytes(), "interaction");
                 let about = vec![("route", route), ("interaction", interaction)];
-                self.log_action(request, &response, Action { name: "mint", via: "api", about });
+                self.log_action(
+                    request,
+                    &response,
+                    Action { name: "mint", via: "api", success: "ok", about },
+                );
                 response
             }
             ("GET" | "HEAD", "") => self.list_anywhere(&request.query).await,
@@ -87,21 +92,21 @@ impl Admin {
         id: &str,
         via: &'static str,
     ) -> AdminResponse {
+        let before = self.interactions.store.read_owned(id).await;
+        let is_revoked =
+            before.is_ok_and(|found| found.is_some_and(|(found, _)| found.state == State::Revoked));
         let response = self.revoke(id).await;
+        let success = if is_revoked { "already_revoked" } else { "ok" };
         let about = vec![("interaction", Some(id.to_owned()))];
-        self.log_action(request, &response, Action { name: "revoke", via, about });
+        self.log_action(request, &response, Action { name: "revoke", via, success, about });
         response
     }
 
     async fn mint(&self, request: &AdminRequest) -> AdminResponse {
-        // The media type must be JSON. Without a CORS preflight, which Callgate does not allow, a web page cannot send
-        // this media type to another origin.
-        let media_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
-            return problem(415, "the body must be application/json");
-        }
-        let Some(body) = &request.body else { return problem(413, "the body is too large") };
+        let body = match request.json() {
+            Ok(body) => body,
+            Err((status, detail)) => return problem(status, detail),
+        };
         let wanted: Wanted = match serde_json::from_slice(body) {
             Ok(wanted) => wanted,
             Err(error) => return problem(400, &format!("the body is not a valid request to mint: {error}")),
