@@ -57,6 +57,7 @@ impl Admin {
             "generation": status.generation,
             "refused": status.refused.map(|refused| refused.version),
             "restart": self.restart,
+            "environment": status.environment,
         })
     }
 

@@ -29,7 +29,10 @@ impl<'n> Cursor<'n> {
         let Node::Text(name) = at.node else { return at.expected("text") };
         match self.plain_text() {
             Some("") => at.error(format!("the environment variable {name} is empty"), ""),
-            Some(value) => Some(value),
+            Some(value) => {
+                self.reader.used.borrow_mut().insert(name.clone(), value.to_owned());
+                Some(value)
+            }
             None => at.error(format!("the environment variable {name} is not set"), "set the variable"),
         }
     }
