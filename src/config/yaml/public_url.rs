@@ -54,6 +54,13 @@ impl Cursor<'_> {
         if has_tokens && uri.scheme_str() == Some("http") {
             self.warn("callback tokens are sent over plain HTTP, without encryption");
         }
+        if has_tokens && uri.path().len() > 1 {
+            self.warn(&format!(
+                "callback URLs begin with the path {}, which no route contains: a proxy in front must remove it from the paths of \
+                 callbacks, or they receive 404",
+                uri.path()
+            ));
+        }
         Some(text.to_owned())
     }
 }
