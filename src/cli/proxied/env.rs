@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 
-use super::java::java;
+use super::java::{java, merge};
 use crate::cli::common::{EXIT_USAGE, environment, print_json};
 use crate::egress::DIRECT_HOSTS;
 use crate::file::{FILE_BYTES_MAX, read};
@@ -157,15 +157,6 @@ pub(in crate::cli) fn variables(
     set.push(("JAVA_TOOL_OPTIONS", java));
     warnings.extend(warning);
     (set, warnings)
-}
-
-/// Adds the hosts that the list does not contain yet.
-pub(super) fn merge<'h>(hosts: &mut Vec<&'h str>, more: impl Iterator<Item = &'h str>) {
-    for host in more.map(str::trim).filter(|host| !host.is_empty()) {
-        if !hosts.contains(&host) {
-            hosts.push(host);
-        }
-    }
 }
 
 /// Returns a warning about another proxy that Callgate takes the place of.

@@ -1,6 +1,5 @@
 //! The options with which Java uses the forward proxy and trusts its certificates.
 
-use super::env::merge;
 use crate::egress::DIRECT_HOSTS;
 use crate::guard::Url;
 
@@ -53,6 +52,15 @@ pub(super) fn java(
     }
     all.extend(store);
     (all.join(" "), None)
+}
+
+/// Adds the hosts that the list does not contain yet.
+pub(super) fn merge<'h>(hosts: &mut Vec<&'h str>, more: impl Iterator<Item = &'h str>) {
+    for host in more.map(str::trim).filter(|host| !host.is_empty()) {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
 }
 
 /// Returns the options in a text. As in Java, white space separates options, except in quotes.
