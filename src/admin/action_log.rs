@@ -75,7 +75,7 @@ impl Admin {
         let mut line: Map<String, Value> = [
             ("time", self.clock.now().to_string()),
             ("action", action.name.to_owned()),
-            ("outcome", if response.status < 300 { "ok" } else { "failed" }.to_owned()),
+            ("outcome", if response.status < 300 { response.outcome } else { "failed" }.to_owned()),
             ("client", request.peer.to_canonical().to_string()),
             ("credential", credential.to_owned()),
             ("via", via.to_owned()),

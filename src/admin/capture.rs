@@ -1,7 +1,7 @@
 //! `/capture`: keeps the next rejected requests in memory, and gives them to an operator for `callgate explain`.
 
 use http::HeaderValue;
-use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use http::header::CONTENT_DISPOSITION;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -60,12 +60,10 @@ impl Admin {
     }
 
     fn begin_capture(&self, request: &AdminRequest) -> AdminResponse {
-        let media_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
-            return problem(415, "the body must be application/json");
-        }
-        let Some(body) = &request.body else { return problem(413, "the body is too large") };
+        let body = match request.json() {
+            Ok(body) => body,
+            Err((status, detail)) => return problem(status, detail),
+        };
         // An array could be read as a value of this type, too.
         let asked = serde_json::from_slice::<Map<String, Value>>(body);
         let asked = match asked.and_then(|members| Asked::deserialize(Value::Object(members))) {

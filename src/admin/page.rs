@@ -149,7 +149,7 @@ impl Admin {
             ("recent", _) => self.recent_response(request),
             ("state", _) => answer(200, &self.current_state()),
             (_, Some(id)) if request.method == "DELETE" => match self.may_act(request, "revoke") {
-                Ok(()) => self.revoke(id).await,
+                Ok(()) => self.revoke_interaction(id).await,
                 Err(response) => response,
             },
             (_, Some(_)) => not_allowed("DELETE"),

@@ -13,6 +13,7 @@ impl Admin {
     /// Returns the response to one request. Logs the request if it is an action.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
         let response = self.response_to(&request).await;
+        self.metrics.admin_answered(response.status);
         self.log_action(&request, &response);
         response
     }
@@ -57,6 +58,7 @@ impl Admin {
             "generation": status.generation,
             "refused": status.refused.map(|refused| refused.version),
             "restart": self.restart,
+            "environment": status.environment,
         })
     }
 
@@ -107,8 +109,11 @@ impl Admin {
         let may_know = self.asked_as_ours(request).and_then(|()| self.knows_the_token(request)).is_ok();
         if let Some(refused) = config.refused.as_mut().filter(|_| !may_know) {
             let count = refused.errors.len();
-            refused.errors =
-                vec![format!("errors: {count}, shown only to callers on this host or with the admin token")];
+            let to_whom = match self.listener.load().token {
+                Some(_) => "with the token of `listen.admin`",
+                None => "to callers on this host",
+            };
+            refused.errors = vec![format!("errors: {count}, shown only {to_whom}")];
         }
         if !may_know {
             config.secrets.clear();

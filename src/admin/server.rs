@@ -47,6 +47,22 @@ pub struct AdminRequest {
     pub peer: IpAddr,
 }
 
+impl AdminRequest {
+    /// Returns the body of a request whose media type is JSON. Without a CORS preflight, which Callgate does not allow, a
+    /// web page cannot send this media type to another origin.
+    ///
+    /// # Errors
+    /// Returns the status of the response, and an explanation.
+    pub fn json(&self) -> Result<&Bytes, (u16, &'static str)> {
+        let media_type = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err((415, "the body must be application/json"));
+        }
+        self.body.as_ref().ok_or((413, "the body is too large"))
+    }
+}
+
 /// A complete response.
 #[derive(Clone, Debug)]
 pub struct AdminResponse {
@@ -60,12 +76,14 @@ pub struct AdminResponse {
     pub allow: &'static str,
     /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The outcome of a successful action in the event log.
+    pub outcome: &'static str,
 }
 
 impl AdminResponse {
     /// Creates a response without additional headers.
     pub fn new(status: u16, content_type: &'static str, body: String) -> Self {
-        Self { status, content_type, body, allow: "", headers: Vec::new() }
+        Self { status, content_type, body, allow: "", headers: Vec::new(), outcome: "ok" }
     }
 
     /// Creates a 404 response.

@@ -4,6 +4,7 @@
 //! arguments and print results. The modules that they call do the work.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
+mod admin_api;
 mod admin_client;
 mod audit;
 mod check;

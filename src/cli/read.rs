@@ -105,19 +105,23 @@ impl Root {
 #[derive(Clone, Default)]
 pub(super) struct Texts {
     main: String,
-    included: BTreeMap<PathBuf, Vec<u8>>,
+    included: Included,
 }
+
+/// The included files, with their content, in the order of `include`. The order is the same on every machine, although
+/// the folders may have other names.
+type Included = Vec<(PathBuf, Vec<u8>)>;
 
 impl Texts {
     /// Returns all texts as one, so that it can be compared with the texts of another configuration.
     pub(super) fn whole(&self) -> String {
-        let included = self.included.values().map(|bytes| String::from_utf8_lossy(bytes));
+        let included = self.included.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes));
         included.fold(self.main.clone(), |whole, text| whole + "\0" + &text)
     }
 
     /// Reports whether `path` is an included file.
     pub(super) fn includes(&self, path: &Path) -> bool {
-        self.included.contains_key(path)
+        self.included.iter().any(|(included, _)| included == path)
     }
 }
 
@@ -141,16 +145,16 @@ impl Read {
 
     /// Does the same as [`Self::new`], with absolute paths resolved below `root`.
     pub(super) fn below(args: &ConfigArg, root: &Root) -> Self {
-        Self::compile(args, args.text(), &BTreeMap::new(), root)
+        Self::compile(args, args.text(), &Included::new(), root)
     }
 
     fn compile(
         args: &ConfigArg,
         text: Result<String, Vec<ConfigError>>,
-        known: &BTreeMap<PathBuf, Vec<u8>>,
+        known: &Included,
         root: &Root,
     ) -> Self {
-        let (stamps, included) = (Mutex::new(Stamps::new()), Mutex::new(BTreeMap::new()));
+        let (stamps, included) = (Mutex::new(Stamps::new()), Mutex::new(Included::new()));
         // Metadata is recorded before the file is read. If the file changes while it is read, the next check therefore
         // notices the change.
         let look = |path: &Path| {
@@ -169,11 +173,11 @@ impl Read {
                 false => args.config.parent().unwrap_or(Path::new("")).join(path),
             };
             look(&found);
-            let bytes = match known.get(&found) {
-                Some(bytes) => bytes.clone(),
+            let bytes = match known.iter().find(|(path, _)| *path == found) {
+                Some((_, bytes)) => bytes.clone(),
                 None => read_file(&found, FILE_BYTES_MAX).map_err(|error| root.explain(&found, error))?,
             };
-            included.lock().insert(found, bytes.clone());
+            included.lock().push((found, bytes.clone()));
             Ok(bytes)
         };
         let surroundings = Surroundings { env: &environment, file: &file };
@@ -187,5 +191,30 @@ impl Read {
         }
         let texts = Texts { main: text.unwrap_or_default(), included: included.into_inner() };
         Self { texts, config, stamps: stamps.into_inner() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_texts_are_equal_whatever_the_folders_are_called() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = folder.path().join("m");
+        std::fs::create_dir(&shared).unwrap();
+        std::fs::write(shared.join("routes.yaml"), "routes: []\n").unwrap();
+        let whole = |own: &str, order: &str| {
+            let own = folder.path().join(own);
+            std::fs::create_dir_all(&own).unwrap();
+            std::fs::write(own.join("limits.yaml"), "limits: {}\n").unwrap();
+            let text = format!("include: [{}]\n", order.replace("SHARED", &shared.display().to_string()));
+            std::fs::write(own.join("callgate.yaml"), text).unwrap();
+            Read::new(&ConfigArg { config: own.join("callgate.yaml") }).texts.whole()
+        };
+        let order = "limits.yaml, SHARED/routes.yaml";
+        assert_eq!(whole("a", order), whole("z", order));
+        assert!(whole("a", order).ends_with("\0limits: {}\n\0routes: []\n"));
+        assert!(whole("z", "SHARED/routes.yaml, limits.yaml").ends_with("\0routes: []\n\0limits: {}\n"));
     }
 }

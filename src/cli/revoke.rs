@@ -1,22 +1,19 @@
 //! `callgate revoke`: revokes an interaction of a running Callgate, so that its token is denied from now on.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use serde_json::Value;
 
-use super::admin_client::{Request, send};
+use super::admin_api::{AdminAddress, AdminApi, detail};
 use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
 use super::read::ConfigArg;
-use crate::source::reachable;
 
 #[derive(Args)]
 pub(super) struct RevokeArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// Address of the admin listener, if the running Callgate is reached at another one than FILE says.
-    #[arg(long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
+    /// Address or URL of the admin listener, if the running Callgate is reached at another one than FILE says.
+    #[arg(long, value_name = "ADDRESS", value_parser = AdminAddress::parse)]
+    admin: Option<AdminAddress>,
     /// Id of the interaction, such as int_….
     #[arg(value_name = "INTERACTION", value_parser = id)]
     interaction: String,
@@ -37,23 +34,16 @@ pub(super) fn revoke(args: &RevokeArgs) -> u8 {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let Some(admin) = &config.startup.admin else {
+    let Some(listener) = config.startup.admin else {
         eprintln!("error: {} has no `listen.admin`", args.config.config.display());
         return EXIT_DATA;
     };
-    let address = reachable(args.admin.unwrap_or(admin.address));
-    let token = admin.token.as_ref().map(|token| token.expose());
-    let path = format!("/callbacks/{}", args.interaction);
-    let (status, body) = match send(address, &Request { token, ..Request::to("DELETE", &path) }) {
+    let api = AdminApi::new(listener, args.admin.clone());
+    let (status, answer) = match api.send("DELETE", &format!("/callbacks/{}", args.interaction), None) {
         Ok(answer) => answer,
-        Err(error) => {
-            eprintln!("error: no answer from {address}: {error}");
-            return EXIT_UNAVAILABLE;
-        }
+        Err(code) => return code,
     };
-    let answer = serde_json::from_str::<Value>(&body).unwrap_or_default();
-    let detail = answer.get("detail").and_then(Value::as_str).unwrap_or("no reason given");
-    let detail: String = detail.chars().filter(|c| !c.is_control()).collect();
+    let detail = detail(&answer);
     match status {
         204 => {
             println!("{} revoked", args.interaction);
@@ -66,7 +56,7 @@ pub(super) fn revoke(args: &RevokeArgs) -> u8 {
             EXIT_UNAVAILABLE
         }
         _ => {
-            eprintln!("error: {}: {detail} (HTTP {status} from {address})", args.interaction);
+            eprintln!("error: {}: {detail} (HTTP {status} from {})", args.interaction, api.address);
             if status >= 500 { EXIT_UNAVAILABLE } else { EXIT_DATA }
         }
     }

@@ -7,7 +7,7 @@ use super::agent::Agents;
 use super::listen::Listener;
 use super::startup::Startup;
 use super::yaml::Cursor;
-use crate::egress::Egress;
+use crate::egress::{Egress, is_direct};
 use crate::ingress::{Deliver, Route};
 use crate::interaction::Follow;
 use crate::path::CanonicalPath;
@@ -141,7 +141,7 @@ fn kept_callbacks(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
 }
 
 /// Reports an error for each proxied rule without a proxy, or with a host that the proxy tunnels. Reports a warning if the
-/// proxy refuses everything.
+/// proxy refuses everything, and for each proxied rule whose host the agent reaches without the proxy.
 fn forward_proxy(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     let (Some(listener), Some(rules)) = (&startup.egress, rules) else { return };
     let mut proxied = rules.rules().iter().filter(|rule| rule.proxied.is_some()).peekable();
@@ -155,7 +155,16 @@ fn forward_proxy(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     if proxied.peek().is_none() && proxy.tunnel.is_empty() && !proxy.tunnels_others {
         root.warn("`listen.egress.proxy` refuses every host: no rule is `proxied`, and `others` is `refuse`");
     }
-    for rule in proxied.filter(|rule| proxy.always_tunnels(rule.target.url.host())) {
+    let proxied: Vec<_> = proxied.collect();
+    for rule in proxied.iter().filter(|rule| is_direct(rule.target.url.host())) {
+        root.warn(&format!(
+            "the rule {} is `proxied`, but clients reach {} directly: `callgate env` and `callgate inject --proxied` list it in \
+             NO_PROXY. Point the client at the `path` of the rule instead",
+            rule.name,
+            rule.target.url.host()
+        ));
+    }
+    for rule in proxied.iter().filter(|rule| proxy.always_tunnels(rule.target.url.host())) {
         let message = format!(
             "the rule {} needs to see the requests to {}, but `listen.egress.proxy.tunnel` lists this host",
             rule.name,

@@ -19,6 +19,7 @@ mod store;
 mod traces;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ingress::{Edge, FetchedData, Ingress, Mode, Provider, Route};
@@ -59,6 +60,9 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The secrets that the configuration refers to, without their values.
     pub secrets: Vec<LoadedSecret>,
+    /// The environment variables whose values are texts of the configuration, each with the beginning of the SHA-256 of
+    /// its value. Secrets are not among them.
+    pub environment: BTreeMap<String, String>,
     /// The texts of the configuration, to find the positions of mistakes that are noticed later.
     pub sources: Sources,
 }
@@ -91,9 +95,14 @@ impl Config {
         let reader = Reader::new(surroundings).with_variables_of(&tree);
         let compiled = compile(&Cursor::root(&reader, &tree));
         let secrets = reader.loaded_secrets();
+        let environment = reader
+            .used_variables()
+            .into_iter()
+            .map(|(name, value)| (name, startup::digest(&value)))
+            .collect();
         let warnings = reader.finish(&sources)?;
         match compiled {
-            Some((startup, policy)) => Ok(Self { startup, policy, warnings, secrets, sources }),
+            Some((startup, policy)) => Ok(Self { startup, policy, warnings, secrets, environment, sources }),
             None => Err(failed("the configuration could not be compiled")),
         }
     }

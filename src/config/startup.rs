@@ -94,7 +94,11 @@ impl Startup {
         let or_none = |address: Option<String>| address.unwrap_or_else(|| "none".to_owned());
         let ingress: Vec<_> = self.ingress.iter().map(|listener| listener.address.to_string()).collect();
         let (egress, replicas) = (self.egress.as_ref(), self.replicas.as_ref());
-        let kind = if self.store.path.is_some() { "file" } else { "memory" };
+        let kind = match (&self.store.path, &self.store.redis) {
+            (Some(_), _) => "file",
+            (None, Some(_)) => "redis",
+            (None, None) => "memory",
+        };
         let traces = self.traces.as_ref().map(|traces| fingerprint("on", traces));
         [
             ("access_log", if self.access_log == AccessLog::Off { "off" } else { "stdout" }.to_owned()),
@@ -127,9 +131,14 @@ impl Startup {
 
 /// Returns a word and the beginning of the SHA-256 of a section, in hexadecimal. `Debug` prints no secret.
 fn fingerprint(word: &str, section: &impl std::fmt::Debug) -> String {
-    let mut digest = HEXLOWER.encode(&Sha256::digest(format!("{section:?}")));
+    format!("{word} ({})", digest(&format!("{section:?}")))
+}
+
+/// Returns the beginning of the SHA-256 of a text, in hexadecimal.
+pub(super) fn digest(text: &str) -> String {
+    let mut digest = HEXLOWER.encode(&Sha256::digest(text));
     digest.truncate(FINGERPRINT_CHARS);
-    format!("{word} ({digest})")
+    digest
 }
 
 /// The destination of the access log.
@@ -194,6 +203,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::config::tests::{MINIMAL, mistake, parse};
+    use crate::config::{Config, Surroundings};
 
     #[test]
     fn how_long_stopping_takes() {
@@ -208,6 +218,24 @@ mod tests {
         assert_eq!(times(MINIMAL), (2000, Duration::from_secs(10)));
         let stated = MINIMAL.replacen(agent, &with("delay: 0s, grace: 30s"), 1);
         assert_eq!(times(&stated), (0, Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn certificates_and_logins_of_redis_are_no_difference() {
+        let store = "store: { kind: redis, redis: { nodes: [a:1], password: { env: KEY }, tls: { authorities: /ca } } }\nagent:";
+        let text = MINIMAL.replacen("agent:", store, 1);
+        let with = |times: usize, key: &str| {
+            let pem = std::fs::read("tests/corpora/tls/tls.crt").unwrap().repeat(times);
+            let env = |_: &str| Some(key.repeat(32));
+            let surroundings = Surroundings { env: &env, file: &|_| Ok(pem.clone()) };
+            Config::parse(&text, &surroundings).unwrap().startup
+        };
+        let (before, after) = (with(1, "a"), with(2, "b"));
+        assert!(before.differences(&after).is_empty());
+        assert_eq!(before.restart_settings(), after.restart_settings());
+        let settings = before.restart_settings();
+        let store = settings.iter().find(|setting| setting.key == "store").unwrap();
+        assert!(store.value.starts_with("redis ("), "{}", store.value);
     }
 
     #[test]

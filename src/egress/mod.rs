@@ -32,7 +32,7 @@ pub use forward_proxy::{AuthorityFiles, ForwardProxy, HostPattern, Unmatched};
 pub use inject::{Inject, ValueSource};
 pub use location::relayed_location;
 pub use place::{Insertion, InsertionPlace};
-pub use proxied::{CONNECT_TIMEOUT, OTHERS, UNMATCHED};
+pub use proxied::{CONNECT_TIMEOUT, DIRECT_HOSTS, OTHERS, UNMATCHED, is_direct};
 pub use proxy_target::{check_same_origin, target_origin, tunnel_target};
 pub use rule::{Egress, Plan, Rule, Target, Unruled};
 pub use shape::{Callback, Segment, Shape, Slot};

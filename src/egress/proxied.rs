@@ -18,6 +18,19 @@ pub const UNMATCHED: &str = "unmatched";
 /// The name of the rule for plain HTTP requests to hosts that no rule names.
 pub const OTHERS: &str = "others";
 
+/// The hosts that the clients of the agent reach directly, as in `NO_PROXY`: this host, and names of a Kubernetes cluster.
+/// Without loopback addresses, an agent would lose its local servers.
+pub const DIRECT_HOSTS: [&str; 5] = ["localhost", "127.0.0.1", "::1", ".svc", ".cluster.local"];
+
+/// Reports whether the clients of the agent reach a host directly.
+pub fn is_direct(host: &str) -> bool {
+    let host = host.trim_end_matches('.').trim_matches(['[', ']']);
+    DIRECT_HOSTS.iter().any(|direct| match direct.strip_prefix('.') {
+        Some(_) => host.ends_with(direct),
+        None => host == *direct,
+    })
+}
+
 /// Timeout for connecting to a host that no rule names.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);

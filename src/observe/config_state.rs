@@ -1,5 +1,7 @@
 //! The configuration in use, and the errors of the last configuration that could not be applied.
 
+use std::collections::BTreeMap;
+
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -31,6 +33,9 @@ pub struct ConfigStatus {
     /// The secrets in use, with their fingerprints. Only callers that may use the callbacks API may see them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<LoadedSecret>,
+    /// The environment variables whose values are texts of the configuration, with their fingerprints.
+    #[serde(skip)]
+    pub environment: BTreeMap<String, String>,
     /// The configuration that the last reload rejected, with its errors. `None` if the last reload succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
@@ -56,6 +61,7 @@ impl ConfigState {
             taken: now.to_string(),
             dev: false,
             secrets: Vec::new(),
+            environment: BTreeMap::new(),
             refused: None,
         }))
     }
@@ -76,14 +82,17 @@ impl ConfigState {
             taken: now.to_string(),
             dev: status.dev,
             secrets: std::mem::take(&mut status.secrets),
+            environment: std::mem::take(&mut status.environment),
             refused: None,
         };
         status.generation
     }
 
-    /// Records the secrets of the configuration in use.
-    pub fn loaded(&self, secrets: Vec<LoadedSecret>) {
-        self.0.lock().secrets = secrets;
+    /// Records the secrets and the environment variables of the configuration in use.
+    pub fn loaded(&self, secrets: Vec<LoadedSecret>, environment: BTreeMap<String, String>) {
+        let mut status = self.0.lock();
+        status.secrets = secrets;
+        status.environment = environment;
     }
 
     /// Records that a new configuration was rejected. The current configuration stays in use.

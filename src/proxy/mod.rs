@@ -19,7 +19,7 @@ mod upkeep;
 
 pub use addresses::StartError;
 pub use components::Options;
-pub use egress::{NewAuthority, check_authority, create_authority};
+pub use egress::{NewAuthority, check_authority, create_authority, previous_certificates};
 pub use ingress::check_agent;
 pub use listen::check_tls;
 pub use replicas::{CallbacksApi, MemberAnswer, MemberRequest, Replication};

@@ -697,6 +697,20 @@ class Replicas(unittest.TestCase):
                 self.assertTrue(may_connect(policies, own, 9901, "monitoring", {}))
                 self.assertFalse(may_connect(policies, own, 8000, "agents", own), "the agent's own port")
 
+    def test_inject_with_a_policy_opens_what_the_component_opens(self):
+        manifests = documents(run(*INJECT, "--tls-secret", "callgate-tls", "--bind-env", "HOST", "--replicas", "--with", "network-policy").stdout)
+        [ours] = [each for each in manifests if each["kind"] == "NetworkPolicy"]
+        own = template(manifests)["metadata"]["labels"]
+        for others in (kustomized_replicas(), helmed_replicas()):
+            theirs = [each for each in others if each["kind"] == "NetworkPolicy"]
+            for port in (8000, 8443, 8446, 9901):
+                for namespace in ("agents", "others", "monitoring"):
+                    for labels in (own, {}):
+                        with self.subTest(port=port, namespace=namespace, labels=labels):
+                            to = template(others)["metadata"]["labels"]
+                            source = to if labels else {}
+                            self.assertEqual(may_connect([ours], own, port, namespace, labels), may_connect(theirs, to, port, namespace, source))
+
     def test_the_evaluation_of_policies_finds_mistakes(self):
         policies = [each for each in kustomized_replicas() if each["kind"] == "NetworkPolicy"]
         own = template(kustomized_replicas())["metadata"]["labels"]

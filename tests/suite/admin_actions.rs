@@ -122,16 +122,18 @@ fn an_interaction_is_revoked_and_both_actions_are_logged() {
         let path = format!("/callbacks/{interaction}");
         let read = send_to(process.admin, "GET", &path, &[("authorization", &bearer)], b"").json();
         assert_eq!(read["state"], "revoked");
+        let again = process.callgate("revoke", &[interaction]);
+        assert_eq!(again.status.code(), Some(0), "{again:?}");
         let unknown = process.callgate("revoke", &["int_unknown"]);
         assert_eq!(unknown.status.code(), Some(65), "{unknown:?}");
         assert!(text(&unknown.stderr).contains("no such interaction"), "{unknown:?}");
 
         let actions = process.actions();
         let field = |name: &str| actions.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
-        assert_eq!(field("action"), ["mint", "revoke", "revoke"]);
-        assert_eq!(field("outcome"), ["ok", "ok", "failed"]);
-        assert_eq!(field("status"), [201, 204, 404]);
-        assert_eq!(field("interaction"), [interaction, interaction, "int_unknown"]);
+        assert_eq!(field("action"), ["mint", "revoke", "revoke", "revoke"]);
+        assert_eq!(field("outcome"), ["ok", "ok", "already_revoked", "failed"]);
+        assert_eq!(field("status"), [201, 204, 204, 404]);
+        assert_eq!(field("interaction"), [interaction, interaction, interaction, "int_unknown"]);
         assert_eq!(actions[0]["route"], "r");
         for line in &actions {
             assert_eq!((&line["client"], &line["credential"]), (&"127.0.0.1".into(), &credential.into()));
@@ -152,6 +154,10 @@ fn a_caller_without_access_fills_no_log_and_a_route_cannot_forge_a_line() {
     let headers = [("authorization", &*bearer), ("content-type", "application/json")];
     let body = br#"{"route":"x\ninfo: admin {\"action\":\"revoke\"}\u2028\"}"}"#;
     assert_eq!(send_to(process.admin, "POST", "/callbacks", &headers, body).status, 404);
+    let metrics = send_to(process.admin, "GET", "/metrics", &[], b"").text();
+    for line in ["{status=\"401\"} 1\n", "{status=\"403\"} 0\n"] {
+        assert!(metrics.contains(&format!("callgate_admin_requests_refused_total{line}")), "{line}");
+    }
     let actions = eventually(|| Some(process.actions()).filter(|actions| !actions.is_empty()));
     assert_eq!(actions.len(), 1, "{actions:?}");
     assert_eq!((&actions[0]["action"], &actions[0]["status"]), (&"mint".into(), &404.into()));
@@ -166,6 +172,15 @@ fn what_cannot_be_revoked_is_said() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let out = process.callgate("revoke", &["int_a", "--admin", &free]);
     assert_eq!(out.status.code(), Some(69), "{out:?}");
+    // The address can be written as for `check --against`, too.
+    for admin in [format!("http://{}", process.admin), format!("http://localhost:{}/", process.admin.port())]
+    {
+        let out = process.callgate("revoke", &["int_a", "--admin", &admin]);
+        assert_eq!(out.status.code(), Some(65), "{out:?}");
+        assert!(text(&out.stderr).contains("no such interaction"), "{out:?}");
+    }
+    let out = process.callgate("revoke", &["int_a", "--admin", "https://h:1"]);
+    assert_eq!(out.status.code(), Some(64), "{out:?}");
     let file = process.folder.path().join("client.yaml");
     let text_of_it = fs::read_to_string(&file).unwrap();
     let (before, behind) = text_of_it.split_once(", admin: {").unwrap();
@@ -283,4 +298,25 @@ fn what_people_do_with_messages_is_logged_without_their_contents() {
     assert_eq!((&lines[5]["reason"], &lines[5]["for"]), (&"token_missing".into(), &"1m".into()));
     let log = fs::read_to_string(process.folder.path().join("log")).unwrap();
     assert!(!log.contains("confidential"), "{log}");
+}
+
+#[test]
+fn a_revocation_may_take_as_long_as_its_members_need() {
+    let process = Logged::start("");
+    // The file that the command reads.
+    let _ = process.callgate("revoke", &["int_unknown"]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow = listener.local_addr().unwrap().to_string();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // A connection that is closed with unread bytes is reset.
+        let _ = std::io::Read::read(&mut stream, &mut [0; 4096]).unwrap();
+        // Callgate waits up to 5 seconds for each member, which is longer than a probe waits.
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+        let _ =
+            std::io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n");
+    });
+    let out = process.callgate("revoke", &["int_a", "--admin", &slow]);
+    answering.join().unwrap();
+    assert_eq!((out.status.code(), text(&out.stdout)), (Some(0), "int_a revoked\n".to_owned()), "{out:?}");
 }

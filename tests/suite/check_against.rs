@@ -62,6 +62,36 @@ fn a_changed_route_needs_no_restart_and_a_changed_port_does() {
 }
 
 #[test]
+fn another_value_of_the_environment_is_another_configuration() {
+    let agent = Agent::start(ANSWER);
+    let text = format!("public_url: {{ env: PUBLIC_URL }}\n{}", open_config(&agent.address.to_string()));
+    let folder = tempfile::tempdir().unwrap();
+    let variables = [("PUBLIC_URL", "https://a.example.com")];
+    let process = Process::start_with(tempfile::tempdir().unwrap(), &text, &variables);
+    let file = folder.path().join("new.yaml");
+    fs::write(&file, &text).unwrap();
+    let url = format!("http://{}", process.admin);
+    let against = |public_url: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_callgate"));
+        command.env("PUBLIC_URL", public_url).args(["check", "--against", &url, "-c"]).arg(&file);
+        told(&command.args(args).output().unwrap())
+    };
+    let (code, said) = against("https://a.example.com", &[]);
+    assert!(code == Some(0) && said.contains("generation 1 uses this configuration already"), "{said}");
+    let (code, said) = against("https://b.example.com", &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("uses this configuration already"), "{said}");
+    assert!(said.contains("warning: PUBLIC_URL has another value in http://"), "{said}");
+    let (_, said) = against("https://b.example.com", &["--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["against"]["in_use"], false);
+    assert_eq!(said["against"]["environment"], serde_json::json!(["PUBLIC_URL"]));
+    // The values are not shown.
+    let shown = send_to(process.admin, "GET", "/config", &[], b"").text();
+    assert!(shown.contains("PUBLIC_URL") && !shown.contains("a.example.com"), "{shown}");
+}
+
+#[test]
 fn the_admin_listener_shows_no_secret_and_wants_its_token() {
     let agent = Agent::start(ANSWER);
     let folder = tempfile::tempdir().unwrap();

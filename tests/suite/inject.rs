@@ -311,7 +311,7 @@ fn injecting_again_changes_nothing_but_what_is_asked() {
 }
 
 fn forward_proxy() -> Proxied {
-    Proxied { ca_secret: "authority".to_owned(), egress_port: 8082, direct: vec!["10.0.0.0/8".to_owned()] }
+    Proxied { ca_secret: "authority".to_owned(), direct: vec!["10.0.0.0/8".to_owned()] }
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn the_agent_alone_uses_the_forward_proxy() {
 ";
     let text =
         DEPLOYMENT.replace("            - { name: SWITCH", &format!("{own}            - {{ name: SWITCH"));
-    let proxied = Sidecar { proxied: Some(forward_proxy()), ..sidecar() };
+    let proxied = Sidecar { proxied: Some(forward_proxy()), egress_port: 8082, ..sidecar() };
     let injected = inject(&text, &proxied).unwrap();
     let object = value(&injected.text);
     let pod = &object["spec"]["template"]["spec"];
@@ -335,7 +335,7 @@ fn the_agent_alone_uses_the_forward_proxy() {
         ("HTTPS_PROXY", "http://127.0.0.1:8082"),
         ("https_proxy", "http://127.0.0.1:8082"),
         ("NO_PROXY", "localhost,127.0.0.1,::1,.svc,.cluster.local,10.0.0.0/8,own.example"),
-        ("no_proxy", "localhost,127.0.0.1,::1,.svc,.cluster.local,10.0.0.0/8"),
+        ("no_proxy", "localhost,127.0.0.1,::1,.svc,.cluster.local,10.0.0.0/8,own.example"),
         ("SSL_CERT_FILE", "/own.pem"),
         ("REQUESTS_CA_BUNDLE", "/run/callgate/trust/bundle.pem"),
         ("NODE_EXTRA_CA_CERTS", "/run/callgate/trust/ca.pem"),
@@ -447,7 +447,7 @@ fn what_cannot_be_is_said_in_words() {
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {}\n", "`spec.template.spec` is missing"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {}\n", "`spec` is missing"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {}\nspec: { containers: [] }\n", "no containers"),
-        (&two, "Use --agent-port with one of http (8000) of agent, 9000 of logs"),
+        (&two, "--agent-port, to one of http (8000) of agent, 9000 of logs"),
         (&with("containerPort: 8000", "containerPort: 8443"), "port 8443 is taken in this pod by http"),
         (&with("containerPort: 8000", "containerPort: 9901"), "use --admin-port with another port"),
         (&with("name: logs", "name: callgate"), "a container callgate that"),

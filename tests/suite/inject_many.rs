@@ -55,6 +55,8 @@ fn a_workload_opts_out_by_annotation() {
         assert_eq!(injected.text == text, !expected, "{annotation}");
         let notes = injected.notes.join("\n");
         assert_eq!(notes.contains("Deployment a: stays without the sidecar"), !expected, "{notes}");
+        let what = if annotation.starts_with("labels") { "the label" } else { "the annotation" };
+        assert_eq!(notes.contains(what), !expected, "{notes}");
     }
     // The annotation of the pod template counts, too.
     let text = workload("Deployment", "a", "", "")
@@ -85,13 +87,14 @@ fn a_label_selector_chooses() {
     assert_eq!(selected("app in (a, redis)").0, ["a", "redis"]);
     let (names, injected) = selected("app=nobody");
     assert!(names.is_empty() && injected.text == text);
-    assert_eq!(injected.notes, ["3 of 3 workloads are not selected and stay as they are"]);
+    let left = "3 of 3 workloads are not selected and stay as they are: Deployment a, StatefulSet redis, Deployment b";
+    assert_eq!(injected.notes, [left]);
     assert!(
         selected("app!=redis")
             .1
             .notes
             .iter()
-            .any(|note| note.starts_with("1 of 3 workloads are not selected"))
+            .any(|note| note == "1 of 3 workloads are not selected and stay as they are: StatefulSet redis")
     );
 }
 
@@ -139,7 +142,7 @@ fn every_pod_has_the_label_and_removing_takes_it_away() {
     let injected = put(pod, &Sidecar::default()).text;
     assert_eq!(documents(&injected)[0]["metadata"]["labels"]["callgate.dev/agent"], "p");
     assert_eq!(documents(&remove(&injected).unwrap().text), documents(pod));
-    let unnamed = put(&pod.replace("name: p", "generateName: p-"), &Sidecar::default());
+    let unnamed = put(&pod.replace("name: p", ""), &Sidecar::default());
     assert!(unnamed.notes.join("\n").contains("get no label callgate.dev/agent"), "{:?}", unnamed.notes);
 }
 
@@ -236,6 +239,11 @@ fn two_workloads_share_a_configuration_or_have_their_own() {
     assert_eq!(kinds(&injected), 2);
     let mounted = &documents(&injected)[0]["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"];
     assert_eq!(*mounted, "a-callgate");
+    let notes = put(&different, &own).notes.join("\n");
+    assert!(notes.contains("Deployment a (a-callgate), Deployment b (b-callgate)"), "{notes}");
+    assert!(!notes.contains("{name}"), "{notes}");
+    let notes = put(&other, &own).notes.join("\n");
+    assert!(notes.contains("Deployment b: `callgate.yaml` in the ConfigMap b-callgate must have"), "{notes}");
     assert_eq!(put(&injected, &own).text, injected);
 }
 
@@ -399,4 +407,30 @@ fn the_options_reach_the_program() {
     let unnamed = text.replace("name: a,", "");
     let refused = command(&["--with", "service"], &unnamed);
     assert_eq!(refused.status.code(), Some(65), "{refused:?}");
+}
+
+#[test]
+fn strict_wants_every_pod_to_have_the_sidecar() {
+    let rollout = workload("Deployment", "r", "", "")
+        .replace("apps/v1", "argoproj.io/v1alpha1")
+        .replace("Deployment", "Rollout");
+    let old = workload("Deployment", "old", "", "").replace("apps/v1", "apps/v1beta1");
+    let list = "apiVersion: example.com/v1\nkind: AgentList\nmetadata: { name: l }\nitems: [ { spec: { containers: [ { name: a } ] } } ]\n";
+    let good = workload("Deployment", "a", "", "");
+    for (other, missed) in [(&*rollout, "Rollout r"), (&old, "Deployment old"), (list, "AgentList l")] {
+        let text = format!("{good}---\n{other}");
+        let lenient = command(&[], &text);
+        assert!(lenient.status.success(), "{lenient:?}");
+        let strict = command(&["--strict"], &text);
+        assert_eq!(strict.status.code(), Some(65), "{strict:?}");
+        assert!(strict.stdout.is_empty(), "a pipe must not apply the rest");
+        let said = String::from_utf8(strict.stderr).unwrap();
+        assert!(said.contains(&format!("without the sidecar: {missed}")), "{said}");
+    }
+    let chosen = ["--strict", "--pod-template", "Rollout.argoproj.io=spec.template"];
+    assert!(command(&chosen, &format!("{good}---\n{rollout}")).status.success());
+    let out = workload("Deployment", "out", "annotations: { callgate.dev/inject: \"false\" }", "");
+    let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: c }\n";
+    let done = command(&["--strict"], &format!("{good}---\n{out}---\n{config}"));
+    assert!(done.status.success(), "{done:?}");
 }

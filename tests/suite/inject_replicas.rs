@@ -1,6 +1,6 @@
 //! `callgate inject --replicas`: what a workload with several replicas needs, and the warning without it.
 
-use callgate::cli::{Injected, Sidecar, inject, remove};
+use callgate::cli::{Companion, Injected, Sidecar, inject, remove};
 use serde_yaml::Value;
 
 const DEPLOYMENT: &str = "apiVersion: apps/v1
@@ -324,7 +324,11 @@ fn what_cannot_be_is_an_error() {
     for (text, port, words) in [
         (DEPLOYMENT.replace("name: agent, namespace", &long), 8446, "cannot be the name of a Service"),
         (DEPLOYMENT.replace("name: agent, namespace", &dotted), 8446, "cannot be the name of a Service"),
-        (DEPLOYMENT.replace("name: agent, namespace", "generateName: agent, namespace"), 8446, "has no name"),
+        (
+            DEPLOYMENT.replace("name: agent, namespace", "generateName: agent, namespace"),
+            8446,
+            "callgate.dev/name",
+        ),
         (format!("{DEPLOYMENT}{service}"), 8446, "two objects Service agent-replicas"),
         (twice, 8446, "two objects Service agent-replicas"),
         (DEPLOYMENT.to_owned(), 8443, "--replica-port is the same"),
@@ -334,5 +338,57 @@ fn what_cannot_be_is_an_error() {
     ] {
         let error = inject(&text, &sidecar(Some(port))).unwrap_err();
         assert!(error.contains(words), "{words}: {error}");
+    }
+}
+
+/// Reports whether one of the policies lets pods of the namespace `namespace` with these labels connect to a TCP port.
+fn opens(policies: &[&Value], namespace: &str, labels: &Value, port: u16) -> bool {
+    policies.iter().flat_map(|policy| policy["spec"]["ingress"].as_sequence().unwrap()).any(|rule| {
+        let is_source = |one: &Value| match one.get("namespaceSelector") {
+            Some(selector) => selector["matchLabels"]["kubernetes.io/metadata.name"] == namespace,
+            None => namespace == "agents" && selects(&one["podSelector"]["matchLabels"], labels),
+        };
+        let from = rule.get("from").and_then(Value::as_sequence);
+        let ports = rule["ports"].as_sequence().unwrap();
+        from.is_none_or(|from| from.iter().any(is_source)) && ports.iter().any(|one| one["port"] == port)
+    })
+}
+
+#[test]
+fn the_policies_of_replicas_and_of_with_do_not_cancel_each_other() {
+    let text = DEPLOYMENT.replace("containerPort: 53, protocol: UDP", "containerPort: 9000, name: grpc");
+    for replica_port in [None, Some(8446)] {
+        for with in
+            [vec![], vec![Companion::NetworkPolicy], vec![Companion::Service, Companion::NetworkPolicy]]
+        {
+            let has_policy = with.contains(&Companion::NetworkPolicy);
+            let own = Sidecar { with, tls_secret: Some("tls".to_owned()), ..sidecar(replica_port) };
+            let injected = inject(&text, &own).unwrap();
+            let all = documents(&injected.text);
+            let policies: Vec<_> = all.iter().filter(|one| one["kind"] == "NetworkPolicy").collect();
+            let expected = usize::from(has_policy || replica_port.is_some());
+            assert_eq!(policies.len(), expected, "{replica_port:?} {has_policy}");
+            assert_eq!(inject(&injected.text, &own).unwrap().text, injected.text);
+            let notes = injected.notes.join("\n");
+            assert!(notes.contains("other ports stay open"), "{notes}");
+            if policies.is_empty() {
+                continue;
+            }
+            let agents = &all[0]["spec"]["template"]["metadata"]["labels"];
+            let stranger = value("{ app: agent }");
+            // The note says that port 9000 stays open, and a Service may lead to it.
+            for port in [8443, 9000] {
+                assert!(opens(&policies, "others", &stranger, port), "{port}");
+            }
+            assert!(
+                !opens(&policies, "others", &stranger, 8000) && !opens(&policies, "agents", agents, 8000)
+            );
+            assert!(opens(&policies, "monitoring", &stranger, 9901));
+            assert_eq!(opens(&policies, "others", &stranger, 9901), !has_policy);
+            assert_eq!(opens(&policies, "agents", agents, 8446), replica_port.is_some());
+            assert!(
+                !opens(&policies, "agents", &stranger, 8446) && !opens(&policies, "others", agents, 8446)
+            );
+        }
     }
 }

@@ -107,3 +107,4 @@ mod traces;
 #[allow(dead_code, reason = "the test binary `decisions` verifies the vectors")]
 mod vectors;
 mod webhook;
+mod webhook_names;

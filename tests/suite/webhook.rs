@@ -71,6 +71,9 @@ fn a_pod_gets_the_sidecar_and_keeps_everything_else() {
     assert_eq!(agent["livenessProbe"]["httpGet"]["port"], 8000);
     assert_eq!(agent["env"][0]["value"], "yes");
     assert_eq!(after["metadata"]["labels"]["callgate.dev/agent"], "analysis-agent");
+    let warnings: Vec<_> = response["warnings"].as_array().unwrap().iter().collect();
+    assert!(warnings.iter().any(|one| one.as_str().unwrap().contains("still reaches the agent's own port")));
+    assert!(warnings.iter().all(|one| one.as_str().unwrap().len() <= 256), "{warnings:?}");
     assert!(after["metadata"]["annotations"]["callgate.dev/injected"].is_string());
     // Everything that the webhook does not know is as it was.
     for path in
@@ -125,6 +128,18 @@ fn what_cannot_have_the_sidecar_is_denied_or_admitted_with_a_warning() {
     let response = review(&WebhookPolicy { admits_unusable: true, ..policy() }, &request);
     assert_eq!(response["allowed"], true);
     assert!(response["warnings"][0].as_str().unwrap().contains("hostNetwork"), "{response}");
+}
+
+#[test]
+fn a_denial_names_the_annotation_that_helps() {
+    let mut request = recorded("pod-of-a-deployment");
+    let port = json!({ "containerPort": 9000, "name": "grpc", "protocol": "TCP" });
+    request["request"]["object"]["spec"]["containers"][0]["ports"].as_array_mut().unwrap().push(port);
+    let response = review(&policy(), &request);
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(message.contains("annotation callgate.dev/agent-port"), "{message}");
+    request["request"]["object"]["metadata"]["annotations"] = json!({ "callgate.dev/agent-port": "http" });
+    assert_eq!(review(&policy(), &request)["allowed"], true);
 }
 
 #[test]
@@ -204,11 +219,19 @@ fn it_serves_over_tls_and_its_certificate_rotates() {
     assert_eq!(after["spec"]["initContainers"][0]["image"], "registry.example.com/callgate:1");
 
     assert_eq!(webhook.ask(at, "first.crt", "/readyz", &[]).0, "200");
+    let counted = |outcome: &str, count: u32| {
+        let line = format!("callgate_webhook_reviews_total{{outcome=\"{outcome}\"}} {count}\n");
+        let (status, text) = webhook.ask(at, "first.crt", "/metrics", &[]);
+        assert!(status == "200" && text.contains(&line), "{line} {text}");
+    };
+    counted("patched", 1);
+    counted("invalid", 0);
     assert_eq!(webhook.ask(at, "first.crt", "/mutate", &[]).0, "405");
     assert_eq!(webhook.ask(at, "first.crt", "/other", &json).0, "404");
     assert_eq!(webhook.ask(at, "first.crt", "/mutate", &["--data-binary", &body]).0, "415");
     let wrong = ["-H", "content-type: application/json", "--data-binary", "{}"];
     assert_eq!(webhook.ask(at, "first.crt", "/mutate", &wrong).0, "400");
+    counted("invalid", 2);
     fs::write(at.join("large"), vec![b' '; 9 << 20]).unwrap();
     let large = ["-H", "content-type: application/json", "-H", "expect:", "--data-binary", "@large"];
     assert!(webhook.ask(at, "first.crt", "/mutate", &large).0.starts_with("413"));

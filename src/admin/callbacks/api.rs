@@ -3,7 +3,7 @@
 //! A client of this API can mint tokens. Therefore Callgate accepts only clients on this host, unless an admin token is
 //! configured. Requests from a web page are always denied.
 
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderValue, RETRY_AFTER};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::json;
@@ -14,6 +14,7 @@ use crate::admin::service::Admin;
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
 use crate::http::response::retry_after_secs;
+use crate::interaction::State;
 use crate::policy::{MintFault, MintRequest};
 use crate::store::{MintRefusal, mint};
 use crate::time::parse_duration;
@@ -66,21 +67,29 @@ impl Admin {
             ("POST", "") => self.mint(request).await,
             ("GET" | "HEAD", "") => self.list_anywhere(&request.query).await,
             ("GET" | "HEAD", id) => self.read_anywhere(id).await,
-            ("DELETE", id) if !id.is_empty() => self.revoke(id).await,
+            ("DELETE", id) if !id.is_empty() => self.revoke_interaction(id).await,
             (_, "") => AdminResponse { allow: "GET, HEAD, POST", ..problem(405, "method not allowed") },
             _ => AdminResponse { allow: "DELETE, GET, HEAD", ..problem(405, "method not allowed") },
         }
     }
 
-    async fn mint(&self, request: &AdminRequest) -> AdminResponse {
-        // The media type must be JSON. Without a CORS preflight, which Callgate does not allow, a web page cannot send
-        // this media type to another origin.
-        let media_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
-            return problem(415, "the body must be application/json");
+    /// Revokes an interaction. The outcome for the log tells whether it was revoked before.
+    pub(in crate::admin) async fn revoke_interaction(&self, id: &str) -> AdminResponse {
+        let before = self.interactions.store.read_owned(id).await;
+        let was_revoked =
+            before.is_ok_and(|found| found.is_some_and(|(found, _)| found.state == State::Revoked));
+        let mut response = self.revoke(id).await;
+        if was_revoked {
+            response.outcome = "already_revoked";
         }
-        let Some(body) = &request.body else { return problem(413, "the body is too large") };
+        response
+    }
+
+    async fn mint(&self, request: &AdminRequest) -> AdminResponse {
+        let body = match request.json() {
+            Ok(body) => body,
+            Err((status, detail)) => return problem(status, detail),
+        };
         let wanted: Wanted = match serde_json::from_slice(body) {
             Ok(wanted) => wanted,
             Err(error) => return problem(400, &format!("the body is not a valid request to mint: {error}")),

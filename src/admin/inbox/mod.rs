@@ -116,7 +116,10 @@ impl Admin {
     }
 
     async fn replay_messages(&self, request: &AdminRequest) -> AdminResponse {
-        let Some(body) = &request.body else { return problem(413, "the body is too large") };
+        let body = match request.json() {
+            Ok(body) => body,
+            Err((status, detail)) => return problem(status, detail),
+        };
         let wanted = if body.is_empty() { Ok(Wanted::default()) } else { serde_json::from_slice(body) };
         let wanted: Wanted = match wanted {
             Ok(wanted) => wanted,

@@ -1,13 +1,14 @@
 //! `callgate check --against URL`: compares a configuration with the one that a running Callgate uses.
 
-use std::net::ToSocketAddrs;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cli::admin_client::{Request, send};
-use crate::config::{RestartSetting, Startup};
+use crate::cli::admin_api::AdminAddress;
+use crate::cli::admin_client::Request;
+use crate::config::{Config, RestartSetting};
 use crate::observe::config_version;
 
 /// What the running Callgate reports about its configuration.
@@ -17,13 +18,18 @@ struct Running {
     version: String,
     generation: u64,
     restart: Vec<RestartSetting>,
+    /// Missing in earlier versions.
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
 }
 
 /// What a reload of the running Callgate would do.
 pub(super) struct Comparison {
     url: String,
     /// Whether the running Callgate uses this text already.
-    is_in_use: bool,
+    has_text: bool,
+    /// The environment variables that have other values in the running Callgate. A reload does not change them.
+    environment: Vec<String>,
     generation: u64,
     /// The version of the running program if it is another one than this program's.
     other_program: Option<String>,
@@ -38,21 +44,12 @@ pub(super) struct Comparison {
 pub(super) fn compare(
     url: &str,
     token: Option<&[u8]>,
-    startup: &Startup,
+    config: &Config,
     text: &str,
 ) -> Result<Comparison, String> {
-    let authority = authority(url)?;
-    let failed = |error: &dyn std::fmt::Display| format!("no answer from {url}: {error}");
-    let addresses: Vec<_> = authority.to_socket_addrs().map_err(|error| failed(&error))?.collect();
-    let mut answer = Err(failed(&"the name has no address"));
-    for address in addresses {
-        answer = send(address, &Request { host: Some(authority), token, ..Request::to("GET", "/config") })
-            .map_err(|error| failed(&error));
-        if answer.is_ok() {
-            break;
-        }
-    }
-    let (status, body) = answer?;
+    let request = Request { token, ..Request::to("GET", "/config") };
+    let answer = address(url)?.send(&request);
+    let (status, body) = answer.map_err(|error| format!("no answer from {url}: {error}"))?;
     let running: Running = match serde_json::from_str(&body) {
         Ok(running) if status == 200 => running,
         _ => {
@@ -61,7 +58,7 @@ pub(super) fn compare(
             return Err(format!("{line} (HTTP {status} from {url})"));
         }
     };
-    let own = startup.restart_settings();
+    let own = config.startup.restart_settings();
     let value = |settings: &[RestartSetting], key: &str| {
         settings.iter().find(|setting| setting.key == key).map(|setting| setting.value.clone())
     };
@@ -71,29 +68,29 @@ pub(super) fn compare(
         (old != new.value).then(|| (new.key.to_string(), old, new.value.clone()))
     });
     let differences = differences.collect();
+    let differs = |(name, value): (&String, &String)| {
+        running.environment.get(name).is_some_and(|other| other != value).then(|| name.clone())
+    };
+    let environment = config.environment.iter().filter_map(differs).collect();
     Ok(Comparison {
         url: url.to_owned(),
-        is_in_use: running.version == config_version(text),
+        has_text: running.version == config_version(text),
+        environment,
         generation: running.generation,
         other_program: Some(running.program).filter(|program| program != env!("CARGO_PKG_VERSION")),
         differences,
     })
 }
 
-/// Returns the host and the port of the URL of an admin listener.
-fn authority(url: &str) -> Result<&str, String> {
-    let rest = url.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
-    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    rest.filter(|rest| !rest.contains(['/', '?', '#', '@']) && !rest.contains(char::is_whitespace))
-        .filter(|rest| rest.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && is_port(port)))
-        .ok_or_else(|| {
-            "--against: expected the URL of an admin listener, such as http://127.0.0.1:9901".to_owned()
-        })
+fn address(url: &str) -> Result<AdminAddress, String> {
+    AdminAddress::of_url(url).ok_or_else(|| {
+        "--against: expected the URL of an admin listener, such as http://127.0.0.1:9901".to_owned()
+    })
 }
 
 /// Checks the value of `--against`.
 pub(super) fn url(text: &str) -> Result<String, String> {
-    authority(text).map(|_| text.to_owned())
+    address(text).map(|_| text.to_owned())
 }
 
 impl Comparison {
@@ -111,7 +108,8 @@ impl Comparison {
             .collect();
         json!({
             "url": self.url,
-            "in_use": self.is_in_use,
+            "in_use": self.has_text && self.environment.is_empty(),
+            "environment": self.environment,
             "generation": self.generation,
             "restart": changes,
         })
@@ -127,8 +125,20 @@ impl Comparison {
                 env!("CARGO_PKG_VERSION")
             );
         }
+        if !self.environment.is_empty() {
+            eprintln!(
+                "warning: {} {} in {url}: a reload does not change the environment of a process",
+                self.environment.join(", "),
+                if self.environment.len() == 1 { "has another value" } else { "have other values" }
+            );
+        }
         if self.differences.is_empty() {
-            match self.is_in_use {
+            match self.has_text {
+                true if !self.environment.is_empty() => {
+                    println!(
+                        "{url}: generation {generation} uses this text already, with another environment"
+                    );
+                }
                 true => println!("{url}: generation {generation} uses this configuration already"),
                 false => println!("{url}: a reload would replace generation {generation}"),
             }
@@ -141,32 +151,5 @@ impl Comparison {
             "{url}: a reload would be rejected: only a restart can change {}",
             self.restart().join(", ")
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_url_of_an_admin_listener() {
-        for (url, expected) in [
-            ("http://127.0.0.1:9901", "127.0.0.1:9901"),
-            ("http://[::1]:9901/", "[::1]:9901"),
-            ("http://callgate-admin:9901", "callgate-admin:9901"),
-        ] {
-            assert_eq!(authority(url), Ok(expected));
-        }
-        for url in [
-            "127.0.0.1:9901",
-            "https://h:1",
-            "http://h",
-            "http://:1",
-            "http://h:x",
-            "http://h:1/x",
-            "http://a@h:1",
-        ] {
-            assert!(authority(url).is_err(), "{url}");
-        }
     }
 }

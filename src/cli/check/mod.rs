@@ -89,7 +89,7 @@ impl CheckArgs {
         let stated = stated.map_err(|error| format!("cannot read the file of the token: {error}"))?;
         let configured = config.startup.admin.as_ref().and_then(|admin| admin.token.as_ref());
         let token = stated.as_deref().map(<[u8]>::trim_ascii).or_else(|| Some(configured?.expose()));
-        against::compare(url, token, &config.startup, text)
+        against::compare(url, token, config, text)
     }
 
     /// Prints a configuration without mistakes.
@@ -156,7 +156,9 @@ fn error_json(error: &ConfigError) -> serde_json::Value {
 fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigError>> {
     let hint = "look at the files: a key must belong to the certificate beside it";
     let outlines = config.sources.outlines();
-    let error = |path: &[Step], message| ConfigError::at(path, &outlines, message, hint.to_owned());
+    let with_hint =
+        |path: &[Step], message, hint: &str| ConfigError::at(path, &outlines, message, hint.to_owned());
+    let error = |path: &[Step], message| with_hint(path, message, hint);
     let key = |name: &str| Step::Key(name.to_owned());
     let listeners = config.startup.ingress.iter().enumerate();
     let ingress = listeners.map(|(i, listener)| {
@@ -178,7 +180,8 @@ fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigErro
     let proxy = config.startup.egress.iter().find_map(|egress| egress.proxy.as_ref());
     let authority = proxy.and_then(|proxy| {
         let path = ["listen", "egress", "proxy", "ca"].map(key);
-        Some(error(&path, check_authority(proxy, &hosts, Clock::System.now()).err()?))
+        let hint = "create an authority for all hosts of rules with `proxied: true`: `callgate ca HOST...`";
+        Some(with_hint(&path, check_authority(proxy, &hosts, Clock::System.now()).err()?, hint))
     });
     let errors: Vec<_> = listeners.chain(agents).chain(authority).collect();
     if errors.is_empty() { Ok(config) } else { Err(errors) }

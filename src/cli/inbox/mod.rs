@@ -1,15 +1,14 @@
 //! `callgate inbox` and `callgate wait`: the kept callbacks of a running Callgate. Both find its listeners in the
 //! configuration.
 
-mod admin_api;
 mod wait;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::admin_api::{AdminApi, encoded};
 use super::common::{EXIT_USAGE, counted, print_json};
 use super::read::ConfigArg;
-use admin_api::{AdminApi, encoded};
 
 pub(super) use wait::{WaitArgs, wait};
 

@@ -8,7 +8,7 @@ use clap::Args;
 use data_encoding::BASE64;
 use serde_json::Value;
 
-use super::admin_api::{AdminApi, encoded};
+use crate::cli::admin_api::{AdminApi, encoded};
 use crate::cli::admin_client::{Request, send};
 use crate::cli::common::EXIT_UNAVAILABLE;
 use crate::cli::read::ConfigArg;

@@ -2,7 +2,8 @@
 //! NetworkPolicy.
 
 use super::label::{self, LABEL};
-use super::replicas::{identity, suffix_of_added};
+use super::ports::{self, DeclaredPort};
+use super::replicas::{self, identity, suffix_of_added};
 use super::sidecar::{BaseUrl, Companion, DAMAGED, Sidecar};
 use super::yaml::{self, Mapping, Value};
 use crate::config::CHANGE_ME;
@@ -30,6 +31,8 @@ pub(super) struct Workload<'a> {
     pub(super) agent_port: Option<u64>,
     /// The variable with the address of a replica, and the name of the headless Service.
     pub(super) replicas: Option<(&'static str, &'a str)>,
+    /// The ports that the other containers declare.
+    pub(super) open: Vec<DeclaredPort>,
 }
 
 impl Workload<'_> {
@@ -97,6 +100,12 @@ impl Workload<'_> {
             *spec.get_mut("ingress")?.get_mut(rule)?.get_mut("ports")?.get_mut(0)?.get_mut("port")? =
                 port.into();
         }
+        let rules = spec.get_mut("ingress")?.as_sequence_mut()?;
+        if let Some(port) = self.sidecar.replica_port {
+            rules.push(replicas::rule(port, self.label)?);
+        }
+        // A policy closes every port that it does not name. The Services of other ports must not break.
+        rules.extend(ports::open(&self.open).map(Value::from));
         Some(object)
     }
 
@@ -250,7 +259,7 @@ pub(super) fn append(
 pub(super) fn check_name(workload: Option<&str>) -> Result<&str, String> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     match workload {
-        None => Err("it has no name, which --with needs".to_owned()),
+        None => Err(label::nameless("--with")),
         Some(name)
             if label::is_value(name)
                 && name.len() + EGRESS_SUFFIX.len() <= NAME_MAX

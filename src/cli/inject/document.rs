@@ -3,10 +3,10 @@
 use super::notes::{self, Note};
 use super::replicas::{identity, is_companion};
 use super::scaling::Scaling;
-use super::selection::CustomKind;
+use super::selection::{CustomKind, pod_template};
 use super::sidecar::Sidecar;
 use super::yaml::{Mapping, Value};
-use super::{companions, workload, yaml};
+use super::{companions, label, ports, workload, yaml};
 
 /// The kinds of workloads: `apiVersion`, the kind, and the path of the pod template. The version is compared, too,
 /// because other API groups also define a `Job`.
@@ -21,8 +21,6 @@ const KINDS: [(&str, &str, &[&str]); 6] = [
 
 /// The annotation or label that keeps the sidecar away from a workload, if its value is `false`.
 const INJECT: &str = "callgate.dev/inject";
-/// The annotation with the agent's port, by name or number.
-const AGENT_PORT: &str = "callgate.dev/agent-port";
 
 /// The result of [`inject`] or [`remove`].
 #[derive(Debug)]
@@ -31,6 +29,8 @@ pub struct Injected {
     pub text: String,
     /// Hints for the author of the manifests.
     pub notes: Vec<String>,
+    /// The objects with a pod that stay without the sidecar, although nobody has asked for it.
+    pub missed: Vec<String>,
 }
 
 /// A change of a workload. The second argument is the path of its pod template. Returns whether it has the sidecar now.
@@ -42,10 +42,12 @@ type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<Note>) -> Result<boo
 /// Returns a message if the text is not a list of workloads, or if a workload cannot have the sidecar.
 pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
     let mut companions = Vec::new();
-    let mut left = 0;
+    let mut left = Vec::new();
     let mut done = rewrite(text, &sidecar.custom, &mut |object, template, notes| {
         let (is_selected, own) = change(object, template, sidecar, notes)?;
-        left += usize::from(!is_selected);
+        if !is_selected {
+            left.push(described(object));
+        }
         Ok(own.map(|own| companions.extend(own)).is_some())
     })?;
     companions::append(&mut done.text, &companions, &done.seen.identities)?;
@@ -53,17 +55,19 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
         done.notes.extend(done.seen.scaling.notes());
     }
     let mut notes = notes::grouped(&done.notes);
-    if left > 0 {
+    if !left.is_empty() {
         notes.push(format!(
-            "{left} of {} workloads are not selected and stay as they are",
-            done.seen.workloads
+            "{} of {} workloads are not selected and stay as they are: {}",
+            left.len(),
+            done.seen.workloads,
+            left.join(", ")
         ));
     }
-    if done.seen.injected > 0 {
+    if done.seen.injected > 0 && !sidecar.has_own_config_map() {
         // The note is the same for all workloads.
-        notes.push(notes::pod::configuration(sidecar));
+        notes.push(notes::pod::configuration(sidecar, &format!("the ConfigMap {}", sidecar.config_map)));
     }
-    Ok(Injected { text: done.text, notes })
+    Ok(Injected { text: done.text, notes, missed: done.seen.missed })
 }
 
 /// What happens to a workload.
@@ -71,29 +75,32 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
 enum Choice {
     /// The workload gets the sidecar with these settings.
     Inject(Box<Sidecar>),
-    /// The workload has the annotation that keeps the sidecar away.
-    OptedOut,
+    /// The workload has the annotation or the label that keeps the sidecar away.
+    OptedOut(&'static str),
     /// The label selector does not select the workload.
     NotSelected,
 }
 
 /// Decides what happens to a workload. `template` is the path of its pod template.
-fn choice(object: &Mapping, template: &[&str], sidecar: &Sidecar) -> Choice {
+fn choice(object: &Mapping, template: &[&str], sidecar: &Sidecar) -> Result<Choice, String> {
     let metadata =
         [object.get("metadata"), template_of(object, template).and_then(|pod| pod.get("metadata"))];
     let find = |section: &str, key: &str| {
         metadata.iter().flatten().find_map(|metadata| text(metadata.get(section)?.get(key)?))
     };
-    let wish = find("annotations", INJECT).or_else(|| find("labels", INJECT));
-    if wish.is_some_and(|value| value == "false") {
-        return Choice::OptedOut;
+    let wish = [("annotations", "annotation"), ("labels", "label")]
+        .into_iter()
+        .find_map(|(section, what)| find(section, INJECT).map(|value| (value, what)));
+    if let Some((_, what)) = wish.filter(|(value, _)| value == "false") {
+        return Ok(Choice::OptedOut(what));
     }
     if !sidecar.selector.matches(|key| find("labels", key)) {
-        return Choice::NotSelected;
+        return Ok(Choice::NotSelected);
     }
     let mut own = sidecar.clone();
-    own.agent_port = find("annotations", AGENT_PORT).or(own.agent_port);
-    Choice::Inject(Box::new(own))
+    own.agent_port = find("annotations", ports::AGENT_PORT).or(own.agent_port);
+    own.name = find("annotations", label::NAME).map(label::named).transpose()?.or(own.name);
+    Ok(Choice::Inject(Box::new(own)))
 }
 
 fn template_of<'o>(object: &'o Mapping, template: &[&str]) -> Option<&'o Value> {
@@ -113,8 +120,8 @@ fn text(value: &Value) -> Option<String> {
 
 /// The result of [`inject_object`].
 pub enum Rewritten {
-    /// The object with the sidecar.
-    Changed(serde_json::Value),
+    /// The object with the sidecar, and hints for its author.
+    Changed(serde_json::Value, Vec<String>),
     /// The object stays as it is: it is not a workload, it is not selected, or it has the sidecar already.
     Unchanged,
 }
@@ -133,8 +140,11 @@ pub fn inject_object(object: serde_json::Value, sidecar: &Sidecar) -> Result<Rew
     if workload::has_sidecar(object, &template) && (kind == "Pod" || !workload::has_record(object)) {
         return Ok(Rewritten::Unchanged);
     }
-    change(object, &template, sidecar, &mut Vec::new())?;
-    serde_json::to_value(&value).map(Rewritten::Changed).map_err(|error| error.to_string())
+    let mut notes = Vec::new();
+    change(object, &template, sidecar, &mut notes)?;
+    let notes = notes.into_iter().map(Note::into_text).collect();
+    let changed = serde_json::to_value(&value).map_err(|error| error.to_string())?;
+    Ok(Rewritten::Changed(changed, notes))
 }
 
 /// Changes one workload. Returns whether the selector selects it, and the objects to add if it has the sidecar now.
@@ -144,13 +154,13 @@ fn change(
     sidecar: &Sidecar,
     notes: &mut Vec<Note>,
 ) -> Result<(bool, Option<Vec<Value>>), String> {
-    match choice(object, template, sidecar) {
+    match choice(object, template, sidecar)? {
         Choice::NotSelected => Ok((false, None)),
-        Choice::OptedOut => {
+        Choice::OptedOut(what) => {
             workload::take(object, template)?;
-            notes.push(Note::same(
-                "stays without the sidecar, because it has the annotation `callgate.dev/inject: \"false\"`",
-            ));
+            notes.push(Note::same(format!(
+                "stays without the sidecar, because it has the {what} `callgate.dev/inject: \"false\"`"
+            )));
             Ok((true, None))
         }
         Choice::Inject(own) => {
@@ -178,7 +188,7 @@ pub fn remove_from(text: &str, custom: &[CustomKind]) -> Result<Injected, String
         workload::take(object, template).map(|()| false)
     };
     let done = rewrite(text, custom, take)?;
-    Ok(Injected { text: done.text, notes: notes::grouped(&done.notes) })
+    Ok(Injected { text: done.text, notes: notes::grouped(&done.notes), missed: Vec::new() })
 }
 
 /// The new text of a file, with the notes on its workloads.
@@ -228,6 +238,8 @@ struct Seen {
     /// The number of workloads that have the sidecar now.
     injected: usize,
     others: Vec<String>,
+    /// The objects that contain pods, and whose kind or version is unknown.
+    missed: Vec<String>,
     /// The objects that are not workloads.
     identities: Vec<Identity>,
     scaling: Scaling,
@@ -244,6 +256,17 @@ fn template<'k>(version: &str, kind: &str, custom: &'k [CustomKind]) -> Option<V
         Some((.., path)) => Some(path.to_vec()),
         None => own().map(|custom| custom.template.iter().map(String::as_str).collect()),
     }
+}
+
+/// Returns the kind and the name of an object.
+fn described(object: &Mapping) -> String {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    let name = text(object.get("metadata").and_then(|metadata| metadata.get("name")));
+    format!(
+        "{} {}",
+        text(object.get("kind")).unwrap_or_default(),
+        name.as_deref().unwrap_or("without a name")
+    )
 }
 
 /// Changes an object that is a workload, or the workloads in a list.
@@ -269,8 +292,7 @@ fn change_all(
         let mut all = items.into_iter().flatten();
         return all.try_for_each(|item| change_all(item, custom, change, seen, notes));
     }
-    let name = object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
-    let name = format!("{kind} {}", name.unwrap_or("without a name"));
+    let name = described(object);
     let Some(template) = template(&version, &kind, custom) else {
         seen.other(object, &version, kind, name, notes);
         return Ok(());
@@ -308,62 +330,25 @@ impl Seen {
         if let Some((current, ..)) = current {
             let rest = format!("is not supported; write `apiVersion: {current}`");
             let shared = format!("left as it is: this version {rest}");
+            self.missed.push(name.clone());
             notes.push((name, Note::of(format!("left as it is: {version} {rest}"), &shared, version)));
             self.others.push(format!("{kind} with the unsupported apiVersion {version} (write {current})"));
             return;
         }
         if object.get("items").is_some_and(Value::is_sequence) {
-            notes.push((
-                name,
-                Note::same(format!("left as it is: {version} {kind} is not a known kind of workload")),
-            ));
+            self.missed.extend(pod_template(object).map(|_| name.clone()));
+            let text = format!("left as it is: {version} {kind} is not a known kind of workload");
+            notes.push((name, Note::same(text)));
         } else if let Some(path) = pod_template(object) {
             let group = version.split('/').next().filter(|group| group.contains('.'));
             let option = group.filter(|_| !path.is_empty()).map_or_else(String::new, |group| {
                 format!("; to add the sidecar there, use --pod-template {kind}.{group}={}", path.join("."))
             });
             let text = format!("left as it is: {version} {kind} is not a known kind of workload{option}");
+            self.missed.push(name.clone());
             notes.push((name, Note::same(text)));
         }
         self.others.push(kind);
-    }
-}
-
-/// The maximum depth at which a pod template is looked for.
-const TEMPLATE_DEPTH_MAX: usize = 16;
-
-/// Returns the path of the first pod template in an object. Custom resources have it at any place, such as
-/// `spec.podTemplate`. The path is empty if it cannot be named.
-fn pod_template(object: &Mapping) -> Option<Vec<String>> {
-    object.iter().find_map(|(key, value)| {
-        let mut path = find_containers(value, TEMPLATE_DEPTH_MAX)?;
-        path.insert(0, key.as_str()?.to_owned());
-        // `--pod-template` names the object that has the pod under `spec`.
-        let is_named = path.pop().as_deref() == Some("spec") && !path.iter().any(String::is_empty);
-        Some(if is_named { path } else { Vec::new() })
-    })
-}
-
-/// Returns the path of the mapping with a list of containers, each of which has a name or an image. An element of a list
-/// has an empty name.
-fn find_containers(value: &Value, depth: usize) -> Option<Vec<String>> {
-    let depth = depth.checked_sub(1)?;
-    let inner = |key: &str, value: &Value| {
-        let mut path = find_containers(value, depth)?;
-        path.insert(0, key.to_owned());
-        Some(path)
-    };
-    match value {
-        Value::Mapping(members) => {
-            let listed = members.get("containers").and_then(Value::as_sequence);
-            let is_container = |one: &Value| one.get("image").is_some() || one.get("name").is_some();
-            if listed.is_some_and(|list| list.iter().any(is_container)) {
-                return Some(Vec::new());
-            }
-            members.iter().find_map(|(key, member)| inner(key.as_str().unwrap_or_default(), member))
-        }
-        Value::Sequence(list) => list.iter().find_map(|element| inner("", element)),
-        _ => None,
     }
 }
 

@@ -5,6 +5,13 @@ use super::yaml::{Mapping, Value, name};
 
 /// The label. Its value is the name of the workload.
 pub(super) const LABEL: &str = "callgate.dev/agent";
+/// The annotation with the name of the workload, if it has another name in the configuration of the cluster.
+pub(super) const NAME: &str = "callgate.dev/name";
+/// The labels with the hash of the pod template, for a Deployment and for a Rollout of Argo. The name of a ReplicaSet is
+/// the name of one of them and this hash.
+const HASHES: [&str; 2] = ["pod-template-hash", "rollouts-pod-template-hash"];
+/// The times with which the names of a CronJob's Jobs end, in minutes since 1970: the years 2017 to 2065.
+const SCHEDULES: std::ops::Range<u32> = 25_000_000..50_000_000;
 /// The maximum length of the value of a label.
 const VALUE_MAX: usize = 63;
 
@@ -18,21 +25,63 @@ pub(super) fn is_value(text: &str) -> bool {
         && text.chars().all(is_inner)
 }
 
-/// Returns the name by which a workload is known. For a pod of a workload, this is the name of the workload. Returns
-/// `None` if the object has no name.
+/// Returns the name by which a workload is known. For a pod of a workload, this is the name of the workload that
+/// somebody wrote, such as a Deployment. Returns `None` if the object has no name.
 pub(super) fn workload(object: &Mapping) -> Option<String> {
     let metadata = object.get("metadata")?;
-    let owners = metadata.get("ownerReferences").and_then(Value::as_sequence);
-    let is_controller = |owner: &&Value| owner.get("controller").and_then(Value::as_bool) == Some(true);
-    let Some(owner) = owners.into_iter().flatten().find(is_controller) else {
-        return name(metadata).map(str::to_owned);
+    let Some(owner) = controller(object) else {
+        let is_pod = object.get("kind").and_then(Value::as_str) == Some("Pod");
+        let prefix = || metadata.get("generateName").and_then(Value::as_str).filter(|_| is_pod);
+        let name = name(metadata).or_else(|| Some(prefix()?.trim_end_matches('-')));
+        return name.filter(|name| !name.is_empty()).map(str::to_owned);
     };
     let owner_name = name(owner)?;
-    // The name of a ReplicaSet is the name of its Deployment and the hash of the pod template.
-    let hash =
-        metadata.get("labels").and_then(|labels| labels.get("pod-template-hash")).and_then(Value::as_str);
-    let deployment = hash.and_then(|hash| owner_name.strip_suffix(hash)?.strip_suffix('-'));
-    Some(deployment.unwrap_or(owner_name).to_owned())
+    let written = match owner.get("kind").and_then(Value::as_str) {
+        Some("ReplicaSet") => HASHES.iter().find_map(|label| {
+            let hash = metadata.get("labels")?.get(*label)?.as_str()?;
+            owner_name.strip_suffix(hash)?.strip_suffix('-')
+        }),
+        Some("Job") => without_schedule(owner_name),
+        _ => None,
+    };
+    Some(written.unwrap_or(owner_name).to_owned())
+}
+
+/// Returns the reference to the controller of an object, such as the StatefulSet of a pod.
+fn controller(object: &Mapping) -> Option<&Value> {
+    let owners = object.get("metadata")?.get("ownerReferences")?.as_sequence()?;
+    owners.iter().find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))
+}
+
+/// Reports whether an object is a pod of a StatefulSet.
+pub(super) fn is_pod_of_stateful_set(object: &Mapping) -> bool {
+    let owner = controller(object).and_then(|owner| owner.get("kind")?.as_str());
+    object.get("kind").and_then(Value::as_str) == Some("Pod") && owner == Some("StatefulSet")
+}
+
+/// Returns the name of the CronJob that created a Job. The pod has no other reference to the CronJob. Returns `None` if
+/// the name of the Job does not end with a time in minutes. A date such as `20260102` is not such a time.
+fn without_schedule(job: &str) -> Option<&str> {
+    let (cron_job, minutes) = job.rsplit_once('-')?;
+    let is_number = minutes.chars().all(|c| c.is_ascii_digit());
+    let minutes: u32 = minutes.parse().ok().filter(|_| is_number)?;
+    (SCHEDULES.contains(&minutes) && !cron_job.is_empty()).then_some(cron_job)
+}
+
+/// Checks the name from the annotation [`NAME`]. Names of objects contain it.
+pub(super) fn named(text: String) -> Result<String, String> {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    match is_value(&text) && text.chars().all(is_word) {
+        true => Ok(text),
+        false => Err(format!(
+            "the annotation {NAME} is not a name: at most {VALUE_MAX} lower-case letters, digits, hyphens and dots"
+        )),
+    }
+}
+
+/// Returns the error about a workload without a name. `what` needs the name.
+pub(super) fn nameless(what: &str) -> String {
+    format!("it has no name, which {what} needs; the annotation {NAME} can give it one")
 }
 
 /// Returns the value of the label. If the pods have no such label, adds one with this value.
@@ -80,7 +129,9 @@ mod tests {
     fn a_pod_has_the_name_of_its_workload() {
         for (metadata, expected) in [
             ("{ name: a }", Some("a")),
-            ("{ generateName: a- }", None),
+            ("{ generateName: a- }", Some("a")),
+            ("{ generateName: '-' }", None),
+            ("{}", None),
             (
                 "{ generateName: a-7d-, labels: { pod-template-hash: 7d }, ownerReferences: [ { kind: ReplicaSet, name: a-7d, controller: true } ] }",
                 Some("a"),
@@ -91,8 +142,23 @@ mod tests {
             ),
             ("{ name: a, ownerReferences: [ { kind: Other, name: b } ] }", Some("a")),
         ] {
-            let object = yaml::read(&format!("metadata: {metadata}")).unwrap();
+            let object = yaml::read(&format!("kind: Pod\nmetadata: {metadata}")).unwrap();
             assert_eq!(workload(object.as_mapping().unwrap()).as_deref(), expected, "{metadata}");
+        }
+        // Each creation of a workload with `generateName` makes another workload.
+        let object = yaml::read("kind: Job\nmetadata: { generateName: a- }").unwrap();
+        assert_eq!(workload(object.as_mapping().unwrap()), None);
+        for (job, expected) in [
+            ("nightly-29912345", Some("nightly")),
+            ("report-29912345-29912346", Some("report-29912345")),
+            ("backup-20260102", None),
+            ("run-7", None),
+            ("run-x7k2p", None),
+            ("run-+2991234", None),
+            ("-29912345", None),
+            ("29912345", None),
+        ] {
+            assert_eq!(without_schedule(job), expected, "{job}");
         }
         assert!(is_value("a.B_1-c") && !is_value("") && !is_value("-a") && !is_value(&"a".repeat(64)));
     }

@@ -42,6 +42,10 @@ pub(super) struct InjectArgs {
     /// With `network-policy`: a network from which callbacks come, such as that of the load balancers. Can be repeated.
     #[arg(long, value_name = "NETWORK", value_parser = network, requires = "with")]
     load_balancer: Vec<String>,
+    /// Print nothing and end with exit code 65 if a kind with a pod stays without the sidecar, unless it has the annotation
+    /// `callgate.dev/inject: "false"` or `-l` does not select it.
+    #[arg(long, conflicts_with = "remove")]
+    strict: bool,
     #[command(flatten)]
     sidecar: SidecarArgs,
 }
@@ -120,6 +124,10 @@ pub(super) fn run(args: &InjectArgs) -> u8 {
             for note in &injected.notes {
                 eprintln!("note: {note}");
             }
+            if args.strict && !injected.missed.is_empty() {
+                return args
+                    .refuse(&format!("--strict: without the sidecar: {}", injected.missed.join(", ")));
+            }
             match std::io::stdout().write_all(injected.text.as_bytes()) {
                 Ok(()) => 0,
                 Err(error) => {
@@ -155,6 +163,7 @@ impl SidecarArgs {
     /// Returns the settings.
     pub(super) fn settings(&self) -> Sidecar {
         Sidecar {
+            name: None,
             image: self.image.clone(),
             config_map: self.config_map.clone(),
             secret: self.secret.clone(),
@@ -164,11 +173,9 @@ impl SidecarArgs {
             admin_port: self.admin_port,
             bind_env: self.bind_env.clone(),
             replica_port: self.replicas.then_some(self.replica_port),
-            proxied: self.proxied.then(|| Proxied {
-                ca_secret: self.ca_secret.clone(),
-                egress_port: self.egress_port,
-                direct: self.direct.clone(),
-            }),
+            proxied: self
+                .proxied
+                .then(|| Proxied { ca_secret: self.ca_secret.clone(), direct: self.direct.clone() }),
             base_urls: self.base_url.clone(),
             egress_port: self.egress_port,
             selector: self.selector.clone().unwrap_or_default(),

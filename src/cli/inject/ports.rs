@@ -1,8 +1,10 @@
 //! The ports that the containers of a pod declare, and the port of the agent.
 
 use super::sidecar::{Sidecar, name};
-use super::yaml::{self, Mapping, Value};
+use super::yaml::{self, Mapping, Sequence, Value};
 
+/// The annotation with the agent's port, by name or number.
+pub(super) const AGENT_PORT: &str = "callgate.dev/agent-port";
 /// The lists of containers in a pod.
 pub(super) const LISTS: [&str; 2] = ["containers", "initContainers"];
 
@@ -41,6 +43,23 @@ impl DeclaredPort {
     }
 }
 
+/// Returns a rule of a NetworkPolicy that opens these ports to everybody. Returns `None` if there is no port.
+pub(super) fn open(ports: &[DeclaredPort]) -> Option<Mapping> {
+    let mut listed = Sequence::new();
+    for port in ports {
+        let mut one = Mapping::new();
+        one.insert("port".into(), port.number.into());
+        one.insert("protocol".into(), port.protocol().into());
+        if !listed.contains(&Value::from(one.clone())) {
+            listed.push(one.into());
+        }
+    }
+    let mut rule = Mapping::new();
+    let is_empty = listed.is_empty();
+    rule.insert("ports".into(), listed.into());
+    (!is_empty).then_some(rule)
+}
+
 /// Returns the ports as text.
 pub(super) fn words(ports: &[DeclaredPort]) -> String {
     ports.iter().map(DeclaredPort::words).collect::<Vec<_>>().join(", ")
@@ -76,6 +95,12 @@ pub(super) fn declared(pod: &Mapping, list: &'static str) -> Result<Vec<Declared
     Ok(all)
 }
 
+/// Returns the ports that all containers of a pod declare.
+pub(super) fn all(pod: &Mapping) -> Result<Vec<DeclaredPort>, String> {
+    let lists = LISTS.into_iter().map(|list| declared(pod, list));
+    Ok(lists.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
 /// Returns the port of the agent. Returns `None` if no port is declared.
 pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<DeclaredPort>, String> {
     if containers(pod, "containers").next().is_none() {
@@ -87,9 +112,10 @@ pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Declared
     let mut all = declared(pod, "containers")?;
     all.retain(DeclaredPort::is_tcp);
     match &sidecar.agent_port {
-        None if all.len() > 1 => {
-            Err(format!("which port is the agent's? Use --agent-port with one of {}", words(&all)))
-        }
+        None if all.len() > 1 => Err(format!(
+            "which port is the agent's? Set the annotation {AGENT_PORT}, or for all workloads --agent-port, to one of {}",
+            words(&all)
+        )),
         None => Ok(all.pop()),
         Some(wanted) => {
             let is_it = |found: &DeclaredPort| {

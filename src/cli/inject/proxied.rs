@@ -1,7 +1,7 @@
 //! `--proxied`: the clients of the agent use the sidecar as their forward proxy.
 
 use super::notes::Note;
-use super::undo::{Env, Record};
+use super::undo::Record;
 use super::yaml::{Mapping, Sequence, Value, name};
 use crate::cli::proxied::{ProxyUrl, variables};
 
@@ -21,8 +21,6 @@ pub(super) const VOLUMES: [&str; 2] = [CA, TRUST];
 pub struct Proxied {
     /// The Secret with `ca.crt` and `ca.key`, which only the sidecar mounts.
     pub ca_secret: String,
-    /// The port in `listen.egress.address`.
-    pub egress_port: u16,
     /// Hosts that clients reach directly, such as the networks of the cluster.
     pub direct: Vec<String>,
 }
@@ -59,18 +57,19 @@ pub(super) fn extend(proxied: &Proxied, container: &mut Mapping, volumes: &mut V
 /// Sets the variables in the agent's container, and mounts the certificates there. Keeps existing values.
 pub(super) fn set(
     proxied: &Proxied,
+    egress_port: u16,
     agent: &mut Mapping,
     record: &mut Record,
     notes: &mut Vec<Note>,
 ) -> Result<(), String> {
-    let url = ProxyUrl::local(proxied.egress_port).ok_or("the egress port is not usable")?;
-    let env = record.list(agent, "env")?;
+    let url = ProxyUrl::local(egress_port).ok_or("the egress port is not usable")?;
+    let env: &Sequence = record.list(agent, "env")?;
     // A value that the manifest does not contain cannot be extended.
     let is_indirect = |entry: &Value| entry.get("value").and_then(Value::as_str).is_none();
     let find = |variable: &str| env.iter().find(|entry| name(entry) == Some(variable));
     let existing =
         |variable: &str| find(variable).and_then(|entry| entry.get("value")?.as_str().map(str::to_owned));
-    let (set, warnings) = variables(&url, TRUST_FOLDER, &proxied.direct, existing, |_, _| false);
+    let (set, warnings) = variables(&url, TRUST_FOLDER, &proxied.direct, existing, |_, _| Some(false));
     notes.extend(warnings.into_iter().map(Note::same));
     let indirect: Vec<_> = set
         .iter()
@@ -84,8 +83,7 @@ pub(super) fn set(
             )));
             continue;
         }
-        let was = replace(env, variable, value)?;
-        record.variables.push(Env { name: (*variable).to_owned(), was });
+        record.set(agent, variable, value)?;
     }
     record.list(agent, "volumeMounts")?.push(mount(TRUST, TRUST_FOLDER, true));
     if agent.contains_key("envFrom") {
@@ -93,44 +91,14 @@ pub(super) fn set(
     }
     notes.push(Note::same(format!(
         "`callgate.yaml` must have `listen.egress: {{ address: 127.0.0.1:{}, proxy: {{ bundle: {TRUST_FOLDER}, ca: {{ certificate: {CA_FOLDER}/ca.crt, key: {CA_FOLDER}/ca.key }} }} }}`; `callgate ca` creates the files of the Secret {}",
-        proxied.egress_port, proxied.ca_secret
+        egress_port, proxied.ca_secret
     )));
     Ok(())
 }
 
-/// Sets a variable. Returns its previous entry, if there was one.
-pub(super) fn replace(env: &mut Sequence, variable: &str, value: &str) -> Result<Option<Mapping>, String> {
-    let entry: Value = mapping(&[("name", variable.into()), ("value", value.into())]).into();
-    let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
-    match (old.next(), old.next()) {
-        (Some(_), Some(_)) => {
-            Err(format!("`env` of the agent has {variable} more than once; keep one of them"))
-        }
-        (Some(old), None) => Ok(match std::mem::replace(old, entry) {
-            Value::Mapping(was) => Some(was),
-            _ => None,
-        }),
-        (None, _) => {
-            env.push(entry);
-            Ok(None)
-        }
-    }
-}
-
-/// Removes the variables and the mount from the agent's container.
+/// Removes the mount from the agent's container.
 pub(super) fn restore(agent: &mut Mapping, record: &Record) {
-    if let Some(env) = agent.get_mut("env").and_then(Value::as_sequence_mut) {
-        for Env { name: variable, was } in record.variables.iter().rev() {
-            let Some(at) = env.iter().position(|entry| name(entry) == Some(variable.as_str())) else {
-                continue;
-            };
-            drop(env.remove(at));
-            if let Some(was) = was {
-                env.insert(at, was.clone().into());
-            }
-        }
-    }
-    if record.variables.is_empty() {
+    if !record.volumes.iter().any(|volume| volume == TRUST) {
         return;
     }
     if let Some(mounts) = agent.get_mut("volumeMounts").and_then(Value::as_sequence_mut) {

@@ -3,10 +3,10 @@
 
 use super::label::{self, LABEL};
 use super::notes::Note;
-use super::ports::{DeclaredPort, LISTS, declared};
+use super::ports::{self, DeclaredPort};
 use super::sidecar::{DAMAGED, Sidecar, name};
 use super::undo::Record;
-use super::yaml::{self, Mapping, Sequence, Value};
+use super::yaml::{self, Mapping, Value};
 
 /// The files of the kustomize component. They are the only definition of these objects.
 const SIDECAR: &str = include_str!("../../../deploy/kustomize/replicas/sidecar.yaml");
@@ -41,10 +41,14 @@ impl Names {
 }
 
 /// Adds the label, and for a StatefulSet the name of the governing Service.
-pub(super) fn prepare(object: &mut Mapping, template: &[&str], record: &mut Record) -> Result<Names, String> {
-    let metadata = object.get("metadata");
-    let workload = metadata.and_then(name).ok_or("it has no name, which --replicas needs")?.to_owned();
-    let namespace = metadata.and_then(|metadata| metadata.get("namespace")).cloned();
+pub(super) fn prepare(
+    object: &mut Mapping,
+    template: &[&str],
+    workload: Option<&str>,
+    record: &mut Record,
+) -> Result<Names, String> {
+    let workload = workload.ok_or_else(|| label::nameless("--replicas"))?.to_owned();
+    let namespace = object.get("metadata").and_then(|metadata| metadata.get("namespace")).cloned();
     let service = format!("{workload}-replicas");
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if service.len() > NAME_MAX
@@ -56,26 +60,30 @@ pub(super) fn prepare(object: &mut Mapping, template: &[&str], record: &mut Reco
              a letter"
         ));
     }
-    let governing = match object.get("kind").and_then(Value::as_str) {
-        Some("StatefulSet") => Some(governing(object, &service, record)?),
-        _ => None,
+    // The pods of a StatefulSet have its `serviceName` as their `subdomain`.
+    let key = match object.get("kind").and_then(Value::as_str) {
+        Some("StatefulSet") => Some("serviceName"),
+        _ => label::is_pod_of_stateful_set(object).then_some("subdomain"),
     };
+    let governing = key.map(|key| governing(object, key, &service, record)).transpose()?;
     let label = label::put(object, template, &workload, record)?;
     record.replicas = Some(workload.clone());
     Ok(Names { service, workload, namespace, governing, label })
 }
 
 /// Returns the Service that gives the pods of a StatefulSet their names. If there is none, names the headless Service.
-fn governing(object: &mut Mapping, service: &str, record: &mut Record) -> Result<String, String> {
+fn governing(object: &mut Mapping, key: &str, service: &str, record: &mut Record) -> Result<String, String> {
     let spec = object.get_mut("spec").and_then(Value::as_mapping_mut).ok_or("it has no `spec`")?;
-    record.text(spec, "serviceName", service)
+    record.text(spec, key, service)
 }
 
 /// Removes what [`prepare`] added.
 pub(super) fn undo(object: &mut Mapping, record: &Record) {
     let Some(workload) = &record.replicas else { return };
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_mapping_mut) {
-        record.unmake_text(spec, "serviceName", &format!("{workload}-replicas"));
+        for key in ["serviceName", "subdomain"] {
+            record.unmake_text(spec, key, &format!("{workload}-replicas"));
+        }
     }
 }
 
@@ -108,12 +116,18 @@ fn field(variable: &str, path: &str) -> Option<Value> {
     yaml::read(&format!("name: {variable}\nvalueFrom: {{ fieldRef: {{ fieldPath: {path} }} }}\n")).ok()
 }
 
-/// Returns the Service and the NetworkPolicy of a workload. `pod` contains the sidecar.
-pub(super) fn companions(pod: &Mapping, port: u16, names: &Names) -> Result<Vec<Value>, String> {
-    let mut open = Vec::new();
-    for list in LISTS {
-        open.extend(declared(pod, list)?);
+/// Returns the Service and the NetworkPolicy of a workload. `pod` contains the sidecar. The policy of `--with` takes the
+/// place of this one: both together would open the admin port to everybody, because policies add up.
+pub(super) fn companions(
+    pod: &Mapping,
+    sidecar: &Sidecar,
+    port: u16,
+    names: &Names,
+) -> Result<Vec<Value>, String> {
+    if sidecar.has_policy() {
+        return Ok(vec![service(port, names).ok_or(DAMAGED)?]);
     }
+    let mut open = ports::all(pod)?;
     open.retain(|other| other.number != u64::from(port) || !other.is_tcp());
     let make = || Some(vec![service(port, names)?, network_policy(port, &open, names)?]);
     make().ok_or_else(|| DAMAGED.to_owned())
@@ -138,23 +152,19 @@ fn network_policy(port: u16, open: &[DeclaredPort], names: &Names) -> Option<Val
     let spec = policy.get_mut("spec")?;
     *spec.get_mut("podSelector")?.get_mut("matchLabels")?.get_mut(LABEL)? = names.label.as_str().into();
     let ingress = spec.get_mut("ingress")?;
-    let peers = ingress.get_mut(0)?;
-    let from = peers.get_mut("from")?.get_mut(0)?.get_mut("podSelector")?;
-    *from.get_mut("matchLabels")?.get_mut(LABEL)? = names.label.as_str().into();
-    *peers.get_mut("ports")?.get_mut(0)?.get_mut("port")? = port.into();
-    let mut ports = Sequence::new();
-    for other in open {
-        let mut one = Mapping::new();
-        one.insert("port".into(), other.number.into());
-        one.insert("protocol".into(), other.protocol().into());
-        if !ports.contains(&Value::from(one.clone())) {
-            ports.push(one.into());
-        }
-    }
-    let mut everybody = Mapping::new();
-    everybody.insert("ports".into(), ports.into());
-    ingress.as_sequence_mut()?.push(everybody.into());
+    *ingress.get_mut(0)? = rule(port, &names.label)?;
+    ingress.as_sequence_mut()?.extend(ports::open(open).map(Value::from));
     Some(policy)
+}
+
+/// Returns the rule of a NetworkPolicy that lets the pods of the same agent connect to the replica listener.
+pub(super) fn rule(port: u16, label: &str) -> Option<Value> {
+    let policy = yaml::read(NETWORK_POLICY).ok()?;
+    let mut rule = policy.get("spec")?.get("ingress")?.get(0)?.clone();
+    let from = rule.get_mut("from")?.get_mut(0)?.get_mut("podSelector")?;
+    *from.get_mut("matchLabels")?.get_mut(LABEL)? = label.into();
+    *rule.get_mut("ports")?.get_mut(0)?.get_mut("port")? = port.into();
+    Some(rule)
 }
 
 /// Writes the names into the metadata of an object that belongs to a workload.
@@ -201,7 +211,7 @@ pub(super) fn identity(object: &Value) -> (String, String, String) {
 }
 
 /// Returns notes about what the configuration and the cluster need.
-pub(super) fn notes(sidecar: &Sidecar, port: u16, names: &Names, spec: Option<&Value>) -> Vec<Note> {
+pub(super) fn notes(sidecar: &Sidecar, port: u16, names: &Names, claims: &[String]) -> Vec<Note> {
     let Names { service, governing, .. } = names;
     let Sidecar { config_map, secret, .. } = sidecar;
     let advertised = names.advertised();
@@ -219,10 +229,10 @@ pub(super) fn notes(sidecar: &Sidecar, port: u16, names: &Names, spec: Option<&V
              and leave this policy out"
         )
     };
-    let mut notes = vec![
-        Note::of(section(service), &section("NAME-replicas"), service.as_str()),
-        Note::of(policy(service), &policy("NAME-replicas"), service.as_str()),
-    ];
+    let mut notes = vec![Note::of(section(service), &section("NAME-replicas"), service.as_str())];
+    if !sidecar.has_policy() {
+        notes.push(Note::of(policy(service), &policy("NAME-replicas"), service.as_str()));
+    }
     if let Some(governing) = governing
         && governing != service
     {
@@ -234,7 +244,6 @@ pub(super) fn notes(sidecar: &Sidecar, port: u16, names: &Names, spec: Option<&V
         };
         notes.push(Note::of(text(governing), &text("in brackets"), governing.as_str()));
     }
-    let claims = spec.map(claims).unwrap_or_default();
     if governing.is_some() && !claims.iter().any(|claim| claim == STATE) {
         notes.push(Note::same(format!(
             "the ledger does not outlive the pod, although its name does: add {STATE} to `volumeClaimTemplates` (docs/kubernetes.md)"
@@ -248,4 +257,12 @@ pub(super) fn claims(spec: &Value) -> Vec<String> {
     let templates = spec.get("volumeClaimTemplates").and_then(Value::as_sequence);
     let claim = |template: &Value| template.get("metadata").and_then(name).map(str::to_owned);
     templates.into_iter().flatten().filter_map(claim).collect()
+}
+
+/// Reports whether a pod has a volume for the ledger that outlives the pod. The pods of a StatefulSet have one for each
+/// entry of its `volumeClaimTemplates`.
+pub(super) fn has_claim(pod: &Mapping) -> bool {
+    let volumes = pod.get("volumes").and_then(Value::as_sequence);
+    let is_claim = |volume: &Value| volume.get("persistentVolumeClaim").is_some();
+    volumes.into_iter().flatten().any(|volume| name(volume) == Some(STATE) && is_claim(volume))
 }

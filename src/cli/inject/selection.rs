@@ -1,5 +1,7 @@
 //! Which workloads get the sidecar: a label selector, and kinds of custom resources.
 
+use super::yaml::{Mapping, Value};
+
 /// A label selector, as `kubectl` reads it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Selector(Vec<Requirement>);
@@ -114,6 +116,44 @@ impl CustomKind {
     /// Reports whether an object with this API version and kind is one.
     pub(super) fn is(&self, version: &str, kind: &str) -> bool {
         kind == self.kind && version.split_once('/').is_some_and(|(group, _)| group == self.group)
+    }
+}
+
+/// The maximum depth at which a pod template is looked for.
+const TEMPLATE_DEPTH_MAX: usize = 16;
+
+/// Returns the path of the first pod template in an object. Custom resources have it at any place, such as
+/// `spec.podTemplate`. The path is empty if it cannot be named.
+pub(super) fn pod_template(object: &Mapping) -> Option<Vec<String>> {
+    object.iter().find_map(|(key, value)| {
+        let mut path = find_containers(value, TEMPLATE_DEPTH_MAX)?;
+        path.insert(0, key.as_str()?.to_owned());
+        // `--pod-template` names the object that has the pod under `spec`.
+        let is_named = path.pop().as_deref() == Some("spec") && !path.iter().any(String::is_empty);
+        Some(if is_named { path } else { Vec::new() })
+    })
+}
+
+/// Returns the path of the mapping with a list of containers, each of which has a name or an image. An element of a list
+/// has an empty name.
+fn find_containers(value: &Value, depth: usize) -> Option<Vec<String>> {
+    let depth = depth.checked_sub(1)?;
+    let inner = |key: &str, value: &Value| {
+        let mut path = find_containers(value, depth)?;
+        path.insert(0, key.to_owned());
+        Some(path)
+    };
+    match value {
+        Value::Mapping(members) => {
+            let listed = members.get("containers").and_then(Value::as_sequence);
+            let is_container = |one: &Value| one.get("image").is_some() || one.get("name").is_some();
+            if listed.is_some_and(|list| list.iter().any(is_container)) {
+                return Some(Vec::new());
+            }
+            members.iter().find_map(|(key, member)| inner(key.as_str().unwrap_or_default(), member))
+        }
+        Value::Sequence(list) => list.iter().find_map(|element| inner("", element)),
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use super::label;
 use super::proxied::{self, Proxied, VOLUMES};
 use super::selection::{CustomKind, Selector};
 use super::undo::ANNOTATION;
@@ -18,6 +19,8 @@ pub(super) const DAMAGED: &str = "the sidecar in this program is damaged";
 /// The settings of the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sidecar {
+    /// The name of the workload, from an annotation. `None` means the name in its metadata.
+    pub name: Option<String>,
     /// The image.
     pub image: String,
     /// The ConfigMap with `callgate.yaml`.
@@ -55,6 +58,7 @@ pub struct Sidecar {
 impl Default for Sidecar {
     fn default() -> Self {
         Self {
+            name: None,
             image: concat!("callgate:", env!("CARGO_PKG_VERSION")).to_owned(),
             config_map: "callgate".to_owned(),
             secret: "callgate".to_owned(),
@@ -136,10 +140,34 @@ impl Sidecar {
         let mut own = self.clone();
         for field in [&mut own.config_map, &mut own.secret].into_iter().chain(&mut own.tls_secret) {
             if field.contains(NAME) {
-                *field = field.replace(NAME, workload.ok_or("it has no name for `{name}`")?);
+                *field = field.replace(NAME, workload.ok_or_else(|| label::nameless(NAME))?);
             }
         }
         Ok(own)
+    }
+
+    /// Returns the ports of the sidecar, each with its option. The egress listener is only among them if the agent uses it,
+    /// or if the first configuration contains it.
+    pub(super) fn ports(&self) -> Vec<(&'static str, u16)> {
+        let has_egress =
+            self.proxied.is_some() || !self.base_urls.is_empty() || self.with.contains(&Companion::Config);
+        let all = [
+            ("--port", Some(self.port)),
+            ("--admin-port", Some(self.admin_port)),
+            ("--replica-port", self.replica_port),
+            ("--egress-port", has_egress.then_some(self.egress_port)),
+        ];
+        all.into_iter().filter_map(|(flag, port)| Some((flag, port?))).collect()
+    }
+
+    /// Reports whether each workload has a ConfigMap of its own.
+    pub(super) fn has_own_config_map(&self) -> bool {
+        self.config_map.contains(NAME)
+    }
+
+    /// Reports whether `--with` adds the NetworkPolicy for connections to the pods.
+    pub(super) fn has_policy(&self) -> bool {
+        self.with.contains(&Companion::NetworkPolicy)
     }
 
     /// Reports whether the agent's container needs no change besides its port.

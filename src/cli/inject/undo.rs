@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::yaml::{Mapping, Sequence, Value};
+use super::yaml::{Mapping, Sequence, Value, name};
+
 /// The annotation with the record.
 pub(super) const ANNOTATION: &str = "callgate.dev/injected";
 
@@ -22,7 +23,7 @@ pub(super) struct Record {
     /// replaced by its number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) handlers: Vec<String>,
-    /// The environment variable that was set.
+    /// The environment variable that was set. Only earlier versions write it here, and not into `variables`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) env: Option<Env>,
     /// The name of the workload, if it was prepared for several replicas.
@@ -31,7 +32,7 @@ pub(super) struct Record {
     /// The value of the label `callgate.dev/agent` that the pods got, unless they had the label already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) label: Option<String>,
-    /// The environment variables for the forward proxy and for base URLs that were set.
+    /// The environment variables that were set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) variables: Vec<Env>,
     /// The volumes that were added.
@@ -98,6 +99,48 @@ impl Record {
     /// If the key is absent or null, sets it to a number and records this.
     pub(super) fn number(&mut self, parent: &mut Mapping, key: &str, new: u64) {
         self.make(parent, key, Value::from(new));
+    }
+
+    /// Sets an environment variable of a container to a text, and records its previous entry.
+    pub(super) fn set(&mut self, container: &mut Mapping, variable: &str, value: &str) -> Result<(), String> {
+        let mut entry = Mapping::new();
+        entry.insert("name".into(), variable.into());
+        entry.insert("value".into(), value.into());
+        let env = self.list(container, "env")?;
+        let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
+        let was = match (old.next(), old.next()) {
+            // Kubernetes would use only the last one of several entries, and `--remove` would have to restore all of
+            // them.
+            (Some(_), Some(_)) => {
+                return Err(format!("`env` of the agent has {variable} more than once; keep one of them"));
+            }
+            (Some(old), None) => match std::mem::replace(old, entry.into()) {
+                Value::Mapping(was) => Some(was),
+                _ => None,
+            },
+            (None, _) => {
+                env.push(entry.into());
+                None
+            }
+        };
+        self.variables.push(Env { name: variable.to_owned(), was });
+        Ok(())
+    }
+
+    /// Restores the environment variables of a container, the last one first.
+    pub(super) fn unset(&self, container: &mut Mapping) {
+        if let Some(env) = container.get_mut("env").and_then(Value::as_sequence_mut) {
+            for Env { name: variable, was } in self.env.iter().chain(&self.variables).rev() {
+                let Some(at) = env.iter().position(|entry| name(entry) == Some(variable.as_str())) else {
+                    continue;
+                };
+                drop(env.remove(at));
+                if let Some(was) = was {
+                    env.insert(at, was.clone().into());
+                }
+            }
+        }
+        self.unmake(container, "env");
     }
 
     fn make<'a>(&mut self, parent: &'a mut Mapping, key: &str, empty: Value) -> Option<&'a mut Value> {

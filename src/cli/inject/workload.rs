@@ -7,8 +7,8 @@ use super::ports::{self, DeclaredPort, LISTS, containers, declared};
 use super::proxied;
 use super::replicas::{self, STATE};
 use super::sidecar::{self, Parts, Sidecar, name};
-use super::undo::{ANNOTATION, Env, Port, Record};
-use super::yaml::{self, Mapping, Sequence, Value};
+use super::undo::{ANNOTATION, Port, Record};
+use super::yaml::{self, Mapping, Value};
 
 /// The name of the sidecar's container.
 const CONTAINER: &str = "callgate";
@@ -33,15 +33,18 @@ pub(super) fn put(
     said: &mut Vec<Note>,
 ) -> Result<Vec<Value>, String> {
     take(object, template)?;
-    let workload = label::workload(object);
+    let workload = sidecar.name.clone().or_else(|| label::workload(object));
+    let has_own_config_map = sidecar.has_own_config_map();
     let sidecar = &sidecar.named(workload.as_deref())?;
     let mut record = Record::default();
-    let claims = object.get("spec").map(replicas::claims).unwrap_or_default();
+    let mut claims = object.get("spec").map(replicas::claims).unwrap_or_default();
     let pod = pod(object, template)?;
+    claims.extend(replicas::has_claim(pod).then(|| STATE.to_owned()));
     let found = ports::agents(pod, sidecar)?;
     let agent_port = found.as_ref().map(|found| found.number);
     refuse(pod, sidecar)?;
     said.extend(notes::pod::all(pod, sidecar, found.as_ref())?);
+    said.extend(has_own_config_map.then(|| notes::pod::own_configuration(sidecar)));
     let Parts { mut container, mut volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
     keep_claims(&claims, &mut volumes)?;
     record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
@@ -52,14 +55,15 @@ pub(super) fn put(
     own.extend(volumes);
     set_group(pod, &mut record)?;
     change_agent(pod, sidecar, found, &mut record, said)?;
-    let names = sidecar
-        .replica_port
-        .map(|port| replicas::prepare(object, template, &mut record).map(|names| (port, names)));
-    let names = names.transpose()?;
+    let names = match sidecar.replica_port {
+        Some(port) => Some((port, replicas::prepare(object, template, workload.as_deref(), &mut record)?)),
+        None => None,
+    };
     if let Some((port, names)) = &names {
         replicas::extend(&mut container, *port, names)?;
-        said.extend(replicas::notes(sidecar, *port, names, object.get("spec")));
+        said.extend(replicas::notes(sidecar, *port, names, &claims));
     }
+    let open = ports::all(self::pod(object, template)?)?;
     // The sidecar is the first container, so that all others can use it when they start.
     record.list(self::pod(object, template)?, "initContainers")?.insert(0, container.into());
     let label = labelled(object, template, workload.as_deref(), &mut record, said)?;
@@ -69,10 +73,10 @@ pub(super) fn put(
         let label = label.as_deref().ok_or("it has no label, which --with needs")?;
         let namespace = object.get("metadata").and_then(|metadata| metadata.get("namespace")).cloned();
         let replicas = names.as_ref().map(|(_, names)| (names.advertised(), &*names.service));
-        companions = Workload { sidecar, name, namespace, label, agent_port, replicas }.companions()?;
+        companions = Workload { sidecar, name, namespace, label, agent_port, replicas, open }.companions()?;
     }
     if let Some((port, names)) = &names {
-        companions.extend(replicas::companions(self::pod(object, template)?, *port, names)?);
+        companions.extend(replicas::companions(self::pod(object, template)?, sidecar, *port, names)?);
     }
     remember(object, &mut record)?;
     Ok(companions)
@@ -116,8 +120,8 @@ fn remember(object: &mut Mapping, record: &mut Record) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes the volume of the ledger if a StatefulSet has a claim for it. `claims` are the names in its
-/// `volumeClaimTemplates`.
+/// Removes the volume of the ledger if the workload has a claim for it. `claims` are the names in
+/// `volumeClaimTemplates`, and [`STATE`] if the pod has a claim itself.
 fn keep_claims(claims: &[String], volumes: &mut Vec<Value>) -> Result<(), String> {
     if claims.iter().any(|claim| claim == STATE) {
         volumes.retain(|volume| name(volume) != Some(STATE));
@@ -160,17 +164,13 @@ pub(super) fn has_record(object: &Mapping) -> bool {
 
 /// Returns an error if this pod cannot have the sidecar.
 fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
+    let own = sidecar.ports();
     for list in LISTS {
         if containers(pod, list).filter_map(name).any(|name| name == CONTAINER) {
             return Err(format!("it has a container {CONTAINER} that `callgate inject` did not put there"));
         }
-        let own = [
-            ("--port", Some(sidecar.port)),
-            ("--admin-port", Some(sidecar.admin_port)),
-            ("--replica-port", sidecar.replica_port),
-        ];
-        for (flag, port) in own.into_iter().filter_map(|(flag, port)| Some((flag, port?))) {
-            let is_taken = |other: &&DeclaredPort| other.is_tcp() && other.number == u64::from(port);
+        for (flag, port) in &own {
+            let is_taken = |other: &&DeclaredPort| other.is_tcp() && other.number == u64::from(*port);
             if let Some(taken) = declared(pod, list)?.iter().find(is_taken) {
                 let words = taken.words();
                 return Err(format!(
@@ -179,11 +179,10 @@ fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
             }
         }
     }
-    if sidecar.port == sidecar.admin_port {
-        return Err("--port and --admin-port are the same".to_owned());
-    }
-    if sidecar.replica_port.is_some_and(|port| port == sidecar.port || port == sidecar.admin_port) {
-        return Err("--replica-port is the same as another port of the sidecar".to_owned());
+    for (at, (flag, port)) in own.iter().enumerate() {
+        if let Some((other, _)) = own.iter().take(at).find(|(_, other)| other == port) {
+            return Err(format!("{flag} is the same as {other}"));
+        }
     }
     if pod.get("hostNetwork").is_some_and(yaml::is_true) {
         return Err(
@@ -236,16 +235,14 @@ fn change_agent(
         record.port = Some(Port { at, entry });
     }
     if let Some(variable) = &sidecar.bind_env {
-        let was = set(record.list(container, "env")?, variable)?;
-        record.env = Some(Env { name: variable.clone(), was });
+        record.set(container, variable, "127.0.0.1")?;
     }
     if let Some(settings) = &sidecar.proxied {
-        proxied::set(settings, container, record, notes)?;
+        proxied::set(settings, sidecar.egress_port, container, record, notes)?;
     }
     for url in &sidecar.base_urls {
         let value = format!("http://127.0.0.1:{}{}", sidecar.egress_port, url.path);
-        let was = proxied::replace(record.list(container, "env")?, &url.variable, &value)?;
-        record.variables.push(Env { name: url.variable.clone(), was });
+        record.set(container, &url.variable, &value)?;
         notes.push(Note::same(format!(
             "{} is {value}: `callgate.yaml` must have `listen.egress` on 127.0.0.1:{} and a rule for this path",
             url.variable, sidecar.egress_port
@@ -253,30 +250,6 @@ fn change_agent(
     }
     record.container = Some(agent);
     Ok(())
-}
-
-/// Sets the environment variable to the loopback address. Returns the previous entry of the variable, if there was one.
-fn set(env: &mut Sequence, variable: &str) -> Result<Option<Mapping>, String> {
-    let mut entry = Mapping::new();
-    entry.insert("name".into(), variable.into());
-    entry.insert("value".into(), "127.0.0.1".into());
-    let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
-    let (first, second) = (old.next(), old.next());
-    match (first, second) {
-        // Several entries are an error. Kubernetes would use only the last one, and `--remove` would have to restore
-        // all of them.
-        (Some(_), Some(_)) => {
-            Err(format!("`env` of the agent has {variable} more than once; keep one of them"))
-        }
-        (Some(old), None) => match std::mem::replace(old, entry.into()) {
-            Value::Mapping(was) => Ok(Some(was)),
-            _ => Ok(None),
-        },
-        (None, _) => {
-            env.push(entry.into());
-            Ok(None)
-        }
-    }
 }
 
 /// Returns the settings of a handler such as `livenessProbe.httpGet`.
@@ -356,18 +329,8 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
 fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
     let Some(agent) = &record.container else { return Ok(()) };
     let container = container(pod, agent).ok_or_else(|| format!("the container {agent} no longer exists"))?;
+    record.unset(container);
     proxied::restore(container, record);
-    if let Some(Env { name: variable, was }) = &record.env
-        && let Some(all) = container.get_mut("env").and_then(Value::as_sequence_mut)
-        && let Some(at) = all.iter().position(|env| name(env) == Some(variable.as_str()))
-    {
-        let set = all.remove(at);
-        if let Some(was) = was {
-            all.insert(at, was.clone().into());
-        }
-        drop(set);
-    }
-    record.unmake(container, "env");
     let Some(Port { at, entry }) = &record.port else { return Ok(()) };
     if let Some(ports) = container.get_mut("ports").and_then(Value::as_sequence_mut) {
         ports.insert((*at).min(ports.len()), entry.clone().into());

@@ -1,8 +1,8 @@
 //! `callgate ca`: creates the certificate authority of the forward proxy.
 
-use std::fs::OpenOptions;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,8 +10,9 @@ use clap::Args;
 use crate::cli::common::{EXIT_DATA, EXIT_UNAVAILABLE, EXIT_USAGE};
 use crate::clock::Clock;
 use crate::egress::HostPattern;
+use crate::file::{FILE_BYTES_MAX, read};
 use crate::guard::Url;
-use crate::proxy::create_authority;
+use crate::proxy::{create_authority, previous_certificates};
 
 #[derive(Args)]
 pub(in crate::cli) struct CaArgs {
@@ -19,9 +20,13 @@ pub(in crate::cli) struct CaArgs {
     /// certificates for no other hosts, except names below these.
     #[arg(value_name = "HOST", required = true)]
     hosts: Vec<String>,
-    /// Folder for `ca.crt` and `ca.key`. Existing files are not replaced.
+    /// Folder for `ca.crt` and `ca.key`. It is created if it does not exist. Existing files are not replaced.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
+    /// The `ca.crt` of the authority that the new one replaces. Its certificates are added to the new `ca.crt`, so that
+    /// agents trust both. Can be repeated.
+    #[arg(long, value_name = "FILE")]
+    previous: Vec<PathBuf>,
 }
 
 pub(in crate::cli) fn ca(args: &CaArgs) -> u8 {
@@ -36,6 +41,13 @@ pub(in crate::cli) fn ca(args: &CaArgs) -> u8 {
     let mut hosts: Vec<Box<str>> = args.hosts.iter().map(|host| host.to_ascii_lowercase().into()).collect();
     hosts.sort_unstable();
     hosts.dedup();
+    let previous = match args.previous.iter().map(|file| previous(file)).collect::<Result<String, _>>() {
+        Ok(previous) => previous,
+        Err(error) => {
+            eprintln!("error: --previous: {error}");
+            return EXIT_DATA;
+        }
+    };
     let authority = match create_authority(&hosts, Clock::System.now()) {
         Ok(authority) => authority,
         Err(error) => {
@@ -43,11 +55,16 @@ pub(in crate::cli) fn ca(args: &CaArgs) -> u8 {
             return EXIT_UNAVAILABLE;
         }
     };
+    let certificates = authority.certificate + &previous;
     // The key is written first: a certificate without its key would prevent the next attempt.
-    let files = [("ca.key", 0o600, &authority.key), ("ca.crt", 0o644, &authority.certificate)];
+    let files = [("ca.key", 0o600, &authority.key), ("ca.crt", 0o644, &certificates)];
     if let Some((name, ..)) = files.iter().find(|(name, ..)| args.out.join(name).exists()) {
         eprintln!("error: {} exists; Callgate does not replace it", args.out.join(name).display());
         return EXIT_DATA;
+    }
+    if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(&args.out) {
+        eprintln!("error: the folder {} cannot be created: {error}", args.out.display());
+        return EXIT_UNAVAILABLE;
     }
     for (name, mode, text) in files {
         let path = args.out.join(name);
@@ -63,6 +80,13 @@ pub(in crate::cli) fn ca(args: &CaArgs) -> u8 {
         hosts.join(", ")
     );
     0
+}
+
+/// Returns the certificates of an earlier authority.
+fn previous(file: &Path) -> Result<String, String> {
+    let path = file.display().to_string();
+    let content = read(file, FILE_BYTES_MAX).map_err(|error| format!("cannot read {path}: {error}"))?;
+    previous_certificates(&path, &content)
 }
 
 fn create(path: &Path, mode: u32, text: &str) -> std::io::Result<()> {

@@ -205,7 +205,7 @@ impl Practice {
         let Some((program, arguments)) = command.split_first() else { return false };
         let Some(proxy) = ProxyUrl::local(self.address.port()) else { return false };
         let trust = format!("{folder}/trust");
-        let (set, _) = variables(&proxy, &trust, &[], |_| None, |_, _| true);
+        let (set, _) = variables(&proxy, &trust, &[], |_| None, |_, _| Some(true));
         let arguments = arguments.iter().map(|text| match *text {
             "URL" => url.clone(),
             text => text.replace("FOLDER", &folder),

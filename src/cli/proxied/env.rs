@@ -4,13 +4,12 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 
+use super::java::{java, merge};
 use crate::cli::common::{EXIT_USAGE, environment, print_json};
+use crate::egress::DIRECT_HOSTS;
 use crate::file::{FILE_BYTES_MAX, read};
 use crate::guard::Url;
 
-/// Hosts that clients reach directly: this host, and names of a Kubernetes cluster. Without loopback addresses, an agent
-/// would lose its local servers.
-const DIRECT: [&str; 5] = ["localhost", "127.0.0.1", "::1", ".svc", ".cluster.local"];
 /// The variables with the URL of the proxy. `ALL_PROXY` is not one of them, because it also applies to other protocols.
 const PROXY: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"];
 /// The variables with hosts that are reached directly.
@@ -65,7 +64,7 @@ pub(in crate::cli) fn env(args: &EnvArgs) -> u8 {
     let file = |path: &str| {
         read(Path::new(path), FILE_BYTES_MAX).ok().and_then(|bytes| String::from_utf8(bytes).ok())
     };
-    let covers = |ours: &str, theirs: &str| contains(file(ours), file(theirs));
+    let covers = |ours: &str, theirs: &str| file(ours).map(|ours| contains(Some(ours), file(theirs)));
     let (variables, warnings) = variables(&proxy, &args.bundle, &args.direct, environment, covers);
     for warning in warnings {
         eprintln!("warning: {warning}");
@@ -117,48 +116,90 @@ fn without_password(url: &str) -> String {
 }
 
 /// Returns the variables, and warnings. `existing` returns the value that a variable already has. `covers` reports whether
-/// the first file contains every certificate of the second one.
+/// the first file contains every certificate of the second one, or `None` if the first file does not exist yet.
 pub(in crate::cli) fn variables(
     proxy: &ProxyUrl,
     bundle: &str,
     direct: &[String],
     existing: impl Fn(&str) -> Option<String>,
-    covers: impl Fn(&str, &str) -> bool,
+    covers: impl Fn(&str, &str) -> Option<bool>,
 ) -> (Vec<(&'static str, String)>, Vec<String>) {
     let existing = |name: &str| existing(name).filter(|value| !value.is_empty());
     let (all, own) = (format!("{bundle}/bundle.pem"), format!("{bundle}/ca.pem"));
-    let mut warnings = Vec::new();
     let mut set: Vec<(&'static str, String)> = PROXY.map(|name| (name, proxy.text.clone())).into();
-    for name in NO_PROXY {
-        let listed = existing(name).unwrap_or_default();
-        let mut hosts: Vec<&str> = DIRECT.into_iter().chain(direct.iter().map(String::as_str)).collect();
-        for host in listed.split(',').map(str::trim).filter(|host| !host.is_empty()) {
-            if !hosts.contains(&host) {
-                hosts.push(host);
-            }
-        }
-        set.push((name, hosts.join(",")));
+    let mut warnings: Vec<_> = replaced(proxy, existing).into_iter().collect();
+    // A client reads one of the two spellings, so each of them needs the hosts of both.
+    let listed = NO_PROXY.map(|name| existing(name).unwrap_or_default());
+    let mut hosts: Vec<&str> = DIRECT_HOSTS.into_iter().chain(direct.iter().map(String::as_str)).collect();
+    merge(&mut hosts, listed.iter().flat_map(|listed| listed.split(',')));
+    set.extend(NO_PROXY.map(|name| (name, hosts.join(","))));
+    if hosts.contains(&"*") {
+        warnings
+            .push("NO_PROXY contains `*`: clients reach every host directly, without Callgate".to_owned());
     }
     // A program that trusts other certificates already may also need a file with both.
+    let mut kept: Vec<(&str, String)> = Vec::new();
     for (names, files) in [(&ROOTS[..], &[&all][..]), (&MORE[..], &[&own, &all])] {
         let Some(ours) = files.first() else { continue };
         for name in names {
             let theirs = existing(name).filter(|theirs| !files.contains(&theirs));
-            let covering = |theirs: &String| files.iter().find(|ours| covers(ours, theirs));
+            let covering = |theirs: &String| files.iter().find(|ours| covers(ours, theirs) == Some(true));
             match (theirs.as_ref(), theirs.as_ref().and_then(covering)) {
                 (None, _) => set.push((*name, ours.to_string())),
                 (Some(_), Some(file)) => set.push((*name, file.to_string())),
-                (Some(theirs), None) => warnings.push(format!(
-                    "{name} keeps its value {theirs}, which has certificates that {all} lacks: run Callgate with SSL_CERT_FILE={theirs}, so that bundle.pem contains them, or append {own} to the file"
-                )),
+                (Some(theirs), None) => kept.push((*name, theirs.clone())),
             }
         }
     }
+    warnings.extend(kept_roots(&kept, bundle, covers(&all, &all).is_some()));
     set.push(("NODE_USE_ENV_PROXY", "1".to_owned()));
-    let (java, warning) = java(proxy, bundle, direct, existing("JAVA_TOOL_OPTIONS"));
+    let (java, warning) = java(&proxy.url, bundle, direct, existing("JAVA_TOOL_OPTIONS"));
     set.push(("JAVA_TOOL_OPTIONS", java));
     warnings.extend(warning);
     (set, warnings)
+}
+
+/// Returns a warning about another proxy that Callgate takes the place of.
+fn replaced(proxy: &ProxyUrl, existing: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let own = PROXY.into_iter().filter_map(|name| {
+        let url = existing(name).filter(|url| url.trim_end_matches('/') != proxy.text)?;
+        Some((name, without_password(&url)))
+    });
+    let (names, urls): (Vec<_>, Vec<_>) = own.unzip();
+    let url = urls.first()?;
+    Some(format!(
+        "the proxy of Callgate replaces {url} in {}: if Callgate itself must connect through that proxy, write `outbound_proxy: {{ url: {url} }}` into its configuration",
+        names.join(", ")
+    ))
+}
+
+/// Returns warnings about variables that keep a file with other trusted roots. `has_bundle` says whether the file with
+/// the certificates exists.
+fn kept_roots(kept: &[(&str, String)], bundle: &str, has_bundle: bool) -> Vec<String> {
+    let mut files: Vec<(&String, Vec<&str>)> = Vec::new();
+    for (name, theirs) in kept {
+        match files.iter_mut().find(|(file, _)| *file == theirs) {
+            Some((_, names)) => names.push(name),
+            None => files.push((theirs, vec![name])),
+        }
+    }
+    let named = |names: &[&str]| {
+        format!("{} {}", names.join(", "), if names.len() == 1 { "keeps its" } else { "keep their" })
+    };
+    if !has_bundle && let Some((first, _)) = files.first() {
+        let names: Vec<_> = kept.iter().map(|(name, _)| *name).collect();
+        return vec![format!(
+            "{bundle}/bundle.pem does not exist yet, so {} other trusted roots: start Callgate with SSL_CERT_FILE={first}, so that bundle.pem contains them, and then run `callgate env` again",
+            named(&names)
+        )];
+    }
+    let warning = |(theirs, names): &(&String, Vec<&str>)| {
+        format!(
+            "{} value {theirs}, which has certificates that {bundle}/bundle.pem lacks: run Callgate with SSL_CERT_FILE={theirs}, so that bundle.pem contains them, or append {bundle}/ca.pem to the file",
+            named(names)
+        )
+    };
+    files.iter().map(warning).collect()
 }
 
 /// Reports whether the file `ours` contains every certificate of the file `theirs`. A file that cannot be read has no
@@ -171,37 +212,6 @@ fn contains(ours: Option<String>, theirs: Option<String>) -> bool {
     };
     let ours = certificates(&ours.unwrap_or_default());
     certificates(&theirs.unwrap_or_default()).iter().all(|one| ours.contains(one))
-}
-
-/// Returns the options for Java, and a warning. A trust store that the options already name is kept.
-fn java(
-    proxy: &ProxyUrl,
-    bundle: &str,
-    direct: &[String],
-    existing: Option<String>,
-) -> (String, Option<String>) {
-    const TRUST_STORE: &str = "-Djavax.net.ssl.trustStore=";
-    let (host, port) = (proxy.url.host(), proxy.url.port());
-    // Java separates hosts with `|` and writes `*` for all names below a name.
-    let hosts = DIRECT.into_iter().chain(direct.iter().map(String::as_str));
-    let hosts: Vec<_> =
-        hosts.map(|host| if host.starts_with('.') { format!("*{host}") } else { host.to_owned() }).collect();
-    let ours = format!(
-        "-Dhttps.proxyHost={host} -Dhttps.proxyPort={port} -Dhttp.proxyHost={host} -Dhttp.proxyPort={port} -Dhttp.nonProxyHosts={}",
-        hosts.join("|")
-    );
-    let store = format!("{TRUST_STORE}{bundle}/trust.p12 -Djavax.net.ssl.trustStoreType=PKCS12");
-    match existing {
-        Some(existing) if existing.contains(&ours) && existing.contains(TRUST_STORE) => (existing, None),
-        Some(existing) if existing.contains(TRUST_STORE) => {
-            let warning = format!(
-                "JAVA_TOOL_OPTIONS names a trust store of its own: add {bundle}/ca.pem to it with `keytool -importcert`"
-            );
-            (format!("{existing} {ours}"), Some(warning))
-        }
-        Some(existing) => (format!("{existing} {ours} {store}"), None),
-        None => (format!("{ours} {store}"), None),
-    }
 }
 
 #[cfg(test)]
@@ -217,7 +227,9 @@ mod tests {
             all.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
         };
         let proxy = ProxyUrl::parse(proxy).unwrap();
-        let covers = |ours: &str, theirs: &str| contains(find(files, ours), find(files, theirs));
+        let covers = |ours: &str, theirs: &str| {
+            find(files, ours).map(|ours| contains(Some(ours), find(files, theirs)))
+        };
         variables(&proxy, "/trust", &["10.0.0.0/8".to_owned()], |name| find(existing, name), covers)
     }
 
@@ -251,6 +263,69 @@ mod tests {
         assert!(warnings[0].contains("add /trust/ca.pem to it"), "{warnings:?}");
         let (again, _) = of("http://h:1", &[("JAVA_TOOL_OPTIONS", &options)], &[]);
         assert_eq!(value(&again, "JAVA_TOOL_OPTIONS").unwrap(), options);
+    }
+
+    #[test]
+    fn both_spellings_have_the_hosts_of_both() {
+        for own in [
+            &[("NO_PROXY", "a.example,b.example")][..],
+            &[("no_proxy", "a.example,b.example")],
+            &[("NO_PROXY", "a.example, localhost"), ("no_proxy", "b.example,a.example")],
+        ] {
+            let (all, warnings) = of("http://h:1", own, &[]);
+            for name in NO_PROXY {
+                let value = value(&all, name).unwrap();
+                assert!(value.ends_with(",10.0.0.0/8,a.example,b.example"), "{own:?} {value}");
+            }
+            assert!(warnings.is_empty(), "{warnings:?}");
+        }
+        let (_, warnings) = of("http://h:1", &[("no_proxy", "*")], &[]);
+        assert!(warnings.len() == 1 && warnings[0].contains("every host directly"), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_proxy_that_is_replaced_is_named() {
+        let own =
+            [("HTTPS_PROXY", "http://u:secret@corp-proxy:3128"), ("https_proxy", "http://corp-proxy:3128")];
+        let (all, warnings) = of("http://h:1", &own, &[]);
+        assert_eq!(value(&all, "HTTPS_PROXY").unwrap(), "http://h:1");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let warning = &warnings[0];
+        assert!(warning.contains("http://corp-proxy:3128 in HTTPS_PROXY, https_proxy"), "{warning}");
+        assert!(warning.contains("`outbound_proxy: { url: http://corp-proxy:3128 }`"), "{warning}");
+        assert!(!warning.contains("secret"), "{warning}");
+        let (_, warnings) = of("http://h:1", &[("HTTPS_PROXY", "http://h:1/")], &[]);
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn java_keeps_the_hosts_that_it_reaches_directly() {
+        for own in [
+            "-Xmx1g -Dhttp.nonProxyHosts=*.corp|10.* -Dhttps.proxyHost=corp -Dhttps.proxyPort=3128",
+            "-Xmx1g '-Dhttp.nonProxyHosts=*.corp|10.*'",
+            "-Xmx1g -Dhttp.nonProxyHosts=\"*.corp|localhost|10.*\"",
+        ] {
+            let (all, _) = of("http://h:1", &[("JAVA_TOOL_OPTIONS", own)], &[]);
+            let options = value(&all, "JAVA_TOOL_OPTIONS").unwrap();
+            assert!(options.starts_with("-Xmx1g -Dhttps.proxyHost=h -Dhttps.proxyPort=1 "), "{options}");
+            assert!(options.contains("|10.0.0.0/8|*.corp|10.* "), "{options}");
+            assert_eq!(options.matches("nonProxyHosts").count(), 1, "{options}");
+            assert!(!options.contains("corp -D") && !options.contains("3128"), "{options}");
+            let (again, _) = of("http://h:1", &[("JAVA_TOOL_OPTIONS", &options)], &[]);
+            assert_eq!(value(&again, "JAVA_TOOL_OPTIONS").unwrap(), options);
+        }
+        let spaced = "-Dagent=\"a b\" '-Dx=c d'";
+        let (all, _) = of("http://h:1", &[("JAVA_TOOL_OPTIONS", spaced)], &[]);
+        assert!(value(&all, "JAVA_TOOL_OPTIONS").unwrap().starts_with(spaced));
+    }
+
+    #[test]
+    fn a_missing_bundle_is_one_warning() {
+        let own: Vec<_> = ROOTS.iter().chain(&MORE).map(|name| (*name, "/corp.pem")).collect();
+        let (_, warnings) = of("http://h:1", &own, &[("/corp.pem", "x")]);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with("/trust/bundle.pem does not exist yet"), "{warnings:?}");
+        assert!(ROOTS.iter().chain(&MORE).all(|name| warnings[0].contains(name)), "{warnings:?}");
     }
 
     #[test]

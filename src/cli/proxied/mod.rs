@@ -3,6 +3,7 @@
 mod ca;
 mod doctor;
 mod env;
+mod java;
 
 pub(super) use ca::{CaArgs, ca};
 pub(super) use doctor::{DoctorArgs, doctor};

@@ -191,7 +191,7 @@ async fn until_stopped((args, dev): (&ConfigArg, Dev), read: &Read, config: Conf
     };
     let (metrics, now) = (Arc::new(metrics), Clock::System.now());
     let state = Arc::new(ConfigState::new(&read.texts.whole(), now).in_dev_mode(dev.is_on));
-    state.loaded(config.secrets.clone());
+    state.loaded(config.secrets.clone(), config.environment.clone());
     metrics.config_taken(1, now.unix_secs());
     let mut reloader = Reloader::new(
         (args.clone(), dev),

@@ -2,6 +2,7 @@
 //!
 //! A new configuration is applied completely or not at all. If it has a mistake, Callgate keeps the last good one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::dev::Dev;
 use super::serving::Serving;
 use crate::cli::read::{ConfigArg, Read, Stamps, Texts, stamp};
 use crate::clock::Clock;
-use crate::config::LoadedSecret;
+use crate::config::{Config, LoadedSecret};
 use crate::observe::{ConfigState, Metrics};
 
 /// Interval at which files are checked for changes. A changed file is read only after it has stayed unchanged for one
@@ -35,6 +36,19 @@ pub(super) struct Reloader {
     changed: Option<Stamps>,
 }
 
+/// What a configuration has read in addition to its texts: secrets, and environment variables.
+#[derive(Default)]
+struct Loaded {
+    secrets: Vec<LoadedSecret>,
+    environment: BTreeMap<String, String>,
+}
+
+impl Loaded {
+    fn of(config: &Config) -> Self {
+        Self { secrets: config.secrets.clone(), environment: config.environment.clone() }
+    }
+}
+
 impl Reloader {
     /// Creates a reloader. `read` is the configuration that was read at startup.
     pub(super) fn new(
@@ -48,12 +62,12 @@ impl Reloader {
         Self { args, dev, state, metrics, good, secrets, stamps: read.stamps.clone(), changed: None }
     }
 
-    /// Records the secrets of a configuration that was applied, and logs those that are new or have changed.
-    fn loaded(&mut self, secrets: Vec<LoadedSecret>) {
+    /// Records what a configuration that was applied has read, and logs the secrets that are new or have changed.
+    fn loaded(&mut self, Loaded { secrets, environment }: Loaded) {
         for secret in secrets.iter().filter(|secret| !self.secrets.contains(secret)) {
             log::info!("secret {secret}");
         }
-        self.state.loaded(secrets.clone());
+        self.state.loaded(secrets.clone(), environment);
         self.secrets = secrets;
     }
 
@@ -92,7 +106,7 @@ impl Reloader {
         let text = texts.whole();
         self.stamps.clone_from(&stamps);
         self.changed = None;
-        let secrets = config.as_ref().map_or_else(|_| Vec::new(), |config| config.secrets.clone());
+        let loaded = config.as_ref().map(Loaded::of).unwrap_or_default();
         let taken = match config {
             Ok(config) => Box::pin(serving.apply(self.dev.apply(config))).await.map_err(|error| vec![error]),
             Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
@@ -104,7 +118,7 @@ impl Reloader {
                 self.metrics.config_taken(generation, now.unix_secs());
                 warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 log::info!("reloaded: generation {generation}, version {}", self.state.status().version);
-                self.loaded(secrets);
+                self.loaded(loaded);
                 self.good = (texts, stamps);
             }
             Err(errors) => {
@@ -142,11 +156,11 @@ impl Reloader {
         let args = self.args.clone();
         let Some(read) = off_thread(move || Read::of(&args, texts)).await else { return };
         let Ok(config) = read.config else { return };
-        let secrets = config.secrets.clone();
+        let loaded = Loaded::of(&config);
         match Box::pin(serving.apply(self.dev.apply(config))).await {
             Ok(_) => {
                 log::info!("reloaded the changed secrets and certificates of the last good configuration");
-                self.loaded(secrets);
+                self.loaded(loaded);
                 self.good = (read.texts, read.stamps);
             }
             Err(error) => {

@@ -1,6 +1,7 @@
 //! `callgate webhook`: a mutating admission webhook of Kubernetes that adds the sidecar, with the same code as
 //! `callgate inject`.
 
+mod outcomes;
 mod patch;
 mod review;
 
@@ -19,6 +20,9 @@ use super::inject::SidecarArgs;
 use super::read::{Stamp, stamp};
 use crate::admin::{AdminRequest, AdminResponse, ServedCertificate, serve_tls};
 use crate::observe::install_logger;
+
+use outcomes::{Outcome, Outcomes};
+use review::decide;
 
 pub use review::{Policy, answer};
 
@@ -91,10 +95,11 @@ async fn serve(args: &WebhookArgs, certificate: Arc<ServedCertificate>) -> u8 {
         return EXIT_UNAVAILABLE;
     };
     log::info!("webhook on {address}");
-    let policy = Arc::new(Policy { sidecar: args.sidecar.settings(), admits_unusable: args.admit_unusable });
+    let policy = Policy { sidecar: args.sidecar.settings(), admits_unusable: args.admit_unusable };
+    let shared = Arc::new((policy, Outcomes::default()));
     let respond = move |request| {
-        let policy = Arc::clone(&policy);
-        async move { respond(&policy, &request) }
+        let shared = Arc::clone(&shared);
+        async move { respond(&shared.0, &shared.1, &request) }
     };
     let (stop, stopping) = watch::channel(false);
     let limits = (CONNECTIONS_MAX, BODY_BYTES_MAX, BODIES_BYTES_MAX);
@@ -130,29 +135,32 @@ async fn rotate(args: &WebhookArgs, certificate: &ServedCertificate) {
 }
 
 /// Returns the response to one request.
-fn respond(policy: &Policy, request: &AdminRequest) -> AdminResponse {
+fn respond(policy: &Policy, outcomes: &Outcomes, request: &AdminRequest) -> AdminResponse {
     let text =
         |status, body: &str| AdminResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"));
     let reads = matches!(request.method.as_str(), "GET" | "HEAD");
     match request.path.as_str() {
         "/livez" | "/readyz" if reads => text(200, "ok"),
-        "/livez" | "/readyz" => AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") },
+        "/metrics" if reads => {
+            AdminResponse::new(200, "text/plain; version=0.0.4; charset=utf-8", outcomes.text())
+        }
+        "/livez" | "/metrics" | "/readyz" => {
+            AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }
+        }
         "/mutate" if request.method == "POST" => {
-            let media_type = request.headers.get(http::header::CONTENT_TYPE);
-            let media_type = media_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
-            let essence = media_type.split(';').next().unwrap_or_default().trim();
-            match &request.body {
-                _ if !essence.eq_ignore_ascii_case("application/json") => {
-                    text(415, "the body must be application/json")
+            let decided = request.json().and_then(|body| decide(policy, body).map_err(|error| (400, error)));
+            match decided {
+                Ok((outcome, review)) => {
+                    outcomes.count(outcome);
+                    AdminResponse::new(200, "application/json", review.to_string())
                 }
-                None => text(413, "the body is too large"),
-                Some(body) => match answer(policy, body) {
-                    Ok(review) => AdminResponse::new(200, "application/json", review.to_string()),
-                    Err(error) => text(400, error),
-                },
+                Err((status, error)) => {
+                    outcomes.count(Outcome::Invalid);
+                    text(status, error)
+                }
             }
         }
         "/mutate" => AdminResponse { allow: "POST", ..text(405, "method not allowed") },
-        _ => text(404, "not found: /livez, /mutate, /readyz"),
+        _ => text(404, "not found: /livez, /metrics, /mutate, /readyz"),
     }
 }

@@ -5,6 +5,7 @@ use data_encoding::BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::outcomes::Outcome;
 use super::patch;
 use crate::cli::inject::{Rewritten, Sidecar, inject_object};
 
@@ -12,6 +13,9 @@ use crate::cli::inject::{Rewritten, Sidecar, inject_object};
 const VERSION: &str = "admission.k8s.io/v1";
 /// Maximum length of a message or a warning, in characters. Kubernetes cuts longer warnings.
 const MESSAGE_CHARS_MAX: usize = 250;
+
+/// Maximum number of warnings. Kubernetes shows at most 4096 characters of them.
+const WARNINGS_MAX: usize = 16;
 
 /// How the webhook decides.
 pub struct Policy {
@@ -52,35 +56,57 @@ struct Request {
 /// # Errors
 /// Returns an explanation if the body is not an AdmissionReview of version v1 with a request.
 pub fn answer(policy: &Policy, body: &[u8]) -> Result<Value, &'static str> {
+    decide(policy, body).map(|(_, answer)| answer)
+}
+
+/// Returns the answer to a review, and its kind for the metrics.
+pub(super) fn decide(policy: &Policy, body: &[u8]) -> Result<(Outcome, Value), &'static str> {
     let wrong = "the body is not an AdmissionReview of admission.k8s.io/v1 with a request";
     let review: Review = serde_json::from_slice(body).map_err(|_| wrong)?;
     let Review { api_version, kind, request } = review;
     if api_version != VERSION || kind != "AdmissionReview" || request.uid.is_empty() {
         return Err(wrong);
     }
-    let response = match rewritten(policy, &request) {
-        Ok(None) => json!({ "uid": request.uid, "allowed": true }),
-        Ok(Some(operations)) => {
+    let (outcome, response) = match rewritten(policy, &request) {
+        Ok(None) => (Outcome::Unchanged, json!({ "uid": request.uid, "allowed": true })),
+        Ok(Some((operations, notes))) => {
             let patch = BASE64.encode(Value::from(operations).to_string().as_bytes());
-            json!({ "uid": request.uid, "allowed": true, "patchType": "JSONPatch", "patch": patch })
+            let warnings: Vec<_> = notes.iter().take(WARNINGS_MAX).map(|note| shortened(note)).collect();
+            let response = json!({
+                "uid": request.uid,
+                "allowed": true,
+                "patchType": "JSONPatch",
+                "patch": patch,
+                "warnings": warnings,
+            });
+            (Outcome::Patched, response)
         }
         Err(error) => {
             let message = format!("callgate cannot add the sidecar: {error}");
-            let message: String = message.chars().take(MESSAGE_CHARS_MAX).collect();
+            let message = shortened(&message);
             log::warn!("{}: {message}", request.described());
             if policy.admits_unusable {
-                json!({ "uid": request.uid, "allowed": true, "warnings": [message] })
+                let response = json!({ "uid": request.uid, "allowed": true, "warnings": [message] });
+                (Outcome::Unusable, response)
             } else {
                 let status = json!({ "code": 422, "reason": "Invalid", "message": message });
-                json!({ "uid": request.uid, "allowed": false, "status": status })
+                (Outcome::Denied, json!({ "uid": request.uid, "allowed": false, "status": status }))
             }
         }
     };
-    Ok(json!({ "apiVersion": VERSION, "kind": "AdmissionReview", "response": response }))
+    Ok((outcome, json!({ "apiVersion": VERSION, "kind": "AdmissionReview", "response": response })))
 }
 
-/// Returns the operations of the patch, or `None` if the object stays as it is.
-fn rewritten(policy: &Policy, request: &Request) -> Result<Option<Vec<Value>>, String> {
+/// Returns the beginning of a text that Kubernetes would cut.
+fn shortened(text: &str) -> String {
+    text.chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
+/// The operations of a patch, and hints for the author of the object.
+type Rewrite = (Vec<Value>, Vec<String>);
+
+/// Returns the operations of the patch, and hints for the author of the object, or `None` if the object stays as it is.
+fn rewritten(policy: &Policy, request: &Request) -> Result<Option<Rewrite>, String> {
     let before = &request.object;
     let is_change = matches!(request.operation.as_str(), "CREATE" | "UPDATE");
     if !is_change || !request.sub_resource.is_empty() || !before.is_object() {
@@ -90,14 +116,16 @@ fn rewritten(policy: &Policy, request: &Request) -> Result<Option<Vec<Value>>, S
     if before.get("kind").and_then(Value::as_str) == Some("Pod") && request.operation != "CREATE" {
         return Ok(None);
     }
-    let Rewritten::Changed(after) = inject_object(before.clone(), &policy.sidecar)? else { return Ok(None) };
+    let Rewritten::Changed(after, notes) = inject_object(before.clone(), &policy.sidecar)? else {
+        return Ok(None);
+    };
     let operations = patch::between(before, &after);
     if operations.is_empty() {
         return Ok(None);
     }
     let dry = if request.dry_run == Some(true) { " (dry run)" } else { "" };
     log::info!("{}: added the sidecar{dry}", request.described());
-    Ok(Some(operations))
+    Ok(Some((operations, notes)))
 }
 
 impl Request {

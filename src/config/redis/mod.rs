@@ -1,5 +1,6 @@
 //! Parses `store.redis`: how the ledger is reached on Redis or Valkey.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::yaml::{Cursor, Fields};
@@ -44,7 +45,7 @@ pub struct RedisTls {
 }
 
 /// How the ledger is reached on Redis or Valkey.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RedisSettings {
     /// The nodes, as `host:port`: one node, the sentinels, or some nodes of the cluster.
     pub nodes: Vec<Box<str>>,
@@ -66,19 +67,31 @@ pub struct RedisSettings {
     pub wait_timeout: Duration,
 }
 
-/// Logins and certificates can change without a restart, so they are not compared.
+/// The settings that only a restart can change. The boolean says whether there is TLS.
+type Compared<'s> = (&'s [Box<str>], &'s RedisMode, bool, &'s str, Duration, u8, Duration);
+
+impl RedisSettings {
+    /// Returns what is compared. Logins and certificates can change without a restart, so they are not compared.
+    fn compared(&self) -> Compared<'_> {
+        let Self { nodes, mode, tls, prefix, timeout, wait_replicas, wait_timeout, .. } = self;
+        (nodes, mode, tls.is_some(), prefix, *timeout, *wait_replicas, *wait_timeout)
+    }
+}
+
 impl PartialEq for RedisSettings {
     fn eq(&self, other: &Self) -> bool {
-        self.nodes == other.nodes
-            && self.mode == other.mode
-            && self.tls.is_some() == other.tls.is_some()
-            && self.prefix == other.prefix
-            && self.timeout == other.timeout
-            && (self.wait_replicas, self.wait_timeout) == (other.wait_replicas, other.wait_timeout)
+        self.compared() == other.compared()
     }
 }
 
 impl Eq for RedisSettings {}
+
+/// Prints what is compared, so that equal settings have the same fingerprint.
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RedisSettings").field(&self.compared()).finish()
+    }
+}
 
 impl RedisLogin {
     fn is_same(&self, other: &Self) -> bool {

@@ -29,7 +29,10 @@ impl<'n> Cursor<'n> {
         let Node::Text(name) = at.node else { return at.expected("text") };
         match self.plain_text() {
             Some("") => at.error(format!("the environment variable {name} is empty"), ""),
-            Some(value) => Some(value),
+            Some(value) => {
+                self.reader.used.borrow_mut().insert(name.clone(), value.to_owned());
+                Some(value)
+            }
             None => at.error(format!("the environment variable {name} is not set"), "set the variable"),
         }
     }
@@ -50,6 +53,13 @@ impl Cursor<'_> {
         }
         if has_tokens && uri.scheme_str() == Some("http") {
             self.warn("callback tokens are sent over plain HTTP, without encryption");
+        }
+        if has_tokens && uri.path().len() > 1 {
+            self.warn(&format!(
+                "callback URLs begin with the path {}, which no route contains: a proxy in front must remove it from the paths of \
+                 callbacks, or they receive 404",
+                uri.path()
+            ));
         }
         Some(text.to_owned())
     }

@@ -1,6 +1,7 @@
 //! Collects the results of reading a configuration: mistakes, warnings, feeds and accepted keys.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use super::error::{ConfigError, Mistake, Reported};
 use super::node::Node;
@@ -21,6 +22,8 @@ pub type AcceptedKeys = (Vec<String>, Vec<&'static str>);
 pub(crate) struct Reader<'e> {
     pub(super) surroundings: &'e Surroundings<'e>,
     pub(super) variables: Variables,
+    /// The variables whose values were read as texts, with their values. Secrets are not among them.
+    pub(super) used: RefCell<BTreeMap<String, String>>,
     pub(super) mistakes: RefCell<Reported<Mistake>>,
     pub(super) warnings: RefCell<Reported<String>>,
     pub(super) feeds: RefCell<Vec<Feed>>,
@@ -33,6 +36,7 @@ impl<'e> Reader<'e> {
         Self {
             surroundings,
             variables: Variables::new(),
+            used: RefCell::default(),
             mistakes: RefCell::default(),
             warnings: RefCell::default(),
             feeds: RefCell::default(),
@@ -51,6 +55,11 @@ impl<'e> Reader<'e> {
         let mut secrets = self.secrets.borrow().clone();
         secrets.sort_by(|a, b| a.path.cmp(&b.path));
         secrets
+    }
+
+    /// Returns the environment variables that were read as texts, with their values.
+    pub(crate) fn used_variables(&self) -> BTreeMap<String, String> {
+        self.used.borrow().clone()
     }
 
     /// Ends the reading. Returns the warnings if there are no mistakes. Otherwise returns the mistakes in the order of

@@ -109,6 +109,16 @@ impl Metrics {
         }
     }
 
+    /// Counts a request to the admin listener with this status, if the status is that of a refusal.
+    pub fn admin_answered(&self, status: u16) {
+        let refused = match status {
+            401 => "401",
+            403 => "403",
+            _ => return,
+        };
+        self.server.admin_refused.with_label_values(&[refused]).inc();
+    }
+
     /// Counts a failed reload.
     pub fn config_refused(&self) {
         self.server.reload_failed.set(1);

@@ -16,6 +16,7 @@ const CONNECTIONS_REFUSED: [&str; 6] =
 /// The registered metrics of the server.
 #[derive(Debug)]
 pub(super) struct ServerMetrics {
+    pub(super) admin_refused: IntCounterVec,
     pub(super) body_bytes: IntGauge,
     pub(super) certificate_ends: IntGaugeVec,
     pub(super) certificates: Mutex<BTreeSet<String>>,
@@ -38,6 +39,7 @@ pub(super) struct ServerMetrics {
 impl ServerMetrics {
     pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
         Ok(Self {
+            admin_refused: admin_refused(make)?,
             body_bytes: make.gauge("callgate_body_bytes_held", "Memory reserved for request bodies, in bytes.")?,
             certificates: Mutex::default(),
             certificate_ends: make.gauges(
@@ -96,4 +98,12 @@ impl ServerMetrics {
             routes_observing: make.gauge("callgate_routes_observing", "Routes in observe mode.")?,
         })
     }
+}
+
+fn admin_refused(make: &MetricRegistry<'_>) -> prometheus::Result<IntCounterVec> {
+    make.counters(
+        "callgate_admin_requests_refused_total",
+        "Requests to the admin listener that were refused, by status: 401 without the token, 403 from a web page, under another host name, or without a configured token from another host.",
+        &[Label::closed("status", ["401", "403"])],
+    )
 }

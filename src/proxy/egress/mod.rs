@@ -19,7 +19,7 @@ mod response;
 pub(crate) use context::EgressContext;
 pub(crate) use egress_limits::{EgressLimits, EgressSettings};
 pub(crate) use own_addresses::OwnAddresses;
-pub use proxied::{NewAuthority, check_authority, create_authority};
+pub use proxied::{NewAuthority, check_authority, create_authority, previous_certificates};
 
 pub(crate) use provider_client::{Providers, Timeouts};
 pub(crate) use proxied::authority::Authority;

@@ -1,5 +1,6 @@
 //! Real clients: curl, Python and Node.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use super::{World, read, text, unused_port, without_callback};
@@ -184,8 +185,8 @@ fn a_certificate_outside_the_constraints_is_rejected() {
     };
     for (folder, host) in [("narrow", "example.com"), ("right", "localhost")] {
         let at = world.file(folder);
-        std::fs::create_dir(&at).unwrap();
-        assert_eq!(run(&["--out", at.to_str().unwrap(), host]).0, Some(0));
+        assert_eq!(run(&["--out", at.to_str().unwrap(), host]).0, Some(0), "the folder is created");
+        assert_eq!(std::fs::metadata(&at).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(run(&["--out", at.to_str().unwrap(), host]).0, Some(65), "files are not replaced");
         issued(&at, "ca", "name", "DNS:localhost");
         issued(&at, "ca", "address", "IP:127.0.0.1");
@@ -352,4 +353,38 @@ fn a_reload_with_other_hosts_creates_another_authority() {
     assert_ne!(read(&world.file("trust/ca.pem")), before);
     let out = world.curl("trust/ca.pem", &[&world.url("/x")]);
     assert_eq!(text(&out), r#"{"id":"job-17"}"#);
+}
+
+#[test]
+fn an_authority_is_replaced_while_agents_trust_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let create = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_callgate"));
+        let out = command.arg("ca").args(args).output().unwrap();
+        (out.status.code(), text(&out))
+    };
+    assert_eq!(create(&["--out", &at("old"), "localhost"]).0, Some(0));
+    let previous = at("old/ca.crt");
+    assert_eq!(create(&["--out", &at("new"), "--previous", &previous, "localhost"]).0, Some(0));
+    assert!(read(&folder.path().join("new/ca.crt")).ends_with(&read(&folder.path().join("old/ca.crt"))));
+    for wrong in [at("old/ca.key"), at("missing")] {
+        let (code, said) = create(&["--out", &at("other"), "--previous", &wrong, "localhost"]);
+        assert!(code == Some(65) && said.contains("--previous"), "{said}");
+    }
+    // An agent that trusts both reaches the provider through a proxy with any of the two.
+    let both = folder.path().join("both.pem");
+    std::fs::copy(folder.path().join("new/ca.crt"), &both).unwrap();
+    for name in ["old", "new"] {
+        let ca = format!(
+            ", ca: {{ certificate: {}, key: {} }}",
+            at(&format!("{name}/ca.crt")),
+            at(&format!("{name}/ca.key"))
+        );
+        let world = World::new(&ca, "");
+        let out = world.curl(both.to_str().unwrap(), &[&world.url("/x")]);
+        assert_eq!(text(&out), r#"{"id":"job-17"}"#, "{name}");
+        let trusted = read(&world.file("trust/ca.pem")).matches("BEGIN CERTIFICATE").count();
+        assert_eq!(trusted, if name == "old" { 1 } else { 2 });
+    }
 }

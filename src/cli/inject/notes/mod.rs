@@ -20,6 +20,11 @@ impl Note {
         Self { single: text.clone(), shared: text, detail: String::new() }
     }
 
+    /// Returns the text of the note if it concerns one workload only.
+    pub(in crate::cli::inject) fn into_text(self) -> String {
+        self.single
+    }
+
     /// Creates a note with a part that differs between workloads.
     pub(in crate::cli::inject) fn of(single: String, shared: &str, detail: impl Into<String>) -> Self {
         Self { single, shared: shared.to_owned(), detail: detail.into() }

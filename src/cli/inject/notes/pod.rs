@@ -1,7 +1,7 @@
 //! Hints for the author of a workload about settings that the sidecar does not control.
 
 use super::Note;
-use crate::cli::inject::ports::{DeclaredPort, LISTS, containers, declared, words};
+use crate::cli::inject::ports::{self, DeclaredPort, LISTS, containers, words};
 use crate::cli::inject::sidecar::{Sidecar, name};
 use crate::cli::inject::yaml::{self, Mapping, Value};
 
@@ -53,27 +53,34 @@ pub(in crate::cli::inject) fn moved(sidecar: &Sidecar, port: &DeclaredPort) -> [
 }
 
 /// Returns a note with the settings that the configuration needs for this sidecar.
-pub(in crate::cli::inject) fn configuration(sidecar: &Sidecar) -> String {
-    let Sidecar { config_map, port, admin_port, .. } = sidecar;
+pub(in crate::cli::inject) fn configuration(sidecar: &Sidecar, config_map: &str) -> String {
+    let Sidecar { port, admin_port, .. } = sidecar;
     format!(
-        "`callgate.yaml` in the ConfigMap {config_map} must have `listen.ingress` on port {port} and `listen.admin` on \
+        "`callgate.yaml` in {config_map} must have `listen.ingress` on port {port} and `listen.admin` on \
          0.0.0.0:{admin_port}, because the probes use the address of the pod"
     )
 }
 
+/// Returns the same note for a workload with a ConfigMap of its own.
+pub(in crate::cli::inject) fn own_configuration(sidecar: &Sidecar) -> Note {
+    let config_map = &sidecar.config_map;
+    let one = configuration(sidecar, &format!("the ConfigMap {config_map}"));
+    Note::of(one, &configuration(sidecar, "the ConfigMap of each"), config_map.as_str())
+}
+
 /// Returns notes about requests that can reach the pod without passing the sidecar.
 fn stays_open(pod: &Mapping, sidecar: &Sidecar, found: Option<&DeclaredPort>) -> Result<Vec<Note>, String> {
-    let mut others = Vec::new();
-    for list in LISTS {
-        others.extend(declared(pod, list)?);
-    }
+    let mut others = ports::all(pod)?;
     others.retain(|other| found.is_none_or(|found| found.at != other.at));
     let mut notes = Vec::new();
     if found.is_none() {
         notes.push(Note::same("no port is declared, so none was moved"));
     }
     if !others.is_empty() {
-        let text = "other ports stay open, and their requests are not checked";
+        let text = match sidecar.has_policy() {
+            true => "other ports stay open, also in the NetworkPolicy, and their requests are not checked",
+            false => "other ports stay open, and their requests are not checked",
+        };
         notes.push(Note::of(format!("{text}: {}", words(&others)), text, words(&others)));
     }
     if sidecar.bind_env.is_none() {

@@ -13,7 +13,7 @@ use crate::guard::{Scheme, Url};
 use crate::http::Session;
 use crate::proxy::egress::context::EgressContext;
 
-pub use authority::{NewAuthority, check_authority, create_authority};
+pub use authority::{NewAuthority, check_authority, create_authority, previous_certificates};
 
 pub(crate) use asked::Asked;
 pub(crate) use connect::{Accepted, Connected};

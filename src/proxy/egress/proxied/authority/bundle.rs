@@ -6,10 +6,11 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use data_encoding::BASE64;
+use pingora::tls::CertificateDer;
 
 use super::trust_store::pkcs12;
 
-/// The certificate of the authority alone.
+/// The certificate of the authority, and those of other authorities that are in its file.
 const CA: &str = "ca.pem";
 /// The roots of the system and the certificate of the authority.
 const BUNDLE: &str = "bundle.pem";
@@ -17,10 +18,15 @@ const BUNDLE: &str = "bundle.pem";
 const TRUST_STORE: &str = "trust.p12";
 
 /// Writes `ca.pem`, `bundle.pem` and `trust.p12` to a folder. Creates the folder if it does not exist. Replaces each file in one step,
-/// so that a client never reads a part of one.
-pub(super) fn write(folder: &str, authority: &[u8]) -> Result<(), String> {
+/// so that a client never reads a part of one. `further` are other authorities that the agent must trust.
+pub(super) fn write(
+    folder: &str,
+    authority: &[u8],
+    further: &[CertificateDer<'static>],
+) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("the folder {folder} cannot be written: {error}");
-    let ca = pem("CERTIFICATE", authority);
+    let all = std::iter::once(authority).chain(further.iter().map(AsRef::as_ref));
+    let ca: String = all.map(|certificate| pem("CERTIFICATE", certificate)).collect();
     let roots = rustls_native_certs::load_native_certs().unwrap_or_default();
     if roots.is_empty() {
         log::warn!(
@@ -29,7 +35,8 @@ pub(super) fn write(folder: &str, authority: &[u8]) -> Result<(), String> {
     }
     let bundle: String = roots.iter().map(|root| pem("CERTIFICATE", root)).chain([ca.clone()]).collect();
     let numbered = roots.iter().enumerate().map(|(i, root)| (format!("root-{i}"), root.as_ref()));
-    let trust_store = pkcs12(numbered.chain([("callgate".to_owned(), authority)]));
+    let more = further.iter().enumerate().map(|(i, one)| (format!("callgate-{}", i + 2), one.as_ref()));
+    let trust_store = pkcs12(numbered.chain([("callgate".to_owned(), authority)]).chain(more));
     fs::create_dir_all(folder).map_err(failed)?;
     replace(Path::new(folder), CA, ca.as_bytes()).map_err(failed)?;
     replace(Path::new(folder), BUNDLE, bundle.as_bytes()).map_err(failed)?;

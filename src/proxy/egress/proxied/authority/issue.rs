@@ -81,16 +81,20 @@ fn create(
 pub(super) struct Signer {
     pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) certificate: CertificateDer<'static>,
+    /// Other authorities that the agent must trust, too.
+    pub(super) further: Vec<CertificateDer<'static>>,
     pub(super) not_after: Timestamp,
 }
 
 /// Creates an authority whose key is kept in memory.
 pub(super) fn new_authority(hosts: &[Box<str>], now: Timestamp) -> Result<Signer, String> {
     let (key, certificate, params) = create(hosts, now)?;
-    Ok(Signer { issuer: Issuer::new(params, key), certificate, not_after: now.plus(LIFETIME) })
+    let (issuer, not_after) = (Issuer::new(params, key), now.plus(LIFETIME));
+    Ok(Signer { issuer, certificate, further: Vec::new(), not_after })
 }
 
-/// Reads the authority of the configuration.
+/// Reads the authority of the configuration. The first certificate of its file is the one that signs. The others are those
+/// that agents must trust, too, while an authority is replaced by another one.
 pub(super) fn read_authority(
     files: &AuthorityFiles,
     hosts: &[Box<str>],
@@ -98,9 +102,10 @@ pub(super) fn read_authority(
 ) -> Result<Signer, String> {
     let (path, key_path) = (&files.certificate.path, &files.key.path);
     let chain = pem_files::certificates_in(path, files.certificate.content.expose())?;
-    let [certificate] = chain.as_slice() else {
-        return Err(format!("{path} contains more than one certificate"));
+    let Some((certificate, others)) = chain.split_first() else {
+        return Err(format!("{path} contains no certificate"));
     };
+    let further = further(path, others.iter().filter(|other| *other != certificate))?;
     let not_after = check(certificate, hosts, now).map_err(|fault| {
         format!(
             "{path} cannot be used as `listen.egress.proxy.ca`: {fault}; `callgate ca` creates a usable one"
@@ -114,7 +119,54 @@ pub(super) fn read_authority(
         return Err(format!("{key_path} does not go with {path}"));
     }
     let issuer = Issuer::from_ca_cert_der(certificate, key).map_err(|error| format!("{path}: {error}"))?;
-    Ok(Signer { issuer, certificate: certificate.clone(), not_after })
+    Ok(Signer { issuer, certificate: certificate.clone(), further, not_after })
+}
+
+/// Checks certificates that only agents need. They may have ended, and may permit other hosts. An authority without
+/// constraints would be trusted for every host.
+fn further<'c>(
+    path: &str,
+    certificates: impl Iterator<Item = &'c CertificateDer<'static>>,
+) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut further: Vec<CertificateDer<'static>> = Vec::new();
+    for certificate in certificates.filter(|certificate| !certificate.is_empty()) {
+        let (_, parsed) =
+            X509Certificate::from_der(certificate).map_err(|_| format!("{path} is not readable"))?;
+        if !parsed.is_ca() || permitted(&parsed).is_none() {
+            return Err(format!(
+                "{path} contains another certificate that is not the one of an authority that is limited to names"
+            ));
+        }
+        if !further.contains(certificate) {
+            further.push(certificate.clone());
+        }
+    }
+    Ok(further)
+}
+
+/// Returns the certificates in a file of an earlier authority, as PEM, for the file of the next one. Other PEM blocks, such
+/// as a private key, are left out.
+///
+/// # Errors
+/// Returns a message for the operator.
+pub fn previous_certificates(path: &str, content: &[u8]) -> Result<String, String> {
+    let chain = pem_files::certificates_in(path, content)?;
+    Ok(further(path, chain.iter())?.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect())
+}
+
+/// Returns the names that an authority may issue certificates for. `None` if it is not limited to names.
+fn permitted(certificate: &X509Certificate<'_>) -> Option<Vec<String>> {
+    let constraints =
+        certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::NameConstraints(constraints) if extension.critical => Some(constraints),
+            _ => None,
+        });
+    let subtrees = constraints?.permitted_subtrees.as_ref()?;
+    let names = subtrees.iter().filter_map(|subtree| match subtree.base {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    Some(names.collect())
 }
 
 /// Checks the files of the configuration: the certificate, its key, and whether they are usable for the intercepted
@@ -137,20 +189,10 @@ fn check(certificate: &[u8], hosts: &[Box<str>], now: Timestamp) -> Result<Times
     if !(begin..end).contains(&now.unix_secs()) {
         return Err("it is not valid at this time".to_owned());
     }
-    let constraints = parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::NameConstraints(constraints) if extension.critical => Some(constraints),
-        _ => None,
-    });
-    let permitted = constraints.and_then(|constraints| constraints.permitted_subtrees.as_ref());
-    let permitted = permitted.ok_or("it is not limited to names (critical name constraints)")?;
+    let names = permitted(&parsed).ok_or("it is not limited to names (critical name constraints)")?;
     let is_permitted = |host: &str| {
-        permitted.iter().any(|subtree| match subtree.base {
-            GeneralName::DNSName(name) => {
-                let rest = host.strip_suffix(&*name.to_ascii_lowercase());
-                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-            }
-            _ => false,
-        })
+        let below = |name: &String| host.strip_suffix(name.as_str());
+        names.iter().filter_map(below).any(|rest| rest.is_empty() || rest.ends_with('.'))
     };
     match hosts.iter().find(|host| !is_permitted(host)) {
         Some(host) => Err(format!("its name constraints do not permit {host}")),

@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 
 use issue::Signer;
 
-pub use issue::{NewAuthority, check_authority, create_authority};
+pub use issue::{NewAuthority, check_authority, create_authority, previous_certificates};
 
 /// How long the certificate of an intercepted host is valid.
 const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -32,6 +32,8 @@ const LEAVES_MAX: usize = 1024;
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    /// Other authorities that the agent must trust, too.
+    further: Vec<CertificateDer<'static>>,
     not_after: Timestamp,
     /// The file of the certificate, for the metrics.
     file: Box<str>,
@@ -92,10 +94,11 @@ impl Authority {
         proxy: &ForwardProxy,
         hosts: Vec<Box<str>>,
     ) -> Result<Self, String> {
-        let Signer { issuer, certificate, not_after } = signer;
+        let Signer { issuer, certificate, further, not_after } = signer;
         Ok(Self {
             issuer,
             certificate,
+            further,
             not_after,
             file,
             is_from_files,
@@ -117,7 +120,7 @@ impl Authority {
     /// # Errors
     /// Returns a message for the operator.
     pub(crate) fn publish(&self) -> Result<(), String> {
-        bundle::write(&self.bundle, &self.certificate)
+        bundle::write(&self.bundle, &self.certificate, &self.further)
     }
 
     /// Returns the TLS settings for intercepted connections, without a certificate.

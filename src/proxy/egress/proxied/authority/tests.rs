@@ -3,7 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::agent::Pem;
+use crate::egress::AuthorityFiles;
 use crate::guard::Guard;
+use crate::secret::Secret;
 
 fn proxy(bundle: &std::path::Path) -> ForwardProxy {
     ForwardProxy {
@@ -54,6 +57,43 @@ fn a_new_authority_is_created_only_for_other_hosts() {
     assert!(Arc::ptr_eq(&first, &same));
     let other = Authority::for_proxy(&proxy, hosts(&["a", "b"]), Some(Arc::clone(&first)), now()).unwrap();
     assert!(!Arc::ptr_eq(&first, &other));
+}
+
+fn files(certificates: &str, key: &str) -> AuthorityFiles {
+    let file =
+        |path: &str, text: &str| Pem { path: path.into(), content: Secret::new(text.as_bytes().to_vec()) };
+    AuthorityFiles { certificate: file("ca.crt", certificates), key: file("ca.key", key) }
+}
+
+#[test]
+fn agents_trust_the_old_and_the_new_authority_while_one_replaces_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let hosts: Vec<Box<str>> = vec!["a".into()];
+    let create = |hosts: &[Box<str>]| create_authority(hosts, now()).unwrap();
+    // The earlier authority permits fewer hosts.
+    let (old, new) = (create(&["b".into()]), create(&hosts));
+    let start = |certificates: &str, key: &str| {
+        let proxy = ForwardProxy { authority: Some(files(certificates, key)), ..proxy(folder.path()) };
+        Authority::for_proxy(&proxy, hosts.clone(), None, now())
+    };
+    let both = new.certificate.clone() + &old.certificate + &new.certificate;
+    let authority = start(&both, &new.key).unwrap();
+    authority.publish().unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(read("ca.pem"), new.certificate.clone() + &old.certificate);
+    assert!(read("bundle.pem").ends_with(&read("ca.pem")));
+    let trust_store = std::fs::read(folder.path().join("trust.p12")).unwrap();
+    assert!(authority.further.len() == 1 && holds(&trust_store, &authority.further[0]));
+    assert!(authority.leaf("a", now()).is_ok());
+    // The first certificate is the one that signs, so the key must belong to it.
+    assert!(start(&both, &old.key).is_err());
+    // Agents must not trust an authority that is not limited to names.
+    let unlimited = std::fs::read_to_string("tests/corpora/tls/tls.crt").unwrap();
+    let error = start(&(new.certificate.clone() + &unlimited), &new.key).err().unwrap();
+    assert!(error.contains("limited to names"), "{error}");
+    // A private key beside the certificates is not copied.
+    let with_key = old.key.clone() + &old.certificate;
+    assert_eq!(previous_certificates("f", with_key.as_bytes()).unwrap(), old.certificate);
 }
 
 #[test]
