@@ -15,6 +15,21 @@ pub(super) struct Events {
     claims: u32,
 }
 
+/// A callback that the agent did not accept.
+#[derive(Clone, Debug)]
+pub(super) struct FailedEvent {
+    /// The keys of the event. The list is empty if nothing tells it apart from others.
+    pub(super) keys: Vec<EventKey>,
+    pub(super) attempts: u32,
+}
+
+impl FailedEvent {
+    /// Reports whether it is the event with these keys.
+    pub(super) fn is(&self, keys: &[EventKey]) -> bool {
+        self.keys.is_empty() && keys.is_empty() || self.keys.iter().any(|key| keys.contains(key))
+    }
+}
+
 /// The state of an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EventState {

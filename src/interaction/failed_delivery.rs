@@ -1,7 +1,7 @@
 //! What failed deliveries change in an interaction: callbacks that the agent did not accept, and a request of the agent
 //! that the provider may not have accepted.
 
-use super::ask::EventKey;
+use super::events::FailedEvent;
 use super::interaction::{Claim, Interaction};
 use super::notice::{Overdue, Undelivered};
 use super::state::State;
@@ -9,21 +9,6 @@ use crate::time::Timestamp;
 
 /// Maximum number of callbacks of an interaction whose failed attempts are remembered one by one.
 const FAILED_MAX: usize = 32;
-
-/// A callback that the agent did not accept.
-#[derive(Clone, Debug)]
-pub(super) struct FailedEvent {
-    /// The keys of the event. The list is empty if nothing tells it apart from others.
-    keys: Vec<EventKey>,
-    attempts: u32,
-}
-
-impl FailedEvent {
-    /// Reports whether it is the event with these keys.
-    fn is(&self, keys: &[EventKey]) -> bool {
-        self.keys.is_empty() && keys.is_empty() || self.keys.iter().any(|key| keys.contains(key))
-    }
-}
 
 impl Interaction {
     /// Returns the callbacks that the agent did not accept, if there were any.
@@ -96,7 +81,7 @@ impl Interaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interaction::{Ask, Follow, Report};
+    use crate::interaction::{Ask, EventKey, Follow, Report};
     use crate::path::{CanonicalPath, Template};
 
     #[test]

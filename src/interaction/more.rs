@@ -4,8 +4,7 @@ use std::num::NonZeroI64;
 
 use serde::{Deserialize, Serialize};
 
-use super::events::Events;
-use super::failed_delivery::FailedEvent;
+use super::events::{Events, FailedEvent};
 use super::notice::{Notice, Undelivered};
 use super::questions::Question;
 

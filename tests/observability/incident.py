@@ -48,7 +48,7 @@ EMPTY = {
 AFTERWARDS = {
     "CallgateDown": False, "CallgateAbsent": False, "CallgateRefusalsRising": True, "CallgateRotatedOnOneSide": True,
     "CallgateClockSkew": True, "CallgateObservingForLong": True, "CallgateActionsGuarded": True,
-    "CallgateAgentFailing": True, "CallgateAgentSlow": False, "CallgateInteractionsOverdue": True,
+    "CallgateAgentFailing": True, "CallgateAgentRejecting": True, "CallgateAgentSlow": False, "CallgateInteractionsOverdue": True,
     "CallgateNoticesFailing": True, "CallgateEgressFailing": True, "CallgateReloadFailed": False,
     "CallgateCertificateEnding": True, "CallgateCertificateEndsToday": True, "CallgateFeedAgeing": False,
     "CallgateFeedFailing": True, "CallgateKeysUnavailable": True, "CallgateStoreFailed": False,
@@ -74,7 +74,7 @@ class Incident:
         self.secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         self.slack = secrets.token_hex(16)
         self.took = []
-        self.agent = Served(lambda path, body: (200, b"{}"))
+        self.agent = Served(lambda path, body: (500 if b"reject" in body else 200, b"{}"))
         self.provider = Served(self.take)
         self.lists = Served(lambda path, body: (200, b'{"hooks":["127.0.0.0/8"]}') if path == "/good" else (503, b"{}"))
         self.nowhere = socket.socket()
@@ -183,7 +183,7 @@ class Incident:
         self.expect("from an address that is listed", self.caller.call("/hooks/listed", None, {}), 200)
         self.scraped('callgate_ingress_requests_total{route="analysis",reason="ok"}', 2)
         self.quiet("CallgateRefusalsRising", "CallgateRotatedOnOneSide", "CallgateClockSkew", "CallgateActionsGuarded",
-                   "CallgateAgentFailing", "CallgateInteractionsOverdue", "CallgateNoticesFailing", "CallgateEgressFailing",
+                   "CallgateAgentFailing", "CallgateAgentRejecting", "CallgateInteractionsOverdue", "CallgateNoticesFailing", "CallgateEgressFailing",
                    "CallgateReloadFailed", "CallgateConnectionsRefused", "CallgateKeysUnavailable", "CallgateDown", "CallgateAbsent")
         self.raised("CallgateObservingForLong", [("callgate",)], "job")
         self.raised("CallgateCertificateEndsToday", [(str(self.path / "tls.crt"),)], "certificate")
@@ -222,6 +222,9 @@ class Incident:
         self.raised("CallgateNoticesFailing", [("impatient", "expired", "failed")], "route", "cause", "outcome")
         self.agent.start()
         self.expect("the agent is back", self.caller.call("/hooks/analysis/four", token, {"n": 99}), 200)
+        reject = lambda i: self.caller.call("/hooks/listed", None, {"reject": i}) == 500
+        self.several("a callback that the agent rejects", 'callgate_deliver_rejected_total{route="listed"}', 8, reject)
+        self.raised("CallgateAgentRejecting", [("listed",)], "route")
         for id in ("five", "six", "seven"):
             self.mint("impatient", id)
         self.raised("CallgateInteractionsOverdue", [("impatient",)], "route")
