@@ -1,16 +1,19 @@
-//! The inbox: callbacks that are kept until the agent has received them. Heads and bodies are in the ledger's file, and
-//! an index of all messages is in memory.
+//! The inbox: callbacks that are kept until the agent has received them. Heads and bodies are in the ledger's file or in a
+//! shared ledger, and an index of the messages of this process is in memory.
 //!
 //! A message is written with its event and its interaction in one commit ([`Store::accept`]). It becomes due when this
 //! commit is durable. Whoever delivers a message settles it before the next message of the interaction is delivered.
 
 mod accept;
 mod attempts;
+mod backing;
 mod entry;
+mod ids;
 mod index;
 mod people;
 mod pulls;
 mod restore;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -24,26 +27,29 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::event_memory::FingerprintKey;
-use super::file::{Change, Journal, MessageReader};
+use super::file::Change;
 use super::ledger::{Store, unavailable};
-use crate::denial::Refusal;
+use crate::denial::{Denial, Refusal};
 use crate::inbox::{Cause, InboxSettings, MessageState};
 use crate::ingress::Kept;
 use crate::interaction::EventKey;
 use crate::observe::Metrics;
 use crate::time::Timestamp;
+use accept::Reserved;
 use entry::NO_LANE;
+use ids::{ID, Ids};
 use index::Index;
 
 pub use attempts::Started;
+pub(super) use backing::Backing;
+use backing::Parts;
 pub use index::Counts;
 pub use people::{MessageFilter, MessageView, Replayed};
 pub use pulls::Leased;
+pub(super) use shared::{SharedMessages, start as start_shared};
 
 /// The maximum number of messages that one pass changes. There are at least four passes per second.
 const PASSED_MAX: usize = 2_000;
-/// The beginning of the id of a message.
-const ID: &str = "msg_";
 
 /// The inbox.
 #[derive(Debug)]
@@ -51,9 +57,10 @@ pub struct Inbox {
     index: Mutex<Index>,
     /// The highest number of a message.
     number: AtomicU64,
+    ids: Ids,
+    /// The key of the fingerprints of interactions.
     key: FingerprintKey,
-    journal: Option<Arc<Journal>>,
-    reader: MessageReader,
+    backing: Backing,
     metrics: Arc<Metrics>,
     settings: ArcSwap<InboxSettings>,
     /// Notified when a message becomes due.
@@ -72,7 +79,7 @@ pub struct PassedMessages {
     pub set_back: Option<Duration>,
 }
 
-/// A message, read from the file.
+/// A message, read from where it is kept.
 #[derive(Debug)]
 pub struct Message {
     /// The head.
@@ -83,18 +90,17 @@ pub struct Message {
 }
 
 impl Inbox {
-    pub(super) fn new(
-        key: FingerprintKey,
-        journal: Option<Arc<Journal>>,
-        reader: MessageReader,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub(super) fn new(key: FingerprintKey, backing: Backing, metrics: Arc<Metrics>) -> Self {
+        let ids = Ids::default();
+        if backing.shared().is_none() {
+            ids.set_key(key);
+        }
         Self {
             index: Mutex::default(),
             number: AtomicU64::new(0),
+            ids,
             key,
-            journal,
-            reader,
+            backing,
             metrics,
             settings: ArcSwap::default(),
             changed: Notify::new(),
@@ -110,7 +116,7 @@ impl Inbox {
 
     /// Returns the id of the message with this number. It cannot be guessed, and no other installation has the same id.
     pub fn id(&self, number: u64) -> String {
-        format!("{ID}{number}_{:016x}", self.key.fingerprint("inbox", EventKey(number.into())))
+        self.ids.id(number)
     }
 
     /// Returns the number of the message with this id.
@@ -126,7 +132,7 @@ impl Inbox {
 
     /// Records changes. Returns the number of the change for [`Inbox::durable`].
     fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
-        self.journal.as_ref().map_or(0, |journal| journal.record(changes))
+        self.backing.record(changes, |number| self.id(number))
     }
 
     /// Waits until a change is durable.
@@ -134,15 +140,12 @@ impl Inbox {
     /// # Errors
     /// Returns the denial `store_unavailable` if it is not durable after `store.grace`.
     async fn durable(&self, sequence: u64) -> Result<(), Refusal> {
-        match &self.journal {
-            Some(journal) if !journal.durable(sequence).await => Err(unavailable()),
-            _ => Ok(()),
-        }
+        if self.backing.durable(sequence).await { Ok(()) } else { Err(unavailable()) }
     }
 
-    /// Reports whether the file can be written, so that attempts may begin.
+    /// Reports whether changes can be written, so that attempts may begin.
     pub fn accepts_changes(&self) -> bool {
-        self.journal.as_ref().is_some_and(|journal| journal.accepts_changes())
+        self.backing.accepts_changes()
     }
 
     /// Reports whether there is no message.
@@ -186,9 +189,8 @@ impl Inbox {
     /// [`Inbox::pass`] afterwards.
     pub async fn changed(&self) {
         let has_more = !self.index.lock().storing.is_empty();
-        match self.journal.as_ref().filter(|_| has_more) {
-            Some(journal) => {
-                let mut durable = journal.durable_changes();
+        match self.backing.stores().filter(|_| has_more) {
+            Some(mut durable) => {
                 // A commit may have become durable before this wait began.
                 if self.has_stored(*durable.borrow_and_update()) {
                     return;
@@ -235,10 +237,8 @@ impl Inbox {
             index.remove(number);
             changes.push(Change::MessageGone(number));
         }
-        if let Some(journal) = &self.journal
-            && !changes.is_empty()
-        {
-            journal.record(changes);
+        if !changes.is_empty() {
+            self.record(changes);
         }
         passed
     }
@@ -254,7 +254,7 @@ impl Inbox {
 
     /// Makes the messages due whose commit is durable. Returns the messages that they overtake.
     fn promote(&self, index: &mut Index, settings: &InboxSettings) -> Vec<u64> {
-        let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable_now());
+        let durable = self.backing.stored_until();
         let mut overtaken = Vec::new();
         while let Some((sequence, ..)) = index.storing.front()
             && *sequence <= durable
@@ -283,14 +283,33 @@ impl Inbox {
         Some(Change::MessageState(number, entry.stored(last)))
     }
 
-    /// Reads a message from the file, without blocking the async workers.
+    /// Reads a message.
     ///
     /// # Errors
     /// Returns an explanation if the message cannot be read or decrypted now.
     pub async fn read(&self, number: u64) -> Result<Option<Message>, String> {
-        let reader = self.reader.clone();
-        let read = tokio::task::spawn_blocking(move || reader.read(number)).await;
-        let Some(stored) = read.map_err(|error| error.to_string())?? else { return Ok(None) };
+        let stored = self.backing.read(number, &self.id(number)).await?;
+        stored.map(|stored| self.open(number, stored)).transpose()
+    }
+
+    /// Reads a message whose attempt lasts up to `patience`, or that the agent has pulled. In a shared ledger, no other
+    /// process begins an attempt meanwhile. Returns `None` if the message does not exist any more, or if another process
+    /// has taken it over.
+    ///
+    /// # Errors
+    /// Returns an explanation if the message cannot be read or decrypted now.
+    pub async fn begin(&self, number: u64, patience: Duration) -> Result<Option<Message>, String> {
+        let (lease, pulled) = self.terms(number, patience);
+        match self.backing.begin(number, &self.id(number), lease, pulled).await? {
+            Some(stored) => self.open(number, stored).map(Some),
+            None => {
+                self.forget(&[number]);
+                Ok(None)
+            }
+        }
+    }
+
+    fn open(&self, number: u64, stored: Parts) -> Result<Message, String> {
         let kept = Kept::from_bytes(&stored.head)?;
         let body = match kept.is_sealed {
             false => stored.body,
@@ -301,7 +320,18 @@ impl Inbox {
             }
         };
         let state = stored.state.and_then(|state| serde_json::from_slice::<entry::StoredState>(&state).ok());
-        Ok(Some(Message { kept, body: body.into(), last: state.and_then(|state| state.last) }))
+        Ok(Message { kept, body: body.into(), last: state.and_then(|state| state.last) })
+    }
+
+    /// Returns a body as it is kept.
+    fn sealed(&self, id: &str, body: Bytes) -> Result<Bytes, Refusal> {
+        let settings = self.settings();
+        let sealed = match &settings.sealer {
+            None => Some(body),
+            Some(sealer) => sealer.seal(id, &body).map(Bytes::from),
+        };
+        let detail = "the body could not be encrypted: the system has no random numbers";
+        sealed.ok_or_else(|| Refusal::new(Denial::StoreUnavailable, detail))
     }
 
     /// Updates the gauges.
@@ -346,6 +376,9 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub async fn undelivered(&self, interaction: &str, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(shared) = &self.shared {
+            return shared.undelivered(interaction).await;
+        }
         let sequence = self.memory.undelivered(interaction, now);
         self.inbox.durable(sequence).await
     }

@@ -97,6 +97,7 @@ impl Inbox {
     /// # Errors
     /// Returns `message_unknown` if no such message waits, and `store_unavailable`.
     pub async fn taken(&self, interaction: Option<&str>, number: u64, now: Timestamp) -> Result<(), Refusal> {
+        self.take_pulled(interaction, number).await?;
         let sequence = {
             let mut index = self.index.lock();
             let entry = self.pulled_entry(&index, interaction, number)?;
@@ -121,6 +122,7 @@ impl Inbox {
         number: u64,
         (now, random): (Timestamp, u64),
     ) -> Result<(), Refusal> {
+        self.take_pulled(interaction, number).await?;
         let backoff = self.settings().backoff;
         let sequence = {
             let mut index = self.index.lock();

@@ -1,6 +1,7 @@
 //! The messages in an answer to an agent that pulls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -32,7 +33,7 @@ impl Events<'_> {
         let leased = inbox.lease(self.interaction, self.routes, (max, ANSWER_BYTES_MAX), now);
         let (mut events, mut numbers) = (Vec::with_capacity(leased.len()), Vec::new());
         for one in leased {
-            match inbox.read(one.number).await {
+            match inbox.begin(one.number, Duration::ZERO).await {
                 Ok(Some(message)) => {
                     events.extend(self.event(one.number, &message, Some(one)));
                     numbers.push(one.number);
@@ -51,7 +52,7 @@ impl Events<'_> {
             return Vec::new();
         };
         let mut events = Vec::new();
-        for number in inbox.messages_of(interaction, after, max) {
+        for number in inbox.messages_everywhere(interaction, after, max).await {
             if let Ok(Some(message)) = inbox.read(number).await {
                 events.extend(self.event(number, &message, None));
             }
