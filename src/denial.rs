@@ -92,8 +92,8 @@ denials! {
         "The body was not complete within `limits.body_deadline`, or it arrived more slowly than \
          `limits.throughput_min`.";
     BodyTooLarge, "body_too_large", Deny, 413, "Content Too Large",
-        "The body is larger than `body_max` of the route or of the egress rule, or it decodes to more than 64 KiB and \
-         more than 256 times its size.";
+        "The body is larger than `body_max` of the route or of the egress rule, or than `inbox.body_store_max`, or it \
+         decodes to more than 64 KiB and more than 256 times its size.";
     BodyUndecodable, "body_undecodable", Deny, 400, "Bad Request",
         "The provider's `decode` lists the content coding of the body, and the body is not valid in this coding.";
     CallbackPresent, "callback_present", Deny, 409, "Conflict",

@@ -8,6 +8,7 @@ use super::listen::Listener;
 use super::startup::Startup;
 use super::yaml::Cursor;
 use crate::egress::{Egress, is_direct};
+use crate::inbox::InboxSettings;
 use crate::ingress::{Deliver, Route};
 use crate::interaction::Follow;
 use crate::path::CanonicalPath;
@@ -27,6 +28,7 @@ pub(super) struct Sections<'a> {
     pub(super) rules: Option<&'a Egress>,
     pub(super) minting: Option<&'a Minting>,
     pub(super) limits: Option<&'a Limits>,
+    pub(super) inbox: Option<&'a InboxSettings>,
 }
 
 impl Sections<'_> {
@@ -38,7 +40,7 @@ impl Sections<'_> {
             forward_proxy(root, startup, self.rules);
             health_paths(root, startup, self.routes);
             replicas(root, startup, self.minting.is_some());
-            kept_callbacks(root, startup, self.routes);
+            kept_callbacks(root, startup, self.routes, self.inbox);
         }
         if let Some(minting) = self.minting {
             deadlines(root, self.routes, minting.ttl);
@@ -114,9 +116,20 @@ fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
     }
 }
 
-/// Reports a warning if several replicas keep callbacks, and an error for each route that keeps callbacks, but where they cannot be kept, or the agent cannot ask for them.
-fn kept_callbacks(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
-    if startup.replicas.is_some() && routes.iter().any(|route| route.deliver.keeps()) {
+/// Reports a warning if several replicas keep callbacks in files, and an error for each route that keeps callbacks, but
+/// where they cannot be kept, or the agent cannot ask for them.
+fn kept_callbacks(
+    root: &Cursor<'_>,
+    startup: &Startup,
+    routes: &[Arc<Route>],
+    inbox: Option<&InboxSettings>,
+) {
+    let may_lose = inbox.is_none_or(|inbox| inbox.may_lose);
+    let forgets = startup.store.redis.as_ref().is_some_and(|redis| redis.wait_replicas == 0) && !may_lose;
+    if startup.store.redis.is_none()
+        && startup.replicas.is_some()
+        && routes.iter().any(|route| route.deliver.keeps())
+    {
         root.warn(
             "each replica keeps callbacks in its own ledger: put `store.path` on a volume that outlives the pod, such \
              as one of a StatefulSet; with an `emptyDir`, they are lost with the pod",
@@ -124,13 +137,18 @@ fn kept_callbacks(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
     }
     for (i, route) in routes.iter().enumerate().filter(|(_, route)| route.deliver.keeps()) {
         let (name, word, at) = (&route.name, route.deliver.name(), root.element(ROUTES, i));
-        if startup.store.path.is_none() {
-            let place = match startup.store.redis {
-                Some(_) => "on Redis, which keeps no callbacks",
-                None => "in memory and would lose its callbacks",
-            };
-            let message = format!("the route {name} has `deliver: {word}`, but the ledger is {place}");
+        if startup.store.path.is_none() && startup.store.redis.is_none() {
+            let message = format!(
+                "the route {name} has `deliver: {word}`, but the ledger is in memory and would lose its callbacks"
+            );
             let _: Option<()> = at.error(message, "write `store: { kind: file, path: ... }`");
+        }
+        if forgets {
+            let message = format!(
+                "the route {name} has `deliver: {word}`, but Redis may lose the last callbacks when its primary fails"
+            );
+            let hint = "write `store.redis.wait: { replicas: 1 }`, or `inbox: { may_lose: true }` to accept the loss";
+            let _: Option<()> = at.error(message, hint);
         }
         if route.deliver == Deliver::Pull && startup.egress.is_none() {
             let message =

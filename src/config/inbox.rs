@@ -10,6 +10,8 @@ use crate::inbox::{Backoff, BodySealer, InboxSettings};
 const MESSAGES_MAX: u64 = 10_000_000;
 /// The maximum of `inbox.bytes_max`.
 const BYTES_MAX: u64 = 1 << 50;
+/// The maximum of `inbox.body_store_max`. Bodies are in the memory of Redis.
+const BODY_STORE_MAX: u64 = 16 << 20;
 /// The maximum of `inbox.concurrency`.
 const CONCURRENCY_MAX: u64 = 1024;
 /// The word for which a reload may remove routes that have waiting messages.
@@ -43,6 +45,9 @@ fn settings(at: &Cursor<'_>) -> Option<InboxSettings> {
     let keep = keep(&mut fields, &default);
     let messages_max = number(fields.optional("messages_max"), default.messages_max as u64, MESSAGES_MAX);
     let bytes_max = fields.optional("bytes_max").map_or(Some(default.bytes_max), |at| at.size(BYTES_MAX));
+    let body_store_max =
+        fields.optional("body_store_max").map_or(Some(default.body_store_max), |at| at.size(BODY_STORE_MAX));
+    let may_lose = fields.optional("may_lose").map_or(Some(false), |at| at.boolean());
     let sealer = fields.optional("seal").map(|at| sealer(&at));
     let words = [("keep", true), ("drop", false)];
     let keeps_signature = fields.optional("original_signature").map_or(Some(false), |at| at.one_of(&words));
@@ -60,6 +65,8 @@ fn settings(at: &Cursor<'_>) -> Option<InboxSettings> {
         keep_dead,
         messages_max: messages_max?,
         bytes_max: bytes_max?,
+        body_store_max: body_store_max?,
+        may_lose: may_lose?,
         sealer: sealer.map_or(Some(None), |read| read.map(Some))?,
         keeps_signature: keeps_signature?,
         drops_removed_routes: drops_removed_routes?,

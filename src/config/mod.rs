@@ -129,7 +129,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let client_address = client_address(&mut fields);
     let agents = agent::agents(&mut fields);
     let (replicas, has_replicas) = replicas(&mut fields, &agents, startup.as_mut());
-    let limits = listen::limits(fields.optional("limits"));
+    let (limits, inbox) = (listen::limits(fields.optional("limits")), inbox::inbox(fields.optional("inbox")));
     let explain_denials = fields.optional("explain_denials").map_or(Some(false), |at| at.boolean());
     let (url, stated_url) = (public_url.clone().flatten(), public_url.as_ref().map(Option::as_deref));
     let tokens = callback_tokens(&mut fields, stated_url, has_replicas);
@@ -153,7 +153,6 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let routes = fields.required("routes").and_then(|at| route::routes(&at, &known));
     let egress = egress::egress(egress_at.clone(), routes.as_deref());
     let fetching = provider::fetching(fields.optional("fetch"));
-    let inbox = inbox::inbox(fields.optional("inbox"));
     fields.finish();
     consistency::Sections {
         agents: &agents,
@@ -163,6 +162,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         rules: egress.as_ref(),
         minting: token_keys.map(|tokens| &tokens.minting),
         limits: limits.as_ref(),
+        inbox: inbox.as_deref(),
     }
     .check(root);
     let policy = Policy {

@@ -36,6 +36,10 @@ pub struct InboxSettings {
     pub messages_max: usize,
     /// Maximum size of all messages together, in bytes.
     pub bytes_max: u64,
+    /// Maximum size of a body in a shared ledger, in bytes.
+    pub body_store_max: u64,
+    /// Whether messages may be kept in a shared ledger whose last changes can be lost.
+    pub may_lose: bool,
     /// Encrypts the bodies. `None` if bodies are stored as they are.
     pub sealer: Option<BodySealer>,
     /// Whether the agent receives the signature headers of the provider.
@@ -58,6 +62,8 @@ impl Default for InboxSettings {
             keep_dead: 7 * DAY,
             messages_max: 100_000,
             bytes_max: 1 << 30,
+            body_store_max: 64 << 10,
+            may_lose: false,
             sealer: None,
             keeps_signature: false,
             drops_removed_routes: false,

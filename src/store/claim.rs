@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::file::Change;
 use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
-use super::redis::SharedClaim;
+use super::redis::{NewMessage, SharedClaim};
 use super::waiters::{WaitKey, Waiter};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report, UnmatchedCallback};
@@ -156,6 +156,25 @@ impl Claimed<'_> {
         // commit. A woken claim waits for the commit itself.
         self.store.waiters.claim_ended(&hold, true);
         durable(self.store.journal.as_ref(), sequence).await
+    }
+}
+
+impl Claimed<'_> {
+    /// Records in a shared ledger that the callback is kept, together with its message. Returns whether this process holds
+    /// the message, if the ledger has said so.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub(super) async fn keep(
+        mut self,
+        report: &Report,
+        event_id: Option<&str>,
+        message: NewMessage,
+    ) -> Result<Option<bool>, Refusal> {
+        match self.shared.take() {
+            Some(shared) => shared.keep(report, event_id, message).await,
+            None => Err(unavailable()),
+        }
     }
 }
 

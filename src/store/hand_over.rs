@@ -130,6 +130,7 @@ impl Store {
     /// Ends the work in a shared ledger that nobody waits for, and leaves it.
     pub async fn leave_shared(&self) {
         if let Some(shared) = &self.shared {
+            self.inbox.flush().await;
             shared.end().await;
         }
     }

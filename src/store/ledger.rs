@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::event_memory::FingerprintKey;
-use super::file::{Change, Health, Journal, LedgerFile, MessageReader};
-use super::inbox::Inbox;
+use super::file::{Change, Health, Journal, LedgerFile};
+use super::inbox::{Backing, Inbox, SharedMessages, start_shared};
 use super::memory::{Memory, SHARDS};
 use super::new_record::opened_record;
 use super::outcome::{DueNotice, OwnedInteraction, Passed, Revoked};
@@ -78,7 +78,7 @@ impl Store {
         metrics.store_limits(settings.interactions_max, settings.events_max);
         let Some(path) = &settings.path else {
             let key = FingerprintKey::random();
-            let inbox = Inbox::new(key, None, MessageReader::default(), Arc::clone(&metrics));
+            let inbox = Inbox::new(key, Backing::Nothing, Arc::clone(&metrics));
             let memory = Arc::new(Memory::new(settings.clone(), key, None, metrics));
             return Ok(Self::with(memory, None, inbox));
         };
@@ -89,7 +89,8 @@ impl Store {
         let stored = file.fingerprint_key().map_err(failed)?;
         let key = stored.map_or_else(FingerprintKey::random, FingerprintKey);
         let reader = file.message_reader();
-        let inbox = Inbox::new(key, Some(Arc::clone(&journal)), reader, Arc::clone(&metrics));
+        let backing = Backing::File(Arc::clone(&journal), reader);
+        let inbox = Inbox::new(key, backing, Arc::clone(&metrics));
         let memory = Arc::new(Memory::new(settings.clone(), key, Some(Arc::clone(&journal)), metrics));
         let mut restore = Restore::new(&memory, &inbox, now);
         file.read(|record| restore.add(record)).map_err(failed)?;
@@ -126,7 +127,11 @@ impl Store {
         let shared =
             RedisStore::start(settings, redis, own, Arc::clone(&metrics), wall_clock).map_err(failed)?;
         shared.begin().await.map_err(failed)?;
-        let mut store = Self::start(settings, metrics, clock, now)?;
+        let mut store = Self::start(settings, Arc::clone(&metrics), clock, now)?;
+        let messages = SharedMessages::new(Arc::clone(&shared), settings.grace);
+        let key = FingerprintKey::random();
+        store.inbox = Arc::new(Inbox::new(key, Backing::Shared(messages), metrics));
+        start_shared(&store.inbox);
         store.shared = Some(shared);
         Ok(store)
     }
@@ -183,7 +188,9 @@ impl Store {
     /// Returns the denial `store_full` or `store_unavailable`.
     pub async fn revoke(&self, id: &str, remembers: bool, now: Timestamp) -> Result<Revoked, Refusal> {
         if let Some(shared) = &self.shared {
-            return shared.revoke(id, remembers).await;
+            let revoked = shared.revoke(id, remembers).await?;
+            self.inbox.revoke_shared(id, now).await;
+            return Ok(revoked);
         }
         self.check()?;
         let is_known = self.knows(id);

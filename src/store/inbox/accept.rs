@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::entry::Entry;
-use super::{Inbox, Store};
+use super::{Backing, Inbox, Store};
 use crate::denial::{Denial, Refusal};
 use crate::inbox::{InboxSettings, MessageState, SEAL_BYTES, Tries};
 use crate::ingress::Kept;
@@ -37,16 +37,37 @@ impl Inbox {
 }
 
 /// Room in the inbox for a message that is not recorded yet. Dropping it gives the room back.
-struct Reserved<'i> {
+pub(super) struct Reserved<'i> {
     inbox: &'i Inbox,
-    entry: Entry,
+    pub(super) entry: Entry,
+    /// Whether the message is on its way, so that whoever waits for the end of its interaction waits for it, too.
+    arrives: bool,
     is_used: bool,
+}
+
+impl Reserved<'_> {
+    /// Records that the message is on its way.
+    pub(super) fn arrives(&mut self) {
+        self.arrives = true;
+        self.inbox.index.lock().accepting.push(self.entry.lane);
+    }
+
+    /// Uses the room for a message whose change has this number.
+    pub(super) fn is_stored(&mut self, sequence: u64, number: u64) {
+        self.is_used = true;
+        self.inbox.index.lock().stored(sequence, number, self.entry);
+    }
 }
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        if !self.is_used {
-            self.inbox.index.lock().uncount(&self.entry);
+        if self.is_used {
+            return;
+        }
+        let mut index = self.inbox.index.lock();
+        index.uncount(&self.entry);
+        if self.arrives {
+            index.arrived(self.entry.lane);
         }
     }
 }
@@ -67,33 +88,29 @@ impl Store {
     ) -> Result<String, Refusal> {
         let (inbox, settings) = (self.inbox(), &self.inbox().settings());
         self.check()?;
-        if inbox.journal.is_none() {
-            return Err(unavailable());
-        }
         kept.is_sealed = settings.sealer.is_some();
         let head = kept.to_bytes();
         let tag = if kept.is_sealed { SEAL_BYTES } else { 0 };
         let bytes = u32::try_from(head.len() + body.len() + tag).unwrap_or(u32::MAX);
         inbox.reserve(settings, bytes)?;
-        let mut reserved = Reserved { inbox, entry: inbox.entry(&kept, bytes), is_used: false };
+        let entry = inbox.entry(&kept, bytes);
+        let mut reserved = Reserved { inbox, entry, arrives: false, is_used: false };
+        match &inbox.backing {
+            Backing::Nothing => return Err(unavailable()),
+            Backing::File(..) => {}
+            Backing::Shared(_) => {
+                return inbox.accept_shared(claimed, (kept, body), (report, event_id), reserved).await;
+            }
+        }
         let number = inbox.number.fetch_add(1, Ordering::SeqCst) + 1;
         let id = inbox.id(number);
-        let sealed = match &settings.sealer {
-            None => Some(body),
-            Some(sealer) => sealer.seal(&id, &body).map(Bytes::from),
-        };
-        let Some(body) = sealed else {
-            let detail = "the body could not be encrypted: the system has no random numbers";
-            return Err(Refusal::new(Denial::StoreUnavailable, detail));
-        };
+        let body = inbox.sealed(&id, body)?;
         let message = Change::Message(number, head.into(), body);
         // The state of the interaction changes below. Whoever sees that it has ended must also see that a message is on
         // its way.
-        let entry = reserved.entry;
-        inbox.index.lock().accepting.push(entry.lane);
+        reserved.arrives();
         let sequence = self.settle_with(claimed, report, event_id, now, message);
-        reserved.is_used = true;
-        inbox.index.lock().stored(sequence, number, entry);
+        reserved.is_stored(sequence, number);
         inbox.changed.notify_one();
         inbox.metrics.message_accepted(&kept.route);
         inbox.durable(sequence).await?;

@@ -150,14 +150,15 @@ impl Started {
             };
             match next {
                 // Nobody waits for the new time. After a crash, the message is due earlier.
-                Next::Due(_) => {
-                    inbox.journal.iter().for_each(|journal| journal.defer([change.clone()]));
-                    return Ok(Some(next));
-                }
-                _ => (next, inbox.record([change])),
+                Next::Due(_) => (next, inbox.backing.defer(change, |number| inbox.id(number))),
+                _ => (next, Some(inbox.record([change]))),
             }
         };
+        let Some(sequence) = sequence else { return Ok(Some(next)) };
         let is_durable = inbox.durable(sequence).await;
+        if let Next::Due(_) = next {
+            return Ok(Some(next));
+        }
         self.has_ended = true;
         let mut index = inbox.index.lock();
         match next {

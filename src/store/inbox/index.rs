@@ -93,10 +93,32 @@ impl Index {
 
     /// Adds a message whose change was recorded.
     pub(super) fn stored(&mut self, sequence: u64, number: u64, entry: Entry) {
-        if let Some(at) = self.accepting.iter().position(|lane| *lane == entry.lane) {
+        self.arrived(entry.lane);
+        self.storing.push_back((sequence, number, entry));
+    }
+
+    /// Records that a message of this interaction is not on its way any more.
+    pub(super) fn arrived(&mut self, lane: u64) {
+        if let Some(at) = self.accepting.iter().position(|other| *other == lane) {
             self.accepting.swap_remove(at);
         }
-        self.storing.push_back((sequence, number, entry));
+    }
+
+    /// Reports whether the index has a message.
+    pub(super) fn contains(&self, number: u64) -> bool {
+        self.waiting.contains_key(&number)
+            || self.settled.contains_key(&number)
+            || self.storing.iter().any(|(_, other, _)| *other == number)
+    }
+
+    /// Reports whether the messages of a route are in the order of their interactions.
+    pub(super) fn is_ordered(&self, route: u16) -> bool {
+        self.routes.get(usize::from(route)).is_some_and(|route| route.is_ordered)
+    }
+
+    /// Returns the time of the last pass, in Unix milliseconds.
+    pub(super) fn last_pass(&self) -> i64 {
+        self.last_pass
     }
 
     /// Adds a message that waits or is settled. Its size is already counted.

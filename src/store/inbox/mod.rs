@@ -1,18 +1,22 @@
-//! The inbox: callbacks that are kept until the agent has received them. Heads and bodies are in the ledger's file, and
-//! an index of all messages is in memory.
+//! The inbox: callbacks that are kept until the agent has received them. Heads and bodies are in the ledger's file or in a
+//! shared ledger, and an index of the messages of this process is in memory.
 //!
 //! A message is written with its event and its interaction in one commit ([`Store::accept`]). It becomes due when this
 //! commit is durable. Whoever delivers a message settles it before the next message of the interaction is delivered.
 
 mod accept;
 mod attempts;
+mod backing;
 mod entry;
+mod ids;
 mod index;
 #[cfg(test)]
 mod index_tests;
 mod people;
 mod pulls;
+mod reading;
 mod restore;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -26,26 +30,29 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::event_memory::FingerprintKey;
-use super::file::{Change, Journal, MessageReader};
+use super::file::Change;
 use super::ledger::{Store, unavailable};
-use crate::denial::Refusal;
+use crate::denial::{Denial, Refusal};
 use crate::inbox::{Cause, InboxSettings, MessageState};
 use crate::ingress::Kept;
 use crate::interaction::EventKey;
 use crate::observe::Metrics;
 use crate::time::Timestamp;
+use accept::Reserved;
 use entry::NO_LANE;
+use ids::{ID, Ids};
 use index::Index;
 
 pub use attempts::Started;
+pub(super) use backing::Backing;
+use backing::Parts;
 pub use index::Counts;
 pub use people::{MessageFilter, MessageView, Replayed, RouteOverview};
 pub use pulls::{Leased, Settling};
+pub(super) use shared::{SharedMessages, start as start_shared};
 
 /// The maximum number of messages that one pass changes. There are at least four passes per second.
 const PASSED_MAX: usize = 2_000;
-/// The beginning of the id of a message.
-const ID: &str = "msg_";
 
 /// The inbox.
 #[derive(Debug)]
@@ -53,9 +60,10 @@ pub struct Inbox {
     index: Mutex<Index>,
     /// The highest number of a message.
     number: AtomicU64,
+    ids: Ids,
+    /// The key of the fingerprints of interactions.
     key: FingerprintKey,
-    journal: Option<Arc<Journal>>,
-    reader: MessageReader,
+    backing: Backing,
     metrics: Arc<Metrics>,
     settings: ArcSwap<InboxSettings>,
     /// Notified when a message becomes due.
@@ -74,7 +82,7 @@ pub struct PassedMessages {
     pub set_back: Option<Duration>,
 }
 
-/// A message, read from the file.
+/// A message, read from where it is kept.
 #[derive(Debug)]
 pub struct Message {
     /// The head.
@@ -93,18 +101,17 @@ pub struct MessageHead {
 }
 
 impl Inbox {
-    pub(super) fn new(
-        key: FingerprintKey,
-        journal: Option<Arc<Journal>>,
-        reader: MessageReader,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub(super) fn new(key: FingerprintKey, backing: Backing, metrics: Arc<Metrics>) -> Self {
+        let ids = Ids::default();
+        if backing.shared().is_none() {
+            ids.set_key(key);
+        }
         Self {
             index: Mutex::default(),
             number: AtomicU64::new(0),
+            ids,
             key,
-            journal,
-            reader,
+            backing,
             metrics,
             settings: ArcSwap::default(),
             changed: Notify::new(),
@@ -120,7 +127,7 @@ impl Inbox {
 
     /// Returns the id of the message with this number. It cannot be guessed, and no other installation has the same id.
     pub fn id(&self, number: u64) -> String {
-        format!("{ID}{number}_{:016x}", self.key.fingerprint("inbox", EventKey(number.into())))
+        self.ids.id(number)
     }
 
     /// Returns the number of the message with this id.
@@ -136,7 +143,7 @@ impl Inbox {
 
     /// Records changes. Returns the number of the change for [`Inbox::durable`].
     fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
-        self.journal.as_ref().map_or(0, |journal| journal.record(changes))
+        self.backing.record(changes, |number| self.id(number))
     }
 
     /// Waits until a change is durable.
@@ -144,15 +151,12 @@ impl Inbox {
     /// # Errors
     /// Returns the denial `store_unavailable` if it is not durable after `store.grace`.
     async fn durable(&self, sequence: u64) -> Result<(), Refusal> {
-        match &self.journal {
-            Some(journal) if !journal.durable(sequence).await => Err(unavailable()),
-            _ => Ok(()),
-        }
+        if self.backing.durable(sequence).await { Ok(()) } else { Err(unavailable()) }
     }
 
-    /// Reports whether the file can be written, so that attempts may begin.
+    /// Reports whether changes can be written, so that attempts may begin.
     pub fn accepts_changes(&self) -> bool {
-        self.journal.as_ref().is_some_and(|journal| journal.accepts_changes())
+        self.backing.accepts_changes()
     }
 
     /// Reports whether there is no message.
@@ -197,9 +201,8 @@ impl Inbox {
     /// [`Inbox::pass`] afterwards.
     pub async fn changed(&self) {
         let has_more = !self.index.lock().storing.is_empty();
-        match self.journal.as_ref().filter(|_| has_more) {
-            Some(journal) => {
-                let mut durable = journal.durable_changes();
+        match self.backing.stores().filter(|_| has_more) {
+            Some(mut durable) => {
                 // A commit may have become durable before this wait began.
                 if self.has_stored(*durable.borrow_and_update()) {
                     return;
@@ -252,10 +255,8 @@ impl Inbox {
             index.remove(number);
             changes.push(Change::MessageGone(number));
         }
-        if let Some(journal) = &self.journal
-            && !changes.is_empty()
-        {
-            journal.record(changes);
+        if !changes.is_empty() {
+            self.record(changes);
         }
         passed
     }
@@ -270,7 +271,7 @@ impl Inbox {
 
     /// Makes the messages due whose commit is durable, and removes the messages that they overtake.
     fn promote(&self, index: &mut Index, settings: &InboxSettings) {
-        let durable = self.journal.as_ref().map_or(u64::MAX, |journal| journal.durable_now());
+        let durable = self.backing.stored_until();
         let mut overtaken = Vec::new();
         while let Some((sequence, ..)) = index.storing.front()
             && *sequence <= durable
@@ -300,39 +301,6 @@ impl Inbox {
         let entry = index.settle(number, settled, keep, now)?;
         self.metrics.message_settled(&index.name(entry.route), cause.name());
         Some(Change::MessageState(number, entry.stored(last)))
-    }
-
-    /// Reads a message from the file, without blocking the async workers.
-    ///
-    /// # Errors
-    /// Returns an explanation if the message cannot be read or decrypted now.
-    pub async fn read(&self, number: u64) -> Result<Option<Message>, String> {
-        let reader = self.reader.clone();
-        let read = tokio::task::spawn_blocking(move || reader.read(number)).await;
-        let Some(stored) = read.map_err(|error| error.to_string())?? else { return Ok(None) };
-        let kept = Kept::from_bytes(&stored.head)?;
-        let body = match kept.is_sealed {
-            false => stored.body,
-            true => {
-                let (settings, id) = (self.settings(), self.id(number));
-                let opened = settings.sealer.as_ref().and_then(|sealer| sealer.open(&id, &stored.body));
-                opened.ok_or("the key in `inbox.seal` does not decrypt the body")?
-            }
-        };
-        Ok(Some(Message { kept, body: body.into() }))
-    }
-
-    /// Reads the head and the state of a message from the file, without blocking the async workers.
-    ///
-    /// # Errors
-    /// Returns an explanation if the message cannot be read now.
-    pub async fn read_head(&self, number: u64) -> Result<Option<MessageHead>, String> {
-        let reader = self.reader.clone();
-        let read = tokio::task::spawn_blocking(move || reader.read_head(number)).await;
-        let Some(stored) = read.map_err(|error| error.to_string())?? else { return Ok(None) };
-        let kept = Kept::from_bytes(&stored.head)?;
-        let state = stored.state.and_then(|state| serde_json::from_slice::<entry::StoredState>(&state).ok());
-        Ok(Some(MessageHead { kept, last_result: state.and_then(|state| state.last) }))
     }
 
     /// Updates the gauges.
@@ -385,6 +353,9 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub async fn undelivered(&self, interaction: &str, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(shared) = &self.shared {
+            return shared.undelivered(interaction).await;
+        }
         let sequence = self.memory.undelivered(interaction, now);
         self.inbox.durable(sequence).await
     }

@@ -138,6 +138,7 @@ impl Inbox {
     /// # Errors
     /// Returns `message_unknown` if no such message waits, and `store_unavailable`.
     pub async fn taken(&self, settling: Settling<'_>, number: u64, now: Timestamp) -> Result<(), Refusal> {
+        self.take_pulled(settling.interaction, number).await?;
         let sequence = {
             let mut index = self.index.lock();
             let entry = self.pulled_entry(&index, settling, number)?;
@@ -162,6 +163,7 @@ impl Inbox {
         number: u64,
         (now, random): (Timestamp, u64),
     ) -> Result<(), Refusal> {
+        self.take_pulled(settling.interaction, number).await?;
         let backoff = self.settings().backoff;
         let sequence = {
             let mut index = self.index.lock();

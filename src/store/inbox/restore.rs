@@ -25,8 +25,7 @@ impl Inbox {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let mut entry = self.entry(&kept, bytes);
         if let Some(stored) = state.and_then(|state| serde_json::from_slice::<StoredState>(state).ok()) {
-            (entry.state, entry.cause, entry.tries) = (stored.state, stored.cause, stored.tries);
-            (entry.at, entry.since, entry.is_replayed) = (stored.at, stored.since, stored.is_replayed);
+            entry.resume(&stored);
         }
         let mut index = self.index.lock();
         index.count += 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::events::{EventClaim, EventHold};
-use super::records::{Decision, Draft, Loaded, jitter, no_random_numbers};
+use super::records::{Decision, Draft, Loaded, NewMessage, jitter, no_random_numbers};
 use super::store::RedisStore;
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
@@ -219,8 +219,29 @@ impl SharedClaim {
         match self.hold.take() {
             None => Ok(()),
             Some(Hold::Event(hold)) => store.settle_event(&hold).await,
-            Some(Hold::Interaction(hold)) => Box::pin(store.settle(*hold, report, event_id)).await,
+            Some(Hold::Interaction(hold)) => {
+                Box::pin(store.settle(*hold, report, event_id, None)).await.map(drop)
+            }
         }
+    }
+
+    /// Records that the callback is kept, together with its message, in one step. Returns whether this process holds the
+    /// message. `None` if this is unknown, because a response was lost.
+    pub(in crate::store) async fn keep(
+        mut self,
+        report: &Report,
+        event_id: Option<&str>,
+        message: NewMessage,
+    ) -> Result<Option<bool>, Refusal> {
+        let store = Arc::clone(&self.store);
+        let holder = match self.hold.take() {
+            None => return Ok(None),
+            Some(Hold::Event(hold)) => store.keep_event(&hold, &message).await?,
+            Some(Hold::Interaction(hold)) => {
+                Box::pin(store.settle(*hold, report, event_id, Some(message))).await?
+            }
+        };
+        Ok(holder.map(|holder| store.is_own(&holder)))
     }
 
     /// Records that the agent did not accept the callback.
@@ -240,12 +261,14 @@ impl Drop for SharedClaim {
 }
 
 impl RedisStore {
+    /// Records a delivered or kept callback. Returns the member that holds its message, if the engine has said so.
     async fn settle(
         &self,
         hold: InteractionHold,
         report: &Report,
         event_id: Option<&str>,
-    ) -> Result<(), Refusal> {
+        message: Option<NewMessage>,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
         let InteractionHold { id, lease, events, loaded, .. } = hold;
         let changed = self.change(&id, &events, loaded, |draft| {
             let has_happened = draft.is_repeat
@@ -260,18 +283,20 @@ impl RedisStore {
                     let route = Arc::clone(&record.interaction.route);
                     let end = ended.then(|| (route, record.interaction.state.name()));
                     draft.surplus = surplus;
+                    draft.message.clone_from(&message);
                     Decision::Write(Some(end))
                 }
                 Settled::Lost if has_happened => Decision::Keep(Some(None)),
                 Settled::Lost => Decision::Keep(None),
             }
         });
-        match changed.await?.0 {
+        let (changed, loaded) = changed.await?;
+        match changed {
             Some(end) => {
                 if let Some((route, state)) = end {
                     self.metrics.shared_interaction_ended(&route, state);
                 }
-                Ok(())
+                Ok(loaded.holder)
             }
             None => Err(Refusal::new(
                 Denial::StoreUnavailable,

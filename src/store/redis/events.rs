@@ -7,8 +7,9 @@ use redis::Value;
 
 use super::nodes::Failure;
 use super::nodes::keys::Partition;
+use super::nodes::message_scripts::ACCEPT_EVENT;
 use super::nodes::scripts::{CLAIM_EVENT, COPIED_KEYS, FIND_COPIED, RELEASE_EVENT, SETTLE_EVENT};
-use super::records::{no_random_numbers, unavailable};
+use super::records::{NewMessage, no_random_numbers, unavailable};
 use super::store::RedisStore;
 use crate::denial::Refusal;
 use crate::interaction::EventKey;
@@ -113,6 +114,37 @@ impl RedisStore {
             settled = self.call(&SETTLE_EVENT, Partition::of(&hold.route), keys, arguments).await;
         }
         settled.map(|_| ()).map_err(|failure| unavailable(&failure))
+    }
+
+    /// Records that an event is kept, together with its message. Returns the member that holds the message.
+    pub(super) async fn keep_event(
+        &self,
+        hold: &EventHold,
+        message: &NewMessage,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        let partition = Partition::of(&hold.route);
+        let keys = vec![
+            self.keys.messages_due(partition),
+            self.keys.delivered(&hold.route),
+            self.keys.delivering(&hold.route),
+        ];
+        let mut arguments = vec![
+            micros(self.settings.remember),
+            self.settings.events_max.to_string().into_bytes(),
+            hold.keys.len().to_string().into_bytes(),
+        ];
+        arguments.extend(hold.keys.iter().map(bytes));
+        arguments.extend(message.arguments(&self.incarnation));
+        // A repetition has the same effect, so an unknown outcome is simply tried again.
+        let mut kept = self.call(&ACCEPT_EVENT, partition, keys.clone(), arguments.clone()).await;
+        if kept.as_ref().is_err_and(|failure| failure.may_have_happened) {
+            kept = self.call(&ACCEPT_EVENT, partition, keys, arguments).await;
+        }
+        let (_, values) = kept.map_err(|failure| unavailable(&failure))?;
+        Ok(values.into_iter().next().and_then(|value| match value {
+            Value::BulkString(holder) => Some(holder),
+            _ => None,
+        }))
     }
 
     /// Releases the claim of an event. If this fails, the claim ends with its lease.

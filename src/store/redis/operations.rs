@@ -116,6 +116,11 @@ impl RedisStore {
         .await
     }
 
+    /// Records that the inbox has given up a callback of an interaction.
+    pub(in crate::store) async fn undelivered(&self, id: &str) -> Result<(), Refusal> {
+        self.update(id, |record, now| record.interaction.lose_message(now)).await
+    }
+
     /// Records that it is unknown whether the provider accepted the request.
     pub(in crate::store) async fn doubt(&self, id: &str) -> Result<(), Refusal> {
         self.update(id, |record, _| record.interaction.doubt()).await

@@ -38,7 +38,8 @@ fn store() -> (Store, watch::Sender<u64>) {
     let journal = Arc::new(journal);
     let key = FingerprintKey::random();
     let reader = super::file::MessageReader::default();
-    let inbox = super::Inbox::new(key, Some(Arc::clone(&journal)), reader, Arc::clone(&metrics));
+    let backing = super::inbox::Backing::File(Arc::clone(&journal), reader);
+    let inbox = super::Inbox::new(key, backing, Arc::clone(&metrics));
     let memory = Arc::new(Memory::new(settings, key, Some(Arc::clone(&journal)), metrics));
     (Store::with(memory, Some(journal), inbox), durable)
 }

@@ -27,7 +27,7 @@ const AWAY: &[u8] = b"HTTP/1.1 503 S\r\ncontent-length: 0\r\n\r\n";
 /// Which write or sync of the file a kill interrupts in the suite: every how manyth. `CALLGATE_KILLS` tries all of them.
 const STEP: usize = 6;
 
-fn start(text: &str, more: &[(&str, &str)]) -> Process {
+pub fn start(text: &str, more: &[(&str, &str)]) -> Process {
     let secrets = ["TOKEN_KEY", "FOREIGN_KEY", "WHSEC"].map(|name| (name, env(name).unwrap()));
     let mut variables: Vec<_> = secrets.iter().map(|(name, value)| (*name, value.as_str())).collect();
     variables.extend(more);
@@ -35,7 +35,7 @@ fn start(text: &str, more: &[(&str, &str)]) -> Process {
 }
 
 /// Sends a callback to a process that may be killed meanwhile.
-fn try_call(ingress: SocketAddr, minted: &Minted, event: &str, body: &str) -> Option<u16> {
+pub fn try_call(ingress: SocketAddr, minted: &Minted, event: &str, body: &str) -> Option<u16> {
     let now = Clock::System.now().unix_secs().to_string();
     let signed = signature(&format!("{event}.{now}.{body}"));
     let headers = format!(
@@ -45,7 +45,7 @@ fn try_call(ingress: SocketAddr, minted: &Minted, event: &str, body: &str) -> Op
     Some(try_send(ingress, "POST", &minted.target, &headers, body)?.0)
 }
 
-fn waiting(admin: SocketAddr) -> Option<f64> {
+pub fn waiting(admin: SocketAddr) -> Option<f64> {
     let text = send_to(admin, "GET", "/metrics", &[], b"").text();
     let line = text.lines().find(|line| line.starts_with("callgate_inbox_waiting{"))?;
     line.rsplit(' ').next()?.parse().ok()
@@ -58,7 +58,7 @@ fn kills_wanted() -> Option<usize> {
 }
 
 /// The events that the agent received, and how often.
-fn received(agent: &Agent) -> HashMap<String, usize> {
+pub fn received(agent: &Agent) -> HashMap<String, usize> {
     let mut received = HashMap::new();
     for one in agent.received() {
         *received.entry(one.header("callgate-event-id")[0].to_owned()).or_default() += 1;

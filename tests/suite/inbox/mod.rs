@@ -5,6 +5,7 @@ mod delivering;
 mod members;
 mod people;
 mod pulling;
+mod shared;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub const FAST: &str = "backoff: { first: 20ms, most: 50ms }";
 /// Returns a configuration with a route `doc` that keeps its callbacks as `deliver` says, with `inbox` settings and more
 /// fields of the route.
 pub fn config(folder: &Path, agent: &str, deliver: &str, inbox: &str, route: &str) -> String {
+    let (store, may_lose) = store(folder, !inbox.is_empty());
     format!(
         "public_url: https://agent.example.com
 listen:
@@ -31,12 +33,12 @@ listen:
   admin: {{ address: 127.0.0.1:0, bodies: true }}
   egress: {{ address: 127.0.0.1:0 }}
 agent: {{ address: \"{agent}\", timeouts: {{ connect: 1s, response: 1s }} }}
-store: {{ kind: file, path: {} }}
+{store}
 shutdown: {{ delay: 0s, grace: 1s }}
 callback_tokens: {{ keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: TOKEN_KEY }} }} ] }}
 assertion: {{ key: {{ id: a1, algorithm: HS256, secret: {{ env: FOREIGN_KEY }} }} }}
 providers: {{ sw: {{ preset: standard-webhooks, secrets: [ {{ env: WHSEC }} ] }} }}
-inbox: {{ {inbox} }}
+inbox: {{ {inbox}{may_lose} }}
 routes:
   - name: doc
     path: \"/doc/{{id}}\"
@@ -45,9 +47,26 @@ routes:
     forward: \"/in/{{id}}\"
     deliver: {deliver}
     interaction: {{ status: /status, progress: /progress, done: [done], failed: [failed], notify: \"/overdue/{{id}}\" }}
-{route}",
-        folder.join("ledger").display()
+{route}"
     )
+}
+
+/// Returns the section `store` and the setting of the inbox that it needs. `make redis` runs these tests on Redis, too.
+#[allow(clippy::disallowed_methods, reason = "another store is asked for by the environment")]
+fn store(folder: &Path, has_settings: bool) -> (String, &'static str) {
+    match std::env::var("CALLGATE_TEST_REDIS") {
+        Ok(address) => (
+            redis(&address, folder.file_name().unwrap().to_str().unwrap()),
+            if has_settings { ", may_lose: true" } else { "may_lose: true" },
+        ),
+        Err(_) => (format!("store: {{ kind: file, path: {} }}", folder.join("ledger").display()), ""),
+    }
+}
+
+/// Returns the section `store` for a ledger on Redis.
+pub fn redis(address: &str, prefix: &str) -> String {
+    let prefix = prefix.trim_start_matches('.');
+    format!("store: {{ kind: redis, redis: {{ nodes: [\"{address}\"], prefix: {prefix}, timeout: 5s }} }}")
 }
 
 /// A minted callback.
@@ -87,6 +106,13 @@ pub fn call_at(ingress: SocketAddr, minted: &Minted, event: &str, body: &str) ->
         ("content-type", "application/json"),
     ];
     send_to(ingress, "POST", &minted.target, &headers, body.as_bytes())
+}
+
+impl Minted {
+    /// Returns a callback to another path.
+    pub fn at(&self, target: &str) -> Self {
+        Self { target: target.to_owned(), ..self.clone() }
+    }
 }
 
 impl Callgate {

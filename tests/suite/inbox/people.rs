@@ -71,8 +71,7 @@ fn messages_are_listed_shown_replayed_and_erased() {
     callgate.kill();
     let without_bodies = text.replace(", bodies: true", "");
     let callgate = Callgate::start(&without_bodies, Clock::System);
-    let kept = messages(&callgate, "?state=delivered");
-    assert_eq!(kept.len(), 2);
+    let kept = eventually(|| Some(messages(&callgate, "?state=delivered")).filter(|kept| kept.len() == 2));
     let shown = callgate.admin_get(&format!("/inbox/{}", kept[0]["id"].as_str().unwrap())).json();
     assert_eq!((&shown["body"], &shown["body_bytes"]), (&Value::Null, &json!(7)));
 }

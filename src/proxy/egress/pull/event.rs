@@ -36,7 +36,7 @@ impl Events<'_> {
         let leased = inbox.lease(self.interaction, self.routes, (max, ANSWER_BYTES_MAX), now);
         let (mut events, mut readable) = (Vec::with_capacity(leased.len()), Vec::new());
         for one in leased {
-            match inbox.read(one.number).await {
+            match inbox.begin(one.number, Duration::ZERO).await {
                 Ok(Some(message)) => {
                     events.extend(self.event(one.number, &message, Some(&one)));
                     readable.push(one);
@@ -59,7 +59,7 @@ impl Events<'_> {
             return (Vec::new(), false);
         };
         let (mut events, mut bytes) = (Vec::new(), 0);
-        for number in inbox.messages_of(interaction, after, max.saturating_add(1)) {
+        for number in inbox.messages_everywhere(interaction, after, max.saturating_add(1)).await {
             if events.len() >= max || bytes > ANSWER_BYTES_MAX {
                 return (events, true);
             }

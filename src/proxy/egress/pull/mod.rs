@@ -35,6 +35,8 @@ enum Found {
     Nothing,
     /// The interaction is unknown.
     Unknown,
+    /// The ledger cannot be read now.
+    Unavailable(Refusal),
 }
 
 impl AgentExchange<'_> {
@@ -117,6 +119,7 @@ impl AgentExchange<'_> {
             }
             Found::Nothing => self.write_answer(204, String::new()).await,
             Found::Unknown => self.unknown().await,
+            Found::Unavailable(refusal) => self.deny(refusal, &[]).await,
         };
         if end.status != 0 {
             leased.into_iter().for_each(Leased::received);
@@ -147,9 +150,22 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
         // The future is created before the look, so that no message is missed.
         let pulled = inbox.pulled();
         let state = match source.interaction {
-            // Only a ledger in a file keeps messages, and it can always be read.
-            Some(id) => Some(source.context.store.read(id).await.ok().flatten().map(|record| record.state)),
+            Some(id) => match source.context.store.read(id).await {
+                Ok(record) => Some(record.map(|record| record.state)),
+                Err(refusal) => return (Found::Unavailable(refusal), Vec::new()),
+            },
             None => None,
+        };
+        // The state was read first, so that no message that was accepted before the end is missed.
+        let elsewhere = match source.interaction.filter(|_| query.watched_after.is_none()) {
+            Some(id) => match inbox.take_interaction(id, true).await {
+                Ok(elsewhere) => elsewhere,
+                Err(detail) => {
+                    let refusal = Refusal::new(Denial::StoreUnavailable, detail);
+                    return (Found::Unavailable(refusal), Vec::new());
+                }
+            },
+            None => 0,
         };
         let waiting = || source.interaction.map_or((0, 0), |id| inbox.waiting_of(id));
         // A message that is not durable yet becomes visible later. Somebody who watches must not see the end before it.
@@ -167,7 +183,7 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
         let left = match query.watched_after {
             None => {
                 let (waiting, arriving) = waiting();
-                (waiting + arriving).saturating_sub(leased.len())
+                (waiting + arriving + elsewhere).saturating_sub(leased.len())
             }
             Some(_) => arriving + usize::from(has_more),
         };

@@ -32,7 +32,9 @@ pub(super) async fn attempt(
     slot: &Slot,
 ) {
     let (inbox, number) = (deliveries.inbox(), started.number);
-    let message = match inbox.read(number).await {
+    let policy = deliveries.policy.load_full();
+    let Some(route) = policy.route(route) else { return };
+    let message = match inbox.begin(number, route.agent.patience()).await {
         Ok(Some(message)) => message,
         read => {
             // Somebody may have erased the message. Then there is nothing to postpone.
@@ -45,8 +47,6 @@ pub(super) async fn attempt(
             return started.postpone(now.plus(UNREADABLE_DELAY));
         }
     };
-    let policy = deliveries.policy.load_full();
-    let Some(route) = policy.route(route) else { return };
     let attempt = Attempt {
         route,
         edge: policy.ingress.edge(),

@@ -54,6 +54,13 @@ impl Members {
         self.all.iter().filter(move |member| member.beat > now.minus(SILENCE_MAX))
     }
 
+    /// Returns the names of the members that live, in their order.
+    pub(super) fn names(&self, now: Timestamp) -> Vec<Box<str>> {
+        let mut names: Vec<_> = self.living(now).map(|member| member.incarnation.clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Returns the number of members that live.
     pub(super) fn count(&self, now: Timestamp) -> usize {
         self.living(now).count()

@@ -34,6 +34,12 @@ impl Partition {
         (0..PARTITIONS).filter_map(|number| u8::try_from(number).ok()).map(Self::Number)
     }
 
+    /// Returns the partition of the message with this number.
+    #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 64")]
+    pub(in crate::store::redis) fn of_message(number: u64) -> Self {
+        Self::Number((number % PARTITIONS as u64) as u8)
+    }
+
     /// Returns the slot of the partition in a cluster.
     pub(in crate::store::redis) fn slot(self) -> u16 {
         crc16(self.tag().as_bytes()) % SLOTS
@@ -111,6 +117,16 @@ impl Keys {
     /// Returns the key of the requests of a route whose response is awaited.
     pub(in crate::store::redis) fn awaited(&self, route: &str) -> String {
         self.name(Partition::of(route), &format!("a:{route}"))
+    }
+
+    /// Returns the key of the times at which the messages of a partition are due.
+    pub(in crate::store::redis) fn messages_due(&self, partition: Partition) -> String {
+        self.name(partition, "d")
+    }
+
+    /// Returns the key of the last number of a message in a partition.
+    pub(in crate::store::redis) fn message_number(&self, partition: Partition) -> String {
+        self.name(partition, "n")
     }
 
     /// Returns the key of the members.

@@ -7,6 +7,7 @@
 mod connect;
 mod faults;
 pub(super) mod keys;
+pub(super) mod message_scripts;
 mod replicated_writes;
 mod request;
 pub(super) mod scripts;

@@ -8,17 +8,17 @@ use std::sync::LazyLock;
 use redis::Script;
 
 /// The beginning of each script.
-const TIME: &str = "local t = redis.call('TIME') local now = t[1] * 1000000 + t[2]\n";
+pub(super) const TIME: &str = "local t = redis.call('TIME') local now = t[1] * 1000000 + t[2]\n";
 
 /// A script and the name of its calls in the metrics.
 #[derive(Debug)]
 pub(in crate::store::redis) struct Call {
     /// The name in the metrics.
     pub(in crate::store::redis) name: &'static str,
-    /// Whether the script writes.
+    /// Whether the caller relies on what the script writes. Replicas then confirm it.
     pub(in crate::store::redis) writes: bool,
-    text: &'static str,
-    script: LazyLock<(String, Script)>,
+    pub(super) text: &'static str,
+    pub(super) script: LazyLock<(String, Script)>,
 }
 
 impl Call {
@@ -34,7 +34,7 @@ impl Call {
 }
 
 macro_rules! call {
-    ($(#[$doc:meta])* $constant:ident, $name:literal, $writes:literal, $text:literal) => {
+    ($(#[$doc:meta])* $constant:ident, $name:literal, $writes:literal, $text:expr) => {
         $(#[$doc])*
         pub(in crate::store::redis) static $constant: Call = Call {
             name: $name,
@@ -48,6 +48,8 @@ macro_rules! call {
         };
     };
 }
+
+pub(super) use call;
 
 call!(
     /// Reads a record, and which of some events are known beside it.

@@ -1,6 +1,7 @@
 //! Reads and changes records: load, decide, compare and set. If another process has changed the record meanwhile, the
 //! decision is made again.
 
+mod new_message;
 mod record;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use self::record::{Unreadable, Version, decode, encode};
 use super::nodes::Failure;
 use super::nodes::Request;
 use super::nodes::keys::Partition;
+use super::nodes::message_scripts::ACCEPT;
 use super::nodes::scripts::{CAS, Call, LOAD};
 use super::store::RedisStore;
 use crate::denial::{Denial, Refusal};
@@ -19,6 +21,7 @@ use crate::interaction::{EventKey, SharedRecord};
 use crate::random::random;
 use crate::time::Timestamp;
 
+pub(in crate::store) use self::new_message::NewMessage;
 pub(super) use self::record::FORMAT;
 
 /// How often a decision is made again because of changes of other processes.
@@ -37,6 +40,8 @@ pub(super) struct Loaded {
     pub(super) record: Option<SharedRecord>,
     /// Those of the events asked for that are known beside the record.
     known: Vec<EventKey>,
+    /// The member that holds the message which was stored with the record, if the engine has said so.
+    pub(super) holder: Option<Vec<u8>>,
 }
 
 /// A record that is being changed.
@@ -48,6 +53,8 @@ pub(super) struct Draft {
     pub(super) record: Option<SharedRecord>,
     /// Events that must be kept beside the record.
     pub(super) surplus: Vec<EventKey>,
+    /// A message that is stored in the same step.
+    pub(super) message: Option<NewMessage>,
     /// When somebody must look at the record again, if not at the next deadline.
     pub(super) look_again: Option<Timestamp>,
     /// Whether an earlier attempt may have been executed, so that the record may contain its effect.
@@ -66,7 +73,7 @@ pub(super) enum Decision<T> {
 impl Loaded {
     /// Returns the state of an interaction that does not exist yet.
     pub(super) fn nothing(now: Timestamp) -> Self {
-        Self { now, version: None, record: None, known: Vec::new() }
+        Self { now, version: None, record: None, known: Vec::new(), holder: None }
     }
 }
 
@@ -121,7 +128,7 @@ impl RedisStore {
         if let Some(record) = &mut record {
             record.resume(now);
         }
-        Ok(Loaded { now, version, record, known })
+        Ok(Loaded { now, version, record, known, holder: None })
     }
 
     /// Changes a record. `decide` may be called several times. `given` is the record if it was read or written before.
@@ -142,19 +149,20 @@ impl RedisStore {
                 Some(given) => Loaded { now: self.clock.now().unwrap_or(given.now).max(given.now), ..given },
                 None => self.load(id, events).await?,
             };
-            let Loaded { now, version, record, known } = loaded;
+            let Loaded { now, version, record, known, .. } = loaded;
             if let Some((expected, result)) = written.take()
                 && version == Some(expected)
             {
-                let loaded = Loaded { now, version, record, known };
+                let loaded = Loaded { now, version, record, known, holder: None };
                 self.confirm(id, &loaded).await?;
                 return Ok((result, loaded));
             }
-            let mut draft = Draft { now, record, surplus: Vec::new(), look_again: None, is_repeat, known };
+            let (surplus, message, look_again) = (Vec::new(), None, None);
+            let mut draft = Draft { now, record, surplus, message, look_again, is_repeat, known };
             let (result, removes) = match decide(&mut draft) {
                 Decision::Keep(result) => {
                     let Draft { now, record, known, .. } = draft;
-                    let loaded = Loaded { now, version, record, known };
+                    let loaded = Loaded { now, version, record, known, holder: None };
                     if is_repeat {
                         self.confirm(id, &loaded).await?;
                     }
@@ -165,12 +173,12 @@ impl RedisStore {
             };
             let new = random::<8>().ok_or_else(no_random_numbers)?;
             match self.compare_and_set(id, version, new, &draft, removes).await {
-                Ok(true) => {
+                Ok((true, holder)) => {
                     let Draft { now, record, known, .. } = draft;
                     let (version, record) = if removes { (None, None) } else { (Some(new), record) };
-                    return Ok((result, Loaded { now, version, record, known }));
+                    return Ok((result, Loaded { now, version, record, known, holder }));
                 }
-                Ok(false) => {
+                Ok((false, _)) => {
                     self.metrics.store_conflict();
                     sleep(jitter(CONFLICT_PAUSE_MS << attempt)).await;
                 }
@@ -184,7 +192,8 @@ impl RedisStore {
         Err(Refusal::new(Denial::StoreUnavailable, "other processes change the interaction all the time"))
     }
 
-    /// Writes a record if it still has the version `expected`. Returns whether the engine has it now.
+    /// Writes a record if it still has the version `expected`. Returns whether the engine has it now, and the member that
+    /// holds the message which was stored with it.
     async fn compare_and_set(
         &self,
         id: &str,
@@ -192,9 +201,9 @@ impl RedisStore {
         new: Version,
         draft: &Draft,
         removes: bool,
-    ) -> Result<bool, Failure> {
+    ) -> Result<(bool, Option<Vec<u8>>), Failure> {
         let partition = Partition::of(id);
-        let keys = vec![self.keys.record(id), self.keys.due(partition), self.keys.events(id)];
+        let mut keys = vec![self.keys.record(id), self.keys.due(partition), self.keys.events(id)];
         let (bytes, due) = match &draft.record {
             Some(record) if !removes => {
                 (encode(new, record), draft.look_again.unwrap_or_else(|| record.next_look(draft.now)))
@@ -208,12 +217,31 @@ impl RedisStore {
             id.as_bytes().to_vec(),
             EVENTS_MAX.to_string().into_bytes(),
         ];
-        arguments.extend(draft.surplus.iter().map(|event| event.0.to_be_bytes().to_vec()));
-        let (_, values) = self.call(&CAS, partition, keys, arguments).await?;
+        let surplus = draft.surplus.iter().map(|event| event.0.to_be_bytes().to_vec());
+        let call = match &draft.message {
+            None => {
+                arguments.extend(surplus);
+                &CAS
+            }
+            Some(message) => {
+                keys.insert(0, self.keys.messages_due(partition));
+                arguments.push(draft.surplus.len().to_string().into_bytes());
+                arguments.extend(surplus);
+                arguments.extend(message.arguments(&self.incarnation));
+                &ACCEPT
+            }
+        };
+        let (_, values) = self.call(call, partition, keys, arguments).await?;
         if !removes {
             self.due.expect(partition, due);
         }
-        Ok(values.first() == Some(&Value::Int(1)))
+        let mut values = values.into_iter();
+        let is_written = values.next() == Some(Value::Int(1));
+        let holder = values.next().and_then(|value| match value {
+            Value::BulkString(holder) => Some(holder),
+            _ => None,
+        });
+        Ok((is_written, holder))
     }
 }
 

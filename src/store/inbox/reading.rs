@@ -1,0 +1,73 @@
+//! Reads messages, and opens and seals their bodies.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::backing::Parts;
+use super::{Inbox, Message, MessageHead, entry};
+use crate::denial::{Denial, Refusal};
+use crate::inbox::Kept;
+
+impl Inbox {
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// Returns an explanation if the message cannot be read or decrypted now.
+    pub async fn read(&self, number: u64) -> Result<Option<Message>, String> {
+        let stored = self.backing.read(number, &self.id(number)).await?;
+        stored.map(|stored| self.open(number, stored)).transpose()
+    }
+
+    /// Reads a message whose attempt lasts up to `patience`, or that the agent has pulled. In a shared ledger, no other
+    /// process begins an attempt meanwhile. Returns `None` if the message does not exist any more, or if another process
+    /// has taken it over.
+    ///
+    /// # Errors
+    /// Returns an explanation if the message cannot be read or decrypted now.
+    pub async fn begin(&self, number: u64, patience: Duration) -> Result<Option<Message>, String> {
+        let (lease, pulled) = self.terms(number, patience);
+        match self.backing.begin(number, &self.id(number), lease, pulled).await? {
+            Some(stored) => self.open(number, stored).map(Some),
+            None => {
+                self.forget(&[number]);
+                Ok(None)
+            }
+        }
+    }
+
+    fn open(&self, number: u64, stored: Parts) -> Result<Message, String> {
+        let kept = Kept::from_bytes(&stored.head)?;
+        let body = match kept.is_sealed {
+            false => stored.body,
+            true => {
+                let (settings, id) = (self.settings(), self.id(number));
+                let opened = settings.sealer.as_ref().and_then(|sealer| sealer.open(&id, &stored.body));
+                opened.ok_or("the key in `inbox.seal` does not decrypt the body")?
+            }
+        };
+        Ok(Message { kept, body: body.into() })
+    }
+
+    /// Reads the head and the state of a message.
+    ///
+    /// # Errors
+    /// Returns an explanation if the message cannot be read now.
+    pub async fn read_head(&self, number: u64) -> Result<Option<MessageHead>, String> {
+        let Some(stored) = self.backing.read_head(number, &self.id(number)).await? else { return Ok(None) };
+        let kept = Kept::from_bytes(&stored.head)?;
+        let state = stored.state.and_then(|state| serde_json::from_slice::<entry::StoredState>(&state).ok());
+        Ok(Some(MessageHead { kept, last_result: state.and_then(|state| state.last) }))
+    }
+
+    /// Returns a body as it is kept.
+    pub(super) fn sealed(&self, id: &str, body: Bytes) -> Result<Bytes, Refusal> {
+        let settings = self.settings();
+        let sealed = match &settings.sealer {
+            None => Some(body),
+            Some(sealer) => sealer.seal(id, &body).map(Bytes::from),
+        };
+        let detail = "the body could not be encrypted: the system has no random numbers";
+        sealed.ok_or_else(|| Refusal::new(Denial::StoreUnavailable, detail))
+    }
+}

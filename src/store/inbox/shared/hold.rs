@@ -1,0 +1,234 @@
+//! Messages that this process begins or ceases to hold.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::denial::{Denial, Refusal};
+use crate::inbox::MessageState;
+use crate::ingress::Kept;
+use crate::interaction::Report;
+use crate::store::Claimed;
+use crate::store::event_memory::FingerprintKey;
+use crate::store::inbox::entry::{Entry, StoredState};
+use crate::store::inbox::{Inbox, Reserved};
+use crate::store::redis::{NewMessage, RedisStore, StoredHead, TakenOver};
+use crate::time::Timestamp;
+
+/// The number of partitions. The number of a message is congruent to its partition.
+pub(super) const PARTITIONS: u64 = 64;
+/// How much longer than the attempt its lease lasts.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+impl Inbox {
+    /// Keeps a claimed callback in a shared ledger. See [`Store::accept`](crate::store::Store::accept).
+    pub(in crate::store::inbox) async fn accept_shared(
+        &self,
+        claimed: Claimed<'_>,
+        (kept, body): (Kept, Bytes),
+        (report, event_id): (&Report, Option<&str>),
+        mut reserved: Reserved<'_>,
+    ) -> Result<String, Refusal> {
+        let store = &self.backing.shared().ok_or_else(super::super::unavailable)?.store;
+        self.learn_key(store)?;
+        let body_bytes = body.len() as u64;
+        let most = self.settings().body_store_max;
+        if body_bytes > most {
+            let detail = format!("the body has {body_bytes} bytes, and `inbox.body_store_max` allows {most}");
+            return Err(Refusal::new(Denial::BodyTooLarge, detail));
+        }
+        let interaction = kept.interaction.clone();
+        let number = store.message_number(interaction.as_deref().unwrap_or(&kept.route)).await?;
+        let id = self.id(number);
+        let body = self.sealed(&id, body)?;
+        let entry = reserved.entry;
+        let message = NewMessage {
+            id: id.as_str().into(),
+            interaction,
+            is_ordered: self.index.lock().is_ordered(entry.route),
+            due: entry.at(),
+            head: kept.to_bytes().into(),
+            body,
+        };
+        // Whoever sees that the interaction has ended must also see that a message is on its way.
+        reserved.arrives();
+        let is_own = match claimed.keep(report, event_id, message).await? {
+            Some(is_own) => is_own,
+            // A response was lost.
+            None => store.heads(number, std::slice::from_ref(&id)).await.is_ok_and(|heads| !heads.is_empty()),
+        };
+        self.metrics.message_accepted(&kept.route);
+        if is_own {
+            reserved.is_stored(0, number);
+            self.promote_stored();
+        }
+        Ok(id)
+    }
+
+    /// Sets the key of the ids once the engine has answered.
+    fn learn_key(&self, store: &RedisStore) -> Result<(), Refusal> {
+        if self.ids.has_key() {
+            return Ok(());
+        }
+        let key = store.message_key().ok_or_else(super::super::unavailable)?;
+        self.ids.set_key(FingerprintKey(key));
+        Ok(())
+    }
+
+    /// Returns the terms of an attempt or a pull: the duration of its lease, and the new state of a pulled message.
+    pub(in crate::store::inbox) fn terms(&self, number: u64, patience: Duration) -> (Duration, Vec<u8>) {
+        let entry = self.index.lock().waiting.get(&number).copied();
+        match entry.filter(|entry| entry.is_pulled) {
+            Some(entry) => (self.settings().lease, entry.stored(None)),
+            None => (patience.saturating_add(LEASE_MARGIN), Vec::new()),
+        }
+    }
+
+    /// Adds messages that this process holds now to the index.
+    pub(super) async fn hold(&self, store: &Arc<RedisStore>, taken: &TakenOver) {
+        if self.learn_key(store).is_err() {
+            return;
+        }
+        let is_unknown = |id: &&String| {
+            let index = self.index.lock();
+            number_in(id).is_some_and(|number| !index.contains(number))
+        };
+        let unknown: Vec<_> = taken.ids.iter().filter(is_unknown).cloned().collect();
+        if unknown.is_empty() {
+            return;
+        }
+        match store.heads(taken.partition, &unknown).await {
+            Ok(heads) => {
+                heads.into_iter().for_each(|head| self.hold_one(head));
+                self.promote_stored();
+                self.pulled.notify_waiters();
+            }
+            // The regular look finds them again.
+            Err(error) => log::warn!("messages that were taken over are found later: {error}"),
+        }
+    }
+
+    fn hold_one(&self, stored: StoredHead) {
+        let Some(number) = number_in(&stored.id) else { return };
+        let kept = match Kept::from_bytes(&stored.head) {
+            Ok(kept) => kept,
+            Err(error) => return log::error!("the message {} cannot be read: {error}", stored.id),
+        };
+        if self.id(number) != stored.id {
+            self.ids.add_foreign(number, &stored.id);
+        }
+        let bytes = u32::try_from(stored.head.len() as u64 + stored.body_bytes).unwrap_or(u32::MAX);
+        let mut entry = self.entry(&kept, bytes);
+        if let Ok(state) = serde_json::from_slice::<StoredState>(&stored.state) {
+            entry.resume(&state);
+        }
+        let mut index = self.index.lock();
+        if index.contains(number) {
+            return;
+        }
+        if entry.state == MessageState::Due && !stored.leased_for.is_zero() {
+            // Another process began an attempt or a pull, and the agent may still work on the message.
+            let until = Timestamp::from_unix_ms(index.last_pass()).plus(stored.leased_for);
+            entry.at = entry.at.max(until.unix_ms());
+        }
+        index.count += 1;
+        index.bytes += u64::from(bytes);
+        match entry.state {
+            // It may overtake earlier progress.
+            MessageState::Due => index.storing.push_back((0, number, entry)),
+            _ => index.add(number, entry),
+        }
+    }
+
+    /// Removes messages that this process does not hold any more from the index.
+    pub(in crate::store::inbox) fn forget(&self, numbers: &[u64]) {
+        let mut index = self.index.lock();
+        for number in numbers {
+            index.remove(*number);
+        }
+        drop(index);
+        if !numbers.is_empty() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes over a message that the agent has pulled from another process, which may be gone.
+    pub(in crate::store::inbox) async fn take_pulled(
+        &self,
+        interaction: Option<&str>,
+        number: u64,
+    ) -> Result<(), Refusal> {
+        let Some(shared) = self.backing.shared() else { return Ok(()) };
+        let unavailable = |detail| Refusal::new(Denial::StoreUnavailable, detail);
+        let id = self.id(number);
+        match shared.store.take_message(number, &id, interaction).await.map_err(unavailable)? {
+            Some(true) => {
+                let partition = number % PARTITIONS;
+                self.hold(&shared.store, &TakenOver { partition, ids: vec![id] }).await;
+            }
+            // Another process holds the message. It may be one whose messages have an order.
+            Some(false) => {}
+            // The agent has told another process that it has processed the message.
+            None => self.forget(&[number]),
+        }
+        Ok(())
+    }
+
+    /// Returns the messages of an interaction after `after` that are kept, oldest first, also those that other processes
+    /// hold and that wait.
+    pub async fn messages_everywhere(&self, interaction: &str, after: u64, max: usize) -> Vec<u64> {
+        let mut found = self.messages_of(interaction, after, max);
+        if let Some(shared) = self.backing.shared() {
+            let waiting = shared.store.waiting_messages(interaction).await.unwrap_or_default();
+            found.extend(waiting.iter().filter_map(|id| number_in(id)).filter(|number| *number > after));
+            found.sort_unstable();
+            found.dedup();
+            found.truncate(max);
+        }
+        found
+    }
+
+    /// Makes the waiting messages of a revoked interaction dead, whoever holds them. Messages that are being delivered end as
+    /// they end.
+    pub(in crate::store) async fn revoke_shared(&self, interaction: &str, now: Timestamp) {
+        if let Err(error) = self.take_interaction(interaction, false).await {
+            log::error!(
+                "{interaction}: messages of other processes are delivered in spite of the revocation: {error}"
+            );
+        }
+        self.revoked(interaction, now);
+    }
+
+    /// Waits until all changes are durable.
+    pub(in crate::store) async fn flush(&self) {
+        if let Some(shared) = self.backing.shared() {
+            shared.flush().await;
+        }
+    }
+
+    /// Takes over the waiting messages of an interaction that nobody works on: only those in no order, or all. Returns the
+    /// number of its waiting messages that other processes hold.
+    ///
+    /// # Errors
+    /// Returns an explanation if the engine does not answer.
+    pub async fn take_interaction(&self, interaction: &str, only_unordered: bool) -> Result<usize, String> {
+        let Some(shared) = self.backing.shared() else { return Ok(0) };
+        let (taken, left) = shared.store.take_messages(interaction, only_unordered).await?;
+        self.hold(&shared.store, &taken).await;
+        Ok(left)
+    }
+}
+
+impl Entry {
+    /// Continues with the state that the ledger has.
+    pub(in crate::store::inbox) fn resume(&mut self, stored: &StoredState) {
+        (self.state, self.cause, self.tries) = (stored.state, stored.cause, stored.tries);
+        (self.at, self.since, self.is_replayed) = (stored.at, stored.since, stored.is_replayed);
+    }
+}
+
+/// Returns the number in an id.
+fn number_in(id: &str) -> Option<u64> {
+    id.strip_prefix(super::super::ID)?.split_once('_')?.0.parse().ok()
+}

@@ -1,0 +1,9 @@
+//! The inbox in a ledger that several processes share. Each process has an index of the messages that it holds, and
+//! changes only these.
+
+mod hold;
+mod queue;
+mod writer;
+
+pub(in crate::store) use self::queue::SharedMessages;
+pub(in crate::store) use self::writer::start;

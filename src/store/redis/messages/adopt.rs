@@ -1,0 +1,223 @@
+//! Takes over messages: those of members that are gone, those that this member holds without knowing it, and those of one
+//! interaction.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::values::text;
+use crate::store::redis::nodes::keys::{PARTITIONS, Partition};
+use crate::store::redis::nodes::message_scripts::{ADOPT, HOLDERS, TAKE, TAKE_ONE, WAITING};
+use crate::store::redis::store::RedisStore;
+use crate::time::Timestamp;
+
+/// The maximum number of messages that one call takes over.
+const ADOPTED_PER_CALL: usize = 500;
+/// How long a member must be taken for gone. After an outage of the engine, all members are silent for a moment.
+const SUSPECTED_FOR: Duration = Duration::from_secs(2);
+/// The interval at which the holders of the messages are looked at, even if no member has gone.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The members that hold messages and seem to be gone.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Suspects {
+    /// Since when each of them seems to be gone.
+    since: HashMap<Box<str>, Timestamp>,
+    /// The living members at the last look.
+    living: Vec<Box<str>>,
+    looked_at: Option<Timestamp>,
+    /// The partitions in which the number of own messages was another one than in the index.
+    differing: Vec<u8>,
+}
+
+/// Messages that this member holds now. All are of one partition.
+#[derive(Debug)]
+pub(in crate::store) struct TakenOver {
+    /// The number of the partition. It is congruent to the numbers of the messages.
+    pub(in crate::store) partition: u64,
+    pub(in crate::store) ids: Vec<String>,
+}
+
+impl RedisStore {
+    /// Looks for messages that nobody delivers. Takes over the messages of members that are gone, in the partitions that
+    /// this member watches over, and finds messages that this member holds without knowing it: the response to the call
+    /// that stored them was lost. `count` returns the number of messages of a partition that this member knows.
+    pub(in crate::store) async fn take_over_orphans(
+        &self,
+        suspects: &mut Suspects,
+        count: impl Fn(u8) -> usize,
+    ) -> Vec<TakenOver> {
+        let Some(now) = self.clock.now().filter(|_| self.answers()) else { return Vec::new() };
+        let living = self.members.lock().names(now);
+        let is_due = suspects.looked_at.is_none_or(|at| now >= at.plus(LOOK_INTERVAL));
+        if !is_due && suspects.since.is_empty() && suspects.living == living {
+            return Vec::new();
+        }
+        if is_due {
+            suspects.looked_at = Some(now);
+        }
+        suspects.living = living;
+        let before = suspects.since.len();
+        let watched = self.members.lock().first_watched(&self.incarnation, now);
+        let (mut found, mut holders_seen, mut differing) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, is_watched) in (0_u8..).zip(watched) {
+            if !is_watched && !is_due {
+                continue;
+            }
+            let Some(holders) = self.holders(number).await else { return found };
+            let own = holders.iter().find(|(holder, _)| **holder == *self.incarnation);
+            if is_due && own.map_or(0, |(_, count)| *count) > count(number) {
+                differing.push(number);
+                // A message that is being accepted is not yet in the index. The difference must persist.
+                if suspects.differing.contains(&number) {
+                    found.extend(self.adopt(number, &self.incarnation).await);
+                }
+            }
+            for (holder, _) in holders.into_iter().filter(|(holder, _)| **holder != *self.incarnation) {
+                if is_watched && self.is_gone(&holder, suspects, now) {
+                    found.extend(self.adopt(number, &holder).await);
+                }
+                holders_seen.push(holder);
+            }
+        }
+        if is_due {
+            suspects.differing = differing;
+        }
+        if suspects.since.len() > before {
+            // A member that has just begun may be missing in the list.
+            self.beat().await;
+        }
+        let members = std::sync::Arc::clone(&self.members.lock());
+        suspects.since.retain(|holder, _| holders_seen.contains(holder) && !members.lives(holder, now));
+        found
+    }
+
+    /// Reports whether a member that holds messages is gone for certain.
+    fn is_gone(&self, holder: &str, suspects: &mut Suspects, now: Timestamp) -> bool {
+        if self.members.lock().lives(holder, now) {
+            return false;
+        }
+        let since = *suspects.since.entry(holder.into()).or_insert(now);
+        now >= since.plus(SUSPECTED_FOR)
+    }
+
+    /// Returns the members that hold messages of a partition, and how many.
+    async fn holders(&self, number: u8) -> Option<Vec<(Box<str>, usize)>> {
+        let partition = Partition::Number(number);
+        let called =
+            self.call(&HOLDERS, partition, vec![self.keys.messages_due(partition)], Vec::new()).await;
+        let (_, values) = called.ok()?;
+        let Some(Value::Array(pairs)) = values.into_iter().next() else { return Some(Vec::new()) };
+        let mut texts = pairs.into_iter().map(|value| text(value).unwrap_or_default());
+        let mut holders = Vec::new();
+        while let (Some(holder), Some(count)) = (texts.next(), texts.next()) {
+            holders.push((holder.into(), count.parse().unwrap_or_default()));
+        }
+        Some(holders)
+    }
+
+    /// Takes over the messages of a member in a partition, or finds the own ones.
+    async fn adopt(&self, number: u8, holder: &str) -> Vec<TakenOver> {
+        let partition = Partition::Number(number);
+        let (mut found, mut offset) = (Vec::new(), 0_usize);
+        loop {
+            let arguments = [holder, &self.incarnation, &offset.to_string(), &ADOPTED_PER_CALL.to_string()]
+                .map(|argument| argument.as_bytes().to_vec());
+            let keys = vec![self.keys.messages_due(partition)];
+            let Ok((_, values)) = self.call(&ADOPT, partition, keys, arguments.to_vec()).await else { break };
+            let mut values = values.into_iter();
+            let (Some(Value::Array(ids)), Some(Value::Int(seen))) = (values.next(), values.next()) else {
+                break;
+            };
+            let ids: Vec<_> = ids.into_iter().filter_map(text).collect();
+            if !ids.is_empty() {
+                found.push(TakenOver { partition: number.into(), ids });
+            }
+            let seen = usize::try_from(seen).unwrap_or_default();
+            offset += seen;
+            if seen < ADOPTED_PER_CALL {
+                break;
+            }
+        }
+        let count: usize = found.iter().map(|taken| taken.ids.len()).sum();
+        if count > 0 && *holder != *self.incarnation {
+            log::warn!(
+                "{count} messages of the inbox are taken over from the member {holder}, which is gone"
+            );
+        }
+        found
+    }
+
+    /// Takes over the waiting messages of an interaction that nobody works on: only those in no order, or all. Returns
+    /// them, and the number of waiting messages that other members hold.
+    ///
+    /// # Errors
+    /// Returns an explanation if the engine does not answer.
+    pub(in crate::store) async fn take_messages(
+        &self,
+        interaction: &str,
+        only_unordered: bool,
+    ) -> Result<(TakenOver, usize), String> {
+        let partition = Partition::of(interaction);
+        let Partition::Number(number) = partition else { return Err("there is no partition".to_owned()) };
+        let only = if only_unordered { "1" } else { "" };
+        let arguments =
+            [interaction, &self.incarnation, only].map(|argument| argument.as_bytes().to_vec()).to_vec();
+        let called = self.call(&TAKE, partition, vec![self.keys.messages_due(partition)], arguments).await;
+        let (_, values) = called.map_err(|failure| failure.reason)?;
+        let mut values = values.into_iter();
+        let ids = match values.next() {
+            Some(Value::Array(ids)) => ids.into_iter().filter_map(text).collect(),
+            _ => Vec::new(),
+        };
+        let left = match values.next() {
+            Some(Value::Int(left)) => usize::try_from(left).unwrap_or_default(),
+            _ => 0,
+        };
+        Ok((TakenOver { partition: number.into(), ids }, left))
+    }
+}
+
+impl RedisStore {
+    /// Takes over one message that the agent has pulled from another member. Returns whether this member holds it now, or
+    /// `None` if it does not exist any more.
+    ///
+    /// # Errors
+    /// Returns an explanation if the engine does not answer.
+    pub(in crate::store) async fn take_message(
+        &self,
+        number: u64,
+        id: &str,
+        interaction: Option<&str>,
+    ) -> Result<Option<bool>, String> {
+        let partition = Partition::of_message(number);
+        let arguments = [id, interaction.unwrap_or_default(), &self.incarnation];
+        let arguments = arguments.map(|argument| argument.as_bytes().to_vec()).to_vec();
+        let called =
+            self.call(&TAKE_ONE, partition, vec![self.keys.messages_due(partition)], arguments).await;
+        let (_, values) = called.map_err(|failure| failure.reason)?;
+        Ok(match values.first() {
+            Some(Value::Int(0)) => None,
+            result => Some(result == Some(&Value::Int(1))),
+        })
+    }
+
+    /// Returns the ids of the waiting messages of an interaction, whoever holds them.
+    ///
+    /// # Errors
+    /// Returns an explanation if the engine does not answer.
+    pub(in crate::store) async fn waiting_messages(&self, interaction: &str) -> Result<Vec<String>, String> {
+        let partition = Partition::of(interaction);
+        let (keys, arguments) =
+            (vec![self.keys.messages_due(partition)], vec![interaction.as_bytes().to_vec()]);
+        let called = self.call(&WAITING, partition, keys, arguments).await;
+        let (_, values) = called.map_err(|failure| failure.reason)?;
+        match values.into_iter().next() {
+            Some(Value::Array(ids)) => Ok(ids.into_iter().filter_map(text).collect()),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+const _: () = assert!(PARTITIONS <= u8::MAX as usize);

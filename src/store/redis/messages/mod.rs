@@ -1,0 +1,214 @@
+//! The messages of the inbox in the engine. Each message has a holder: the member that delivers it, and that has it in its
+//! index. Every change names the holder, so that a member that was taken for gone cannot change what another one holds.
+
+mod adopt;
+mod values;
+
+use std::time::Duration;
+
+use redis::Value;
+use sha2::{Digest, Sha256};
+
+use self::values::text;
+use super::nodes::keys::Partition;
+use super::nodes::message_scripts::{APPLY, BEGIN, MESSAGES, NUMBER};
+use super::records::unavailable;
+use super::store::RedisStore;
+use crate::denial::Refusal;
+use crate::time::Timestamp;
+
+pub(in crate::store) use self::adopt::{Suspects, TakenOver};
+
+/// The maximum number of messages that one call changes or reads.
+const PER_CALL: usize = 100;
+
+/// A change of a message.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct MessageChange {
+    pub(in crate::store) number: u64,
+    pub(in crate::store) id: Box<str>,
+    /// The new state. Without it, the message is removed.
+    pub(in crate::store) state: Vec<u8>,
+    /// The time of the next attempt, or of the end of the retention.
+    pub(in crate::store) at: i64,
+    pub(in crate::store) is_waiting: bool,
+}
+
+/// What changes have found out.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Applied {
+    /// The numbers of the messages that this member does not hold any more.
+    pub(in crate::store) lost: Vec<u64>,
+    /// The ids of the next messages of the interactions.
+    pub(in crate::store) next: Vec<String>,
+}
+
+/// A message without its body.
+#[derive(Debug)]
+pub(in crate::store) struct StoredHead {
+    pub(in crate::store) id: String,
+    pub(in crate::store) head: Vec<u8>,
+    pub(in crate::store) state: Vec<u8>,
+    pub(in crate::store) body_bytes: u64,
+    /// How long the lease of another member's attempt still lasts.
+    pub(in crate::store) leased_for: Duration,
+}
+
+/// The head, the body and the state of a message.
+pub(in crate::store) type StoredParts = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+impl RedisStore {
+    /// Returns the key of the ids of messages, which all members share. `None` if the engine has never answered.
+    pub(in crate::store) fn message_key(&self) -> Option<[u64; 2]> {
+        let ledger = self.members.lock().ledger.clone()?;
+        let digest = Sha256::digest([b"callgate inbox ", ledger.as_slice()].concat());
+        let (first, rest) = digest.split_first_chunk::<8>()?;
+        Some([u64::from_be_bytes(*first), u64::from_be_bytes(*rest.first_chunk::<8>()?)])
+    }
+
+    /// Draws the number of a message of an interaction, or of a route if it has no interaction. The numbers of one
+    /// interaction ascend.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub(in crate::store) async fn message_number(&self, of: &str) -> Result<u64, Refusal> {
+        let partition = Partition::of(of);
+        let Partition::Number(place) = partition else { return Ok(0) };
+        let keys = vec![self.keys.message_number(partition)];
+        let drawn = self.call(&NUMBER, partition, keys, Vec::new()).await;
+        let (_, values) = drawn.map_err(|failure| unavailable(&failure))?;
+        let count = match values.first() {
+            Some(Value::Int(count)) => u64::try_from(*count).unwrap_or_default(),
+            _ => 0,
+        };
+        Ok(count.saturating_mul(super::nodes::keys::PARTITIONS as u64).saturating_add(place.into()))
+    }
+
+    /// Reports whether the engine answers, so that attempts may begin.
+    pub(in crate::store) fn answers(&self) -> bool {
+        !self.health.is_failing() && self.health.why_unusable().is_none()
+    }
+
+    /// Begins an attempt or a pull with a lease, and sets the state if there is a new one. Returns the message, or `None`
+    /// if this member does not hold it any more.
+    ///
+    /// # Errors
+    /// Returns an explanation if the engine does not answer.
+    pub(in crate::store) async fn begin_message(
+        &self,
+        number: u64,
+        id: &str,
+        lease: Duration,
+        state: Vec<u8>,
+    ) -> Result<Option<StoredParts>, String> {
+        self.message(number, id, &self.incarnation, (lease, state)).await
+    }
+
+    /// Reads a message, whoever holds it.
+    ///
+    /// # Errors
+    /// Returns an explanation if the engine does not answer.
+    pub(in crate::store) async fn read_message(
+        &self,
+        number: u64,
+        id: &str,
+    ) -> Result<Option<StoredParts>, String> {
+        self.message(number, id, "", (Duration::ZERO, Vec::new())).await
+    }
+
+    async fn message(
+        &self,
+        number: u64,
+        id: &str,
+        holder: &str,
+        (lease, state): (Duration, Vec<u8>),
+    ) -> Result<Option<StoredParts>, String> {
+        let partition = Partition::of_message(number);
+        let lease = lease.as_millis().to_string().into_bytes();
+        let arguments = vec![id.as_bytes().to_vec(), holder.as_bytes().to_vec(), lease, state];
+        let called = self.call(&BEGIN, partition, vec![self.keys.messages_due(partition)], arguments).await;
+        let (_, values) = called.map_err(|failure| failure.reason)?;
+        let mut parts = values.into_iter().skip(1).map(|value| match value {
+            Value::BulkString(bytes) => bytes,
+            _ => Vec::new(),
+        });
+        Ok(parts
+            .next()
+            .map(|head| (head, parts.next().unwrap_or_default(), parts.next().unwrap_or_default())))
+    }
+
+    /// Applies changes of messages of one partition, in their order.
+    ///
+    /// # Errors
+    /// Returns an explanation if the engine does not answer. The changes can be applied again.
+    pub(in crate::store) async fn apply(&self, changes: &[MessageChange]) -> Result<Applied, String> {
+        let mut applied = Applied::default();
+        for some in changes.chunks(PER_CALL) {
+            let Some(first) = some.first() else { continue };
+            let partition = Partition::of_message(first.number);
+            let mut arguments = vec![self.incarnation.as_bytes().to_vec()];
+            for change in some {
+                arguments.push(change.id.as_bytes().to_vec());
+                arguments.push(change.state.clone());
+                arguments.push(change.at.to_string().into_bytes());
+                arguments.push(if change.is_waiting { b"1".to_vec() } else { Vec::new() });
+            }
+            let keys = vec![self.keys.messages_due(partition)];
+            let called = self.call(&APPLY, partition, keys, arguments).await;
+            let (_, values) = called.map_err(|failure| failure.reason)?;
+            let Some(Value::Array(results)) = values.into_iter().next() else { continue };
+            for (change, result) in some.iter().zip(results) {
+                match result {
+                    Value::Array(ids) => applied.next.extend(ids.into_iter().filter_map(text)),
+                    _ => applied.lost.push(change.number),
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Reads the messages with these ids that this member holds, without their bodies. All are of the partition of
+    /// `number`.
+    ///
+    /// # Errors
+    /// Returns an explanation if the engine does not answer.
+    pub(in crate::store) async fn heads(
+        &self,
+        number: u64,
+        ids: &[String],
+    ) -> Result<Vec<StoredHead>, String> {
+        let partition = Partition::of_message(number);
+        let mut heads = Vec::with_capacity(ids.len());
+        for some in ids.chunks(PER_CALL) {
+            let mut arguments = vec![self.incarnation.as_bytes().to_vec()];
+            arguments.extend(some.iter().map(|id| id.as_bytes().to_vec()));
+            let keys = vec![self.keys.messages_due(partition)];
+            let called = self.call(&MESSAGES, partition, keys, arguments).await;
+            let (now, values) = called.map_err(|failure| failure.reason)?;
+            let Some(Value::Array(found)) = values.into_iter().next() else { continue };
+            heads.extend(found.into_iter().filter_map(|value| stored_head(value, now)));
+        }
+        Ok(heads)
+    }
+
+    /// Reports whether a holder that a script has named is this member.
+    pub(super) fn is_own(&self, holder: &[u8]) -> bool {
+        holder == self.incarnation.as_bytes()
+    }
+}
+
+fn stored_head(value: Value, now: Timestamp) -> Option<StoredHead> {
+    let Value::Array(parts) = value else { return None };
+    let mut parts = parts.into_iter();
+    let id = text(parts.next()?)?;
+    let (Value::BulkString(head), Value::Int(size)) = (parts.next()?, parts.next()?) else { return None };
+    let Value::BulkString(state) = parts.next()? else { return None };
+    let lease = text(parts.next()?)?.parse::<i64>().unwrap_or_default().saturating_sub(now.unix_ms());
+    Some(StoredHead {
+        id,
+        head,
+        state,
+        body_bytes: u64::try_from(size).unwrap_or_default(),
+        leased_for: Duration::from_millis(u64::try_from(lease).unwrap_or_default()),
+    })
+}

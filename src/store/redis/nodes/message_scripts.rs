@@ -1,0 +1,281 @@
+//! The scripts for the messages of the inbox. A message is a hash with these fields: its head (`h`), its body (`b`), its
+//! state (`s`), the member that holds it (`o`), the end of the lease of an attempt or a pull in Unix milliseconds (`l`),
+//! its interaction, or nothing (`i`), and whether it is in no order (`p`).
+//!
+//! The first key of each script is the times at which messages are due, from whose name the scripts compute the names of
+//! the other keys of the partition: the messages (`x:`), the waiting messages of each interaction (`w:`), and the number
+//! of messages that each member holds (`h`).
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use super::scripts::{Call, TIME, call};
+
+/// Computes the beginning of the names of all keys of the partition. Every script of this file begins with it.
+macro_rules! base {
+    ($text:literal) => {
+        concat!("local base = string.sub(KEYS[1], 1, -2) local ms = math.floor(now / 1000)\n", $text)
+    };
+}
+
+/// Stores a message. Expects its arguments from the index `a` on: its id, the member that accepts it, its interaction,
+/// whether it is in no order, its due time, its head, and its body. If the messages of the interaction are in an order,
+/// the member that holds the first waiting one holds the new one, too. Sets `o` to the member that holds it.
+macro_rules! store_message {
+    ($before:literal, $after:literal) => {
+        concat!(
+            "local base = string.sub(KEYS[1], 1, -2)\n",
+            $before,
+            "local id, o, i, p = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
+            local x = base .. 'x:' .. id
+            if redis.call('EXISTS', x) == 1 then o = redis.call('HGET', x, 'o')
+            else
+                if i ~= '' then
+                    local first = redis.call('LINDEX', base .. 'w:' .. i, 0)
+                    if first and p == '' then o = redis.call('HGET', base .. 'x:' .. first, 'o') or o end
+                    redis.call('RPUSH', base .. 'w:' .. i, id)
+                end
+                redis.call('HSET', x, 'o', o, 'i', i, 'p', p, 'h', ARGV[a + 5], 'b', ARGV[a + 6])
+                redis.call('ZADD', KEYS[1], ARGV[a + 4], id)
+                redis.call('HINCRBY', base .. 'h', o, 1)
+            end\n",
+            $after
+        )
+    };
+}
+
+call!(
+    /// Draws the number of a message. The numbers of a partition ascend, also if the engine has lost the last ones.
+    /// Keys: the last number. The result is no loss if it is not used.
+    NUMBER,
+    "message_number",
+    false,
+    "local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+    local next = math.max(last + 1, math.floor(now / 1000))
+    redis.call('SET', KEYS[1], string.format('%.0f', next))
+    return {now, next}"
+);
+
+call!(
+    /// Replaces a record as `cas` does, and stores a message in the same step.
+    /// Keys: the due times of messages, the record, the due times of records, its events. Arguments: those of `cas` except
+    /// the events, the number of events, the events, and the arguments of the message.
+    /// Returns 1 if the engine has the new record, and the member that holds the message.
+    ACCEPT,
+    "accept",
+    true,
+    store_message!(
+        "local a = 7 + ARGV[6]
+        local old = redis.call('GET', KEYS[2])
+        local version = old and string.sub(old, 1, 8) or ''
+        if version == string.sub(ARGV[2], 1, 8) then
+            return {now, 1, redis.call('HGET', base .. 'x:' .. ARGV[a], 'o')}
+        end
+        if version ~= ARGV[1] then return {now, 0} end
+        redis.call('SET', KEYS[2], ARGV[2])
+        redis.call('ZADD', KEYS[3], ARGV[3], ARGV[4])
+        for n = 7, a - 1 do redis.call('ZADD', KEYS[4], now, ARGV[n]) end
+        if a > 7 then redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -(ARGV[5] + 1)) end\n",
+        "return {now, 1, o}"
+    )
+);
+
+call!(
+    /// Records that an event without an interaction is kept, and stores its message in the same step.
+    /// Keys: the due times of messages, the delivered events, the events that are being delivered. Arguments: how long the
+    /// event is remembered in microseconds, the maximum number of events, the number of its keys, its keys, and the
+    /// arguments of the message. Returns the member that holds the message.
+    ACCEPT_EVENT,
+    "accept_event",
+    true,
+    store_message!(
+        "local a = 4 + ARGV[3]
+        for n = 4, a - 1 do
+            redis.call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[1]), ARGV[n])
+            redis.call('ZREM', KEYS[3], ARGV[n])
+        end
+        redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -(ARGV[2] + 1))\n",
+        "return {now, o}"
+    )
+);
+
+call!(
+    /// Begins an attempt or a pull, or only reads a message.
+    /// Keys: the due times. Arguments: the id, the member that must hold the message (empty: anybody), the duration of the
+    /// lease in milliseconds (0: none), the new state (empty: none).
+    /// Returns 1, the head, the body and the state, or 0 if the member does not hold the message. Nobody relies on the
+    /// lease if the engine loses it: the attempt then ends as any other attempt ends.
+    BEGIN,
+    "message_begin",
+    false,
+    base!(
+        "local x = base .. 'x:' .. ARGV[1]
+        local m = redis.call('HMGET', x, 'o', 'h', 'b', 's')
+        if not m[2] or (ARGV[2] ~= '' and m[1] ~= ARGV[2]) then return {now, 0} end
+        if ARGV[3] ~= '0' then redis.call('HSET', x, 'l', string.format('%.0f', ms + ARGV[3])) end
+        if ARGV[4] ~= '' then redis.call('HSET', x, 's', ARGV[4]) end
+        return {now, 1, m[2], m[3], m[4]}"
+    )
+);
+
+call!(
+    /// Changes the states of messages, or removes them.
+    /// Keys: the due times. Arguments: the member that must hold the messages, and for each change the id, the new state
+    /// (empty: the message is removed), the due time, and whether it waits (1 or empty).
+    /// Returns for each change 0 if the member does not hold the message, and otherwise the next waiting messages of its
+    /// interaction if it does not wait any more.
+    APPLY,
+    "message_apply",
+    true,
+    base!(
+        "local results, me = {}, ARGV[1]
+        for n = 2, #ARGV, 4 do
+            local id, state, at, waits = ARGV[n], ARGV[n + 1], ARGV[n + 2], ARGV[n + 3] == '1'
+            local x = base .. 'x:' .. id
+            local m = redis.call('HMGET', x, 'o', 'i')
+            local result = 0
+            if m[1] == me then
+                local lane = m[2] ~= '' and base .. 'w:' .. m[2]
+                if state == '' then
+                    redis.call('DEL', x)
+                    redis.call('ZREM', KEYS[1], id)
+                    if redis.call('HINCRBY', base .. 'h', me, -1) <= 0 then redis.call('HDEL', base .. 'h', me) end
+                else
+                    redis.call('HSET', x, 's', state)
+                    redis.call('HDEL', x, 'l')
+                    redis.call('ZADD', KEYS[1], at, id)
+                end
+                result = {}
+                if lane and waits then
+                    if not redis.call('LPOS', lane, id) then redis.call('RPUSH', lane, id) end
+                elseif lane then
+                    redis.call('LREM', lane, 1, id)
+                    result = redis.call('LRANGE', lane, 0, 7)
+                end
+            end
+            table.insert(results, result)
+        end
+        return {now, results}"
+    )
+);
+
+call!(
+    /// Reads messages that a member holds, without their bodies.
+    /// Keys: the due times. Arguments: the member, and ids.
+    /// Returns for each message that it holds the id, the head, the size of the body, the state, and the end of its lease.
+    MESSAGES,
+    "messages",
+    false,
+    base!(
+        "local found = {}
+        for n = 2, #ARGV do
+            local x = base .. 'x:' .. ARGV[n]
+            local m = redis.call('HMGET', x, 'o', 'h', 's', 'l')
+            if m[1] == ARGV[1] and m[2] then
+                table.insert(found, {ARGV[n], m[2], redis.call('HSTRLEN', x, 'b'), m[3] or '', m[4] or '0'})
+            end
+        end
+        return {now, found}"
+    )
+);
+
+call!(
+    /// Returns the members that hold messages, and how many. Keys: the due times.
+    HOLDERS,
+    "message_holders",
+    false,
+    base!("return {now, redis.call('HGETALL', base .. 'h')}")
+);
+
+call!(
+    /// Takes over messages of a member that is gone. The messages of one interaction go to one member: to the one that
+    /// holds the first of them. If both members are the same, only returns its messages.
+    /// Keys: the due times. Arguments: the member that is gone, the one that takes over, the place to continue from, and
+    /// the maximum number. Returns the ids, and the number of messages that were looked at.
+    ADOPT,
+    "message_adopt",
+    true,
+    base!(
+        "local gone, me, found = ARGV[1], ARGV[2], {}
+        local h = base .. 'h'
+        local function give(id, to)
+            redis.call('HSET', base .. 'x:' .. id, 'o', to)
+            redis.call('HINCRBY', h, to, 1)
+            if redis.call('HINCRBY', h, gone, -1) <= 0 then redis.call('HDEL', h, gone) end
+            if to == me then table.insert(found, id) end
+        end
+        local ids = redis.call('ZRANGE', KEYS[1], ARGV[3], ARGV[3] + ARGV[4] - 1)
+        for _, id in ipairs(ids) do
+            local m = redis.call('HMGET', base .. 'x:' .. id, 'o', 'i', 'p')
+            if m[1] == gone and gone == me then table.insert(found, id)
+            elseif m[1] == gone then
+                local to = me
+                local first = m[2] ~= '' and m[3] == '' and redis.call('LINDEX', base .. 'w:' .. m[2], 0)
+                if first and first ~= id then
+                    local holder = redis.call('HGET', base .. 'x:' .. first, 'o')
+                    if holder == gone then give(first, me) elseif holder then to = holder end
+                end
+                give(id, to)
+            end
+        end
+        return {now, found, #ids}"
+    )
+);
+
+call!(
+    /// Takes over the waiting messages of an interaction that nobody works on. Nobody relies on this if the engine loses
+    /// it: the former member then holds the messages.
+    /// Keys: the due times. Arguments: the interaction, the member that takes over, and whether it takes over only messages
+    /// in no order (1 or empty). Returns the ids, and the number of waiting messages of other members that are left.
+    TAKE,
+    "message_take",
+    false,
+    base!(
+        "local me, found, left = ARGV[2], {}, 0
+        local h = base .. 'h'
+        for _, id in ipairs(redis.call('LRANGE', base .. 'w:' .. ARGV[1], 0, -1)) do
+            local x = base .. 'x:' .. id
+            local m = redis.call('HMGET', x, 'o', 'l', 'p')
+            if m[1] and m[1] ~= me then
+                if (not m[2] or tonumber(m[2]) <= ms) and (ARGV[3] == '' or m[3] == '1') then
+                    redis.call('HSET', x, 'o', me)
+                    redis.call('HINCRBY', h, me, 1)
+                    if redis.call('HINCRBY', h, m[1], -1) <= 0 then redis.call('HDEL', h, m[1]) end
+                    table.insert(found, id)
+                else left = left + 1 end
+            end
+        end
+        return {now, found, left}"
+    )
+);
+
+call!(
+    /// Takes over one message in no order, whoever works on it: its agent has asked for this. Nobody relies on this if the
+    /// engine loses it.
+    /// Keys: the due times. Arguments: the id, its interaction (empty: any), the member that takes over. Returns 1 if this
+    /// member holds the message now, 2 if it exists, and 0 if it does not.
+    TAKE_ONE,
+    "message_take_one",
+    false,
+    base!(
+        "local x, h = base .. 'x:' .. ARGV[1], base .. 'h'
+        local m = redis.call('HMGET', x, 'o', 'i', 'p')
+        if not m[1] then return {now, 0} end
+        if m[1] ~= ARGV[3] then
+            if m[3] ~= '1' or (ARGV[2] ~= '' and m[2] ~= ARGV[2]) then return {now, 2} end
+            redis.call('HSET', x, 'o', ARGV[3])
+            redis.call('HINCRBY', h, ARGV[3], 1)
+            if redis.call('HINCRBY', h, m[1], -1) <= 0 then redis.call('HDEL', h, m[1]) end
+        end
+        return {now, 1}"
+    )
+);
+
+call!(
+    /// Returns the ids of the waiting messages of an interaction. Keys: the due times. Arguments: the interaction.
+    WAITING,
+    "messages_waiting",
+    false,
+    base!("return {now, redis.call('LRANGE', base .. 'w:' .. ARGV[1], 0, 999)}")
+);
