@@ -10,7 +10,9 @@ use crate::observe::metrics::registry::{Label, MetricRegistry};
 const BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 /// The calls.
-const CALLS: [&str; 18] = [
+const CALLS: [&str; 29] = [
+    "accept",
+    "accept_event",
     "await",
     "beat",
     "bind",
@@ -23,6 +25,15 @@ const CALLS: [&str; 18] = [
     "find_copied",
     "forget",
     "load",
+    "message_adopt",
+    "message_apply",
+    "message_begin",
+    "message_holders",
+    "message_number",
+    "message_take",
+    "message_take_one",
+    "messages",
+    "messages_waiting",
     "read",
     "release_event",
     "scan",
