@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use super::event_memory::FingerprintKey;
 use super::file::Change;
 use super::ledger::{Store, unavailable};
-use crate::denial::{Denial, Refusal};
+use crate::denial::Refusal;
 use crate::inbox::{Cause, InboxSettings, MessageState};
 use crate::ingress::Kept;
 use crate::interaction::EventKey;
@@ -45,7 +45,6 @@ use index::Index;
 
 pub use attempts::Started;
 pub(super) use backing::Backing;
-use backing::Parts;
 pub use index::Counts;
 pub use people::{MessageFilter, MessageView, Replayed, RouteOverview};
 pub use pulls::{Leased, Settling};

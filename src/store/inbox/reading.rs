@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::backing::Parts;
 use super::{Inbox, Message, MessageHead, entry};
 use crate::denial::{Denial, Refusal};
-use crate::inbox::Kept;
+use crate::ingress::Kept;
 
 impl Inbox {
     /// Reads a message.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
+use super::backing::Backing;
 use super::index::Index;
 use crate::config::{StoreSettings, Unknown};
 use crate::inbox::{InboxSettings, MessageState, Next, Outcome};
@@ -197,7 +198,7 @@ async fn overtaken_progress_stays_away_even_if_the_disk_fails_meanwhile() {
         std::future::poll_fn(|context| Poll::Ready(exchange.as_mut().poll(context).is_ready())).await;
         last = store.inbox().index.lock().storing.back().map(|(_, number, _)| *number);
     }
-    let journal = store.inbox().journal.as_ref().unwrap();
+    let Backing::File(journal, _) = &store.inbox().backing else { panic!("not in a file") };
     assert!(journal.durable(journal.sequence()).await);
     journal.shared().set_failing();
     store.inbox().pass(NOW);

@@ -81,6 +81,12 @@ impl EngineHealth {
         !state.failing_since.is_empty() && state.failing_since.contains_key(node)
     }
 
+    /// Reports whether the last calls to all of these nodes failed.
+    pub(super) fn is_silent(&self, nodes: &[Box<str>]) -> bool {
+        let state = self.state.lock();
+        !state.failing_since.is_empty() && nodes.iter().all(|node| state.failing_since.contains_key(node))
+    }
+
     /// Reports whether the last call to any node failed.
     pub(super) fn is_any_failing(&self) -> bool {
         !self.state.lock().failing_since.is_empty()
@@ -132,6 +138,7 @@ mod tests {
         health.called("b:1", None);
         assert_eq!(health.health(&nodes), Health::Partial);
         assert!(health.is_failing("a:1") && !health.is_failing("b:1") && health.is_any_failing());
+        assert!(!health.is_silent(&nodes) && health.is_silent(&nodes[..1]));
         health.called("b:1", Some(&failure));
         assert_eq!(health.health(&nodes), Health::Away);
         health.called("b:1", None);

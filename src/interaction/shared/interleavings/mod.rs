@@ -5,6 +5,7 @@
 //! engine that compares and sets versions, calls whose response is lost or that are executed late, and time.
 
 mod records;
+mod scene;
 mod world;
 
 use std::collections::hash_map::Entry;
@@ -12,109 +13,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use self::records::Records;
+use self::scene::{EXPIRES, Job, Scene, TICK, TICKS, at, key};
 use self::world::World;
 use super::{SharedRecord, Terms};
-use crate::interaction::{EventKey, State};
-use crate::time::Timestamp;
-
-/// The length of a tick in seconds. A lease lasts one tick.
-const TICK: i64 = 10;
-const DEADLINE: i64 = 2 * TICK;
-/// The expiry of the token. From then on, the record can be removed.
-const EXPIRES: i64 = DEADLINE;
-/// The last tick.
-const TICKS: i64 = 2;
-
-/// What happens in one search.
-#[derive(Clone, Copy, Default)]
-struct Scene {
-    uses: Option<u32>,
-    /// The second event ends the interaction.
-    is_final: bool,
-    /// How many callbacks arrive. The third one is the first event again.
-    events: usize,
-    revokes: bool,
-    /// How many looks at the deadline begin.
-    looks: u8,
-    crashes: u8,
-    /// How many calls have no response.
-    faults: u8,
-    /// How often an agent does not accept a callback.
-    refusals: u8,
-}
-
-/// What a member does.
-#[derive(Clone, Copy, Debug)]
-enum Job {
-    Callback(usize),
-    Look,
-    Revoke,
-}
-
-/// One operation on a record.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum Kind {
-    Claim(usize),
-    Settle(usize),
-    Fail,
-    Pass,
-    /// The agent has accepted the notice of this time, whose lease ends at this tick.
-    Noticed(i64, i64),
-    Revoke,
-}
-
-/// What follows an operation.
-#[derive(Clone, Copy, Debug)]
-enum Then {
-    /// The agent receives the event. The lease ends at this tick.
-    Deliver(usize, i64),
-    /// The agent receives the notice of this time. The lease ends at this tick.
-    Send(i64, i64),
-    Poll(usize),
-    Duplicate(usize),
-    Settled(usize),
-    Noticed,
-    Revoked,
-    /// The caller receives an error, or nothing more happens.
-    Failed,
-}
-
-impl Kind {
-    fn number(self) -> u64 {
-        match self {
-            Self::Claim(event) => event as u64,
-            Self::Settle(event) => 4 + event as u64,
-            Self::Fail => 8,
-            Self::Pass => 9,
-            Self::Noticed(_, until) => 16 + until as u64,
-            Self::Revoke => 10,
-        }
-    }
-}
-
-impl Then {
-    fn number(self) -> u64 {
-        match self {
-            Self::Deliver(event, until) => 0x100 + ((until as u64) << 1) + event as u64,
-            Self::Send(_, until) => 0x200 + until as u64,
-            Self::Poll(event) => 0x10 + event as u64,
-            Self::Duplicate(event) => 0x20 + event as u64,
-            Self::Settled(event) => 0x30 + event as u64,
-            Self::Noticed => 0x40,
-            Self::Revoked => 0x41,
-            Self::Failed => 0x42,
-        }
-    }
-}
-
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_unix_secs(1000 + seconds)
-}
-
-/// The key of an event.
-fn key(event: usize) -> EventKey {
-    EventKey(1 + event as u128)
-}
+use crate::interaction::State;
 
 /// Returns what is wrong with a state.
 fn fault(world: &World, records: &Records, scene: Scene) -> Option<&'static str> {

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::Held;
-use super::{DEADLINE, EXPIRES, Kind, Scene, TICK, Then, at, key};
+use super::scene::{DEADLINE, EXPIRES, Held, Kind, Scene, TICK, Then, at, key};
 use crate::interaction::shared::{LeaseId, Settled, SharedRecord, Terms};
 use crate::interaction::{Ask, ClaimError, Event, Follow, Interaction, NoticeId, Overdue, Report, State};
 use crate::path::{CanonicalPath, Captures, Template};

@@ -1,14 +1,11 @@
 //! The state of all members and of the engine, and every next state.
 
 use super::records::{Records, Text};
-use super::{Job, Kind, Scene, TICKS, Then};
+use super::scene::{Held, Job, Kind, Scene, TICKS, Then};
 use crate::interaction::State;
 
 /// One version of a record, or 0 if there is no record.
 type Version = u32;
-/// A record in the memory of a member, or 0 if there is none.
-pub(super) type Held = u32;
-
 /// Everything that can influence the future.
 #[derive(Clone)]
 pub(super) struct World {

@@ -84,9 +84,9 @@ impl RedisStore {
         Ok(count.saturating_mul(super::nodes::keys::PARTITIONS as u64).saturating_add(place.into()))
     }
 
-    /// Reports whether the engine answers, so that attempts may begin.
+    /// Reports whether a node of the engine answers, so that attempts may begin.
     pub(in crate::store) fn answers(&self) -> bool {
-        !self.health.is_failing() && self.health.why_unusable().is_none()
+        !self.health.is_silent(&self.nodes.addresses()) && self.health.why_unusable().is_none()
     }
 
     /// Begins an attempt or a pull with a lease, and sets the state if there is a new one. Returns the message, or `None`

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use redis::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Random;
+use super::random::Random;
+use crate::clock::instant;
 use crate::store::redis::nodes::{Failure, Request};
 
 /// The Unix time in microseconds at which the simulation begins.
@@ -101,10 +102,10 @@ impl StandIn {
             cost: Cost::default(),
             unreplicated: Vec::new(),
             epoch: 0,
-            replicated: Instant::now(),
+            replicated: Instant::from_std(instant()),
             away_until: None,
         };
-        Arc::new(Self { begin: Instant::now(), faults, state: Mutex::new(state) })
+        Arc::new(Self { begin: Instant::from_std(instant()), faults, state: Mutex::new(state) })
     }
 
     pub(super) fn cost(&self) -> Cost {
@@ -113,7 +114,7 @@ impl StandIn {
 
     /// Replaces the primary by its replica.
     pub(super) fn fail_over(&self) {
-        let now = Instant::now();
+        let now = Instant::from_std(instant());
         let mut state = self.state.lock();
         state.epoch += 1;
         state.away_until = Some(now + OUTAGE);
@@ -140,7 +141,7 @@ impl StandIn {
             let sent = sent + request.arguments.iter().map(Vec::len).sum::<usize>();
             state.cost.bytes += sent as u64;
             let delays = (state.random.millis(0, 2), state.random.millis(0, 2));
-            let is_away = state.away_until.is_some_and(|until| Instant::now() < until);
+            let is_away = state.away_until.is_some_and(|until| Instant::from_std(instant()) < until);
             (delays.0, delays.1, state.random.below(10_000), is_away)
         };
         if is_away {
@@ -179,7 +180,7 @@ impl StandIn {
     }
 
     fn execute(&self, request: &Request) -> (Vec<Value>, Instant, u64) {
-        let now = Instant::now();
+        let now = Instant::from_std(instant());
         let us = BEGIN_US + i64::try_from((now - self.begin).as_micros()).unwrap();
         let mut guard = self.state.lock();
         let state = &mut *guard;

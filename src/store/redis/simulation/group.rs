@@ -9,7 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use super::engine::{BEGIN_US, Faults, StandIn};
 use super::history::History;
-use super::{Random, Size};
+use super::random::Random;
+use super::size::Size;
+use crate::clock::instant;
 use crate::config::{RedisLogin, RedisMode, RedisSettings, StoreSettings, Unknown};
 use crate::denial::Denial;
 use crate::interaction::{Ask, ClaimError, Event, EventKey, Follow, Interaction, Report};
@@ -116,12 +118,12 @@ impl Group {
 
     async fn background(self: Arc<Self>, member: Arc<Member>) {
         let is_over = || member.is_dead.load(Ordering::SeqCst) || self.is_over.load(Ordering::SeqCst);
-        let mut beats = Instant::now();
+        let mut beats = Instant::from_std(instant());
         sleep(self.millis(0, 500)).await;
         while !is_over() {
-            if Instant::now() >= beats {
+            if Instant::from_std(instant()) >= beats {
                 member.store.beat().await;
-                beats = Instant::now() + Duration::from_secs(5);
+                beats = Instant::from_std(instant()) + Duration::from_secs(5);
             }
             let found = member.store.pass().await;
             for notice in found.notices {

@@ -7,49 +7,19 @@
 mod engine;
 mod group;
 mod history;
+mod random;
+mod size;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::engine::{Cost, Faults};
 use self::group::Group;
+use self::size::Size;
+use crate::clock::instant;
 use crate::observe::Metrics;
 
 pub(in crate::store::redis) use self::engine::StandIn;
-
-/// Random numbers that depend on the seed only (splitmix64).
-#[derive(Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_micros(from * 1000 + self.below((to - from) * 1000))
-    }
-}
-
-/// The size of an installation.
-#[derive(Clone, Copy)]
-struct Size {
-    /// The number of ledgers. Each is used by the members of one agent.
-    groups: u64,
-    members: u64,
-    /// The interactions of all groups.
-    interactions: u64,
-    /// Whether the primaries fail, and processes restart.
-    is_troubled: bool,
-    waits: bool,
-}
 
 /// What a simulation has found.
 struct Outcome {
@@ -72,7 +42,7 @@ fn simulate(size: Size, seed: u64) -> Outcome {
     let began = cpu_time();
     let outcome = runtime.block_on(async {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let began = tokio::time::Instant::now();
+        let began = tokio::time::Instant::from_std(instant());
         let number = if size.is_troubled { 5 } else { 0 };
         let faults = Faults {
             lost_requests: number,
