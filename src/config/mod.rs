@@ -46,7 +46,8 @@ pub use traces::TraceSettings;
 #[cfg(feature = "proxy")]
 pub(crate) use yaml::Step;
 pub use yaml::{
-    AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, Sources, from_yaml, to_yaml,
+    AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, Sources, check_depth, from_yaml,
+    to_yaml,
 };
 
 /// A configuration that compiles.

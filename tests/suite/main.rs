@@ -35,6 +35,7 @@ mod conventions;
 mod crash;
 mod custom_schemes;
 mod decisions;
+mod deep_yaml;
 mod desync;
 mod dev;
 mod disk;

@@ -10,7 +10,7 @@ use serde_yaml::value::{Tag, TaggedValue};
 
 pub(super) use serde_yaml::{Mapping, Sequence, Value};
 
-use crate::config::Outline;
+use crate::config::{Outline, check_depth};
 
 /// The words for true in version 1.1, and the words for false. Readers also accept them capitalized and in upper case.
 const TRUE: [&str; 2] = ["yes", "on"];
@@ -24,9 +24,12 @@ const MERGE: &str = "<<";
 /// The tag of a text that parsers interpret differently. The tag exists only in memory: the text is written as it was
 /// read, without quotes.
 const AS_READ: &str = "!callgate.dev/plain";
+/// The maximum length of a record, in bytes. It contains the previous values of a few environment variables.
+const RECORD_BYTES_MAX: usize = 64 << 10;
 
 /// Reads one document, and applies its merge keys.
 pub(super) fn read(text: &str) -> Result<Value, String> {
+    check_nesting(text).map_err(|error| format!("not YAML: {error}"))?;
     let outline = Outline::parse(text);
     let reader = Reader { outline: &outline, at: outline.root() };
     reader.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| format!("not YAML: {error}"))
@@ -37,8 +40,16 @@ pub(super) fn from_json(value: serde_json::Value) -> Result<Value, String> {
     serde_yaml::to_value(value).map_err(|error| error.to_string())
 }
 
-/// Reads a record that [`to_text`] wrote.
+fn check_nesting(text: &str) -> Result<(), String> {
+    check_depth(text).map_err(|(message, at)| format!("{message}, at line {}", at.line))
+}
+
+/// Reads a record that [`to_text`] wrote. Anybody can write such a text.
 pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    if text.len() > RECORD_BYTES_MAX {
+        return Err(format!("it is longer than {} KiB", RECORD_BYTES_MAX >> 10));
+    }
+    check_nesting(text)?;
     serde_yaml::from_str(text).map_err(|error| error.to_string())
 }
 

@@ -3,6 +3,7 @@
 #[cfg(test)]
 pub(super) mod call_sites;
 mod cursor;
+mod depth;
 mod error;
 mod fields;
 mod key_path;
@@ -14,6 +15,7 @@ mod sources;
 mod suggest;
 mod variable;
 
+pub use depth::check_depth;
 pub use error::{ConfigError, ERRORS_MAX};
 pub use key_path::Position;
 #[cfg(feature = "proxy")]
@@ -31,6 +33,7 @@ pub(super) use suggest::{did_you_mean, is_name, shown, shown_url};
 
 /// Parses one YAML document. Returns `None` if the text is not a valid document of this type.
 pub fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
+    check_depth(text).ok()?;
     serde_yaml::from_str(text).ok()
 }
 

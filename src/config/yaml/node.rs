@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess, Visitor};
 
+use super::depth::check_depth;
 use super::error::ConfigError;
 use super::key_path::Position;
 
@@ -28,6 +29,7 @@ impl Node {
     pub(crate) fn parse(text: &str) -> Result<Self, (String, Option<Position>)> {
         // A byte order mark at the beginning is not part of the text.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        check_depth(text).map_err(|(message, position)| (message, Some(position)))?;
         let bytes_left = Cell::new(TEXT_BYTES_MAX);
         Tree { bytes_left: &bytes_left }
             .deserialize(serde_yaml::Deserializer::from_str(text))

@@ -1,0 +1,102 @@
+//! Limits the nesting of a YAML text before serde_yaml reads it.
+//!
+//! The time that serde_yaml needs for nested `{` and `[` grows with the square of their depth, and it reads the whole
+//! text before it denies deep nesting. The parser that is used here stops at the limit.
+
+use saphyr_parser::{Event, Parser};
+
+use super::key_path::Position;
+
+/// The maximum depth of lists and mappings. The deepest manifests in use, the schemas of custom resources, have about 40
+/// levels.
+pub(crate) const DEPTH_MAX: usize = 64;
+/// The maximum number of `{` and `[` in a text that the two parsers could read differently. With this number, serde_yaml
+/// needs a few milliseconds.
+const UNCHECKED_MAX: usize = 1000;
+/// Characters that only serde_yaml reads as ends of lines, because YAML 1.1 and 1.2 differ. A comment ends there.
+const LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+
+/// Checks the nesting of all documents of a text.
+///
+/// # Errors
+/// Returns an explanation, and the position, if a text is nested too deeply. Returns one, too, if the text has a syntax
+/// error or unusual line ends, and more braces than serde_yaml can read quickly.
+pub fn check_depth(text: &str) -> Result<(), (String, Position)> {
+    let openers = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    let too_deep = || format!("lists and mappings are nested more than {DEPTH_MAX} levels deep");
+    let mut depth = 0_usize;
+    for event in Parser::new_from_str(text) {
+        let (event, span) = match event {
+            Ok(event) => event,
+            // serde_yaml explains errors better, and reads a few braces fast enough.
+            Err(_) if openers <= UNCHECKED_MAX => return Ok(()),
+            Err(error) => {
+                // The parser reads a little ahead, and has a limit of its own.
+                let is_deep = error.info().contains("recursion limit");
+                let message = if is_deep { too_deep() } else { error.info().to_owned() };
+                return Err((message, (*error.marker()).into()));
+            }
+        };
+        match event {
+            Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
+            Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return Err((too_deep(), span.start.into()));
+        }
+    }
+    if openers > UNCHECKED_MAX && text.contains(LINE_ENDS) {
+        let position = Position { line: 1, column: 1 };
+        return Err((
+            "it contains line ends such as U+2028, which YAML parsers read differently".to_owned(),
+            position,
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> Option<String> {
+        check_depth(text).err().map(|(message, _)| message)
+    }
+
+    #[test]
+    fn deep_nesting_is_found_before_serde_yaml_reads_the_text() {
+        let block =
+            |depth: usize| -> String { (0..depth).map(|i| format!("{}a:\n", " ".repeat(i))).collect() };
+        for deep in [
+            "[".repeat(300_000),
+            "{a: ".repeat(100_000),
+            format!("x: {}1{}", "{a: ".repeat(20_000), "}".repeat(20_000)),
+            "- ".repeat(100_000),
+            "? ".repeat(100_000),
+            block(200),
+            // The second document counts, too, although it is an error later.
+            format!("a: 1\n---\nx: {}", "{a: ".repeat(20_000)),
+            // After an error of the first parser, serde_yaml would read on.
+            format!("a: b: c: d\nx: {}", "{a: ".repeat(20_000)),
+            format!("a: 1 # \u{2028}x: {}", "{a: ".repeat(20_000)),
+            format!("%YAML 1.1\n%TAG ! x\n@\n{}", "[".repeat(20_000)),
+        ] {
+            assert!(fault(&deep).is_some(), "{deep:.40}");
+        }
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(fault(&nested(DEPTH_MAX)), None);
+        for depth in [DEPTH_MAX + 1, 100_000] {
+            let message = fault(&nested(depth)).unwrap();
+            assert!(message.contains("more than 64 levels"), "{message}");
+        }
+    }
+
+    #[test]
+    fn wide_and_broken_texts_are_left_to_the_next_parser() {
+        let wide = format!("a: [{}]\nb: \"[[[[ \\\"\"\n# [[[[\n", "{b: [1]}, ".repeat(5000));
+        for text in ["", "a: [1", "a: \u{2028}", "x: {{{{", "a: 1\n---\nb: 2", wide.as_str()] {
+            assert_eq!(fault(text), None, "{text:.40}");
+        }
+    }
+}
