@@ -109,3 +109,4 @@ mod traces;
 mod vectors;
 mod webhook;
 mod webhook_names;
+mod webhook_hostile;

@@ -126,18 +126,29 @@ pub enum Rewritten {
     Unchanged,
 }
 
-/// Adds the sidecar to one object. Objects that `--with` would add are not returned.
+/// Adds the sidecar to one object. Objects that `--with` would add are not returned. A new object that opts out stays as
+/// it is, whatever its record says.
 ///
 /// # Errors
 /// Returns a message if the workload cannot have the sidecar.
-pub fn inject_object(object: serde_json::Value, sidecar: &Sidecar) -> Result<Rewritten, String> {
+pub fn inject_object(
+    object: serde_json::Value,
+    sidecar: &Sidecar,
+    is_new: bool,
+) -> Result<Rewritten, String> {
     let mut value = yaml::from_json(object)?;
     let object = value.as_mapping_mut().ok_or("not a Kubernetes object, which is a mapping")?;
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (version, kind) = (text("apiVersion"), text("kind"));
     let Some(template) = template(&version, &kind, &sidecar.custom) else { return Ok(Rewritten::Unchanged) };
-    // A pod cannot be changed later, and the pods of a workload that has the sidecar have it without a record.
-    if workload::has_sidecar(object, &template) && (kind == "Pod" || !workload::has_record(object)) {
+    let has_record = workload::has_record(object);
+    let stays = match choice(object, &template, sidecar) {
+        Choice::NotSelected => true,
+        Choice::OptedOut => is_new || !has_record,
+        // A pod cannot be changed later, and the pods of a workload that has the sidecar have it without a record.
+        Choice::Inject(_) => workload::has_sidecar(object, &template)? && (kind == "Pod" || !has_record),
+    };
+    if stays {
         return Ok(Rewritten::Unchanged);
     }
     let mut notes = Vec::new();

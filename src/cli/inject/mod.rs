@@ -2,6 +2,7 @@
 
 mod companions;
 mod document;
+mod foreign;
 mod label;
 mod notes;
 mod ports;

@@ -59,10 +59,17 @@ pub(super) fn open(ports: &[DeclaredPort]) -> Option<Mapping> {
     rule.insert("ports".into(), listed.into());
     (!is_empty).then_some(rule)
 }
+/// The maximum number of ports in a text.
+const WORDS_MAX: usize = 20;
 
 /// Returns the ports as text.
 pub(super) fn words(ports: &[DeclaredPort]) -> String {
-    ports.iter().map(DeclaredPort::words).collect::<Vec<_>>().join(", ")
+    let mut words: Vec<_> = ports.iter().take(WORDS_MAX).map(DeclaredPort::words).collect();
+    let more = ports.len().saturating_sub(WORDS_MAX);
+    if more > 0 {
+        words.push(format!("and {more} more"));
+    }
+    words.join(", ")
 }
 
 pub(super) fn containers<'a>(pod: &'a Mapping, list: &str) -> impl Iterator<Item = &'a Value> {

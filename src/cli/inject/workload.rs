@@ -1,6 +1,7 @@
 //! Adds the sidecar to a workload, and removes it.
 
 use super::companions::{self, Workload};
+use super::foreign;
 use super::label;
 use super::notes::{self, Note};
 use super::ports::{self, DeclaredPort, LISTS, containers, declared};
@@ -46,6 +47,7 @@ pub(super) fn put(
     said.extend(notes::pod::all(pod, sidecar, found.as_ref())?);
     said.extend(has_own_config_map.then(|| notes::pod::own_configuration(sidecar)));
     let Parts { mut container, mut volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
+    foreign::refuse_mounts(pod, &volumes)?;
     keep_claims(&claims, &mut volumes)?;
     record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
     let own = record.list(pod, "volumes")?;
@@ -149,11 +151,21 @@ fn pod<'a>(object: &'a mut Mapping, template: &[&str]) -> Result<&'a mut Mapping
     Ok(at)
 }
 
-/// Reports whether the pod of a workload has a container with the name of the sidecar.
-pub(super) fn has_sidecar(object: &mut Mapping, template: &[&str]) -> bool {
-    pod(object, template).is_ok_and(|pod| {
-        LISTS.iter().any(|list| containers(pod, list).filter_map(name).any(|name| name == CONTAINER))
-    })
+/// Reports whether the pod of a workload has the sidecar.
+///
+/// # Errors
+/// Returns a message if another container has its name.
+pub(super) fn has_sidecar(object: &mut Mapping, template: &[&str]) -> Result<bool, String> {
+    let Ok(pod) = pod(object, template) else { return Ok(false) };
+    let is_named = |container: &&Value| name(container) == Some(CONTAINER);
+    let own = containers(pod, "initContainers").find(is_named);
+    if own.is_some_and(|own| sidecar::is_own(Some(own), &[]).is_ok()) {
+        return Ok(true);
+    }
+    match LISTS.iter().any(|list| containers(pod, list).any(|container| is_named(&container))) {
+        true => Err(foreign::container(CONTAINER)),
+        false => Ok(false),
+    }
 }
 
 /// Reports whether a workload has the record of an injection.
@@ -167,7 +179,7 @@ fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     let own = sidecar.ports();
     for list in LISTS {
         if containers(pod, list).filter_map(name).any(|name| name == CONTAINER) {
-            return Err(format!("it has a container {CONTAINER} that `callgate inject` did not put there"));
+            return Err(foreign::container(CONTAINER));
         }
         for (flag, port) in &own {
             let is_taken = |other: &&DeclaredPort| other.is_tcp() && other.number == u64::from(*port);
@@ -301,14 +313,17 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     let record: Record = yaml::from_text(kept.as_str().unwrap_or_default())
         .map_err(|error| format!("the annotation {ANNOTATION} is not a valid record: {error}"))?;
     annotations.shift_remove(ANNOTATION);
+    // Nothing is changed before everything is checked.
+    let pod = pod(object, template)?;
+    let own = containers(pod, "initContainers").find(|container| name(container) == Some(CONTAINER));
+    sidecar::is_own(own, &record.volumes)?;
+    foreign::check_record(&record, own)?;
     replicas::undo(object, &record);
     label::take(object, template, &record);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_mapping_mut) {
         record.unmake(metadata, "annotations");
     }
-    let pod = pod(object, template)?;
-    let own = containers(pod, "initContainers").find(|container| name(container) == Some(CONTAINER));
-    sidecar::is_own(own, &record.volumes)?;
+    let pod = self::pod(object, template)?;
     restore_agent(pod, &record)?;
     if let Some(context) = pod.get_mut("securityContext").and_then(Value::as_mapping_mut) {
         record.unmake_number(context, "fsGroup", GID);

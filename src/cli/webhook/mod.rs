@@ -4,6 +4,8 @@
 mod outcomes;
 mod patch;
 mod review;
+mod size;
+mod workers;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -23,6 +25,7 @@ use crate::observe::install_logger;
 
 use outcomes::{Outcome, Outcomes};
 use review::decide;
+use workers::{THREADS_MAX, Workers};
 
 pub use review::{Policy, answer};
 
@@ -30,11 +33,11 @@ pub use review::{Policy, answer};
 const LOOK: Duration = Duration::from_secs(1);
 /// Maximum number of connections.
 const CONNECTIONS_MAX: usize = 512;
-/// Maximum size of a request, in bytes. Kubernetes accepts objects of at most 3 MiB, and a request has the object before
-/// and after the change.
-const BODY_BYTES_MAX: u64 = 8 << 20;
-/// Maximum memory for all requests together, in bytes.
-const BODIES_BYTES_MAX: u64 = 64 << 20;
+/// Maximum size of a request, in bytes. etcd limits an object to 1.5 MiB, and a request has the object before and after
+/// the change.
+const BODY_BYTES_MAX: u64 = 4 << 20;
+/// Maximum memory for all requests together, in bytes. The pod has 256 MiB.
+const BODIES_BYTES_MAX: u64 = 32 << 20;
 
 #[derive(Args)]
 pub(super) struct WebhookArgs {
@@ -63,7 +66,12 @@ pub(super) fn webhook(args: &WebhookArgs) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(THREADS_MAX)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             log::error!("cannot start the worker threads: {error}");
@@ -97,9 +105,15 @@ async fn serve(args: &WebhookArgs, certificate: Arc<ServedCertificate>) -> u8 {
     log::info!("webhook on {address}");
     let policy = Policy { sidecar: args.sidecar.settings(), admits_unusable: args.admit_unusable };
     let shared = Arc::new((policy, Outcomes::default()));
-    let respond = move |request| {
-        let shared = Arc::clone(&shared);
-        async move { respond(&shared.0, &shared.1, &request) }
+    let workers = Arc::new(Workers::default());
+    let respond = move |request: AdminRequest| {
+        let (shared, workers) = (Arc::clone(&shared), Arc::clone(&workers));
+        async move {
+            match request.path.as_str() {
+                "/mutate" => workers.run(move || respond(&shared.0, &shared.1, &request)).await,
+                _ => respond(&shared.0, &shared.1, &request),
+            }
+        }
     };
     let (stop, stopping) = watch::channel(false);
     let limits = (CONNECTIONS_MAX, BODY_BYTES_MAX, BODIES_BYTES_MAX);

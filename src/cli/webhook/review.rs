@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::outcomes::Outcome;
-use super::patch;
+use super::{patch, size};
 use crate::cli::inject::{Rewritten, Sidecar, inject_object};
 
 /// The version of the API that Kubernetes and the webhook use.
@@ -47,8 +47,13 @@ struct Request {
     name: Option<String>,
     #[serde(default)]
     dry_run: Option<bool>,
-    #[serde(default)]
-    object: Value,
+    /// `None` if it has too many values.
+    #[serde(default = "no_object", deserialize_with = "size::limited")]
+    object: Option<Value>,
+}
+
+fn no_object() -> Option<Value> {
+    Some(Value::Null)
 }
 
 /// Returns the answer to a review as JSON.
@@ -107,16 +112,20 @@ type Rewrite = (Vec<Value>, Vec<String>);
 
 /// Returns the operations of the patch, and hints for the author of the object, or `None` if the object stays as it is.
 fn rewritten(policy: &Policy, request: &Request) -> Result<Option<Rewrite>, String> {
-    let before = &request.object;
-    let is_change = matches!(request.operation.as_str(), "CREATE" | "UPDATE");
-    if !is_change || !request.sub_resource.is_empty() || !before.is_object() {
+    let is_new = request.operation == "CREATE";
+    if !(is_new || request.operation == "UPDATE") || !request.sub_resource.is_empty() {
+        return Ok(None);
+    }
+    let too_large = || format!("the object has more than {} values", size::VALUES_MAX);
+    let before = request.object.as_ref().ok_or_else(too_large)?;
+    if !before.is_object() {
         return Ok(None);
     }
     // Containers cannot be added to a pod that exists.
-    if before.get("kind").and_then(Value::as_str) == Some("Pod") && request.operation != "CREATE" {
+    if before.get("kind").and_then(Value::as_str) == Some("Pod") && !is_new {
         return Ok(None);
     }
-    let Rewritten::Changed(after, notes) = inject_object(before.clone(), &policy.sidecar)? else {
+    let Rewritten::Changed(after, notes) = inject_object(before.clone(), &policy.sidecar, is_new)? else {
         return Ok(None);
     };
     let operations = patch::between(before, &after);
@@ -131,9 +140,10 @@ fn rewritten(policy: &Policy, request: &Request) -> Result<Option<Rewrite>, Stri
 impl Request {
     /// Returns the kind, the namespace and the name of the object.
     fn described(&self) -> String {
-        let metadata = self.object.get("metadata");
+        let object = self.object.as_ref().unwrap_or(&Value::Null);
+        let metadata = object.get("metadata");
         let text = |key: &str| metadata.and_then(|metadata| metadata.get(key)).and_then(Value::as_str);
-        let kind = self.object.get("kind").and_then(Value::as_str).unwrap_or("an object");
+        let kind = object.get("kind").and_then(Value::as_str).unwrap_or("an object");
         let names = [self.name.as_deref(), text("name"), text("generateName")];
         let name = names.into_iter().flatten().find(|name| !name.is_empty()).unwrap_or("without a name");
         let namespace = self.namespace.as_deref().unwrap_or_default();

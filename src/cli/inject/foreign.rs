@@ -1,0 +1,83 @@
+//! Checks on what others have written: the record of an injection, which anybody can write, the mounts of other
+//! containers, and the size of an object.
+
+use super::ports::{LISTS, containers};
+use super::sidecar::name;
+use super::undo::{ANNOTATION, Env, Port, Record};
+use super::yaml::{Mapping, Value};
+
+/// The maximum number of entries of each list of a record. `inject` writes fewer.
+const ENTRIES_MAX: usize = 256;
+/// The keys of a port of a container.
+const PORT_KEYS: [&str; 5] = ["containerPort", "hostIP", "hostPort", "name", "protocol"];
+/// The keys of an environment variable.
+const ENV_KEYS: [&str; 3] = ["name", "value", "valueFrom"];
+/// The kinds of containers that a pod can have in addition to [`LISTS`].
+const EPHEMERAL: &str = "ephemeralContainers";
+
+/// Returns the message about a container with the name of the sidecar.
+pub(super) fn container(name: &str) -> String {
+    format!("it has a container {name} that `callgate inject` did not put there")
+}
+
+/// Returns an error if a record contains something that `inject` cannot have removed from this pod. `sidecar` is the
+/// sidecar's container.
+pub(super) fn check_record(record: &Record, sidecar: Option<&Value>) -> Result<(), String> {
+    let lists = [record.volumes.len(), record.variables.len(), record.handlers.len(), record.made.len()];
+    let too_long = lists.iter().any(|length| *length > ENTRIES_MAX);
+    let mut variables = record.env.iter().chain(&record.variables);
+    let is_made = !too_long
+        && variables.all(is_variable)
+        && record.port.as_ref().is_none_or(|port| is_moved(port, sidecar));
+    if is_made {
+        return Ok(());
+    }
+    Err(format!(
+        "the annotation {ANNOTATION} has entries that `callgate inject` does not make; remove the annotation by hand"
+    ))
+}
+
+/// Reports whether a variable has its own name in its previous entry, and no unknown keys.
+fn is_variable(Env { name: variable, was }: &Env) -> bool {
+    was.as_ref().is_none_or(|was| {
+        has_only(was, &ENV_KEYS) && was.get("name").and_then(Value::as_str) == Some(variable)
+    })
+}
+
+/// Reports whether the sidecar has taken a port over from the agent. A port of the node must be one of the sidecar's,
+/// because a record must not open ports of the node that nobody has declared.
+fn is_moved(port: &Port, sidecar: Option<&Value>) -> bool {
+    let number = port.entry.get("containerPort").and_then(Value::as_u64);
+    let has_form =
+        has_only(&port.entry, &PORT_KEYS) && number.is_some_and(|number| (1..=65535).contains(&number));
+    let of_node = ["hostPort", "hostIP"];
+    let is_of_node = of_node.iter().any(|key| port.entry.contains_key(*key));
+    let ports = sidecar.and_then(|sidecar| sidecar.get("ports")).and_then(Value::as_sequence);
+    let mut ports = ports.into_iter().flatten();
+    has_form
+        && (!is_of_node || ports.any(|own| of_node.iter().all(|key| own.get(*key) == port.entry.get(*key))))
+}
+
+fn has_only(entry: &Mapping, keys: &[&str]) -> bool {
+    entry.keys().all(|key| key.as_str().is_some_and(|key| keys.contains(&key)))
+}
+
+/// Returns an error if a container of the pod, which does not contain the sidecar yet, mounts a volume that `inject` adds.
+/// The volumes contain the secrets of the sidecar and the key of its certificate authority.
+pub(super) fn refuse_mounts(pod: &Mapping, volumes: &[Value]) -> Result<(), String> {
+    let is_own =
+        |mount: &Value| name(mount).is_some_and(|wanted| volumes.iter().any(|own| name(own) == Some(wanted)));
+    for container in LISTS.into_iter().chain([EPHEMERAL]).flat_map(|list| containers(pod, list)) {
+        for list in ["volumeMounts", "volumeDevices"] {
+            let mounts = container.get(list).and_then(Value::as_sequence);
+            if let Some(mount) = mounts.into_iter().flatten().find(|mount| is_own(mount)) {
+                return Err(format!(
+                    "the container {} mounts the volume {}, which only the sidecar may mount: it contains the sidecar's files",
+                    name(container).unwrap_or_default(),
+                    name(mount).unwrap_or_default()
+                ));
+            }
+        }
+    }
+    Ok(())
+}

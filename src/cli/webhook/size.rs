@@ -1,0 +1,52 @@
+//! Limits the number of values in an object. Each value takes much more memory than its text: an object below the
+//! maximum size of a request could otherwise use more memory than the pod has.
+
+use serde::{Deserialize, Deserializer, de::Error};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The maximum number of values in an object. etcd limits an object to 1.5 MiB, and the values of real objects have about
+/// 30 bytes.
+pub(super) const VALUES_MAX: usize = 50_000;
+
+/// Reads an object. Returns `None` if it has more than [`VALUES_MAX`] values.
+pub(super) fn limited<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    let raw = <&RawValue>::deserialize(from)?;
+    if values(raw.get()) > VALUES_MAX {
+        return Ok(None);
+    }
+    serde_json::from_str(raw.get()).map(Some).map_err(D::Error::custom)
+}
+
+/// Returns an upper bound of the number of values in a JSON text.
+fn values(text: &str) -> usize {
+    let (mut count, mut in_string, mut is_escaped) = (1, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' | b',' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_without_those_in_strings() {
+        for (text, expected) in [
+            ("1", 1),
+            ("[]", 2),
+            (r#"{"a":1,"b":[2,3]}"#, 5),
+            (r#""{,\",{\\""#, 1),
+            (r#"{"a\\":"\\","b":",,"}"#, 3),
+        ] {
+            assert_eq!(values(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Computes answers on threads of their own, a few at a time, so that the webhook answers health checks meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::admin::AdminResponse;
+
+/// The maximum number of answers that are computed at the same time. Each one can take some ten MiB.
+const RUNNING_MAX: usize = 2;
+/// The maximum number of threads: one more than [`RUNNING_MAX`].
+pub(super) const THREADS_MAX: usize = RUNNING_MAX + 1;
+/// The time until an answer must be ready. By default, Kubernetes waits as long.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The threads that compute answers.
+pub(super) struct Workers(Arc<Semaphore>);
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(RUNNING_MAX)))
+    }
+}
+
+impl Workers {
+    /// Computes an answer. Returns 503 if this takes too long.
+    pub(super) async fn run<F>(&self, answer: F) -> AdminResponse
+    where
+        F: FnOnce() -> AdminResponse + Send + 'static,
+    {
+        let computed = async {
+            let permit = Arc::clone(&self.0).acquire_owned().await.ok()?;
+            let computed = tokio::task::spawn_blocking(move || {
+                // A computation that is too late keeps its permit until it ends.
+                let _permit = permit;
+                answer()
+            });
+            computed.await.ok()
+        };
+        let late = || AdminResponse::new(503, "text/plain; charset=utf-8", "too busy\n".to_owned());
+        timeout(DEADLINE, computed).await.ok().flatten().unwrap_or_else(late)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn few_answers_are_computed_at_the_same_time_and_late_ones_are_given_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let workers = Arc::new(Workers::default());
+        let answer = || {
+            let (running, most, workers) = (Arc::clone(&running), Arc::clone(&most), Arc::clone(&workers));
+            async move {
+                let work = move || {
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::yield_now();
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    AdminResponse::new(200, "text/plain", String::new())
+                };
+                workers.run(work).await.status
+            }
+        };
+        runtime.block_on(async {
+            let all: Vec<_> = (0..50).map(|_| tokio::spawn(answer())).collect();
+            for one in all {
+                assert_eq!(one.await.unwrap(), 200);
+            }
+            // A fault in the computation is not a fault of the server.
+            let response = workers.run(|| panic!("a fault")).await;
+            assert_eq!(response.status, 503);
+            assert_eq!(answer().await, 200);
+        });
+        assert!(most.load(Ordering::SeqCst) <= RUNNING_MAX);
+    }
+}
