@@ -114,9 +114,10 @@ impl<'n> Cursor<'n> {
         let path = self.text()?;
         match read(path).map(String::from_utf8) {
             Ok(Ok(text)) => Some((path, text)),
-            Ok(Err(_)) => self.error(format!("{path} is not UTF-8"), ""),
+            Ok(Err(_)) => self.error(format!("{} is not UTF-8", self.named_text()), ""),
             Err(error) => {
-                self.error(format!("cannot read {path}: {error}"), "the path is relative to this file")
+                let message = format!("cannot read {}: {error}", self.named_text());
+                self.error(message, "the path is relative to this file")
             }
         }
     }
@@ -172,6 +173,25 @@ routes: [ { name: r, path: /r, open: true, forward: /in } ]
         assert!(wrong[2].starts_with("shared.yaml: line 2: threads: "), "{wrong:?}");
         let wrong = errors(MAIN, &[("shared.yaml", "a: [1\n")]);
         assert!(wrong[0].starts_with("shared.yaml: line "), "{wrong:?}");
+    }
+
+    #[test]
+    fn the_contents_of_a_file_that_is_no_configuration_are_not_shown() {
+        let shadow = "root:!:19701:0:99999:7:::\npostgres:!:19701:s3cret:\nagnt: { address: 127.0.0.1:1 }\n";
+        for text in [shadow, "s3cretword: 1\n", "limits: { \"s3cret:$6$x\": 1 }\n", "s3cret\n", "- s3cret\n"]
+        {
+            let wrong = errors(MAIN, &[("shared.yaml", text)]);
+            assert!(wrong.iter().all(|error| !error.contains("s3cret")), "{wrong:?}");
+            assert!(wrong[0].starts_with("shared.yaml: "), "{wrong:?}");
+        }
+        let wrong = errors(MAIN, &[("shared.yaml", "limit: 1\ns3cret: 2\n")]);
+        assert!(wrong[0].starts_with("shared.yaml: line 1: limit: unknown key `limit`"), "{wrong:?}");
+        assert!(wrong[1].starts_with("shared.yaml: line 2: an unknown key"), "{wrong:?}");
+        // The configuration file itself is shown.
+        let wrong = errors(&MAIN.replace("include: shared.yaml", "s3cret: 1"), &[]);
+        assert!(wrong[0].contains("s3cret: unknown key `s3cret`"), "{wrong:?}");
+        let other = |path: &str| errors(&MAIN.replace("shared.yaml", path), &[]);
+        assert!(other("[{ env: SHARED }]")[0].contains("in the environment variable SHARED: no such"));
     }
 
     #[test]

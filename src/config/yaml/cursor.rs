@@ -47,6 +47,7 @@ impl<'n> Cursor<'n> {
             steps: self.steps.clone(),
             message: message.into(),
             hint: hint.into(),
+            is_foreign_key: false,
         });
         None
     }

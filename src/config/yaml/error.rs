@@ -80,6 +80,20 @@ pub(crate) struct Mistake {
     pub(crate) steps: Vec<Step>,
     pub(crate) message: String,
     pub(crate) hint: String,
+    /// True if the last step is a key that is not similar to one of the configuration.
+    pub(crate) is_foreign_key: bool,
+}
+
+impl Mistake {
+    /// Removes a key that is not similar to one of the configuration. The included file could be any file, such as one
+    /// with secrets, and its contents must not be shown.
+    fn without_foreign_key(mut self) -> Self {
+        if self.is_foreign_key {
+            self.steps.pop();
+            "an unknown key".clone_into(&mut self.message);
+        }
+        self
+    }
 }
 
 impl Reported<Mistake> {
@@ -89,9 +103,12 @@ impl Reported<Mistake> {
             return Vec::new();
         }
         let outlines = sources.outlines();
-        let error = |Mistake { steps, message, hint }| {
-            let order = outlines.order(&steps);
-            (order, ConfigError::at(&steps, &outlines, shortened(message), shortened(hint)))
+        let error = |mistake: Mistake| {
+            let (order, (file, position)) = (outlines.order(&mistake.steps), outlines.locate(&mistake.steps));
+            let mistake = if file.is_some() { mistake.without_foreign_key() } else { mistake };
+            let Mistake { steps, message, hint, .. } = mistake;
+            let (message, hint) = (shortened(message), shortened(hint));
+            (order, ConfigError { file, path: path_text(&steps), position, message, hint })
         };
         let mut errors: Vec<_> = self.kept.into_iter().map(error).collect();
         errors.sort_by_key(|(order, error)| {
@@ -153,7 +170,7 @@ mod tests {
             let mut reported = Reported::default();
             for _ in 0..count {
                 let (message, hint) = (message.to_owned(), message.to_owned());
-                reported.add(|| Mistake { steps: Vec::new(), message, hint });
+                reported.add(|| Mistake { steps: Vec::new(), message, hint, is_foreign_key: false });
             }
             reported.errors(&Sources::new("a: b"))
         };

@@ -7,7 +7,7 @@ use super::cursor::Cursor;
 use super::error::Mistake;
 use super::key_path::Step;
 use super::node::Node;
-use super::suggest::did_you_mean;
+use super::suggest::{did_you_mean, is_word};
 
 /// A mapping that is being read, and the keys that the code has asked for.
 pub(crate) struct Fields<'n> {
@@ -92,10 +92,17 @@ impl<'n> Fields<'n> {
 impl<'n> Cursor<'n> {
     fn unknown_key(&self, node: &'n Node, key: &str, known: &[&str]) {
         // A file can have very many unknown keys. A suggestion is computed only for the keys that are reported.
-        self.reader.mistakes.borrow_mut().add(|| Mistake {
-            steps: self.step(node, Step::Key(key.to_owned())).steps,
-            message: format!("unknown key `{key}`"),
-            hint: did_you_mean(key, known),
+        self.reader.mistakes.borrow_mut().add(|| {
+            let hint = did_you_mean(key, known);
+            // At the root, any word could be a line of a file that is no configuration.
+            let is_shown =
+                if self.steps.is_empty() { hint.starts_with("did you mean") } else { is_word(key) };
+            Mistake {
+                steps: self.step(node, Step::Key(key.to_owned())).steps,
+                message: format!("unknown key `{key}`"),
+                hint,
+                is_foreign_key: !is_shown,
+            }
         });
     }
 }

@@ -23,6 +23,14 @@ impl<'n> Cursor<'n> {
         }
     }
 
+    /// Returns the text at this place for a message. Returns the name of the environment variable instead of its value,
+    /// because a variable that was named by mistake can be a secret.
+    pub(crate) fn named_text(&self) -> String {
+        let variable = variable(self.node).and_then(Node::as_text);
+        let name = variable.map(|name| format!("the file in the environment variable {name}"));
+        name.or_else(|| self.plain_text().map(str::to_owned)).unwrap_or_default()
+    }
+
     /// Returns the value of the environment variable that `{env: NAME}` names. The value is not a secret.
     pub(super) fn variable_text(&self) -> Option<&'n str> {
         let at = self.step(variable(self.node)?, Step::Key("env".to_owned()));

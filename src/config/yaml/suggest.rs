@@ -3,8 +3,13 @@
 /// Returns a word of the configuration in backquotes, for a message. Returns `the value` instead if the word could be a
 /// secret that was written in the wrong place.
 pub(crate) fn shown(text: &str) -> String {
-    let word = text.len() <= 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if word && !text.contains("sec_") { format!("`{text}`") } else { "the value".to_owned() }
+    if is_word(text) { format!("`{text}`") } else { "the value".to_owned() }
+}
+
+/// Reports whether a text is a short word that cannot be a secret.
+pub(crate) fn is_word(text: &str) -> bool {
+    let has_form = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    text.len() <= 32 && text.bytes().all(has_form) && !text.contains("sec_")
 }
 
 /// Returns a URL for a message, without the parts that can be secrets: user information and query.
