@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::redact::redacted_segment;
+use super::redact::{has_token, redacted_segment};
 
 /// The name of the capture that contains a token. Callgate verifies the token and never passes it to the agent.
 pub const TOKEN_CAPTURE: &str = "callback_token";
@@ -53,7 +53,7 @@ impl Captures {
             .map(|(name, span)| (&**name, self.path.get(span.clone()).unwrap_or_default()))
     }
 
-    /// Returns the canonical path for the log. Replaces the token, and every capture that looks like a JWT, with
+    /// Returns the canonical path for the log. Replaces the token, and every capture that looks like a token, with
     /// `[token]`. In a remainder, replaces the segments that look like a secret (see [`redacted_segment`]).
     pub fn redacted_path(&self) -> String {
         let mut path = String::with_capacity(self.path.len());
@@ -62,7 +62,7 @@ impl Captures {
             let text = self.path.get(span.clone()).unwrap_or_default();
             let redacted = if self.has_remainder && i == last {
                 Cow::Owned(text.split('/').map(redacted_segment).collect::<Vec<_>>().join("/"))
-            } else if **name == *TOKEN_CAPTURE || text.contains("eyJ") {
+            } else if **name == *TOKEN_CAPTURE || has_token(text) {
                 Cow::Borrowed("[token]")
             } else {
                 continue;
@@ -76,7 +76,8 @@ impl Captures {
     }
 }
 
-/// Formats the captures as `name=value`, separated by commas, without the token.
+/// Formats the captures as `name=value`, separated by commas, without the token. Values that look like a token are
+/// replaced.
 impl fmt::Display for Captures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut pairs = self.iter().peekable();
@@ -84,6 +85,7 @@ impl fmt::Display for Captures {
             return f.write_str("no captures");
         }
         for (i, (name, value)) in pairs.enumerate() {
+            let value = if has_token(value) { "[token]" } else { value };
             write!(f, "{}{name}={value}", if i == 0 { "" } else { ", " })?;
         }
         Ok(())

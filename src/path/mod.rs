@@ -10,5 +10,5 @@ mod template;
 pub use crate::query::{Parameter, check_query, parameter, with_parameter, without_parameter};
 pub use canonical::{CanonicalPath, PathFault, Segments};
 pub use captures::{Captures, TOKEN_CAPTURE};
-pub use redact::redacted_segment;
+pub use redact::{has_token, is_opaque_form, redacted_segment};
 pub use template::{Segment, Template, TemplateFault, is_capturable, is_remainder};

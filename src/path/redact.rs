@@ -9,18 +9,36 @@ const WORD_BYTES_MAX: usize = 32;
 /// Maximum number of bytes in all words of a segment that are not plain words, such as `v1` and `2024`.
 const OTHER_BYTES_MAX: usize = 12;
 
+/// The length of an opaque callback token.
+const OPAQUE_BYTES: usize = 32;
+
 /// Returns a segment of a path for the log: the segment itself, or `[redacted]` if it looks like a secret.
 ///
 /// A segment is shown if it consists of plain words, such as `chat.completions` or `sendMessage`, and of a few short
 /// numbers and abbreviations, such as `gpt-4o-mini`. Random text of more than 12 characters is redacted, and ids as long
 /// as a UUID are redacted, too, because some providers use them as secrets.
 pub fn redacted_segment(segment: &str) -> &str {
-    if segment.len() > SEGMENT_BYTES_MAX || segment.contains("eyJ") {
+    if segment.len() > SEGMENT_BYTES_MAX || has_token(segment) {
         return REDACTED;
     }
     let words = segment.split(|c: char| !c.is_ascii_alphanumeric());
     let others: usize = words.filter(|word| !is_plain_word(word)).map(str::len).sum();
     if others <= OTHER_BYTES_MAX { segment } else { REDACTED }
+}
+
+/// Reports whether a text contains something that looks like a JWT or an opaque callback token.
+pub fn has_token(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    text.contains("eyJ") || text.split(|c| !is_part(c)).any(is_opaque_form)
+}
+
+/// Reports whether a text has the form of an opaque callback token: base64url of 24 random bytes. A UUID and a hash in
+/// hexadecimal digits have letters of one case only.
+pub fn is_opaque_form(text: &str) -> bool {
+    text.len() == OPAQUE_BYTES
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        && text.bytes().any(|b| b.is_ascii_uppercase())
+        && text.bytes().any(|b| b.is_ascii_lowercase())
 }
 
 /// Reports whether a word consists of letters and is spelled like a word: it has few letters in upper case. Random text

@@ -132,3 +132,55 @@ fn tokens_of_both_forms_are_accepted_after_a_change_of_the_form() {
         assert_eq!(send(&callgate, target(minted)).status, 200);
     }
 }
+
+#[test]
+fn an_opaque_token_in_another_place_is_in_no_capture_and_no_log() {
+    let agent = Agent::start(ANSWER);
+    let text_of = config(&agent, "opaque", MEMORY);
+    let admin = "admin: { address: 127.0.0.1:0, actions: true }";
+    let text_of = text_of.replace("admin: { address: 127.0.0.1:0 }", admin);
+    let callgate = Callgate::start(&text_of, Clock::System);
+    assert_eq!(callgate.admin_send("POST", "/capture", r#"{"requests":50,"for":"10m"}"#).status, 201);
+    let minted = mint(&callgate, "path", "a", "");
+    let (url, token) = (text(&minted, "callback_url"), text(&minted, "callback_token"));
+    let encoded = url.replace('/', "%2F").replace(':', "%3A");
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let targets = [
+        format!("{}/status", target(&minted)),
+        format!("{}/", target(&minted)),
+        format!("//p/a/{token}"),
+        format!("/callbacks/doc/{token}"),
+        format!("/other?cb={token}"),
+        format!("/other?u={encoded}&t%6fken=s3cret-q1;sig=s3cret-q2&api-key=s3cret-q3"),
+    ];
+    let mut sent = 0;
+    let mut send = |target: &str, headers: &[(&str, &str)], body: &str| {
+        let response = send_to(callgate.ingress, "POST", target, headers, body.as_bytes());
+        assert!(response.status >= 400, "{target}");
+        sent += 1;
+    };
+    for target in &targets {
+        send(target, &[], "{}");
+    }
+    let link = format!("<{url}?token=s3cret-h1>");
+    let headers =
+        [("referer", url), ("x-original-uri", target(&minted)), ("link", &link), ("x-pass", "s3cret-h2")];
+    send("/other", &headers, "{}");
+    let json = format!(
+        r#"{{"webhook":{{"url":"{url}"}},"text":"see {url} or a?sig=s3cret-b1","api-key":"s3cret-b2"}}"#
+    );
+    send("/other", &[], &json);
+    send("/other", &[form], &format!("u={encoded}&pass%77ord=s3cret-f1&x=1;token=s3cret-f2"));
+    send("/other", &[("content-type", "text/plain")], &format!("token: s3cret-t1\n{url}"));
+    let files = crate::harness::eventually(|| {
+        let captured = callgate.admin_get("/capture").json()["requests"].as_array().unwrap().clone();
+        (captured.len() == sent).then_some(captured)
+    });
+    for file in files {
+        let file = callgate.admin_get(file["file"].as_str().unwrap()).text();
+        assert!(!file.contains(token) && !file.contains("s3cret"), "{file}");
+    }
+    let recent = callgate.admin_get("/ui/api/recent").text();
+    assert!(recent.contains("/callbacks/doc/[token]") && !recent.contains(token), "{recent}");
+    assert!(!callgate.log().iter().any(|line| line.to_string().contains(token)));
+}

@@ -6,6 +6,7 @@
 mod body;
 mod known;
 mod redact;
+mod text;
 mod verdicts;
 
 use std::net::IpAddr;
