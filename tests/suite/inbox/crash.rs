@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use tempfile::tempdir;
 use super::{FAST, Minted, config, mint_at, signature};
 use crate::crash::try_send;
 use crate::disk::{build, cut_the_power};
+use crate::engine::free_port;
 use crate::harness::{Agent, env, eventually, send_to};
 use crate::process::Process;
 
@@ -270,9 +271,7 @@ fn a_power_cut_at_any_write_of_accept_and_settle_loses_nothing() {
 fn nothing_that_was_accepted_is_lost_by_a_disk_that_fails() {
     for word in ["eio-sync", "eio-write", "enospc"] {
         let (folder, disk) = (tempdir().unwrap(), tempdir().unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let text = config(folder.path(), &address.to_string(), "inbox", FAST, "");
         let text = text.replace("store: { kind: file,", "store: { kind: file, grace: 1s,");
         let library = build(disk.path());

@@ -1,6 +1,6 @@
 //! Accepting, delivering, and giving up.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -12,6 +12,7 @@ use sha2::Sha256;
 use tempfile::tempdir;
 
 use super::{FAST, answer, bodies, call_at, config, signature};
+use crate::engine::free_port;
 use crate::harness::{Agent, Callgate, env, eventually, send_to};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -52,9 +53,7 @@ fn a_callback_is_kept_and_then_delivered() {
 #[test]
 fn an_agent_that_was_away_gets_everything_in_order() {
     let folder = tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let config = config(folder.path(), &address.to_string(), "inbox", FAST, "");
     let callgate = Callgate::start(&config, Clock::System);
     let interactions: Vec<_> = (0..4).map(|n| callgate.mint(&format!("i{n}"))).collect();
@@ -96,9 +95,7 @@ fn a_night_away_leaves_nothing_dead_and_everything_drains_in_order() {
     const INTERACTIONS: usize = 32;
     const EACH: usize = 25;
     let folder = tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let now = Arc::new(AtomicI64::new(Clock::System.now().unix_ms()));
     let text = config(folder.path(), &address.to_string(), "inbox", "", "");
     let callgate = Callgate::start(&text, Clock::Set(Arc::clone(&now)));
@@ -332,9 +329,7 @@ fn time_ends_the_attempts_and_a_clock_that_jumps_back_delays_nothing() {
 fn an_agent_that_is_away_is_woken() {
     let folder = tempdir().unwrap();
     let scaler = Agent::start(OK);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let text = config(folder.path(), &address.to_string(), "inbox", "", "");
     let wake = format!(
         "agent: {{ wake: {{ url: \"http://{}/wake\", headers: {{ x-key: {{ env: STATIC }} }} }}, ",

@@ -1,7 +1,7 @@
 //! The inbox in a ledger on Redis or Valkey that several processes share.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tempfile::tempdir;
 
 use super::crash::{received, start, try_call, waiting};
 use super::{FAST, Minted, answer, bodies, config, mint_at, redis};
-use crate::engine::{ENGINES, Engine};
+use crate::engine::{ENGINES, Engine, free_port};
 use crate::harness::{Agent, Callgate, eventually, send_to};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -54,7 +54,7 @@ fn start_two(text: &str) -> [Callgate; 2] {
 }
 
 fn away() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 fn pull(callgate: &Callgate, path: &str) -> Vec<Value> {
