@@ -108,5 +108,5 @@ mod traces;
 #[allow(dead_code, reason = "the test binary `decisions` verifies the vectors")]
 mod vectors;
 mod webhook;
-mod webhook_names;
 mod webhook_hostile;
+mod webhook_names;
