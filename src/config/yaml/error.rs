@@ -31,6 +31,16 @@ impl ConfigError {
         Self { file, path: path_text(steps), position, message, hint }
     }
 
+    /// Removes an unknown key from a mistake in an included file. The file could be any file, such as one with secrets,
+    /// and its contents must not be shown.
+    fn without_key(self, steps: &[Step]) -> Self {
+        if self.file.is_none() {
+            return self;
+        }
+        let parent = steps.split_last().map_or(steps, |(_, parent)| parent);
+        Self { path: path_text(parent), message: "an unknown key".to_owned(), ..self }
+    }
+
     /// Creates a mistake that concerns a whole file.
     pub(crate) fn of_file(file: Option<&str>, message: String) -> Self {
         let file = file.map(Box::from);
@@ -84,18 +94,6 @@ pub(crate) struct Mistake {
     pub(crate) is_foreign_key: bool,
 }
 
-impl Mistake {
-    /// Removes a key that is not similar to one of the configuration. The included file could be any file, such as one
-    /// with secrets, and its contents must not be shown.
-    fn without_foreign_key(mut self) -> Self {
-        if self.is_foreign_key {
-            self.steps.pop();
-            "an unknown key".clone_into(&mut self.message);
-        }
-        self
-    }
-}
-
 impl Reported<Mistake> {
     /// Returns the mistakes in the order of the files, with their positions.
     pub(crate) fn errors(self, sources: &Sources) -> Vec<ConfigError> {
@@ -104,11 +102,9 @@ impl Reported<Mistake> {
         }
         let outlines = sources.outlines();
         let error = |mistake: Mistake| {
-            let (order, (file, position)) = (outlines.order(&mistake.steps), outlines.locate(&mistake.steps));
-            let mistake = if file.is_some() { mistake.without_foreign_key() } else { mistake };
-            let Mistake { steps, message, hint, .. } = mistake;
-            let (message, hint) = (shortened(message), shortened(hint));
-            (order, ConfigError { file, path: path_text(&steps), position, message, hint })
+            let Mistake { steps, message, hint, is_foreign_key } = mistake;
+            let error = ConfigError::at(&steps, &outlines, shortened(message), shortened(hint));
+            (outlines.order(&steps), if is_foreign_key { error.without_key(&steps) } else { error })
         };
         let mut errors: Vec<_> = self.kept.into_iter().map(error).collect();
         errors.sort_by_key(|(order, error)| {

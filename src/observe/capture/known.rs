@@ -154,7 +154,8 @@ impl Known {
     pub(super) fn remove_from(&self, text: &str, replacement: &str) -> String {
         let text =
             self.0.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), replacement));
-        without_tokens(&without_parameters(&text, replacement), replacement)
+        let is_secret = |name: &str| is_secret_name(name, &SECRET_NAMES);
+        without_tokens(&without_parameters(&text, replacement, is_secret), replacement)
     }
 }
 
