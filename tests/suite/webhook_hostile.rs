@@ -118,7 +118,7 @@ fn only_the_sidecar_mounts_its_secrets() {
             "containers" => object["spec"][list].as_array_mut().unwrap().push(own),
             _ => object["spec"][list] = json!([own]),
         }
-        let proxied = Proxied { ca_secret: "ca".to_owned(), egress_port: 8081, direct: Vec::new() };
+        let proxied = Proxied { ca_secret: "ca".to_owned(), direct: Vec::new() };
         let response = asked(Sidecar { proxied: Some(proxied), ..Sidecar::default() }, &object);
         let message = response["status"]["message"].as_str().unwrap_or_default();
         let expected =

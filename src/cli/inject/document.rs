@@ -142,9 +142,9 @@ pub fn inject_object(
     let (version, kind) = (text("apiVersion"), text("kind"));
     let Some(template) = template(&version, &kind, &sidecar.custom) else { return Ok(Rewritten::Unchanged) };
     let has_record = workload::has_record(object);
-    let stays = match choice(object, &template, sidecar) {
+    let stays = match choice(object, &template, sidecar)? {
         Choice::NotSelected => true,
-        Choice::OptedOut => is_new || !has_record,
+        Choice::OptedOut(_) => is_new || !has_record,
         // A pod cannot be changed later, and the pods of a workload that has the sidecar have it without a record.
         Choice::Inject(_) => workload::has_sidecar(object, &template)? && (kind == "Pod" || !has_record),
     };
