@@ -161,7 +161,9 @@ fn without_enough_replicas_nothing_is_acknowledged() {
     let mut replica = Engine::start("redis-server", &settings);
     let is_up = |replica: &Engine| (fact(replica, "master_link_status") == "up").then_some(());
     eventually(|| is_up(&replica));
-    let process = Process::start(&primary.store(", wait: { replicas: 1, timeout: 100ms }"));
+    let process = Process::start(&primary.store(", wait: { replicas: 1, timeout: 300ms }"));
+    // The replica may need some time for its first confirmation.
+    eventually(|| (process.hook("d0", "{}").status == 200).then_some(()));
     let minted: Vec<_> = (0..3).map(|_| process.mint("jobs", "")).collect();
     let hook = |delivery: &str| process.hook(delivery, "{}").status;
     assert_eq!(hook("d1"), 200);
