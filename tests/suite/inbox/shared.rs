@@ -335,21 +335,18 @@ fn messages_of_a_revoked_interaction_are_dead_whoever_holds_them() {
 
 #[test]
 fn while_the_engine_is_away_callbacks_are_denied_and_nothing_is_lost() {
-    let (mut engine, agent) = (
-        Engine::start("redis-server", &["--appendonly", "yes", "--appendfsync", "always"]),
-        Agent::start(&answer(503, "")),
-    );
+    let (engine, agent) = (Engine::start("redis-server", &[]), Agent::start(&answer(503, "")));
     let text = shared(&engine, &agent.address.to_string(), "inbox", FAST, "");
     let callgate = Callgate::start(&text, Clock::System);
     let minted = callgate.mint("a");
     for n in 0..10 {
         assert_eq!(callgate.call(&minted, &format!("e{n}"), &json!({ "n": n }).to_string()).status, 202);
     }
-    engine.kill();
+    engine.signal("STOP");
     let denied = callgate.call(&minted, "e10", r#"{"n":10}"#);
     let after: u64 = denied.header("retry-after").unwrap().parse().unwrap();
     assert_eq!((denied.status, (1..=5).contains(&after)), (503, true), "{}", denied.text());
-    engine.start_again();
+    engine.signal("CONT");
     agent.answers(OK);
     // An attempt whose end could not be recorded is repeated after its lease.
     let within_the_lease = |look: &dyn Fn() -> bool| {
