@@ -204,16 +204,21 @@ enum Kind {
     StatefulSet,
 }
 
-struct Member {
-    ingress: SocketAddr,
-    admin: SocketAddr,
-    link: Link,
+/// A member: a process that can end and start again with the same configuration.
+pub struct Member {
+    pub ingress: SocketAddr,
+    pub admin: SocketAddr,
     config: PathBuf,
     child: Mutex<Option<Child>>,
 }
 
 impl Member {
-    fn start(&self) {
+    /// Returns a member that was not started yet.
+    pub fn new(ingress: SocketAddr, admin: SocketAddr, config: PathBuf) -> Self {
+        Self { ingress, admin, config, child: Mutex::default() }
+    }
+
+    pub fn start(&self) {
         let log =
             OpenOptions::new().create(true).append(true).open(self.config.with_extension("log")).unwrap();
         let child = Command::new(crate::process::binary())
@@ -229,7 +234,7 @@ impl Member {
         eventually(|| TcpStream::connect(self.ingress).ok());
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let id = self.child.lock().unwrap().as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
@@ -238,10 +243,9 @@ impl Member {
         let mut child = self.child.lock().unwrap().take().unwrap();
         child.wait().unwrap();
     }
-}
 
-impl Drop for Member {
-    fn drop(&mut self) {
+    /// Kills the process, if it runs.
+    pub fn kill(&self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -249,9 +253,17 @@ impl Drop for Member {
     }
 }
 
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 struct Cluster {
     kind: Kind,
     members: Vec<Member>,
+    /// The network in front of each member.
+    links: Vec<Link>,
     history: Arc<History>,
     next: AtomicUsize,
     is_over: AtomicBool,
@@ -275,7 +287,7 @@ impl Cluster {
         let host = if kind == Kind::StatefulSet { "localhost" } else { "127.0.0.1" };
         let names: Vec<_> = links.iter().map(|link| format!("{host}:{}", link.address.port())).collect();
         let mut members = Vec::new();
-        for (number, (link, ports)) in links.into_iter().zip(ports.chunks(3)).enumerate() {
+        for (number, ports) in ports.chunks(3).enumerate() {
             let agent = agent(number, Arc::clone(&history), seed.wrapping_add(number as u64) << 32);
             let config = folder.path().join(format!("member{number}.yaml"));
             let (store, gone) = match kind {
@@ -314,12 +326,11 @@ routes:
                 names.join("\", \"")
             );
             std::fs::write(&config, text).unwrap();
-            let child = Mutex::default();
-            members.push(Member { ingress: ports[0], admin: ports[1], link, config, child });
+            members.push(Member::new(ports[0], ports[1], config));
         }
         members.iter().for_each(Member::start);
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let cluster = Self { kind, members, history, next, is_over, _folder: folder };
+        let cluster = Self { kind, members, links, history, next, is_over, _folder: folder };
         cluster.all_are_present();
         cluster
     }
@@ -443,8 +454,8 @@ routes:
             }
             for one in page["interactions"].as_array()? {
                 let port = one["member"].as_str()?.rsplit(':').next()?.to_owned();
-                let is_at = |member: &Member| member.link.address.port().to_string() == port;
-                let position = self.members.iter().position(is_at)?;
+                let is_at = |link: &Link| link.address.port().to_string() == port;
+                let position = self.links.iter().position(is_at)?;
                 found.insert(one["interaction"].as_str()?.to_owned(), position);
             }
             match page["next"].as_str() {
@@ -537,9 +548,9 @@ routes:
             }
             mode => {
                 let mode = if mode == 4 { CUT } else { FROZEN };
-                member.link.mode.store(mode, Ordering::SeqCst);
+                self.links[number].mode.store(mode, Ordering::SeqCst);
                 sleep(random.millis(200, 3000));
-                member.link.mode.store(OPEN, Ordering::SeqCst);
+                self.links[number].mode.store(OPEN, Ordering::SeqCst);
             }
         }
         sleep(random.millis(100, 1000));

@@ -6,11 +6,9 @@
 //! `CALLGATE_PRIMARY_KILLS` and `CALLGATE_CHAOS_SEED` select a longer run and another history (`make chaos`).
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
@@ -19,7 +17,7 @@ use std::time::{Duration, Instant};
 use callgate::clock::instant;
 use serde_json::Value;
 
-use crate::chaos::{Random, SECRET, number, signature, try_send};
+use crate::chaos::{Member, Random, SECRET, number, signature, try_send};
 use crate::engine::{Engine, free_port};
 use crate::harness::{eventually, read_request};
 use crate::shared_failover::fact;
@@ -95,49 +93,6 @@ fn agent(history: Arc<History>) -> SocketAddr {
 
 // === The processes ===
 
-struct Member {
-    ingress: SocketAddr,
-    admin: SocketAddr,
-    config: PathBuf,
-    child: Mutex<Option<Child>>,
-}
-
-impl Member {
-    fn start(&self) {
-        let log =
-            OpenOptions::new().create(true).append(true).open(self.config.with_extension("log")).unwrap();
-        let child = Command::new(crate::process::binary())
-            .args(["run", "-c"])
-            .arg(&self.config)
-            .env("TOKEN_KEY", "0123456789abcdef0123456789abcdef")
-            .env("SECRET", SECRET)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        *self.child.lock().unwrap() = Some(child);
-        eventually(|| TcpStream::connect(self.ingress).ok());
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.child.lock().unwrap().as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
-    }
-
-    fn kill(&self) {
-        if let Some(mut child) = self.child.lock().unwrap().take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 struct Installation {
     members: Vec<Member>,
     nodes: Mutex<Vec<Engine>>,
@@ -195,7 +150,7 @@ routes:
                 names.join(", ")
             );
             fs::write(&config, text).unwrap();
-            Member { ingress, admin, config, child: Mutex::default() }
+            Member::new(ingress, admin, config)
         });
         let members: Vec<_> = members.collect();
         members.iter().for_each(Member::start);
