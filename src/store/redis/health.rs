@@ -30,21 +30,24 @@ impl EngineHealth {
         Self { grace, state: Mutex::default() }
     }
 
-    /// Records the result of a call to a node.
-    pub(super) fn called(&self, node: &str, failure: Option<&Failure>) {
+    /// Records the result of a call to a node. `node` is not called while all nodes answer.
+    pub(super) fn called(&self, node: impl FnOnce() -> Box<str>, failure: Option<&Failure>) {
+        if failure.is_none() && !self.is_any_failing() {
+            return;
+        }
+        let node = node();
         let mut state = self.state.lock();
         match failure {
-            None if state.failing_since.is_empty() => {}
             None => {
                 // Nodes are known if one of them answers.
                 state.failing_since.remove("");
-                if state.failing_since.remove(node).is_some() {
+                if state.failing_since.remove(&node).is_some() {
                     drop(state);
                     log::info!("the store answers again at {node}");
                 }
             }
-            Some(failure) if !state.failing_since.contains_key(node) => {
-                state.failing_since.insert(node.into(), instant());
+            Some(failure) if !state.failing_since.contains_key(&node) => {
+                state.failing_since.insert(node, instant());
                 drop(state);
                 log::error!("the store does not answer: {}", failure.reason);
             }
@@ -77,8 +80,7 @@ impl EngineHealth {
 
     /// Reports whether the last call to a node failed.
     pub(super) fn is_failing(&self, node: &str) -> bool {
-        let state = self.state.lock();
-        !state.failing_since.is_empty() && state.failing_since.contains_key(node)
+        self.state.lock().failing_since.contains_key(node)
     }
 
     /// Reports whether the last calls to all of these nodes failed.
@@ -134,18 +136,18 @@ mod tests {
         let nodes: Vec<Box<str>> = vec!["a:1".into(), "b:1".into()];
         let health = EngineHealth::new(Duration::ZERO);
         let failure = Failure::unknown("silent");
-        health.called("a:1", Some(&failure));
-        health.called("b:1", None);
+        health.called(|| "a:1".into(), Some(&failure));
+        health.called(|| "b:1".into(), None);
         assert_eq!(health.health(&nodes), Health::Partial);
         assert!(health.is_failing("a:1") && !health.is_failing("b:1") && health.is_any_failing());
         assert!(!health.is_silent(&nodes) && health.is_silent(&nodes[..1]));
-        health.called("b:1", Some(&failure));
+        health.called(|| "b:1".into(), Some(&failure));
         assert_eq!(health.health(&nodes), Health::Away);
-        health.called("b:1", None);
+        health.called(|| "b:1".into(), None);
         assert_eq!(health.health(&nodes[1..]), Health::Healthy, "the keys are on another node now");
-        health.called("", Some(&failure));
+        health.called(|| "".into(), Some(&failure));
         assert_eq!(health.health(&nodes), Health::Away, "no node is known");
-        health.called("a:1", None);
+        health.called(|| "a:1".into(), None);
         assert_eq!(health.health(&nodes), Health::Healthy);
         assert!(!health.is_any_failing());
     }
@@ -153,7 +155,7 @@ mod tests {
     #[test]
     fn a_short_outage_is_no_reason_to_be_unready() {
         let health = EngineHealth::new(Duration::from_secs(3600));
-        health.called("a:1", Some(&Failure::unknown("silent")));
+        health.called(|| "a:1".into(), Some(&Failure::unknown("silent")));
         assert_eq!(health.health(&["a:1".into()]), Health::Busy);
     }
 }
