@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests of the ledger again with the ledger on Redis, and then on Valkey. Left out are the tests that choose the
-# time, because Redis has a clock of its own, those of members with separate ledgers, and those that look into the file,
-# expect the numbers of its messages, or keep bodies that are too large for Redis.
+# time, because Redis has a clock of its own, those of members with separate ledgers, and those that look into the file.
+# Of the tests of the inbox, those are left out that expect the numbers of a file's messages, bodies above 64 KiB, messages
+# at once after a kill, or an exact number of undelivered callbacks (docs/inbox.md, "On Redis").
 # Usage: redis.sh TOOLS_FOLDER [redis-server|valkey-server ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
