@@ -14,7 +14,7 @@ use crate::attack_configs_text::{broken_routes, texts};
 use crate::harness::env;
 
 /// Maximum time to read one file.
-const PARSE_MAX: Duration = Duration::from_secs(1);
+const PARSE_MAX: Duration = Duration::from_secs(5);
 const UNKNOWN: &str = "zzz_nobody_knows";
 
 pub fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {

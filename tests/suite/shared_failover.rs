@@ -22,7 +22,7 @@ pub fn fact(engine: &Engine, name: &str) -> String {
 }
 
 /// Starts a cluster of three primaries, which come first, and the replicas of the first ones.
-fn cluster(replicas: usize) -> Vec<Engine> {
+pub fn cluster(replicas: usize) -> Vec<Engine> {
     let start = |_| {
         let bus = free_port().to_string();
         let settings =
@@ -39,7 +39,12 @@ fn cluster(replicas: usize) -> Vec<Engine> {
         let port = node.address.port().to_string();
         assert_eq!(nodes[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]), "+OK\r\n");
     }
-    let is_ready = |node: &Engine| node.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+    // Without this, a node may be killed before the others know each other.
+    let known = format!("cluster_known_nodes:{}\r", nodes.len());
+    let is_ready = |node: &Engine| {
+        let info = node.command(&["CLUSTER", "INFO"]);
+        ["cluster_state:ok", "cluster_slots_assigned:16384", &known].iter().all(|fact| info.contains(fact))
+    };
     eventually(|| nodes.iter().all(is_ready).then_some(()));
     for (primary, replica) in nodes[..3].iter().zip(&nodes[3..]) {
         let id = primary.command(&["CLUSTER", "MYID"]);

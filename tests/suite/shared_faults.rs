@@ -1,7 +1,7 @@
 //! A ledger on Redis whose responses are delayed, cut or too late, whose slots move, and whose interactions are found by
 //! the provider's id at another process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,10 +13,11 @@ use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::engine::{Engine, free_port};
+use crate::engine::Engine;
 use crate::engine_proxy::{EngineProxy, Harm};
 use crate::environment::env;
 use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, send_to};
+use crate::shared_failover::cluster;
 
 /// The timeout of one call to Redis.
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -32,6 +33,7 @@ shutdown: {{ delay: 0s, grace: 5s }}
 providers: {{ sw: {{ preset: standard-webhooks, secrets: [ {{ env: WHSEC }} ] }} }}
 routes:
   - {{ name: jobs, path: \"/jobs/{{id}}\", provider: sw, token: {{ kind: callback }}, forward: \"/in/{{id}}\", interaction: {{ status: /status, done: [done], deadline: 1h, notify: /notice }} }}
+  - {{ name: short, path: \"/short/{{id}}\", token: {{ kind: callback }}, forward: \"/in/{{id}}\", interaction: {{ status: /status, done: [done], deadline: 2s, notify: /notice }} }}
 ",
         agent.address
     )
@@ -206,6 +208,36 @@ fn a_claim_and_a_settlement_without_a_response_are_found_again() {
     assert!(unknown >= 2, "{unknown} of 4 responses to changes were lost");
 }
 
+/// A look at deadlines whose response is lost has hidden them, and a change whose response is lost may have leased the
+/// notice. Both are found again soon.
+#[test]
+fn deadlines_pass_in_time_although_responses_are_lost() {
+    const INTERACTIONS: usize = 40;
+    let engine = Engine::start("redis-server", &[]);
+    let proxy = EngineProxy::start(engine.address, TIMEOUT);
+    let agent = Agent::start(ANSWER);
+    let store = format!(
+        "store: {{ kind: redis, unknown: refuse, redis: {{ nodes: [\"{}\"], timeout: 300ms }} }}",
+        proxy.address
+    );
+    let callgate = start(&agent, &store);
+    for _ in 0..INTERACTIONS {
+        let minted = callgate.admin_send("POST", "/callbacks", r#"{"route":"short","params":{"id":"a"}}"#);
+        assert_eq!(minted.status, 201, "{}", minted.text());
+    }
+    proxy.harm_share(Harm::Cut, 20, 7);
+    let noticed = || -> HashSet<Value> {
+        let notices = agent.received().into_iter().filter(|one| one.target() == "/notice");
+        notices
+            .map(|one| serde_json::from_slice::<Value>(&one.body).unwrap()["interaction"].clone())
+            .collect()
+    };
+    // Once the harm ends, those whose response was lost are late by seconds only.
+    eventually(|| (noticed().len() >= INTERACTIONS / 4).then_some(()));
+    assert!(proxy.stop_harming() > 0);
+    eventually(|| (noticed().len() == INTERACTIONS).then_some(()));
+}
+
 // === Adoption ===
 
 /// The first callbacks of an unknown interaction arrive at two processes at the same time. One of them adopts it.
@@ -237,32 +269,6 @@ fn an_adoption_is_counted_once() {
 
 // === Slots that move ===
 
-/// Starts a cluster of three primaries without replicas.
-fn cluster() -> Vec<Engine> {
-    let nodes: Vec<_> = (0..3)
-        .map(|_| {
-            let bus = free_port().to_string();
-            Engine::start("redis-server", &["--cluster-enabled", "yes", "--cluster-port", &bus])
-        })
-        .collect();
-    for (node, (first, last)) in nodes.iter().zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")]) {
-        assert_eq!(node.command(&["CLUSTER", "ADDSLOTSRANGE", first, last]), "+OK\r\n");
-    }
-    for node in &nodes[1..] {
-        let bus = node.command(&["CONFIG", "GET", "cluster-port"]).lines().nth(4).unwrap().to_owned();
-        let port = node.address.port().to_string();
-        assert_eq!(nodes[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]), "+OK\r\n");
-    }
-    eventually(|| {
-        let knows_all = |node: &Engine| {
-            let info = node.command(&["CLUSTER", "INFO"]);
-            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
-        };
-        nodes.iter().all(knows_all).then_some(())
-    });
-    nodes
-}
-
 fn id_of(node: &Engine) -> String {
     node.command(&["CLUSTER", "MYID"]).lines().nth(1).unwrap().to_owned()
 }
@@ -292,7 +298,7 @@ fn move_slot(slot: &str, (from, to): (&Engine, &Engine), others: &Engine, mut be
 
 #[test]
 fn slots_that_move_to_another_node_lose_nothing() {
-    let nodes = cluster();
+    let nodes = cluster(0);
     let agent = Agent::start(ANSWER);
     let store = format!(
         "store: {{ kind: redis, unknown: refuse, redis: {{ mode: cluster, nodes: [\"{}\", \"{}\"], timeout: 300ms }} }}",

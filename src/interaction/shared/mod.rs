@@ -261,8 +261,9 @@ impl SharedRecord {
     }
 
     /// Applies all deadlines that have passed at `now`, as [`Interaction::pass`] does. A notice that must be sent gets a
-    /// lease.
+    /// lease. If the notice with this lease is already under way, returns it again.
     pub fn pass(&mut self, terms: Terms, now: Timestamp) -> Due {
+        self.release(terms.id);
         let due = self.interaction.pass(now);
         if due.notice.is_some() {
             self.lease(terms, 0, Work::Notice);

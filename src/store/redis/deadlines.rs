@@ -12,19 +12,20 @@ use super::members::parse_owner;
 use super::nodes::keys::Partition;
 use super::nodes::scripts::{DUE, UNBIND};
 use super::records::Decision;
+use super::schedule::Waiting;
 use super::store::RedisStore;
 use crate::interaction::{Due, Interaction, Terms};
-use crate::random::random;
 use crate::replica::Owner;
 use crate::store::outcome::{DueNotice, NO_ROUTE};
 
-/// How long an id that was handed out is hidden.
-const HIDDEN: Duration = Duration::from_secs(30);
+/// How long an id that was handed out is hidden. It is short, because the answer of the engine may be lost. A member that
+/// sees an id too early does nothing, because the record has a lease.
+const HIDDEN: Duration = Duration::from_secs(5);
 /// The maximum number of ids that one call hands out.
 const IDS_PER_CALL: usize = 64;
 /// The maximum number of calls of one pass.
 const CALLS_PER_PASS: usize = 32;
-/// When to look again at the partitions of a node that does not answer.
+/// When to look again at the partitions and the interactions of a node that does not answer.
 const SILENCE_PAUSE: Duration = Duration::from_secs(1);
 /// The lease of a notice that is being sent.
 const NOTICE_LEASE: Duration = Duration::from_secs(120);
@@ -54,9 +55,9 @@ impl RedisStore {
         if self.health.why_unusable().is_some() {
             return found;
         }
-        let passed_on = std::mem::take(&mut *self.due.passed_on.lock());
-        for id in passed_on {
-            self.look_at(&id, true, &mut found).await;
+        let mut silent = HashSet::new();
+        for one in self.due.take_waiting(now) {
+            self.look_or_wait(one, &mut silent, &mut found).await;
         }
         let watched = self.members.lock().watched(&self.incarnation, now);
         let mut partitions = self.due.take(now, &watched);
@@ -65,10 +66,9 @@ impl RedisStore {
             self.due.own.lock().insert((now.unix_ms(), number));
             found.has_more = true;
         }
-        let mut silent = HashSet::new();
         for number in partitions {
             let node = self.nodes.node_of(Partition::Number(number));
-            if silent.contains(&node) || !self.look_into(number, &mut found).await {
+            if silent.contains(&node) || !self.look_into(number, &mut silent, &mut found).await {
                 // The partitions of other nodes do not wait for this node.
                 silent.insert(node);
                 self.due.expect(Partition::Number(number), now.plus(SILENCE_PAUSE));
@@ -78,7 +78,7 @@ impl RedisStore {
     }
 
     /// Looks at the deadlines of a partition. Returns false if the engine does not answer.
-    async fn look_into(&self, number: u8, found: &mut Found) -> bool {
+    async fn look_into(&self, number: u8, silent: &mut HashSet<Box<str>>, found: &mut Found) -> bool {
         let partition = Partition::Number(number);
         let arguments =
             vec![IDS_PER_CALL.to_string().into_bytes(), HIDDEN.as_millis().to_string().into_bytes()];
@@ -98,22 +98,33 @@ impl RedisStore {
         for id in ids {
             if let Value::BulkString(id) = id
                 && let Ok(id) = std::str::from_utf8(&id)
+                && let Some(one) = Waiting::new(id.into(), false)
             {
-                self.look_at(id, false, found).await;
+                self.look_or_wait(one, silent, found).await;
             }
         }
         true
     }
 
-    /// Applies the deadlines of one interaction. `is_passed_on` tells whether another member has decided that this one
-    /// must do it.
-    async fn look_at(&self, id: &str, is_passed_on: bool, found: &mut Found) {
-        let Some(lease) = random::<8>().map(u64::from_be_bytes) else { return };
+    /// Applies the deadlines of one interaction. If its node does not answer, does so later.
+    async fn look_or_wait(&self, one: Waiting, silent: &mut HashSet<Box<str>>, found: &mut Found) {
+        let node = self.nodes.node_of(Partition::of(&one.id));
+        if silent.contains(&node) || !self.look_at(&one, found).await {
+            silent.insert(node);
+            if let Some(now) = self.clock.now() {
+                self.due.look_again(one, now.plus(SILENCE_PAUSE));
+            }
+        }
+    }
+
+    /// Applies the deadlines of one interaction. Returns false if they could not be applied.
+    async fn look_at(&self, one: &Waiting, found: &mut Found) -> bool {
+        let Waiting { id, lease, is_passed_on, .. } = one;
         let members = Arc::clone(&self.members.lock());
         let passed = self.change(id, &[], None, |draft| {
             let now = draft.now;
             let Some(record) = &mut draft.record else { return Decision::Remove(Passed::Nothing) };
-            let terms = Terms { id: lease, until: now.plus(NOTICE_LEASE) };
+            let terms = Terms { id: *lease, until: now.plus(NOTICE_LEASE) };
             let due = record.pass(terms, now);
             let owner = record.owner.as_deref().and_then(parse_owner);
             let other = owner.filter(|owner| {
@@ -145,10 +156,14 @@ impl RedisStore {
         });
         match passed.await {
             Ok((Passed::Here(interaction, due), _)) => self.applied(id, &interaction, due, found).await,
-            Ok((Passed::Elsewhere(owner), _)) => found.elsewhere.push((owner, id.into())),
+            Ok((Passed::Elsewhere(owner), _)) => found.elsewhere.push((owner, id.clone())),
             Ok((Passed::Nothing, _)) => {}
-            Err(refusal) => log::warn!("{id}: its deadline is applied later: {}", refusal.detail),
+            Err(refusal) => {
+                log::warn!("{id}: its deadline is applied later: {}", refusal.detail);
+                return false;
+            }
         }
+        true
     }
 
     async fn applied(&self, id: &str, interaction: &Interaction, due: Due, found: &mut Found) {

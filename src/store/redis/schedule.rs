@@ -6,6 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::nodes::keys::{PARTITIONS, Partition};
+use crate::interaction::LeaseId;
+use crate::random::random;
 use crate::time::Timestamp;
 
 /// The interval at which a member looks at the partitions that it watches over.
@@ -16,6 +18,30 @@ const STEP_MS: i64 = 250;
 /// The maximum number of own deadlines. The members that watch over a partition find later ones.
 const OWN_MAX: usize = 65_536;
 
+/// The maximum number of interactions that wait for a look. Further ones are found again when they are no longer hidden.
+const WAITING_MAX: usize = 16_384;
+
+/// An interaction that must be looked at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Waiting {
+    pub(super) id: Box<str>,
+    /// The lease of a notice. It stays the same when a look is repeated, so that a repetition takes over the notice of a
+    /// look whose result was lost.
+    pub(super) lease: LeaseId,
+    /// Whether another member has decided that this one must send the notice.
+    pub(super) is_passed_on: bool,
+    /// The earliest time of the look, in Unix milliseconds.
+    at: i64,
+}
+
+impl Waiting {
+    /// Returns a look that need not wait. Returns `None` if the system has no random numbers.
+    pub(super) fn new(id: Box<str>, is_passed_on: bool) -> Option<Self> {
+        let lease = random::<8>().map(u64::from_be_bytes)?;
+        Some(Self { id, lease, is_passed_on, at: 0 })
+    }
+}
+
 /// When to look at which partitions.
 #[derive(Debug)]
 pub(super) struct Schedule {
@@ -23,13 +49,13 @@ pub(super) struct Schedule {
     pub(super) own: Mutex<BTreeSet<(i64, u8)>>,
     /// The time at which each partition must be looked at again, if this member watches over it.
     next: Mutex<[i64; PARTITIONS]>,
-    /// Interactions that another member has passed on to this one.
-    pub(super) passed_on: Mutex<Vec<Box<str>>>,
+    /// Interactions that another member has passed on to this one, and those whose look has failed.
+    waiting: Mutex<Vec<Waiting>>,
 }
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { own: Mutex::default(), next: Mutex::new([0; PARTITIONS]), passed_on: Mutex::default() }
+        Self { own: Mutex::default(), next: Mutex::new([0; PARTITIONS]), waiting: Mutex::default() }
     }
 }
 
@@ -76,7 +102,27 @@ impl Schedule {
 
     /// Records interactions that another member has passed on.
     pub(super) fn pass_on(&self, ids: impl Iterator<Item = Box<str>>) {
-        self.passed_on.lock().extend(ids);
+        ids.filter_map(|id| Waiting::new(id, true)).for_each(|one| self.wait(one));
+    }
+
+    /// Records that an interaction must be looked at again at a time.
+    pub(super) fn look_again(&self, one: Waiting, at: Timestamp) {
+        self.wait(Waiting { at: at.unix_ms(), ..one });
+    }
+
+    fn wait(&self, one: Waiting) {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() < WAITING_MAX {
+            waiting.push(one);
+        }
+    }
+
+    /// Removes and returns the interactions to look at now.
+    pub(super) fn take_waiting(&self, now: Timestamp) -> Vec<Waiting> {
+        let mut waiting = self.waiting.lock();
+        let (due, later) = std::mem::take(&mut *waiting).into_iter().partition(|one| one.at <= now.unix_ms());
+        *waiting = later;
+        due
     }
 }
 
@@ -92,6 +138,22 @@ mod tests {
         }
         assert_eq!(schedule.own.lock().len(), OWN_MAX);
         assert_eq!(schedule.own.lock().first(), Some(&(0, 7)));
+    }
+
+    #[test]
+    fn interactions_wait_until_their_time_and_their_number_is_limited() {
+        let at = |ms| Timestamp::from_unix_ms(ms);
+        let schedule = Schedule::default();
+        schedule.pass_on(["a".into()].into_iter());
+        let passed_on = schedule.take_waiting(at(1));
+        assert!(passed_on.len() == 1 && passed_on[0].is_passed_on);
+        schedule.look_again(passed_on[0].clone(), at(2_000));
+        assert!(schedule.take_waiting(at(1_999)).is_empty());
+        let again = schedule.take_waiting(at(2_000));
+        assert_eq!((again[0].lease, again[0].is_passed_on), (passed_on[0].lease, true));
+        assert!(schedule.take_waiting(at(2_000)).is_empty());
+        schedule.pass_on((0..WAITING_MAX + 1).map(|number| number.to_string().into()));
+        assert_eq!(schedule.take_waiting(at(2_000)).len(), WAITING_MAX);
     }
 
     #[test]
