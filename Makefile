@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: engines redis redis-small chaos simulate partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop crash-loop-inbox dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
+.PHONY: engines redis redis-small chaos exhaustive simulate partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop crash-loop-inbox dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -176,6 +176,10 @@ SEED ?= 1
 chaos: KILLS ?= 100
 chaos: setup engines
 	CALLGATE_CHAOS_SECONDS=$(DURATION) CALLGATE_CHAOS_SEED=$(SEED) CALLGATE_PRIMARY_KILLS=$(KILLS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 chaos::
+
+# Changes the base configurations at every place. `make test` changes them at a sample of the places.
+exhaustive: setup
+	CALLGATE_EXHAUSTIVE=1 $(CARGO) test --locked --test suite -- --nocapture attack_configs::
 
 # Simulates members that share ledgers, in virtual time, with lost calls, restarts and failovers, until INTERACTIONS
 # interactions have ended. Checks the history afterwards, and prints what an interaction costs. The unit tests do the same
