@@ -95,6 +95,7 @@ mod seeds;
 mod shared_chaos;
 mod shared_failover;
 mod shared_faults;
+mod shared_history;
 mod shared_ledger;
 mod shared_matching;
 mod stopping;
