@@ -18,6 +18,7 @@ use callgate::clock::instant;
 use serde_json::Value;
 
 use crate::harness::{eventually, read_request};
+use crate::splitmix::Random;
 
 const MEMBERS: usize = 3;
 const CLIENTS: usize = 6;
@@ -31,27 +32,6 @@ const AGENT_DELAY: Duration = Duration::from_millis(500);
 #[allow(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
 pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// Random numbers that depend only on the seed (splitmix64).
-pub struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.below(to - from))
-    }
 }
 
 // === The network between the members ===

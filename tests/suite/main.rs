@@ -98,6 +98,8 @@ mod shared_faults;
 mod shared_history;
 mod shared_ledger;
 mod shared_matching;
+#[path = "../../src/random/splitmix.rs"]
+mod splitmix;
 mod stopping;
 mod store_backup;
 mod store_copy;

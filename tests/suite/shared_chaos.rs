@@ -18,11 +18,12 @@ use callgate::clock::instant;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::chaos::{Member, Random, SECRET, number, signature, try_send};
+use crate::chaos::{Member, SECRET, number, signature, try_send};
 use crate::engine::{Engine, free_port};
 use crate::harness::{eventually, read_request};
 use crate::shared_failover::fact;
 use crate::shared_history::{Call, Fault, History, Verdict, What, check, lines, unreported};
+use crate::splitmix::Random;
 
 const MEMBERS: usize = 3;
 const CLIENTS: usize = 4;

@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep};
 
 use super::engine::{BEGIN_US, Faults, StandIn};
 use super::history::History;
-use super::random::Random;
 use super::size::Size;
 use crate::clock::instant;
 use crate::config::{RedisLogin, RedisMode, RedisSettings, StoreSettings, Unknown};
@@ -17,6 +16,7 @@ use crate::denial::Denial;
 use crate::interaction::{Ask, ClaimError, Event, EventKey, Follow, Interaction, Report};
 use crate::observe::Metrics;
 use crate::path::{CanonicalPath, Captures, Template};
+use crate::random::splitmix::Random;
 use crate::store::redis::nodes::Nodes;
 use crate::store::redis::store::RedisStore;
 use crate::time::Timestamp;

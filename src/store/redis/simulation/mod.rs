@@ -7,7 +7,6 @@
 mod engine;
 mod group;
 mod history;
-mod random;
 mod size;
 
 use std::sync::Arc;
