@@ -170,12 +170,16 @@ crash-loop-inbox: setup
 
 # Runs three members with crashes, pauses, drains and partitions between them for DURATION seconds, once with ledgers in
 # memory and once with ledgers in files, and checks the history afterwards. Then does the same with one ledger on Redis and
-# on Valkey, until KILLS primaries were killed. SEED selects the history.
+# on Valkey, until KILLS primaries of each were killed: a primary has two replicas, and both confirm each change. SEED
+# selects the history. BINARY=target/release/callgate runs members of another build. A run that fails keeps its history and
+# the logs of all processes in a folder in target/tmp, and names it.
 DURATION ?= 300
 SEED ?= 1
+BINARY ?=
 chaos: KILLS ?= 100
 chaos: setup engines
-	CALLGATE_CHAOS_SECONDS=$(DURATION) CALLGATE_CHAOS_SEED=$(SEED) CALLGATE_PRIMARY_KILLS=$(KILLS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 chaos::
+	CALLGATE_CHAOS_SECONDS=$(DURATION) CALLGATE_CHAOS_SEED=$(SEED) CALLGATE_PRIMARY_KILLS=$(KILLS) $(if $(BINARY),CALLGATE_BINARY=$(abspath $(BINARY))) \
+	  $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 chaos::chaos_of
 
 # Simulates members that share ledgers, in virtual time, with lost calls, restarts and failovers, until INTERACTIONS
 # interactions have ended. Checks the history afterwards, and prints what an interaction costs. The unit tests do the same

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,6 +18,7 @@ use callgate::clock::instant;
 use serde_json::Value;
 
 use crate::harness::{eventually, read_request};
+use crate::run_folder::{RunFolder, faults_of};
 use crate::splitmix::Random;
 
 const MEMBERS: usize = 3;
@@ -123,7 +124,7 @@ struct Minted {
     is_silent: bool,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct History {
     minted: Mutex<Vec<Minted>>,
     delivered: Mutex<Vec<Delivery>>,
@@ -199,8 +200,8 @@ impl Member {
     }
 
     pub fn start(&self) {
-        let log =
-            OpenOptions::new().create(true).append(true).open(self.config.with_extension("log")).unwrap();
+        let path = self.config.with_extension("log");
+        let log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
         let child = Command::new(crate::process::binary())
             .args(["run", "-c"])
             .arg(&self.config)
@@ -211,7 +212,13 @@ impl Member {
             .spawn()
             .unwrap();
         *self.child.lock().unwrap() = Some(child);
-        eventually(|| TcpStream::connect(self.ingress).ok());
+        eventually(|| {
+            let ended = self.child.lock().unwrap().as_mut().and_then(|child| child.try_wait().unwrap());
+            if let Some(status) = ended {
+                panic!("{status}: {}", std::fs::read_to_string(&path).unwrap());
+            }
+            TcpStream::connect(self.ingress).ok()
+        });
     }
 
     pub fn signal(&self, name: &str) {
@@ -247,7 +254,6 @@ struct Cluster {
     history: Arc<History>,
     next: AtomicUsize,
     is_over: AtomicBool,
-    _folder: tempfile::TempDir,
 }
 
 /// Returns free addresses on a loopback address that no other test uses. The ports stay free while a member is down.
@@ -259,8 +265,7 @@ fn free_addresses(count: usize, kind: Kind) -> Vec<SocketAddr> {
 }
 
 impl Cluster {
-    fn start(kind: Kind, seed: u64) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    fn start(kind: Kind, seed: u64, folder: &Path) -> Self {
         let history = Arc::<History>::default();
         let ports = free_addresses(3 * MEMBERS, kind);
         let links: Vec<_> = ports.iter().skip(2).step_by(3).map(|address| Link::start(*address)).collect();
@@ -269,11 +274,11 @@ impl Cluster {
         let mut members = Vec::new();
         for (number, ports) in ports.chunks(3).enumerate() {
             let agent = agent(number, Arc::clone(&history), seed.wrapping_add(number as u64) << 32);
-            let config = folder.path().join(format!("member{number}.yaml"));
+            let config = folder.join(format!("member{number}.yaml"));
             let (store, gone) = match kind {
                 Kind::Deployment => ("kind: memory".to_owned(), "refuse"),
                 Kind::StatefulSet => {
-                    let path = folder.path().join(format!("ledger{number}"));
+                    let path = folder.join(format!("ledger{number}"));
                     (format!("kind: file, path: {}", path.display()), "retry")
                 }
             };
@@ -310,9 +315,7 @@ routes:
         }
         members.iter().for_each(Member::start);
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let cluster = Self { kind, members, links, history, next, is_over, _folder: folder };
-        cluster.all_are_present();
-        cluster
+        Self { kind, members, links, history, next, is_over }
     }
 
     /// Waits until every member regards all others as present.
@@ -325,18 +328,6 @@ routes:
                 (present.count() == MEMBERS - 1).then_some(())
             });
         }
-    }
-
-    /// Returns the last lines that each member has logged.
-    fn logs(&self) -> String {
-        let mut logs = String::new();
-        for member in &self.members {
-            let log = std::fs::read_to_string(member.config.with_extension("log")).unwrap();
-            let lines: Vec<_> = log.lines().collect();
-            let last = lines[lines.len().saturating_sub(60)..].join("\n");
-            logs.push_str(&format!("{}\n{last}\n", member.config.display()));
-        }
-        logs
     }
 
     fn round_robin(&self) -> &Member {
@@ -628,11 +619,12 @@ fn faults(cluster: &Cluster) -> Vec<String> {
     faults
 }
 
-fn run(kind: Kind, seconds: u64, seed: u64) {
-    let cluster = Arc::new(Cluster::start(kind, seed));
+/// Runs the clients while something bad happens again and again. Returns what must not have happened.
+fn play(cluster: &Arc<Cluster>, seconds: u64, seed: u64) -> Vec<String> {
+    cluster.all_are_present();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
-            let cluster = Arc::clone(&cluster);
+            let cluster = Arc::clone(cluster);
             std::thread::spawn(move || cluster.client(number, seed))
         })
         .collect();
@@ -660,7 +652,14 @@ fn run(kind: Kind, seconds: u64, seed: u64) {
     while instant() < end && !silent.iter().all(|id| reported(id)) {
         sleep(Duration::from_millis(50));
     }
-    let faults = faults(&cluster);
+    faults(cluster)
+}
+
+fn run(kind: Kind, seconds: u64, seed: u64) {
+    let folder = RunFolder::new("chaos-");
+    let cluster = Arc::new(Cluster::start(kind, seed, folder.path()));
+    let faults = faults_of(|| play(&cluster, seconds, seed).join("\n"));
+    cluster.is_over.store(true, Ordering::SeqCst);
     let mut said = std::io::stderr();
     let mut count =
         |name: &str, count: usize| writeln!(said, "chaos with seed {seed}: {count} {name}").unwrap();
@@ -668,8 +667,10 @@ fn run(kind: Kind, seconds: u64, seed: u64) {
     count("deliveries", cluster.history.delivered.lock().unwrap().len());
     count("revocations", cluster.history.revoked.lock().unwrap().len());
     count("interactions lost by kills", cluster.history.lost.lock().unwrap().len());
-    let logs = if faults.is_empty() { String::new() } else { cluster.logs() };
-    assert!(faults.is_empty(), "{logs}seed {seed}: {} faults:\n{}", faults.len(), faults.join("\n"));
+    if !faults.is_empty() {
+        cluster.members.iter().for_each(Member::kill);
+        folder.fail(&format!("{:#?}", cluster.history), &format!("seed {seed}\n{faults}"));
+    }
 }
 
 /// The seconds of each run.

@@ -103,6 +103,12 @@ impl Engine {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
+    /// Sends a command that changes nothing until it is answered. A sentinel closes the connections of all clients when it
+    /// gives a node another role.
+    pub fn read(&self, words: &[&str]) -> String {
+        eventually(|| self.try_command(words))
+    }
+
     /// Sends a command. Returns the response as the protocol has it.
     pub fn command(&self, words: &[&str]) -> String {
         self.try_command(words).unwrap()

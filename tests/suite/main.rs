@@ -90,6 +90,7 @@ mod replica_log;
 mod replica_tls;
 mod replicas;
 mod reuse_under_load;
+mod run_folder;
 mod schema;
 mod seeds;
 mod shared_chaos;

@@ -16,16 +16,18 @@ use std::time::Duration;
 
 use callgate::clock::instant;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::chaos::{Member, SECRET, number, signature, try_send};
 use crate::engine::{Engine, free_port};
 use crate::harness::{eventually, read_request};
+use crate::run_folder::{RunFolder, faults_of};
 use crate::shared_failover::fact;
 use crate::shared_history::{Call, Fault, History, Verdict, What, check, lines, unreported};
 use crate::splitmix::Random;
 
 const MEMBERS: usize = 3;
+/// The replicas of the primary. All of them confirm each change.
+const REPLICAS: usize = 2;
 const CLIENTS: usize = 4;
 /// How long a sender tries after the end of the trouble.
 const LAST_ATTEMPTS: Duration = Duration::from_secs(40);
@@ -70,7 +72,6 @@ struct Installation {
     sentinels: Vec<Engine>,
     history: Arc<History>,
     is_over: AtomicBool,
-    _folder: TempDir,
 }
 
 /// Returns how much of the replication stream a node has.
@@ -106,18 +107,25 @@ routes:
 
 impl Installation {
     /// Starts three sentinels, a primary with two replicas, and the members. `wait` is the number of replicas that confirm
-    /// a change.
-    fn start(program: &str, wait: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let primary = Engine::start(program, &["--repl-diskless-sync-delay", "0"]);
-        let port = primary.address.port().to_string();
-        let settings = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
-        let nodes = vec![primary, Engine::start(program, &settings), Engine::start(program, &settings)];
-        eventually(|| (fact(&nodes[0], "connected_slaves") == "2").then_some(()));
+    /// a change. All write their logs into the folder.
+    fn start(program: &str, wait: usize, folder: &Path) -> Self {
+        let node = |number: usize, primary: Option<&Engine>| {
+            let log = folder.join(format!("node{number}.log"));
+            let settings = ["--repl-diskless-sync-delay", "0", "--logfile", log.to_str().unwrap()];
+            let port = primary.map(|primary| primary.address.port().to_string());
+            let follow = port.as_ref().map(|port| ["--replicaof", "127.0.0.1", port]);
+            Engine::start(program, &[&settings[..], follow.as_ref().map_or(&[], |words| words)].concat())
+        };
+        let primary = node(0, None);
+        let port = primary.address.port();
+        let replicas: Vec<_> = (1..=REPLICAS).map(|number| node(number, Some(&primary))).collect();
+        let nodes: Vec<_> = std::iter::once(primary).chain(replicas).collect();
+        eventually(|| (fact(&nodes[0], "connected_slaves") == REPLICAS.to_string()).then_some(()));
         let sentinel = |number: usize| {
-            let file = folder.path().join(format!("sentinel{number}.conf"));
+            let file = folder.join(format!("sentinel{number}.conf"));
             let text = format!(
-                "sentinel monitor cg 127.0.0.1 {port} 2\nsentinel down-after-milliseconds cg 1000\nsentinel failover-timeout cg 3000\n"
+                "sentinel monitor cg 127.0.0.1 {port} 2\nsentinel down-after-milliseconds cg 1000\nsentinel failover-timeout cg 3000\nlogfile {}\n",
+                file.with_extension("log").display()
             );
             fs::write(&file, text).unwrap();
             Engine::start_sentinel(&file)
@@ -126,25 +134,23 @@ impl Installation {
         let names: Vec<_> = sentinels.iter().map(|node| format!("\"{}\"", node.address)).collect();
         let names = names.join(", ");
         let store = format!("mode: sentinel, master: cg, nodes: [{names}], wait: {{ replicas: {wait} }}");
-        let installation = Self::with_engine(folder, nodes, sentinels, &store);
-        installation.ready_for_a_kill();
-        installation
+        Self::with_engine(folder, nodes, sentinels, &store)
     }
 
     /// Starts one node, and the members.
-    fn start_with_one_node(program: &str) -> Self {
+    fn start_with_one_node(program: &str, folder: &Path) -> Self {
         let node = Engine::start(program, &[]);
         let store = format!("nodes: [\"{}\"]", node.address);
-        Self::with_engine(tempfile::tempdir().unwrap(), vec![node], Vec::new(), &store)
+        Self::with_engine(folder, vec![node], Vec::new(), &store)
     }
 
-    fn with_engine(folder: TempDir, nodes: Vec<Engine>, sentinels: Vec<Engine>, store: &str) -> Self {
+    fn with_engine(folder: &Path, nodes: Vec<Engine>, sentinels: Vec<Engine>, store: &str) -> Self {
         let history = Arc::<History>::default();
-        let members = (0..MEMBERS).map(|number| member(folder.path(), number, store, &history));
+        let members = (0..MEMBERS).map(|number| member(folder, number, store, &history));
         let members: Vec<_> = members.collect();
         members.iter().for_each(Member::start);
         let (nodes, is_over) = (Mutex::new(nodes), AtomicBool::new(false));
-        Self { members, nodes, sentinels, history, is_over, _folder: folder }
+        Self { members, nodes, sentinels, history, is_over }
     }
 
     /// Returns the port of the primary that the sentinels know.
@@ -333,21 +339,26 @@ impl Installation {
     }
 }
 
-fn run(program: &str, kills: u64, seed: u64) {
-    let installation = Arc::new(Installation::start(program, 2));
+/// Runs the clients while members and nodes fail, and reads all records at the end.
+fn play(installation: &Arc<Installation>, kills: u64, seed: u64) {
+    installation.ready_for_a_kill();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
-            let installation = Arc::clone(&installation);
+            let installation = Arc::clone(installation);
             std::thread::spawn(move || installation.client(number, seed))
         })
         .collect();
     let mut random = Random(seed);
-    for _ in 0..kills {
+    for kill in 1..=kills {
         for _ in 0..2 {
             installation.trouble(&mut random);
             sleep(random.millis(100, 500));
         }
         installation.kill_primary();
+        if kill % 10 == 0 {
+            let mut said = std::io::stderr();
+            writeln!(said, "{kill} of {kills} kills of the primary").unwrap();
+        }
     }
     installation.ready_for_a_kill();
     installation.is_over.store(true, Ordering::SeqCst);
@@ -358,17 +369,27 @@ fn run(program: &str, kills: u64, seed: u64) {
         sleep(Duration::from_millis(100));
     }
     installation.read_all();
-    let calls = installation.history.calls();
-    let Verdict { faults, acknowledged_events } = check(&calls);
-    let count = faults.len();
+}
+
+fn run(program: &str, kills: u64, seed: u64) {
+    let folder = RunFolder::new("shared-chaos-");
+    let installation = Arc::new(Installation::start(program, REPLICAS, folder.path()));
+    let mut summary = String::new();
+    let faults = faults_of(|| {
+        play(&installation, kills, seed);
+        let calls = installation.history.calls();
+        let Verdict { faults, acknowledged_events } = check(&calls);
+        let (count, sum) = (faults.len(), calls.len());
+        summary = format!("{sum} calls, {acknowledged_events} acknowledged events, {count} faults");
+        explained(&faults, &calls)
+    });
+    installation.is_over.store(true, Ordering::SeqCst);
     let mut said = std::io::stderr();
-    writeln!(
-        said,
-        "{program}, seed {seed}: {kills} kills of the primary, {} calls, {acknowledged_events} acknowledged events, {count} faults",
-        calls.len(),
-    )
-    .unwrap();
-    assert!(faults.is_empty(), "seed {seed}: {}", explained(&faults, &calls));
+    writeln!(said, "{program}, seed {seed}: {kills} kills of the primary, {summary}").unwrap();
+    if !faults.is_empty() {
+        installation.members.iter().for_each(Member::kill);
+        folder.fail(&lines(&installation.history.calls()), &format!("seed {seed}\n{faults}"));
+    }
 }
 
 /// Returns faults with the calls of their interactions.
@@ -393,7 +414,9 @@ fn chaos_of_members_and_primaries_of_valkey_loses_nothing() {
 /// of an interaction with a callback, of one that was revoked, and of one that was minted meanwhile. Each is `None` if the
 /// change was not acknowledged.
 fn faults_of_a_stale_replica(wait: usize) -> ([Option<String>; 3], Vec<(Fault, String)>) {
-    let installation = Installation::start("redis-server", wait);
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::start("redis-server", wait, folder.path());
+    installation.ready_for_a_kill();
     let mut random = Random(1);
     let [called, revoked] = [(); 2].map(|()| eventually(|| installation.mint(&mut random, None, false)));
     let place = installation.ready_for_a_kill();
@@ -445,13 +468,14 @@ fn with_too_few_confirmations_the_checker_reports_what_a_stale_replica_lacks() {
 
 #[test]
 fn with_the_confirmations_of_all_replicas_a_stale_replica_lacks_nothing() {
-    let (changes, faults) = faults_of_a_stale_replica(2);
+    let (changes, faults) = faults_of_a_stale_replica(REPLICAS);
     assert_eq!((changes, faults), ([None, None, None], vec![]));
 }
 
 #[test]
 fn the_checker_reports_records_that_an_engine_loses_or_sets_back() {
-    let installation = Installation::start_with_one_node("redis-server");
+    let folder = tempfile::tempdir().unwrap();
+    let installation = Installation::start_with_one_node("redis-server", folder.path());
     let mut random = Random(1);
     let mut mint = |uses, is_silent| eventually(|| installation.mint(&mut random, uses, is_silent));
     let [repeated, revoked, lost] = [(); 3].map(|()| mint(None, false));

@@ -16,7 +16,7 @@ const OUTAGE_MAX: Duration = Duration::from_secs(30);
 
 /// Returns a fact of `INFO`.
 pub fn fact(engine: &Engine, name: &str) -> String {
-    let info = engine.command(&["INFO"]);
+    let info = engine.read(&["INFO"]);
     let found = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     found.unwrap_or_default().to_owned()
 }
