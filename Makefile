@@ -182,11 +182,16 @@ chaos: setup engines
 	  $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 chaos::chaos_of
 
 # Simulates members that share ledgers, in virtual time, with lost calls, restarts and failovers, until INTERACTIONS
-# interactions have ended. Checks the history afterwards, and prints what an interaction costs. The unit tests do the same
-# for some thousand.
-INTERACTIONS ?= 1000000
+# interactions have ended with each of SEEDS seeds, from SEED on. Checks the history afterwards, and prints what an
+# interaction costs. A failure prints its seed and the command that repeats it. PROFILE is the profile of cargo. The unit
+# tests do the same for some thousand.
+N ?= 1000000
+INTERACTIONS ?= $(N)
+SEEDS ?= 1
+PROFILE ?= release
 simulate: setup
-	CALLGATE_SIMULATE=$(INTERACTIONS) CALLGATE_SIMULATE_SEED=$(SEED) $(CARGO) test --locked --release --lib simulation:: -- --nocapture --test-threads 1
+	CALLGATE_SIMULATE=$(INTERACTIONS) CALLGATE_SIMULATE_SEED=$(SEED) CALLGATE_SIMULATE_SEEDS=$(SEEDS) \
+	  $(CARGO) test --locked --profile $(PROFILE) --lib simulation:: -- --nocapture --test-threads 1
 
 # Separates three members, each in a network namespace of its own, by taking links down. Needs root and `ip`.
 partition: setup
