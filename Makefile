@@ -193,10 +193,15 @@ simulate: setup
 	CALLGATE_SIMULATE=$(INTERACTIONS) CALLGATE_SIMULATE_SEED=$(SEED) CALLGATE_SIMULATE_SEEDS=$(SEEDS) \
 	  $(CARGO) test --locked --profile $(PROFILE) --lib simulation:: -- --nocapture --test-threads 1
 
-# Separates three members, each in a network namespace of its own, by taking links down. Needs root and `ip`.
-partition: setup
+# Separates three members, each in a network namespace of its own, by taking links down. Then separates the nodes, the
+# sentinels and the members of a shared ledger from some of the others, also in one direction, PARTITIONS times at random
+# besides the fixed partitions, and checks the history afterwards. Needs root, `ip` and `iptables`.
+PARTITIONS ?= 8
+partition: setup engines
 	$(CARGO) build --locked
 	python3 tests/partition.py target/debug/callgate
+	CALLGATE_PARTITIONS=$(PARTITIONS) CALLGATE_CHAOS_SEED=$(SEED) unshare --net --mount --pid --fork --kill-child --mount-proc \
+	  sh -c 'mount -t tmpfs tmpfs /run && exec $(CARGO) test --locked --test suite -- --ignored --nocapture partial_partitions'
 
 # Measures what the hop to another replica adds to a callback.
 bench-hop: setup

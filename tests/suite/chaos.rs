@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use callgate::clock::instant;
 use serde_json::Value;
 
+use crate::engine::Place;
 use crate::harness::{eventually, read_request};
 use crate::run_folder::{RunFolder, faults_of};
 use crate::splitmix::Random;
@@ -37,20 +38,23 @@ pub fn number(name: &str, default: u64) -> u64 {
 
 // === The network between the members ===
 
-const OPEN: u8 = 0;
+pub const OPEN: u8 = 0;
 /// New and existing connections are closed.
-const CUT: u8 = 1;
+pub const CUT: u8 = 1;
 /// Bytes are kept back and arrive later.
-const FROZEN: u8 = 2;
+pub const FROZEN: u8 = 2;
+/// Only the bytes to the server are kept back, or only those from it.
+pub const FROZEN_TO: u8 = 3;
+pub const FROZEN_FROM: u8 = 4;
 
-/// A TCP proxy in front of a member's replica listener.
-struct Link {
-    address: SocketAddr,
-    mode: Arc<AtomicU8>,
+/// A TCP proxy in front of a server, such as a member's replica listener.
+pub struct Link {
+    pub address: SocketAddr,
+    pub mode: Arc<AtomicU8>,
 }
 
 impl Link {
-    fn start(to: SocketAddr) -> Self {
+    pub fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let link = Self { address: listener.local_addr().unwrap(), mode: Arc::default() };
         let mode = Arc::clone(&link.mode);
@@ -67,8 +71,8 @@ impl Link {
                     let Ok(upstream) = TcpStream::connect(to) else { return };
                     let back = (upstream.try_clone().unwrap(), stream.try_clone().unwrap());
                     let mode_back = Arc::clone(&mode);
-                    std::thread::spawn(move || copy(back.0, back.1, &mode_back));
-                    copy(stream, upstream, &mode);
+                    std::thread::spawn(move || copy(back.0, back.1, &mode_back, FROZEN_FROM));
+                    copy(stream, upstream, &mode, FROZEN_TO);
                 });
             }
         });
@@ -76,7 +80,7 @@ impl Link {
     }
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8) {
+fn copy(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, one_way: u8) {
     let _ = (from.set_nodelay(true), to.set_nodelay(true));
     from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut bytes = vec![0; 64 << 10];
@@ -91,7 +95,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8) {
             }
             Err(_) => break,
         };
-        while mode.load(Ordering::SeqCst) == FROZEN {
+        while [FROZEN, one_way].contains(&mode.load(Ordering::SeqCst)) {
             sleep(Duration::from_millis(5));
         }
         if mode.load(Ordering::SeqCst) == CUT || to.write_all(&bytes[..read]).is_err() {
@@ -190,19 +194,22 @@ pub struct Member {
     pub ingress: SocketAddr,
     pub admin: SocketAddr,
     config: PathBuf,
+    place: Place,
     child: Mutex<Option<Child>>,
 }
 
 impl Member {
     /// Returns a member that was not started yet.
-    pub fn new(ingress: SocketAddr, admin: SocketAddr, config: PathBuf) -> Self {
-        Self { ingress, admin, config, child: Mutex::default() }
+    pub fn new(ingress: SocketAddr, admin: SocketAddr, config: PathBuf, place: Place) -> Self {
+        Self { ingress, admin, config, place, child: Mutex::default() }
     }
 
     pub fn start(&self) {
         let path = self.config.with_extension("log");
         let log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
-        let child = Command::new(crate::process::binary())
+        let child = self
+            .place
+            .command(crate::process::binary())
             .args(["run", "-c"])
             .arg(&self.config)
             .env("TOKEN_KEY", "0123456789abcdef0123456789abcdef")
@@ -311,7 +318,7 @@ routes:
                 names.join("\", \"")
             );
             std::fs::write(&config, text).unwrap();
-            members.push(Member::new(ports[0], ports[1], config));
+            members.push(Member::new(ports[0], ports[1], config, Place::default()));
         }
         members.iter().for_each(Member::start);
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));

@@ -80,6 +80,7 @@ mod observing;
 mod opaque_tokens;
 mod outbound_proxy;
 mod page;
+mod partial_partitions;
 mod process;
 mod properties;
 mod providers;

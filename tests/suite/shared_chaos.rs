@@ -7,33 +7,35 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
 use callgate::clock::instant;
 use serde_json::Value;
 
 use crate::chaos::{Member, SECRET, number, signature, try_send};
-use crate::engine::{Engine, free_port};
+use crate::engine::{Engine, Place};
 use crate::harness::{eventually, read_request};
 use crate::run_folder::{RunFolder, faults_of};
 use crate::shared_failover::fact;
 use crate::shared_history::{Call, Fault, History, Verdict, What, check, lines, unreported};
 use crate::splitmix::Random;
 
-const MEMBERS: usize = 3;
+pub const MEMBERS: usize = 3;
 /// The replicas of the primary. All of them confirm each change.
-const REPLICAS: usize = 2;
-const CLIENTS: usize = 4;
+pub const REPLICAS: usize = 2;
+pub const CLIENTS: usize = 4;
+/// The header of requests to the admin listeners.
+const ADMIN: &str = "authorization: Bearer 0123456789abcdef0123456789abcdef\r\n";
 /// How long a sender tries after the end of the trouble.
 const LAST_ATTEMPTS: Duration = Duration::from_secs(40);
 /// An agent whose answers are recorded.
-fn agent(history: Arc<History>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+fn agent(host: Ipv4Addr, history: Arc<History>) -> SocketAddr {
+    let listener = TcpListener::bind((host, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
@@ -61,17 +63,34 @@ fn agent(history: Arc<History>) -> SocketAddr {
 
 // === The processes ===
 
-struct Minted {
+pub struct Minted {
     id: String,
     token: String,
 }
 
-struct Installation {
-    members: Vec<Member>,
-    nodes: Mutex<Vec<Engine>>,
+/// Where an installation runs.
+pub struct Places {
+    /// Those of the nodes. Each has a sentinel, too.
+    pub nodes: [Place; 1 + REPLICAS],
+    pub members: [Place; MEMBERS],
+    /// The address of the agents.
+    pub agents: Ipv4Addr,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { nodes: Default::default(), members: Default::default(), agents: Ipv4Addr::LOCALHOST }
+    }
+}
+
+pub struct Installation {
+    pub members: Vec<Member>,
+    pub nodes: Mutex<Vec<Engine>>,
     sentinels: Vec<Engine>,
-    history: Arc<History>,
-    is_over: AtomicBool,
+    pub history: Arc<History>,
+    pub is_over: AtomicBool,
+    /// Whether clients also mint interactions without callbacks.
+    pub has_silent: bool,
 }
 
 /// Returns how much of the replication stream a node has.
@@ -79,21 +98,19 @@ fn offset(node: &Engine, name: &str) -> u64 {
     fact(node, name).parse().unwrap_or_default()
 }
 
-fn address() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], free_port()))
-}
-
 /// Returns a member that was not started yet.
-fn member(folder: &Path, number: usize, store: &str, history: &Arc<History>) -> Member {
-    let (ingress, admin, agent) = (address(), address(), agent(Arc::clone(history)));
+fn member(folder: &Path, number: usize, places: &Places, store: &str, history: &Arc<History>) -> Member {
+    let place = &places.members[number];
+    let (ingress, admin) = (place.free_address(), place.free_address());
+    let agent = agent(places.agents, Arc::clone(history));
     let config = folder.join(format!("member{number}.yaml"));
     let text = format!(
         "public_url: https://agent.example.com
-listen: {{ ingress: [ {{ address: \"{ingress}\" }} ], admin: {{ address: \"{admin}\" }} }}
+listen: {{ ingress: [ {{ address: \"{ingress}\" }} ], admin: {{ address: \"{admin}\", token: {{ env: TOKEN_KEY }} }} }}
 agent: {{ address: \"{agent}\", timeouts: {{ connect: 1s, response: 2s }} }}
 callback_tokens: {{ ttl: 2h, keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: TOKEN_KEY }} }} ] }}
 shutdown: {{ delay: 0s, grace: 5s }}
-store: {{ kind: redis, unknown: refuse, redis: {{ {store} }} }}
+store: {{ kind: redis, unknown: refuse, grace: 1s, redis: {{ {store} }} }}
 providers:
   p: {{ signature: {{ scheme: hmac, algorithm: sha256, header: x-sig, content: \"{{body}}\", encoding: hex, id: {{ body: /event }}, secrets: [ {{ env: SECRET }} ] }} }}
 routes:
@@ -102,55 +119,68 @@ routes:
 ",
     );
     fs::write(&config, text).unwrap();
-    Member::new(ingress, admin, config)
+    Member::new(ingress, admin, config, place.clone())
 }
 
 impl Installation {
     /// Starts three sentinels, a primary with two replicas, and the members. `wait` is the number of replicas that confirm
     /// a change. All write their logs into the folder.
-    fn start(program: &str, wait: usize, folder: &Path) -> Self {
+    pub fn start(program: &str, wait: usize, folder: &Path, places: &Places) -> Self {
         let node = |number: usize, primary: Option<&Engine>| {
             let log = folder.join(format!("node{number}.log"));
             let settings = ["--repl-diskless-sync-delay", "0", "--logfile", log.to_str().unwrap()];
             let port = primary.map(|primary| primary.address.port().to_string());
-            let follow = port.as_ref().map(|port| ["--replicaof", "127.0.0.1", port]);
-            Engine::start(program, &[&settings[..], follow.as_ref().map_or(&[], |words| words)].concat())
+            let host = places.nodes[0].host.to_string();
+            let follow = port.as_ref().map(|port| ["--replicaof", &*host, port]);
+            Engine::start_in(
+                &places.nodes[number],
+                program,
+                &[&settings[..], follow.as_ref().map_or(&[], |words| words)].concat(),
+            )
         };
         let primary = node(0, None);
-        let port = primary.address.port();
+        let (host, port) = (primary.address.ip(), primary.address.port());
         let replicas: Vec<_> = (1..=REPLICAS).map(|number| node(number, Some(&primary))).collect();
         let nodes: Vec<_> = std::iter::once(primary).chain(replicas).collect();
         eventually(|| (fact(&nodes[0], "connected_slaves") == REPLICAS.to_string()).then_some(()));
         let sentinel = |number: usize| {
             let file = folder.join(format!("sentinel{number}.conf"));
             let text = format!(
-                "sentinel monitor cg 127.0.0.1 {port} 2\nsentinel down-after-milliseconds cg 1000\nsentinel failover-timeout cg 3000\nlogfile {}\n",
+                "sentinel monitor cg {host} {port} 2\nsentinel down-after-milliseconds cg 1000\nsentinel failover-timeout cg 3000\nlogfile {}\n",
                 file.with_extension("log").display()
             );
             fs::write(&file, text).unwrap();
-            Engine::start_sentinel(&file)
+            Engine::start_sentinel(&places.nodes[number], &file)
         };
         let sentinels: Vec<_> = (0..3).map(sentinel).collect();
         let names: Vec<_> = sentinels.iter().map(|node| format!("\"{}\"", node.address)).collect();
         let names = names.join(", ");
         let store = format!("mode: sentinel, master: cg, nodes: [{names}], wait: {{ replicas: {wait} }}");
-        Self::with_engine(folder, nodes, sentinels, &store)
+        Self::with_engine(folder, places, nodes, sentinels, &|_| store.clone())
     }
 
     /// Starts one node, and the members.
     fn start_with_one_node(program: &str, folder: &Path) -> Self {
         let node = Engine::start(program, &[]);
         let store = format!("nodes: [\"{}\"]", node.address);
-        Self::with_engine(folder, vec![node], Vec::new(), &store)
+        Self::with_engine(folder, &Places::default(), vec![node], Vec::new(), &|_| store.clone())
     }
 
-    fn with_engine(folder: &Path, nodes: Vec<Engine>, sentinels: Vec<Engine>, store: &str) -> Self {
+    /// Starts the members. `store` returns the section of each.
+    pub fn with_engine(
+        folder: &Path,
+        places: &Places,
+        nodes: Vec<Engine>,
+        sentinels: Vec<Engine>,
+        store: &dyn Fn(usize) -> String,
+    ) -> Self {
         let history = Arc::<History>::default();
-        let members = (0..MEMBERS).map(|number| member(folder, number, store, &history));
+        let member = |number| member(folder, number, places, &store(number), &history);
+        let members = (0..MEMBERS).map(member);
         let members: Vec<_> = members.collect();
         members.iter().for_each(Member::start);
         let (nodes, is_over) = (Mutex::new(nodes), AtomicBool::new(false));
-        Self { members, nodes, sentinels, history, is_over }
+        Self { members, nodes, sentinels, history, is_over, has_silent: true }
     }
 
     /// Returns the port of the primary that the sentinels know.
@@ -160,7 +190,7 @@ impl Installation {
     }
 
     /// Waits until all sentinels know one primary, and both replicas have everything.
-    fn ready_for_a_kill(&self) -> usize {
+    pub fn ready_for_a_kill(&self) -> usize {
         eventually(|| {
             let port = self.primary()?;
             let knows = |sentinel: &Engine| {
@@ -203,11 +233,15 @@ impl Installation {
     }
 
     fn mint(&self, random: &mut Random, uses: Option<u64>, is_silent: bool) -> Option<Minted> {
+        self.mint_at(self.member(random), uses, is_silent)
+    }
+
+    pub fn mint_at(&self, member: &Member, uses: Option<u64>, is_silent: bool) -> Option<Minted> {
         let limit = uses.map_or(String::new(), |uses| format!(r#","uses":{uses}"#));
         let route = if is_silent { "quiet" } else { "doc" };
         let wanted = format!(r#"{{"route":"{route}","params":{{"id":"a"}}{limit}}}"#);
         let began = instant();
-        let (status, body) = try_send(self.member(random).admin, "POST", "/callbacks", "", &wanted)?;
+        let (status, body) = try_send(member.admin, "POST", "/callbacks", ADMIN, &wanted)?;
         let value: Value = serde_json::from_str(&body).ok().filter(|_| status == 201)?;
         let text = |name: &str| value[name].as_str().map(str::to_owned);
         let minted = Minted { id: text("interaction")?, token: text("callback_token")? };
@@ -215,13 +249,17 @@ impl Installation {
         Some(minted)
     }
 
-    /// Sends a callback once. Returns its status.
     fn attempt(&self, random: &mut Random, minted: &Minted, event: &str, is_final: bool) -> Option<u16> {
+        self.attempt_at(self.member(random), minted, event, is_final)
+    }
+
+    /// Sends a callback once. Returns its status.
+    pub fn attempt_at(&self, member: &Member, minted: &Minted, event: &str, is_final: bool) -> Option<u16> {
         let status = if is_final { r#","status":"done""# } else { "" };
         let body = format!(r#"{{"event":"{event}"{status}}}"#);
         let (token, signature, began) = (&minted.token, signature(SECRET, &body), instant());
         let headers = format!("authorization: Bearer {token}\r\nx-sig: {signature}\r\n");
-        let answered = try_send(self.member(random).ingress, "POST", "/doc/a", &headers, &body);
+        let answered = try_send(member.ingress, "POST", "/doc/a", &headers, &body);
         let status = answered.map(|(status, _)| status);
         self.history.add(began, &minted.id, What::Event { body, is_final }, status);
         status
@@ -246,19 +284,19 @@ impl Installation {
     fn revoke(&self, random: &mut Random, minted: &Minted) -> bool {
         let began = instant();
         let path = format!("/callbacks/{}", minted.id);
-        let answered = try_send(self.member(random).admin, "DELETE", &path, "", "");
+        let answered = try_send(self.member(random).admin, "DELETE", &path, ADMIN, "");
         let status = answered.map(|(status, _)| status);
         self.history.add(began, &minted.id, What::Revoke, status);
         status == Some(204)
     }
 
-    fn client(&self, number: usize, seed: u64) {
+    pub fn client(&self, number: usize, seed: u64) {
         let mut random = Random(seed ^ ((number as u64 + 1) << 40));
         for round in 0.. {
             if self.is_over() {
                 return;
             }
-            if random.below(4) == 0 {
+            if self.has_silent && random.below(4) == 0 {
                 self.mint(&mut random, None, true);
             }
             let Some(minted) = self.mint_some(&mut random) else {
@@ -280,15 +318,36 @@ impl Installation {
         }
     }
 
+    /// Starts the clients.
+    pub fn start_clients(self: &Arc<Self>, seed: u64) -> Vec<JoinHandle<()>> {
+        let client = |number| {
+            let installation = Arc::clone(self);
+            std::thread::spawn(move || installation.client(number, seed))
+        };
+        (0..CLIENTS).map(client).collect()
+    }
+
+    /// Waits until the clients and the notices have come to their end, and reads all records.
+    pub fn end(&self, clients: Vec<JoinHandle<()>>) {
+        self.is_over.store(true, Ordering::SeqCst);
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        // A notice whose sender was killed has a lease of two minutes.
+        let began = instant();
+        while unreported(&self.history.calls()) > 0 && began.elapsed() < Duration::from_secs(160) {
+            sleep(Duration::from_millis(100));
+        }
+        self.read_all();
+    }
+
     /// Reads the record of each interaction, which ends the history.
-    fn read_all(&self) {
+    pub fn read_all(&self) {
         for call in self.history.calls() {
             if !matches!(call.what, What::Mint { .. }) {
                 continue;
             }
             let (path, began) = (format!("/callbacks/{}", call.interaction), instant());
             let (status, body) = eventually(|| {
-                let answered = try_send(self.members[0].admin, "GET", &path, "", "");
+                let answered = try_send(self.members[0].admin, "GET", &path, ADMIN, "");
                 answered.filter(|(status, _)| *status != 503)
             });
             let view: Value = serde_json::from_str(&body).unwrap_or_default();
@@ -342,12 +401,7 @@ impl Installation {
 /// Runs the clients while members and nodes fail, and reads all records at the end.
 fn play(installation: &Arc<Installation>, kills: u64, seed: u64) {
     installation.ready_for_a_kill();
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| {
-            let installation = Arc::clone(installation);
-            std::thread::spawn(move || installation.client(number, seed))
-        })
-        .collect();
+    let clients = installation.start_clients(seed);
     let mut random = Random(seed);
     for kill in 1..=kills {
         for _ in 0..2 {
@@ -361,22 +415,14 @@ fn play(installation: &Arc<Installation>, kills: u64, seed: u64) {
         }
     }
     installation.ready_for_a_kill();
-    installation.is_over.store(true, Ordering::SeqCst);
-    clients.into_iter().for_each(|client| client.join().unwrap());
-    // A notice whose sender was killed has a lease of two minutes.
-    let began = instant();
-    while unreported(&installation.history.calls()) > 0 && began.elapsed() < Duration::from_secs(160) {
-        sleep(Duration::from_millis(100));
-    }
-    installation.read_all();
+    installation.end(clients);
 }
 
-fn run(program: &str, kills: u64, seed: u64) {
-    let folder = RunFolder::new("shared-chaos-");
-    let installation = Arc::new(Installation::start(program, REPLICAS, folder.path()));
+/// Runs something with an installation, and fails if its history has a fault. Then the folder stays.
+pub fn run(folder: RunFolder, installation: &Arc<Installation>, name: &str, play: impl FnOnce()) {
     let mut summary = String::new();
     let faults = faults_of(|| {
-        play(&installation, kills, seed);
+        play();
         let calls = installation.history.calls();
         let Verdict { faults, acknowledged_events } = check(&calls);
         let (count, sum) = (faults.len(), calls.len());
@@ -385,11 +431,20 @@ fn run(program: &str, kills: u64, seed: u64) {
     });
     installation.is_over.store(true, Ordering::SeqCst);
     let mut said = std::io::stderr();
-    writeln!(said, "{program}, seed {seed}: {kills} kills of the primary, {summary}").unwrap();
+    writeln!(said, "{name}: {summary}").unwrap();
     if !faults.is_empty() {
         installation.members.iter().for_each(Member::kill);
-        folder.fail(&lines(&installation.history.calls()), &format!("seed {seed}\n{faults}"));
+        folder.fail(&lines(&installation.history.calls()), &format!("{name}\n{faults}"));
     }
+}
+
+fn kill_primaries(program: &str, seed: u64) {
+    let (kills, seed) = (number("CALLGATE_PRIMARY_KILLS", 1), number("CALLGATE_CHAOS_SEED", seed));
+    let folder = RunFolder::new("shared-chaos-");
+    let started = Installation::start(program, REPLICAS, folder.path(), &Places::default());
+    let installation = Arc::new(started);
+    let name = format!("{program}, seed {seed}, {kills} kills of the primary");
+    run(folder, &installation, &name, || play(&installation, kills, seed));
 }
 
 /// Returns faults with the calls of their interactions.
@@ -400,12 +455,12 @@ fn explained(faults: &[(Fault, String)], calls: &[Call]) -> String {
 
 #[test]
 fn chaos_of_members_and_primaries_of_redis_loses_nothing() {
-    run("redis-server", number("CALLGATE_PRIMARY_KILLS", 1), number("CALLGATE_CHAOS_SEED", 3));
+    kill_primaries("redis-server", 3);
 }
 
 #[test]
 fn chaos_of_members_and_primaries_of_valkey_loses_nothing() {
-    run("valkey-server", number("CALLGATE_PRIMARY_KILLS", 1), number("CALLGATE_CHAOS_SEED", 4));
+    kill_primaries("valkey-server", 4);
 }
 
 // === Engines that lose something ===
@@ -415,7 +470,7 @@ fn chaos_of_members_and_primaries_of_valkey_loses_nothing() {
 /// change was not acknowledged.
 fn faults_of_a_stale_replica(wait: usize) -> ([Option<String>; 3], Vec<(Fault, String)>) {
     let folder = tempfile::tempdir().unwrap();
-    let installation = Installation::start("redis-server", wait, folder.path());
+    let installation = Installation::start("redis-server", wait, folder.path(), &Places::default());
     installation.ready_for_a_kill();
     let mut random = Random(1);
     let [called, revoked] = [(); 2].map(|()| eventually(|| installation.mint(&mut random, None, false)));

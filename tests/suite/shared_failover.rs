@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use callgate::clock::instant;
 
-use crate::engine::{Engine, free_port};
+use crate::engine::{Engine, Place, free_port};
 use crate::harness::eventually;
 use crate::shared_ledger::Process;
 
@@ -131,7 +131,7 @@ fn behind_sentinels_the_new_primary_is_found() {
                 "sentinel monitor cg 127.0.0.1 {port} 2\nsentinel down-after-milliseconds cg 1000\nsentinel failover-timeout cg 3000\n"
             );
             fs::write(&file, text).unwrap();
-            Engine::start_sentinel(&file)
+            Engine::start_sentinel(&Place::default(), &file)
         })
         .collect();
     let knows = |sentinel: &Engine| {
