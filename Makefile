@@ -198,7 +198,7 @@ simulate: setup
 # besides the fixed partitions, and checks the history afterwards. Needs root, `ip` and `iptables`.
 PARTITIONS ?= 8
 partition: setup engines
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	python3 tests/partition.py target/debug/callgate
 	CALLGATE_PARTITIONS=$(PARTITIONS) CALLGATE_CHAOS_SEED=$(SEED) unshare --net --mount --pid --fork --kill-child --mount-proc \
 	  sh -c 'mount -t tmpfs tmpfs /run && exec $(CARGO) test --locked --test suite -- --ignored --nocapture partial_partitions'
