@@ -170,28 +170,42 @@ crash-loop-inbox: setup
 
 # Runs three members with crashes, pauses, drains and partitions between them for DURATION seconds, once with ledgers in
 # memory and once with ledgers in files, and checks the history afterwards. Then does the same with one ledger on Redis and
-# on Valkey, until KILLS primaries were killed. SEED selects the history.
+# on Valkey, until KILLS primaries of each were killed: a primary has two replicas, and both confirm each change. SEED
+# selects the history. BINARY=target/release/callgate runs members of another build. A run that fails keeps its history and
+# the logs of all processes in a folder in target/tmp, and names it.
 DURATION ?= 300
 SEED ?= 1
+BINARY ?=
 chaos: KILLS ?= 100
 chaos: setup engines
-	CALLGATE_CHAOS_SECONDS=$(DURATION) CALLGATE_CHAOS_SEED=$(SEED) CALLGATE_PRIMARY_KILLS=$(KILLS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 chaos::
+	CALLGATE_CHAOS_SECONDS=$(DURATION) CALLGATE_CHAOS_SEED=$(SEED) CALLGATE_PRIMARY_KILLS=$(KILLS) $(if $(BINARY),CALLGATE_BINARY=$(abspath $(BINARY))) \
+	  $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 chaos::chaos_of
 
 # Changes the base configurations at every place. `make test` changes them at a sample of the places.
 exhaustive: setup
 	CALLGATE_EXHAUSTIVE=1 $(CARGO) test --locked --test suite -- --nocapture attack_configs::
 
 # Simulates members that share ledgers, in virtual time, with lost calls, restarts and failovers, until INTERACTIONS
-# interactions have ended. Checks the history afterwards, and prints what an interaction costs. The unit tests do the same
-# for some thousand.
-INTERACTIONS ?= 1000000
+# interactions have ended with each of SEEDS seeds, from SEED on. Checks the history afterwards, and prints what an
+# interaction costs. A failure prints its seed and the command that repeats it. PROFILE is the profile of cargo. The unit
+# tests do the same for some thousand.
+N ?= 1000000
+INTERACTIONS ?= $(N)
+SEEDS ?= 1
+PROFILE ?= release
 simulate: setup
-	CALLGATE_SIMULATE=$(INTERACTIONS) CALLGATE_SIMULATE_SEED=$(SEED) $(CARGO) test --locked --release --lib simulation:: -- --nocapture --test-threads 1
+	CALLGATE_SIMULATE=$(INTERACTIONS) CALLGATE_SIMULATE_SEED=$(SEED) CALLGATE_SIMULATE_SEEDS=$(SEEDS) \
+	  $(CARGO) test --locked --profile $(PROFILE) --lib simulation:: -- --nocapture --test-threads 1
 
-# Separates three members, each in a network namespace of its own, by taking links down. Needs root and `ip`.
-partition: setup
-	$(CARGO) build --locked
+# Separates three members, each in a network namespace of its own, by taking links down. Then separates the nodes, the
+# sentinels and the members of a shared ledger from some of the others, also in one direction, PARTITIONS times at random
+# besides the fixed partitions, and checks the history afterwards. Needs root, `ip` and `iptables`.
+PARTITIONS ?= 8
+partition: setup engines
+	scripts/unit.sh compile
 	python3 tests/partition.py target/debug/callgate
+	CALLGATE_PARTITIONS=$(PARTITIONS) CALLGATE_CHAOS_SEED=$(SEED) unshare --net --mount --pid --fork --kill-child --mount-proc \
+	  sh -c 'mount -t tmpfs tmpfs /run && exec $(CARGO) test --locked --test suite -- --ignored --nocapture partial_partitions'
 
 # Measures what the hop to another replica adds to a callback.
 bench-hop: setup

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,10 @@ use std::time::{Duration, Instant};
 use callgate::clock::instant;
 use serde_json::Value;
 
+use crate::engine::Place;
 use crate::harness::{eventually, read_request};
+use crate::run_folder::{RunFolder, faults_of};
+use crate::splitmix::Random;
 
 const MEMBERS: usize = 3;
 const CLIENTS: usize = 6;
@@ -33,43 +36,25 @@ pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Random numbers that depend only on the seed (splitmix64).
-pub struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.below(to - from))
-    }
-}
-
 // === The network between the members ===
 
-const OPEN: u8 = 0;
+pub const OPEN: u8 = 0;
 /// New and existing connections are closed.
-const CUT: u8 = 1;
+pub const CUT: u8 = 1;
 /// Bytes are kept back and arrive later.
-const FROZEN: u8 = 2;
+pub const FROZEN: u8 = 2;
+/// Only the bytes to the server are kept back, or only those from it.
+pub const FROZEN_TO: u8 = 3;
+pub const FROZEN_FROM: u8 = 4;
 
-/// A TCP proxy in front of a member's replica listener.
-struct Link {
-    address: SocketAddr,
-    mode: Arc<AtomicU8>,
+/// A TCP proxy in front of a server, such as a member's replica listener.
+pub struct Link {
+    pub address: SocketAddr,
+    pub mode: Arc<AtomicU8>,
 }
 
 impl Link {
-    fn start(to: SocketAddr) -> Self {
+    pub fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let link = Self { address: listener.local_addr().unwrap(), mode: Arc::default() };
         let mode = Arc::clone(&link.mode);
@@ -86,8 +71,8 @@ impl Link {
                     let Ok(upstream) = TcpStream::connect(to) else { return };
                     let back = (upstream.try_clone().unwrap(), stream.try_clone().unwrap());
                     let mode_back = Arc::clone(&mode);
-                    std::thread::spawn(move || copy(back.0, back.1, &mode_back));
-                    copy(stream, upstream, &mode);
+                    std::thread::spawn(move || copy(back.0, back.1, &mode_back, FROZEN_FROM));
+                    copy(stream, upstream, &mode, FROZEN_TO);
                 });
             }
         });
@@ -95,7 +80,7 @@ impl Link {
     }
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8) {
+fn copy(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, one_way: u8) {
     let _ = (from.set_nodelay(true), to.set_nodelay(true));
     from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut bytes = vec![0; 64 << 10];
@@ -110,7 +95,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8) {
             }
             Err(_) => break,
         };
-        while mode.load(Ordering::SeqCst) == FROZEN {
+        while [FROZEN, one_way].contains(&mode.load(Ordering::SeqCst)) {
             sleep(Duration::from_millis(5));
         }
         if mode.load(Ordering::SeqCst) == CUT || to.write_all(&bytes[..read]).is_err() {
@@ -143,7 +128,7 @@ struct Minted {
     is_silent: bool,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct History {
     minted: Mutex<Vec<Minted>>,
     delivered: Mutex<Vec<Delivery>>,
@@ -209,19 +194,22 @@ pub struct Member {
     pub ingress: SocketAddr,
     pub admin: SocketAddr,
     config: PathBuf,
+    place: Place,
     child: Mutex<Option<Child>>,
 }
 
 impl Member {
     /// Returns a member that was not started yet.
-    pub fn new(ingress: SocketAddr, admin: SocketAddr, config: PathBuf) -> Self {
-        Self { ingress, admin, config, child: Mutex::default() }
+    pub fn new(ingress: SocketAddr, admin: SocketAddr, config: PathBuf, place: Place) -> Self {
+        Self { ingress, admin, config, place, child: Mutex::default() }
     }
 
     pub fn start(&self) {
-        let log =
-            OpenOptions::new().create(true).append(true).open(self.config.with_extension("log")).unwrap();
-        let child = Command::new(crate::process::binary())
+        let path = self.config.with_extension("log");
+        let log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let child = self
+            .place
+            .command(crate::process::binary())
             .args(["run", "-c"])
             .arg(&self.config)
             .env("TOKEN_KEY", "0123456789abcdef0123456789abcdef")
@@ -231,7 +219,13 @@ impl Member {
             .spawn()
             .unwrap();
         *self.child.lock().unwrap() = Some(child);
-        eventually(|| TcpStream::connect(self.ingress).ok());
+        eventually(|| {
+            let ended = self.child.lock().unwrap().as_mut().and_then(|child| child.try_wait().unwrap());
+            if let Some(status) = ended {
+                panic!("{status}: {}", std::fs::read_to_string(&path).unwrap());
+            }
+            TcpStream::connect(self.ingress).ok()
+        });
     }
 
     pub fn signal(&self, name: &str) {
@@ -267,7 +261,6 @@ struct Cluster {
     history: Arc<History>,
     next: AtomicUsize,
     is_over: AtomicBool,
-    _folder: tempfile::TempDir,
 }
 
 /// Returns free addresses on a loopback address that no other test uses. The ports stay free while a member is down.
@@ -279,8 +272,7 @@ fn free_addresses(count: usize, kind: Kind) -> Vec<SocketAddr> {
 }
 
 impl Cluster {
-    fn start(kind: Kind, seed: u64) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    fn start(kind: Kind, seed: u64, folder: &Path) -> Self {
         let history = Arc::<History>::default();
         let ports = free_addresses(3 * MEMBERS, kind);
         let links: Vec<_> = ports.iter().skip(2).step_by(3).map(|address| Link::start(*address)).collect();
@@ -289,11 +281,11 @@ impl Cluster {
         let mut members = Vec::new();
         for (number, ports) in ports.chunks(3).enumerate() {
             let agent = agent(number, Arc::clone(&history), seed.wrapping_add(number as u64) << 32);
-            let config = folder.path().join(format!("member{number}.yaml"));
+            let config = folder.join(format!("member{number}.yaml"));
             let (store, gone) = match kind {
                 Kind::Deployment => ("kind: memory".to_owned(), "refuse"),
                 Kind::StatefulSet => {
-                    let path = folder.path().join(format!("ledger{number}"));
+                    let path = folder.join(format!("ledger{number}"));
                     (format!("kind: file, path: {}", path.display()), "retry")
                 }
             };
@@ -326,13 +318,11 @@ routes:
                 names.join("\", \"")
             );
             std::fs::write(&config, text).unwrap();
-            members.push(Member::new(ports[0], ports[1], config));
+            members.push(Member::new(ports[0], ports[1], config, Place::default()));
         }
         members.iter().for_each(Member::start);
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let cluster = Self { kind, members, links, history, next, is_over, _folder: folder };
-        cluster.all_are_present();
-        cluster
+        Self { kind, members, links, history, next, is_over }
     }
 
     /// Waits until every member regards all others as present.
@@ -345,18 +335,6 @@ routes:
                 (present.count() == MEMBERS - 1).then_some(())
             });
         }
-    }
-
-    /// Returns the last lines that each member has logged.
-    fn logs(&self) -> String {
-        let mut logs = String::new();
-        for member in &self.members {
-            let log = std::fs::read_to_string(member.config.with_extension("log")).unwrap();
-            let lines: Vec<_> = log.lines().collect();
-            let last = lines[lines.len().saturating_sub(60)..].join("\n");
-            logs.push_str(&format!("{}\n{last}\n", member.config.display()));
-        }
-        logs
     }
 
     fn round_robin(&self) -> &Member {
@@ -648,11 +626,12 @@ fn faults(cluster: &Cluster) -> Vec<String> {
     faults
 }
 
-fn run(kind: Kind, seconds: u64, seed: u64) {
-    let cluster = Arc::new(Cluster::start(kind, seed));
+/// Runs the clients while something bad happens again and again. Returns what must not have happened.
+fn play(cluster: &Arc<Cluster>, seconds: u64, seed: u64) -> Vec<String> {
+    cluster.all_are_present();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
-            let cluster = Arc::clone(&cluster);
+            let cluster = Arc::clone(cluster);
             std::thread::spawn(move || cluster.client(number, seed))
         })
         .collect();
@@ -680,7 +659,14 @@ fn run(kind: Kind, seconds: u64, seed: u64) {
     while instant() < end && !silent.iter().all(|id| reported(id)) {
         sleep(Duration::from_millis(50));
     }
-    let faults = faults(&cluster);
+    faults(cluster)
+}
+
+fn run(kind: Kind, seconds: u64, seed: u64) {
+    let folder = RunFolder::new("chaos-");
+    let cluster = Arc::new(Cluster::start(kind, seed, folder.path()));
+    let faults = faults_of(|| play(&cluster, seconds, seed).join("\n"));
+    cluster.is_over.store(true, Ordering::SeqCst);
     let mut said = std::io::stderr();
     let mut count =
         |name: &str, count: usize| writeln!(said, "chaos with seed {seed}: {count} {name}").unwrap();
@@ -688,8 +674,10 @@ fn run(kind: Kind, seconds: u64, seed: u64) {
     count("deliveries", cluster.history.delivered.lock().unwrap().len());
     count("revocations", cluster.history.revoked.lock().unwrap().len());
     count("interactions lost by kills", cluster.history.lost.lock().unwrap().len());
-    let logs = if faults.is_empty() { String::new() } else { cluster.logs() };
-    assert!(faults.is_empty(), "{logs}seed {seed}: {} faults:\n{}", faults.len(), faults.join("\n"));
+    if !faults.is_empty() {
+        cluster.members.iter().for_each(Member::kill);
+        folder.fail(&format!("{:#?}", cluster.history), &format!("seed {seed}\n{faults}"));
+    }
 }
 
 /// The seconds of each run.

@@ -1,7 +1,8 @@
 //! Redis and Valkey as the tests start them, and the few commands that the tests send to them.
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -10,9 +11,38 @@ use crate::harness::{PATIENCE, eventually};
 /// The servers that the tests start.
 pub const ENGINES: [&str; 2] = ["redis-server", "valkey-server"];
 
+/// Where a process runs: its address, and the network namespace that has this address.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub host: Ipv4Addr,
+    pub namespace: Option<String>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { host: Ipv4Addr::LOCALHOST, namespace: None }
+    }
+}
+
+impl Place {
+    /// Returns the command that starts a program there.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(namespace) = &self.namespace else { return Command::new(program) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(program);
+        command
+    }
+
+    /// Returns an address that is free now.
+    pub fn free_address(&self) -> SocketAddr {
+        (self.host, free_port()).into()
+    }
+}
+
 /// A running server with a folder of its own. It is killed when this value is dropped.
 pub struct Engine {
     pub address: SocketAddr,
+    place: Place,
     program: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
@@ -36,31 +66,26 @@ pub fn free_port() -> u16 {
 
 impl Engine {
     pub fn start(name: &str, more: &[&str]) -> Self {
-        Self::start_at(name, free_port(), more)
+        Self::start_in(&Place::default(), name, more)
     }
 
     /// Starts a sentinel with a file of settings, which it changes.
-    pub fn start_sentinel(file: &Path) -> Self {
-        let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
-        let arguments = [file.to_str().unwrap(), "--port", &port.to_string(), "--bind", "127.0.0.1"];
-        let arguments = arguments.map(str::to_owned).into();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let program = program("redis-sentinel");
-        let mut engine = Self { address, program, arguments, child: None, folder };
-        engine.start_again();
-        engine
+    pub fn start_sentinel(place: &Place, file: &Path) -> Self {
+        Self::new(place, "redis-sentinel", &[file.to_str().unwrap()], &[])
     }
 
-    pub fn start_at(name: &str, port: u16, more: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let arguments = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]
-            .into_iter()
-            .chain([folder.path().to_str().unwrap()])
-            .chain(more.iter().copied())
-            .map(str::to_owned)
-            .collect();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut engine = Self { address, program: program(name), arguments, child: None, folder };
+    pub fn start_in(place: &Place, name: &str, more: &[&str]) -> Self {
+        Self::new(place, name, &[], &[&["--save", ""], more].concat())
+    }
+
+    fn new(place: &Place, name: &str, first: &[&str], more: &[&str]) -> Self {
+        let (address, folder) = (place.free_address(), tempfile::tempdir().unwrap());
+        let (host, port) = (place.host.to_string(), address.port().to_string());
+        let own = ["--port", &port, "--bind", &host, "--protected-mode", "no", "--dir"];
+        let arguments = [first, &own, &[folder.path().to_str().unwrap()], more].concat();
+        let arguments = arguments.into_iter().map(str::to_owned).collect();
+        let (place, program) = (place.clone(), program(name));
+        let mut engine = Self { address, place, program, arguments, child: None, folder };
         engine.start_again();
         engine
     }
@@ -79,7 +104,9 @@ impl Engine {
     }
 
     fn spawn(&mut self) {
-        let child = Command::new(&self.program)
+        let child = self
+            .place
+            .command(&self.program)
             .args(&self.arguments)
             .current_dir(self.folder.path())
             .stdout(Stdio::null())
@@ -101,6 +128,12 @@ impl Engine {
     pub fn signal(&self, name: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Sends a command that changes nothing until it is answered. A sentinel closes the connections of all clients when it
+    /// gives a node another role.
+    pub fn read(&self, words: &[&str]) -> String {
+        eventually(|| self.try_command(words))
     }
 
     /// Sends a command. Returns the response as the protocol has it.

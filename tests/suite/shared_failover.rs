@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use callgate::clock::instant;
 
-use crate::engine::{Engine, free_port};
+use crate::engine::{Engine, Place, free_port};
 use crate::harness::eventually;
 use crate::shared_ledger::Process;
 
@@ -16,7 +16,7 @@ const OUTAGE_MAX: Duration = Duration::from_secs(30);
 
 /// Returns a fact of `INFO`.
 pub fn fact(engine: &Engine, name: &str) -> String {
-    let info = engine.command(&["INFO"]);
+    let info = engine.read(&["INFO"]);
     let found = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     found.unwrap_or_default().to_owned()
 }
@@ -136,7 +136,7 @@ fn behind_sentinels_the_new_primary_is_found() {
                 "sentinel monitor cg 127.0.0.1 {port} 2\nsentinel down-after-milliseconds cg 1000\nsentinel failover-timeout cg 3000\n"
             );
             fs::write(&file, text).unwrap();
-            Engine::start_sentinel(&file)
+            Engine::start_sentinel(&Place::default(), &file)
         })
         .collect();
     let knows = |sentinel: &Engine| {
@@ -166,7 +166,14 @@ fn without_enough_replicas_nothing_is_acknowledged() {
     let mut replica = Engine::start("redis-server", &settings);
     let is_up = |replica: &Engine| (fact(replica, "master_link_status") == "up").then_some(());
     eventually(|| is_up(&replica));
-    let process = Process::start(&primary.store(", wait: { replicas: 1, timeout: 300ms }"));
+    let store = format!(
+        "store: {{ kind: redis, grace: 1s, redis: {{ nodes: [\"{}\"], wait: {{ replicas: 1, timeout: 300ms }} }} }}\n",
+        primary.address
+    );
+    let process = Process::start(&store);
+    let becomes_ready = |wanted: u16| {
+        eventually(|| (process.callgate.admin_get("/readyz").status == wanted).then_some(()));
+    };
     // The replica may need some time for its first confirmation.
     eventually(|| (process.hook("d0", "{}").status == 200).then_some(()));
     let minted: Vec<_> = (0..3).map(|_| process.mint("jobs", "")).collect();
@@ -183,8 +190,11 @@ fn without_enough_replicas_nothing_is_acknowledged() {
         let revoked = format!("/callbacks/{}", minted[1].0);
         assert_eq!(process.callgate.admin_send("DELETE", &revoked, "").status, 503);
     }
+    becomes_ready(503);
+    assert!(process.callgate.metrics().contains("\ncallgate_store_failed 1\n"));
     replica.start_again();
     eventually(|| is_up(&replica));
+    becomes_ready(200);
     let again = || process.callback("jobs", &minted[0].1, "{\"status\":\"done\"}").status;
     eventually(|| (again() == 200).then_some(()));
     eventually(|| (hook("d2") == 200).then_some(()));

@@ -42,7 +42,7 @@ pub enum Health {
     Failing,
     /// The thread that writes the file has ended. Callgate must be restarted.
     Gone,
-    /// Redis or Valkey has not answered for `store.grace`.
+    /// Redis or Valkey has not answered, or has taken no change, for `store.grace`.
     Away,
     /// Some nodes of Redis or Valkey have not answered for `store.grace`. The others answer.
     Partial,
@@ -69,7 +69,7 @@ impl Health {
             Self::Hanging => Some("the disk of the ledger's file does not answer"),
             Self::Failing => Some("the ledger's file cannot be written"),
             Self::Gone => Some("the thread that writes the ledger's file has ended"),
-            Self::Away => Some("the store does not answer"),
+            Self::Away => Some("the store does not answer, or takes no changes"),
             Self::Unusable => Some("the settings of the store cannot keep a promise; the log says which"),
         }
     }

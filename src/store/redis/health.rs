@@ -1,4 +1,4 @@
-//! Whether the engine answers, and the engine's clock.
+//! Whether the engine answers and takes changes, and the engine's clock.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,7 +10,10 @@ use crate::clock::instant;
 use crate::store::file::Health;
 use crate::time::Timestamp;
 
-/// Which nodes of the engine answer.
+/// How long a failed write says something about the next one. Each process writes every 5 seconds that it lives.
+const WRITE_RECENT: Duration = Duration::from_secs(12);
+
+/// Which nodes of the engine answer and take changes.
 #[derive(Debug)]
 pub(super) struct EngineHealth {
     grace: Duration,
@@ -21,8 +24,17 @@ pub(super) struct EngineHealth {
 struct State {
     /// Since when no call of a node has succeeded. The address is empty if no node is known.
     failing_since: HashMap<Box<str>, Instant>,
+    /// Since when no write to a node has succeeded, although it may answer reads, and the time of the last one. Replicas
+    /// that do not confirm have this effect.
+    unwritten: HashMap<Box<str>, (Instant, Instant)>,
     /// Why the engine must not be used.
     unusable: Option<String>,
+}
+
+impl State {
+    fn is_well(&self) -> bool {
+        self.failing_since.is_empty() && self.unwritten.is_empty()
+    }
 }
 
 impl EngineHealth {
@@ -31,12 +43,19 @@ impl EngineHealth {
     }
 
     /// Records the result of a call to a node. `node` is not called while all nodes answer.
-    pub(super) fn called(&self, node: impl FnOnce() -> Box<str>, failure: Option<&Failure>) {
-        if failure.is_none() && !self.is_any_failing() {
+    pub(super) fn called(&self, node: impl FnOnce() -> Box<str>, is_write: bool, failure: Option<&Failure>) {
+        if failure.is_none() && self.state.lock().is_well() {
             return;
         }
         let node = node();
         let mut state = self.state.lock();
+        let now = instant();
+        if is_write {
+            match failure {
+                None => drop(state.unwritten.remove(&node)),
+                Some(_) => state.unwritten.entry(node.clone()).or_insert((now, now)).1 = now,
+            }
+        }
         match failure {
             None => {
                 // Nodes are known if one of them answers.
@@ -47,7 +66,7 @@ impl EngineHealth {
                 }
             }
             Some(failure) if !state.failing_since.contains_key(&node) => {
-                state.failing_since.insert(node, instant());
+                state.failing_since.insert(node, now);
                 drop(state);
                 log::error!("the store does not answer: {}", failure.reason);
             }
@@ -62,18 +81,24 @@ impl EngineHealth {
         if state.unusable.is_some() {
             return Health::Unusable;
         }
-        if state.failing_since.is_empty() {
+        if state.is_well() {
             return Health::Healthy;
         }
         // Another node has taken the keys of a node that is no longer named.
         state.failing_since.retain(|node, _| node.is_empty() || nodes.contains(node));
         let now = instant();
-        let is_away = |since: &&Instant| now.saturating_duration_since(**since) >= self.grace;
-        let failing = state.failing_since.len();
-        match state.failing_since.values().filter(is_away).count() {
-            _ if failing == 0 => Health::Healthy,
+        let since = |at: Instant| now.saturating_duration_since(at);
+        state.unwritten.retain(|node, (_, last)| nodes.contains(node) && since(*last) < WRITE_RECENT);
+        let mut failing: HashMap<&str, Instant> = HashMap::new();
+        let unwritten = state.unwritten.iter().map(|(node, (first, _))| (node, *first));
+        for (node, first) in state.failing_since.iter().map(|(node, at)| (node, *at)).chain(unwritten) {
+            let at = failing.entry(node).or_insert(first);
+            *at = first.min(*at);
+        }
+        match failing.values().filter(|at| since(**at) >= self.grace).count() {
+            _ if failing.is_empty() => Health::Healthy,
             0 => Health::Busy,
-            away if away >= nodes.len() || state.failing_since.contains_key("") => Health::Away,
+            away if away >= nodes.len() || failing.contains_key("") => Health::Away,
             _ => Health::Partial,
         }
     }
@@ -136,18 +161,18 @@ mod tests {
         let nodes: Vec<Box<str>> = vec!["a:1".into(), "b:1".into()];
         let health = EngineHealth::new(Duration::ZERO);
         let failure = Failure::unknown("silent");
-        health.called(|| "a:1".into(), Some(&failure));
-        health.called(|| "b:1".into(), None);
+        health.called(|| "a:1".into(), false, Some(&failure));
+        health.called(|| "b:1".into(), false, None);
         assert_eq!(health.health(&nodes), Health::Partial);
         assert!(health.is_failing("a:1") && !health.is_failing("b:1") && health.is_any_failing());
         assert!(!health.is_silent(&nodes) && health.is_silent(&nodes[..1]));
-        health.called(|| "b:1".into(), Some(&failure));
+        health.called(|| "b:1".into(), false, Some(&failure));
         assert_eq!(health.health(&nodes), Health::Away);
-        health.called(|| "b:1".into(), None);
+        health.called(|| "b:1".into(), false, None);
         assert_eq!(health.health(&nodes[1..]), Health::Healthy, "the keys are on another node now");
-        health.called(|| "".into(), Some(&failure));
+        health.called(|| "".into(), false, Some(&failure));
         assert_eq!(health.health(&nodes), Health::Away, "no node is known");
-        health.called(|| "a:1".into(), None);
+        health.called(|| "a:1".into(), false, None);
         assert_eq!(health.health(&nodes), Health::Healthy);
         assert!(!health.is_any_failing());
     }
@@ -155,7 +180,36 @@ mod tests {
     #[test]
     fn a_short_outage_is_no_reason_to_be_unready() {
         let health = EngineHealth::new(Duration::from_secs(3600));
-        health.called(|| "a:1".into(), Some(&Failure::unknown("silent")));
+        health.called(|| "a:1".into(), false, Some(&Failure::unknown("silent")));
         assert_eq!(health.health(&["a:1".into()]), Health::Busy);
+    }
+
+    #[test]
+    fn a_node_that_answers_and_takes_no_change_is_no_reason_to_be_ready() {
+        let nodes: Vec<Box<str>> = vec!["a:1".into()];
+        let health = EngineHealth::new(Duration::ZERO);
+        let failure = Failure::unknown("too few replicas");
+        health.called(|| "a:1".into(), true, Some(&failure));
+        health.called(|| "a:1".into(), false, None);
+        assert_eq!(health.health(&nodes), Health::Away);
+        assert!(!health.is_any_failing(), "it can be read");
+        health.called(|| "a:1".into(), true, None);
+        assert_eq!(health.health(&nodes), Health::Healthy);
+        health.called(|| "a:1".into(), true, Some(&failure));
+        assert_eq!(health.health(&["b:1".into()]), Health::Healthy, "another node has the keys");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_failed_long_ago_says_nothing() {
+        let nodes: Vec<Box<str>> = vec!["a:1".into()];
+        let health = EngineHealth::new(Duration::from_secs(10));
+        let failure = Failure::unknown("too few replicas");
+        health.called(|| "a:1".into(), true, Some(&failure));
+        health.called(|| "a:1".into(), false, None);
+        assert_eq!(health.health(&nodes), Health::Busy);
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(health.health(&nodes), Health::Away);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(health.health(&nodes), Health::Healthy);
     }
 }

@@ -88,7 +88,7 @@ impl RedisStore {
     ) -> Result<(Timestamp, Vec<Value>), Failure> {
         let request = Request { call, partition, keys, arguments };
         let result = self.nodes.call(&request).await;
-        self.health.called(|| self.nodes.node_of(partition), result.as_ref().err());
+        self.health.called(|| self.nodes.node_of(partition), call.writes, result.as_ref().err());
         let mut values = result?;
         match values.first() {
             Some(Value::Int(us)) => {

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use redis::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::random::Random;
 use crate::clock::instant;
+use crate::random::splitmix::Random;
 use crate::store::redis::nodes::{Failure, Request};
 
 /// The Unix time in microseconds at which the simulation begins.

@@ -1,7 +1,7 @@
 //! The processes of one agent, its providers, and what happens to them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep};
 
 use super::engine::{BEGIN_US, Faults, StandIn};
 use super::history::History;
-use super::random::Random;
 use super::size::Size;
 use crate::clock::instant;
 use crate::config::{RedisLogin, RedisMode, RedisSettings, StoreSettings, Unknown};
@@ -17,6 +16,7 @@ use crate::denial::Denial;
 use crate::interaction::{Ask, ClaimError, Event, EventKey, Follow, Interaction, Report};
 use crate::observe::Metrics;
 use crate::path::{CanonicalPath, Captures, Template};
+use crate::random::splitmix::Random;
 use crate::store::redis::nodes::Nodes;
 use crate::store::redis::store::RedisStore;
 use crate::time::Timestamp;
@@ -49,6 +49,8 @@ pub(super) struct Group {
     metrics: Arc<Metrics>,
     members: Mutex<Vec<Arc<Member>>>,
     random: Mutex<Random>,
+    /// The number of interactions that have begun.
+    begun: AtomicU64,
     is_over: AtomicBool,
 }
 
@@ -90,9 +92,14 @@ impl Group {
             metrics: Arc::clone(metrics),
             members: Mutex::default(),
             random: Mutex::new(Random(seed)),
+            begun: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         };
         Arc::new(group)
+    }
+
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     fn below(&self, end: u64) -> u64 {
@@ -160,6 +167,7 @@ impl Group {
         let count = self.size.interactions / self.size.groups;
         for number in 0..count {
             tokio::spawn(Arc::clone(&self).interaction(format!("int_{number}")));
+            self.begun.fetch_add(1, Ordering::Relaxed);
             sleep(self.millis(0, 2 * PAUSE_MS)).await;
         }
         sleep(DEADLINE + REST).await;

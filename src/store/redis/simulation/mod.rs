@@ -2,12 +2,12 @@
 //! duplicates, silences, restarts and failovers. The store and the state machine are the real ones. The engine is
 //! [`StandIn`]. Everything depends on the seed only.
 //!
-//! `make simulate` runs more of it. `CALLGATE_SIMULATE` is the number of interactions.
+//! `make simulate` runs more of it. `CALLGATE_SIMULATE` is the number of interactions of each seed, `CALLGATE_SIMULATE_SEED`
+//! the first seed, and `CALLGATE_SIMULATE_SEEDS` the number of seeds.
 
 mod engine;
 mod group;
 mod history;
-mod random;
 mod size;
 
 use std::sync::Arc;
@@ -35,6 +35,33 @@ fn cpu_time() -> Duration {
     Duration::from_nanos(text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default())
 }
 
+/// The interactions of the unit tests.
+const INTERACTIONS: u64 = 10_000;
+/// From this number of interactions on, a simulation prints its progress.
+const LARGE: u64 = 100_000;
+
+/// Returns how to repeat a simulation with this seed.
+fn repeat(seed: u64) -> String {
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    let interactions = number("CALLGATE_SIMULATE", INTERACTIONS);
+    format!("repeat it with: make simulate INTERACTIONS={interactions} SEED={seed} PROFILE={profile}")
+}
+
+/// Prints the share of the interactions that have begun, after each twentieth of them.
+async fn progress(groups: Vec<Arc<Group>>, size: Size, seed: u64) {
+    let mut said = 0;
+    while said < 20 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let begun: u64 = groups.iter().map(|group| group.begun()).sum();
+        let part = 20 * begun / (size.interactions / size.groups * size.groups).max(1);
+        if part > said && size.interactions >= LARGE {
+            let cpu = cpu_time().as_secs();
+            println!("seed {seed}: {} % of {} interactions, {cpu} s of CPU", 5 * part, size.interactions);
+        }
+        said = part;
+    }
+}
+
 fn simulate(size: Size, seed: u64) -> Outcome {
     crate::random::repeatable::set(Some(seed));
     let runtime =
@@ -55,6 +82,7 @@ fn simulate(size: Size, seed: u64) -> Outcome {
             .map(|number| Group::start(size, faults, seed ^ ((number + 1) << 20), &metrics))
             .collect();
         let running: Vec<_> = groups.iter().map(|group| tokio::spawn(Arc::clone(group).run())).collect();
+        tokio::spawn(progress(groups.clone(), size, seed));
         for running in running {
             running.await.unwrap();
         }
@@ -81,7 +109,10 @@ fn simulate(size: Size, seed: u64) -> Outcome {
 /// Simulates, prints what an interaction has cost, and checks the history.
 fn run(name: &str, size: Size, seed: u64) {
     let Size { groups, members, interactions, .. } = size;
-    let Outcome { faults, cost, cpu, virtual_time } = simulate(size, seed);
+    let outcome = std::panic::catch_unwind(|| simulate(size, seed));
+    let Ok(Outcome { faults, cost, cpu, virtual_time }) = outcome else {
+        panic!("seed {seed}: it ended early; {}", repeat(seed));
+    };
     // Calls that members make also while nothing happens.
     let is_background = |name: &str| matches!(name, "beat" | "count" | "due");
     let (background, own): (Vec<_>, Vec<_>) = cost.calls.iter().partition(|(name, _)| is_background(name));
@@ -98,7 +129,8 @@ fn run(name: &str, size: Size, seed: u64) {
     );
     println!("  {:?}", cost.calls);
     let first: Vec<_> = faults.iter().take(5).collect();
-    assert!(faults.is_empty(), "seed {seed}: {} faults, such as {first:#?}", faults.len());
+    let (count, repeat) = (faults.len(), repeat(seed));
+    assert!(faults.is_empty(), "seed {seed}: {count} faults, such as {first:#?}\n{repeat}");
 }
 
 /// A variable of the environment, for a larger run.
@@ -109,16 +141,18 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn simulated_members_lose_nothing_and_deliver_nothing_twice() {
-    let interactions = number("CALLGATE_SIMULATE", 10_000);
-    let seed = number("CALLGATE_SIMULATE_SEED", 1);
+    let interactions = number("CALLGATE_SIMULATE", INTERACTIONS);
+    let (first, seeds) = (number("CALLGATE_SIMULATE_SEED", 1), number("CALLGATE_SIMULATE_SEEDS", 1));
     let groups = (interactions / 1000).clamp(1, 1000);
     let size = Size { groups, members: 5, interactions, is_troubled: true, waits: true };
-    run("restarts and failovers", size, seed);
+    for seed in first..first + seeds {
+        run(&format!("restarts and failovers, seed {seed}"), size, seed);
+    }
 }
 
 #[test]
 fn the_cost_of_a_simulated_interaction_does_not_grow() {
-    let most = number("CALLGATE_SIMULATE", 10_000) / 20;
+    let most = number("CALLGATE_SIMULATE", INTERACTIONS) / 20;
     let size = Size { groups: 1, members: 5, interactions: most, is_troubled: false, waits: false };
     run("the base", size, 1);
     run("more agents", Size { groups: 2, interactions: most * 2, ..size }, 1);
@@ -127,7 +161,8 @@ fn the_cost_of_a_simulated_interaction_does_not_grow() {
 }
 
 #[test]
+#[should_panic(expected = "\nrepeat it with: make simulate INTERACTIONS=")]
 fn the_simulation_notices_what_a_failover_without_replicas_loses() {
     let size = Size { groups: 4, members: 3, interactions: 2000, is_troubled: true, waits: false };
-    assert!(!simulate(size, 1).faults.is_empty());
+    run("failovers that lose changes", size, 7);
 }

@@ -1,5 +1,9 @@
 //! Ids that cannot be guessed.
 
+#[cfg(test)]
+#[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "the simulation needs the proxy"))]
+pub(crate) mod splitmix;
+
 /// Returns random bytes. Returns `None` if the operating system cannot provide random numbers.
 pub fn random<const N: usize>() -> Option<[u8; N]> {
     let mut bytes = [0; N];
@@ -49,6 +53,8 @@ fn fill(bytes: &mut [u8]) -> Option<()> {
 pub(crate) mod repeatable {
     use std::cell::Cell;
 
+    use super::splitmix::Random;
+
     thread_local! {
         static STATE: Cell<Option<u64>> = const { Cell::new(None) };
     }
@@ -59,14 +65,12 @@ pub(crate) mod repeatable {
     }
 
     pub(super) fn fill(bytes: &mut [u8]) -> bool {
-        let Some(mut state) = STATE.get() else { return false };
+        let Some(state) = STATE.get() else { return false };
+        let mut random = Random(state);
         for chunk in bytes.chunks_mut(8) {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&random.next().to_le_bytes()[..chunk.len()]);
         }
-        STATE.set(Some(state));
+        STATE.set(Some(random.0));
         true
     }
 }
