@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 mod steps;
 
 use self::steps::{Mark, Step, steps};
-use super::common::{EXIT_DATA, moment, now_unless, print_json};
+use super::common::{EXIT_DATA, moment, now_unless, print_json, printable};
 use super::message::Message;
 use super::read::ConfigArg;
 use crate::agent::ONLY_AGENT;
@@ -217,7 +217,7 @@ impl<'a> Explanation<'a> {
 
     fn print(&self) {
         for step in &self.steps {
-            println!("  {:<18} {}  {}", step.check, step.mark.printed(), printable(&step.detail));
+            println!("  {:<18} {}  {}", printable(&step.check), step.mark.printed(), printable(&step.detail));
         }
         match (self.reason, &self.forward) {
             (Some(reason), _) => {
@@ -246,7 +246,11 @@ impl<'a> Explanation<'a> {
             (None, forward) => {
                 let agent = self.agent.as_deref().filter(|name| *name != ONLY_AGENT);
                 let agent = agent.map_or_else(String::new, |name| format!(" of the agent {name}"));
-                println!("{}: forwarded to {}{agent}", self.verdict, forward.as_deref().unwrap_or("/"));
+                println!(
+                    "{}: forwarded to {}{agent}",
+                    self.verdict,
+                    printable(forward.as_deref().unwrap_or("/"))
+                );
                 if self.streams {
                     return println!("  while it arrives, without a check of the body");
                 }
@@ -268,7 +272,10 @@ impl<'a> Explanation<'a> {
         );
         let taken_over = self.taken_over();
         if !taken_over.is_empty() {
-            println!("  taken over from the capture, which has no secrets: {}", taken_over.join(", "));
+            println!(
+                "  taken over from the capture, which has no secrets: {}",
+                printable(&taken_over.join(", "))
+            );
         }
     }
 
@@ -293,9 +300,4 @@ fn without_secrets(route: &Route, target: &str) -> String {
     let is_kept = |pair: &&str| !names.contains(&pair.split('=').next().unwrap_or_default());
     let query: Vec<_> = query.split('&').filter(is_kept).collect();
     if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
-}
-
-/// Replaces control characters, so that text from a request cannot send escape sequences to the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
