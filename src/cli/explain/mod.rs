@@ -12,8 +12,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+mod not_fetched;
 mod steps;
 
+use self::not_fetched::NotFetched;
 use self::steps::{Mark, Step, steps};
 use super::common::{EXIT_DATA, moment, now_unless, print_json, printable};
 use super::message::Message;
@@ -23,6 +25,7 @@ use crate::denial::Denial;
 use crate::fetch::with_cached;
 use crate::ingress::{Carrier, Decided, Denied, Ingress, Route, TokenRule};
 use crate::observe::capture::Verdicts;
+use crate::policy::Policy;
 use crate::request::RequestHead;
 use crate::signature::HandshakeReply;
 use crate::source::LOOPBACK;
@@ -80,7 +83,7 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
             decide(&policy.ingress.observing(None), &head, body, now, &mut trail)
         }
     };
-    let explanation = Explanation::new(&policy.ingress, &decided, &trail, captured.as_ref());
+    let explanation = Explanation::new(&policy, &decided, &trail, captured.as_ref());
     if args.json {
         print_json(&explanation.to_json());
     } else {
@@ -119,13 +122,15 @@ struct Explanation<'a> {
     /// True if the route passes requests on while they arrive.
     streams: bool,
     steps: Vec<Step>,
+    /// What a check could not be decided by. `None` if every check that ran could be decided.
+    not_fetched: Option<NotFetched>,
     /// The capture, if Callgate has captured the request.
     captured: Option<&'a Verdicts>,
 }
 
 impl<'a> Explanation<'a> {
     fn new(
-        ingress: &Ingress,
+        policy: &Policy,
         decided: &Result<Option<Decided>, Box<Denied>>,
         trail: &Trail,
         captured: Option<&'a Verdicts>,
@@ -140,9 +145,10 @@ impl<'a> Explanation<'a> {
             Ok(None) => (None, None),
             Err(denied) => (Some(denied.denial), denied.seen.route.as_ref()),
         };
+        let ingress = &policy.ingress;
         let steps = steps(trail, captured);
         let taken_over = |step: &Step| match step.mark {
-            Mark::Deny(denial) => Some(denial),
+            Mark::Deny(denial) | Mark::NotFetched(denial) => Some(denial),
             _ => None,
         };
         let denial: Option<Denial> = match captured {
@@ -178,6 +184,10 @@ impl<'a> Explanation<'a> {
             },
             observes: route.is_some_and(|route| route.observes()),
             streams: route.is_some_and(|route| route.stream),
+            not_fetched: steps
+                .iter()
+                .any(|step| matches!(step.mark, Mark::NotFetched(_)))
+                .then(|| NotFetched::of(policy, route.map(|route| &**route))),
             steps,
             captured,
         }
@@ -205,6 +215,7 @@ impl<'a> Explanation<'a> {
                 "body": reply.body,
             })),
             "trail": steps.collect::<Vec<_>>(),
+            "not_fetched": self.not_fetched.as_ref().map_or(&[][..], |missing| &missing.feeds),
             "captured": self.captured.map(|captured| json!({
                 "time": captured.time.to_string(),
                 "peer": captured.peer.to_string(),
@@ -223,11 +234,8 @@ impl<'a> Explanation<'a> {
             (Some(reason), _) => {
                 println!("{}: {reason} (HTTP {})", self.verdict, self.status.unwrap_or_default());
                 println!("  {}", self.help.unwrap_or_default());
-                if [Denial::ListUnavailable.code(), Denial::KeysUnavailable.code()].contains(&reason) {
-                    println!(
-                        "  this check cannot be judged here: `explain` fetches no lists and no keys. It uses the copies in \
-                         `fetch.cache`, if the running Callgate has stored them there"
-                    );
+                if let Some(missing) = &self.not_fetched {
+                    println!("  {}", printable(&missing.text()));
                 }
                 if self.observes {
                     println!("  but the route has `mode: observe`: the request is counted and delivered");
