@@ -560,6 +560,7 @@
     if (focused) ($(focused) || title).focus({ preventScroll: true });
   }
 
+  const INFORMED = { callback: "callback", final_callback: "final callback", expired: "notice: expired", stalled: "notice: stalled", undelivered: "notice: undelivered" };
   function interactionFacts(one) {
     const time = (at) => at ? `${at} (${when(at)})` : "";
     const captures = Object.entries(one.captures).map(([name, value]) => `${name}=${value}`).join("\n");
@@ -574,10 +575,11 @@
       facts([["state", one.state], ["route", one.route], ["provider", one.provider], ["captures", captures], ["status", one.status], ["progress", one.progress === null ? "" : `${one.progress} %`],
         ["provider's id", one.provider_id], ["owner", one.member ? one.member + (state && one.member === state.member ? " (this one)" : "") : ""]]),
       make("h4", {}, "Times"),
-      facts([["began", time(one.created_at)], ["last callback", time(one.last_event_at) || "none"], ["deadline", time(one.deadline_at)], ["ended", time(one.ended_at)], ["token expires", time(one.expires_at)]]),
+      facts([["began", time(one.created_at)], ["last callback", time(one.last_event_at) || "none"], ["deadline", time(one.deadline_at)], ["ended", time(one.ended_at)], ["agent knows the end", time(one.informed_at) || (one.ended_at ? "not known" : "")], ["token expires", time(one.expires_at)]]),
       make("h4", {}, "Attempts"),
       facts([["delivered", many(one.deliveries, "callback")], ["not accepted", undelivered], ["uses left", one.uses_left === null ? "any number" : String(one.uses_left)],
         ["notice", one.notice ? `${one.notice}, ${many(one.notice_attempts, "failed attempt")}` : "none pending"]]),
+      ...list("Accepted by the agent", one.informed.map((taken) => `${INFORMED[taken.by]}, ${time(taken.at)}`), "nothing"),
       ...list("Last events", one.event_ids, "no event with an id"),
       ...list("Questions", questions, "none"),
       make("p", {}, find, " ", state && state.inbox.routes.length ? kept : "")];

@@ -8,6 +8,7 @@ use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
 use super::{caller, page};
 use crate::clock::instant;
+use crate::policy::Feed;
 
 impl Admin {
     /// Returns the response to one request. Logs the request if it is an action.
@@ -118,9 +119,11 @@ impl Admin {
         if !may_know {
             config.secrets.clear();
         }
+        let policy = self.policy.load();
         let answer = json!({
             "ready": readiness.is_ok(),
             "why_not": readiness.err(),
+            "not_fetched": policy.missing_feeds().map(Feed::label).collect::<Vec<_>>(),
             "config": config,
         });
         let status = if readiness.is_ok() { 200 } else { 503 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::admin_client::{Request, send};
-use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
+use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, printable};
 use super::read::ConfigArg;
 use crate::config::AdminListener;
 use crate::secret::Secret;
@@ -123,7 +123,7 @@ impl AdminApi {
 /// Returns the explanation in an answer, without control characters.
 pub(super) fn detail(answer: &Value) -> String {
     let detail = answer.get("detail").and_then(Value::as_str).unwrap_or("no reason given");
-    detail.chars().filter(|c| !c.is_control()).collect()
+    printable(detail)
 }
 
 /// Encodes a value for a path or a query.

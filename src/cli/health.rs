@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use super::admin_client::ask;
-use super::common::EXIT_UNAVAILABLE;
+use super::common::{EXIT_UNAVAILABLE, printable};
 use crate::source::reachable;
 
 #[derive(Args)]
@@ -42,5 +42,5 @@ pub(super) fn health(args: &HealthArgs) -> u8 {
 /// Returns the first line of a response without control characters. The server on that port may be another program. Its
 /// text must not send escape sequences to the terminal.
 fn first_line(body: &str) -> String {
-    body.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
+    printable(body.lines().next().unwrap_or_default())
 }

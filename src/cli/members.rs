@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::admin_client::ask;
-use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
+use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, print_json, printable};
 use crate::source::reachable;
 
 #[derive(Args)]
@@ -41,13 +41,12 @@ pub(super) fn members(args: &MembersArgs) -> u8 {
     };
     let members = serde_json::from_str::<Value>(&body).ok().filter(|_| status == 200);
     let Some(members) = members else {
-        let line: String =
-            body.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+        let line = printable(body.lines().next().unwrap_or_default());
         eprintln!("error: {line} (HTTP {status} from {address}/members)");
         return EXIT_UNAVAILABLE;
     };
     if args.json {
-        println!("{members:#}");
+        print_json(&members);
         return 0;
     }
     if field(&members, "own").is_null() {
@@ -70,9 +69,9 @@ fn table(members: &Value) -> String {
     let mut rows =
         vec![["ADDRESS", "INCARNATION", "GROUP", "STATE", "STARTED", "HAS LEDGERS OF"].map(str::to_owned)];
     for member in own.into_iter().chain(others) {
-        let text = |name: &str| field(member, name).as_str().unwrap_or("-").to_owned();
-        let inherits: Vec<_> =
-            field(member, "inherits").as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let text = |name: &str| printable(field(member, name).as_str().unwrap_or("-"));
+        let inherits = field(member, "inherits").as_array().into_iter().flatten().filter_map(Value::as_str);
+        let inherits: Vec<_> = inherits.map(printable).collect();
         let state = match field(member, "presence").as_str() {
             None => "this one",
             Some("present") if *field(member, "stopping") == true => "stopping",
@@ -83,7 +82,7 @@ fn table(members: &Value) -> String {
             text("address"),
             text("incarnation"),
             text("group"),
-            state.to_owned(),
+            printable(state),
             text("started_at"),
             inherits,
         ]);

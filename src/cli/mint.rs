@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, moment, now_unless, print_json};
+use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, moment, now_unless, print_json, printable};
 use super::read::ConfigArg;
 use crate::config::{AdminListener, Config, Unknown};
 use crate::policy::MintRequest;
@@ -80,11 +80,12 @@ pub(super) fn mint(args: &MintArgs) -> u8 {
         Ok(minted) if args.json => print_json(&minted),
         Ok(minted) => {
             for name in ["interaction", "callback_url", "callback_token", "expires_at"] {
-                println!("{name:<15} {}", minted.get(name).and_then(Value::as_str).unwrap_or_default());
+                let value = minted.get(name).and_then(Value::as_str).unwrap_or_default();
+                println!("{name:<15} {}", printable(value));
             }
         }
         Err((code, message)) => {
-            eprintln!("error: {message}");
+            eprintln!("error: {}", printable(&message));
             return code;
         }
     }

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use clap::Args;
 use parking_lot::Mutex;
 
-use super::common::{EXIT_USAGE, counted, environment};
+use super::common::{EXIT_USAGE, counted, environment, printable_lines};
 use crate::config::{Config, ConfigError, ERRORS_MAX, Surroundings};
 use crate::file::{FILE_BYTES_MAX, read as read_file};
 use crate::policy::FeedKind;
@@ -45,9 +45,11 @@ impl ConfigArg {
 
     pub(super) fn print_errors(&self, errors: &[ConfigError]) {
         for error in errors {
+            // The text can quote the configuration, and somebody else may have written it.
+            let text = printable_lines(&error.to_string());
             match &error.file {
-                Some(_) => eprintln!("error: {error}"),
-                None => eprintln!("error: {}: {error}", self.config.display()),
+                Some(_) => eprintln!("error: {text}"),
+                None => eprintln!("error: {}: {text}", self.config.display()),
             }
         }
         // If errors were omitted, the last entry reports how many. The length of the list is then not the number of

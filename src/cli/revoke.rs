@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::admin_api::{AdminAddress, AdminApi, detail};
-use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
+use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, printable};
 use super::read::ConfigArg;
 
 #[derive(Args)]
@@ -51,7 +51,8 @@ pub(super) fn revoke(args: &RevokeArgs) -> u8 {
         }
         202 => {
             let members = answer.get("unreachable").and_then(Value::as_array).map(Vec::as_slice);
-            let members: Vec<_> = members.unwrap_or_default().iter().filter_map(Value::as_str).collect();
+            let members: Vec<_> =
+                members.unwrap_or_default().iter().filter_map(Value::as_str).map(printable).collect();
             eprintln!("error: {} is revoked here, but {detail}: {}", args.interaction, members.join(", "));
             EXIT_UNAVAILABLE
         }

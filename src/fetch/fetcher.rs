@@ -300,6 +300,11 @@ impl Work {
         self.metrics.fetched(&label, result.is_ok());
         match &result {
             Ok(change) => change.iter().for_each(|change| log::info!("{change}")),
+            Err(error) if policy.lacks(&label) => {
+                log::warn!(
+                    "{label} could not be fetched: {error}; without it, callbacks that need it get 503"
+                );
+            }
             Err(error) => log::warn!("{label} could not be fetched: {error}"),
         }
         let periodic = match target {
@@ -348,7 +353,7 @@ impl Work {
         }
     }
 
-    /// Updates the age metrics. Removes keys and certificates that are older than `stale_ok`.
+    /// Updates the metrics of the feeds. Removes keys and certificates that are older than `stale_ok`.
     fn expire(&mut self) {
         let policy = self.policy.load_full();
         let now = instant();
@@ -356,6 +361,7 @@ impl Work {
             let Some(state) = self.states.get(&PeriodicFetch::Feed(feed.clone())) else { continue };
             let age = state.age(now);
             self.metrics.feed_age(feed.label(), age.map(|age| age.as_secs_f64()));
+            self.metrics.feed_available(feed.label(), !policy.lacks(feed.label()));
             let stale = age.is_some_and(|age| age > policy.fetching.stale_ok);
             let held = policy.ingress.edge().fetched_data.keyring.set(FeedId(i)).is_some();
             if stale && held {

@@ -147,7 +147,10 @@ impl Interaction {
     pub fn noticed(&mut self, id: NoticeId, answered: bool, now: Timestamp) {
         let Some(more) = &mut self.more else { return };
         match &mut more.notice {
-            Some(notice) if notice.id() == id && answered => more.notice = None,
+            Some(notice) if notice.id() == id && answered => {
+                more.notice = None;
+                self.inform(id.cause.into(), now);
+            }
             Some(notice) if notice.id() == id => {
                 let wait = NOTICE_BACKOFF_MIN.saturating_mul(1 << notice.attempts.min(16));
                 notice.attempts = notice.attempts.saturating_add(1);

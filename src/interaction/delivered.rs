@@ -1,7 +1,45 @@
-//! The events of an interaction that were delivered, as the record of the interaction stores them.
+//! The events of an interaction that were delivered, as the record of the interaction stores them, and what the agent has
+//! accepted when.
 
 use super::ask::EventKey;
 use super::interaction::Interaction;
+use super::notice::{Informed, InformedBy};
+use super::state::State;
+use crate::time::Timestamp;
+
+/// Maximum number of accepted callbacks and notices whose times are kept for display.
+const INFORMED_MAX: usize = 8;
+
+impl Interaction {
+    /// Returns the last callbacks and notices that the agent has accepted, oldest first. Records of earlier versions have
+    /// none.
+    pub fn informed(&self) -> &[Informed] {
+        self.more.as_ref().map_or(&[], |more| &more.informed)
+    }
+
+    /// Returns the time at which the agent accepted the final callback or the notice about the expiry. Returns `None` if it
+    /// has accepted neither, or if the ledger does not know it.
+    pub fn informed_at(&self) -> Option<Timestamp> {
+        self.informed().iter().rev().find(|informed| informed.by.is_end()).map(|informed| informed.at())
+    }
+
+    /// Records that the agent has accepted something.
+    pub fn inform(&mut self, by: InformedBy, now: Timestamp) {
+        let informed = &mut self.more().informed;
+        if informed.len() >= INFORMED_MAX {
+            // The end is the last to be forgotten, however many late callbacks follow it.
+            let oldest = informed.iter().position(|one| !one.by.is_end()).unwrap_or_default();
+            informed.remove(oldest);
+        }
+        informed.push(Informed { by, at: now.unix_ms() });
+    }
+
+    /// Reports whether a callback has ended the interaction, and the agent is not known to have received it. This is the
+    /// case while an inbox keeps the callback.
+    pub fn lacks_final_callback(&self) -> bool {
+        matches!(self.state, State::Done | State::Failed) && self.informed_at().is_none()
+    }
+}
 
 impl Interaction {
     /// Restores a claim that another process, or this one, has written to a shared record. Returns its number.
@@ -55,6 +93,31 @@ mod tests {
     use crate::interaction::{Ask, ClaimError, Event, Follow, Report, Stale};
     use crate::path::{CanonicalPath, Template};
     use crate::time::Timestamp;
+
+    #[test]
+    fn the_end_stays_known_however_many_late_callbacks_follow() {
+        let at = Timestamp::from_unix_secs;
+        let mut record = Interaction::new("r".into(), "".into(), at(1), at(1000));
+        record.inform(InformedBy::Callback, at(2));
+        assert!(record.informed_at().is_none() && !record.lacks_final_callback());
+        record.go(Event::Completed);
+        assert!(record.lacks_final_callback());
+        record.inform(InformedBy::FinalCallback, at(3));
+        for late in 4..40 {
+            record.inform(InformedBy::Callback, at(late));
+        }
+        assert_eq!(record.informed().len(), INFORMED_MAX);
+        let text = serde_json::to_string(&record).unwrap();
+        for record in [record, serde_json::from_str(&text).unwrap()] {
+            assert_eq!(record.informed_at(), Some(at(3)));
+            assert_eq!(record.informed().last().map(|one| one.at()), Some(at(39)));
+        }
+        // A record of an earlier version.
+        let old = Interaction::new("r".into(), "".into(), at(1), at(1000));
+        let text = serde_json::to_string(&old.matched()).unwrap();
+        assert!(!text.contains("informed"), "{text}");
+        assert!(serde_json::from_str::<Interaction>(&text).unwrap().informed().is_empty());
+    }
 
     #[test]
     fn late_progress_is_not_delivered_once_the_events_are_forgotten() {

@@ -3,7 +3,7 @@
 
 use super::events::FailedEvent;
 use super::interaction::{Claim, Interaction};
-use super::notice::{Overdue, Undelivered};
+use super::notice::{InformedBy, Overdue, Undelivered};
 use super::state::State;
 use crate::time::Timestamp;
 
@@ -49,10 +49,14 @@ impl Interaction {
         });
     }
 
-    /// Records that the agent has received all callbacks that the inbox had given up.
-    pub fn receive_all(&mut self) {
+    /// Records that the agent has received all callbacks that the inbox has kept: those that it had given up, and the
+    /// final one.
+    pub fn receive_all(&mut self, now: Timestamp) {
         if let Some(more) = &mut self.more {
             more.undelivered = None;
+        }
+        if self.lacks_final_callback() {
+            self.inform(InformedBy::FinalCallback, now);
         }
     }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroI64;
 use serde::{Deserialize, Serialize};
 
 use super::events::{Events, FailedEvent};
-use super::notice::{Notice, Undelivered};
+use super::notice::{Informed, Notice, Undelivered};
 use super::questions::Question;
 
 /// Data that few open interactions have. It is boxed, so that the records of the other interactions stay small.
@@ -44,6 +44,9 @@ pub(super) struct More {
     /// Whether the agent received an error that does not say whether the provider accepted the request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_doubtful: bool,
+    /// What the agent has accepted, for display.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) informed: Vec<Informed>,
     /// Whether callbacks find the interaction by the provider's id, and not by a token.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_matched: bool,

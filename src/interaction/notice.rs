@@ -1,4 +1,4 @@
-//! The notice that tells the agent that a callback did not arrive in time.
+//! The notice that tells the agent that a callback did not arrive in time, and the record of what the agent has accepted.
 
 use serde::{Deserialize, Serialize};
 
@@ -78,5 +78,58 @@ impl Undelivered {
     /// Returns the JSON of notices and of the callbacks API: `{"count": …, "last_at": RFC 3339}`.
     pub fn to_json(self) -> serde_json::Value {
         serde_json::json!({ "count": self.count, "last_at": self.last_at().to_string() })
+    }
+}
+
+/// A callback or a notice that the agent has accepted.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Informed {
+    /// What the agent has accepted.
+    pub by: InformedBy,
+    pub(super) at: i64,
+}
+
+/// What the agent has accepted.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InformedBy {
+    /// A callback that did not end the interaction.
+    Callback,
+    /// The callback that ended the interaction.
+    FinalCallback,
+    /// The notice that the interaction has expired.
+    Expired,
+    /// The notice that no callback arrived for too long.
+    Stalled,
+    /// The notice that Callgate has given up to deliver a callback.
+    Undelivered,
+}
+
+impl InformedBy {
+    /// Returns a callback that has ended the interaction or not.
+    pub fn of_callback(has_ended: bool) -> Self {
+        if has_ended { Self::FinalCallback } else { Self::Callback }
+    }
+
+    /// Reports whether the agent knows by this that the interaction has ended.
+    pub(super) fn is_end(self) -> bool {
+        matches!(self, Self::FinalCallback | Self::Expired)
+    }
+}
+
+impl From<Overdue> for InformedBy {
+    fn from(cause: Overdue) -> Self {
+        match cause {
+            Overdue::Expired => Self::Expired,
+            Overdue::Stalled => Self::Stalled,
+            Overdue::Undelivered => Self::Undelivered,
+        }
+    }
+}
+
+impl Informed {
+    /// Returns the time at which the ledger recorded that the agent has accepted it.
+    pub fn at(self) -> Timestamp {
+        Timestamp::from_unix_ms(self.at)
     }
 }

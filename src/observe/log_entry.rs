@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use super::logger::escape_unsafe;
 use crate::denial::Denial;
 use crate::source::write_address;
 use crate::time::Timestamp;
@@ -226,7 +227,10 @@ fn text(out: &mut Vec<u8>, before: &str, value: &str) {
         out.extend_from_slice(value.as_bytes());
         out.push(b'"');
     } else {
-        let _ = serde_json::to_writer(out, value);
+        // Somebody may read the log on a terminal.
+        let mut escaped = String::with_capacity(value.len() + 2);
+        escape_unsafe(&serde_json::to_string(value).unwrap_or_default(), &mut escaped);
+        out.extend_from_slice(escaped.as_bytes());
     }
 }
 
@@ -244,6 +248,7 @@ fn address(out: &mut Vec<u8>, before: &str, value: IpAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::is_unsafe;
 
     #[test]
     fn a_detail_is_cut_before_a_character() {
@@ -274,7 +279,7 @@ mod tests {
                 client,
                 peer: IpAddr::from([1, 2, 3, 4]),
                 interaction: Some("int_1"),
-                event_id: client.map(|_| "msg \"1\""),
+                event_id: client.map(|_| "msg \"1\" \u{9b}\u{202e}\u{7f}"),
                 secret: client.map(|_| 2),
                 member: client.map(|_| "10.2.3.5:8446"),
                 from_member: client.map(|_| "a\"b:1"),
@@ -286,13 +291,14 @@ mod tests {
             let mut line = Vec::new();
             entry.write(&mut line);
             let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            assert!(!String::from_utf8(line).unwrap().trim_end().contains(is_unsafe));
             assert_eq!((read["path"].as_str(), read["body_bytes"].as_u64()), (Some(path), Some(u64::MAX)));
             assert_eq!(read["mode"], "observe");
             assert_eq!(read["observed"], serde_json::json!(["token_missing", "body_too_large"]));
             assert_eq!(read["time"], "2026-01-01T00:00:00Z");
             assert_eq!(read["peer"].is_null(), client.is_some());
             assert_eq!(read["agent"].as_str(), client.map(|_| "planner"));
-            assert_eq!(read["event_id"].as_str(), client.map(|_| "msg \"1\""));
+            assert_eq!(read["event_id"].as_str(), client.map(|_| "msg \"1\" \u{9b}\u{202e}\u{7f}"));
             assert_eq!(read["secret"].as_u64(), client.map(|_| 2));
             assert_eq!(read["member"].as_str(), client.map(|_| "10.2.3.5:8446"));
             assert_eq!(read["from_member"].as_str(), client.map(|_| "a\"b:1"));

@@ -3,6 +3,7 @@
 //! A message of a library is logged only if it is an error. In messages of lower levels, pingora prints request lines
 //! and headers, which contain tokens.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::OnceLock;
 
@@ -34,12 +35,29 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
+/// Reports whether a terminal could interpret a character: a control character, or one that ends a line or changes the
+/// direction of the text.
+pub fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Appends JSON text to `out`. Characters that a terminal could interpret are escaped as `\u…`, which does not change the
+/// values. Line feeds are kept: in JSON they are only between values.
+pub fn escape_unsafe(json: &str, out: &mut String) {
+    for c in json.chars() {
+        if c != '\n' && is_unsafe(c) {
+            // All these characters are in the Basic Multilingual Plane, so that one escape is enough.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+}
+
 /// Returns a message as one line. Escapes line breaks and other control characters, because parts of a message can come
 /// from outside: they could forge another line or control the terminal.
 fn one_line(message: String) -> String {
-    // Characters that end a line or change the direction of the text, although they are not control characters.
-    let is_unsafe =
-        |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if !message.contains(is_unsafe) {
         return message;
     }

@@ -16,7 +16,9 @@ mod traces;
 pub use access_log::AccessLogger;
 pub use config_state::{ConfigState, ConfigStatus, Refused, version as config_version};
 pub use log_entry::{EgressEntry, Entry};
-pub use logger::{add_time as add_log_time, install as install_logger};
+pub use logger::{
+    add_time as add_log_time, escape_unsafe as escape_unsafe_in_json, install as install_logger, is_unsafe,
+};
 pub use metrics::{AGENT_ACCEPTED, AGENT_REJECTED, Count, Label, Metrics, ProcessUsage, Series, Values};
 pub use recent::{Recent, Rows};
 pub use redact::redact_path;

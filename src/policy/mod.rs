@@ -246,6 +246,11 @@ impl Policy {
         self.feeds.iter().enumerate().filter(is_missing).map(|(_, feed)| feed)
     }
 
+    /// Reports whether a key set or address list with this label was never fetched.
+    pub fn lacks(&self, label: &str) -> bool {
+        self.missing_feeds().any(|missing| missing.label() == label)
+    }
+
     /// Returns a copy of this policy with `outside` as its fetched data.
     #[must_use]
     pub fn with_fetched_data(&self, outside: FetchedData) -> Self {

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use super::event_memory::{EventLog, EventPlace, LoggedEvent, Oldest};
 use super::file::{Change, Journal, NO_OWNER, StoredEvent};
 use super::memory::{Hold, Memory, SHARDS, Shard, change};
-use crate::interaction::{Claim, EventKey, Report};
+use crate::interaction::{Claim, EventKey, InformedBy, Report};
 use crate::time::Timestamp;
 
 /// The largest number of events that are removed after one delivery. It is more than one, so that a ledger that was
@@ -76,6 +76,7 @@ impl Memory {
     ) -> u64 {
         let mut shard = self.shard(Self::index(id));
         let shard = &mut *shard;
+        let is_kept = message.is_some();
         let mut changes: Vec<_> = message.into_iter().collect();
         let Some(slot) = shard.interactions.get_mut(id) else {
             // The interaction was removed meanwhile. A message is kept nevertheless.
@@ -95,6 +96,9 @@ impl Memory {
             }
             fingerprint
         });
+        if !is_kept {
+            slot.record.inform(InformedBy::of_callback(ended), now);
+        }
         let is_sooner = slot.record.next_look(now) < slot.next_check;
         self.note_oldest(Self::index(id), shard);
         if !ended && !is_sooner && self.journal.is_none() {

@@ -113,8 +113,9 @@ impl Memory {
 
     /// Records that the agent has received all callbacks of an interaction that the inbox had given up.
     pub(super) fn received_all(&self, id: &str, now: Timestamp) {
-        if self.read(id).is_some_and(|record| record.undelivered().is_some()) {
-            self.update(id, now, Interaction::receive_all);
+        let changes = |record: Interaction| record.undelivered().is_some() || record.lacks_final_callback();
+        if self.read(id).is_some_and(changes) {
+            self.update(id, now, |record| record.receive_all(now));
         }
     }
 

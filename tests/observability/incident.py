@@ -51,7 +51,7 @@ AFTERWARDS = {
     "CallgateAgentFailing": True, "CallgateAgentRejecting": True, "CallgateAgentSlow": False, "CallgateInteractionsOverdue": True,
     "CallgateNoticesFailing": True, "CallgateEgressFailing": True, "CallgateReloadFailed": False,
     "CallgateCertificateEnding": True, "CallgateCertificateEndsToday": True, "CallgateFeedAgeing": False,
-    "CallgateFeedFailing": True, "CallgateKeysUnavailable": True, "CallgateStoreFailed": False,
+    "CallgateFeedFailing": True, "CallgateFeedMissing": True, "CallgateKeysUnavailable": True, "CallgateStoreFailed": False,
     "CallgateStoreFull": False, "CallgateStoreFilling": False, "CallgateEventsForgotten": False,
     "CallgateEventsFilling": False,
     "CallgateStoreReplaced": False, "CallgateStoreUnknownOutcomes": False, "CallgateStoreClockSkew": False,

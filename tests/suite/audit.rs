@@ -226,3 +226,33 @@ fn callbacks_that_the_agent_rejects_are_listed() {
     assert!(text.contains("  agent         rejected 4 of 6 (404 2, 500 2)"), "{text}");
     assert!(text.contains("the agent answered 4 of 6 delivered requests with an error"), "{text}");
 }
+
+#[test]
+fn text_of_others_is_bounded_and_harmless() {
+    let long = "R".repeat(100_000);
+    let mut log =
+        line(&format!("a{long}"), &format!("b{long}"), &format!("c{long}"), &format!("d{long}"), "");
+    for i in 0..1500 {
+        log += &line("many", "deny", &format!("r{i}"), "203.0.113.7", "");
+    }
+    let hostile = "x\\u001b[31m\u{9b}2J\u{202e}\u{2028}";
+    log += &line(hostile, hostile, hostile, hostile, "");
+    let out = audit(&log, &["--json"]);
+    assert!(out.stdout.len() < 1 << 20, "{}", out.stdout.len());
+    let report = report(&log);
+    let routes = report["routes"].as_array().unwrap();
+    let route = |first: &str| {
+        routes.iter().find(|route| route["route"].as_str().unwrap().starts_with(first)).unwrap().clone()
+    };
+    assert_eq!(route("a")["route"].as_str().unwrap().len(), 200);
+    assert_eq!(route("a")["reasons"][0]["reason"].as_str().unwrap().len(), 200);
+    assert_eq!(route("a")["callers"][0]["address"].as_str().unwrap().len(), 200);
+    let reasons = route("many")["reasons"].as_array().unwrap().clone();
+    assert!(reasons.len() == 1001, "{}", reasons.len());
+    assert!(reasons.iter().any(|reason| reason["reason"] == "others" && reason["count"] == 500));
+    assert_eq!(route("x")["route"], "x\u{1b}[31m\u{9b}2J\u{202e}\u{2028}", "JSON keeps the value");
+    for args in [&["--json"][..], &[]] {
+        let out = String::from_utf8(audit(&log, args).stdout).unwrap();
+        assert!(!out.contains(['\u{1b}', '\u{9b}', '\u{202e}', '\u{2028}']), "{args:?}");
+    }
+}

@@ -12,6 +12,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 
 use crate::egress::certificates;
 use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, open_config, send_to};
+use crate::process::Process;
 
 const NOW: i64 = 1_767_225_600;
 
@@ -235,6 +236,94 @@ fn published_addresses_follow_the_publisher() {
     elsewhere.answers(NOT_NOW);
     let again = Callgate::start(&text, clock());
     assert_eq!(send(&again), 403);
+}
+
+/// Runs `callgate explain` on a request that comes from `peer`. Returns its text and its JSON.
+fn explain(folder: &Path, config: &str, headers: &str, peer: &str) -> (String, serde_json::Value) {
+    let (file, request) = (folder.join("callgate.yaml"), folder.join("request.http"));
+    std::fs::write(&file, config).unwrap();
+    let head = format!("POST /hook HTTP/1.1\r\nhost: h\r\n{headers}content-length: 2\r\n\r\n{{}}");
+    std::fs::write(&request, head).unwrap();
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_callgate"));
+        command.arg("explain").arg("-c").arg(&file).arg("--request").arg(&request).args([
+            "--peer",
+            peer,
+            "--at",
+            "2026-01-01T00:00:00Z",
+        ]);
+        String::from_utf8(command.args(more).env("STATIC", "a static secret").output().unwrap().stdout)
+            .unwrap()
+    };
+    let json = run(&["--json"]);
+    (run(&[]), serde_json::from_str(&json).unwrap_or_else(|_| panic!("{json}")))
+}
+
+/// Returns the result of a check in the JSON of `explain`.
+fn outcome<'j>(json: &'j serde_json::Value, check: &str) -> &'j str {
+    let steps = json["trail"].as_array().unwrap();
+    steps.iter().find(|step| step["check"] == check).unwrap()["outcome"].as_str().unwrap()
+}
+
+#[test]
+fn what_was_never_fetched_is_reported_and_explain_does_not_judge_by_it() {
+    let (agent, lists) = (Agent::start(ANSWER), Agent::start(NOT_NOW));
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = format!("http://{}/meta", lists.address);
+    let gitlab = "preset: gitlab, secrets: [ { env: STATIC } ]";
+    let fetch = format!("fetch: {{ every: 200ms, cache: {} }}", cache.path().display());
+    let fal = format!("preset: fal, keys: {{ url: \"{url}\" }}");
+    let text = config(
+        &agent,
+        &format!("{gitlab}, allow: [ {{ url: \"{url}?secret=s\", pointers: [/hooks] }} ]"),
+        &fetch,
+    );
+    let token = "x-gitlab-token: a static secret\r\n";
+    let signed = format!(
+        "x-fal-webhook-request-id: r1\r\nx-fal-webhook-user-id: u1\r\nx-fal-webhook-timestamp: {NOW}\r\nx-fal-webhook-signature: {}\r\n",
+        "00".repeat(64)
+    );
+    let keys = (config(&agent, &fal, &fetch), signed, "signature", "keys_unavailable");
+    let list = (text.clone(), token.to_owned(), "address", "list_unavailable");
+    for (text, headers, check, reason) in [list, keys] {
+        let (said, json) = explain(folder.path(), &text, &headers, "127.0.0.1");
+        assert!(said.contains("cannot be judged here") && said.contains(&url), "{said}");
+        assert!(!said.contains("DENY") && !said.contains("secret=s"), "{said}");
+        assert!(said.contains(&format!("no copy in `fetch.cache` ({})", cache.path().display())), "{said}");
+        assert_eq!((&json["verdict"], &json["reason"]), (&"fail".into(), &reason.into()), "{json}");
+        assert_eq!((outcome(&json, check), &json["not_fetched"]), ("unknown", &serde_json::json!([url])));
+    }
+    // The running Callgate that captured the request had the list.
+    let captured = "callgate-captured: time=2026-01-01T00:00:00Z; peer=127.0.0.1; reason=token_missing\r\n";
+    let checks = "callgate-captured-checks: address=pass\r\n";
+    let (_, json) = explain(folder.path(), &text, &format!("{captured}{checks}"), "127.0.0.1");
+    assert_eq!((outcome(&json, "address"), &json["not_fetched"]), ("pass", &serde_json::json!([])), "{json}");
+    let (said, json) = explain(folder.path(), &text, captured, "127.0.0.1");
+    assert_eq!(
+        (outcome(&json, "address"), &json["not_fetched"]),
+        ("unknown", &serde_json::json!([url])),
+        "{said}"
+    );
+
+    let process = Process::start_with(tempfile::tempdir().unwrap(), &text, &[("STATIC", "a static secret")]);
+    let admin = |path: &str| send_to(process.admin, "GET", path, &[], b"").text();
+    eventually(|| {
+        admin("/metrics").contains(&format!("callgate_feed_available{{feed=\"{url}\"}} 0")).then_some(())
+    });
+    assert!(admin("/readyz?verbose").contains(&format!("\"not_fetched\": [\n    \"{url}\"\n  ]")));
+    lists.answers(&document(r#"{"hooks": ["192.0.2.0/24"]}"#));
+    eventually(|| {
+        admin("/metrics").contains(&format!("callgate_feed_available{{feed=\"{url}\"}} 1")).then_some(())
+    });
+    assert!(admin("/readyz?verbose").contains("\"not_fetched\": []"));
+    // Now there is a copy.
+    let (said, json) = explain(folder.path(), &text, token, "127.0.0.1");
+    assert_eq!(
+        (&json["reason"], outcome(&json, "address")),
+        (&"address_not_allowed".into(), "deny"),
+        "{said}"
+    );
+    assert_eq!(explain(folder.path(), &text, token, "192.0.2.1").1["verdict"], "allow");
 }
 
 /// Tests that key sets, address lists and certificates may begin with a byte order mark, fetched or in a file.

@@ -431,6 +431,51 @@ fn a_file_keeps_ended_interactions_over_a_restart() {
     assert_eq!(world.read(&done)["status"], 404);
 }
 
+/// Returns the times of what the agent has accepted, and of the end among them.
+fn informed(record: &Value) -> (Vec<String>, Option<String>) {
+    let one = |one: &Value| {
+        format!("{} {}", one["by"].as_str().unwrap(), one["at"].as_str().unwrap().get(11..16).unwrap())
+    };
+    let all = record["informed"].as_array().unwrap().iter().map(one).collect();
+    (all, record["informed_at"].as_str().map(|at| at[11..16].to_owned()))
+}
+
+#[test]
+fn a_record_says_when_the_agent_was_informed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = format!("{{ kind: file, path: {}/ledger }}", folder.path().display());
+    for store in ["{ kind: memory }", &file] {
+        let world = World::new(store);
+        let mint = |id: &str| world.mint(&json!({ "route": "doc", "params": { "id": id } }));
+        let (done, silent, rejected) = (mint("a"), mint("b"), mint("c"));
+        assert_eq!(informed(&world.read(&done)), (vec![], None));
+        assert_eq!(world.call(&done, r#"{"status":"working"}"#).status, 200);
+        world.at(1);
+        assert_eq!(world.call(&done, r#"{"status":"completed"}"#).status, 200);
+        world.agent.answers(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(world.call(&rejected, r#"{"status":"completed"}"#).status, 500);
+        world.agent.answers(ANSWER);
+        world.at(12);
+        eventually(|| (informed(&world.read(&silent)).0.len() == 1).then_some(()));
+        world.at(65);
+        eventually(|| informed(&world.read(&silent)).1);
+        let read = |world: &World| [&done, &silent, &rejected].map(|minted| informed(&world.read(minted)));
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let [of_done, of_silent, of_rejected] =
+            eventually(|| Some(read(&world)).filter(|[.., rejected]| rejected.1.is_some()));
+        assert_eq!(of_done, (texts(&["callback 00:00", "final_callback 00:01"]), Some("00:01".into())));
+        assert_eq!(of_silent, (texts(&["stalled 00:12", "expired 01:05"]), Some("01:05".into())));
+        assert_eq!(of_rejected.0.last().map(|last| &**last), Some("expired 01:05"), "{of_rejected:?}");
+        if store == file {
+            let before = read(&world);
+            let World { agent, callgate, .. } = world;
+            drop(callgate);
+            let world = World::with(agent, store, START + 66 * MINUTE);
+            assert_eq!(read(&world), before);
+        }
+    }
+}
+
 #[test]
 fn a_file_keeps_everything_over_a_stop() {
     let folder = tempfile::tempdir().unwrap();

@@ -106,6 +106,7 @@ mod stopping;
 mod store_backup;
 mod store_copy;
 mod streams;
+mod terminal;
 mod tls;
 mod tls_tickets;
 mod traces;

@@ -126,6 +126,36 @@ fn all_processes_know_the_same_interactions() {
 }
 
 #[test]
+fn a_record_says_when_the_agent_was_informed() {
+    on_both(|_, store| {
+        let one = Process::start(store);
+        let ((done, token), (silent, _)) = (one.mint("jobs", ""), one.mint("short", ""));
+        assert_eq!(one.callback("jobs", &token, "{\"status\":\"working\"}").status, 200);
+        assert_eq!(one.view(&done)["informed_at"], Value::Null);
+        assert_eq!(one.callback("jobs", &token, "{\"status\":\"done\"}").status, 200);
+        eventually(|| one.view(&silent)["informed_at"].is_string().then_some(()));
+        let by = |view: &Value| -> Vec<String> {
+            let all = view["informed"].as_array().unwrap().iter();
+            all.map(|one| one["by"].as_str().unwrap().to_owned()).collect()
+        };
+        let (of_done, of_silent) = (one.view(&done), one.view(&silent));
+        assert_eq!(
+            (by(&of_done), by(&of_silent)),
+            (vec!["callback".to_owned(), "final_callback".to_owned()], vec!["expired".to_owned()])
+        );
+        drop(one);
+        let again = Process::start(store);
+        for before in [of_done, of_silent] {
+            let after = again.view(before["interaction"].as_str().unwrap());
+            assert_eq!(
+                (&after["informed"], &after["informed_at"]),
+                (&before["informed"], &before["informed_at"])
+            );
+        }
+    });
+}
+
+#[test]
 fn the_uses_of_a_token_are_counted_once_for_all_processes() {
     on_both(|_, store| {
         let (one, other) = (Process::start(store), Process::start(store));

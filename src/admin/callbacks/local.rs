@@ -287,6 +287,15 @@ impl LocalInteractions {
             ("provider_id", json!(interaction.provider_id())),
             ("notice", json!(interaction.notice().map(|notice| notice.name()))),
             ("notice_attempts", json!(interaction.notice_attempts())),
+            (
+                "informed",
+                interaction
+                    .informed()
+                    .iter()
+                    .map(|one| json!({ "by": one.by, "at": one.at().to_string() }))
+                    .collect(),
+            ),
+            ("informed_at", json!(interaction.informed_at().map(|at| at.to_string()))),
             ("ended_at", json!(interaction.ended_at().map(|at| at.to_string()))),
             ("expires_at", json!(interaction.expires().to_string())),
         ];

@@ -2,6 +2,11 @@
 
 use serde::Deserialize;
 
+/// The maximum length of a text, in characters. Callgate writes shorter ones.
+const TEXT_CHARS_MAX: usize = 200;
+/// The maximum number of failed checks of a request. Callgate has fewer checks.
+const OBSERVED_MAX: usize = 100;
+
 /// A line of a log.
 pub(super) enum Line {
     Entry(Box<Entry>),
@@ -37,13 +42,36 @@ impl Line {
         });
         let Some(value) = value else { return Self::NotJson };
         match Entry::deserialize(value) {
-            Ok(entry) if entry.is_request() => Self::Entry(Box::new(entry)),
+            Ok(entry) if entry.is_request() => Self::Entry(Box::new(entry.shortened())),
             _ => Self::OtherJson,
         }
     }
 }
 
 impl Entry {
+    /// Limits what somebody else may have written: the texts and the number of failed checks.
+    fn shortened(mut self) -> Self {
+        let texts = [
+            &mut self.time,
+            &mut self.route,
+            &mut self.egress,
+            &mut self.provider,
+            &mut self.verdict,
+            &mut self.reason,
+            &mut self.mode,
+            &mut self.client,
+            &mut self.peer,
+        ];
+        self.observed.truncate(OBSERVED_MAX);
+        for text in texts.into_iter().flatten().chain(&mut self.observed) {
+            if let Some((end, _)) = text.char_indices().nth(TEXT_CHARS_MAX) {
+                text.truncate(end);
+                text.shrink_to_fit();
+            }
+        }
+        self
+    }
+
     fn is_request(&self) -> bool {
         self.egress.is_some() || (self.route.is_some() && self.verdict.is_some())
     }

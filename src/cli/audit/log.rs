@@ -8,6 +8,8 @@ use super::entry::Entry;
 const NAMES_MAX: usize = 10_000;
 /// The maximum number of reasons that are counted one by one for each caller.
 const REASONS_MAX: usize = 100;
+/// The maximum number of pairs of a verdict and a reason that are counted one by one for each route. Callgate has fewer.
+const VERDICTS_MAX: usize = 1000;
 /// The name under which further routes, callers and reasons are counted.
 const OTHERS: &str = "others";
 
@@ -129,7 +131,11 @@ impl Route {
                 *named(&mut self.would_reject_reasons, denial, NAMES_MAX) += 1;
             }
         }
-        *self.reasons.entry((verdict.to_owned(), reason.to_owned())).or_default() += 1;
+        let key = (verdict.to_owned(), reason.to_owned());
+        let is_new = !self.reasons.contains_key(&key);
+        let key =
+            if is_new && self.reasons.len() >= VERDICTS_MAX { (OTHERS.into(), OTHERS.into()) } else { key };
+        *self.reasons.entry(key).or_default() += 1;
         if let Some(provider) = entry.provider.as_deref().filter(|provider| *provider != "none") {
             *named(&mut self.providers, provider, NAMES_MAX) += 1;
         }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::log::{Log, Route};
+use crate::cli::common::printable;
 
 /// The number of callers that the text shows for each route.
 const CALLERS_SHOWN: usize = 10;
@@ -203,9 +204,4 @@ fn route_text(name: &str, route: &Route) -> String {
 
 fn listed(counts: &BTreeMap<String, u64>) -> String {
     counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
-}
-
-/// Replaces control characters, so that text from a log cannot send escape sequences to the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::admin_api::AdminAddress;
 use crate::cli::admin_client::Request;
+use crate::cli::common::printable;
 use crate::config::{Config, RestartSetting};
 use crate::observe::config_version;
 
@@ -53,8 +54,7 @@ pub(super) fn compare(
     let running: Running = match serde_json::from_str(&body) {
         Ok(running) if status == 200 => running,
         _ => {
-            let line: String =
-                body.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+            let line = printable(body.lines().next().unwrap_or_default());
             return Err(format!("{line} (HTTP {status} from {url})"));
         }
     };
@@ -118,7 +118,7 @@ impl Comparison {
     /// Prints what a reload would do.
     pub(super) fn print(&self, file: &Path) {
         let Self { url, generation, .. } = self;
-        if let Some(program) = &self.other_program {
+        if let Some(program) = self.other_program.as_deref().map(printable) {
             eprintln!(
                 "warning: {url} runs version {program}, and this is version {}; the other version can read the file \
                  differently",
@@ -145,6 +145,7 @@ impl Comparison {
             return;
         }
         for (key, running, new) in &self.differences {
+            let (running, new) = (printable(running), printable(new));
             eprintln!("error: {}: {key}: only a restart can change {running} to {new}", file.display());
         }
         eprintln!(

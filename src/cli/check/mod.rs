@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use self::against::Comparison;
-use super::common::{EXIT_UNAVAILABLE, EXIT_USAGE, counted, print_json};
+use super::common::{EXIT_UNAVAILABLE, EXIT_USAGE, counted, print_json, printable_lines};
 use super::describe::describe;
 use super::read::ConfigArg;
 use super::read::{Read, Root};
@@ -108,7 +108,7 @@ impl CheckArgs {
             return;
         }
         for warning in &config.warnings {
-            eprintln!("warning: {warning}");
+            eprintln!("warning: {}", printable_lines(warning));
         }
         if self.print {
             print!("{}", to_yaml(&describe(config)).unwrap_or_default());

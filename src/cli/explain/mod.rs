@@ -12,10 +12,12 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+mod not_fetched;
 mod steps;
 
+use self::not_fetched::NotFetched;
 use self::steps::{Mark, Step, steps};
-use super::common::{EXIT_DATA, moment, now_unless, print_json};
+use super::common::{EXIT_DATA, moment, now_unless, print_json, printable};
 use super::message::Message;
 use super::read::ConfigArg;
 use crate::agent::ONLY_AGENT;
@@ -23,6 +25,7 @@ use crate::denial::Denial;
 use crate::fetch::with_cached;
 use crate::ingress::{Carrier, Decided, Denied, Ingress, Route, TokenRule};
 use crate::observe::capture::Verdicts;
+use crate::policy::Policy;
 use crate::request::RequestHead;
 use crate::signature::HandshakeReply;
 use crate::source::LOOPBACK;
@@ -80,7 +83,7 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
             decide(&policy.ingress.observing(None), &head, body, now, &mut trail)
         }
     };
-    let explanation = Explanation::new(&policy.ingress, &decided, &trail, captured.as_ref());
+    let explanation = Explanation::new(&policy, &decided, &trail, captured.as_ref());
     if args.json {
         print_json(&explanation.to_json());
     } else {
@@ -119,13 +122,15 @@ struct Explanation<'a> {
     /// True if the route passes requests on while they arrive.
     streams: bool,
     steps: Vec<Step>,
+    /// What a check could not be decided by. `None` if every check that ran could be decided.
+    not_fetched: Option<NotFetched>,
     /// The capture, if Callgate has captured the request.
     captured: Option<&'a Verdicts>,
 }
 
 impl<'a> Explanation<'a> {
     fn new(
-        ingress: &Ingress,
+        policy: &Policy,
         decided: &Result<Option<Decided>, Box<Denied>>,
         trail: &Trail,
         captured: Option<&'a Verdicts>,
@@ -140,9 +145,10 @@ impl<'a> Explanation<'a> {
             Ok(None) => (None, None),
             Err(denied) => (Some(denied.denial), denied.seen.route.as_ref()),
         };
+        let ingress = &policy.ingress;
         let steps = steps(trail, captured);
         let taken_over = |step: &Step| match step.mark {
-            Mark::Deny(denial) => Some(denial),
+            Mark::Deny(denial) | Mark::NotFetched(denial) => Some(denial),
             _ => None,
         };
         let denial: Option<Denial> = match captured {
@@ -178,6 +184,10 @@ impl<'a> Explanation<'a> {
             },
             observes: route.is_some_and(|route| route.observes()),
             streams: route.is_some_and(|route| route.stream),
+            not_fetched: steps
+                .iter()
+                .any(|step| matches!(step.mark, Mark::NotFetched(_)))
+                .then(|| NotFetched::of(policy, route.map(|route| &**route))),
             steps,
             captured,
         }
@@ -205,6 +215,7 @@ impl<'a> Explanation<'a> {
                 "body": reply.body,
             })),
             "trail": steps.collect::<Vec<_>>(),
+            "not_fetched": self.not_fetched.as_ref().map_or(&[][..], |missing| &missing.feeds),
             "captured": self.captured.map(|captured| json!({
                 "time": captured.time.to_string(),
                 "peer": captured.peer.to_string(),
@@ -217,17 +228,14 @@ impl<'a> Explanation<'a> {
 
     fn print(&self) {
         for step in &self.steps {
-            println!("  {:<18} {}  {}", step.check, step.mark.printed(), printable(&step.detail));
+            println!("  {:<18} {}  {}", printable(&step.check), step.mark.printed(), printable(&step.detail));
         }
         match (self.reason, &self.forward) {
             (Some(reason), _) => {
                 println!("{}: {reason} (HTTP {})", self.verdict, self.status.unwrap_or_default());
                 println!("  {}", self.help.unwrap_or_default());
-                if [Denial::ListUnavailable.code(), Denial::KeysUnavailable.code()].contains(&reason) {
-                    println!(
-                        "  this check cannot be judged here: `explain` fetches no lists and no keys. It uses the copies in \
-                         `fetch.cache`, if the running Callgate has stored them there"
-                    );
+                if let Some(missing) = &self.not_fetched {
+                    println!("  {}", printable(&missing.text()));
                 }
                 if self.observes {
                     println!("  but the route has `mode: observe`: the request is counted and delivered");
@@ -246,7 +254,11 @@ impl<'a> Explanation<'a> {
             (None, forward) => {
                 let agent = self.agent.as_deref().filter(|name| *name != ONLY_AGENT);
                 let agent = agent.map_or_else(String::new, |name| format!(" of the agent {name}"));
-                println!("{}: forwarded to {}{agent}", self.verdict, forward.as_deref().unwrap_or("/"));
+                println!(
+                    "{}: forwarded to {}{agent}",
+                    self.verdict,
+                    printable(forward.as_deref().unwrap_or("/"))
+                );
                 if self.streams {
                     return println!("  while it arrives, without a check of the body");
                 }
@@ -268,7 +280,10 @@ impl<'a> Explanation<'a> {
         );
         let taken_over = self.taken_over();
         if !taken_over.is_empty() {
-            println!("  taken over from the capture, which has no secrets: {}", taken_over.join(", "));
+            println!(
+                "  taken over from the capture, which has no secrets: {}",
+                printable(&taken_over.join(", "))
+            );
         }
     }
 
@@ -293,9 +308,4 @@ fn without_secrets(route: &Route, target: &str) -> String {
     let is_kept = |pair: &&str| !names.contains(&pair.split('=').next().unwrap_or_default());
     let query: Vec<_> = query.split('&').filter(is_kept).collect();
     if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
-}
-
-/// Replaces control characters, so that text from a request cannot send escape sequences to the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

@@ -20,6 +20,8 @@ pub(super) enum Mark {
     Skip,
     Deny(Denial),
     Hold,
+    /// The check needs a key set or address list that is not known here. Holds the denial that follows from that.
+    NotFetched(Denial),
     /// The capture has no verdict of this check.
     Unknown,
 }
@@ -39,6 +41,9 @@ impl Mark {
         match outcome {
             Outcome::Pass => Self::Pass,
             Outcome::Skip => Self::Skip,
+            Outcome::Deny(denial @ (Denial::ListUnavailable | Denial::KeysUnavailable)) => {
+                Self::NotFetched(denial)
+            }
             Outcome::Deny(denial) => Self::Deny(denial),
             Outcome::Hold => Self::Hold,
         }
@@ -50,7 +55,7 @@ impl Mark {
             Self::Skip => "skip",
             Self::Deny(_) => "deny",
             Self::Hold => "hold",
-            Self::Unknown => "unknown",
+            Self::Unknown | Self::NotFetched(_) => "unknown",
         }
     }
 
@@ -61,7 +66,7 @@ impl Mark {
             Self::Skip => "  - ",
             Self::Deny(_) => "DENY",
             Self::Hold => "hold",
-            Self::Unknown => "  ? ",
+            Self::Unknown | Self::NotFetched(_) => "  ? ",
         }
     }
 }
@@ -88,8 +93,11 @@ pub(super) fn steps(trail: &Trail, captured: Option<&Verdicts>) -> Vec<Step> {
     let mut steps: Vec<Step> = ran.collect();
     let Some(captured) = captured else { return steps };
     for step in &mut steps {
+        // The running Callgate may have fetched what is not known here.
+        let is_known_there =
+            matches!(step.mark, Mark::NotFetched(_)) && captured.verdict(&step.check).is_some();
         // A check that the configuration no longer requires stays skipped.
-        if TAKEN_OVER.contains(&&*step.check) && step.mark != Mark::Skip {
+        if is_known_there || TAKEN_OVER.contains(&&*step.check) && step.mark != Mark::Skip {
             (step.mark, step.detail) = taken_over(captured, &step.check);
             step.is_taken_over = step.mark != Mark::Unknown;
         }
@@ -116,7 +124,9 @@ fn taken_over(captured: &Verdicts, check: &str) -> (Mark, String) {
     };
     let detail = match mark {
         Mark::Deny(denial) => format!("{} (taken over from the capture)", denial.code()),
-        Mark::Unknown => "not known: the capture has no verdict of this check".to_owned(),
+        Mark::Unknown | Mark::NotFetched(_) => {
+            "not known: the capture has no verdict of this check".to_owned()
+        }
         Mark::Pass | Mark::Skip | Mark::Hold => "taken over from the capture".to_owned(),
     };
     (mark, detail)

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::admin_api::{AdminApi, encoded};
-use super::common::{EXIT_USAGE, counted, print_json};
+use super::common::{EXIT_USAGE, counted, print_json, printable};
 use super::read::ConfigArg;
 
 pub(super) use wait::{WaitArgs, wait};
@@ -156,10 +156,7 @@ fn list(api: &AdminApi, filter: &str, as_json: bool) -> Result<(), u8> {
 }
 
 fn line(message: &Value) {
-    let text = |name: &str| {
-        let text = message.get(name).and_then(Value::as_str).unwrap_or("-");
-        text.chars().filter(|c| !c.is_control()).collect::<String>()
-    };
+    let text = |name: &str| printable(message.get(name).and_then(Value::as_str).unwrap_or("-"));
     let attempts = message.get("attempts").and_then(Value::as_u64).unwrap_or(0);
     println!(
         "{:<40} {:<10} {:<14} {attempts:>8} {:<24} {:<30} {}",

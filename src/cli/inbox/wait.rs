@@ -1,6 +1,6 @@
 //! `callgate wait`: prints the callbacks of an interaction while they arrive, and exits with its outcome.
 
-use std::io::Write;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cli::admin_api::{AdminApi, encoded};
 use crate::cli::admin_client::{Request, send};
-use crate::cli::common::EXIT_UNAVAILABLE;
+use crate::cli::common::{EXIT_UNAVAILABLE, write_bytes};
 use crate::cli::read::ConfigArg;
 use crate::source::reachable;
 
@@ -83,14 +83,15 @@ fn watch(address: SocketAddr, interaction: &str) -> Result<u8, u8> {
     }
 }
 
-/// Prints the body of a callback, and a line feed.
+/// Prints the body of a callback, and a line feed. A terminal receives no control characters.
 fn print(event: &Value) {
     let text = event.get("body").and_then(Value::as_str).map(|text| text.as_bytes().to_vec());
     let encoded = event.get("body_base64").and_then(Value::as_str);
     let body = text.or_else(|| BASE64.decode(encoded?.as_bytes()).ok()).unwrap_or_default();
     let mut out = std::io::stdout().lock();
+    let is_terminal = out.is_terminal();
     // The reader may have closed the pipe. The exit code still shows the outcome.
-    let _ = out.write_all(&body).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    let _ = write_bytes(&mut out, &body, is_terminal);
 }
 
 /// Asks the admin listener for the state of the interaction until it has ended. Bodies are not shown.

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
+use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, printable_lines};
 use crate::file::without_byte_order_mark;
 use crate::source::parse_network;
 
@@ -123,7 +123,7 @@ pub(super) fn run(args: &InjectArgs) -> u8 {
     match done {
         Ok(injected) => {
             for note in &injected.notes {
-                eprintln!("note: {note}");
+                eprintln!("note: {}", printable_lines(note));
             }
             if args.strict && !injected.missed.is_empty() {
                 return args
@@ -155,7 +155,7 @@ impl InjectArgs {
     }
 
     fn refuse(&self, message: &str) -> u8 {
-        eprintln!("error: {}: {message}", self.file.display());
+        eprintln!("error: {}: {}", self.file.display(), printable_lines(message));
         EXIT_DATA
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
+use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, EXIT_USAGE, counted, printable};
 use super::read::ConfigArg;
 use crate::clock::Clock;
 use crate::observe::Metrics;
@@ -80,7 +80,8 @@ pub(super) fn store(args: &StoreArgs) -> u8 {
 }
 
 fn fail(code: u8, message: impl std::fmt::Display) -> u8 {
-    eprintln!("error: {message}");
+    // The message can contain text of an engine or of a backup.
+    eprintln!("error: {}", printable(&message.to_string()));
     code
 }
 

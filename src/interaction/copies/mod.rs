@@ -39,7 +39,7 @@ impl Interaction {
     }
 
     /// Returns numbers that only grow during the life of an interaction.
-    fn growth(&self) -> [i64; 9] {
+    fn growth(&self) -> [i64; 10] {
         let end = match self.state {
             State::Revoked => 2,
             state if !state.is_open() => 1,
@@ -60,6 +60,7 @@ impl Interaction {
             undelivered.into(),
             self.last_event.map_or(0, std::num::NonZero::get),
             has_no_notice.into(),
+            self.informed().last().map_or(0, |informed| informed.at().unix_ms()),
         ]
     }
 

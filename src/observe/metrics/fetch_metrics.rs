@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
-use prometheus::{GaugeVec, IntCounterVec};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec};
 
 use super::registry::{Label, MetricRegistry};
 
@@ -14,6 +14,7 @@ pub(super) const OUTCOMES: [&str; 2] = ["ok", "failed"];
 #[derive(Debug)]
 pub(super) struct FetchMetrics {
     pub(super) age_seconds: GaugeVec,
+    pub(super) available: IntGaugeVec,
     pub(super) ages: Mutex<BTreeMap<String, f64>>,
     pub(super) fetches: IntCounterVec,
     pub(super) handshakes: IntCounterVec,
@@ -26,6 +27,11 @@ impl FetchMetrics {
             age_seconds: make.ages(
                 "callgate_feed_age_seconds",
                 "Time since the last successful fetch of a key set or address list, in seconds. No series exists before the first one.",
+                &[Label::from("feed", "a configured URL")],
+            )?,
+            available: make.gauges(
+                "callgate_feed_available",
+                "1 if Callgate has a key set or address list, and 0 if it was never fetched or its keys are too old. Callbacks that need it then get 503.",
                 &[Label::from("feed", "a configured URL")],
             )?,
             fetches: make.counters(

@@ -149,9 +149,15 @@ impl Metrics {
         }
     }
 
-    /// Removes the age of a feed that is no longer fetched.
+    /// Records whether the content of a feed is there.
+    pub fn feed_available(&self, feed: &str, is_available: bool) {
+        self.fetch.available.with_label_values(&[feed]).set(is_available.into());
+    }
+
+    /// Removes the age and the availability of a feed that is no longer fetched.
     pub fn feed_gone(&self, feed: &str) {
         let _ = self.fetch.age_seconds.remove_label_values(&[feed]);
+        let _ = self.fetch.available.remove_label_values(&[feed]);
         self.fetch.ages.lock().remove(feed);
     }
 

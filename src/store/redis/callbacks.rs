@@ -10,7 +10,9 @@ use super::records::{Decision, Draft, Loaded, NewMessage, jitter, no_random_numb
 use super::store::RedisStore;
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Ask, ClaimError, Cleared, EventKey, LeaseId, Report, Settled, SharedRecord, Terms};
+use crate::interaction::{
+    Ask, ClaimError, Cleared, EventKey, InformedBy, LeaseId, Report, Settled, SharedRecord, Terms,
+};
 use crate::random::random;
 use crate::store::event_memory::is_inherited;
 use crate::store::new_record::adopted_record;
@@ -280,6 +282,9 @@ impl RedisStore {
             let Some(record) = &mut draft.record else { return Decision::Keep(None) };
             match record.settle(lease, report, event_id, now) {
                 Settled::Recorded { ended, surplus } => {
+                    if message.is_none() {
+                        record.interaction.inform(InformedBy::of_callback(ended), now);
+                    }
                     let route = Arc::clone(&record.interaction.route);
                     let end = ended.then(|| (route, record.interaction.state.name()));
                     draft.surplus = surplus;

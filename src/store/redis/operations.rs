@@ -9,7 +9,9 @@ use super::records::{Decision, Loaded, no_random_numbers, unavailable};
 use super::store::RedisStore;
 use crate::config::Unknown;
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Event, Interaction, LeaseId, QuestionFault, SharedRecord, State, Terms};
+use crate::interaction::{
+    Event, InformedBy, Interaction, LeaseId, QuestionFault, SharedRecord, State, Terms,
+};
 use crate::policy::TTL_MAX;
 use crate::random::random;
 use crate::store::outcome::Revoked;
@@ -119,6 +121,23 @@ impl RedisStore {
     /// Records that the inbox has given up a callback of an interaction.
     pub(in crate::store) async fn undelivered(&self, id: &str) -> Result<(), Refusal> {
         self.update(id, |record, now| record.interaction.lose_message(now)).await
+    }
+
+    /// Records that the agent has received the final callback of an interaction, if the inbox had it. Does not wait for the
+    /// record.
+    pub(in crate::store) fn received_all(self: &Arc<Self>, id: &str) {
+        let (store, id) = (Arc::clone(self), id.to_owned());
+        self.later(async move {
+            let changed = store.change(&id, &[], None, |draft| match &mut draft.record {
+                Some(record) if record.interaction.lacks_final_callback() => {
+                    record.interaction.inform(InformedBy::FinalCallback, draft.now);
+                    Decision::Write(())
+                }
+                _ => Decision::Keep(()),
+            });
+            // The record is only for people. Without it, the end of the interaction is shown as not known to the agent.
+            let _ = changed.await;
+        });
     }
 
     /// Records that it is unknown whether the provider accepted the request.

@@ -50,6 +50,37 @@ fn a_callback_is_kept_and_then_delivered() {
     assert_eq!(reasons, ["accepted", "duplicate"]);
 }
 
+/// Returns the interaction as the callbacks API shows it.
+fn view(callgate: &Callgate, interaction: &str) -> serde_json::Value {
+    callgate.admin_get(&format!("/callbacks/{interaction}")).json()
+}
+
+/// Checks that an agent is informed when it receives the final callback, and not when Callgate keeps it.
+pub fn is_informed_by_delivery(text: &str, agent: &Agent) {
+    let callgate = Callgate::start(text, Clock::System);
+    let minted = callgate.mint("a");
+    let received = agent.received().len();
+    assert_eq!(callgate.call(&minted, "evt_1", r#"{"status":"done"}"#).status, 202);
+    agent.wait_for(received + 1);
+    let kept = view(&callgate, &minted.interaction);
+    assert_eq!((&kept["state"], &kept["informed_at"]), (&json!("done"), &json!(null)), "{kept}");
+    assert!(kept["ended_at"].is_string() && kept["informed"] == json!([]), "{kept}");
+    agent.answers(OK);
+    let known = eventually(|| {
+        Some(view(&callgate, &minted.interaction)).filter(|view| view["informed_at"].is_string())
+    });
+    assert_eq!(known["informed"], json!([{ "by": "final_callback", "at": known["informed_at"] }]));
+    drop(callgate);
+    let again = Callgate::start(text, Clock::System);
+    assert_eq!(view(&again, &minted.interaction)["informed_at"], known["informed_at"]);
+}
+
+#[test]
+fn the_agent_is_informed_when_it_receives_the_final_callback() {
+    let (folder, agent) = (tempdir().unwrap(), Agent::start(&answer(500, "")));
+    is_informed_by_delivery(&config(folder.path(), &agent.address.to_string(), "inbox", FAST, ""), &agent);
+}
+
 #[test]
 fn an_agent_that_was_away_gets_everything_in_order() {
     let folder = tempdir().unwrap();

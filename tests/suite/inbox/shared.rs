@@ -49,6 +49,15 @@ fn taken_over<T>(mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+#[test]
+fn the_agent_is_informed_when_it_receives_the_final_callback() {
+    on_both(|engine| {
+        let agent = Agent::start(&answer(500, ""));
+        let text = shared(engine, &agent.address.to_string(), "inbox", FAST, "");
+        super::delivering::is_informed_by_delivery(&text, &agent);
+    });
+}
+
 fn start_two(text: &str) -> [Callgate; 2] {
     [Callgate::start(text, Clock::System), Callgate::start(text, Clock::System)]
 }

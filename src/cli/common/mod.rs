@@ -1,7 +1,12 @@
 //! What several subcommands share: exit codes, values of arguments, and output.
 
+mod terminal;
+
+use self::terminal::json_text;
 use crate::clock::Clock;
 use crate::time::Timestamp;
+
+pub(super) use terminal::{printable, printable_lines, write_bytes};
 
 /// Exit code for wrong usage or a wrong configuration (`EX_USAGE` in sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -34,5 +39,5 @@ pub(super) fn counted(number: usize, noun: &str) -> String {
 }
 
 pub(super) fn print_json(value: &serde_json::Value) {
-    println!("{value:#}");
+    println!("{}", json_text(value));
 }

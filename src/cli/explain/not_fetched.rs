@@ -1,0 +1,55 @@
+//! Key sets and address lists that are not known to `explain`. It fetches nothing, and it reads the copies that a running
+//! Callgate keeps in `fetch.cache`.
+
+use crate::feed::FeedId;
+use crate::ingress::Route;
+use crate::policy::Policy;
+use crate::signature::VerifierKeys;
+
+/// What a check could not be decided by.
+#[derive(Debug, Default)]
+pub(super) struct NotFetched {
+    /// The URLs of the documents, without secrets.
+    pub(super) feeds: Vec<String>,
+    /// Why there are no copies.
+    why: String,
+}
+
+impl NotFetched {
+    /// Returns the documents that the checks of a route need and that are missing.
+    pub(super) fn of(policy: &Policy, route: Option<&Route>) -> Self {
+        let proxies = policy.ingress.edge().client_address.as_ref().map(|rule| &rule.trusted_proxies);
+        let provider = route.and_then(|route| route.provider.as_ref());
+        let lists = proxies.into_iter().chain(provider.and_then(|provider| provider.allow.as_ref()));
+        let keys =
+            provider.and_then(|provider| provider.verifier.as_ref()).and_then(|verifier| {
+                match verifier.keys() {
+                    VerifierKeys::Fetched(id) => Some(*id),
+                    _ => None,
+                }
+            });
+        let needed: Vec<FeedId> = lists.flat_map(|list| list.feeds.iter().copied()).chain(keys).collect();
+        let missing =
+            policy.missing_feeds().filter(|feed| policy.feed(feed).is_some_and(|id| needed.contains(&id)));
+        let why = match &policy.fetching.cache {
+            Some(cache) => format!("and it has no copy in `fetch.cache` ({cache})"),
+            None => "and without `fetch.cache` there are no copies".to_owned(),
+        };
+        Self { feeds: missing.map(|feed| feed.label().to_owned()).collect(), why }
+    }
+
+    /// Says what the missing documents mean for the verdict.
+    pub(super) fn text(&self) -> String {
+        let missing = match self.feeds.as_slice() {
+            [] => format!("`explain` does not fetch what it needs, {}", self.why),
+            feeds if feeds.iter().all(|feed| feed.starts_with("file:")) => {
+                format!("`explain` cannot use {}", feeds.join(" and "))
+            }
+            feeds => format!("`explain` does not fetch {}, {}", feeds.join(" and "), self.why),
+        };
+        format!(
+            "this check cannot be judged here: {missing}. A running Callgate answers 503 only while it does not have it \
+             either (`not_fetched` in `GET /readyz?verbose`)"
+        )
+    }
+}
