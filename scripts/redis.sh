@@ -20,7 +20,7 @@ for name in "$@"; do
     CALLGATE_TEST_REDIS="127.0.0.1:$port" cargo test --locked --test suite -- actions ledger:: ledger_search notices \
         events matching opaque inbox:: \
         --skip event_log --skip egress_ --skip forward_proxy --skip replica --skip shared_ --skip streams \
-        --skip inbox::crash --skip inbox::members --skip inbox::shared --skip bodies_are_encrypted \
+        --skip inbox::crash --skip inbox::failover --skip inbox::members --skip inbox::shared --skip bodies_are_encrypted \
         --skip the_command_line_lists_replays_and_drops --skip the_page_counts_the_messages \
         --skip a_message_that_cannot_be_read_is_listed --skip a_watcher_receives_large_messages \
         --skip only_messages_of_pull_routes_are_settled

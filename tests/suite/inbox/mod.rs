@@ -2,6 +2,7 @@
 
 mod crash;
 mod delivering;
+mod failover;
 mod members;
 mod people;
 mod pulling;

@@ -61,11 +61,16 @@ impl RedisStore {
         let before = suspects.since.len();
         let watched = self.members.lock().first_watched(&self.incarnation, now);
         let (mut found, mut holders_seen, mut differing) = (Vec::new(), Vec::new(), Vec::new());
+        let mut silent = Vec::new();
         for (number, is_watched) in (0_u8..).zip(watched) {
-            if !is_watched && !is_due {
+            let node = self.nodes.node_of(Partition::Number(number));
+            if (!is_watched && !is_due) || silent.contains(&node) {
                 continue;
             }
-            let Some(holders) = self.holders(number).await else { return found };
+            let Some(holders) = self.holders(number).await else {
+                silent.push(node);
+                continue;
+            };
             let own = holders.iter().find(|(holder, _)| **holder == *self.incarnation);
             if is_due && own.map_or(0, |(_, count)| *count) > count(number) {
                 differing.push(number);
@@ -89,8 +94,15 @@ impl RedisStore {
             self.beat().await;
         }
         let members = std::sync::Arc::clone(&self.members.lock());
-        suspects.since.retain(|holder, _| holders_seen.contains(holder) && !members.lives(holder, now));
+        let is_seen = |holder: &str| !silent.is_empty() || holders_seen.iter().any(|seen| **seen == *holder);
+        suspects.since.retain(|holder, _| is_seen(holder) && !members.lives(holder, now));
         found
+    }
+
+    /// Finds the messages of a partition that this member holds.
+    pub(in crate::store) async fn own_messages(&self, partition: u64) -> Vec<TakenOver> {
+        let number = u8::try_from(partition).unwrap_or_default();
+        self.adopt(number, &self.incarnation).await
     }
 
     /// Reports whether a member that holds messages is gone for certain.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use self::values::text;
 use super::nodes::keys::Partition;
 use super::nodes::message_scripts::{APPLY, BEGIN, MESSAGES, NUMBER};
-use super::records::unavailable;
+use super::records::{Placed, unavailable};
 use super::store::RedisStore;
 use crate::denial::Refusal;
 use crate::time::Timestamp;
@@ -191,9 +191,14 @@ impl RedisStore {
         Ok(heads)
     }
 
-    /// Reports whether a holder that a script has named is this member.
-    pub(super) fn is_own(&self, holder: &[u8]) -> bool {
-        holder == self.incarnation.as_bytes()
+    /// Reports whether this member holds a message.
+    pub(in crate::store) fn holds(&self, placed: &Placed) -> bool {
+        placed.holder == self.incarnation.as_bytes()
+    }
+
+    /// Returns the address of the node that has a partition.
+    pub(in crate::store) fn node_of_partition(&self, partition: u64) -> Box<str> {
+        self.nodes.node_of(Partition::of_message(partition))
     }
 }
 
