@@ -342,8 +342,12 @@ impl Store {
     /// Records that the agent has received a message. If no other message of the interaction is waiting or dead, the agent
     /// has received all of them, also those that were given up and replayed.
     pub fn message_received(&self, interaction: &str, now: Timestamp) {
-        if self.inbox.undelivered(interaction).is_none() {
-            self.memory.received_all(interaction, now);
+        if self.inbox.undelivered(interaction).is_some() {
+            return;
+        }
+        match &self.shared {
+            Some(shared) => shared.message_received(interaction),
+            None => self.memory.received_all(interaction, now),
         }
     }
 

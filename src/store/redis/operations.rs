@@ -19,6 +19,9 @@ use crate::time::Timestamp;
 /// The lease of an answer that is being sent. It is longer than any timeout of an action endpoint that makes sense.
 const ANSWER_LEASE: Duration = Duration::from_secs(600);
 
+/// How often the messages of an interaction are counted again, because somebody has changed its record meanwhile.
+const LOOKS_MAX: u32 = 4;
+
 /// A question that this process may answer. Dropping this value allows another answer.
 #[derive(Debug)]
 pub(in crate::store) struct SharedTaken {
@@ -119,6 +122,47 @@ impl RedisStore {
     /// Records that the inbox has given up a callback of an interaction.
     pub(in crate::store) async fn undelivered(&self, id: &str) -> Result<(), Refusal> {
         self.update(id, |record, now| record.interaction.lose_message(now)).await
+    }
+
+    /// Looks whether the agent has received all callbacks of an interaction, and records it. Nobody waits for this.
+    pub(in crate::store) fn message_received(self: &Arc<Self>, id: &str) {
+        let (store, id) = (Arc::clone(self), Box::<str>::from(id));
+        self.later(async move {
+            if let Err(refusal) = store.received_all(&id).await {
+                log::warn!(
+                    "{id}: its callbacks are shown as undelivered until the next one: {}",
+                    refusal.detail
+                );
+            }
+        });
+    }
+
+    async fn received_all(&self, id: &str) -> Result<(), Refusal> {
+        for _ in 0..LOOKS_MAX {
+            let loaded = self.load(id, &[]).await?;
+            let record = loaded.record.as_ref();
+            if record.is_none_or(|record| record.interaction.undelivered().is_none()) {
+                return Ok(());
+            }
+            // The messages are counted after the record was read. A message that is given up later changes the record.
+            let left = self.undelivered_messages(id).await.map_err(|failure| unavailable(&failure))?;
+            if left > 0 {
+                return Ok(());
+            }
+            let mut is_first = true;
+            let changed = self.change(id, &[], Some(loaded), |draft| match &mut draft.record {
+                Some(record) if std::mem::take(&mut is_first) => {
+                    record.interaction.receive_all();
+                    Decision::Write(true)
+                }
+                Some(_) => Decision::Keep(false),
+                None => Decision::Keep(true),
+            });
+            if changed.await?.0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Records that it is unknown whether the provider accepted the request.

@@ -7,6 +7,7 @@ mod members;
 mod people;
 mod pulling;
 mod shared;
+mod undelivered;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

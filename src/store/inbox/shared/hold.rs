@@ -186,26 +186,29 @@ impl Inbox {
         }
     }
 
-    /// Takes over a message that the agent has pulled from another process, which may be gone.
+    /// Takes over a message that the agent has pulled from another process, which may be gone. Returns its interaction.
     pub(in crate::store::inbox) async fn take_pulled(
         &self,
         interaction: Option<&str>,
         number: u64,
-    ) -> Result<(), Refusal> {
-        let Some(shared) = self.backing.shared() else { return Ok(()) };
+    ) -> Result<Option<Box<str>>, Refusal> {
+        let Some(shared) = self.backing.shared() else { return Ok(None) };
         let unavailable = |detail| Refusal::new(Denial::StoreUnavailable, detail);
         let id = self.id(number);
         match shared.store.take_message(number, &id, interaction).await.map_err(unavailable)? {
-            Some(true) => {
+            Some((true, interaction)) => {
                 let partition = number % PARTITIONS;
                 self.hold(&shared.store, &TakenOver { partition, ids: vec![id] }).await;
+                Ok(interaction)
             }
             // Another process holds the message. It may be one whose messages have an order.
-            Some(false) => {}
+            Some((false, _)) => Ok(None),
             // The agent has told another process that it has processed the message.
-            None => self.forget(&[number]),
+            None => {
+                self.forget(&[number]);
+                Ok(None)
+            }
         }
-        Ok(())
     }
 
     /// Returns the messages of an interaction after `after` that are kept, oldest first, also those that other processes

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::doubt::Doubts;
 use super::partitions::PARTITIONS;
+use crate::inbox::MessageState;
 use crate::store::file::Change;
 use crate::store::inbox::entry::StoredState;
 use crate::store::redis::{MessageChange, RedisStore};
@@ -190,13 +191,13 @@ fn message_change(change: Change, id: &impl Fn(u64) -> String) -> Option<Message
     match change {
         Change::MessageGone(number) => {
             let (id, state) = (id(number).into(), Vec::new());
-            Some(MessageChange { number, id, state, at: 0, is_waiting: false })
+            Some(MessageChange { number, id, state, at: 0, is_waiting: false, is_dead: false })
         }
         Change::MessageState(number, state) => {
             let read: StoredState = serde_json::from_slice(&state).ok()?;
-            let is_waiting = read.state.is_waiting();
+            let (is_waiting, is_dead) = (read.state.is_waiting(), read.state == MessageState::Dead);
             let at = if is_waiting { read.at } else { read.since };
-            Some(MessageChange { number, id: id(number).into(), state, at, is_waiting })
+            Some(MessageChange { number, id: id(number).into(), state, at, is_waiting, is_dead })
         }
         // Messages are stored together with their events, and all other changes belong to a file.
         _ => None,

@@ -32,6 +32,7 @@ pub(in crate::store) struct MessageChange {
     /// The time of the next attempt, or of the end of the retention.
     pub(in crate::store) at: i64,
     pub(in crate::store) is_waiting: bool,
+    pub(in crate::store) is_dead: bool,
 }
 
 /// What changes have found out.
@@ -151,7 +152,11 @@ impl RedisStore {
                 arguments.push(change.id.as_bytes().to_vec());
                 arguments.push(change.state.clone());
                 arguments.push(change.at.to_string().into_bytes());
-                arguments.push(if change.is_waiting { b"1".to_vec() } else { Vec::new() });
+                arguments.push(match change {
+                    MessageChange { is_waiting: true, .. } => b"1".to_vec(),
+                    MessageChange { is_dead: true, .. } => b"d".to_vec(),
+                    _ => Vec::new(),
+                });
             }
             let keys = vec![self.keys.messages_due(partition)];
             let called = self.call(&APPLY, partition, keys, arguments).await;

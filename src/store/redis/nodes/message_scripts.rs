@@ -3,8 +3,8 @@
 //! its interaction, or nothing (`i`), and whether it is in no order (`p`).
 //!
 //! The first key of each script is the times at which messages are due, from whose name the scripts compute the names of
-//! the other keys of the partition: the messages (`x:`), the waiting messages of each interaction (`w:`), and the number
-//! of messages that each member holds (`h`).
+//! the other keys of the partition: the messages (`x:`), the waiting and the dead messages of each interaction (`w:`,
+//! `g:`), and the number of messages that each member holds (`h`).
 //!
 //! While a slot of a cluster is being moved, a node has a part of its keys. A script finds the others missing, or fails in
 //! the middle, and what it has written stays. Therefore each script first asks for all of its keys with one `EXISTS`. It
@@ -128,7 +128,7 @@ call!(
 call!(
     /// Changes the states of messages, or removes them.
     /// Keys: the due times. Arguments: the member that must hold the messages, and for each change the id, the new state
-    /// (empty: the message is removed), the due time, and whether it waits (1 or empty).
+    /// (empty: the message is removed), the due time, and whether it waits (1), is dead (d) or neither (empty).
     /// Returns for each change 0 if the member does not hold the message, and otherwise the next waiting messages of its
     /// interaction if it does not wait any more.
     APPLY,
@@ -140,7 +140,7 @@ call!(
             local x = base .. 'x:' .. ARGV[n]
             redis.call('EXISTS', KEYS[1], h, x)
             local i = redis.call('HGET', x, 'i')
-            if i and i ~= '' then redis.call('EXISTS', KEYS[1], base .. 'w:' .. i) end
+            if i and i ~= '' then redis.call('EXISTS', KEYS[1], base .. 'w:' .. i, base .. 'g:' .. i) end
         end
         for n = 2, #ARGV, 4 do
             local id, state, at, waits = ARGV[n], ARGV[n + 1], ARGV[n + 2], ARGV[n + 3] == '1'
@@ -159,6 +159,7 @@ call!(
                     redis.call('ZADD', KEYS[1], at, id)
                 end
                 result = {}
+                if lane then redis.call(ARGV[n + 3] == 'd' and 'SADD' or 'SREM', base .. 'g:' .. m[2], id) end
                 if lane and waits then
                     if not redis.call('LPOS', lane, id) then redis.call('RPUSH', lane, id) end
                 elseif lane then
@@ -276,7 +277,7 @@ call!(
     /// Takes over one message in no order, whoever works on it: its agent has asked for this. Nobody relies on this if the
     /// engine loses it.
     /// Keys: the due times. Arguments: the id, its interaction (empty: any), the member that takes over. Returns 1 if this
-    /// member holds the message now, 2 if it exists, and 0 if it does not.
+    /// member holds the message now, 2 if it exists, and 0 if it does not; and its interaction (empty: none).
     TAKE_ONE,
     "message_take_one",
     false,
@@ -286,12 +287,24 @@ call!(
         local m = redis.call('HMGET', x, 'o', 'i', 'p')
         if not m[1] then return {now, 0} end
         if m[1] ~= ARGV[3] then
-            if m[3] ~= '1' or (ARGV[2] ~= '' and m[2] ~= ARGV[2]) then return {now, 2} end
+            if m[3] ~= '1' or (ARGV[2] ~= '' and m[2] ~= ARGV[2]) then return {now, 2, m[2]} end
             redis.call('HSET', x, 'o', ARGV[3])
             redis.call('HINCRBY', h, ARGV[3], 1)
             if redis.call('HINCRBY', h, m[1], -1) <= 0 then redis.call('HDEL', h, m[1]) end
         end
-        return {now, 1}"
+        return {now, 1, m[2]}"
+    )
+);
+
+call!(
+    /// Returns the number of waiting and dead messages of an interaction. Keys: the due times. Arguments: the interaction.
+    UNDELIVERED,
+    "messages_undelivered",
+    false,
+    base!(
+        "local w, g = base .. 'w:' .. ARGV[1], base .. 'g:' .. ARGV[1]
+        redis.call('EXISTS', KEYS[1], w, g)
+        return {now, redis.call('LLEN', w) + redis.call('SCARD', g)}"
     )
 );
 
