@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::file::Change;
 use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
-use super::redis::{NewMessage, SharedClaim};
+use super::redis::{NewMessage, Placed, SharedClaim};
 use super::waiters::{WaitKey, Waiter};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report, UnmatchedCallback};
@@ -160,8 +160,8 @@ impl Claimed<'_> {
 }
 
 impl Claimed<'_> {
-    /// Records in a shared ledger that the callback is kept, together with its message. Returns whether this process holds
-    /// the message, if the ledger has said so.
+    /// Records in a shared ledger that the callback is kept, together with its message. Returns where the message is, if
+    /// the ledger has said so.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`.
@@ -170,7 +170,7 @@ impl Claimed<'_> {
         report: &Report,
         event_id: Option<&str>,
         message: NewMessage,
-    ) -> Result<Option<bool>, Refusal> {
+    ) -> Result<Option<Placed>, Refusal> {
         match self.shared.take() {
             Some(shared) => shared.keep(report, event_id, message).await,
             None => Err(unavailable()),

@@ -13,7 +13,8 @@ struct Hostile {
 pub fn texts(number: usize, name: &str, good: &str, tally: &mut Tally) {
     let stride = stride(8);
     // A configuration that is cut off may still be valid. It only has to be read without a failure.
-    for at in (0..good.len()).step_by((good.len() / 60 + 1) * stride).filter(|at| good.is_char_boundary(*at)) {
+    for at in (0..good.len()).step_by((good.len() / 60 + 1) * stride).filter(|at| good.is_char_boundary(*at))
+    {
         tally.read(&format!("{name}: cut off at {at}"), &good[..at]);
         tally.read(&format!("{name}: from {at} on"), &good[at..]);
     }
@@ -56,7 +57,7 @@ pub fn texts(number: usize, name: &str, good: &str, tally: &mut Tally) {
             tally.wrong.push(format!("{name}: line {i} twice accepted: {line}"));
         }
     }
-    if number % stride > 0 {
+    if !number.is_multiple_of(stride) {
         return;
     }
     for Hostile { what, text } in hostile(good) {

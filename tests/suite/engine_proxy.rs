@@ -23,6 +23,8 @@ enum Plan {
     Nothing,
     /// One response, after this number of others.
     One(Harm, u32),
+    /// All responses after this number of others.
+    After(Harm, u32),
     /// This share of the responses, in percent, drawn with this state of a generator.
     Share(Harm, u64, u64),
 }
@@ -62,6 +64,11 @@ impl EngineProxy {
         *self.plan.lock().unwrap() = Plan::One(harm, others);
     }
 
+    /// Harms all responses after `others` others.
+    pub fn harm_all_after(&self, harm: Harm, others: u32) {
+        *self.plan.lock().unwrap() = Plan::After(harm, others);
+    }
+
     /// Harms a share of the responses, in percent.
     pub fn harm_share(&self, harm: Harm, percent: u64, seed: u64) {
         *self.plan.lock().unwrap() = Plan::Share(harm, percent, seed);
@@ -83,7 +90,8 @@ fn next(plan: &mut Plan) -> Option<Harm> {
             *plan = Plan::Nothing;
             Some(harm)
         }
-        Plan::One(_, others) => {
+        Plan::After(harm, 0) => Some(*harm),
+        Plan::One(_, others) | Plan::After(_, others) => {
             *others -= 1;
             None
         }

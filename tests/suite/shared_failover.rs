@@ -121,40 +121,59 @@ fn a_cluster_whose_primary_is_killed_or_hangs_loses_nothing() {
     }
 }
 
+/// A primary with two replicas behind three sentinels.
+pub struct Sentinels {
+    pub primary: Engine,
+    _others: Vec<Engine>,
+    _folder: tempfile::TempDir,
+    /// The addresses of the sentinels, as a list of YAML.
+    pub nodes: String,
+}
+
+impl Sentinels {
+    pub fn start() -> Self {
+        let primary = Engine::start("redis-server", &["--repl-diskless-sync-delay", "0"]);
+        let port = primary.address.port().to_string();
+        let settings = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
+        let mut others =
+            vec![Engine::start("redis-server", &settings), Engine::start("redis-server", &settings)];
+        eventually(|| others.iter().all(|node| fact(node, "master_link_status") == "up").then_some(()));
+        let folder = tempfile::tempdir().unwrap();
+        let sentinels: Vec<_> = (0..3)
+            .map(|number| {
+                let file = folder.path().join(format!("{number}.conf"));
+                let text = format!(
+                    "sentinel monitor cg 127.0.0.1 {port} 2\nsentinel down-after-milliseconds cg 1000\nsentinel failover-timeout cg 3000\n"
+                );
+                fs::write(&file, text).unwrap();
+                Engine::start_sentinel(&Place::default(), &file)
+            })
+            .collect();
+        let knows = |sentinel: &Engine| {
+            let text = sentinel.command(&["SENTINEL", "MASTER", "cg"]);
+            let value = |name: &str| {
+                let mut lines = text.lines().skip_while(|line| *line != name);
+                lines.nth(2).unwrap_or_default().to_owned()
+            };
+            value("num-slaves") == "2" && value("num-other-sentinels") == "2"
+        };
+        eventually(|| sentinels.iter().all(knows).then_some(()));
+        let nodes: Vec<_> = sentinels.iter().map(|node| format!("\"{}\"", node.address)).collect();
+        let nodes = format!("[{}]", nodes.join(", "));
+        others.extend(sentinels);
+        Self { primary, _others: others, _folder: folder, nodes }
+    }
+}
+
 #[test]
 fn behind_sentinels_the_new_primary_is_found() {
-    let mut primary = Engine::start("redis-server", &["--repl-diskless-sync-delay", "0"]);
-    let port = primary.address.port().to_string();
-    let settings = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
-    let replicas = [Engine::start("redis-server", &settings), Engine::start("redis-server", &settings)];
-    eventually(|| replicas.iter().all(|node| fact(node, "master_link_status") == "up").then_some(()));
-    let folder = tempfile::tempdir().unwrap();
-    let sentinels: Vec<_> = (0..3)
-        .map(|number| {
-            let file = folder.path().join(format!("{number}.conf"));
-            let text = format!(
-                "sentinel monitor cg 127.0.0.1 {port} 2\nsentinel down-after-milliseconds cg 1000\nsentinel failover-timeout cg 3000\n"
-            );
-            fs::write(&file, text).unwrap();
-            Engine::start_sentinel(&Place::default(), &file)
-        })
-        .collect();
-    let knows = |sentinel: &Engine| {
-        let text = sentinel.command(&["SENTINEL", "MASTER", "cg"]);
-        let value = |name: &str| {
-            let mut lines = text.lines().skip_while(|line| *line != name);
-            lines.nth(2).unwrap_or_default().to_owned()
-        };
-        value("num-slaves") == "2" && value("num-other-sentinels") == "2"
-    };
-    eventually(|| sentinels.iter().all(knows).then_some(()));
-    let nodes: Vec<_> = sentinels.iter().map(|node| format!("\"{}\"", node.address)).collect();
+    let mut sentinels = Sentinels::start();
     let store = format!(
-        "store: {{ kind: redis, unknown: refuse, redis: {{ mode: sentinel, master: cg, nodes: [{}], wait: {{ replicas: 1 }} }} }}\n",
-        nodes.join(", ")
+        "store: {{ kind: redis, unknown: refuse, redis: {{ mode: sentinel, master: cg, nodes: {}, wait: {{ replicas: 1 }} }} }}\n",
+        sentinels.nodes
     );
     let process = Process::start(&store);
-    let outage = survives(&process, || primary.kill(), || {});
+    let outage = survives(&process, || sentinels.primary.kill(), || {});
     println!("behind sentinels: {outage:?}");
 }
 

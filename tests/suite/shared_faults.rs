@@ -279,7 +279,7 @@ fn list(answer: &str) -> Vec<String> {
 }
 
 /// Moves a slot key by key. `between` is called while a part of the keys has moved.
-fn move_slot(slot: &str, (from, to): (&Engine, &Engine), others: &Engine, mut between: impl FnMut()) {
+pub fn move_slot(slot: &str, (from, to): (&Engine, &Engine), others: &Engine, mut between: impl FnMut()) {
     let (source, target) = (id_of(from), id_of(to));
     assert_eq!(to.command(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &source]), "+OK\r\n");
     assert_eq!(from.command(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &target]), "+OK\r\n");

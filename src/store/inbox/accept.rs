@@ -54,8 +54,12 @@ impl Reserved<'_> {
 
     /// Uses the room for a message whose change has this number.
     pub(super) fn is_stored(&mut self, sequence: u64, number: u64) {
-        self.is_used = true;
-        self.inbox.index.lock().stored(sequence, number, self.entry);
+        let mut index = self.inbox.index.lock();
+        // In a shared ledger, somebody may have found the message before the response to its acceptance arrived.
+        if sequence > 0 || !index.contains(number) {
+            self.is_used = true;
+            index.stored(sequence, number, self.entry);
+        }
     }
 }
 

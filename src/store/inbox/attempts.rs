@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::entry::Entry;
-use super::{Inbox, PASSED_MAX};
+use super::{Inbox, PASSED_MAX, unavailable};
 use crate::denial::Refusal;
 use crate::inbox::{Attempted, Cause, MessageState, Next, Outcome};
 use crate::store::file::Change;
@@ -109,7 +109,7 @@ impl Inbox {
 
 impl Started {
     /// Records the outcome of the attempt. `last` describes it for people. What happens to the message is durable once
-    /// this returns `Ok`. The next message of the interaction is not delivered earlier. Returns `None` if the inbox does
+    /// this returns `Ok`, or a shared ledger will have it before it begins another attempt at the same node. The next message of the interaction is not delivered earlier. Returns `None` if the inbox does
     /// not contain the message any more.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ impl Started {
             }
         };
         let Some(sequence) = sequence else { return Ok(Some(next)) };
-        let is_durable = inbox.durable(sequence).await;
+        let is_durable = inbox.backing.ended(sequence, self.number).await;
         if let Next::Due(_) = next {
             return Ok(Some(next));
         }
@@ -170,7 +170,7 @@ impl Started {
         }
         drop(index);
         inbox.changed.notify_one();
-        is_durable.map(|()| Some(next))
+        if is_durable { Ok(Some(next)) } else { Err(unavailable()) }
     }
 
     /// Ends the attempt before the message was read: it is due as before. Nobody is notified, because nothing has changed.

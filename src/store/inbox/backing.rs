@@ -50,6 +50,15 @@ impl Backing {
         }
     }
 
+    /// Waits until the result of an attempt is durable, within `store.grace`. A shared ledger may write it later: until then,
+    /// no other attempt begins at the node of the message.
+    pub(super) async fn ended(&self, sequence: u64, number: u64) -> bool {
+        match self {
+            Self::Nothing | Self::File(..) => self.durable(sequence).await,
+            Self::Shared(shared) => shared.ended(sequence, number).await,
+        }
+    }
+
     /// Records a change that nobody needs to wait for. A shared ledger must have it before somebody else changes the
     /// message. Returns the number to wait for, if there is one.
     pub(super) fn defer(&self, change: Change, id: impl Fn(u64) -> String) -> Option<u64> {
@@ -125,6 +134,9 @@ impl Backing {
         match self {
             // Only this process has the file.
             Self::Nothing | Self::File(..) => self.read(number, id).await,
+            Self::Shared(shared) if shared.is_refused(number) => {
+                Err("the ledger has not accepted the last changes".to_owned())
+            }
             Self::Shared(shared) => {
                 let begun = shared.store.begin_message(number, id, lease, pulled).await?;
                 Ok(begun.map(Parts::from))

@@ -346,7 +346,7 @@ impl Store {
             return;
         }
         match &self.shared {
-            Some(shared) => shared.received_all(interaction),
+            Some(shared) => shared.message_received(interaction),
             None => self.memory.received_all(interaction, now),
         }
     }

@@ -133,12 +133,24 @@ impl Inbox {
         found.into_iter().filter_map(lease).collect()
     }
 
-    /// Records that the agent has processed a message. The record is durable once this returns `Ok`.
+    /// Records that the agent has processed a message. The record is durable once this returns `Ok`. Returns the interaction
+    /// of the message.
     ///
     /// # Errors
     /// Returns `message_unknown` if no such message waits, and `store_unavailable`.
-    pub async fn taken(&self, settling: Settling<'_>, number: u64, now: Timestamp) -> Result<(), Refusal> {
-        self.take_pulled(settling.interaction, number).await?;
+    pub async fn taken(
+        &self,
+        settling: Settling<'_>,
+        number: u64,
+        now: Timestamp,
+    ) -> Result<Option<Box<str>>, Refusal> {
+        let found = self.take_pulled(settling.interaction, number).await?;
+        let interaction = match settling.interaction {
+            Some(interaction) => Some(interaction.into()),
+            None if self.backing.shared().is_some() => found,
+            // The index has no names of interactions.
+            None => self.read_head(number).await.ok().flatten().and_then(|head| head.kept.interaction),
+        };
         let sequence = {
             let mut index = self.index.lock();
             let entry = self.pulled_entry(&index, settling, number)?;
@@ -150,7 +162,7 @@ impl Inbox {
         };
         self.changed.notify_one();
         self.pulled.notify_waiters();
-        self.durable(sequence).await
+        self.durable(sequence).await.map(|()| interaction)
     }
 
     /// Records that the agent could not process a message. The message is due again after a delay.

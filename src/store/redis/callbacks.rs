@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::events::{EventClaim, EventHold};
-use super::records::{Decision, Draft, Loaded, NewMessage, jitter, no_random_numbers};
+use super::records::{Decision, Draft, Loaded, NewMessage, Placed, jitter, no_random_numbers};
 use super::store::RedisStore;
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
@@ -227,23 +227,22 @@ impl SharedClaim {
         }
     }
 
-    /// Records that the callback is kept, together with its message, in one step. Returns whether this process holds the
-    /// message. `None` if this is unknown, because a response was lost.
+    /// Records that the callback is kept, together with its message, in one step. Returns where the message is. `None` if
+    /// this is unknown, because a response was lost.
     pub(in crate::store) async fn keep(
         mut self,
         report: &Report,
         event_id: Option<&str>,
         message: NewMessage,
-    ) -> Result<Option<bool>, Refusal> {
+    ) -> Result<Option<Placed>, Refusal> {
         let store = Arc::clone(&self.store);
-        let holder = match self.hold.take() {
-            None => return Ok(None),
-            Some(Hold::Event(hold)) => store.keep_event(&hold, &message).await?,
+        match self.hold.take() {
+            None => Ok(None),
+            Some(Hold::Event(hold)) => store.keep_event(&hold, &message).await,
             Some(Hold::Interaction(hold)) => {
-                Box::pin(store.settle(*hold, report, event_id, Some(message))).await?
+                Box::pin(store.settle(*hold, report, event_id, Some(message))).await
             }
-        };
-        Ok(holder.map(|holder| store.is_own(&holder)))
+        }
     }
 
     /// Records that the agent did not accept the callback.
@@ -263,14 +262,14 @@ impl Drop for SharedClaim {
 }
 
 impl RedisStore {
-    /// Records a delivered or kept callback. Returns the member that holds its message, if the engine has said so.
+    /// Records a delivered or kept callback. Returns where its message is, if the engine has said so.
     async fn settle(
         &self,
         hold: InteractionHold,
         report: &Report,
         event_id: Option<&str>,
         message: Option<NewMessage>,
-    ) -> Result<Option<Vec<u8>>, Refusal> {
+    ) -> Result<Option<Placed>, Refusal> {
         let InteractionHold { id, lease, events, loaded, .. } = hold;
         let changed = self.change(&id, &events, loaded, |draft| {
             let has_happened = draft.is_repeat
@@ -301,7 +300,7 @@ impl RedisStore {
                 if let Some((route, state)) = end {
                     self.metrics.shared_interaction_ended(&route, state);
                 }
-                Ok(loaded.holder)
+                Ok(loaded.placed)
             }
             None => Err(Refusal::new(
                 Denial::StoreUnavailable,

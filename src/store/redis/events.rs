@@ -9,7 +9,7 @@ use super::nodes::Failure;
 use super::nodes::keys::Partition;
 use super::nodes::message_scripts::ACCEPT_EVENT;
 use super::nodes::scripts::{CLAIM_EVENT, COPIED_KEYS, FIND_COPIED, RELEASE_EVENT, SETTLE_EVENT};
-use super::records::{NewMessage, no_random_numbers, unavailable};
+use super::records::{NewMessage, Placed, no_random_numbers, unavailable};
 use super::store::RedisStore;
 use crate::denial::Refusal;
 use crate::interaction::EventKey;
@@ -116,12 +116,12 @@ impl RedisStore {
         settled.map(|_| ()).map_err(|failure| unavailable(&failure))
     }
 
-    /// Records that an event is kept, together with its message. Returns the member that holds the message.
+    /// Records that an event is kept, together with its message. Returns where the message is.
     pub(super) async fn keep_event(
         &self,
         hold: &EventHold,
         message: &NewMessage,
-    ) -> Result<Option<Vec<u8>>, Refusal> {
+    ) -> Result<Option<Placed>, Refusal> {
         let partition = Partition::of(&hold.route);
         let keys = vec![
             self.keys.messages_due(partition),
@@ -141,10 +141,7 @@ impl RedisStore {
             kept = self.call(&ACCEPT_EVENT, partition, keys, arguments).await;
         }
         let (_, values) = kept.map_err(|failure| unavailable(&failure))?;
-        Ok(values.into_iter().next().and_then(|value| match value {
-            Value::BulkString(holder) => Some(holder),
-            _ => None,
-        }))
+        Ok(Placed::read(values.into_iter()))
     }
 
     /// Releases the claim of an event. If this fails, the claim ends with its lease.

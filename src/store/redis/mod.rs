@@ -31,5 +31,5 @@ pub(super) use self::deadlines::Found;
 pub(super) use self::matching::SharedAwait;
 pub(super) use self::messages::{MessageChange, StoredHead, Suspects, TakenOver};
 pub(super) use self::operations::SharedTaken;
-pub(super) use self::records::NewMessage;
+pub(super) use self::records::{NewMessage, Placed};
 pub(super) use self::store::RedisStore;

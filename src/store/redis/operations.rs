@@ -9,9 +9,7 @@ use super::records::{Decision, Loaded, no_random_numbers, unavailable};
 use super::store::RedisStore;
 use crate::config::Unknown;
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{
-    Event, InformedBy, Interaction, LeaseId, QuestionFault, SharedRecord, State, Terms,
-};
+use crate::interaction::{Event, Interaction, LeaseId, QuestionFault, SharedRecord, State, Terms};
 use crate::policy::TTL_MAX;
 use crate::random::random;
 use crate::store::outcome::Revoked;
@@ -20,6 +18,9 @@ use crate::time::Timestamp;
 
 /// The lease of an answer that is being sent. It is longer than any timeout of an action endpoint that makes sense.
 const ANSWER_LEASE: Duration = Duration::from_secs(600);
+
+/// How often the messages of an interaction are counted again, because somebody has changed its record meanwhile.
+const LOOKS_MAX: u32 = 4;
 
 /// A question that this process may answer. Dropping this value allows another answer.
 #[derive(Debug)]
@@ -123,21 +124,48 @@ impl RedisStore {
         self.update(id, |record, now| record.interaction.lose_message(now)).await
     }
 
-    /// Records that the agent has received the final callback of an interaction, if the inbox had it. Does not wait for the
-    /// record.
-    pub(in crate::store) fn received_all(self: &Arc<Self>, id: &str) {
-        let (store, id) = (Arc::clone(self), id.to_owned());
+    /// Looks whether the agent has received all callbacks of an interaction, and records it. Nobody waits for this.
+    pub(in crate::store) fn message_received(self: &Arc<Self>, id: &str) {
+        let (store, id) = (Arc::clone(self), Box::<str>::from(id));
         self.later(async move {
-            let changed = store.change(&id, &[], None, |draft| match &mut draft.record {
-                Some(record) if record.interaction.lacks_final_callback() => {
-                    record.interaction.inform(InformedBy::FinalCallback, draft.now);
-                    Decision::Write(())
-                }
-                _ => Decision::Keep(()),
-            });
-            // The record is only for people. Without it, the end of the interaction is shown as not known to the agent.
-            let _ = changed.await;
+            if let Err(refusal) = store.received_all(&id).await {
+                log::warn!(
+                    "{id}: its callbacks are shown as undelivered until the next one: {}",
+                    refusal.detail
+                );
+            }
         });
+    }
+
+    async fn received_all(&self, id: &str) -> Result<(), Refusal> {
+        for _ in 0..LOOKS_MAX {
+            let loaded = self.load(id, &[]).await?;
+            let record = loaded.record.as_ref();
+            let is_news = |interaction: &Interaction| {
+                interaction.undelivered().is_some() || interaction.lacks_final_callback()
+            };
+            if !record.is_some_and(|record| is_news(&record.interaction)) {
+                return Ok(());
+            }
+            // The messages are counted after the record was read. A message that is given up later changes the record.
+            let left = self.undelivered_messages(id).await.map_err(|failure| unavailable(&failure))?;
+            if left > 0 {
+                return Ok(());
+            }
+            let mut is_first = true;
+            let changed = self.change(id, &[], Some(loaded), |draft| match &mut draft.record {
+                Some(record) if std::mem::take(&mut is_first) => {
+                    record.interaction.receive_all(draft.now);
+                    Decision::Write(true)
+                }
+                Some(_) => Decision::Keep(false),
+                None => Decision::Keep(true),
+            });
+            if changed.await?.0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Records that it is unknown whether the provider accepted the request.

@@ -317,6 +317,8 @@ fn nothing_that_was_accepted_is_lost_by_a_disk_that_fails() {
         assert!(numbers.is_sorted(), "{word}: {numbers:?}");
         // And a restart finds nothing that is left over.
         process.signal("KILL");
+        // Waits until the process has ended, because its file is locked until then.
+        drop(process);
         let process = start(&text, &[]);
         assert_eq!(waiting(process.admin), Some(0.0), "{word}");
     }

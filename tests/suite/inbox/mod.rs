@@ -2,10 +2,12 @@
 
 mod crash;
 mod delivering;
+mod failover;
 mod members;
 mod people;
 mod pulling;
 mod shared;
+mod undelivered;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

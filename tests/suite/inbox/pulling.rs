@@ -231,9 +231,11 @@ fn only_messages_of_pull_routes_are_settled_and_only_in_the_attempt_that_was_wor
     let callgate = Callgate::start(&config, Clock::System);
     let minted = callgate.mint("a");
     assert_eq!(callgate.call(&minted, "e1", "{}").status, 202);
+    let message = callgate.admin_get("/inbox").json()["messages"][0]["id"].as_str().unwrap().to_owned();
+    let n = message.split('_').nth(1).unwrap();
     for verb in ["taken", "failed"] {
-        assert_eq!(settle(&callgate, &format!("/callbacks/events/1/{verb}")), 404);
-        assert_eq!(settle(&callgate, &format!("/callbacks/{}/events/1/{verb}", minted.interaction)), 404);
+        assert_eq!(settle(&callgate, &format!("/callbacks/events/{n}/{verb}")), 404);
+        assert_eq!(settle(&callgate, &format!("/callbacks/{}/events/{n}/{verb}", minted.interaction)), 404);
     }
     callgate.kill();
     let folder = tempdir().unwrap();
@@ -243,12 +245,13 @@ fn only_messages_of_pull_routes_are_settled_and_only_in_the_attempt_that_was_wor
     assert_eq!(callgate.call(&minted, "e1", "{}").status, 202);
     let leased = events(&pull(&callgate, "/callbacks/events?wait=5s"));
     assert_eq!(leased[0]["attempt"], 1);
-    assert_eq!(settle(&callgate, "/callbacks/events/1/failed?attempt=1"), 204);
+    let path = format!("/callbacks/events/{}", leased[0]["n"]);
+    assert_eq!(settle(&callgate, &format!("{path}/failed?attempt=1")), 204);
     let again = events(&pull(&callgate, "/callbacks/events?wait=10s"));
     assert_eq!(again[0]["attempt"], 2);
-    assert_eq!(settle(&callgate, "/callbacks/events/1/taken?attempt=1"), 404);
-    assert_eq!(settle(&callgate, "/callbacks/events/1/taken?agent=nobody"), 400);
-    assert_eq!(settle(&callgate, "/callbacks/events/1/taken?attempt=2"), 204);
+    assert_eq!(settle(&callgate, &format!("{path}/taken?attempt=1")), 404);
+    assert_eq!(settle(&callgate, &format!("{path}/taken?agent=nobody")), 400);
+    assert_eq!(settle(&callgate, &format!("{path}/taken?attempt=2")), 204);
 }
 
 /// A body that cannot be decrypted holds back neither the list for people nor other messages.

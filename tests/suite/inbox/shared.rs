@@ -15,7 +15,7 @@ use super::{FAST, Minted, answer, bodies, config, mint_at, redis};
 use crate::engine::{ENGINES, Engine, free_port};
 use crate::harness::{Agent, Callgate, eventually, send_to};
 
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 /// The time after which a silent member is taken for gone, and the time that a busy machine may add.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(60);
 /// The deliveries to one agent at one time.
@@ -23,13 +23,16 @@ const CONCURRENCY: usize = 16;
 
 /// Returns a configuration with the ledger on this engine.
 fn shared(engine: &Engine, agent: &str, deliver: &str, inbox: &str, route: &str) -> String {
-    let (folder, inbox) = (tempdir().unwrap(), format!("may_lose: true, {inbox}"));
+    let store = redis(&engine.address.to_string(), "cg").replace("timeout: 5s", "timeout: 1s");
+    with_store(&store, agent, deliver, &format!("may_lose: true, {inbox}"), route)
+}
+
+/// Returns a configuration with this section `store`.
+pub fn with_store(store: &str, agent: &str, deliver: &str, inbox: &str, route: &str) -> String {
+    let folder = tempdir().unwrap();
     let text = config(folder.path(), agent, deliver, inbox.trim_end_matches(", "), route);
     let text = text.replace(", may_lose: true }", " }");
-    let lines = text.lines().map(|line| match line.starts_with("store: ") {
-        true => redis(&engine.address.to_string(), "cg").replace("timeout: 5s", "timeout: 1s"),
-        false => line.to_owned(),
-    });
+    let lines = text.lines().map(|line| if line.starts_with("store: ") { store } else { line });
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -38,7 +41,7 @@ fn on_both(test: impl Fn(&Engine)) {
 }
 
 /// Waits until another member has taken over what a dead one held.
-fn taken_over<T>(mut look: impl FnMut() -> Option<T>) -> T {
+pub fn taken_over<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let began = instant();
     loop {
         if let Some(found) = look() {
@@ -58,20 +61,20 @@ fn the_agent_is_informed_when_it_receives_the_final_callback() {
     });
 }
 
-fn start_two(text: &str) -> [Callgate; 2] {
+pub fn start_two(text: &str) -> [Callgate; 2] {
     [Callgate::start(text, Clock::System), Callgate::start(text, Clock::System)]
 }
 
-fn away() -> SocketAddr {
+pub fn away() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
-fn pull(callgate: &Callgate, path: &str) -> Vec<Value> {
+pub fn pull(callgate: &Callgate, path: &str) -> Vec<Value> {
     let response = send_to(callgate.egress.unwrap(), "GET", path, &[], b"");
     if response.status == 204 { Vec::new() } else { response.json()["events"].as_array().unwrap().clone() }
 }
 
-fn settle(callgate: &Callgate, path: &str) -> u16 {
+pub fn settle(callgate: &Callgate, path: &str) -> u16 {
     send_to(callgate.egress.unwrap(), "POST", path, &[], b"").status
 }
 

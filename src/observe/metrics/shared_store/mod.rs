@@ -10,7 +10,7 @@ use crate::observe::metrics::registry::{Label, MetricRegistry};
 const BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 /// The calls.
-const CALLS: [&str; 29] = [
+const CALLS: [&str; 30] = [
     "accept",
     "accept_event",
     "await",
@@ -33,6 +33,7 @@ const CALLS: [&str; 29] = [
     "message_take",
     "message_take_one",
     "messages",
+    "messages_undelivered",
     "messages_waiting",
     "read",
     "release_event",

@@ -73,13 +73,13 @@ impl AgentExchange<'_> {
         let settling = Settling { interaction: url.interaction.as_deref(), routes: &routes, attempt };
         let settled = match url.asked {
             Asked::Taken(_) => inbox.taken(settling, number, now).await,
-            _ => inbox.freed(settling, number, (now, random_u64())).await,
+            _ => inbox.freed(settling, number, (now, random_u64())).await.map(|()| None),
         };
-        if let (Ok(()), Asked::Taken(_), Some(interaction)) = (&settled, &url.asked, settling.interaction) {
+        if let Ok(Some(interaction)) = &settled {
             self.context.store.message_received(interaction, now);
         }
         match settled {
-            Ok(()) => self.write_answer(204, String::new()).await,
+            Ok(_) => self.write_answer(204, String::new()).await,
             Err(refusal) => self.deny(refusal, &[]).await,
         }
     }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::doubt::Doubt;
+use super::partitions::PARTITIONS;
+use super::queue::SharedMessages;
 use crate::denial::{Denial, Refusal};
 use crate::inbox::MessageState;
 use crate::ingress::Kept;
@@ -13,11 +16,9 @@ use crate::store::Claimed;
 use crate::store::event_memory::FingerprintKey;
 use crate::store::inbox::entry::{Entry, StoredState};
 use crate::store::inbox::{Inbox, Reserved};
-use crate::store::redis::{NewMessage, RedisStore, StoredHead, TakenOver};
+use crate::store::redis::{NewMessage, Placed, RedisStore, StoredHead, TakenOver};
 use crate::time::Timestamp;
 
-/// The number of partitions. The number of a message is congruent to its partition.
-pub(super) const PARTITIONS: u64 = 64;
 /// How much longer than the attempt its lease lasts.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
@@ -30,7 +31,8 @@ impl Inbox {
         (report, event_id): (&Report, Option<&str>),
         mut reserved: Reserved<'_>,
     ) -> Result<String, Refusal> {
-        let store = &self.backing.shared().ok_or_else(super::super::unavailable)?.store;
+        let shared = self.backing.shared().ok_or_else(super::super::unavailable)?;
+        let store = &shared.store;
         self.learn_key(store)?;
         let body_bytes = body.len() as u64;
         let most = self.settings().body_store_max;
@@ -38,14 +40,14 @@ impl Inbox {
             let detail = format!("the body has {body_bytes} bytes, and `inbox.body_store_max` allows {most}");
             return Err(Refusal::new(Denial::BodyTooLarge, detail));
         }
-        let interaction = kept.interaction.clone();
-        let number = store.message_number(interaction.as_deref().unwrap_or(&kept.route)).await?;
+        let interaction = kept.interaction.as_deref();
+        let number = store.message_number(interaction.unwrap_or(&kept.route)).await?;
         let id = self.id(number);
         let body = self.sealed(&id, body)?;
         let entry = reserved.entry;
         let message = NewMessage {
             id: id.as_str().into(),
-            interaction,
+            interaction: interaction.map(Box::from),
             is_ordered: self.index.lock().is_ordered(entry.route),
             due: entry.at(),
             head: kept.to_bytes().into(),
@@ -53,17 +55,42 @@ impl Inbox {
         };
         // Whoever sees that the interaction has ended must also see that a message is on its way.
         reserved.arrives();
-        let is_own = match claimed.keep(report, event_id, message).await? {
-            Some(is_own) => is_own,
-            // A response was lost.
-            None => store.heads(number, std::slice::from_ref(&id)).await.is_ok_and(|heads| !heads.is_empty()),
-        };
+        let doubt = shared.doubts.begin(number, &id, interaction);
+        let placed = claimed.keep(report, event_id, message).await?;
         self.metrics.message_accepted(&kept.route);
-        if is_own {
-            reserved.is_stored(0, number);
-            self.promote_stored();
-        }
+        self.place(shared, reserved, placed, doubt).await;
         Ok(id)
+    }
+
+    /// Adds a message that was stored to the index, if this process holds it and knows the earlier ones.
+    async fn place(
+        &self,
+        shared: &SharedMessages,
+        mut reserved: Reserved<'_>,
+        placed: Option<Placed>,
+        doubt: Doubt<'_>,
+    ) {
+        let number = doubt.message.number;
+        let is_known = |id: &String| {
+            let known = |other| other == number || self.index.lock().contains(other);
+            number_in(id).is_some_and(known)
+        };
+        let is_ordered = self.index.lock().is_ordered(reserved.entry.route);
+        match placed {
+            Some(placed) if !shared.store.holds(&placed) => doubt.settle(),
+            Some(placed) if !is_ordered || placed.earlier.iter().all(is_known) => {
+                reserved.is_stored(0, number);
+                self.promote_stored();
+                doubt.settle();
+            }
+            // A response was lost: of the call that stored this message, or an earlier one, or of a change whose result
+            // names messages that another process has added to the interaction.
+            _ => {
+                if self.learn(&shared.store, &doubt.message).await == Some(true) {
+                    doubt.settle();
+                }
+            }
+        }
     }
 
     /// Sets the key of the ids once the engine has answered.
@@ -85,27 +112,33 @@ impl Inbox {
         }
     }
 
-    /// Adds messages that this process holds now to the index.
-    pub(super) async fn hold(&self, store: &Arc<RedisStore>, taken: &TakenOver) {
+    /// Adds messages that this process holds now to the index. Returns whether the engine has answered.
+    pub(super) async fn hold(&self, store: &Arc<RedisStore>, taken: &TakenOver) -> bool {
         if self.learn_key(store).is_err() {
-            return;
+            return false;
         }
+        // A message that is not in the index may be removed from the engine right now.
+        let is_changing = |number| self.backing.shared().is_some_and(|shared| shared.is_changing(number));
         let is_unknown = |id: &&String| {
-            let index = self.index.lock();
-            number_in(id).is_some_and(|number| !index.contains(number))
+            let is_unknown = |number| !self.index.lock().contains(number) && !is_changing(number);
+            number_in(id).is_some_and(is_unknown)
         };
         let unknown: Vec<_> = taken.ids.iter().filter(is_unknown).cloned().collect();
         if unknown.is_empty() {
-            return;
+            return true;
         }
         match store.heads(taken.partition, &unknown).await {
             Ok(heads) => {
                 heads.into_iter().for_each(|head| self.hold_one(head));
                 self.promote_stored();
                 self.pulled.notify_waiters();
+                true
             }
             // The regular look finds them again.
-            Err(error) => log::warn!("messages that were taken over are found later: {error}"),
+            Err(error) => {
+                log::warn!("messages that were taken over are found later: {error}");
+                false
+            }
         }
     }
 
@@ -153,26 +186,29 @@ impl Inbox {
         }
     }
 
-    /// Takes over a message that the agent has pulled from another process, which may be gone.
+    /// Takes over a message that the agent has pulled from another process, which may be gone. Returns its interaction.
     pub(in crate::store::inbox) async fn take_pulled(
         &self,
         interaction: Option<&str>,
         number: u64,
-    ) -> Result<(), Refusal> {
-        let Some(shared) = self.backing.shared() else { return Ok(()) };
+    ) -> Result<Option<Box<str>>, Refusal> {
+        let Some(shared) = self.backing.shared() else { return Ok(None) };
         let unavailable = |detail| Refusal::new(Denial::StoreUnavailable, detail);
         let id = self.id(number);
         match shared.store.take_message(number, &id, interaction).await.map_err(unavailable)? {
-            Some(true) => {
+            Some((true, interaction)) => {
                 let partition = number % PARTITIONS;
                 self.hold(&shared.store, &TakenOver { partition, ids: vec![id] }).await;
+                Ok(interaction)
             }
             // Another process holds the message. It may be one whose messages have an order.
-            Some(false) => {}
+            Some((false, _)) => Ok(None),
             // The agent has told another process that it has processed the message.
-            None => self.forget(&[number]),
+            None => {
+                self.forget(&[number]);
+                Ok(None)
+            }
         }
-        Ok(())
     }
 
     /// Returns the messages of an interaction after `after` that are kept, oldest first, also those that other processes

@@ -1,7 +1,9 @@
 //! The inbox in a ledger that several processes share. Each process has an index of the messages that it holds, and
 //! changes only these.
 
+mod doubt;
 mod hold;
+mod partitions;
 mod queue;
 mod writer;
 

@@ -1,5 +1,7 @@
-//! The queue of changes. Changes that gather while one batch is written become the next batch.
+//! The queue of changes. Each partition has one call at a time, so that a silent node holds back only its own partitions.
+//! Changes that gather while the changes of a partition are written become its next batch.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +9,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use super::doubt::Doubts;
+use super::partitions::PARTITIONS;
+use crate::inbox::MessageState;
 use crate::store::file::Change;
 use crate::store::inbox::entry::StoredState;
 use crate::store::redis::{MessageChange, RedisStore};
@@ -14,6 +19,8 @@ use crate::store::redis::{MessageChange, RedisStore};
 /// The number of queued changes above which nothing new begins. Above it, only exchanges that have already begun add
 /// changes.
 const QUEUE_MAX: usize = 20_000;
+/// How long the end of an attempt waits for a node that has not accepted its result at once.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for the queued changes.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
@@ -24,22 +31,40 @@ pub(in crate::store) struct SharedMessages {
     queue: Mutex<Queue>,
     /// Notified when there are changes to write.
     pub(super) wake: Notify,
-    /// The number of the last durable change.
-    pub(super) durable: watch::Sender<u64>,
+    /// Counts the batches that have become durable, and those that the engine has not accepted at once.
+    written: watch::Sender<u64>,
+    pub(super) doubts: Doubts,
     grace: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    changes: Vec<MessageChange>,
+    /// The changes of each partition that are not being written yet.
+    waiting: BTreeMap<u64, Batch>,
+    /// The number of these changes.
+    count: usize,
+    /// The messages whose changes are being written, by partition.
+    writing: BTreeMap<u64, Vec<u64>>,
+    /// The partitions whose last changes the engine has not accepted.
+    refused: BTreeSet<u64>,
+    /// The changes that are not durable yet, and the number of their partitions.
+    pending: BTreeMap<u64, usize>,
     /// The number of the last change.
     sequence: u64,
 }
 
+/// Changes of one partition.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) changes: Vec<MessageChange>,
+    /// The numbers of these changes.
+    sequences: Vec<u64>,
+}
+
 impl SharedMessages {
     pub(in crate::store) fn new(store: Arc<RedisStore>, grace: Duration) -> Self {
-        let (queue, wake, durable) = (Mutex::default(), Notify::new(), watch::Sender::new(0));
-        Self { store, queue, wake, durable, grace }
+        let (queue, wake, written) = (Mutex::default(), Notify::new(), watch::Sender::new(0));
+        Self { store, queue, wake, written, doubts: Doubts::default(), grace }
     }
 
     /// Queues changes. Returns the number of the last one. If there are none, returns 0, which counts as durable.
@@ -48,41 +73,117 @@ impl SharedMessages {
         changes: impl IntoIterator<Item = Change>,
         id: impl Fn(u64) -> String,
     ) -> u64 {
-        let mut queue = self.queue.lock();
-        let before = queue.changes.len();
-        for change in changes {
-            queue.changes.extend(message_change(change, &id));
+        let mut guard = self.queue.lock();
+        let queue = &mut *guard;
+        let (sequence, mut partitions) = (queue.sequence + 1, 0);
+        for change in changes.into_iter().filter_map(|change| message_change(change, &id)) {
+            let batch = queue.waiting.entry(change.number % PARTITIONS).or_default();
+            if batch.sequences.last() != Some(&sequence) {
+                batch.sequences.push(sequence);
+                partitions += 1;
+            }
+            batch.changes.push(change);
+            queue.count += 1;
         }
-        if queue.changes.len() == before {
+        if partitions == 0 {
             return 0;
         }
-        queue.sequence += 1;
-        let sequence = queue.sequence;
-        drop(queue);
+        queue.sequence = sequence;
+        queue.pending.insert(sequence, partitions);
+        drop(guard);
         self.wake.notify_one();
         sequence
     }
 
     pub(in crate::store::inbox) async fn durable(&self, sequence: u64) -> bool {
-        let mut durable = self.durable.subscribe();
-        let reached = durable.wait_for(|durable| *durable >= sequence);
+        let mut written = self.written.subscribe();
+        let reached = written.wait_for(|_| !self.queue.lock().pending.contains_key(&sequence));
         timeout(self.grace, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    pub(in crate::store::inbox) fn accepts_changes(&self) -> bool {
-        self.store.answers() && self.queue.lock().changes.len() <= QUEUE_MAX
+    /// Waits until the result of an attempt is durable. The result stays in the queue if the node of the message does not
+    /// accept it, and nothing new begins at this node. The attempt then ends: it must not take the place of attempts whose
+    /// results other nodes accept.
+    pub(in crate::store::inbox) async fn ended(&self, sequence: u64, number: u64) -> bool {
+        let is_durable = |queue: &Queue| !queue.pending.contains_key(&sequence);
+        let is_refused = |queue: &Queue| queue.refused.contains(&(number % PARTITIONS));
+        let mut written = self.written.subscribe();
+        let ended = written.wait_for(|_| {
+            let queue = self.queue.lock();
+            is_durable(&queue) || is_refused(&queue)
+        });
+        if !timeout(self.grace, ended).await.is_ok_and(|ended| ended.is_ok()) {
+            return false;
+        }
+        let _ = timeout(REFUSED_PATIENCE, written.wait_for(|_| is_durable(&self.queue.lock()))).await;
+        true
     }
 
-    /// Takes the queued changes. Returns them and the number of the last one.
-    pub(super) fn take(&self) -> (Vec<MessageChange>, u64) {
+    pub(in crate::store::inbox) fn accepts_changes(&self) -> bool {
+        self.store.answers() && self.queue.lock().count <= QUEUE_MAX
+    }
+
+    /// Reports whether the node of a message has not accepted the last changes. Until it does, nothing new begins there: a
+    /// failover could undo the results.
+    pub(in crate::store::inbox) fn is_refused(&self, number: u64) -> bool {
+        let refused = self.queue.lock().refused.clone();
+        let node = |partition: u64| self.store.node_of_partition(partition);
+        !refused.is_empty() && refused.into_iter().any(|partition| node(partition) == node(number))
+    }
+
+    /// Reports whether a change of a message is not durable yet.
+    pub(super) fn is_changing(&self, number: u64) -> bool {
+        let (queue, partition) = (self.queue.lock(), number % PARTITIONS);
+        let waiting = queue.waiting.get(&partition);
+        waiting.is_some_and(|batch| batch.changes.iter().any(|change| change.number == number))
+            || queue.writing.get(&partition).is_some_and(|numbers| numbers.contains(&number))
+    }
+
+    /// Takes the queued changes of each partition that is not being written.
+    pub(super) fn take(&self) -> Vec<(u64, Batch)> {
+        let mut guard = self.queue.lock();
+        let queue = &mut *guard;
+        let idle = |partition: &u64| !queue.writing.contains_key(partition);
+        let idle: Vec<_> = queue.waiting.keys().copied().filter(idle).collect();
+        let taken = idle.into_iter().filter_map(|partition| {
+            let batch = queue.waiting.remove(&partition)?;
+            queue.count -= batch.changes.len();
+            let numbers = batch.changes.iter().map(|change| change.number).collect();
+            queue.writing.insert(partition, numbers);
+            Some((partition, batch))
+        });
+        taken.collect()
+    }
+
+    /// Records that the engine has not accepted the changes of a partition.
+    pub(super) fn refused(&self, partition: u64) {
+        if self.queue.lock().refused.insert(partition) {
+            self.written.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Records that the changes of a partition are durable.
+    pub(super) fn written(&self, partition: u64, batch: &Batch) {
         let mut queue = self.queue.lock();
-        (std::mem::take(&mut queue.changes), queue.sequence)
+        queue.writing.remove(&partition);
+        queue.refused.remove(&partition);
+        for sequence in &batch.sequences {
+            let left = queue.pending.get(sequence).map_or(0, |left| left.saturating_sub(1));
+            match left {
+                0 => queue.pending.remove(sequence),
+                left => queue.pending.insert(*sequence, left),
+            };
+        }
+        drop(queue);
+        self.written.send_modify(|count| *count += 1);
+        // More changes of the partition may have gathered.
+        self.wake.notify_one();
     }
 
     /// Waits until all queued changes are durable, but not for long: the process ends.
     pub(in crate::store) async fn flush(&self) {
-        let sequence = self.queue.lock().sequence;
-        let _ = timeout(FLUSH_MAX, self.durable(sequence)).await;
+        let mut written = self.written.subscribe();
+        let _ = timeout(FLUSH_MAX, written.wait_for(|_| self.queue.lock().pending.is_empty())).await;
     }
 }
 
@@ -90,13 +191,13 @@ fn message_change(change: Change, id: &impl Fn(u64) -> String) -> Option<Message
     match change {
         Change::MessageGone(number) => {
             let (id, state) = (id(number).into(), Vec::new());
-            Some(MessageChange { number, id, state, at: 0, is_waiting: false })
+            Some(MessageChange { number, id, state, at: 0, is_waiting: false, is_dead: false })
         }
         Change::MessageState(number, state) => {
             let read: StoredState = serde_json::from_slice(&state).ok()?;
-            let is_waiting = read.state.is_waiting();
+            let (is_waiting, is_dead) = (read.state.is_waiting(), read.state == MessageState::Dead);
             let at = if is_waiting { read.at } else { read.since };
-            Some(MessageChange { number, id: id(number).into(), state, at, is_waiting })
+            Some(MessageChange { number, id: id(number).into(), state, at, is_waiting, is_dead })
         }
         // Messages are stored together with their events, and all other changes belong to a file.
         _ => None,

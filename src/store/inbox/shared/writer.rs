@@ -1,15 +1,15 @@
 //! The tasks of an inbox in a shared ledger: one writes the changes, and one looks for messages that nobody delivers.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::hold::PARTITIONS;
+use super::partitions::PARTITIONS;
+use super::queue::Batch;
 use crate::store::inbox::Inbox;
-use crate::store::redis::{MessageChange, RedisStore, Suspects, TakenOver};
+use crate::store::redis::{RedisStore, Suspects, TakenOver};
 
 /// The pause before changes are written again that the engine did not accept.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -22,51 +22,49 @@ pub(in crate::store) fn start(inbox: &Arc<Inbox>) {
     tokio::spawn(take_over(Arc::downgrade(inbox)));
 }
 
-/// What the changes of one partition have found out: the messages that others hold, and messages that follow.
-type Written = (Vec<u64>, Option<TakenOver>);
-
 async fn write(inbox: Weak<Inbox>) {
+    let mut tasks = JoinSet::new();
     loop {
-        let Some(inbox) = inbox.upgrade() else { return };
-        let Some(shared) = inbox.backing.shared() else { return };
-        let (changes, sequence) = shared.take();
-        if changes.is_empty() {
-            // The wait ends regularly, so that the task ends with the inbox.
-            let _ = tokio::time::timeout(LOOK_INTERVAL, shared.wake.notified()).await;
-            continue;
+        let Some(strong) = inbox.upgrade() else { return };
+        let Some(shared) = strong.backing.shared() else { return };
+        for (partition, batch) in shared.take() {
+            tasks.spawn(write_partition(inbox.clone(), Arc::clone(&shared.store), partition, batch));
         }
-        let mut partitions: BTreeMap<u64, Vec<MessageChange>> = BTreeMap::new();
-        for change in changes {
-            partitions.entry(change.number % PARTITIONS).or_default().push(change);
-        }
-        let mut tasks = JoinSet::new();
-        for (partition, changes) in partitions {
-            tasks.spawn(write_partition(Arc::clone(&shared.store), partition, changes));
-        }
-        while let Some(written) = tasks.join_next().await {
-            let Ok((lost, next)) = written else { continue };
-            inbox.forget(&lost);
-            if let Some(next) = next {
-                // Another process has added messages to the interaction. They must be known before the message is settled
-                // here, because they come before later ones.
-                inbox.hold(&shared.store, &next).await;
-            }
-        }
-        shared.durable.send_modify(|durable| *durable = sequence);
+        // The wait ends regularly, so that the task ends with the inbox.
+        let _ = tokio::time::timeout(LOOK_INTERVAL, shared.wake.notified()).await;
+        while tasks.try_join_next().is_some() {}
     }
 }
 
 /// Writes the changes of one partition until the engine has accepted them.
-async fn write_partition(store: Arc<RedisStore>, partition: u64, changes: Vec<MessageChange>) -> Written {
-    loop {
-        match store.apply(&changes).await {
-            Ok(applied) => {
-                let next = (!applied.next.is_empty()).then_some(TakenOver { partition, ids: applied.next });
-                return (applied.lost, next);
+async fn write_partition(inbox: Weak<Inbox>, store: Arc<RedisStore>, partition: u64, batch: Batch) {
+    let mut is_repeat = false;
+    let applied = loop {
+        match store.apply(&batch.changes).await {
+            Ok(applied) => break applied,
+            Err(_) => {
+                is_repeat = true;
+                let Some(inbox) = inbox.upgrade() else { return };
+                let Some(shared) = inbox.backing.shared() else { return };
+                shared.refused(partition);
             }
-            Err(_) => sleep(RETRY_PAUSE).await,
         }
+        sleep(RETRY_PAUSE).await;
+    };
+    let Some(inbox) = inbox.upgrade() else { return };
+    let Some(shared) = inbox.backing.shared() else { return };
+    inbox.forget(&applied.lost);
+    // Another process has added messages to the interaction. They must be known before the message is settled here, because
+    // they come before later ones.
+    let mut found = vec![TakenOver { partition, ids: applied.next }];
+    if is_repeat {
+        // The changes may have been executed before, and their result was lost.
+        found.extend(store.own_messages(partition).await);
     }
+    for taken in &found {
+        inbox.hold(&store, taken).await;
+    }
+    shared.written(partition, &batch);
 }
 
 async fn take_over(inbox: Weak<Inbox>) {
@@ -78,10 +76,15 @@ async fn take_over(inbox: Weak<Inbox>) {
             if inbox.is_stopping() {
                 return;
             }
+            inbox.look_for_doubtful().await;
             let counts = inbox.counts_of_partitions();
             let count = |partition: u8| counts.get(usize::from(partition)).copied().unwrap_or_default();
+            let mut unread = None;
             for taken in shared.store.take_over_orphans(&mut suspects, count).await {
-                inbox.hold(&shared.store, &taken).await;
+                // Later messages of an interaction must not be known before the earlier ones.
+                if unread != Some(taken.partition) && !inbox.hold(&shared.store, &taken).await {
+                    unread = Some(taken.partition);
+                }
             }
         }
         sleep(LOOK_INTERVAL).await;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use redis::Value;
 
 use super::values::text;
+use crate::store::redis::nodes::Failure;
 use crate::store::redis::nodes::keys::{PARTITIONS, Partition};
-use crate::store::redis::nodes::message_scripts::{ADOPT, HOLDERS, TAKE, TAKE_ONE, WAITING};
+use crate::store::redis::nodes::message_scripts::{ADOPT, HOLDERS, TAKE, TAKE_ONE, UNDELIVERED, WAITING};
 use crate::store::redis::store::RedisStore;
 use crate::time::Timestamp;
 
@@ -61,11 +62,16 @@ impl RedisStore {
         let before = suspects.since.len();
         let watched = self.members.lock().first_watched(&self.incarnation, now);
         let (mut found, mut holders_seen, mut differing) = (Vec::new(), Vec::new(), Vec::new());
+        let mut silent = Vec::new();
         for (number, is_watched) in (0_u8..).zip(watched) {
-            if !is_watched && !is_due {
+            let node = self.nodes.node_of(Partition::Number(number));
+            if (!is_watched && !is_due) || silent.contains(&node) {
                 continue;
             }
-            let Some(holders) = self.holders(number).await else { return found };
+            let Some(holders) = self.holders(number).await else {
+                silent.push(node);
+                continue;
+            };
             let own = holders.iter().find(|(holder, _)| **holder == *self.incarnation);
             if is_due && own.map_or(0, |(_, count)| *count) > count(number) {
                 differing.push(number);
@@ -89,8 +95,15 @@ impl RedisStore {
             self.beat().await;
         }
         let members = std::sync::Arc::clone(&self.members.lock());
-        suspects.since.retain(|holder, _| holders_seen.contains(holder) && !members.lives(holder, now));
+        let is_seen = |holder: &str| !silent.is_empty() || holders_seen.iter().any(|seen| **seen == *holder);
+        suspects.since.retain(|holder, _| is_seen(holder) && !members.lives(holder, now));
         found
+    }
+
+    /// Finds the messages of a partition that this member holds.
+    pub(in crate::store) async fn own_messages(&self, partition: u64) -> Vec<TakenOver> {
+        let number = u8::try_from(partition).unwrap_or_default();
+        self.adopt(number, &self.incarnation).await
     }
 
     /// Reports whether a member that holds messages is gone for certain.
@@ -180,8 +193,8 @@ impl RedisStore {
 }
 
 impl RedisStore {
-    /// Takes over one message that the agent has pulled from another member. Returns whether this member holds it now, or
-    /// `None` if it does not exist any more.
+    /// Takes over one message that the agent has pulled from another member. Returns whether this member holds it now and its
+    /// interaction, or `None` if it does not exist any more.
     ///
     /// # Errors
     /// Returns an explanation if the engine does not answer.
@@ -190,16 +203,37 @@ impl RedisStore {
         number: u64,
         id: &str,
         interaction: Option<&str>,
-    ) -> Result<Option<bool>, String> {
+    ) -> Result<Option<(bool, Option<Box<str>>)>, String> {
         let partition = Partition::of_message(number);
         let arguments = [id, interaction.unwrap_or_default(), &self.incarnation];
         let arguments = arguments.map(|argument| argument.as_bytes().to_vec()).to_vec();
         let called =
             self.call(&TAKE_ONE, partition, vec![self.keys.messages_due(partition)], arguments).await;
         let (_, values) = called.map_err(|failure| failure.reason)?;
-        Ok(match values.first() {
+        let mut values = values.into_iter();
+        let result = values.next();
+        let interaction = values.next().and_then(text).filter(|id| !id.is_empty()).map(Into::into);
+        Ok(match result {
             Some(Value::Int(0)) => None,
-            result => Some(result == Some(&Value::Int(1))),
+            result => Some((result == Some(Value::Int(1)), interaction)),
+        })
+    }
+
+    /// Returns the number of waiting and dead messages of an interaction, whoever holds them.
+    ///
+    /// # Errors
+    /// Returns an explanation if the engine does not answer.
+    pub(in crate::store::redis) async fn undelivered_messages(
+        &self,
+        interaction: &str,
+    ) -> Result<i64, Failure> {
+        let partition = Partition::of(interaction);
+        let (keys, arguments) =
+            (vec![self.keys.messages_due(partition)], vec![interaction.as_bytes().to_vec()]);
+        let (_, values) = self.call(&UNDELIVERED, partition, keys, arguments).await?;
+        Ok(match values.first() {
+            Some(Value::Int(count)) => *count,
+            _ => 0,
         })
     }
 

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use self::values::text;
 use super::nodes::keys::Partition;
 use super::nodes::message_scripts::{APPLY, BEGIN, MESSAGES, NUMBER};
-use super::records::unavailable;
+use super::records::{Placed, unavailable};
 use super::store::RedisStore;
 use crate::denial::Refusal;
 use crate::time::Timestamp;
@@ -32,6 +32,7 @@ pub(in crate::store) struct MessageChange {
     /// The time of the next attempt, or of the end of the retention.
     pub(in crate::store) at: i64,
     pub(in crate::store) is_waiting: bool,
+    pub(in crate::store) is_dead: bool,
 }
 
 /// What changes have found out.
@@ -151,7 +152,11 @@ impl RedisStore {
                 arguments.push(change.id.as_bytes().to_vec());
                 arguments.push(change.state.clone());
                 arguments.push(change.at.to_string().into_bytes());
-                arguments.push(if change.is_waiting { b"1".to_vec() } else { Vec::new() });
+                arguments.push(match change {
+                    MessageChange { is_waiting: true, .. } => b"1".to_vec(),
+                    MessageChange { is_dead: true, .. } => b"d".to_vec(),
+                    _ => Vec::new(),
+                });
             }
             let keys = vec![self.keys.messages_due(partition)];
             let called = self.call(&APPLY, partition, keys, arguments).await;
@@ -191,9 +196,14 @@ impl RedisStore {
         Ok(heads)
     }
 
-    /// Reports whether a holder that a script has named is this member.
-    pub(super) fn is_own(&self, holder: &[u8]) -> bool {
-        holder == self.incarnation.as_bytes()
+    /// Reports whether this member holds a message.
+    pub(in crate::store) fn holds(&self, placed: &Placed) -> bool {
+        placed.holder == self.incarnation.as_bytes()
+    }
+
+    /// Returns the address of the node that has a partition.
+    pub(in crate::store) fn node_of_partition(&self, partition: u64) -> Box<str> {
+        self.nodes.node_of(Partition::of_message(partition))
     }
 }
 

@@ -3,8 +3,12 @@
 //! its interaction, or nothing (`i`), and whether it is in no order (`p`).
 //!
 //! The first key of each script is the times at which messages are due, from whose name the scripts compute the names of
-//! the other keys of the partition: the messages (`x:`), the waiting messages of each interaction (`w:`), and the number
-//! of messages that each member holds (`h`).
+//! the other keys of the partition: the messages (`x:`), the waiting and the dead messages of each interaction (`w:`,
+//! `g:`), and the number of messages that each member holds (`h`).
+//!
+//! While a slot of a cluster is being moved, a node has a part of its keys. A script finds the others missing, or fails in
+//! the middle, and what it has written stays. Therefore each script first asks for all of its keys with one `EXISTS`. It
+//! fails if a key is missing while the slot is being moved, and has no effect otherwise.
 
 use std::sync::LazyLock;
 
@@ -23,22 +27,24 @@ macro_rules! base {
 /// whether it is in no order, its due time, its head, and its body. If the messages of the interaction are in an order,
 /// the member that holds the first waiting one holds the new one, too. Sets `o` to the member that holds it.
 macro_rules! store_message {
-    ($before:literal, $after:literal) => {
+    ($index:literal, $before:literal, $after:literal) => {
         concat!(
             "local base = string.sub(KEYS[1], 1, -2)\n",
-            $before,
+            $index,
             "local id, o, i, p = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
-            local x = base .. 'x:' .. id
-            if redis.call('EXISTS', x) == 1 then o = redis.call('HGET', x, 'o')
+            local x, w, h = base .. 'x:' .. id, base .. 'w:' .. i, base .. 'h'
+            redis.call('EXISTS', KEYS[1], x, w, h)\n",
+            $before,
+            "if redis.call('EXISTS', x) == 1 then o = redis.call('HGET', x, 'o')
             else
                 if i ~= '' then
-                    local first = redis.call('LINDEX', base .. 'w:' .. i, 0)
+                    local first = redis.call('LINDEX', w, 0)
                     if first and p == '' then o = redis.call('HGET', base .. 'x:' .. first, 'o') or o end
-                    redis.call('RPUSH', base .. 'w:' .. i, id)
+                    redis.call('RPUSH', w, id)
                 end
                 redis.call('HSET', x, 'o', o, 'i', i, 'p', p, 'h', ARGV[a + 5], 'b', ARGV[a + 6])
                 redis.call('ZADD', KEYS[1], ARGV[a + 4], id)
-                redis.call('HINCRBY', base .. 'h', o, 1)
+                redis.call('HINCRBY', h, o, 1)
             end\n",
             $after
         )
@@ -61,23 +67,22 @@ call!(
     /// Replaces a record as `cas` does, and stores a message in the same step.
     /// Keys: the due times of messages, the record, the due times of records, its events. Arguments: those of `cas` except
     /// the events, the number of events, the events, and the arguments of the message.
-    /// Returns 1 if the engine has the new record, and the member that holds the message.
+    /// Returns 1 if the engine has the new record, the member that holds the message, and the first waiting message of the
+    /// interaction and the one before the new one: their holder must know them before it delivers the new one.
     ACCEPT,
     "accept",
     true,
     store_message!(
-        "local a = 7 + ARGV[6]
-        local old = redis.call('GET', KEYS[2])
+        "local a = 7 + ARGV[6]\n",
+        "local old = redis.call('GET', KEYS[2])
         local version = old and string.sub(old, 1, 8) or ''
-        if version == string.sub(ARGV[2], 1, 8) then
-            return {now, 1, redis.call('HGET', base .. 'x:' .. ARGV[a], 'o')}
-        end
+        if version == string.sub(ARGV[2], 1, 8) then return {now, 1} end
         if version ~= ARGV[1] then return {now, 0} end
         redis.call('SET', KEYS[2], ARGV[2])
         redis.call('ZADD', KEYS[3], ARGV[3], ARGV[4])
         for n = 7, a - 1 do redis.call('ZADD', KEYS[4], now, ARGV[n]) end
         if a > 7 then redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -(ARGV[5] + 1)) end\n",
-        "return {now, 1, o}"
+        "return {now, 1, o, redis.call('LINDEX', w, 0) or '', redis.call('LINDEX', w, -2) or ''}"
     )
 );
 
@@ -90,8 +95,8 @@ call!(
     "accept_event",
     true,
     store_message!(
-        "local a = 4 + ARGV[3]
-        for n = 4, a - 1 do
+        "local a = 4 + ARGV[3]\n",
+        "for n = 4, a - 1 do
             redis.call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[1]), ARGV[n])
             redis.call('ZREM', KEYS[3], ARGV[n])
         end
@@ -111,6 +116,7 @@ call!(
     false,
     base!(
         "local x = base .. 'x:' .. ARGV[1]
+        redis.call('EXISTS', KEYS[1], x)
         local m = redis.call('HMGET', x, 'o', 'h', 'b', 's')
         if not m[2] or (ARGV[2] ~= '' and m[1] ~= ARGV[2]) then return {now, 0} end
         if ARGV[3] ~= '0' then redis.call('HSET', x, 'l', string.format('%.0f', ms + ARGV[3])) end
@@ -122,14 +128,20 @@ call!(
 call!(
     /// Changes the states of messages, or removes them.
     /// Keys: the due times. Arguments: the member that must hold the messages, and for each change the id, the new state
-    /// (empty: the message is removed), the due time, and whether it waits (1 or empty).
+    /// (empty: the message is removed), the due time, and whether it waits (1), is dead (d) or neither (empty).
     /// Returns for each change 0 if the member does not hold the message, and otherwise the next waiting messages of its
     /// interaction if it does not wait any more.
     APPLY,
     "message_apply",
     true,
     base!(
-        "local results, me = {}, ARGV[1]
+        "local results, me, h = {}, ARGV[1], base .. 'h'
+        for n = 2, #ARGV, 4 do
+            local x = base .. 'x:' .. ARGV[n]
+            redis.call('EXISTS', KEYS[1], h, x)
+            local i = redis.call('HGET', x, 'i')
+            if i and i ~= '' then redis.call('EXISTS', KEYS[1], base .. 'w:' .. i, base .. 'g:' .. i) end
+        end
         for n = 2, #ARGV, 4 do
             local id, state, at, waits = ARGV[n], ARGV[n + 1], ARGV[n + 2], ARGV[n + 3] == '1'
             local x = base .. 'x:' .. id
@@ -140,13 +152,14 @@ call!(
                 if state == '' then
                     redis.call('DEL', x)
                     redis.call('ZREM', KEYS[1], id)
-                    if redis.call('HINCRBY', base .. 'h', me, -1) <= 0 then redis.call('HDEL', base .. 'h', me) end
+                    if redis.call('HINCRBY', h, me, -1) <= 0 then redis.call('HDEL', h, me) end
                 else
                     redis.call('HSET', x, 's', state)
                     redis.call('HDEL', x, 'l')
                     redis.call('ZADD', KEYS[1], at, id)
                 end
                 result = {}
+                if lane then redis.call(ARGV[n + 3] == 'd' and 'SADD' or 'SREM', base .. 'g:' .. m[2], id) end
                 if lane and waits then
                     if not redis.call('LPOS', lane, id) then redis.call('RPUSH', lane, id) end
                 elseif lane then
@@ -171,6 +184,7 @@ call!(
         "local found = {}
         for n = 2, #ARGV do
             local x = base .. 'x:' .. ARGV[n]
+            redis.call('EXISTS', KEYS[1], x)
             local m = redis.call('HMGET', x, 'o', 'h', 's', 'l')
             if m[1] == ARGV[1] and m[2] then
                 table.insert(found, {ARGV[n], m[2], redis.call('HSTRLEN', x, 'b'), m[3] or '', m[4] or '0'})
@@ -207,6 +221,12 @@ call!(
         end
         local ids = redis.call('ZRANGE', KEYS[1], ARGV[3], ARGV[3] + ARGV[4] - 1)
         for _, id in ipairs(ids) do
+            local x = base .. 'x:' .. id
+            redis.call('EXISTS', KEYS[1], h, x)
+            local i = redis.call('HGET', x, 'i')
+            if i and i ~= '' then redis.call('EXISTS', KEYS[1], base .. 'w:' .. i) end
+        end
+        for _, id in ipairs(ids) do
             local m = redis.call('HMGET', base .. 'x:' .. id, 'o', 'i', 'p')
             if m[1] == gone and gone == me then table.insert(found, id)
             elseif m[1] == gone then
@@ -233,8 +253,11 @@ call!(
     false,
     base!(
         "local me, found, left = ARGV[2], {}, 0
-        local h = base .. 'h'
-        for _, id in ipairs(redis.call('LRANGE', base .. 'w:' .. ARGV[1], 0, -1)) do
+        local h, w = base .. 'h', base .. 'w:' .. ARGV[1]
+        redis.call('EXISTS', KEYS[1], h, w)
+        local ids = redis.call('LRANGE', w, 0, -1)
+        for _, id in ipairs(ids) do redis.call('EXISTS', KEYS[1], base .. 'x:' .. id) end
+        for _, id in ipairs(ids) do
             local x = base .. 'x:' .. id
             local m = redis.call('HMGET', x, 'o', 'l', 'p')
             if m[1] and m[1] ~= me then
@@ -254,21 +277,34 @@ call!(
     /// Takes over one message in no order, whoever works on it: its agent has asked for this. Nobody relies on this if the
     /// engine loses it.
     /// Keys: the due times. Arguments: the id, its interaction (empty: any), the member that takes over. Returns 1 if this
-    /// member holds the message now, 2 if it exists, and 0 if it does not.
+    /// member holds the message now, 2 if it exists, and 0 if it does not; and its interaction (empty: none).
     TAKE_ONE,
     "message_take_one",
     false,
     base!(
         "local x, h = base .. 'x:' .. ARGV[1], base .. 'h'
+        redis.call('EXISTS', KEYS[1], x, h)
         local m = redis.call('HMGET', x, 'o', 'i', 'p')
         if not m[1] then return {now, 0} end
         if m[1] ~= ARGV[3] then
-            if m[3] ~= '1' or (ARGV[2] ~= '' and m[2] ~= ARGV[2]) then return {now, 2} end
+            if m[3] ~= '1' or (ARGV[2] ~= '' and m[2] ~= ARGV[2]) then return {now, 2, m[2]} end
             redis.call('HSET', x, 'o', ARGV[3])
             redis.call('HINCRBY', h, ARGV[3], 1)
             if redis.call('HINCRBY', h, m[1], -1) <= 0 then redis.call('HDEL', h, m[1]) end
         end
-        return {now, 1}"
+        return {now, 1, m[2]}"
+    )
+);
+
+call!(
+    /// Returns the number of waiting and dead messages of an interaction. Keys: the due times. Arguments: the interaction.
+    UNDELIVERED,
+    "messages_undelivered",
+    false,
+    base!(
+        "local w, g = base .. 'w:' .. ARGV[1], base .. 'g:' .. ARGV[1]
+        redis.call('EXISTS', KEYS[1], w, g)
+        return {now, redis.call('LLEN', w) + redis.call('SCARD', g)}"
     )
 );
 
@@ -277,5 +313,9 @@ call!(
     WAITING,
     "messages_waiting",
     false,
-    base!("return {now, redis.call('LRANGE', base .. 'w:' .. ARGV[1], 0, 999)}")
+    base!(
+        "local w = base .. 'w:' .. ARGV[1]
+        redis.call('EXISTS', KEYS[1], w)
+        return {now, redis.call('LRANGE', w, 0, 999)}"
+    )
 );

@@ -21,7 +21,7 @@ use crate::interaction::{EventKey, SharedRecord};
 use crate::random::random;
 use crate::time::Timestamp;
 
-pub(in crate::store) use self::new_message::NewMessage;
+pub(in crate::store) use self::new_message::{NewMessage, Placed};
 pub(super) use self::record::FORMAT;
 
 /// How often a decision is made again because of changes of other processes.
@@ -40,8 +40,8 @@ pub(super) struct Loaded {
     pub(super) record: Option<SharedRecord>,
     /// Those of the events asked for that are known beside the record.
     known: Vec<EventKey>,
-    /// The member that holds the message which was stored with the record, if the engine has said so.
-    pub(super) holder: Option<Vec<u8>>,
+    /// Where the message is that was stored with the record, if the engine has said so.
+    pub(super) placed: Option<Placed>,
 }
 
 /// A record that is being changed.
@@ -73,7 +73,7 @@ pub(super) enum Decision<T> {
 impl Loaded {
     /// Returns the state of an interaction that does not exist yet.
     pub(super) fn nothing(now: Timestamp) -> Self {
-        Self { now, version: None, record: None, known: Vec::new(), holder: None }
+        Self { now, version: None, record: None, known: Vec::new(), placed: None }
     }
 }
 
@@ -128,7 +128,7 @@ impl RedisStore {
         if let Some(record) = &mut record {
             record.resume(now);
         }
-        Ok(Loaded { now, version, record, known, holder: None })
+        Ok(Loaded { now, version, record, known, placed: None })
     }
 
     /// Changes a record. `decide` may be called several times. `given` is the record if it was read or written before.
@@ -153,7 +153,7 @@ impl RedisStore {
             if let Some((expected, result)) = written.take()
                 && version == Some(expected)
             {
-                let loaded = Loaded { now, version, record, known, holder: None };
+                let loaded = Loaded { now, version, record, known, placed: None };
                 self.confirm(id, &loaded).await?;
                 return Ok((result, loaded));
             }
@@ -162,7 +162,7 @@ impl RedisStore {
             let (result, removes) = match decide(&mut draft) {
                 Decision::Keep(result) => {
                     let Draft { now, record, known, .. } = draft;
-                    let loaded = Loaded { now, version, record, known, holder: None };
+                    let loaded = Loaded { now, version, record, known, placed: None };
                     if is_repeat {
                         self.confirm(id, &loaded).await?;
                     }
@@ -173,10 +173,10 @@ impl RedisStore {
             };
             let new = random::<8>().ok_or_else(no_random_numbers)?;
             match self.compare_and_set(id, version, new, &draft, removes).await {
-                Ok((true, holder)) => {
+                Ok((true, placed)) => {
                     let Draft { now, record, known, .. } = draft;
                     let (version, record) = if removes { (None, None) } else { (Some(new), record) };
-                    return Ok((result, Loaded { now, version, record, known, holder }));
+                    return Ok((result, Loaded { now, version, record, known, placed }));
                 }
                 Ok((false, _)) => {
                     self.metrics.store_conflict();
@@ -192,8 +192,8 @@ impl RedisStore {
         Err(Refusal::new(Denial::StoreUnavailable, "other processes change the interaction all the time"))
     }
 
-    /// Writes a record if it still has the version `expected`. Returns whether the engine has it now, and the member that
-    /// holds the message which was stored with it.
+    /// Writes a record if it still has the version `expected`. Returns whether the engine has it now, and where the message
+    /// is that was stored with it.
     async fn compare_and_set(
         &self,
         id: &str,
@@ -201,7 +201,7 @@ impl RedisStore {
         new: Version,
         draft: &Draft,
         removes: bool,
-    ) -> Result<(bool, Option<Vec<u8>>), Failure> {
+    ) -> Result<(bool, Option<Placed>), Failure> {
         let partition = Partition::of(id);
         let mut keys = vec![self.keys.record(id), self.keys.due(partition), self.keys.events(id)];
         let (bytes, due) = match &draft.record {
@@ -237,11 +237,7 @@ impl RedisStore {
         }
         let mut values = values.into_iter();
         let is_written = values.next() == Some(Value::Int(1));
-        let holder = values.next().and_then(|value| match value {
-            Value::BulkString(holder) => Some(holder),
-            _ => None,
-        });
-        Ok((is_written, holder))
+        Ok((is_written, Placed::read(values)))
     }
 }
 

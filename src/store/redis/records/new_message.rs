@@ -1,6 +1,7 @@
 //! A message of the inbox that is stored in the same step as the change of a record.
 
 use bytes::Bytes;
+use redis::Value;
 
 use crate::time::Timestamp;
 
@@ -14,6 +15,30 @@ pub(in crate::store) struct NewMessage {
     pub(in crate::store) due: Timestamp,
     pub(in crate::store) head: Bytes,
     pub(in crate::store) body: Bytes,
+}
+
+/// Where a message is that was stored.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::store) struct Placed {
+    /// The member that holds the message.
+    pub(in crate::store::redis) holder: Vec<u8>,
+    /// The first waiting message of the interaction, and the one before this one. The holder must know them before it
+    /// delivers this one.
+    pub(in crate::store) earlier: Vec<String>,
+}
+
+impl Placed {
+    /// Reads what a script has returned about the message that it has stored.
+    pub(in crate::store::redis) fn read(values: impl Iterator<Item = Value>) -> Option<Self> {
+        let mut values = values.map_while(|value| match value {
+            Value::BulkString(bytes) => Some(bytes),
+            _ => None,
+        });
+        let holder = values.next()?;
+        let earlier =
+            values.filter_map(|id| String::from_utf8(id).ok()).filter(|id| !id.is_empty()).collect();
+        Some(Self { holder, earlier })
+    }
 }
 
 impl NewMessage {
