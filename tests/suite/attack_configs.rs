@@ -22,6 +22,7 @@ const MINIMAL: &str = "listen: { ingress: [ { address: 127.0.0.1:0 } ] }\nagent:
 
 /// Returns the distance of the places that a test changes: 1 if `CALLGATE_EXHAUSTIVE` is set. Otherwise each test changes a
 /// sample, because all changes take minutes.
+#[allow(clippy::disallowed_methods, reason = "the length of the test is a setting of the environment")]
 pub fn stride(sampled: usize) -> usize {
     if std::env::var("CALLGATE_EXHAUSTIVE").is_ok() { 1 } else { sampled }
 }
