@@ -24,7 +24,7 @@ fi
 
 # COMPILE_ONLY=1 compiles the benchmark and counts nothing. The dependencies are those of the tests, because compiling
 # them again for the release profile takes minutes. So the figures are higher than those of a release build.
-binary=$(cargo build --locked --example count --config profile.dev.package.callgate.opt-level=2 \
+binary=$(cargo build --locked --example count --config profile.dev.package.callgate.opt-level=1 \
     --config profile.dev.package.callgate.debug=0 --message-format json-render-diagnostics |
     python3 -c 'import json, sys; print(*[m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable") and m["target"]["name"] == "count"])')
 [ -z "${COMPILE_ONLY:-}" ] || exit 0

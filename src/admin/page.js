@@ -579,7 +579,7 @@
       make("h4", {}, "Attempts"),
       facts([["delivered", many(one.deliveries, "callback")], ["not accepted", undelivered], ["uses left", one.uses_left === null ? "any number" : String(one.uses_left)],
         ["notice", one.notice ? `${one.notice}, ${many(one.notice_attempts, "failed attempt")}` : "none pending"]]),
-      ...list("Accepted by the agent", one.informed.map((taken) => `${INFORMED[taken.by]}, ${time(taken.at)}`), "nothing"),
+      ...list("Accepted by the agent", (one.informed ?? []).map((taken) => `${INFORMED[taken.by] ?? taken.by}, ${time(taken.at)}`), "nothing"),
       ...list("Last events", one.event_ids, "no event with an id"),
       ...list("Questions", questions, "none"),
       make("p", {}, find, " ", state && state.inbox.routes.length ? kept : "")];

@@ -5,7 +5,7 @@ use std::num::NonZeroI64;
 use std::time::Duration;
 
 use super::interaction::Interaction;
-use super::notice::{Notice, NoticeId, Overdue};
+use super::notice::{Notice, NoticeId, NoticeResult, Overdue};
 use super::state::Event;
 use crate::time::Timestamp;
 
@@ -143,13 +143,15 @@ impl Interaction {
         }
     }
 
-    /// Records the result of sending a notice. `answered` is whether the agent acknowledged it.
-    pub fn noticed(&mut self, id: NoticeId, answered: bool, now: Timestamp) {
+    /// Records the result of sending a notice.
+    pub fn noticed(&mut self, id: NoticeId, result: NoticeResult, now: Timestamp) {
         let Some(more) = &mut self.more else { return };
         match &mut more.notice {
-            Some(notice) if notice.id() == id && answered => {
+            Some(notice) if notice.id() == id && result != NoticeResult::Failed => {
                 more.notice = None;
-                self.inform(id.cause.into(), now);
+                if result == NoticeResult::Accepted {
+                    self.inform(id.cause.into(), now);
+                }
             }
             Some(notice) if notice.id() == id => {
                 let wait = NOTICE_BACKOFF_MIN.saturating_mul(1 << notice.attempts.min(16));
@@ -185,12 +187,12 @@ mod tests {
         let second = record.pass(at(23)).notice.unwrap();
         assert_ne!(first, second);
         assert!(record.owes(second) && !record.owes(first));
-        record.noticed(first, true, at(24));
+        record.noticed(first, NoticeResult::Accepted, at(24));
         assert_eq!(record.notice(), Some(Overdue::Stalled), "the second was not answered");
-        record.noticed(second, false, at(24));
+        record.noticed(second, NoticeResult::Failed, at(24));
         assert_eq!(record.pass(at(25)).notice, Some(second));
         assert!(record.owes(second));
-        record.noticed(second, true, at(26));
+        record.noticed(second, NoticeResult::Accepted, at(26));
         assert_eq!(record.notice(), None);
         assert!(!record.owes(second));
     }
@@ -204,7 +206,7 @@ mod tests {
         assert_eq!((once.next_look(at(2)), once.pass(at(10)).notice), (at(11), None));
         let notice = once.pass(at(11)).notice.unwrap();
         assert_eq!(notice.cause, Overdue::Stalled);
-        once.noticed(notice, true, at(12));
+        once.noticed(notice, NoticeResult::Accepted, at(12));
         assert_eq!((once.next_look(at(12)), once.pass(at(999)).notice), (at(1000), None));
         assert_eq!(once.pass(at(1000)).notice.unwrap().cause, Overdue::Expired);
         let mut never = record();
@@ -226,7 +228,7 @@ mod tests {
                 assert!(due.dead);
                 break;
             }
-            record.noticed(due.notice.unwrap(), false, now);
+            record.noticed(due.notice.unwrap(), NoticeResult::Failed, now);
             tries += 1;
             now = record.next_look(now);
         }

@@ -29,7 +29,7 @@ pub use deadlines::Due;
 pub use events::EventState;
 pub use interaction::{Claim, Interaction};
 pub use more::Inherited;
-pub use notice::{Informed, InformedBy, NoticeId, Overdue, Undelivered};
+pub use notice::{Informed, InformedBy, NoticeId, NoticeResult, Overdue, Undelivered};
 pub use questions::{FIRST_QUESTION, Question, QuestionFault};
 pub use report::{Follow, Report, StatusAt, UnmatchedCallback};
 pub use shared::{LeaseId, Settled, SharedRecord, Terms};

@@ -103,6 +103,20 @@ pub enum InformedBy {
     Stalled,
     /// The notice that Callgate has given up to deliver a callback.
     Undelivered,
+    /// Something that a later version has recorded.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The result of sending a notice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoticeResult {
+    /// The agent accepted it.
+    Accepted,
+    /// It cannot be sent any more, for example because its route is gone.
+    Abandoned,
+    /// It is sent again later.
+    Failed,
 }
 
 impl InformedBy {

@@ -18,7 +18,7 @@ use super::writer;
 use crate::clock::Clock;
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
-use crate::interaction::Interaction;
+use crate::interaction::{Interaction, NoticeResult};
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::replica::Owner;
@@ -314,15 +314,20 @@ impl Store {
         passed
     }
 
-    /// Records whether the agent acknowledged a notice.
+    /// Records the result of sending a notice.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`.
-    pub async fn noticed(&self, due: &DueNotice, answered: bool, now: Timestamp) -> Result<(), Refusal> {
+    pub async fn noticed(
+        &self,
+        due: &DueNotice,
+        result: NoticeResult,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
-            return shared.noticed(due, answered).await;
+            return shared.noticed(due, result).await;
         }
-        let sequence = self.memory.noticed(&due.id, due.notice, answered, now);
+        let sequence = self.memory.noticed(&due.id, due.notice, result, now);
         durable(self.journal.as_ref(), sequence).await
     }
 
@@ -331,7 +336,7 @@ impl Store {
     pub fn notice_failed(&self, due: &DueNotice, now: Timestamp) {
         match &self.shared {
             Some(shared) => shared.notice_failed(due),
-            None => drop(self.memory.noticed(&due.id, due.notice, false, now)),
+            None => drop(self.memory.noticed(&due.id, due.notice, NoticeResult::Failed, now)),
         }
     }
 

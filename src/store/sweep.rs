@@ -13,7 +13,7 @@ use super::memory::{Memory, NEVER, SHARDS, Shard, Slot, change, full};
 use super::outcome::{DueNotice, NO_ROUTE};
 use crate::config::Unknown;
 use crate::denial::Refusal;
-use crate::interaction::{Claim, Event, Interaction, NoticeId, QuestionFault, State};
+use crate::interaction::{Claim, Event, Interaction, NoticeId, NoticeResult, QuestionFault, State};
 use crate::policy::TTL_MAX;
 use crate::time::Timestamp;
 
@@ -148,9 +148,8 @@ impl Memory {
         self.update(id, now, |record| record.answer(number, arrived)).map_or(0, |(_, sequence)| sequence)
     }
 
-    pub(super) fn noticed(&self, id: &str, notice: NoticeId, answered: bool, now: Timestamp) -> u64 {
-        self.update(id, now, |record| record.noticed(notice, answered, now))
-            .map_or(0, |(_, sequence)| sequence)
+    pub(super) fn noticed(&self, id: &str, notice: NoticeId, result: NoticeResult, now: Timestamp) -> u64 {
+        self.update(id, now, |record| record.noticed(notice, result, now)).map_or(0, |(_, sequence)| sequence)
     }
 
     // === Reading ===

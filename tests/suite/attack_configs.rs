@@ -214,7 +214,7 @@ fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
         }
     }
     println!("{mappings} mappings");
-    assert!(tally.read >= 600, "{}", tally.read);
+    assert!(tally.read >= 600 / stride(4), "{}", tally.read);
     tally.finish("unknown keys");
 }
 
@@ -324,7 +324,7 @@ fn values_of_other_types_and_missing_ones_are_read_without_a_panic() {
             tally.read(&format!("{name}: doubled around {place:?}"), &text);
         }
     }
-    assert!(tally.read >= 3_000, "{}", tally.read);
+    assert!(tally.read >= 3_000 / stride(4), "{}", tally.read);
     assert!(tally.accepted > 0, "some changes are harmless, and some were made");
     tally.finish("types and deletions");
 }
@@ -335,7 +335,7 @@ fn broken_and_hostile_yaml_is_refused_in_time() {
     for (number, (name, text)) in bases().into_iter().enumerate() {
         texts(number, &name, &text, &mut tally);
     }
-    assert!(tally.read >= 500, "{}", tally.read);
+    assert!(tally.read >= 500 / stride(4), "{}", tally.read);
     tally.finish("texts");
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use callgate::clock::instant;
 use callgate::config::Config;
 use callgate::denial::Denial;
-use callgate::interaction::{Ask, ClaimError, EventKey, Follow, Report, Scope};
+use callgate::interaction::{Ask, ClaimError, EventKey, Follow, NoticeResult, Report, Scope};
 use callgate::observe::Metrics;
 use callgate::path::CanonicalPath;
 use callgate::policy::{MintRequest, Minted};
@@ -226,7 +226,7 @@ fn expire(ledger: &Ledger, store: &Arc<Store>, now: Timestamp) {
         let mut acknowledged = JoinSet::new();
         for notice in pass(store, now).await {
             let store = Arc::clone(store);
-            acknowledged.spawn(async move { store.noticed(&notice, true, now).await });
+            acknowledged.spawn(async move { store.noticed(&notice, NoticeResult::Accepted, now).await });
         }
         while let Some(result) = acknowledged.join_next().await {
             result.unwrap().unwrap();
@@ -312,7 +312,7 @@ fn a_replaced_file_is_not_compacted_and_nothing_more_is_acknowledged() {
         let mut acknowledged = JoinSet::new();
         for notice in pass(&store, later).await {
             let store = Arc::clone(&store);
-            acknowledged.spawn(async move { store.noticed(&notice, true, later).await });
+            acknowledged.spawn(async move { store.noticed(&notice, NoticeResult::Accepted, later).await });
         }
         // The writer may end before all of them are written.
         while acknowledged.join_next().await.is_some() {}

@@ -238,6 +238,30 @@ fn deadlines_pass_in_time_although_responses_are_lost() {
     eventually(|| (noticed().len() == INTERACTIONS).then_some(()));
 }
 
+/// Records that only a later version can read do not hold up the deadlines of other interactions.
+#[test]
+fn unreadable_records_do_not_stop_the_other_deadlines() {
+    let engine = Engine::start("redis-server", &[]);
+    let agent = Agent::start(ANSWER);
+    let callgate = start(&agent, &engine.store(""));
+    let mint = || {
+        let minted = callgate.admin_send("POST", "/callbacks", r#"{"route":"short","params":{"id":"a"}}"#);
+        assert_eq!(minted.status, 201, "{}", minted.text());
+        minted.json()["interaction"].as_str().unwrap().to_owned()
+    };
+    let notices = || agent.received().into_iter().filter(|one| one.target() == "/notice").count();
+    for _ in 0..30 {
+        let key = engine.keys(&format!("*i:{}", mint())).remove(0);
+        // Eight bytes for the version of the record, and one for its format.
+        assert_eq!(engine.command(&["SET", &key, "versions\u{7f}{}"]), "+OK\r\n");
+    }
+    mint();
+    eventually(|| (notices() == 1).then_some(()));
+    // By now, the unreadable records wait for another look.
+    (0..10).for_each(|_| drop(mint()));
+    eventually(|| (notices() == 11).then_some(()));
+}
+
 // === Adoption ===
 
 /// The first callbacks of an unknown interaction arrive at two processes at the same time. One of them adopts it.

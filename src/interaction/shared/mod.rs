@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::interaction::ask::{Ask, ClaimError, EventKey};
 use crate::interaction::deadlines::Due;
 use crate::interaction::interaction::{Claim, Interaction};
-use crate::interaction::notice::NoticeId;
+use crate::interaction::notice::{NoticeId, NoticeResult};
 use crate::interaction::questions::QuestionFault;
 use crate::interaction::report::Report;
 use crate::time::Timestamp;
@@ -272,9 +272,9 @@ impl SharedRecord {
     }
 
     /// Records the result of sending a notice, as [`Interaction::noticed`] does.
-    pub fn noticed(&mut self, notice: NoticeId, answered: bool, now: Timestamp) {
+    pub fn noticed(&mut self, notice: NoticeId, result: NoticeResult, now: Timestamp) {
         self.leases.retain(|lease| !matches!(lease.work, Work::Notice));
-        self.interaction.noticed(notice, answered, now);
+        self.interaction.noticed(notice, result, now);
     }
 
     /// Returns the time at which somebody must look at the record again.

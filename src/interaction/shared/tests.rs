@@ -147,7 +147,7 @@ fn a_notice_is_sent_by_one_process_and_again_after_its_lease() {
     // A process that does not know the result of its look repeats it.
     assert_eq!(second.pass(terms(8, 300), at(200)).notice, Some(notice));
     assert_eq!(second.pass(terms(9, 300), at(200)).notice, None);
-    second.noticed(notice, true, at(201));
+    second.noticed(notice, NoticeResult::Accepted, at(201));
     let mut third = read(&second, 202);
     assert_eq!((third.pass(terms(9, 300), at(202)).notice, third.next_look(at(202))), (None, at(1000)));
     assert!(third.pass(terms(9, 300), at(1000)).dead);

@@ -14,6 +14,7 @@ use crate::agent::Agent;
 use crate::clock::instant;
 use crate::denial::Denial;
 use crate::ingress::Notice;
+use crate::interaction::NoticeResult;
 use crate::policy::Policy;
 use crate::proxy::replicas::Replication;
 use crate::proxy::runtime::{Clocks, Drain, Recorder};
@@ -152,7 +153,12 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
         );
     }
     let now = notices.clocks.ledger_now(instant());
-    if let Err(refusal) = notices.store.noticed(due, !matches!(sent, Some(Err(_))), now).await {
+    let result = match sent {
+        Some(Ok(())) => NoticeResult::Accepted,
+        Some(Err(_)) => NoticeResult::Failed,
+        None => NoticeResult::Abandoned,
+    };
+    if let Err(refusal) = notices.store.noticed(due, result, now).await {
         log::error!("{}: {}", due.id, refusal.detail);
     }
 }

@@ -342,7 +342,8 @@ impl Store {
     /// Records that the agent has received a message. If no other message of the interaction is waiting or dead, the agent
     /// has received all of them, also those that were given up and replayed, and the final one.
     pub fn message_received(&self, interaction: &str, now: Timestamp) {
-        if self.inbox.undelivered(interaction).is_some() {
+        let (_, arriving) = self.inbox.waiting_of(interaction);
+        if arriving > 0 || self.inbox.undelivered(interaction).is_some() {
             return;
         }
         match &self.shared {

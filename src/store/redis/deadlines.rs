@@ -39,6 +39,16 @@ pub(in crate::store) struct Found {
     pub(in crate::store) has_more: bool,
 }
 
+/// The result of a look at an interaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Looked {
+    Done,
+    /// The interaction cannot be changed now. The engine hands it out again later.
+    Refused,
+    /// The node of the interaction does not answer.
+    Silence,
+}
+
 /// What a deadline requires.
 enum Passed {
     Nothing,
@@ -109,7 +119,7 @@ impl RedisStore {
     /// Applies the deadlines of one interaction. If its node does not answer, does so later.
     async fn look_or_wait(&self, one: Waiting, silent: &mut HashSet<Box<str>>, found: &mut Found) {
         let node = self.nodes.node_of(Partition::of(&one.id));
-        if silent.contains(&node) || !self.look_at(&one, found).await {
+        if silent.contains(&node) || self.look_at(&one, &node, found).await == Looked::Silence {
             silent.insert(node);
             if let Some(now) = self.clock.now() {
                 self.due.look_again(one, now.plus(SILENCE_PAUSE));
@@ -117,8 +127,8 @@ impl RedisStore {
         }
     }
 
-    /// Applies the deadlines of one interaction. Returns false if they could not be applied.
-    async fn look_at(&self, one: &Waiting, found: &mut Found) -> bool {
+    /// Applies the deadlines of one interaction at this node.
+    async fn look_at(&self, one: &Waiting, node: &str, found: &mut Found) -> Looked {
         let Waiting { id, lease, is_passed_on, .. } = one;
         let members = Arc::clone(&self.members.lock());
         let passed = self.change(id, &[], None, |draft| {
@@ -160,10 +170,11 @@ impl RedisStore {
             Ok((Passed::Nothing, _)) => {}
             Err(refusal) => {
                 log::warn!("{id}: its deadline is applied later: {}", refusal.detail);
-                return false;
+                // A record that this version cannot read says nothing about the other records of the node.
+                return if self.health.is_failing(node) { Looked::Silence } else { Looked::Refused };
             }
         }
-        true
+        Looked::Done
     }
 
     async fn applied(&self, id: &str, interaction: &Interaction, due: Due, found: &mut Found) {

@@ -35,6 +35,10 @@ impl State {
     fn is_well(&self) -> bool {
         self.failing_since.is_empty() && self.unwritten.is_empty()
     }
+
+    fn is_node_well(&self, node: &str) -> bool {
+        !self.failing_since.contains_key(node) && !self.unwritten.contains_key(node)
+    }
 }
 
 impl EngineHealth {
@@ -49,6 +53,7 @@ impl EngineHealth {
         }
         let node = node();
         let mut state = self.state.lock();
+        let was_well = state.is_node_well(&node);
         let now = instant();
         if is_write {
             match failure {
@@ -60,17 +65,19 @@ impl EngineHealth {
             None => {
                 // Nodes are known if one of them answers.
                 state.failing_since.remove("");
-                if state.failing_since.remove(&node).is_some() {
-                    drop(state);
-                    log::info!("the store answers again at {node}");
-                }
+                state.failing_since.remove(&node);
             }
-            Some(failure) if !state.failing_since.contains_key(&node) => {
-                state.failing_since.insert(node, now);
-                drop(state);
-                log::error!("the store does not answer: {}", failure.reason);
+            Some(_) => {
+                state.failing_since.entry(node.clone()).or_insert(now);
             }
-            Some(_) => {}
+        }
+        // Reads may succeed while writes fail. Only the first failure and the end of all failures are logged.
+        let is_well = state.is_node_well(&node);
+        drop(state);
+        match failure {
+            Some(failure) if was_well => log::error!("the store does not answer: {}", failure.reason),
+            None if is_well && !was_well => log::info!("the store answers again at {node}"),
+            _ => {}
         }
     }
 

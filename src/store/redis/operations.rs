@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use super::nodes::keys::Partition;
 use super::nodes::scripts::TOUCH;
 use super::records::{Decision, Loaded, no_random_numbers, unavailable};
 use super::store::RedisStore;
 use crate::config::Unknown;
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Event, Interaction, LeaseId, QuestionFault, SharedRecord, State, Terms};
+use crate::interaction::{
+    Event, Interaction, LeaseId, NoticeResult, QuestionFault, SharedRecord, State, Terms,
+};
 use crate::policy::TTL_MAX;
 use crate::random::random;
 use crate::store::outcome::Revoked;
@@ -19,6 +23,8 @@ use crate::time::Timestamp;
 /// The lease of an answer that is being sent. It is longer than any timeout of an action endpoint that makes sense.
 const ANSWER_LEASE: Duration = Duration::from_secs(600);
 
+/// The pause before the messages of an interaction are counted again, because its node does not answer.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 /// How often the messages of an interaction are counted again, because somebody has changed its record meanwhile.
 const LOOKS_MAX: u32 = 4;
 
@@ -124,15 +130,24 @@ impl RedisStore {
         self.update(id, |record, now| record.interaction.lose_message(now)).await
     }
 
-    /// Looks whether the agent has received all callbacks of an interaction, and records it. Nobody waits for this.
+    /// Looks whether the agent has received all callbacks of an interaction, and records it. Nobody waits for this. While
+    /// the node of the interaction does not answer, the last message is perhaps still counted, so it looks again later.
     pub(in crate::store) fn message_received(self: &Arc<Self>, id: &str) {
         let (store, id) = (Arc::clone(self), Box::<str>::from(id));
         self.later(async move {
-            if let Err(refusal) = store.received_all(&id).await {
-                log::warn!(
-                    "{id}: its callbacks are shown as undelivered until the next one: {}",
-                    refusal.detail
-                );
+            for _ in 0..LOOKS_MAX {
+                let looked = store.received_all(&id).await;
+                match &looked {
+                    Ok(()) if !store.health.is_failing(&store.nodes.node_of(Partition::of(&id))) => return,
+                    Ok(()) => {}
+                    Err(refusal) => {
+                        log::warn!(
+                            "{id}: its callbacks are shown as undelivered until later: {}",
+                            refusal.detail
+                        );
+                    }
+                }
+                sleep(LOOK_PAUSE).await;
             }
         });
     }
@@ -223,16 +238,20 @@ impl RedisStore {
         Ok((route, endpoint, taken))
     }
 
-    /// Records whether the agent acknowledged a notice.
-    pub(in crate::store) async fn noticed(&self, due: &DueNotice, answered: bool) -> Result<(), Refusal> {
-        self.update(&due.id, |record, now| record.noticed(due.notice, answered, now)).await
+    /// Records the result of sending a notice.
+    pub(in crate::store) async fn noticed(
+        &self,
+        due: &DueNotice,
+        result: NoticeResult,
+    ) -> Result<(), Refusal> {
+        self.update(&due.id, |record, now| record.noticed(due.notice, result, now)).await
     }
 
     /// Records that the delivery of a notice failed. Does not wait for the record.
     pub(in crate::store) fn notice_failed(self: &Arc<Self>, due: &DueNotice) {
         let (store, due) = (Arc::clone(self), due.clone());
         self.later(async move {
-            let _ = store.noticed(&due, false).await;
+            let _ = store.noticed(&due, NoticeResult::Failed).await;
         });
     }
 

@@ -1,6 +1,6 @@
 //! When to look at which deadlines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -50,7 +50,7 @@ pub(super) struct Schedule {
     /// The time at which each partition must be looked at again, if this member watches over it.
     next: Mutex<[i64; PARTITIONS]>,
     /// Interactions that another member has passed on to this one, and those whose look has failed.
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<BTreeMap<Box<str>, Waiting>>,
 }
 
 impl Default for Schedule {
@@ -112,17 +112,24 @@ impl Schedule {
 
     fn wait(&self, one: Waiting) {
         let mut waiting = self.waiting.lock();
-        if waiting.len() < WAITING_MAX {
-            waiting.push(one);
+        if let Some(known) = waiting.get_mut(&one.id) {
+            known.is_passed_on |= one.is_passed_on;
+        } else if waiting.len() < WAITING_MAX {
+            waiting.insert(one.id.clone(), one);
         }
     }
 
     /// Removes and returns the interactions to look at now.
     pub(super) fn take_waiting(&self, now: Timestamp) -> Vec<Waiting> {
         let mut waiting = self.waiting.lock();
-        let (due, later) = std::mem::take(&mut *waiting).into_iter().partition(|one| one.at <= now.unix_ms());
+        let is_due = |one: &Waiting| one.at <= now.unix_ms();
+        if !waiting.values().any(is_due) {
+            return Vec::new();
+        }
+        let (due, later) = std::mem::take(&mut *waiting).into_iter().partition(|(_, one)| is_due(one));
         *waiting = later;
-        due
+        let due: BTreeMap<_, _> = due;
+        due.into_values().collect()
     }
 }
 
@@ -152,6 +159,10 @@ mod tests {
         let again = schedule.take_waiting(at(2_000));
         assert_eq!((again[0].lease, again[0].is_passed_on), (passed_on[0].lease, true));
         assert!(schedule.take_waiting(at(2_000)).is_empty());
+        schedule.look_again(passed_on[0].clone(), at(3_000));
+        schedule.pass_on(["a".into()].into_iter());
+        let once = schedule.take_waiting(at(3_000));
+        assert_eq!((once.len(), once[0].lease), (1, passed_on[0].lease));
         schedule.pass_on((0..WAITING_MAX + 1).map(|number| number.to_string().into()));
         assert_eq!(schedule.take_waiting(at(2_000)).len(), WAITING_MAX);
     }

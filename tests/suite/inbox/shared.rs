@@ -298,6 +298,29 @@ fn the_agent_of_any_process_pulls_the_messages_of_an_interaction() {
 }
 
 #[test]
+fn a_process_forgets_messages_that_were_pulled_elsewhere() {
+    let engine = Engine::start("redis-server", &[]);
+    let text = shared(&engine, "127.0.0.1:9", "pull", "lease: 30s", "");
+    let [one, other] = start_two(&text);
+    let minted = one.mint("a");
+    let path = format!("/callbacks/{}/events", minted.interaction);
+    for n in 0..3 {
+        assert_eq!(other.call(&minted, &format!("e{n}"), &json!({ "n": n }).to_string()).status, 202);
+    }
+    let pulled = eventually(|| Some(pull(&one, &path)).filter(|pulled| pulled.len() == 3));
+    for event in &pulled {
+        assert_eq!(settle(&one, &format!("{path}/{}/taken", event["n"])), 204);
+    }
+    let waiting = |callgate: &Callgate| {
+        let metrics = callgate.metrics();
+        let lines = metrics.lines().filter(|line| line.starts_with("callgate_inbox_waiting{"));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
+    };
+    assert_eq!(waiting(&one), 0.0);
+    taken_over(|| (waiting(&other) == 0.0).then_some(()));
+}
+
+#[test]
 fn a_lease_outlives_the_process_that_gave_it() {
     let engine = Engine::start("redis-server", &[]);
     let text = shared(&engine, "127.0.0.1:9", "pull", "lease: 1h", "");

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::scene::{DEADLINE, EXPIRES, Held, Kind, Scene, TICK, Then, at, key};
 use crate::interaction::shared::{LeaseId, Settled, SharedRecord, Terms};
-use crate::interaction::{Ask, ClaimError, Event, Follow, Interaction, NoticeId, Overdue, Report, State};
+use crate::interaction::{
+    Ask, ClaimError, Event, Follow, Interaction, NoticeId, NoticeResult, Overdue, Report, State,
+};
 use crate::path::{CanonicalPath, Captures, Template};
 use crate::time::Timestamp;
 
@@ -169,7 +171,7 @@ impl Records {
                 (notice.map_or(Then::Failed, |notice| Then::Send(notice.since, until)), true)
             }
             Kind::Noticed(since, _) => {
-                record.noticed(NoticeId { cause: Overdue::Expired, since }, true, now);
+                record.noticed(NoticeId { cause: Overdue::Expired, since }, NoticeResult::Accepted, now);
                 (Then::Noticed, true)
             }
             Kind::Revoke => {

@@ -265,6 +265,6 @@ impl Entry {
 }
 
 /// Returns the number in an id.
-fn number_in(id: &str) -> Option<u64> {
+pub(super) fn number_in(id: &str) -> Option<u64> {
     id.strip_prefix(super::super::ID)?.split_once('_')?.0.parse().ok()
 }

@@ -1,7 +1,7 @@
 //! The queue of changes. Each partition has one call at a time, so that a silent node holds back only its own partitions.
 //! Changes that gather while the changes of a partition are written become its next batch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +45,8 @@ struct Queue {
     count: usize,
     /// The messages whose changes are being written, by partition.
     writing: BTreeMap<u64, Vec<u64>>,
-    /// The partitions whose last changes the engine has not accepted.
-    refused: BTreeSet<u64>,
+    /// The partitions whose last changes the engine has not accepted, and whether these may have been made.
+    refused: BTreeMap<u64, bool>,
     /// The changes that are not durable yet, and the number of their partitions.
     pending: BTreeMap<u64, usize>,
     /// The number of the last change.
@@ -106,7 +106,7 @@ impl SharedMessages {
     /// results other nodes accept.
     pub(in crate::store::inbox) async fn ended(&self, sequence: u64, number: u64) -> bool {
         let is_durable = |queue: &Queue| !queue.pending.contains_key(&sequence);
-        let is_refused = |queue: &Queue| queue.refused.contains(&(number % PARTITIONS));
+        let is_refused = |queue: &Queue| queue.refused.contains_key(&(number % PARTITIONS));
         let mut written = self.written.subscribe();
         let ended = written.wait_for(|_| {
             let queue = self.queue.lock();
@@ -123,12 +123,16 @@ impl SharedMessages {
         self.store.answers() && self.queue.lock().count <= QUEUE_MAX
     }
 
-    /// Reports whether the node of a message has not accepted the last changes. Until it does, nothing new begins there: a
-    /// failover could undo the results.
+    /// Reports whether the partition of a message has not accepted the last changes, or another partition of its node has
+    /// perhaps made them. Until it is known that it has, nothing new begins there: a failover could undo the results. The
+    /// other partitions go on while one is being moved to another node, because it then makes no changes for certain.
     pub(in crate::store::inbox) fn is_refused(&self, number: u64) -> bool {
         let refused = self.queue.lock().refused.clone();
         let node = |partition: u64| self.store.node_of_partition(partition);
-        !refused.is_empty() && refused.into_iter().any(|partition| node(partition) == node(number))
+        let concerns = |(partition, may_have_happened): (u64, bool)| {
+            partition == number % PARTITIONS || may_have_happened && node(partition) == node(number)
+        };
+        !refused.is_empty() && refused.into_iter().any(concerns)
     }
 
     /// Reports whether a change of a message is not durable yet.
@@ -155,9 +159,15 @@ impl SharedMessages {
         taken.collect()
     }
 
-    /// Records that the engine has not accepted the changes of a partition.
-    pub(super) fn refused(&self, partition: u64) {
-        if self.queue.lock().refused.insert(partition) {
+    /// Records that the engine has not accepted the changes of a partition, and whether these may have been made.
+    pub(super) fn refused(&self, partition: u64, may_have_happened: bool) {
+        let former = {
+            let mut queue = self.queue.lock();
+            let known = queue.refused.get(&partition).copied();
+            queue.refused.insert(partition, may_have_happened || known == Some(true));
+            known
+        };
+        if former.is_none() {
             self.written.send_modify(|count| *count += 1);
         }
     }

@@ -1,15 +1,19 @@
 //! The tasks of an inbox in a shared ledger: one writes the changes, and one looks for messages that nobody delivers.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::hold::number_in;
 use super::partitions::PARTITIONS;
 use super::queue::Batch;
+use crate::inbox::MessageState;
 use crate::store::inbox::Inbox;
-use crate::store::redis::{RedisStore, Suspects, TakenOver};
+use crate::store::inbox::entry::Entry;
+use crate::store::redis::{KnownMessages, RedisStore, Suspects, TakenOver};
 
 /// The pause before changes are written again that the engine did not accept.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -42,11 +46,11 @@ async fn write_partition(inbox: Weak<Inbox>, store: Arc<RedisStore>, partition: 
     let applied = loop {
         match store.apply(&batch.changes).await {
             Ok(applied) => break applied,
-            Err(_) => {
+            Err(fault) => {
                 is_repeat = true;
                 let Some(inbox) = inbox.upgrade() else { return };
                 let Some(shared) = inbox.backing.shared() else { return };
-                shared.refused(partition);
+                shared.refused(partition, fault.may_have_happened);
             }
         }
         sleep(RETRY_PAUSE).await;
@@ -72,22 +76,62 @@ async fn take_over(inbox: Weak<Inbox>) {
     loop {
         {
             let Some(inbox) = inbox.upgrade() else { return };
-            let Some(shared) = inbox.backing.shared() else { return };
             if inbox.is_stopping() {
                 return;
             }
-            inbox.look_for_doubtful().await;
-            let counts = inbox.counts_of_partitions();
-            let count = |partition: u8| counts.get(usize::from(partition)).copied().unwrap_or_default();
-            let mut unread = None;
-            for taken in shared.store.take_over_orphans(&mut suspects, count).await {
-                // Later messages of an interaction must not be known before the earlier ones.
-                if unread != Some(taken.partition) && !inbox.hold(&shared.store, &taken).await {
-                    unread = Some(taken.partition);
-                }
+            // Without a route that keeps callbacks, nothing could be delivered.
+            if !inbox.index.lock().routes.is_empty() {
+                inbox.look(&mut suspects).await;
             }
         }
         sleep(LOOK_INTERVAL).await;
+    }
+}
+
+impl Inbox {
+    /// Looks for messages that this process does not know yet, and for those that it does not hold any more.
+    async fn look(&self, suspects: &mut Suspects) {
+        let Some(shared) = self.backing.shared() else { return };
+        self.look_for_doubtful().await;
+        let known = Known { inbox: self, counts: self.counts_of_partitions() };
+        let orphans = shared.store.take_over_orphans(suspects, &known).await;
+        for (idle, ids) in orphans.held {
+            let held: HashSet<_> = ids.iter().filter_map(|id| number_in(id)).collect();
+            let gone: Vec<_> = idle.into_iter().filter(|number| !held.contains(number)).collect();
+            self.forget(&gone);
+        }
+        let mut unread = None;
+        for taken in orphans.found {
+            // Later messages of an interaction must not be known before the earlier ones.
+            if unread != Some(taken.partition) && !self.hold(&shared.store, &taken).await {
+                unread = Some(taken.partition);
+            }
+        }
+    }
+}
+
+/// The messages in the index.
+struct Known<'i> {
+    inbox: &'i Inbox,
+    counts: Vec<usize>,
+}
+
+impl KnownMessages for Known<'_> {
+    fn count(&self, partition: u8) -> usize {
+        self.counts.get(usize::from(partition)).copied().unwrap_or_default()
+    }
+
+    fn idle(&self, partition: u8) -> Vec<u64> {
+        let index = self.inbox.index.lock();
+        let is_idle = |entry: &Entry| entry.state != MessageState::Leased;
+        let entries = index.waiting.iter().chain(index.settled.iter());
+        let entries =
+            entries.filter(|(number, entry)| **number % PARTITIONS == u64::from(partition) && is_idle(entry));
+        let numbers: Vec<_> = entries.map(|(number, _)| *number).collect();
+        drop(index);
+        let is_changing =
+            |number| self.inbox.backing.shared().is_some_and(|shared| shared.is_changing(number));
+        numbers.into_iter().filter(|number| !is_changing(*number)).collect()
     }
 }
 

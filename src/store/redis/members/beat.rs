@@ -50,7 +50,8 @@ impl RedisStore {
         };
         let former = {
             let mut members = self.members.lock();
-            std::mem::replace(&mut *members, Arc::new(Members { all, ledger: ledger.clone() })).ledger.clone()
+            let new = Members { all, ledger: ledger.clone(), read_at: Some(now) };
+            std::mem::replace(&mut *members, Arc::new(new)).ledger.clone()
         };
         if former.is_some() && former != ledger {
             log::error!("the data of the store was replaced: interactions that it lacks are unknown now");
@@ -71,7 +72,7 @@ impl RedisStore {
             return Err(Failure::refused("the engine returned no members"));
         };
         let all = found.as_chunks::<2>().0.iter().filter_map(member).collect();
-        Ok((now, Members { all, ledger: Some(name.clone()) }))
+        Ok((now, Members { all, ledger: Some(name.clone()), read_at: Some(now) }))
     }
 
     /// Writes what this process says about itself. Nothing means that it leaves.

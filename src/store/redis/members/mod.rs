@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::Value;
 use serde::{Deserialize, Serialize};
 
+use self::beat::BEAT_INTERVAL;
 use super::nodes::keys::{FNV_BASIS, PARTITIONS, fnv1a};
 use crate::replica::{Incarnation, Owner};
 use crate::time::Timestamp;
@@ -46,12 +47,21 @@ pub(super) struct Members {
     pub(super) all: Vec<Member>,
     /// The name of the ledger, and the format that it was created with.
     pub(super) ledger: Option<Vec<u8>>,
+    /// The time of the engine when it returned the list.
+    pub(super) read_at: Option<Timestamp>,
 }
 
 impl Members {
-    /// Returns the members that live at `now`.
+    /// Returns the members that live at `now`. A member can be silent only while the list is fresh: if the node with the
+    /// list does not answer, nobody can beat.
     pub(super) fn living(&self, now: Timestamp) -> impl Iterator<Item = &Member> {
-        self.all.iter().filter(move |member| member.beat > now.minus(SILENCE_MAX))
+        let known = self.read_at.map_or(now, |at| now.min(at.plus(BEAT_INTERVAL)));
+        self.all.iter().filter(move |member| member.beat > known.minus(SILENCE_MAX))
+    }
+
+    /// Reports whether the list is too old to say who is gone.
+    pub(super) fn is_outdated(&self, now: Timestamp) -> bool {
+        self.read_at.is_none_or(|at| now > at.plus(2 * BEAT_INTERVAL))
     }
 
     /// Returns the names of the members that live, in their order.
@@ -132,7 +142,7 @@ mod tests {
             address: "10.0.0.1:1".into(),
             beat: Timestamp::from_unix_secs(*beat),
         };
-        Members { all: beats.iter().map(member).collect(), ledger: None }
+        Members { all: beats.iter().map(member).collect(), ..Members::default() }
     }
 
     #[test]
@@ -156,6 +166,18 @@ mod tests {
             assert!(silent.watched(name, now).iter().all(|watched| *watched));
         }
         assert_eq!((silent.count(now), members(&[]).watched("00aa", now)), (2, [true; PARTITIONS]));
+    }
+
+    #[test]
+    fn nobody_is_gone_because_the_list_cannot_be_read() {
+        let at = Timestamp::from_unix_secs;
+        let members = Members { read_at: Some(at(100)), ..members(&[("00aa", 98), ("01bb", 84)]) };
+        for now in [100, 110, 1000] {
+            assert!(members.lives("00aa", at(now)) && !members.lives("zz", at(now)), "{now}");
+        }
+        assert!(members.lives("01bb", at(98)) && !members.lives("01bb", at(100)));
+        assert!(!members.is_outdated(at(110)) && members.is_outdated(at(111)));
+        assert!(Members::default().is_outdated(at(1)));
     }
 
     #[test]

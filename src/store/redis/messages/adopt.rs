@@ -32,6 +32,25 @@ pub(in crate::store) struct Suspects {
     differing: Vec<u8>,
 }
 
+/// The messages that a member knows.
+pub(in crate::store) trait KnownMessages {
+    /// Returns the number of known messages of a partition.
+    fn count(&self, partition: u8) -> usize;
+
+    /// Returns the numbers of the known messages of a partition that nobody works on.
+    fn idle(&self, partition: u8) -> Vec<u64>;
+}
+
+/// What a look has found.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Orphans {
+    /// Messages that this member holds now.
+    pub(in crate::store) found: Vec<TakenOver>,
+    /// For each partition in which this member knew more messages than it holds: the idle ones before the look, and the ids
+    /// of those that it holds.
+    pub(in crate::store) held: Vec<(Vec<u64>, Vec<String>)>,
+}
+
 /// Messages that this member holds now. All are of one partition.
 #[derive(Debug)]
 pub(in crate::store) struct TakenOver {
@@ -43,25 +62,31 @@ pub(in crate::store) struct TakenOver {
 impl RedisStore {
     /// Looks for messages that nobody delivers. Takes over the messages of members that are gone, in the partitions that
     /// this member watches over, and finds messages that this member holds without knowing it: the response to the call
-    /// that stored them was lost. `count` returns the number of messages of a partition that this member knows.
+    /// that stored them was lost. Also finds messages that it knows and does not hold any more: the agent has pulled them
+    /// from another member.
     pub(in crate::store) async fn take_over_orphans(
         &self,
         suspects: &mut Suspects,
-        count: impl Fn(u8) -> usize,
-    ) -> Vec<TakenOver> {
-        let Some(now) = self.clock.now().filter(|_| self.answers()) else { return Vec::new() };
+        known: &impl KnownMessages,
+    ) -> Orphans {
+        let Some(now) = self.clock.now().filter(|_| self.answers()) else { return Orphans::default() };
         let living = self.members.lock().names(now);
         let is_due = suspects.looked_at.is_none_or(|at| now >= at.plus(LOOK_INTERVAL));
         if !is_due && suspects.since.is_empty() && suspects.living == living {
-            return Vec::new();
+            return Orphans::default();
         }
         if is_due {
             suspects.looked_at = Some(now);
         }
         suspects.living = living;
+        let is_outdated = self.members.lock().is_outdated(now);
+        if is_outdated {
+            // The members cannot beat. Once they can, each gets the time to do so.
+            suspects.since.clear();
+        }
         let before = suspects.since.len();
         let watched = self.members.lock().first_watched(&self.incarnation, now);
-        let (mut found, mut holders_seen, mut differing) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut orphans, mut holders_seen, mut differing) = (Orphans::default(), Vec::new(), Vec::new());
         let mut silent = Vec::new();
         for (number, is_watched) in (0_u8..).zip(watched) {
             let node = self.nodes.node_of(Partition::Number(number));
@@ -73,16 +98,16 @@ impl RedisStore {
                 continue;
             };
             let own = holders.iter().find(|(holder, _)| **holder == *self.incarnation);
-            if is_due && own.map_or(0, |(_, count)| *count) > count(number) {
+            if is_due && own.map_or(0, |(_, count)| *count) != known.count(number) {
                 differing.push(number);
                 // A message that is being accepted is not yet in the index. The difference must persist.
                 if suspects.differing.contains(&number) {
-                    found.extend(self.adopt(number, &self.incarnation).await);
+                    self.compare(number, known, &mut orphans).await;
                 }
             }
             for (holder, _) in holders.into_iter().filter(|(holder, _)| **holder != *self.incarnation) {
-                if is_watched && self.is_gone(&holder, suspects, now) {
-                    found.extend(self.adopt(number, &holder).await);
+                if is_watched && !is_outdated && self.is_gone(&holder, suspects, now) {
+                    orphans.found.extend(self.adopt(number, &holder).await.0);
                 }
                 holders_seen.push(holder);
             }
@@ -97,13 +122,24 @@ impl RedisStore {
         let members = std::sync::Arc::clone(&self.members.lock());
         let is_seen = |holder: &str| !silent.is_empty() || holders_seen.iter().any(|seen| **seen == *holder);
         suspects.since.retain(|holder, _| is_seen(holder) && !members.lives(holder, now));
-        found
+        orphans
+    }
+
+    /// Compares the messages of a partition that this member holds with those that it knows.
+    async fn compare(&self, number: u8, known: &impl KnownMessages, orphans: &mut Orphans) {
+        let idle = known.idle(number);
+        let (own, is_complete) = self.adopt(number, &self.incarnation).await;
+        if is_complete {
+            let ids = own.iter().flat_map(|taken| taken.ids.iter().cloned()).collect();
+            orphans.held.push((idle, ids));
+        }
+        orphans.found.extend(own);
     }
 
     /// Finds the messages of a partition that this member holds.
     pub(in crate::store) async fn own_messages(&self, partition: u64) -> Vec<TakenOver> {
         let number = u8::try_from(partition).unwrap_or_default();
-        self.adopt(number, &self.incarnation).await
+        self.adopt(number, &self.incarnation).await.0
     }
 
     /// Reports whether a member that holds messages is gone for certain.
@@ -130,10 +166,10 @@ impl RedisStore {
         Some(holders)
     }
 
-    /// Takes over the messages of a member in a partition, or finds the own ones.
-    async fn adopt(&self, number: u8, holder: &str) -> Vec<TakenOver> {
+    /// Takes over the messages of a member in a partition, or finds the own ones. Returns whether these are all.
+    async fn adopt(&self, number: u8, holder: &str) -> (Vec<TakenOver>, bool) {
         let partition = Partition::Number(number);
-        let (mut found, mut offset) = (Vec::new(), 0_usize);
+        let (mut found, mut offset, mut is_complete) = (Vec::new(), 0_usize, false);
         loop {
             let arguments = [holder, &self.incarnation, &offset.to_string(), &ADOPTED_PER_CALL.to_string()]
                 .map(|argument| argument.as_bytes().to_vec());
@@ -150,6 +186,7 @@ impl RedisStore {
             let seen = usize::try_from(seen).unwrap_or_default();
             offset += seen;
             if seen < ADOPTED_PER_CALL {
+                is_complete = true;
                 break;
             }
         }
@@ -159,7 +196,7 @@ impl RedisStore {
                 "{count} messages of the inbox are taken over from the member {holder}, which is gone"
             );
         }
-        found
+        (found, is_complete)
     }
 
     /// Takes over the waiting messages of an interaction that nobody works on: only those in no order, or all. Returns

@@ -10,6 +10,7 @@ use redis::Value;
 use sha2::{Digest, Sha256};
 
 use self::values::text;
+use super::nodes::Failure;
 use super::nodes::keys::Partition;
 use super::nodes::message_scripts::{APPLY, BEGIN, MESSAGES, NUMBER};
 use super::records::{Placed, unavailable};
@@ -17,7 +18,7 @@ use super::store::RedisStore;
 use crate::denial::Refusal;
 use crate::time::Timestamp;
 
-pub(in crate::store) use self::adopt::{Suspects, TakenOver};
+pub(in crate::store) use self::adopt::{KnownMessages, Suspects, TakenOver};
 
 /// The maximum number of messages that one call changes or reads.
 const PER_CALL: usize = 100;
@@ -42,6 +43,13 @@ pub(in crate::store) struct Applied {
     pub(in crate::store) lost: Vec<u64>,
     /// The ids of the next messages of the interactions.
     pub(in crate::store) next: Vec<String>,
+}
+
+/// The engine has not accepted changes.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct NotApplied {
+    /// Whether some of the changes may have been made, or may still be made.
+    pub(in crate::store) may_have_happened: bool,
 }
 
 /// A message without its body.
@@ -141,10 +149,10 @@ impl RedisStore {
     /// Applies changes of messages of one partition, in their order.
     ///
     /// # Errors
-    /// Returns an explanation if the engine does not answer. The changes can be applied again.
-    pub(in crate::store) async fn apply(&self, changes: &[MessageChange]) -> Result<Applied, String> {
+    /// Returns [`NotApplied`] if the engine has not accepted the changes. They can be applied again.
+    pub(in crate::store) async fn apply(&self, changes: &[MessageChange]) -> Result<Applied, NotApplied> {
         let mut applied = Applied::default();
-        for some in changes.chunks(PER_CALL) {
+        for (call, some) in changes.chunks(PER_CALL).enumerate() {
             let Some(first) = some.first() else { continue };
             let partition = Partition::of_message(first.number);
             let mut arguments = vec![self.incarnation.as_bytes().to_vec()];
@@ -160,7 +168,9 @@ impl RedisStore {
             }
             let keys = vec![self.keys.messages_due(partition)];
             let called = self.call(&APPLY, partition, keys, arguments).await;
-            let (_, values) = called.map_err(|failure| failure.reason)?;
+            let not_applied =
+                |failure: Failure| NotApplied { may_have_happened: call > 0 || failure.may_have_happened };
+            let (_, values) = called.map_err(not_applied)?;
             let Some(Value::Array(results)) = values.into_iter().next() else { continue };
             for (change, result) in some.iter().zip(results) {
                 match result {

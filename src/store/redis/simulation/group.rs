@@ -13,7 +13,7 @@ use super::size::Size;
 use crate::clock::instant;
 use crate::config::{RedisLogin, RedisMode, RedisSettings, StoreSettings, Unknown};
 use crate::denial::Denial;
-use crate::interaction::{Ask, ClaimError, Event, EventKey, Follow, Interaction, Report};
+use crate::interaction::{Ask, ClaimError, Event, EventKey, Follow, Interaction, NoticeResult, Report};
 use crate::observe::Metrics;
 use crate::path::{CanonicalPath, Captures, Template};
 use crate::random::splitmix::Random;
@@ -137,7 +137,8 @@ impl Group {
                 sleep(self.millis(1, 20)).await;
                 // The agent has received the notice. Perhaps the process dies before it records this.
                 self.history.note(&notice.id, |story| story.reported += 1);
-                let is_recorded = !is_over() && member.store.noticed(&notice, true).await.is_ok();
+                let is_recorded =
+                    !is_over() && member.store.noticed(&notice, NoticeResult::Accepted).await.is_ok();
                 if !is_recorded {
                     self.history.note(&notice.id, |story| story.unrecorded_reports += 1);
                 }
