@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::members::beat::{BEAT_INTERVAL, BEAT_RETRY};
+use super::members::BEAT_INTERVAL;
+use super::members::beat::BEAT_RETRY;
 use super::store::RedisStore;
 
 /// How long the end of the process waits for changes that nobody waits for, such as the release of claims.

@@ -14,8 +14,6 @@ use crate::store::redis::records::FORMAT;
 use crate::store::redis::store::RedisStore;
 use crate::time::Timestamp;
 
-/// Interval between two beats.
-pub(in crate::store::redis) const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval between two attempts while the engine does not answer.
 pub(in crate::store::redis) const BEAT_RETRY: Duration = Duration::from_secs(1);
 /// A member that was silent for longer is forgotten.

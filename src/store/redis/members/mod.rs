@@ -7,11 +7,12 @@ use std::time::Duration;
 use redis::Value;
 use serde::{Deserialize, Serialize};
 
-use self::beat::BEAT_INTERVAL;
 use super::nodes::keys::{FNV_BASIS, PARTITIONS, fnv1a};
 use crate::replica::{Incarnation, Owner};
 use crate::time::Timestamp;
 
+/// Interval between two beats.
+pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// A member that was silent for longer is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How many members watch over a partition.
