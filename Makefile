@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: engines redis redis-small chaos exhaustive simulate partition demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop crash-loop-inbox dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
+.PHONY: engines redis redis-small chaos exhaustive simulate partition demo test compile-tests tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test dist observability page page-test bench bench-hop bench-ledger soak bench-decide count count-small crash-loop crash-loop-inbox dependencies deny fuzz build setup clean mutants mutants-sample tls-scan image-test
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -13,17 +13,14 @@ demo: setup
 
 # Compiles and downloads side by side, runs the suite, then the other tests two at a time.
 test: setup
-	@$(MAKE) --no-print-directory --output-sync=target -j4 fmt lint core-compiles doc compile-tests compile-count tools
+	@$(MAKE) --no-print-directory --output-sync=target -j4 fmt lint core-compiles doc compile-tests tools
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory redis-small
-	@$(MAKE) --no-print-directory --output-sync=target -j2 interop clients-small tls-scan deploy-test observability page count dependencies mutants-sample
+	@$(MAKE) --no-print-directory --output-sync=target -j2 interop clients-small tls-scan deploy-test observability page count-small dependencies mutants-sample
 	@echo "all tests passed"
 
 compile-tests: setup
 	scripts/unit.sh compile
-
-compile-count: setup
-	COMPILE_ONLY=1 scripts/count.sh $(TOOLS)
 
 # Downloads what the tests need besides Rust crates. A failure is reported by the test that needs the tool.
 tools: setup
@@ -154,6 +151,11 @@ bench-decide: setup
 # Counts instructions and allocations of decisions, callbacks and requests of the agent. Compares with benches/baseline.txt.
 count: setup
 	scripts/count.sh $(TOOLS) $(WRITE)
+
+# Counts only the allocations, with what the tests have compiled.
+count-small: setup
+	scripts/unit.sh compile
+	SMALL=1 scripts/count.sh $(TOOLS)
 
 # Kills the process under load, and cuts the power of its disk, until CALLBACKS callbacks are acknowledged in each loop.
 # Afterwards all of them must exist, and none may be delivered again. The suite does the same for a few hundred.

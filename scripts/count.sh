@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# With SMALL=1, counts only allocations, with the dependencies and the library that the tests have compiled.
+#
 # Counts instructions (callgrind) and allocations of one decision and of one delivered callback, and compares them with
 # benches/baseline.txt. An increase beyond the margin is a failure. The counts do not depend on the load of the machine.
 # Two runs of different length are subtracted, so that the startup is not included. If valgrind is missing, unpacks
@@ -7,6 +9,17 @@ set -euo pipefail
 tools=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
+
+# Compiles the benchmark with these settings of cargo, and prints the name of the program.
+compile() {
+    cargo build --locked --example count --message-format json-render-diagnostics "$@" |
+        python3 -c 'import json, sys; print(*[m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable") and m["target"]["name"] == "count"])'
+}
+
+if [ -n "${SMALL:-}" ]; then
+    binary=$(compile)
+    exec python3 "$root/benches/count.py" "" "$binary"
+fi
 
 . "$root/scripts/debian.sh"
 
@@ -22,10 +35,8 @@ if ! "$valgrind" --version >/dev/null 2>&1; then
     exit 0
 fi
 
-# COMPILE_ONLY=1 compiles the benchmark and counts nothing. The dependencies are those of the tests, because compiling
-# them again for the release profile takes minutes. So the figures are higher than those of a release build.
-binary=$(cargo build --locked --example count --config profile.dev.package.callgate.opt-level=1 \
-    --config profile.dev.package.callgate.debug=0 --message-format json-render-diagnostics |
-    python3 -c 'import json, sys; print(*[m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable") and m["target"]["name"] == "count"])')
-[ -z "${COMPILE_ONLY:-}" ] || exit 0
+# The development profile with optimized dependencies, because the release profile optimizes the whole program at once,
+# which takes longer. So the figures are higher than those of a release build.
+binary=$(compile --config 'profile.dev.package."*".opt-level=2' --config profile.dev.package.callgate.opt-level=2 \
+    --config profile.dev.package.callgate.debug=0)
 exec python3 "$root/benches/count.py" "$valgrind" "$binary" "${@:2}"
