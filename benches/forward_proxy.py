@@ -88,7 +88,7 @@ def serve_provider(folder):
 
     def pour(stream):
         with stream:
-            for _ in range(int(stream.recv(64))):
+            for _ in range(int(stream.recv(64) or 0)):
                 stream.sendall(CHUNK)
 
     def accept(listener, work):
