@@ -30,6 +30,7 @@ pub(super) use self::copy::Use;
 pub(super) use self::deadlines::Found;
 pub(super) use self::matching::SharedAwait;
 pub(super) use self::messages::{KnownMessages, MessageChange, StoredHead, Suspects, TakenOver};
+pub(super) use self::nodes::keys::PARTITIONS;
 pub(super) use self::operations::SharedTaken;
 pub(super) use self::records::{NewMessage, Placed};
 pub(super) use self::store::RedisStore;

@@ -74,8 +74,14 @@ impl Inbox {
     /// Looks for the messages in doubt.
     pub(super) async fn look_for_doubtful(&self) {
         let Some(shared) = self.backing.shared() else { return };
-        let mut doubtful = shared.doubts.take().into_iter();
-        while let Some(mut message) = doubtful.next() {
+        let mut silent = Vec::new();
+        for mut message in shared.doubts.take() {
+            // A look at a silent node takes long, so that one look at it is enough.
+            let node = shared.store.node_of_partition(message.number % PARTITIONS);
+            if silent.contains(&node) {
+                shared.doubts.add(message);
+                continue;
+            }
             match self.learn(&shared.store, &message).await {
                 Some(true) => {}
                 Some(false) => {
@@ -85,8 +91,8 @@ impl Inbox {
                     }
                 }
                 None => {
-                    // A look at a silent node takes long. The other messages come first next time.
-                    doubtful.by_ref().chain([message]).for_each(|message| shared.doubts.add(message));
+                    silent.push(node);
+                    shared.doubts.add(message);
                 }
             }
         }

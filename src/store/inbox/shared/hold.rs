@@ -156,8 +156,10 @@ impl Inbox {
         if let Ok(state) = serde_json::from_slice::<StoredState>(&stored.state) {
             entry.resume(&state);
         }
+        // It may have been delivered while its head was read.
+        let is_changing = self.backing.shared().is_some_and(|shared| shared.is_changing(number));
         let mut index = self.index.lock();
-        if index.contains(number) {
+        if is_changing || index.contains(number) {
             return;
         }
         if entry.state == MessageState::Due && !stored.leased_for.is_zero() {

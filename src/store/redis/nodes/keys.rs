@@ -2,7 +2,7 @@
 //! are on the same node.
 
 /// The number of partitions.
-pub(in crate::store::redis) const PARTITIONS: usize = 64;
+pub(in crate::store) const PARTITIONS: usize = 64;
 /// The number of slots of a cluster.
 pub(in crate::store::redis) const SLOTS: u16 = 16_384;
 
