@@ -19,7 +19,7 @@ pub struct Notice {
 }
 
 /// Identifies a notice. The notice about a later stall of the same interaction has another id.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct NoticeId {
     /// The cause of the notice.
     pub cause: Overdue,
@@ -38,7 +38,7 @@ impl Notice {
 }
 
 /// The cause of a notice.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overdue {
     /// The final callback did not arrive in time.

@@ -4,12 +4,13 @@
 //! does not have to wait until all these notices are delivered. Three kinds of notices take turns: the notice that has
 //! waited longest, the notice that became due last, and a notice whose previous delivery failed.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::interaction::NoticeId;
 use crate::store::DueNotice;
 
 /// Maximum number of notices of one route that are delivered concurrently. The limit is per route, so that a slow path
@@ -30,6 +31,8 @@ struct Waiting {
     new: VecDeque<DueNotice>,
     /// Notices whose previous delivery failed.
     retries: VecDeque<DueNotice>,
+    /// What is in one of the two queues. The ledger hands a notice out again if it waits longer than its lease.
+    queued: HashSet<(Arc<str>, NoticeId)>,
     turn: u8,
 }
 
@@ -41,7 +44,9 @@ impl Waiting {
             1 => self.new.pop_front(),
             _ => self.new.pop_back(),
         };
-        preferred.or_else(|| self.new.pop_front()).or_else(|| self.retries.pop_front())
+        let next = preferred.or_else(|| self.new.pop_front()).or_else(|| self.retries.pop_front())?;
+        self.queued.remove(&(next.id.clone(), next.notice));
+        Some(next)
     }
 }
 
@@ -63,9 +68,12 @@ impl Drop for Slot {
 }
 
 impl NoticeQueue {
-    /// Adds a notice.
+    /// Adds a notice, unless it is waiting already.
     pub(super) fn push(&self, due: DueNotice) {
         let mut waiting = self.waiting.lock();
+        if !waiting.queued.insert((due.id.clone(), due.notice)) {
+            return;
+        }
         if due.is_retry { waiting.retries.push_back(due) } else { waiting.new.push_back(due) }
     }
 
@@ -125,6 +133,19 @@ mod tests {
         assert!(numbers.is_sorted() && rest[..60].iter().filter(|id| id.starts_with("old-")).count() == 40);
         drop(slot);
         assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn a_notice_waits_once() {
+        let queue = Arc::new(NoticeQueue::default());
+        for is_retry in [false, true, false] {
+            queue.push(due("a", is_retry));
+        }
+        let slot = queue.slot().unwrap();
+        assert!(slot.next().is_some() && slot.next().is_none());
+        // It may wait again once it has been taken.
+        queue.push(due("a", true));
+        assert!(slot.next().is_some() && slot.next().is_none());
     }
 
     #[tokio::test]
