@@ -21,6 +21,25 @@ pub fn fact(engine: &Engine, name: &str) -> String {
     found.unwrap_or_default().to_owned()
 }
 
+/// Reports whether a replica has the data of its primary and follows it.
+pub fn follows(replica: &Engine) -> bool {
+    fact(replica, "master_link_status") == "up"
+}
+
+/// Starts a primary and a replica that follows it.
+pub fn with_replica() -> (Engine, Engine) {
+    let primary = Engine::start("redis-server", &["--repl-diskless-sync-delay", "0"]);
+    let replica = start_replica(&primary);
+    eventually(|| follows(&replica).then_some(()));
+    (primary, replica)
+}
+
+fn start_replica(primary: &Engine) -> Engine {
+    let port = primary.address.port().to_string();
+    let settings = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
+    Engine::start("redis-server", &settings)
+}
+
 /// Starts a cluster of three primaries, which come first, and the replicas of the first ones.
 pub fn cluster(replicas: usize) -> Vec<Engine> {
     let start = |_| {
@@ -52,7 +71,7 @@ pub fn cluster(replicas: usize) -> Vec<Engine> {
         eventually(|| (replica.command(&["CLUSTER", "REPLICATE", &id]) == "+OK\r\n").then_some(()));
     }
     // A replica that has not synchronized yet is never promoted.
-    eventually(|| nodes[3..].iter().all(|node| fact(node, "master_link_status") == "up").then_some(()));
+    eventually(|| nodes[3..].iter().all(follows).then_some(()));
     eventually(|| nodes[..replicas].iter().all(|node| fact(node, "connected_slaves") == "1").then_some(()));
     nodes
 }
@@ -134,10 +153,8 @@ impl Sentinels {
     pub fn start() -> Self {
         let primary = Engine::start("redis-server", &["--repl-diskless-sync-delay", "0"]);
         let port = primary.address.port().to_string();
-        let settings = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
-        let mut others =
-            vec![Engine::start("redis-server", &settings), Engine::start("redis-server", &settings)];
-        eventually(|| others.iter().all(|node| fact(node, "master_link_status") == "up").then_some(()));
+        let mut others = vec![start_replica(&primary), start_replica(&primary)];
+        eventually(|| others.iter().all(follows).then_some(()));
         let folder = tempfile::tempdir().unwrap();
         let sentinels: Vec<_> = (0..3)
             .map(|number| {
@@ -179,12 +196,7 @@ fn behind_sentinels_the_new_primary_is_found() {
 
 #[test]
 fn without_enough_replicas_nothing_is_acknowledged() {
-    let primary = Engine::start("redis-server", &["--repl-diskless-sync-delay", "0"]);
-    let port = primary.address.port().to_string();
-    let settings = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
-    let mut replica = Engine::start("redis-server", &settings);
-    let is_up = |replica: &Engine| (fact(replica, "master_link_status") == "up").then_some(());
-    eventually(|| is_up(&replica));
+    let (primary, mut replica) = with_replica();
     let store = format!(
         "store: {{ kind: redis, grace: 1s, redis: {{ nodes: [\"{}\"], wait: {{ replicas: 1, timeout: 300ms }} }} }}\n",
         primary.address
@@ -212,7 +224,7 @@ fn without_enough_replicas_nothing_is_acknowledged() {
     becomes_ready(503);
     assert!(process.callgate.metrics().contains("\ncallgate_store_failed 1\n"));
     replica.start_again();
-    eventually(|| is_up(&replica));
+    eventually(|| follows(&replica).then_some(()));
     becomes_ready(200);
     let again = || process.callback("jobs", &minted[0].1, "{\"status\":\"done\"}").status;
     eventually(|| (again() == 200).then_some(()));

@@ -47,8 +47,11 @@ pub fn try_call(ingress: SocketAddr, minted: &Minted, event: &str, body: &str) -
 }
 
 pub fn waiting(admin: SocketAddr) -> Option<f64> {
-    let text = send_to(admin, "GET", "/metrics", &[], b"").text();
-    let line = text.lines().find(|line| line.starts_with("callgate_inbox_waiting{"))?;
+    waiting_in(&send_to(admin, "GET", "/metrics", &[], b"").text())
+}
+
+fn waiting_in(metrics: &str) -> Option<f64> {
+    let line = metrics.lines().find(|line| line.starts_with("callgate_inbox_waiting{"))?;
     line.rsplit(' ').next()?.parse().ok()
 }
 
@@ -252,8 +255,7 @@ fn killed_at_every_write(cuts_power: bool) {
 /// Returns the number of waiting messages, or `None` if the process does not answer any more.
 fn waiting_unless_killed(admin: SocketAddr) -> Option<f64> {
     let (_, text) = try_send(admin, "GET", "/metrics", "", "")?;
-    let line = text.lines().find(|line| line.starts_with("callgate_inbox_waiting{"))?;
-    line.rsplit(' ').next()?.parse().ok()
+    waiting_in(&text)
 }
 
 #[test]

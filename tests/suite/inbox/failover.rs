@@ -16,7 +16,7 @@ use super::{FAST, Minted, bodies, redis};
 use crate::engine::Engine;
 use crate::engine_proxy::{EngineProxy, Harm};
 use crate::harness::{Agent, Callgate, eventually};
-use crate::shared_failover::{Sentinels, cluster, fact};
+use crate::shared_failover::{Sentinels, cluster, fact, follows, with_replica};
 use crate::shared_faults::move_slot;
 
 /// An agent that does not accept messages, but does not pause its deliveries either.
@@ -130,12 +130,7 @@ fn a_killed_primary_behind_sentinels_loses_no_message_and_keeps_the_order() {
 /// A callback that the replica does not confirm is not acknowledged. It may be stored, and is then known.
 #[test]
 fn a_callback_is_acknowledged_only_once_a_replica_has_it() {
-    let primary = Engine::start("redis-server", &["--repl-diskless-sync-delay", "0"]);
-    let port = primary.address.port().to_string();
-    let settings = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
-    let mut replica = Engine::start("redis-server", &settings);
-    let is_up = |replica: &Engine| (fact(replica, "master_link_status") == "up").then_some(());
-    eventually(|| is_up(&replica));
+    let (primary, mut replica) = with_replica();
     let store = primary.store(", timeout: 1s, wait: { replicas: 1, timeout: 200ms }");
     let (address, more) =
         (away(), "  - { name: hook, path: /hook, provider: sw, forward: /hook, deliver: inbox }\n");
@@ -154,7 +149,7 @@ fn a_callback_is_acknowledged_only_once_a_replica_has_it() {
         assert_eq!(call(&hook, "h0", "{}"), 503);
     }
     replica.start_again();
-    eventually(|| is_up(&replica));
+    eventually(|| follows(&replica).then_some(()));
     for (minted, event, body) in [
         (&minted, "a0", r#"{"n":0}"#),
         (&minted, "a1", r#"{"n":1}"#),
