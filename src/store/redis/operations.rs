@@ -23,10 +23,11 @@ use crate::time::Timestamp;
 /// The lease of an answer that is being sent. It is longer than any timeout of an action endpoint that makes sense.
 const ANSWER_LEASE: Duration = Duration::from_secs(600);
 
-/// The pause before the messages of an interaction are counted again, because its node does not answer.
-const LOOK_PAUSE: Duration = Duration::from_secs(5);
-/// How often the messages of an interaction are counted again, because somebody has changed its record meanwhile.
+/// The maximum number of looks at the messages of an interaction whose node does not answer, and the pause between them.
 const LOOKS_MAX: u32 = 4;
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
+/// The maximum number of times that one look counts the messages, because somebody has changed the record meanwhile.
+const COUNTS_MAX: u32 = 4;
 
 /// A question that this process may answer. Dropping this value allows another answer.
 #[derive(Debug)]
@@ -130,8 +131,8 @@ impl RedisStore {
         self.update(id, |record, now| record.interaction.lose_message(now)).await
     }
 
-    /// Looks whether the agent has received all callbacks of an interaction, and records it. Nobody waits for this. While
-    /// the node of the interaction does not answer, the last message is perhaps still counted, so it looks again later.
+    /// Records in the background that the agent has received all callbacks of an interaction, if it has. The removal of the
+    /// last message may still be queued while the node of the interaction does not answer. So this looks several times.
     pub(in crate::store) fn message_received(self: &Arc<Self>, id: &str) {
         let (store, id) = (Arc::clone(self), Box::<str>::from(id));
         self.later(async move {
@@ -142,7 +143,7 @@ impl RedisStore {
                     Ok(()) => {}
                     Err(refusal) => {
                         log::warn!(
-                            "{id}: its callbacks are shown as undelivered until later: {}",
+                            "{id}: it is unknown whether all its callbacks are delivered: {}",
                             refusal.detail
                         );
                     }
@@ -153,7 +154,7 @@ impl RedisStore {
     }
 
     async fn received_all(&self, id: &str) -> Result<(), Refusal> {
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..COUNTS_MAX {
             let loaded = self.load(id, &[]).await?;
             let record = loaded.record.as_ref();
             let is_news = |interaction: &Interaction| {

@@ -118,9 +118,8 @@ impl Inbox {
             return false;
         }
         // A message that is not in the index may be removed from the engine right now.
-        let is_changing = |number| self.backing.shared().is_some_and(|shared| shared.is_changing(number));
         let is_unknown = |id: &&String| {
-            let is_unknown = |number| !self.index.lock().contains(number) && !is_changing(number);
+            let is_unknown = |number| !self.index.lock().contains(number) && !self.is_changing(number);
             number_in(id).is_some_and(is_unknown)
         };
         let unknown: Vec<_> = taken.ids.iter().filter(is_unknown).cloned().collect();
@@ -142,6 +141,11 @@ impl Inbox {
         }
     }
 
+    /// Reports whether a change of a message is not durable yet.
+    pub(super) fn is_changing(&self, number: u64) -> bool {
+        self.backing.shared().is_some_and(|shared| shared.is_changing(number))
+    }
+
     fn hold_one(&self, stored: StoredHead) {
         let Some(number) = number_in(&stored.id) else { return };
         let kept = match Kept::from_bytes(&stored.head) {
@@ -157,7 +161,7 @@ impl Inbox {
             entry.resume(&state);
         }
         // It may have been delivered while its head was read.
-        let is_changing = self.backing.shared().is_some_and(|shared| shared.is_changing(number));
+        let is_changing = self.is_changing(number);
         let mut index = self.index.lock();
         if is_changing || index.contains(number) {
             return;

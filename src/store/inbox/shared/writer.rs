@@ -93,8 +93,7 @@ impl Inbox {
     async fn look(&self, suspects: &mut Suspects) {
         let Some(shared) = self.backing.shared() else { return };
         self.look_for_doubtful().await;
-        let known = Known { inbox: self, counts: self.counts_of_partitions() };
-        let orphans = shared.store.take_over_orphans(suspects, &known).await;
+        let orphans = shared.store.take_over_orphans(suspects, self).await;
         for (idle, ids) in orphans.held {
             let held: HashSet<_> = ids.iter().filter_map(|id| number_in(id)).collect();
             let gone: Vec<_> = idle.into_iter().filter(|number| !held.contains(number)).collect();
@@ -110,34 +109,8 @@ impl Inbox {
     }
 }
 
-/// The messages in the index.
-struct Known<'i> {
-    inbox: &'i Inbox,
-    counts: Vec<usize>,
-}
-
-impl KnownMessages for Known<'_> {
-    fn count(&self, partition: u8) -> usize {
-        self.counts.get(usize::from(partition)).copied().unwrap_or_default()
-    }
-
-    fn idle(&self, partition: u8) -> Vec<u64> {
-        let index = self.inbox.index.lock();
-        let is_idle = |entry: &Entry| entry.state != MessageState::Leased;
-        let entries = index.waiting.iter().chain(index.settled.iter());
-        let entries =
-            entries.filter(|(number, entry)| **number % PARTITIONS == u64::from(partition) && is_idle(entry));
-        let numbers: Vec<_> = entries.map(|(number, _)| *number).collect();
-        drop(index);
-        let is_changing =
-            |number| self.inbox.backing.shared().is_some_and(|shared| shared.is_changing(number));
-        numbers.into_iter().filter(|number| !is_changing(*number)).collect()
-    }
-}
-
-impl Inbox {
-    /// Returns the number of messages in the index of each partition.
-    fn counts_of_partitions(&self) -> Vec<usize> {
+impl KnownMessages for Inbox {
+    fn counts(&self) -> Vec<usize> {
         let mut counts = vec![0; PARTITIONS as usize];
         let index = self.index.lock();
         for number in index.waiting.keys().chain(index.settled.keys()) {
@@ -146,5 +119,17 @@ impl Inbox {
             }
         }
         counts
+    }
+
+    fn idle(&self, partition: u8) -> Vec<u64> {
+        let index = self.index.lock();
+        let entries = index.waiting.iter().chain(index.settled.iter());
+        let is_idle = |number: u64, entry: &Entry| {
+            number % PARTITIONS == u64::from(partition) && entry.state != MessageState::Leased
+        };
+        let idle = entries.filter(|(number, entry)| is_idle(**number, entry)).map(|(number, _)| *number);
+        let idle: Vec<_> = idle.collect();
+        drop(index);
+        idle.into_iter().filter(|number| !self.is_changing(*number)).collect()
     }
 }

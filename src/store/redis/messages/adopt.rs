@@ -34,8 +34,8 @@ pub(in crate::store) struct Suspects {
 
 /// The messages that a member knows.
 pub(in crate::store) trait KnownMessages {
-    /// Returns the number of known messages of a partition.
-    fn count(&self, partition: u8) -> usize;
+    /// Returns the number of known messages of each partition.
+    fn counts(&self) -> Vec<usize>;
 
     /// Returns the numbers of the known messages of a partition that nobody works on.
     fn idle(&self, partition: u8) -> Vec<u64>;
@@ -75,6 +75,7 @@ impl RedisStore {
         if !is_due && suspects.since.is_empty() && suspects.living == living {
             return Orphans::default();
         }
+        let counts = if is_due { known.counts() } else { Vec::new() };
         if is_due {
             suspects.looked_at = Some(now);
         }
@@ -98,7 +99,8 @@ impl RedisStore {
                 continue;
             };
             let own = holders.iter().find(|(holder, _)| **holder == *self.incarnation);
-            if is_due && own.map_or(0, |(_, count)| *count) != known.count(number) {
+            let known_count = counts.get(usize::from(number)).copied().unwrap_or_default();
+            if is_due && own.map_or(0, |(_, count)| *count) != known_count {
                 differing.push(number);
                 // A message that is being accepted is not yet in the index. The difference must persist.
                 if suspects.differing.contains(&number) {
