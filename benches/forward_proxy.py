@@ -18,6 +18,7 @@ import time
 
 import http_agent
 import peers
+from process import cpu_seconds, listens, resident_kib
 
 HOSTS = 60
 CHUNK = bytes(1 << 20)
@@ -72,12 +73,7 @@ def serve_provider(folder):
     def answer(stream):
         try:
             with context.wrap_socket(stream, server_side=True) as stream:
-                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                pending = b""
-                while True:
-                    head, pending = http_agent.read_message(stream, pending)
-                    if head is None:
-                        return
+                for head in http_agent.heads(stream):
                     if head.startswith(b"GET /stream"):
                         stream.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
                                        b"9\r\ndata: 1\n\n\r\n0\r\n\r\n")
@@ -100,16 +96,6 @@ def serve_provider(folder):
 
 
 # === The clients ===
-
-def cpu(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident(pid):
-    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-
 
 def connect(port):
     stream = socket.create_connection(("127.0.0.1", port))
@@ -187,23 +173,19 @@ backend b
   server s 127.0.0.1:{bulk}
 """)
     child = subprocess.Popen([program, "-f", config], env=os.environ | peers.libraries(), stderr=subprocess.DEVNULL)
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return child, port
-        except OSError:
-            time.sleep(0.05)
-    raise SystemExit("HAProxy does not start")
+    if not listens(port):
+        raise SystemExit("HAProxy does not start")
+    return child, port
 
 
 def tunnels(args, callgate, egress, bulk, peer):
     rates, seconds = {}, {}
 
     def run(name, stream, pid):
-        before = cpu(pid) if pid else 0
+        before = cpu_seconds(pid) if pid else 0
         rates.setdefault(name, []).append(args.mib / download(stream, args.mib))
         if pid:
-            seconds.setdefault(name, []).append((cpu(pid) - before) * 1024 / args.mib)
+            seconds.setdefault(name, []).append((cpu_seconds(pid) - before) * 1024 / args.mib)
 
     for _ in range(args.rounds):
         run("direct", connect(bulk), None)
@@ -254,13 +236,13 @@ def leaves(egress, tls, folder):
 
 
 def memory(callgate, intercepted, tls, count=1000):
-    before = resident(callgate.pid)
+    before = resident_kib(callgate.pid)
     kept = []
     for _ in range(count):
         stream = intercepted()
         first_byte(stream, f"GET /one HTTP/1.1\r\nhost: localhost:{tls}\r\n\r\n".encode(), b"}")
         kept.append(stream)
-    print(f"{count} intercepted connections after a request: {(resident(callgate.pid) - before) / count:.1f} KiB each")
+    print(f"{count} intercepted connections after a request: {(resident_kib(callgate.pid) - before) / count:.1f} KiB each")
 
 
 def main():
@@ -288,13 +270,7 @@ def main():
                                     env=os.environ | {"KEY": SECRET})
         peer = None
         try:
-            for _ in range(200):
-                try:
-                    socket.create_connection(("127.0.0.1", egress)).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            else:
+            if not listens(egress):
                 raise SystemExit((folder / "log").read_text())
             peer = haproxy(folder, bulk)
             tunnels(args, callgate, egress, bulk, peer)

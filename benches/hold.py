@@ -15,6 +15,8 @@ import tempfile
 import threading
 import time
 
+from process import resident_kib
+
 CONFIG = """
 listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
 access_log: "off"
@@ -54,11 +56,6 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 2048
 
 
-def memory_kib(pid):
-    with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-
-
 def start(callgate, folder, agent):
     path = os.path.join(folder, "callgate.yaml")
     with open(path, "w") as file:
@@ -96,7 +93,7 @@ def clean(address, count):
 
 def report(what, pid, times):
     p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
-    print(f"{what:<28} {memory_kib(pid) / 1024:8.1f} MiB   clean requests: p50 {p50:.2f} ms, p99 {p99:.2f} ms", flush=True)
+    print(f"{what:<28} {resident_kib(pid) / 1024:8.1f} MiB   clean requests: p50 {p50:.2f} ms, p99 {p99:.2f} ms", flush=True)
 
 
 def main():

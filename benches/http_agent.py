@@ -24,16 +24,22 @@ def read_message(stream, pending):
     return head, rest[length:]
 
 
+def heads(stream):
+    """Reads one HTTP message after the other, and returns their heads. Ends with the connection."""
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    pending = b""
+    while True:
+        head, pending = read_message(stream, pending)
+        if head is None:
+            return
+        yield head
+
+
 def serve(listener, seconds=0):
     """Answers every request of every connection, each after a pause."""
 
     def answer(stream):
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        pending = b""
-        while True:
-            head, pending = read_message(stream, pending)
-            if head is None:
-                return
+        for _ in heads(stream):
             if seconds:
                 time.sleep(seconds)
             stream.sendall(ANSWER)

@@ -20,6 +20,7 @@ import time
 import urllib.request
 
 import http_agent
+from process import resident_kib
 
 CONFIG = """
 public_url: http://127.0.0.1:1
@@ -71,12 +72,7 @@ class CheckingAgent:
             threading.Thread(target=self.answer, args=(stream,), daemon=True).start()
 
     def answer(self, stream):
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        pending = b""
-        while True:
-            head, pending = http_agent.read_message(stream, pending)
-            if head is None:
-                return
+        for head in http_agent.heads(stream):
             fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
             with self.lock:
                 self.received.setdefault(head.split(b" ")[1], []).append(int(fields[b"x-number"]))
@@ -174,10 +170,7 @@ def metric(admin, name):
 
 
 def resident(pid):
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return resident_kib(pid) * 1024
 
 
 def sqlite(folder, messages, size):

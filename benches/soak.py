@@ -18,6 +18,7 @@ import time
 import urllib.request
 
 import peers
+from process import resident_kib
 
 PART_SECONDS = 20
 # Memory may grow by this factor after the memory of events is full.
@@ -39,11 +40,6 @@ PORT, ADMIN, UPSTREAM = 18900, 18901, 18902
 def metrics():
     page = urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/metrics", timeout=10).read().decode()
     return dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
-
-
-def resident_mib(pid):
-    with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
 
 
 def until_ready(callgate, upstream):
@@ -87,7 +83,7 @@ def soak(args, store, tied, folder):
             statuses = json.loads(done.stdout)["statuses"]
             sent += count
             delivered += statuses.get("200", 0)
-            now, mib = metrics(), resident_mib(process.pid)
+            now, mib = metrics(), resident_kib(process.pid) / 1024
             if set(statuses) != {"200"}:
                 faults.append(f"{sent} sent: {statuses}, {refusals(now)}")
             events, most = float(now["callgate_store_events"]), float(now["callgate_store_events_max"])
