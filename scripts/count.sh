@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# With SMALL=1, counts only allocations, with the dependencies and the library that the tests have compiled.
-#
 # Counts instructions (callgrind) and allocations of one decision and of one delivered callback, and compares them with
 # benches/baseline.txt. An increase beyond the margin is a failure. The counts do not depend on the load of the machine.
 # Two runs of different length are subtracted, so that the startup is not included. If valgrind is missing, unpacks
 # Debian's package into TOOLS_FOLDER. Usage: count.sh TOOLS_FOLDER [--write]
+#
+# SMALL=1 counts only allocations, with the dependencies and the library that the tests have compiled.
 set -euo pipefail
 tools=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
