@@ -97,6 +97,7 @@ mod seeds;
 mod shared_chaos;
 mod shared_failover;
 mod shared_faults;
+mod shared_full;
 mod shared_history;
 mod shared_ledger;
 mod shared_matching;

@@ -211,7 +211,7 @@ impl Ledger {
             )?,
             store_failed: make.gauge(
                 "callgate_store_failed",
-                "1 while the ledger file cannot be written, its disk does not answer, or a node of the shared store does not answer or takes no changes for store.grace, else 0. While it is 1, Callgate refuses the callbacks concerned.",
+                "1 while the ledger file cannot be written, its disk does not answer, or a node of the shared store does not answer, takes no changes or is full for store.grace, else 0. While it is 1, Callgate refuses the callbacks concerned.",
             )?,
         })
     }

@@ -44,7 +44,8 @@ pub enum Health {
     Gone,
     /// Redis or Valkey has not answered, or has taken no change, for `store.grace`.
     Away,
-    /// Some nodes of Redis or Valkey have not answered for `store.grace`. The others answer.
+    /// Some nodes of Redis or Valkey have not answered for `store.grace`, and the others answer. Or a node is full: it takes
+    /// nothing new, and changes what it has.
     Partial,
     /// Redis or Valkey answers, but its settings cannot keep a promise.
     Unusable,

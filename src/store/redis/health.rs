@@ -27,6 +27,8 @@ struct State {
     /// Since when no write to a node has succeeded, although it may answer reads, and the time of the last one. Replicas
     /// that do not confirm have this effect.
     unwritten: HashMap<Box<str>, (Instant, Instant)>,
+    /// Since when a node has no memory for anything new.
+    full_since: HashMap<Box<str>, Instant>,
     /// Why the engine must not be used.
     unusable: Option<String>,
 }
@@ -52,6 +54,11 @@ impl EngineHealth {
             return;
         }
         let node = node();
+        // A full node answers, and changes what it has.
+        let failure = match failure {
+            Some(failure) if failure.is_full => return self.is_full(node, failure),
+            failure => failure,
+        };
         let mut state = self.state.lock();
         let was_well = state.is_node_well(&node);
         let now = instant();
@@ -81,6 +88,28 @@ impl EngineHealth {
         }
     }
 
+    fn is_full(&self, node: Box<str>, failure: &Failure) {
+        let mut state = self.state.lock();
+        if state.full_since.contains_key(&node) {
+            return;
+        }
+        state.full_since.insert(node, instant());
+        drop(state);
+        log::error!("the store is full, and takes nothing new: {}", failure.reason);
+    }
+
+    /// Returns the nodes that have no memory for anything new.
+    pub(super) fn full_nodes(&self) -> Vec<Box<str>> {
+        self.state.lock().full_since.keys().cloned().collect()
+    }
+
+    /// Records that a node has memory again, or that it has no keys any more.
+    pub(super) fn has_room(&self, node: &str) {
+        if self.state.lock().full_since.remove(node).is_some() {
+            log::info!("the store has room again at {node}");
+        }
+    }
+
     /// Returns the health for probes and metrics. `nodes` contains the addresses of the nodes that have keys. If other
     /// nodes still answer, most callbacks are accepted, so this process is ready.
     pub(super) fn health(&self, nodes: &[Box<str>]) -> Health {
@@ -88,13 +117,15 @@ impl EngineHealth {
         if state.unusable.is_some() {
             return Health::Unusable;
         }
+        let now = instant();
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let is_full = state.full_since.values().any(|at| since(*at) >= self.grace);
+        let if_not_silent = if is_full { Health::Partial } else { Health::Healthy };
         if state.is_well() {
-            return Health::Healthy;
+            return if_not_silent;
         }
         // Another node has taken the keys of a node that is no longer named.
         state.failing_since.retain(|node, _| node.is_empty() || nodes.contains(node));
-        let now = instant();
-        let since = |at: Instant| now.saturating_duration_since(at);
         state.unwritten.retain(|node, (_, last)| nodes.contains(node) && since(*last) < WRITE_RECENT);
         let mut failing: HashMap<&str, Instant> = HashMap::new();
         let unwritten = state.unwritten.iter().map(|(node, (first, _))| (node, *first));
@@ -103,7 +134,8 @@ impl EngineHealth {
             *at = first.min(*at);
         }
         match failing.values().filter(|at| since(**at) >= self.grace).count() {
-            _ if failing.is_empty() => Health::Healthy,
+            _ if failing.is_empty() => if_not_silent,
+            0 if is_full => Health::Partial,
             0 => Health::Busy,
             away if away >= nodes.len() || failing.contains_key("") => Health::Away,
             _ => Health::Partial,

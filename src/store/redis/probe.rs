@@ -78,6 +78,31 @@ impl RedisStore {
             self.probe().await;
         }
     }
+
+    /// Asks the full nodes whether they have memory again.
+    pub(super) async fn look_for_room(&self) {
+        let full = self.health.full_nodes();
+        if full.is_empty() {
+            return;
+        }
+        let mut primaries = self.nodes.primaries();
+        for node in full {
+            let Some((_, connection)) = primaries.iter_mut().find(|(address, _)| *address == node) else {
+                self.health.has_room(&node);
+                continue;
+            };
+            if info(connection).await.is_ok_and(|facts| has_room(&facts)) {
+                self.health.has_room(&node);
+            }
+        }
+    }
+}
+
+/// Reports whether a node has memory for something new, according to what it says about itself.
+fn has_room(facts: &HashMap<String, String>) -> bool {
+    let bytes = |name: &str| facts.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    let most = bytes("maxmemory");
+    most == 0 || bytes("used_memory") < most
 }
 
 async fn judge(nodes: &Nodes) -> Option<Judgement> {

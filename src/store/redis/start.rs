@@ -32,6 +32,7 @@ impl RedisStore {
                 let Some(store) = store.upgrade() else { return };
                 pause = if store.beat().await { BEAT_INTERVAL } else { BEAT_RETRY };
                 store.probe_again().await;
+                store.look_for_room().await;
             }
         });
         Ok(())

@@ -6,7 +6,7 @@ mod failover;
 mod members;
 mod people;
 mod pulling;
-mod shared;
+pub mod shared;
 mod undelivered;
 
 use std::collections::HashMap;

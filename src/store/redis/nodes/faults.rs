@@ -25,6 +25,8 @@ pub(in crate::store::redis) enum Fault {
 pub(in crate::store::redis) struct Failure {
     /// Whether the script may have been executed, or may still be executed.
     pub(in crate::store::redis) may_have_happened: bool,
+    /// Whether the engine has no memory for the change.
+    pub(in crate::store::redis) is_full: bool,
     /// An explanation for the log.
     pub(in crate::store::redis) reason: String,
 }
@@ -32,15 +34,18 @@ pub(in crate::store::redis) struct Failure {
 impl Failure {
     pub(in crate::store::redis) fn of(error: &RedisError, address: &str) -> Self {
         let may_have_happened = classify(error) == Fault::Unknown;
-        Self { may_have_happened, reason: format!("{address}: {error}") }
+        let reason = format!("{address}: {error}");
+        // Redis 6.2 gives the errors of a script another code.
+        let is_full = error.code() == Some("OOM") || reason.contains("OOM command not allowed");
+        Self { may_have_happened, is_full, reason }
     }
 
     pub(in crate::store::redis) fn unknown(reason: &str) -> Self {
-        Self { may_have_happened: true, reason: reason.to_owned() }
+        Self { may_have_happened: true, is_full: false, reason: reason.to_owned() }
     }
 
     pub(in crate::store::redis) fn not_executed(reason: String) -> Self {
-        Self { may_have_happened: false, reason }
+        Self { may_have_happened: false, is_full: false, reason }
     }
 
     pub(in crate::store::redis) fn refused(reason: &str) -> Self {
@@ -101,7 +106,10 @@ mod tests {
             ("NOPERM this user has no permissions", Fault::Refused),
         ] {
             assert_eq!(classify(&server(line)), fault, "{line}");
+            assert_eq!(Failure::of(&server(line), "a:1").is_full, line.starts_with("OOM"), "{line}");
         }
+        let of_script = "ERR Error running script (call to f_1): @user_script: 4: -OOM command not allowed when used memory";
+        assert!(Failure::of(&server(of_script), "a:1").is_full);
         for kind in [io::ErrorKind::TimedOut, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
             let error = RedisError::from(io::Error::from(kind));
             assert!(Failure::of(&error, "a:1").may_have_happened, "{kind}");

@@ -23,6 +23,13 @@ macro_rules! base {
     };
 }
 
+/// Begins a script that works while the engine is full, as `although_full` does.
+macro_rules! base_although_full {
+    ($text:literal) => {
+        concat!("redis.call('PERSIST', KEYS[1])\n", base!($text))
+    };
+}
+
 /// Stores a message. Expects its arguments from the index `a` on: its id, the member that accepts it, its interaction,
 /// whether it is in no order, its due time, its head, and its body. If the messages of the interaction are in an order,
 /// the member that holds the first waiting one holds the new one, too. Sets `o` to the member that holds it.
@@ -119,6 +126,7 @@ call!(
         redis.call('EXISTS', KEYS[1], x)
         local m = redis.call('HMGET', x, 'o', 'h', 'b', 's')
         if not m[2] or (ARGV[2] ~= '' and m[1] ~= ARGV[2]) then return {now, 0} end
+        if ARGV[3] ~= '0' or ARGV[4] ~= '' then redis.call('PERSIST', KEYS[1]) end
         if ARGV[3] ~= '0' then redis.call('HSET', x, 'l', string.format('%.0f', ms + ARGV[3])) end
         if ARGV[4] ~= '' then redis.call('HSET', x, 's', ARGV[4]) end
         return {now, 1, m[2], m[3], m[4]}"
@@ -134,7 +142,7 @@ call!(
     APPLY,
     "message_apply",
     true,
-    base!(
+    base_although_full!(
         "local results, me, h = {}, ARGV[1], base .. 'h'
         for n = 2, #ARGV, 4 do
             local x = base .. 'x:' .. ARGV[n]
@@ -210,7 +218,7 @@ call!(
     ADOPT,
     "message_adopt",
     true,
-    base!(
+    base_although_full!(
         "local gone, me, found = ARGV[1], ARGV[2], {}
         local h = base .. 'h'
         local function give(id, to)
@@ -251,7 +259,7 @@ call!(
     TAKE,
     "message_take",
     false,
-    base!(
+    base_although_full!(
         "local me, found, left = ARGV[2], {}, 0
         local h, w = base .. 'h', base .. 'w:' .. ARGV[1]
         redis.call('EXISTS', KEYS[1], h, w)
@@ -281,7 +289,7 @@ call!(
     TAKE_ONE,
     "message_take_one",
     false,
-    base!(
+    base_although_full!(
         "local x, h = base .. 'x:' .. ARGV[1], base .. 'h'
         redis.call('EXISTS', KEYS[1], x, h)
         local m = redis.call('HMGET', x, 'o', 'i', 'p')

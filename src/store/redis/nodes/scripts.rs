@@ -51,6 +51,15 @@ macro_rules! call {
 
 pub(super) use call;
 
+/// Begins a script that works while the engine is full: it frees memory, or belongs to something that the engine has
+/// already. A full engine refuses a command that needs memory only if the script has written nothing before. `PERSIST` is
+/// a write that needs no memory, and has no effect on a key without a time to live.
+macro_rules! although_full {
+    ($text:literal) => {
+        concat!("redis.call('PERSIST', KEYS[1])\n", $text)
+    };
+}
+
 call!(
     /// Reads a record, and which of some events are known beside it.
     /// Keys: the record, its events. Arguments: events.
@@ -82,6 +91,7 @@ call!(
     local version = old and string.sub(old, 1, 8) or ''
     if ARGV[2] ~= '' and version == string.sub(ARGV[2], 1, 8) then return {now, 1} end
     if version ~= ARGV[1] then return {now, 0} end
+    if old then redis.call('PERSIST', KEYS[1]) end
     if ARGV[2] == '' then
         redis.call('DEL', KEYS[1], KEYS[3])
         redis.call('ZREM', KEYS[2], ARGV[4])
@@ -100,10 +110,10 @@ call!(
     TOUCH,
     "touch",
     true,
-    "local old = redis.call('GET', KEYS[1])
+    although_full!("local old = redis.call('GET', KEYS[1])
     if not old then return {now, 0} end
     redis.call('SET', KEYS[1], old)
-    return {now, 1}"
+    return {now, 1}")
 );
 
 call!(
@@ -112,11 +122,11 @@ call!(
     DUE,
     "due",
     true,
-    "local ms = math.floor(now / 1000)
+    although_full!("local ms = math.floor(now / 1000)
     local ids = redis.call('ZRANGE', KEYS[1], '-inf', ms, 'BYSCORE', 'LIMIT', 0, ARGV[1])
     for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], 'XX', ms + ARGV[2], id) end
     local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-    return {now, ids, first[2]}"
+    return {now, ids, first[2]}")
 );
 
 call!(
@@ -128,7 +138,7 @@ call!(
     CLAIM_EVENT,
     "claim_event",
     true,
-    "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+    although_full!("redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
     redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
     local until_ = math.ceil((now + ARGV[1]) / 1000000) * 1000000 + ARGV[2]
     for i = 3, #ARGV do
@@ -137,7 +147,7 @@ call!(
         if other and tonumber(other) % 1000000 ~= tonumber(ARGV[2]) then return {now, 2} end
     end
     for i = 3, #ARGV do redis.call('ZADD', KEYS[2], string.format('%.0f', until_), ARGV[i]) end
-    return {now, 0}"
+    return {now, 0}")
 );
 
 call!(
@@ -147,12 +157,12 @@ call!(
     SETTLE_EVENT,
     "settle_event",
     true,
-    "for i = 3, #ARGV do
+    although_full!("for i = 3, #ARGV do
         redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[1]), ARGV[i])
         redis.call('ZREM', KEYS[2], ARGV[i])
     end
     redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -(ARGV[2] + 1))
-    return {now, 1}"
+    return {now, 1}")
 );
 
 call!(
@@ -184,7 +194,7 @@ call!(
     BIND,
     "bind",
     true,
-    "redis.call('SET', KEYS[1], ARGV[1]) return {now, 1}"
+    although_full!("redis.call('SET', KEYS[1], ARGV[1]) return {now, 1}")
 );
 
 call!(
@@ -217,14 +227,14 @@ call!(
     BEAT,
     "beat",
     true,
-    "if ARGV[1] ~= '' and ARGV[2] == '' then redis.call('HDEL', KEYS[1], ARGV[1])
+    although_full!("if ARGV[1] ~= '' and ARGV[2] == '' then redis.call('HDEL', KEYS[1], ARGV[1])
     elseif ARGV[1] ~= '' then
         redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', math.floor(now / 1000)) .. ' ' .. ARGV[2])
     end
     if redis.call('EXISTS', KEYS[2]) == 0 then
         redis.call('HSET', KEYS[2], 'name', ARGV[3], 'format', ARGV[4], 'since', string.format('%.0f', now))
     end
-    return {now, redis.call('HGET', KEYS[2], 'name'), redis.call('HGET', KEYS[2], 'format'), redis.call('HGETALL', KEYS[1])}"
+    return {now, redis.call('HGET', KEYS[2], 'name'), redis.call('HGET', KEYS[2], 'format'), redis.call('HGETALL', KEYS[1])}")
 );
 
 call!(
