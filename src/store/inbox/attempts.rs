@@ -68,9 +68,10 @@ impl Inbox {
 
     /// Makes the waiting messages of a revoked interaction dead. Messages that are being delivered end as they end.
     pub fn revoked(&self, interaction: &str, now: Timestamp) {
-        let messages: Vec<_> = self.index.lock().lane(self.lane(Some(interaction))).collect();
+        let lane = self.lane(Some(interaction));
+        let messages: Vec<_> = self.index.lock().lane(lane).collect();
         self.bury_all(&messages, Cause::Revoked, now);
-        self.pulled.notify_waiters();
+        self.waiters.wake(lane);
     }
 
     /// Makes those of the messages dead that wait for an attempt. Returns their number.

@@ -19,6 +19,7 @@ mod restore;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod waiters;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,6 +43,7 @@ use accept::Reserved;
 use entry::NO_LANE;
 use ids::{ID, Ids};
 use index::Index;
+use waiters::Waiters;
 
 pub use attempts::Started;
 pub(super) use backing::Backing;
@@ -67,8 +69,8 @@ pub struct Inbox {
     settings: ArcSwap<InboxSettings>,
     /// Notified when a message becomes due.
     changed: Notify,
-    /// Notified when the agent may pull a message, or learns that an interaction has ended.
-    pulled: Notify,
+    /// Woken when the agent may pull a message, or learns that an interaction has ended.
+    waiters: Waiters,
     is_stopping: AtomicBool,
 }
 
@@ -114,7 +116,7 @@ impl Inbox {
             metrics,
             settings: ArcSwap::default(),
             changed: Notify::new(),
-            pulled: Notify::new(),
+            waiters: Waiters::default(),
             is_stopping: AtomicBool::new(false),
         }
     }
@@ -169,7 +171,7 @@ impl Inbox {
         self.settings.store(settings);
         self.index.lock().configure(routes, drops_others);
         self.changed.notify_one();
-        self.pulled.notify_waiters();
+        self.waiters.wake_all();
     }
 
     /// Returns the routes with waiting messages.
@@ -188,7 +190,7 @@ impl Inbox {
     /// Ends the waits of agents that pull, because the process stops.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
-        self.pulled.notify_waiters();
+        self.waiters.wake_all();
     }
 
     /// Reports whether the process stops.
@@ -236,7 +238,7 @@ impl Inbox {
             });
         }
         if !lapsed.is_empty() {
-            self.pulled.notify_waiters();
+            self.waiters.wake_all();
         }
         let mut passed = PassedMessages { set_back, ..PassedMessages::default() };
         if !self.accepts_changes() {
@@ -280,7 +282,7 @@ impl Inbox {
                 overtaken.extend(overtake(index, number, entry.lane, &self.metrics));
             }
             index.add(number, entry);
-            self.pulled.notify_waiters();
+            self.waiters.wake(entry.lane);
         }
         // This is recorded even while the file cannot be written: otherwise, the messages would be back after a restart.
         if !overtaken.is_empty() {

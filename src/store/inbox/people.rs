@@ -185,7 +185,7 @@ impl Inbox {
 
     fn due(&self) {
         self.changed.notify_one();
-        self.pulled.notify_waiters();
+        self.waiters.wake_all();
     }
 
     /// Makes a settled message due at `at`, from which on the time for attempts counts anew. Returns the change for the

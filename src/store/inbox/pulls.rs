@@ -48,14 +48,16 @@ impl Drop for Leased {
         }
         let mut index = self.inbox.index.lock();
         let at = self.again_at.saturating_sub(index.set_back_since(self.leased_at));
-        index.change(self.number, |entry| {
+        let changed = index.change(self.number, |entry| {
             // Otherwise, the lease has ended, and the message may be leased again.
             if entry.is_pulled && u32::from(entry.tries.attempts) == self.attempt {
                 (entry.state, entry.is_pulled, entry.at) = (MessageState::Due, false, at);
             }
         });
         drop(index);
-        self.inbox.pulled.notify_waiters();
+        if let Some(entry) = changed {
+            self.inbox.waiters.wake(entry.lane);
+        }
     }
 }
 
@@ -71,9 +73,14 @@ pub struct Settling<'s> {
 }
 
 impl Inbox {
-    /// Returns a future that ends when there may be messages to pull.
-    pub fn pulled(&self) -> Notified<'_> {
-        self.pulled.notified()
+    /// Returns a future that ends when there may be messages to pull: those of this interaction, or any.
+    pub fn pulled(&self, interaction: Option<&str>) -> Notified<'_> {
+        self.waiters.wait(self.lane(interaction))
+    }
+
+    /// Reports whether other processes can change the messages and the interactions.
+    pub fn is_shared(&self) -> bool {
+        self.backing.shared().is_some()
     }
 
     /// Leases up to `max` messages of these routes, the oldest first: as many as `bytes_max` allows, but at least one.
@@ -155,13 +162,13 @@ impl Inbox {
             let mut index = self.index.lock();
             let entry = self.pulled_entry(&index, settling, number)?;
             let change = self.delivered(&mut index, number, now);
+            self.waiters.wake(entry.lane);
             let route = index.name(entry.route);
             self.metrics.message_settled(&route, "taken");
             self.metrics.message_delivered(&route, age(&entry, now));
             self.record(change)
         };
         self.changed.notify_one();
-        self.pulled.notify_waiters();
         self.durable(sequence).await.map(|()| interaction)
     }
 

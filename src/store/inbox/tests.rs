@@ -319,7 +319,7 @@ async fn a_lease_that_the_agent_did_not_receive_is_given_back() {
     inbox.configure(Arc::default(), &[("r".into(), false)]);
     let lease = |now: Timestamp| inbox.lease(Some("a"), &routes(), (2, 1 << 20), now);
     let numbers = |leased: &[Leased]| leased.iter().map(|one| one.number).collect::<Vec<_>>();
-    let pulled = inbox.pulled();
+    let pulled = inbox.pulled(Some("a"));
     let mut first = lease(NOW);
     assert_eq!(numbers(&first), [1, 2]);
     first.remove(0).received();

@@ -395,3 +395,43 @@ fn while_the_engine_is_away_callbacks_are_denied_and_nothing_is_lost() {
     delivered.dedup();
     assert_eq!(delivered, (0..=10).collect::<Vec<_>>());
 }
+
+/// Returns the number of calls of the engine that take over messages. Each look of a waiting pull is one.
+fn looks(callgate: &Callgate) -> f64 {
+    let text = callgate.metrics();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("callgate_store_call_seconds_count{call=\"message_take\"} "));
+    line.map_or(0.0, |count| count.parse().unwrap())
+}
+
+/// Each look of a waiting pull asks the engine. Messages of other interactions must not cause one.
+#[test]
+fn a_waiting_pull_is_not_woken_by_other_interactions() {
+    const WAITING: usize = 20;
+    let engine = Engine::start("redis-server", &[]);
+    let callgate = Callgate::start(&shared(&engine, "127.0.0.1:9", "pull", "", ""), Clock::System);
+    let (egress, busy) = (callgate.egress.unwrap(), callgate.mint("busy"));
+    let waiting: Vec<_> = (0..WAITING).map(|n| callgate.mint(&format!("i{n}"))).collect();
+    let pulls: Vec<_> = waiting
+        .iter()
+        .map(|minted| format!("/callbacks/{}/events?wait=30s", minted.interaction))
+        .map(|path| std::thread::spawn(move || send_to(egress, "GET", &path, &[], b"").status))
+        .collect();
+    eventually(|| (looks(&callgate) >= WAITING as f64).then_some(()));
+    let (before, began) = (looks(&callgate), instant());
+    for n in 0..40 {
+        assert_eq!(callgate.call(&busy, &format!("e{n}"), "{}").status, 202);
+    }
+    // The pulls look every second at least, and 20 of them twice before.
+    let seconds = began.elapsed().as_secs_f64();
+    let most = WAITING as f64 * (seconds + 4.0);
+    let made = looks(&callgate) - before;
+    assert!(made < most, "{made} looks in {seconds} s, at most {most} are expected");
+    for (n, minted) in waiting.iter().enumerate() {
+        assert_eq!(callgate.call(minted, &format!("w{n}"), "{}").status, 202);
+    }
+    for pull in pulls {
+        assert_eq!(pull.join().unwrap(), 200);
+    }
+}

@@ -24,8 +24,10 @@ use url::{Asked, PullQuery, PullUrl, SettleQuery};
 
 /// Maximum size of the body of a request that settles or frees a message. The body has no meaning.
 const BODY_BYTES_MAX: u64 = 64 << 10;
-/// The longest time between two looks at the state of an interaction during a wait.
+/// The time between the first two looks at the state of an interaction during a wait.
 const LOOK: Duration = Duration::from_millis(250);
+/// The longest time between two looks at a shared ledger, which other processes change. Each look is two calls.
+const LOOK_SHARED: Duration = Duration::from_secs(1);
 
 /// What a wait for messages ended with.
 enum Found {
@@ -146,9 +148,10 @@ impl AgentExchange<'_> {
 async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Found, Vec<Leased>) {
     let inbox = source.context.store.inbox();
     let deadline = instant() + query.wait;
+    let mut pause = LOOK;
     loop {
         // The future is created before the look, so that no message is missed.
-        let pulled = inbox.pulled();
+        let pulled = inbox.pulled(source.interaction);
         let state = match source.interaction {
             Some(id) => match source.context.store.read(id).await {
                 Ok(record) => Some(record.map(|record| record.state)),
@@ -198,6 +201,8 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
         if rest.is_zero() || inbox.is_stopping() {
             return (Found::Nothing, leased);
         }
-        let _ = timeout(rest.min(LOOK), pulled).await;
+        if timeout(rest.min(pause), pulled).await.is_err() && inbox.is_shared() {
+            pause = (pause * 2).min(LOOK_SHARED);
+        }
     }
 }

@@ -130,7 +130,7 @@ impl Inbox {
             Ok(heads) => {
                 heads.into_iter().for_each(|head| self.hold_one(head));
                 self.promote_stored();
-                self.pulled.notify_waiters();
+                self.waiters.wake_all();
                 true
             }
             // The regular look finds them again.

@@ -1,0 +1,73 @@
+//! The agents that wait for messages to pull.
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use super::entry::NO_LANE;
+
+/// The number of groups of interactions.
+const GROUPS: usize = 64;
+
+/// Wakes agents that wait. With a shared ledger, an agent that wakes up asks the engine. Therefore an agent that waits for
+/// one interaction is woken only by changes of this interaction and of the few others in its group.
+#[derive(Debug)]
+pub(super) struct Waiters {
+    /// For agents that wait for messages of any interaction.
+    any: Notify,
+    /// For agents that wait for messages of one interaction.
+    groups: [Notify; GROUPS],
+}
+
+impl Default for Waiters {
+    fn default() -> Self {
+        Self { any: Notify::new(), groups: std::array::from_fn(|_| Notify::new()) }
+    }
+}
+
+impl Waiters {
+    /// Returns a future that ends when an interaction has changed, or any one if there is no lane.
+    pub(super) fn wait(&self, lane: u64) -> Notified<'_> {
+        match lane {
+            NO_LANE => self.any.notified(),
+            lane => self.group(lane).notified(),
+        }
+    }
+
+    /// Wakes those who wait for an interaction, and those who wait for any.
+    pub(super) fn wake(&self, lane: u64) {
+        self.any.notify_waiters();
+        if lane != NO_LANE {
+            self.group(lane).notify_waiters();
+        }
+    }
+
+    /// Wakes everybody.
+    pub(super) fn wake_all(&self) {
+        self.any.notify_waiters();
+        self.groups.iter().for_each(Notify::notify_waiters);
+    }
+
+    fn group(&self, lane: u64) -> &Notify {
+        let group = usize::try_from(lane % GROUPS as u64).unwrap_or_default();
+        self.groups.get(group).unwrap_or(&self.any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_are_woken_whom_a_change_concerns() {
+        let waiters = Waiters::default();
+        let woken = |wake: &dyn Fn()| {
+            let waits = [NO_LANE, 7, 8].map(|lane| Box::pin(waiters.wait(lane)));
+            wake();
+            waits.map(|mut wait| wait.as_mut().enable())
+        };
+        assert_eq!(woken(&|| {}), [false, false, false]);
+        assert_eq!(woken(&|| waiters.wake(7)), [true, true, false]);
+        assert_eq!(woken(&|| waiters.wake(NO_LANE)), [true, false, false]);
+        assert_eq!(woken(&|| waiters.wake_all()), [true, true, true]);
+    }
+}
