@@ -1,5 +1,5 @@
-//! Counts the allocations of one decision, of one callback (delivered, over a new connection, by another member, denied),
-//! and of one request of the agent, and, under callgrind, their instructions. These counts do not depend on the load of the
+//! Counts the allocations of one decision, of one callback (delivered, over a new connection, by another member, kept in the
+//! inbox, denied), and of one request of the agent, and, under callgrind, their instructions. These counts do not depend on the load of the
 //! machine. Usage: `count JOB TIMES`. scripts/count.sh subtracts two runs, so that the startup is not included, and compares
 //! the result with benches/baseline.txt.
 #![allow(
@@ -187,10 +187,19 @@ fn callbacks(times: usize, change: Change, status: &str) -> usize {
     // A denied request may be sent again. Preparing each of them would be counted.
     let requests: Vec<_> = match change {
         Change::NoToken | Change::OtherAddress => vec![request(0); times + 1],
-        Change::None | Change::NewConnections => (0..=times).map(request).collect(),
+        Change::None | Change::NewConnections | Change::Kept => (0..=times).map(request).collect(),
     };
     if matches!(change, Change::OtherAddress) {
         config = Config { policy: read(&text(agent()).replace(" 127.0.0.0/8", "")).policy, ..config };
+    }
+    let folder = tempfile::tempdir().unwrap();
+    if matches!(change, Change::Kept) {
+        let store = format!(
+            "store: {{ kind: file, path: {}, unknown: adopt }}\nroutes:",
+            folder.path().join("ledger").display()
+        );
+        let text = text(agent()).replace("ingress:", "egress: { address: 127.0.0.1:0 }, ingress:");
+        config = read(&text.replace("routes:", &store).replace("forward:", "deliver: pull\n    forward:"));
     }
     let (runtime, serving) = start(config);
     let allocations =
@@ -206,6 +215,8 @@ enum Change {
     NoToken,
     OtherAddress,
     NewConnections,
+    /// The callbacks are kept until the agent asks for them. Each needs a commit of the ledger's file.
+    Kept,
 }
 
 /// Sends requests of the agent, each of which gets a callback.
@@ -288,11 +299,16 @@ fn main() {
         Some("decide") => decide(times),
         Some("deliver") => callbacks(times, Change::None, "200"),
         Some("connect") => callbacks(times, Change::NewConnections, "200"),
+        Some("inbox") => callbacks(times, Change::Kept, "202"),
         Some("deny-token") => callbacks(times, Change::NoToken, "401"),
         Some("deny-address") => callbacks(times, Change::OtherAddress, "403"),
         Some("egress") => egress(times),
         Some("hop") => hop(times),
-        _ => return println!("usage: count decide|deliver|connect|deny-token|deny-address|egress|hop TIMES"),
+        _ => {
+            return println!(
+                "usage: count decide|deliver|connect|inbox|deny-token|deny-address|egress|hop TIMES"
+            );
+        }
     };
     println!("{:.2}", allocations as f64 / times as f64);
 }

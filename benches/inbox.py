@@ -3,6 +3,9 @@
 drain, and how much memory a waiting message needs. For comparison, inserts the same bodies into SQLite (WAL, FULL), one
 transaction each. Usage: inbox.py --callgate BINARY [--messages 10000] [--clients 32] [--bytes 2048] [--folder FOLDER]
 
+With --redis SERVER, the ledger is on Redis or Valkey with one replica, which confirms each message. The memory is then also
+that of the server.
+
 With --night, 100,000 messages of 500 interactions wait for an agent that is away. The script fails if one of them is lost,
 dead, out of order or delivered twice, or if a waiting message needs more than 250 bytes of memory."""
 
@@ -20,14 +23,15 @@ import time
 import urllib.request
 
 import http_agent
-from process import resident_kib
+from process import cpu_seconds, resident_kib
+from redis_server import Server
 
 CONFIG = """
 public_url: http://127.0.0.1:1
 listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
 agent: {{ address: 127.0.0.1:{agent} }}
 access_log: off
-store: {{ kind: file, path: {folder}/ledger }}
+{store}
 shutdown: {{ delay: 0s, grace: 1s }}
 routes:
   - name: bench
@@ -44,7 +48,7 @@ public_url: http://agent.example.com
 listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
 agent: {{ address: 127.0.0.1:{agent} }}
 access_log: off
-store: {{ kind: file, path: {folder}/ledger }}
+{store}
 shutdown: {{ delay: 0s, grace: 1s }}
 callback_tokens: {{ keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: KEY }} }} ] }}
 routes:
@@ -193,13 +197,19 @@ def main():
     parser.add_argument("--bytes", type=int, default=2048)
     parser.add_argument("--folder")
     parser.add_argument("--night", action="store_true")
+    parser.add_argument("--redis")
     arguments = parser.parse_args()
     arguments.messages = arguments.messages or (100_000 if arguments.night else 10_000)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         config = pathlib.Path(folder, "callgate.yaml")
-        config.write_text((NIGHT if arguments.night else CONFIG).format(agent=port, folder=folder))
+        servers = [Server(arguments.redis, folder)] if arguments.redis else []
+        servers += [Server(arguments.redis, folder, replica_of=server) for server in servers]
+        store = f"store: {{ kind: file, path: {folder}/ledger }}"
+        if servers:
+            store = f'store: {{ kind: redis, redis: {{ nodes: ["127.0.0.1:{servers[0].port}"], wait: {{ replicas: 1 }} }} }}'
+        config.write_text((NIGHT if arguments.night else CONFIG).format(agent=port, store=store))
         environment = {**os.environ, "KEY": "0123456789abcdef0123456789abcdef"}
         command = [arguments.callgate, "run", "-c", str(config)]
         callgate = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
@@ -217,7 +227,9 @@ def main():
             finally:
                 callgate.kill()
                 callgate.wait()
-        empty = resident(callgate.pid)
+                [server.kill() for server in servers]
+        empty, server_empty = resident(callgate.pid), servers[0].memory() if servers else 0
+        server_cpu = cpu_seconds(servers[0].child.pid) if servers else 0
         command = [sys.executable, __file__, "--clients-of", addresses["ingress"], str(arguments.clients // arguments.processes)]
         command += [str(arguments.messages // arguments.processes), str(arguments.bytes)]
         children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(arguments.processes)]
@@ -227,9 +239,13 @@ def main():
         print(f"accepted: {len(latencies) / seconds:.0f}/s of {arguments.bytes} bytes, {arguments.clients} clients")
         print(f"  202 after {latencies[len(latencies) // 2] * 1000:.1f} ms (median), {latencies[len(latencies) * 99 // 100] * 1000:.1f} ms (p99)")
         waiting = metric(addresses["admin"], "callgate_inbox_waiting")
-        commits = metric(addresses["admin"], "callgate_store_commit_seconds_count")
-        spent = metric(addresses["admin"], "callgate_store_commit_seconds_sum")
-        print(f"  {waiting:.0f} messages wait, {waiting / commits:.1f} in each commit, {spent / commits * 1000:.1f} ms for each commit")
+        if servers:
+            memory, cpu = servers[0].memory() - server_empty, cpu_seconds(servers[0].child.pid) - server_cpu
+            print(f"server: {memory / waiting:.0f} bytes for each waiting message, {memory / waiting - arguments.bytes:.0f} besides its body, {cpu / waiting * 1e6:.0f} us")
+        else:
+            commits = metric(addresses["admin"], "callgate_store_commit_seconds_count")
+            spent = metric(addresses["admin"], "callgate_store_commit_seconds_sum")
+            print(f"  {waiting:.0f} messages wait, {waiting / commits:.1f} in each commit, {spent / commits * 1000:.1f} ms for each commit")
         print(f"memory: {(resident(callgate.pid) - empty) / waiting:.0f} bytes for each waiting message, with caches and buffers")
         agent = subprocess.Popen([sys.executable, __file__, "--agent", str(port)], stdout=subprocess.PIPE, text=True)
         agent.stdout.readline()
@@ -244,6 +260,7 @@ def main():
         agent.kill()
         callgate.terminate()
         callgate.wait()
+        [server.kill() for server in servers]
 
 
 if __name__ == "__main__":

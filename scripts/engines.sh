@@ -14,6 +14,7 @@ mkdir -p "$bin"
 if command -v redis-server >/dev/null && command -v redis-sentinel >/dev/null; then
     ln -sf "$(command -v redis-server)" "$bin/redis-server"
     ln -sf "$(command -v redis-sentinel)" "$bin/redis-sentinel"
+    ! command -v redis-benchmark >/dev/null || ln -sf "$(command -v redis-benchmark)" "$bin/redis-benchmark"
 else
     for package in redis-tools liblzf1 libjemalloc2; do
         bring_debian "$package" "$tools/engines" || { echo "missing: redis-server; install it" >&2; exit 1; }
@@ -21,7 +22,8 @@ else
     libraries=$(find "$(cd "$tools/engines" && pwd -P)" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)
     program=$(cd "$tools/engines/redis-tools/root/usr/bin" && pwd -P)/redis-check-rdb
     # One program is the server, the sentinel and the checker. Its name decides what it is.
-    for name in redis-server redis-sentinel; do
+    for name in redis-server redis-sentinel redis-benchmark; do
+        [ "$name" != redis-benchmark ] || program=$(dirname "$program")/$name
         printf '#!/bin/bash\nexport LD_LIBRARY_PATH=%q\nexec -a %s %q "$@"\n' "$libraries" "$name" "$program" >"$bin/$name"
         chmod +x "$bin/$name"
     done
