@@ -21,6 +21,7 @@ import tempfile
 
 import peers
 import plots
+from redis_server import ENGINES, Server
 
 ROOT = peers.ROOT
 SIZES = {"200 B": (200, 30000), "4 KiB": (4096, 20000), "64 KiB": (65536, 4000), "1 MiB": (1 << 20, 300)}
@@ -74,6 +75,7 @@ class Rig:
         peer = peer.fit(options.get("size", 200))
         before = peer.cpu_nanos()
         seen = self.load(peer, requests, **options)
+        peer.wait()
         micros = (peer.cpu_nanos() - before) / requests / 1000
         if not set(seen["statuses"]) <= statuses:
             raise SystemExit(f"{peer.name}: {options}: {seen['statuses']}")
@@ -84,7 +86,7 @@ class Rig:
             peers.end(process)
 
 
-GOOD, REFUSED = {"200"}, {"401", "403"}
+GOOD, KEPT, REFUSED = {"200"}, {"202"}, {"401", "403"}
 
 
 def prove(rig, peer):
@@ -200,7 +202,7 @@ def bodies(rig, report, group, args):
 
 
 def stores(rig, report, group, args):
-    rows = rounds_of(rig, group, args.rounds, lambda _: GOOD, int(20000 * args.scale) or 1)
+    rows = rounds_of(rig, group, args.rounds, lambda _: GOOD | KEPT, int(20000 * args.scale) or 1)
     names = [peer.name for peer in group]
     report.table("Stores, 200 B", ["CPU", "p50, us"],
                  [(name, [ratio(rows, name), f"{median(rows[name], 'p50'):.0f}"]) for name in names])
@@ -342,9 +344,12 @@ def run(rig, report, args):
     if "bodies" in args.parts:
         bodies(rig, report, [bare, *logging, *others, full, reading], args)
     if "stores" in args.parts:
-        file = peers.filed(rig)
-        stores(rig, report, [bare, full, file], args)
-        file.stop()
+        server = Server(ENGINES / "redis-server", rig.folder, core=rig.load_core)
+        made = [peers.filed(rig), peers.with_inbox(rig), peers.on_redis(rig, server)]
+        stores(rig, report, [bare, full, *made], args)
+        for one in made:
+            one.stop()
+        server.kill()
     if "refusals" in args.parts:
         refusals(rig, report, [*plain, *others, full], args)
     if "latency" in args.parts:

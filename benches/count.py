@@ -50,6 +50,9 @@ def main():
     worse = False
     for name, figure in figures.items():
         job, what = name.split()
+        if name not in baseline:
+            print(f"{name}: {figure:.1f}, no baseline")
+            continue
         margin, known = MARGINS[what].get(job, MARGIN), float(baseline[name])
         is_worse = figure > known * (1 + margin) + 0.5
         worse |= is_worse

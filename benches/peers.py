@@ -137,6 +137,12 @@ class Peer:
                 pass
         return total
 
+    def wait(self):
+        """Waits until the peer has done all work that the requests have caused."""
+
+    def metrics(self):
+        return urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics").read().decode().splitlines()
+
     def memory_mib(self):
         """Returns the resident memory of all its processes. Shared memory is counted once (PSS)."""
         total = 0
@@ -205,14 +211,14 @@ def envoy(rig, name="Envoy", log=False, network_count=100):
     return peer.start(binary, "-c", path, "--concurrency", rig.workers, "--log-level", "warn", "--use-dynamic-base-id")
 
 
-def callgate(rig, name="Callgate", full=True, network_count=100, routes=1, binary=CALLGATE, more="", reads=False):
+def callgate(rig, name="Callgate", full=True, network_count=100, routes=1, binary=CALLGATE, more="", reads=False, route=""):
     """Starts Callgate. `full`: with all default features, else only with the checks of the peers. `reads`: also reads status and
     progress from the body."""
     peer = Peer(name, rig.folder, rig)
     reading = "interaction: { status: /status, progress: /progress, done: [completed], failed: [failed] }"
     values = peer.values | {"NETWORKS": json.dumps(networks(network_count)),
                             "MORE": more if full else "access_log: off",
-                            "ROUTE": reading if reads else "" if full else "duplicates: deliver"}
+                            "ROUTE": reading if reads else route if full else "duplicates: deliver"}
     text = fill("callgate.yaml", values)
     for i in range(routes - 1):
         text += (f"  - {{ name: r{i}, path: \"/webhooks/other-{i}/{{id}}\", provider: analysis, "
@@ -225,4 +231,23 @@ def callgate(rig, name="Callgate", full=True, network_count=100, routes=1, binar
 def filed(rig):
     """Starts Callgate with a ledger in a file."""
     return callgate(rig, "Callgate, file store", more=f"store: {{ kind: file, path: {rig.folder}/ledger, unknown: adopt }}")
+
+
+def on_redis(rig, server):
+    """Starts Callgate with a ledger on Redis."""
+    store = f'store: {{ kind: redis, redis: {{ nodes: ["127.0.0.1:{server.port}"] }}, unknown: adopt }}'
+    return callgate(rig, "Callgate, Redis", more=store)
+
+
+def with_inbox(rig):
+    """Starts Callgate with an inbox in a file: it accepts a callback, delivers it later, and records the result."""
+    store = f"store: {{ kind: file, path: {rig.folder}/inbox, unknown: adopt }}"
+    peer = callgate(rig, "Callgate, inbox", more=store, route="deliver: inbox")
+
+    def wait():
+        while any(line.startswith("callgate_inbox_waiting{") and not line.endswith(" 0") for line in peer.metrics()):
+            time.sleep(0.2)
+
+    peer.wait = wait
+    return peer
 

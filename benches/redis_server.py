@@ -14,15 +14,20 @@ def free_port():
         return free.getsockname()[1]
 
 
+# `make engines` brings the servers.
+ENGINES = pathlib.Path(__file__).resolve().parent.parent / ".tools/engines/bin"
+
+
 class Server:
     """Redis or Valkey with an append-only file, which is synced every second."""
 
-    def __init__(self, program, folder, replica_of=None):
+    def __init__(self, program, folder, replica_of=None, core=None):
         self.port = free_port()
         directory = pathlib.Path(folder, f"server-{self.port}")
         directory.mkdir()
         command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir", directory]
         command += ["--replicaof", "127.0.0.1", str(replica_of.port)] if replica_of else []
+        command = ["taskset", "-c", str(core), *command] if core is not None else command
         self.child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         if not listens(self.port):
             sys.exit(f"{program} does not listen")
@@ -40,8 +45,12 @@ class Server:
     def memory(self):
         """Returns the bytes in use, without buffers, which do not grow with the data."""
         facts = dict(line.split(":", 1) for line in self.facts().splitlines() if ":" in line)
-        buffers = ("mem_total_replication_buffers", "mem_clients_normal", "mem_clients_slaves", "mem_aof_buffer")
+        buffers = ("mem_total_replication_buffers", "mem_clients_normal", "mem_aof_buffer")
         return int(facts["used_memory"]) - sum(int(facts.get(name, 0)) for name in buffers)
+
+    def version(self):
+        facts = dict(line.split(":", 1) for line in self.facts().splitlines() if ":" in line)
+        return facts.get("valkey_version") or facts["redis_version"]
 
     def kill(self):
         self.child.kill()

@@ -17,9 +17,8 @@ import time
 
 import http_agent
 from process import cpu_seconds
-from redis_server import Server
+from redis_server import ENGINES, Server
 
-ENGINES = pathlib.Path(__file__).parent.parent / ".tools/engines/bin"
 SECRET = "0123456789abcdef0123456789abcdef"
 CALLBACKS = [b'{"status":"working","progress":0.5}', b'{"status":"done"}']
 DEADLINE, SHORT = 5, 200
@@ -36,12 +35,12 @@ routes:
     path: /jobs/{{id}}
     token: {{ kind: callback }}
     forward: /in/{{id}}
-    interaction: {{ status: /status, progress: /progress, done: [done], failed: [failed], deadline: 1h, notify: /overdue }}
+    interaction: {{ status: /status, progress: /progress, done: [done], failed: [failed], deadline: 1h, notify: /overdue/{{id}} }}
   - name: short
     path: /short/{{id}}
     token: {{ kind: callback }}
     forward: /in/{{id}}
-    interaction: {{ status: /status, done: [done], deadline: {deadline}s, notify: /overdue }}
+    interaction: {{ status: /status, done: [done], deadline: {deadline}s, notify: /overdue/{{id}} }}
 """
 
 
@@ -51,7 +50,7 @@ class Member:
     def __init__(self, callgate, redis, folder, name):
         self.agent = subprocess.Popen([sys.executable, __file__, "--agent"], stdout=subprocess.PIPE, text=True)
         port = int(self.agent.stdout.readline())
-        self.notices = []
+        self.notices = {}
         threading.Thread(target=self.read_notices, daemon=True).start()
         config = pathlib.Path(folder, f"{name}.yaml")
         config.write_text(CONFIG.format(agent=port, redis=redis, deadline=DEADLINE))
@@ -68,7 +67,8 @@ class Member:
 
     def read_notices(self):
         for line in self.agent.stdout:
-            self.notices.append(float(line))
+            number, at = line.split()
+            self.notices[int(number)] = float(at)
 
     def metric(self, name, **labels):
         stream = connect(self.addresses["admin"])
@@ -98,8 +98,9 @@ def serve_agent():
     def answer(stream):
         for head in http_agent.heads(stream):
             if b" /overdue" in head:
-                # One call, so that the lines of several threads do not mix.
-                os.write(1, f"{time.time()}\n".encode())
+                # One call, so that the lines of several threads do not mix. The notice is for `/overdue/ID`.
+                number = head.split(b" ")[1].rsplit(b"/", 1)[1].decode()
+                os.write(1, f"{number} {time.time()}\n".encode())
             stream.sendall(http_agent.ANSWER)
 
     while True:
@@ -212,13 +213,17 @@ def deadlines(members):
     for number in range(SHORT):
         body = json.dumps({"route": "short", "params": {"id": str(number)}}).encode()
         stream.sendall(b"POST /callbacks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
-        _, pending = http_agent.read_message(stream, pending)
+        head, pending = http_agent.read_message(stream, pending)
+        if not head.startswith(b"HTTP/1.1 201"):
+            sys.exit(head.decode())
         minted.append(time.time())
     doomed.kill()
     end = time.monotonic() + 60
     while len(other.notices) < SHORT and time.monotonic() < end:
         time.sleep(0.1)
-    late = sorted(notice - at - DEADLINE for notice, at in zip(sorted(other.notices), minted))
+    late = sorted(at - minted[number] - DEADLINE for number, at in other.notices.items())
+    if not late:
+        sys.exit("no deadline was reported")
     print(f"deadlines: {len(late)} of {SHORT} of a killed process were reported, {late[0]:.1f} to {late[-1]:.1f} s late")
 
 
@@ -233,7 +238,7 @@ def main():
         server = Server(arguments.redis, folder)
         members = [Member(arguments.callgate, server.port, folder, name) for name in ("one", "other")]
         try:
-            print(f"server: {pathlib.Path(arguments.redis).name} {server.info('redis_version')}, append-only file, synced every second")
+            print(f"server: {pathlib.Path(arguments.redis).name} {server.version()}, append-only file, synced every second")
             throughput(server, members, arguments)
             compared(server)
             deadlines(members)

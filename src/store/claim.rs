@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::file::Change;
 use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
-use super::redis::{NewMessage, Placed, SharedClaim};
+use super::redis::{NewMessage, NotChanged, Placed, SharedClaim};
 use super::waiters::{WaitKey, Waiter};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report, UnmatchedCallback};
@@ -164,16 +164,16 @@ impl Claimed<'_> {
     /// the ledger has said so.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable`, and whether the message may be stored nevertheless.
     pub(super) async fn keep(
         mut self,
         report: &Report,
         event_id: Option<&str>,
         message: NewMessage,
-    ) -> Result<Option<Placed>, Refusal> {
+    ) -> Result<Option<Placed>, NotChanged> {
         match self.shared.take() {
             Some(shared) => shared.keep(report, event_id, message).await,
-            None => Err(unavailable()),
+            None => Err(NotChanged::for_certain(unavailable())),
         }
     }
 }

@@ -159,6 +159,11 @@ impl Engine {
             if let Some(text) = text.strip_suffix("$8\r\nthe end.\r\n") {
                 return Some(text.to_owned());
             }
+            // A server that loads its data denies `PING`, so that the end would never come.
+            if text.ends_with("\r\n") && text.lines().last().is_some_and(|line| line.starts_with("-LOADING"))
+            {
+                return None;
+            }
             if text.starts_with("-NOAUTH") && text.matches("-NOAUTH").count() == 2 {
                 return Some(text.into_owned());
             }

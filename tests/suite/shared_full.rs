@@ -21,7 +21,7 @@ fn on_both(test: impl Fn(&Engine)) {
 fn inbox(engine: &Engine, agent: &str, deliver: &str) -> Callgate {
     let store = engine.store(", prefix: cg").replace('\n', "").replace("} }", "}, grace: 1s }");
     Callgate::start(
-        &with_store(&store, agent, deliver, &format!("may_lose: true, {FAST}"), ""),
+        &with_store(&store, agent, deliver, &format!("may_lose: true, body_store_max: 512KiB, {FAST}"), ""),
         Clock::System,
     )
 }
@@ -54,6 +54,28 @@ fn waiting_messages_are_delivered_and_new_ones_are_refused() {
         limit(engine, "0");
         assert_eq!(callgate.call(&minted, "e3", r#"{"n":3}"#).status, 202, "the event was not recorded");
         agent.wait_for(4);
+    });
+}
+
+/// A number for the message needs little memory, and the message itself needs much.
+#[test]
+fn the_claim_of_a_message_that_does_not_fit_is_released() {
+    on_both(|engine| {
+        let agent = Agent::start(OK);
+        let callgate = inbox(engine, &agent.address.to_string(), "inbox");
+        let minted = callgate.mint("a");
+        let large = json!({ "note": "x".repeat(200_000) }).to_string();
+        assert_eq!(callgate.call(&minted, "e0", &large).status, 202);
+        eventually(|| (callgate.metric("callgate_inbox_waiting") == 0.0).then_some(()));
+        let used = engine.command(&["INFO", "memory"]);
+        let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        limit(engine, &(used.trim().parse::<u64>().unwrap() + 100_000).to_string());
+        assert_eq!(callgate.call(&minted, "e1", &large).status, 503);
+        limit(engine, "0");
+        // A claim that is not released would hold this back until its lease ends.
+        assert_eq!(callgate.call(&minted, "e1", &large).status, 202);
+        agent.wait_for(2);
+        assert_eq!(callgate.call(&minted, "e1", &large).status, 200, "the event is known");
     });
 }
 
@@ -93,8 +115,14 @@ fn existing_interactions_go_on_and_deadlines_are_reported() {
         let notice =
             eventually(|| process.agent.received().into_iter().find(|request| request.target() == "/notice"));
         assert!(String::from_utf8_lossy(&notice.body).contains(&*late));
-        assert_eq!(process.hook("d1", "{}").status, 200, "an event without an interaction");
+        assert_eq!(process.hook("d1", "{}").status, 503, "an event without an interaction is new");
         assert_eq!(process.callgate.admin_send("DELETE", &format!("/callbacks/{late}"), "").status, 204);
+        limit(engine, "0");
+        for (status, requests) in [(200, 1), (200, 1)] {
+            assert_eq!(process.hook("d1", "{}").status, status);
+            let received = process.agent.received();
+            assert_eq!(received.iter().filter(|one| one.target() == "/hook").count(), requests);
+        }
     });
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::events::{EventClaim, EventHold};
-use super::records::{Decision, Draft, Loaded, NewMessage, Placed, jitter, no_random_numbers};
+use super::records::{Decision, Draft, Loaded, NewMessage, NotChanged, Placed, jitter, no_random_numbers};
 use super::store::RedisStore;
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
@@ -221,28 +221,35 @@ impl SharedClaim {
         match self.hold.take() {
             None => Ok(()),
             Some(Hold::Event(hold)) => store.settle_event(&hold).await,
-            Some(Hold::Interaction(hold)) => {
-                Box::pin(store.settle(*hold, report, event_id, None)).await.map(drop)
+            Some(Hold::Interaction(mut hold)) => {
+                let settled = Box::pin(store.settle(&mut hold, report, event_id, None)).await;
+                settled.map(drop).map_err(|failed| failed.refusal)
             }
         }
     }
 
     /// Records that the callback is kept, together with its message, in one step. Returns where the message is. `None` if
-    /// this is unknown, because a response was lost.
+    /// this is unknown, because a response was lost. If nothing was recorded for certain, releases the claim.
     pub(in crate::store) async fn keep(
         mut self,
         report: &Report,
         event_id: Option<&str>,
         message: NewMessage,
-    ) -> Result<Option<Placed>, Refusal> {
+    ) -> Result<Option<Placed>, NotChanged> {
         let store = Arc::clone(&self.store);
-        match self.hold.take() {
-            None => Ok(None),
-            Some(Hold::Event(hold)) => store.keep_event(&hold, &message).await,
+        let mut hold = self.hold.take();
+        let kept = match &mut hold {
+            None => return Ok(None),
+            Some(Hold::Event(hold)) => store.keep_event(hold, &message).await,
             Some(Hold::Interaction(hold)) => {
-                Box::pin(store.settle(*hold, report, event_id, Some(message))).await
+                Box::pin(store.settle(hold, report, event_id, Some(message))).await
             }
+        };
+        if kept.as_ref().is_err_and(|failed| !failed.may_have_happened) {
+            // Dropping this value releases the claim.
+            self.hold = hold;
         }
+        kept
     }
 
     /// Records that the agent did not accept the callback.
@@ -265,21 +272,18 @@ impl RedisStore {
     /// Records a delivered or kept callback. Returns where its message is, if the engine has said so.
     async fn settle(
         &self,
-        hold: InteractionHold,
+        hold: &mut InteractionHold,
         report: &Report,
         event_id: Option<&str>,
         message: Option<NewMessage>,
-    ) -> Result<Option<Placed>, Refusal> {
+    ) -> Result<Option<Placed>, NotChanged> {
         let InteractionHold { id, lease, events, loaded, .. } = hold;
-        let changed = self.change(&id, &events, loaded, |draft| {
+        let changed = self.try_change(id, events, loaded.take(), |draft| {
             let has_happened = draft.is_repeat
-                && draft
-                    .record
-                    .as_ref()
-                    .is_some_and(|record| record.has_delivered_all(&events, &draft.known));
+                && draft.record.as_ref().is_some_and(|record| record.has_delivered_all(events, &draft.known));
             let now = draft.now;
             let Some(record) = &mut draft.record else { return Decision::Keep(None) };
-            match record.settle(lease, report, event_id, now) {
+            match record.settle(*lease, report, event_id, now) {
                 Settled::Recorded { ended, surplus } => {
                     if message.is_none() {
                         record.interaction.inform(InformedBy::of_callback(ended), now);
@@ -302,10 +306,10 @@ impl RedisStore {
                 }
                 Ok(loaded.placed)
             }
-            None => Err(Refusal::new(
+            None => Err(NotChanged::for_certain(Refusal::new(
                 Denial::StoreUnavailable,
                 "the delivery took longer than its lease, so another process may deliver the event, too",
-            )),
+            ))),
         }
     }
 

@@ -152,7 +152,7 @@ impl RedisStore {
                     let kept =
                         record.interaction.ended_at().map(|ended| ended.plus(self.settings.keep_ended));
                     let kept = kept.filter(|until| now < *until && *record.interaction.route != *NO_ROUTE);
-                    match kept.filter(|_| self.has_much_room()) {
+                    match kept.filter(|_| self.has_much_room(node)) {
                         Some(until) if dead => {
                             record.interaction.is_kept = true;
                             draft.look_again = Some(until);

@@ -9,7 +9,7 @@ use super::nodes::Failure;
 use super::nodes::keys::Partition;
 use super::nodes::message_scripts::ACCEPT_EVENT;
 use super::nodes::scripts::{CLAIM_EVENT, COPIED_KEYS, FIND_COPIED, RELEASE_EVENT, SETTLE_EVENT};
-use super::records::{NewMessage, Placed, no_random_numbers, unavailable};
+use super::records::{NewMessage, NotChanged, Placed, no_random_numbers, unavailable};
 use super::store::RedisStore;
 use crate::denial::Refusal;
 use crate::interaction::EventKey;
@@ -121,7 +121,7 @@ impl RedisStore {
         &self,
         hold: &EventHold,
         message: &NewMessage,
-    ) -> Result<Option<Placed>, Refusal> {
+    ) -> Result<Option<Placed>, NotChanged> {
         let partition = Partition::of(&hold.route);
         let keys = vec![
             self.keys.messages_due(partition),
@@ -137,10 +137,15 @@ impl RedisStore {
         arguments.extend(message.arguments(&self.incarnation));
         // A repetition has the same effect, so an unknown outcome is simply tried again.
         let mut kept = self.call(&ACCEPT_EVENT, partition, keys.clone(), arguments.clone()).await;
-        if kept.as_ref().is_err_and(|failure| failure.may_have_happened) {
+        let is_repeat = kept.as_ref().is_err_and(|failure| failure.may_have_happened);
+        if is_repeat {
             kept = self.call(&ACCEPT_EVENT, partition, keys, arguments).await;
         }
-        let (_, values) = kept.map_err(|failure| unavailable(&failure))?;
+        let not_changed = |failure: Failure| {
+            let not_changed = NotChanged::by(&failure);
+            NotChanged { may_have_happened: is_repeat || not_changed.may_have_happened, ..not_changed }
+        };
+        let (_, values) = kept.map_err(not_changed)?;
         Ok(Placed::read(values.into_iter()))
     }
 

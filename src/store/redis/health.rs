@@ -12,6 +12,8 @@ use crate::time::Timestamp;
 
 /// How long a failed write says something about the next one. Each process writes every 5 seconds that it lives.
 const WRITE_RECENT: Duration = Duration::from_secs(12);
+/// How long a full node must have refused nothing before it counts as having room.
+const FULL_RECENT: Duration = Duration::from_secs(10);
 
 /// Which nodes of the engine answer and take changes.
 #[derive(Debug)]
@@ -27,8 +29,8 @@ struct State {
     /// Since when no write to a node has succeeded, although it may answer reads, and the time of the last one. Replicas
     /// that do not confirm have this effect.
     unwritten: HashMap<Box<str>, (Instant, Instant)>,
-    /// Since when a node has no memory for anything new.
-    full_since: HashMap<Box<str>, Instant>,
+    /// Since when a node has no memory for anything new, and when it last refused something for that reason.
+    full: HashMap<Box<str>, (Instant, Instant)>,
     /// Why the engine must not be used.
     unusable: Option<String>,
 }
@@ -53,12 +55,13 @@ impl EngineHealth {
         if failure.is_none() && self.state.lock().is_well() {
             return;
         }
-        let node = node();
         // A full node answers, and changes what it has.
-        let failure = match failure {
-            Some(failure) if failure.is_full => return self.is_full(node, failure),
-            failure => failure,
-        };
+        if let Some(failure) = failure
+            && let Some(node) = &failure.full_node
+        {
+            return self.refused_as_full(node, &failure.reason);
+        }
+        let node = node();
         let mut state = self.state.lock();
         let was_well = state.is_node_well(&node);
         let now = instant();
@@ -88,24 +91,38 @@ impl EngineHealth {
         }
     }
 
-    fn is_full(&self, node: Box<str>, failure: &Failure) {
+    fn refused_as_full(&self, node: &str, reason: &str) {
+        let now = instant();
         let mut state = self.state.lock();
-        if state.full_since.contains_key(&node) {
+        if let Some((_, last)) = state.full.get_mut(node) {
+            *last = now;
             return;
         }
-        state.full_since.insert(node, instant());
+        state.full.insert(node.into(), (now, now));
         drop(state);
-        log::error!("the store is full, and takes nothing new: {}", failure.reason);
+        log::error!("the store is full, and takes nothing new: {reason}");
     }
 
-    /// Returns the nodes that have no memory for anything new.
-    pub(super) fn full_nodes(&self) -> Vec<Box<str>> {
-        self.state.lock().full_since.keys().cloned().collect()
+    /// Reports whether a node has no memory for anything new.
+    pub(super) fn is_full(&self, node: &str) -> bool {
+        self.state.lock().full.contains_key(node)
+    }
+
+    /// Returns the full nodes that have refused nothing for some time. A node that is nearly full has memory for a moment
+    /// whenever something is removed.
+    pub(super) fn perhaps_not_full(&self) -> Vec<Box<str>> {
+        let (state, now) = (self.state.lock(), instant());
+        let is_past = |last: Instant| now.saturating_duration_since(last) >= FULL_RECENT;
+        state.full.iter().filter(|(_, (_, last))| is_past(*last)).map(|(node, _)| node.clone()).collect()
     }
 
     /// Records that a node has memory again, or that it has no keys any more.
     pub(super) fn has_room(&self, node: &str) {
-        if self.state.lock().full_since.remove(node).is_some() {
+        let mut state = self.state.lock();
+        let is_past = |last: Instant| instant().saturating_duration_since(last) >= FULL_RECENT;
+        if state.full.get(node).is_some_and(|(_, last)| is_past(*last)) {
+            state.full.remove(node);
+            drop(state);
             log::info!("the store has room again at {node}");
         }
     }
@@ -119,7 +136,7 @@ impl EngineHealth {
         }
         let now = instant();
         let since = |at: Instant| now.saturating_duration_since(at);
-        let is_full = state.full_since.values().any(|at| since(*at) >= self.grace);
+        let is_full = state.full.values().any(|(first, _)| since(*first) >= self.grace);
         let if_not_silent = if is_full { Health::Partial } else { Health::Healthy };
         if state.is_well() {
             return if_not_silent;
@@ -250,5 +267,29 @@ mod tests {
         assert_eq!(health.health(&nodes), Health::Away);
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(health.health(&nodes), Health::Healthy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_node_is_full_until_it_has_refused_nothing_for_some_time() {
+        let nodes: Vec<Box<str>> = vec!["a:1".into()];
+        let health = EngineHealth::new(Duration::from_secs(10));
+        let full = Failure { full_node: Some("a:1".into()), ..Failure::refused("OOM") };
+        let pass = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        for _ in 0..3 {
+            health.called(|| "b:1".into(), true, Some(&full));
+            health.called(|| "a:1".into(), true, None);
+            assert!(health.is_full("a:1") && !health.is_any_failing());
+            // The node has memory whenever something was removed.
+            pass(5).await;
+            health.has_room("a:1");
+            assert_eq!(health.perhaps_not_full(), Vec::<Box<str>>::new());
+        }
+        assert_eq!(health.health(&nodes), Health::Partial);
+        pass(5).await;
+        assert_eq!(health.perhaps_not_full(), nodes);
+        health.has_room("a:1");
+        assert_eq!((health.health(&nodes), health.is_full("a:1")), (Health::Healthy, false));
+        health.called(|| "a:1".into(), true, Some(&full));
+        assert_eq!(health.health(&nodes), Health::Healthy, "it is full for a moment only");
     }
 }

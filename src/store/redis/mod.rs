@@ -32,5 +32,5 @@ pub(super) use self::matching::SharedAwait;
 pub(super) use self::messages::{KnownMessages, MessageChange, StoredHead, Suspects, TakenOver};
 pub(super) use self::nodes::keys::PARTITIONS;
 pub(super) use self::operations::SharedTaken;
-pub(super) use self::records::{NewMessage, Placed};
+pub(super) use self::records::{NewMessage, NotChanged, Placed};
 pub(super) use self::store::RedisStore;

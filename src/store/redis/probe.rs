@@ -81,7 +81,7 @@ impl RedisStore {
 
     /// Asks the full nodes whether they have memory again.
     pub(super) async fn look_for_room(&self) {
-        let full = self.health.full_nodes();
+        let full = self.health.perhaps_not_full();
         if full.is_empty() {
             return;
         }
@@ -102,7 +102,8 @@ impl RedisStore {
 fn has_room(facts: &HashMap<String, String>) -> bool {
     let bytes = |name: &str| facts.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
     let most = bytes("maxmemory");
-    most == 0 || bytes("used_memory") < most
+    // Buffers for replicas do not count.
+    most == 0 || bytes("used_memory").saturating_sub(bytes("mem_not_counted_for_evict")) < most
 }
 
 async fn judge(nodes: &Nodes) -> Option<Judgement> {

@@ -133,9 +133,9 @@ impl RedisStore {
         self.interactions.load(Ordering::Relaxed)
     }
 
-    /// Reports whether less than half of the ledger is in use.
-    pub(super) fn has_much_room(&self) -> bool {
-        self.count() < self.settings.interactions_max / 2
+    /// Reports whether less than half of the ledger is in use, and the node is not full.
+    pub(super) fn has_much_room(&self, node: &str) -> bool {
+        self.count() < self.settings.interactions_max / 2 && !self.health.is_full(node)
     }
 
     pub(super) fn check_room(&self) -> Result<(), Refusal> {

@@ -201,8 +201,9 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
         if rest.is_zero() || inbox.is_stopping() {
             return (Found::Nothing, leased);
         }
-        if timeout(rest.min(pause), pulled).await.is_err() && inbox.is_shared() {
-            pause = (pause * 2).min(LOOK_SHARED);
-        }
+        let _ = timeout(rest.min(pause), pulled).await;
+        // A message that waits here becomes due by time, which wakes nobody.
+        let asks_only = source.interaction.is_some() && inbox.is_shared() && waiting().0 == 0;
+        pause = if asks_only { (pause * 2).min(LOOK_SHARED) } else { LOOK };
     }
 }

@@ -56,7 +56,7 @@ impl Doubts {
 }
 
 impl Doubt<'_> {
-    /// Records that the index of the holder contains the message.
+    /// Records that the index of the holder contains the message, or that it was certainly not stored.
     pub(super) fn settle(mut self) {
         self.is_settled = true;
     }

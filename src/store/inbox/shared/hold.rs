@@ -56,7 +56,15 @@ impl Inbox {
         // Whoever sees that the interaction has ended must also see that a message is on its way.
         reserved.arrives();
         let doubt = shared.doubts.begin(number, &id, interaction);
-        let placed = claimed.keep(report, event_id, message).await?;
+        let placed = match claimed.keep(report, event_id, message).await {
+            Ok(placed) => placed,
+            Err(failed) => {
+                if !failed.may_have_happened {
+                    doubt.settle();
+                }
+                return Err(failed.refusal);
+            }
+        };
         self.metrics.message_accepted(&kept.route);
         self.place(shared, reserved, placed, doubt).await;
         Ok(id)

@@ -25,8 +25,8 @@ pub(in crate::store::redis) enum Fault {
 pub(in crate::store::redis) struct Failure {
     /// Whether the script may have been executed, or may still be executed.
     pub(in crate::store::redis) may_have_happened: bool,
-    /// Whether the engine has no memory for the change.
-    pub(in crate::store::redis) is_full: bool,
+    /// The address of the node that has no memory for the change, if this is the reason.
+    pub(in crate::store::redis) full_node: Option<Box<str>>,
     /// An explanation for the log.
     pub(in crate::store::redis) reason: String,
 }
@@ -37,15 +37,15 @@ impl Failure {
         let reason = format!("{address}: {error}");
         // Redis 6.2 gives the errors of a script another code.
         let is_full = error.code() == Some("OOM") || reason.contains("OOM command not allowed");
-        Self { may_have_happened, is_full, reason }
+        Self { may_have_happened, full_node: is_full.then(|| address.into()), reason }
     }
 
     pub(in crate::store::redis) fn unknown(reason: &str) -> Self {
-        Self { may_have_happened: true, is_full: false, reason: reason.to_owned() }
+        Self { may_have_happened: true, full_node: None, reason: reason.to_owned() }
     }
 
     pub(in crate::store::redis) fn not_executed(reason: String) -> Self {
-        Self { may_have_happened: false, is_full: false, reason }
+        Self { may_have_happened: false, full_node: None, reason }
     }
 
     pub(in crate::store::redis) fn refused(reason: &str) -> Self {
@@ -106,10 +106,11 @@ mod tests {
             ("NOPERM this user has no permissions", Fault::Refused),
         ] {
             assert_eq!(classify(&server(line)), fault, "{line}");
-            assert_eq!(Failure::of(&server(line), "a:1").is_full, line.starts_with("OOM"), "{line}");
+            let full = Failure::of(&server(line), "a:1").full_node;
+            assert_eq!(full.as_deref(), line.starts_with("OOM").then_some("a:1"), "{line}");
         }
         let of_script = "ERR Error running script (call to f_1): @user_script: 4: -OOM command not allowed when used memory";
-        assert!(Failure::of(&server(of_script), "a:1").is_full);
+        assert!(Failure::of(&server(of_script), "a:1").full_node.is_some());
         for kind in [io::ErrorKind::TimedOut, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
             let error = RedisError::from(io::Error::from(kind));
             assert!(Failure::of(&error, "a:1").may_have_happened, "{kind}");

@@ -9,6 +9,9 @@
 //! While a slot of a cluster is being moved, a node has a part of its keys. A script finds the others missing, or fails in
 //! the middle, and what it has written stays. Therefore each script first asks for all of its keys with one `EXISTS`. It
 //! fails if a key is missing while the slot is being moved, and has no effect otherwise.
+//!
+//! Scripts that deliver, settle or move messages work while the engine is full: before the first change, they call
+//! `PERSIST` (see [`super::scripts`]). A full engine stores no new messages.
 
 use std::sync::LazyLock;
 
@@ -20,13 +23,6 @@ use super::scripts::{Call, TIME, call};
 macro_rules! base {
     ($text:literal) => {
         concat!("local base = string.sub(KEYS[1], 1, -2) local ms = math.floor(now / 1000)\n", $text)
-    };
-}
-
-/// Begins a script that works while the engine is full, as `although_full` does.
-macro_rules! base_although_full {
-    ($text:literal) => {
-        concat!("redis.call('PERSIST', KEYS[1])\n", base!($text))
     };
 }
 
@@ -107,7 +103,7 @@ call!(
             redis.call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[1]), ARGV[n])
             redis.call('ZREM', KEYS[3], ARGV[n])
         end
-        redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -(ARGV[2] + 1))\n",
+        if a > 4 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -(ARGV[2] + 1)) end\n",
         "return {now, o}"
     )
 );
@@ -142,7 +138,7 @@ call!(
     APPLY,
     "message_apply",
     true,
-    base_although_full!(
+    base!(
         "local results, me, h = {}, ARGV[1], base .. 'h'
         for n = 2, #ARGV, 4 do
             local x = base .. 'x:' .. ARGV[n]
@@ -156,6 +152,7 @@ call!(
             local m = redis.call('HMGET', x, 'o', 'i')
             local result = 0
             if m[1] == me then
+                redis.call('PERSIST', KEYS[1])
                 local lane = m[2] ~= '' and base .. 'w:' .. m[2]
                 if state == '' then
                     redis.call('DEL', x)
@@ -218,10 +215,11 @@ call!(
     ADOPT,
     "message_adopt",
     true,
-    base_although_full!(
+    base!(
         "local gone, me, found = ARGV[1], ARGV[2], {}
         local h = base .. 'h'
         local function give(id, to)
+            redis.call('PERSIST', KEYS[1])
             redis.call('HSET', base .. 'x:' .. id, 'o', to)
             redis.call('HINCRBY', h, to, 1)
             if redis.call('HINCRBY', h, gone, -1) <= 0 then redis.call('HDEL', h, gone) end
@@ -259,7 +257,7 @@ call!(
     TAKE,
     "message_take",
     false,
-    base_although_full!(
+    base!(
         "local me, found, left = ARGV[2], {}, 0
         local h, w = base .. 'h', base .. 'w:' .. ARGV[1]
         redis.call('EXISTS', KEYS[1], h, w)
@@ -270,6 +268,7 @@ call!(
             local m = redis.call('HMGET', x, 'o', 'l', 'p')
             if m[1] and m[1] ~= me then
                 if (not m[2] or tonumber(m[2]) <= ms) and (ARGV[3] == '' or m[3] == '1') then
+                    redis.call('PERSIST', KEYS[1])
                     redis.call('HSET', x, 'o', me)
                     redis.call('HINCRBY', h, me, 1)
                     if redis.call('HINCRBY', h, m[1], -1) <= 0 then redis.call('HDEL', h, m[1]) end
@@ -289,13 +288,14 @@ call!(
     TAKE_ONE,
     "message_take_one",
     false,
-    base_although_full!(
+    base!(
         "local x, h = base .. 'x:' .. ARGV[1], base .. 'h'
         redis.call('EXISTS', KEYS[1], x, h)
         local m = redis.call('HMGET', x, 'o', 'i', 'p')
         if not m[1] then return {now, 0} end
         if m[1] ~= ARGV[3] then
             if m[3] ~= '1' or (ARGV[2] ~= '' and m[2] ~= ARGV[2]) then return {now, 2, m[2]} end
+            redis.call('PERSIST', KEYS[1])
             redis.call('HSET', x, 'o', ARGV[3])
             redis.call('HINCRBY', h, ARGV[3], 1)
             if redis.call('HINCRBY', h, m[1], -1) <= 0 then redis.call('HDEL', h, m[1]) end

@@ -193,7 +193,8 @@ impl Nodes {
                     Ok(value) => return Ok(value),
                     Err(error) => {
                         let failure = Failure::of(&error, &other);
-                        if failure.may_have_happened && request.call.writes {
+                        let is_unknown = failure.may_have_happened && request.call.writes;
+                        if is_unknown || classify(&error) == Fault::Refused {
                             return Err(failure);
                         }
                         *last = Some(failure);

@@ -131,23 +131,31 @@ call!(
 
 call!(
     /// Claims an event without an interaction. The end of a lease is a whole second, plus the number of the lease in
-    /// microseconds.
+    /// microseconds. A full engine refuses the claim, and removes the events that have expired.
     /// Keys: the delivered events, the events that are being delivered. Arguments: the duration of the lease in
     /// microseconds, its number (below 1,000,000), and the events.
     /// Returns 0, 1 if the event was delivered, or 2 if another lease exists.
     CLAIM_EVENT,
     "claim_event",
     true,
-    although_full!("redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-    redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+    "local function score(key, event)
+        local at = tonumber(redis.call('ZSCORE', key, event) or 0)
+        return at > now and at
+    end
     local until_ = math.ceil((now + ARGV[1]) / 1000000) * 1000000 + ARGV[2]
     for i = 3, #ARGV do
-        if redis.call('ZSCORE', KEYS[1], ARGV[i]) then return {now, 1} end
-        local other = redis.call('ZSCORE', KEYS[2], ARGV[i])
-        if other and tonumber(other) % 1000000 ~= tonumber(ARGV[2]) then return {now, 2} end
+        if score(KEYS[1], ARGV[i]) then return {now, 1} end
+        local other = score(KEYS[2], ARGV[i])
+        if other and other % 1000000 ~= tonumber(ARGV[2]) then return {now, 2} end
     end
-    for i = 3, #ARGV do redis.call('ZADD', KEYS[2], string.format('%.0f', until_), ARGV[i]) end
-    return {now, 0}")
+    local refused
+    for i = 3, #ARGV do
+        local added = redis.pcall('ZADD', KEYS[2], string.format('%.0f', until_), ARGV[i])
+        if type(added) == 'table' and added.err then refused = added break end
+    end
+    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+    redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+    return refused or {now, 0}"
 );
 
 call!(
@@ -213,10 +221,10 @@ call!(
     AWAIT,
     "await",
     true,
-    "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+    although_full!("redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
     if ARGV[2] == '0' then redis.call('ZREM', KEYS[1], ARGV[1])
     else redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1]) end
-    return {now, 1}"
+    return {now, 1}")
 );
 
 call!(

@@ -63,6 +63,24 @@ pub(super) struct Draft {
     pub(super) known: Vec<EventKey>,
 }
 
+/// A change that was not recorded.
+#[derive(Debug)]
+pub(in crate::store) struct NotChanged {
+    /// Whether the change may have been recorded nevertheless, or may still be.
+    pub(in crate::store) may_have_happened: bool,
+    pub(in crate::store) refusal: Refusal,
+}
+
+impl NotChanged {
+    pub(super) fn by(failure: &Failure) -> Self {
+        Self { may_have_happened: failure.may_have_happened, refusal: unavailable(failure) }
+    }
+
+    pub(in crate::store) fn for_certain(refusal: Refusal) -> Self {
+        Self { may_have_happened: false, refusal }
+    }
+}
+
 /// What happens to a record.
 pub(super) enum Decision<T> {
     Keep(T),
@@ -141,20 +159,38 @@ impl RedisStore {
         id: &str,
         events: &[EventKey],
         given: Option<Loaded>,
-        mut decide: impl FnMut(&mut Draft) -> Decision<T>,
+        decide: impl FnMut(&mut Draft) -> Decision<T>,
     ) -> Result<(T, Loaded), Refusal> {
+        self.try_change(id, events, given, decide).await.map_err(|failed| failed.refusal)
+    }
+
+    /// Changes a record as [`RedisStore::change`] does.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`, and whether the change may have been recorded nevertheless.
+    pub(super) async fn try_change<T>(
+        &self,
+        id: &str,
+        events: &[EventKey],
+        given: Option<Loaded>,
+        mut decide: impl FnMut(&mut Draft) -> Decision<T>,
+    ) -> Result<(T, Loaded), NotChanged> {
         let (mut given, mut is_repeat, mut written) = (given, false, None);
+        let not_changed = |refusal, may_have_happened| NotChanged { may_have_happened, refusal };
         for attempt in 0..ATTEMPTS_MAX {
             let loaded = match given.take() {
                 Some(given) => Loaded { now: self.clock.now().unwrap_or(given.now).max(given.now), ..given },
-                None => self.load(id, events).await?,
+                None => {
+                    let loaded = self.load(id, events).await;
+                    loaded.map_err(|refusal| not_changed(refusal, is_repeat))?
+                }
             };
             let Loaded { now, version, record, known, .. } = loaded;
             if let Some((expected, result)) = written.take()
                 && version == Some(expected)
             {
                 let loaded = Loaded { now, version, record, known, placed: None };
-                self.confirm(id, &loaded).await?;
+                self.confirm(id, &loaded).await.map_err(|refusal| not_changed(refusal, true))?;
                 return Ok((result, loaded));
             }
             let (surplus, message, look_again) = (Vec::new(), None, None);
@@ -164,14 +200,14 @@ impl RedisStore {
                     let Draft { now, record, known, .. } = draft;
                     let loaded = Loaded { now, version, record, known, placed: None };
                     if is_repeat {
-                        self.confirm(id, &loaded).await?;
+                        self.confirm(id, &loaded).await.map_err(|refusal| not_changed(refusal, true))?;
                     }
                     return Ok((result, loaded));
                 }
                 Decision::Write(result) => (result, false),
                 Decision::Remove(result) => (result, true),
             };
-            let new = random::<8>().ok_or_else(no_random_numbers)?;
+            let new = random::<8>().ok_or_else(|| not_changed(no_random_numbers(), is_repeat))?;
             match self.compare_and_set(id, version, new, &draft, removes).await {
                 Ok((true, placed)) => {
                     let Draft { now, record, known, .. } = draft;
@@ -186,10 +222,11 @@ impl RedisStore {
                     is_repeat = true;
                     written = Some((new, result));
                 }
-                Err(failure) => return Err(unavailable(&failure)),
+                Err(failure) => return Err(not_changed(unavailable(&failure), is_repeat)),
             }
         }
-        Err(Refusal::new(Denial::StoreUnavailable, "other processes change the interaction all the time"))
+        let detail = "other processes change the interaction all the time";
+        Err(not_changed(Refusal::new(Denial::StoreUnavailable, detail), is_repeat))
     }
 
     /// Writes a record if it still has the version `expected`. Returns whether the engine has it now, and where the message
