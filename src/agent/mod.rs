@@ -24,18 +24,17 @@ pub struct Agent {
     pub address: AgentAddress,
     /// The settings for TLS. `None` if the agent serves plain HTTP.
     pub tls: Option<AgentTls>,
-    /// Timeout for the head of the agent's response, and for each read of the response body.
+    /// Timeout for connecting to the agent, including the TLS handshake.
     pub connect_timeout: Duration,
+    /// Timeout for the head of the agent's response, and for each read of the response body.
+    pub response_timeout: Duration,
     /// How long Callgate retains an idle connection to the agent. The default is shorter than the usual keep-alive
     /// timeout of servers.
-    pub response_timeout: Duration,
-    /// How long Callgate keeps an idle connection to the agent. The default is shorter than the usual keep-alive
-    /// timeout of servers.
     pub idle_timeout: Duration,
-    /// The request that wakes the agent. Callgate sends it if a callback or a notice waits and the agent does not
-    /// respond.
+    /// Whether requests to the agent have `X-Forwarded-*` headers.
     pub forwarded_headers: bool,
-    /// What Callgate calls when something waits for the agent and the agent does not respond.
+    /// The request that wakes the agent. Callgate sends it if a callback waits and the agent does not respond. `None` if
+    /// the agent is never woken.
     pub wake: Option<Wake>,
 }
 
