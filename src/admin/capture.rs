@@ -1,5 +1,5 @@
-//! The API `/capture`: stores the next denied requests in memory, so that an operator can download them for `callgate
-//! explain`.
+//! The API `/capture`: stores the next denied requests in memory, so that an operator can download them for
+//! `callgate explain`.
 
 use http::HeaderValue;
 use http::header::CONTENT_DISPOSITION;

@@ -33,8 +33,8 @@ pub struct Agent {
     pub idle_timeout: Duration,
     /// Whether requests to the agent have `X-Forwarded-*` headers.
     pub forwarded_headers: bool,
-    /// The request that wakes the agent. Callgate sends it if a callback waits and the agent does not respond. `None` if
-    /// the agent is never woken.
+    /// The request that wakes the agent. Callgate sends the request if a callback waits and the agent does not respond.
+    /// `None` if no such request is configured.
     pub wake: Option<Wake>,
 }
 

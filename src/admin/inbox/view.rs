@@ -9,7 +9,7 @@ use crate::ingress::Route;
 use crate::policy::Policy;
 use crate::store::{MessageView, RouteOverview};
 
-/// Which parts of a message its JSON view contains.
+/// Which parts of a message are written as JSON.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Detail {
     /// A summary without the head and the body of the callback.

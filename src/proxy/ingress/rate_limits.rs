@@ -74,7 +74,7 @@ struct Callers {
     shard_max: usize,
 }
 
-/// One shard of the client addresses, with the quotas of its addresses.
+/// The quotas of the client addresses that belong to one shard.
 #[derive(Debug, Default)]
 struct Shard {
     /// The rate for which the times in `full_at` were computed. When the rate changes, every address has its full quota

@@ -12,7 +12,8 @@ use super::replication::{HandedOver, RETRY_PAUSE, Replication};
 use crate::clock::instant;
 use crate::replica::{Incarnation, Outcome, Owner, Replicas};
 
-/// The minimum pause between two rounds of asking which replica has received the interactions of a stopped replica.
+/// The minimum time between two rounds in which all replicas are asked whether they have received the interactions of
+/// a stopped replica.
 const HEIRS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Which process must handle a callback.
@@ -258,8 +259,8 @@ impl Replication {
         }
     }
 
-    /// Asks all replicas that are not dead to describe themselves. The descriptions contain whose interactions each
-    /// replica has received. Returns whether every replica responded.
+    /// Asks all replicas that are not dead to describe themselves. From the descriptions, this process learns which
+    /// replica has received the interactions of which other replica. Returns whether every replica responded.
     async fn ask_all(self: &Arc<Self>, replicas: &Arc<Replicas>) -> bool {
         let mut asked = Vec::new();
         for Member { owner, .. } in self.members.all_but_gone(replicas.gone_after) {

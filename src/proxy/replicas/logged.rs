@@ -14,6 +14,6 @@ pub(super) struct Logged {
     pub(super) throttle: LogThrottle,
     /// The process id of the replica whose interactions were moved to this process most recently.
     pub(super) taken_over_from: Mutex<Option<Incarnation>>,
-    /// Whether each replica was reachable in the last round of discovery.
+    /// The state of each replica (reachable, unreachable or dead) after the last round of discovery, by process id.
     pub(super) presences: Mutex<HashMap<Incarnation, Presence>>,
 }

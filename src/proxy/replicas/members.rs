@@ -61,7 +61,7 @@ pub(crate) struct Member {
     refused_since: Option<Instant>,
     /// Whether another process now has the address of this replica.
     is_replaced: bool,
-    /// Whether the other replicas were asked, since this replica is dead, which of them has received its interactions.
+    /// Whether all other replicas were asked, after this replica died, which of them has received its interactions.
     heirs_are_known: bool,
     /// The time of the last attempt to connect to the replica.
     tried: Instant,
@@ -226,8 +226,8 @@ impl Members {
         self.table.lock().values().any(|member| member.inherits(&name))
     }
 
-    /// Reports whether, since a replica is dead, the other replicas were asked which of them has received its
-    /// interactions.
+    /// Reports whether all other replicas were already asked which of them has received the interactions of a dead
+    /// replica.
     pub(crate) fn heirs_are_known(&self, incarnation: Incarnation) -> bool {
         self.table.lock().get(&incarnation).is_some_and(|member| member.heirs_are_known)
     }

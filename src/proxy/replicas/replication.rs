@@ -65,12 +65,14 @@ pub struct Replication {
     pub(crate) members: Members,
     client: MemberClient,
     nonces: Mutex<Nonces>,
-    /// Limits the number of callbacks that ask the other replicas who has received a replica's interactions to one at a
-    /// time.
+    /// Ensures that only one callback at a time asks the other replicas which of them has received the interactions of
+    /// a dead or stopped replica.
     pub(super) finding_heirs: Semaphore,
-    /// The time of the last round of questions in which not all replicas could be asked.
+    /// The last time at which not all replicas could be asked whether they have received the interactions of a dead
+    /// replica. `None` if all replicas responded.
     pub(super) heirs_not_found: Mutex<Option<Instant>>,
-    /// The time of the last round of questions that was started because a replica refused connections.
+    /// The last time at which all replicas were asked whether they have received the interactions of a replica that
+    /// refuses connections.
     pub(super) heirs_asked: Mutex<Option<Instant>>,
     pub(super) log_throttle: LogThrottle,
     /// Whether the first round of discovery has ended, in which all addresses in `discover` are contacted.

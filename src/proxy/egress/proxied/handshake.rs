@@ -111,8 +111,8 @@ fn outer(stream: Stream, leftover: BytesMut) -> Option<Outer> {
     }
 }
 
-/// Returns the variable that names the trusted authorities for a client with this `User-Agent`, and the value for
-/// Callgate's folder of certificates.
+/// Returns the setting by which a client with this `User-Agent` trusts Callgate's certificate authority, such as
+/// `SSL_CERT_FILE=bundle.pem`.
 fn trust_variable(client: &str) -> &'static str {
     let known = [
         ("python-requests", "REQUESTS_CA_BUNDLE=bundle.pem"),

@@ -27,7 +27,7 @@ pub(crate) struct PullUrl {
 
 #[derive(Debug, Eq, PartialEq)]
 pub(in crate::proxy::egress) enum Asked {
-    /// The next messages.
+    /// Requests the next messages.
     Events,
     /// Acknowledges the message with this number as processed.
     Taken(u64),
