@@ -45,8 +45,8 @@ fn reaches(address: SocketAddr, bound: SocketAddr, is_of_host: fn(IpAddr) -> boo
         return false;
     }
     let (bound_ip, ip) = (bound.ip().to_canonical(), destination(address.ip()));
-    // A listener that is bound to 0.0.0.0 or [::] accepts connections to every address of this host. Addresses that this
-    // host does not have itself can also lead to it, so every address that is not public counts as one of this host.
+    // A listener that is bound to 0.0.0.0 or [::] accepts connections to every address of this host. Addresses that
+    // this host does not have itself can also lead to it, so every address that is not public counts as its address.
     let is_on_every_address = bound_ip.is_unspecified() && (classify(ip).is_some() || is_of_host(ip));
     bound_ip == ip || (bound_ip.is_loopback() && ip.is_loopback()) || is_on_every_address
 }

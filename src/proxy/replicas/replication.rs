@@ -68,8 +68,8 @@ pub struct Replication {
     /// Ensures that only one callback at a time asks the other replicas which of them has received the interactions of
     /// a dead or stopped replica.
     pub(super) finding_heirs: Semaphore,
-    /// The last time at which not all replicas could be asked whether they have received the interactions of a dead
-    /// replica. `None` if all replicas responded.
+    /// The time at which the last search for the interactions of a dead replica failed, because a replica did not
+    /// respond. `None` if the last search succeeded.
     pub(super) heirs_not_found: Mutex<Option<Instant>>,
     /// The last time at which all replicas were asked whether they have received the interactions of a replica that
     /// refuses connections.
