@@ -57,8 +57,8 @@ struct Page {
     policy: HeaderValue,
 }
 
-/// The admin page, built at first use. Its `Content-Security-Policy` allows the style and the script by their hashes,
-/// and forbids all other resources except `data:` images.
+/// The admin page, built at first use. Its `Content-Security-Policy` allows only the style and the script by their
+/// hashes, requests to the admin listener, and `data:` images.
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let (style, script) = (compact_style(include_str!("page.css")), compact(include_str!("page.js")));
     let digest = |text: &str| BASE64.encode(&Sha256::digest(text));

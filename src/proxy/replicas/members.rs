@@ -89,7 +89,7 @@ impl Member {
 #[derive(Default)]
 pub(crate) struct Members {
     table: Mutex<HashMap<Incarnation, Member>>,
-    /// The addresses in `discover` at which no replica responds, and the time since when.
+    /// The addresses in `discover` at which no replica responds, each with the time of the first failed attempt.
     silent: Mutex<HashMap<Box<str>, Instant>>,
 }
 
