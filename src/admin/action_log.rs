@@ -1,28 +1,29 @@
-//! Logs what was done through the admin listener: who did what, when, and with which result.
+//! Logs each change that a client makes through the admin listener: the time, the client, the action and its outcome.
 
 use serde_json::{Map, Value};
 
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
 
-/// Maximum length of a logged value that a caller can choose, in characters.
+/// The maximum length in characters of a caller-supplied value in the event log.
 const VALUE_CHARS_MAX: usize = 100;
-/// The beginning of the paths that only the admin page uses.
+/// The common prefix of the paths of the admin page's own API.
 const PAGE: &str = "/ui/api/";
 
-/// The kind of action that a request asks for.
+/// A change that a request to the admin listener asks for.
 #[derive(Debug)]
 struct Action<'r> {
     name: &'static str,
-    /// What the path names: the name of the member of the line, and its value.
+    /// The JSON key under which the event log contains the value from the request path (such as an interaction id), and
+    /// the value.
     named: Option<(&'static str, &'r str)>,
-    /// The members of the body that the line contains. None of them is a secret.
+    /// The keys of the JSON body whose values are copied into the event log. None of these values is a secret.
     members: &'static [&'static str],
 }
 
 impl<'r> Action<'r> {
-    /// Returns what a request asks for, or `None` if it only reads. Every other request is an action, also one that this
-    /// function does not know.
+    /// Returns the action that a request asks for, or `None` if its method only reads. Unknown requests with any other
+    /// method are the action `other`.
     fn of(request: &'r AdminRequest) -> Option<Self> {
         let method = request.method.as_str();
         if matches!(method, "GET" | "HEAD" | "OPTIONS") {
@@ -54,15 +55,16 @@ impl<'r> Action<'r> {
         Some(Self { name, named, members })
     }
 
-    /// Reports whether a response means that nothing was tried: the caller has no access, or there is no such action.
+    /// Reports whether the status shows that nothing was attempted, because the caller has no access or the action does
+    /// not exist.
     fn was_not_tried(&self, status: u16) -> bool {
         matches!(status, 401 | 403 | 405) || (self.name == "other" && status == 404)
     }
 }
 
 impl Admin {
-    /// Writes one line with a JSON object to the event log, unless the request only reads. The line contains no token and
-    /// no secret. Requests without access are not logged here, so that a stranger cannot fill the log.
+    /// Writes a JSON object as one line to the event log, unless the request only reads. The line contains no token and
+    /// no secret. Requests without access are not logged, because otherwise a stranger could fill the log.
     pub(super) fn log_action(&self, request: &AdminRequest, response: &AdminResponse) {
         let Some(action) = Action::of(request).filter(|action| !action.was_not_tried(response.status)) else {
             return;
@@ -93,7 +95,7 @@ impl Admin {
     }
 }
 
-/// Copies members of a JSON object that are a text or a number.
+/// Copies the string and number values with these keys from a JSON object into the log line.
 fn copy_members(line: &mut Map<String, Value>, json: &[u8], names: &[&str]) {
     if names.is_empty() || json.is_empty() {
         return;
@@ -109,7 +111,7 @@ fn copy_members(line: &mut Map<String, Value>, json: &[u8], names: &[&str]) {
     }
 }
 
-/// Returns the beginning of a value, without characters that are not printable ASCII.
+/// Returns the first [`VALUE_CHARS_MAX`] printable ASCII characters of a value. Skips all other characters.
 fn shortened(value: &str) -> String {
     value.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(VALUE_CHARS_MAX).collect()
 }

@@ -1,5 +1,5 @@
-//! Access control of the admin listener: by `Host`, peer address, token, and the headers with which browsers mark
-//! requests of web pages.
+//! Access control of the admin listener: checks `Host`, the peer address, the token, and the headers by which browsers
+//! mark requests from web pages.
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 
@@ -8,7 +8,7 @@ use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
 use crate::browser::{self, SEC_FETCH_SITE, once};
 
-/// Denies requests that a web page caused.
+/// Denies requests that a browser sends on behalf of a web page.
 pub(super) fn from_no_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     match browser::is_from_page(&request.headers) {
         true => Err(problem(403, "requests from web pages are not allowed")),
@@ -16,8 +16,8 @@ pub(super) fn from_no_page(request: &AdminRequest) -> Result<(), AdminResponse> 
     }
 }
 
-/// Denies requests of web pages other than the admin page. Accepts clients that are not browsers: they send neither
-/// `Origin` nor `Sec-Fetch-Site`.
+/// Denies requests from web pages other than the admin page. Accepts clients that are not browsers, because they send
+/// neither `Origin` nor `Sec-Fetch-Site`.
 pub(super) fn from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site =
         once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| matches!(site, "same-origin" | "none"));
@@ -25,7 +25,7 @@ pub(super) fn from_our_page(request: &AdminRequest) -> Result<(), AdminResponse>
     if site && origin { Ok(()) } else { Err(problem(403, "requests from other web pages are not allowed")) }
 }
 
-/// Denies every request that does not provably come from the admin page.
+/// Denies every request that does not prove by its headers that it comes from the admin page.
 pub(super) fn surely_from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site = once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
     if site && has_our_origin(request) {
@@ -35,7 +35,7 @@ pub(super) fn surely_from_our_page(request: &AdminRequest) -> Result<(), AdminRe
     }
 }
 
-/// Reports whether the origin of the page equals `Host`.
+/// Reports whether the `Origin` header names the same host and port as the `Host` header.
 fn has_our_origin(request: &AdminRequest) -> bool {
     let host = once(&request.headers, &HOST).unwrap_or_default();
     let origin = once(&request.headers, &ORIGIN).and_then(|origin| origin.split_once("://"));
@@ -44,24 +44,24 @@ fn has_our_origin(request: &AdminRequest) -> bool {
     })
 }
 
-/// Returns the part of a path after the path of an API, without the slash between them. Returns `None` if the path does not
-/// belong to the API.
+/// Returns the rest of a path after the prefix `api`, without the slash between them. Returns `None` if the path does
+/// not begin with the prefix.
 pub(super) fn below<'p>(path: &'p str, api: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(api)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
 impl Admin {
-    /// Denies requests that may not use the APIs of this listener: requests of web pages, requests for another host name,
-    /// and requests without the token.
+    /// Denies requests that must not use the APIs of the admin listener: requests from web pages, requests for another
+    /// host name, and requests without the token.
     pub(super) fn may_use_apis(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         from_no_page(request)?;
         self.asked_as_ours(request)?;
         self.knows_the_token(request)
     }
 
-    /// Denies requests whose `Host` is not a name of this listener. This protects against DNS rebinding: requests from
-    /// an attacker's page contain the attacker's host name.
+    /// Denies requests whose `Host` is not a configured name of the admin listener. This protects against DNS
+    /// rebinding: a request from an attacker's page contains the attacker's host name.
     pub(super) fn asked_as_ours(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         match browser::names_this_host(&request.headers, &self.listener.load().hosts) {
             true => Ok(()),
@@ -69,15 +69,15 @@ impl Admin {
         }
     }
 
-    /// Checks `Host` of requests for metrics and health. Also accepts host names that are common within a cluster, so
-    /// that the operator need not configure them.
+    /// Checks the `Host` of requests for metrics and health. Also accepts host names that are common within a cluster,
+    /// so that the operator need not configure these names.
     pub(super) fn asked_as_scraped(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         let host = browser::host(&request.headers);
         let name = host.split(':').next().unwrap_or_default().trim_end_matches('.');
         if is_of_no_zone(name) { Ok(()) } else { self.asked_as_ours(request) }
     }
 
-    /// Denies requests without the token. If no token is configured, denies requests from other hosts.
+    /// Denies requests without the admin token. If no token is configured, denies requests from other hosts.
     pub(super) fn knows_the_token(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         match &self.listener.load().token {
             Some(token) => {
@@ -98,9 +98,9 @@ impl Admin {
     }
 }
 
-/// Reports whether the name is of a kind that no public DNS zone contains, such as the names that scrapers within a
-/// cluster use. An attacker who controls name resolution in the local network can still use such a name. Therefore such
-/// a name gives access to metrics and health only.
+/// Reports whether a host name cannot exist in public DNS, such as a name without a dot or a name that ends with
+/// `.cluster.local`. An attacker who controls name resolution in the local network can still use these names, so they
+/// give access to metrics and health only.
 fn is_of_no_zone(name: &str) -> bool {
     let of_a_host =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));

@@ -1,4 +1,5 @@
-//! `/capture`: keeps the next rejected requests in memory, and gives them to an operator for `callgate explain`.
+//! The API `/capture`: stores the next denied requests in memory, so that an operator can download them for
+//! `callgate explain`.
 
 use http::HeaderValue;
 use http::header::CONTENT_DISPOSITION;
@@ -12,7 +13,7 @@ use crate::denial::Denial;
 use crate::observe::capture::{DURATION_DEFAULT, DURATION_MAX, REQUESTS_DEFAULT, REQUESTS_MAX, Wanted};
 use crate::time::parse_duration;
 
-/// The body of a request to capture.
+/// The JSON body of a request that starts capturing denied requests.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
@@ -38,7 +39,7 @@ impl Admin {
         self.answer_capture(request, id)
     }
 
-    /// Answers a request whose sender may send it.
+    /// Responds to a request of the API `/capture`. The caller must have checked that the client may send it.
     pub(super) fn answer_capture(&self, request: &AdminRequest, id: &str) -> AdminResponse {
         match (request.method.as_str(), id) {
             ("POST", "") => self.begin_capture(request),
@@ -64,7 +65,7 @@ impl Admin {
             Ok(body) => body,
             Err((status, detail)) => return problem(status, detail),
         };
-        // An array could be read as a value of this type, too.
+        // Parses a map first, because serde would also accept a JSON array for a struct.
         let asked = serde_json::from_slice::<Map<String, Value>>(body);
         let asked = match asked.and_then(|members| Asked::deserialize(Value::Object(members))) {
             Ok(asked) => asked,
@@ -110,7 +111,7 @@ impl Admin {
         let id = id.strip_suffix(".http").unwrap_or(id);
         let Some(file) = self.captures.file(id) else { return problem(404, "no such captured request") };
         let mut response = AdminResponse::new(200, "text/plain; charset=utf-8", file);
-        // The id of a kept request consists of hexadecimal digits.
+        // The id of a captured request consists of hexadecimal digits.
         if let Ok(name) = HeaderValue::from_str(&format!("attachment; filename=\"{id}.http\"")) {
             response.headers.push((CONTENT_DISPOSITION, name));
         }

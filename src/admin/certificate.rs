@@ -1,11 +1,11 @@
-//! The certificate of a server that accepts only TLS. It can be replaced while the server runs.
+//! The certificate of an HTTPS server, which can be replaced while the server runs.
 
 use arc_swap::ArcSwap;
 
 use crate::config::{CertificateFiles, Resumption, Tls};
 use crate::proxy::listen::{EGRESS_PROTOCOLS, TlsConfig, load_tls};
 
-/// The files of a certificate, and the configuration that was created from them.
+/// The paths of the files of a server certificate, and the TLS configuration that was created from these files.
 pub struct ServedCertificate {
     tls: Tls,
     pub(super) current: ArcSwap<TlsConfig>,
@@ -28,10 +28,10 @@ impl ServedCertificate {
         Ok(Self { tls, current })
     }
 
-    /// Reads the files again. New connections use the new certificate.
+    /// Reads the certificate files again. New connections use the new certificate.
     ///
     /// # Errors
-    /// Returns a message that names the unusable file. The previous certificate then stays in use.
+    /// Returns a message that names the unusable file. The server then continues to use the previous certificate.
     pub fn renew(&self) -> Result<(), String> {
         self.current.store(std::sync::Arc::new(load_tls(&self.tls, EGRESS_PROTOCOLS, None)?));
         Ok(())

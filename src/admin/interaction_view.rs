@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::interaction::Interaction;
 
-/// The names of the members that all views share.
+/// The keys that every JSON view of an interaction contains.
 pub(super) const SHARED: [&str; 12] = [
     "interaction",
     "route",
@@ -20,8 +20,8 @@ pub(super) const SHARED: [&str; 12] = [
     "deadline_at",
 ];
 
-/// Returns an interaction as JSON. This function writes the members that all views share. They contain no token, and no
-/// URL from a message. The caller passes the members of its own view in `besides`.
+/// Returns an interaction as JSON. Writes the keys of [`SHARED`], whose values contain no token and no URL from a
+/// message. Appends the name/value pairs in `besides`.
 pub(super) fn interaction<const N: usize>(
     id: &str,
     interaction: &Interaction,

@@ -1,4 +1,4 @@
-//! The requests of the admin listener: metrics, health, the callbacks API, the inbox and the admin page.
+//! The admin listener: metrics, health, the callbacks API, the inbox API, captured requests and the admin page.
 //!
 //! `server.rs` reads requests and writes responses. `respond.rs` finds the response to a request.
 

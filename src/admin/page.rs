@@ -1,8 +1,8 @@
 //! The admin page, and the API under `/ui/api` that it uses.
 //!
 //! The page is one HTML document that contains its style and script. It receives the data of requests as JSON and shows
-//! them as text. The page can change nothing, unless `listen.admin.actions` is true. Then it can revoke interactions,
-//! capture requests, and replay and drop messages.
+//! them as text. The page is read-only, unless `listen.admin.actions` is true. Then the page can also revoke
+//! interactions, capture denied requests, and replay and erase messages.
 
 use std::sync::LazyLock;
 
@@ -25,19 +25,19 @@ use crate::interaction::State;
 use crate::path::{Parameter, parameter};
 use crate::time::Timestamp;
 
-/// Maximum number of requests or interactions in one response.
+/// The maximum number of requests or interactions in one response to the admin page.
 const ROWS_MAX: usize = 1000;
 const INTERACTIONS_DEFAULT: usize = 100;
-/// The header that a request must have to change anything. A form cannot set this header. A page of another site can
-/// set it only after a CORS preflight, which Callgate does not allow.
+/// The header that the admin page must send with each change. An HTML form cannot set this header. A page of another
+/// site can set it only after a CORS preflight, which Callgate does not allow.
 const ACTION: HeaderName = HeaderName::from_static("callgate-action");
 
-/// The kind of resource that a path names.
+/// The resource of the admin page that a request path names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Place<'r> {
-    /// The page itself.
+    /// The HTML document.
     Page,
-    /// A resource of the page's API, by its path below `/ui/api/`.
+    /// A resource of the page's API. Contains the path after `/ui/api/`.
     Api(&'r str),
 }
 
@@ -51,14 +51,14 @@ impl<'r> Place<'r> {
     }
 }
 
-/// The HTML document, and its `Content-Security-Policy`.
+/// The HTML document of the admin page, and the value of its `Content-Security-Policy` header.
 struct Page {
     html: String,
     policy: HeaderValue,
 }
 
-/// The page, built at first use. Its `Content-Security-Policy` allows the style and the script by their hashes, and no
-/// other resources.
+/// The admin page, built at first use. Its `Content-Security-Policy` allows only the style and the script by their
+/// hashes, requests to the admin listener, and `data:` images.
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let (style, script) = (compact_style(include_str!("page.css")), compact(include_str!("page.js")));
     let digest = |text: &str| BASE64.encode(&Sha256::digest(text));
@@ -74,21 +74,22 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
     Page { html, policy: HeaderValue::from_str(&policy).unwrap_or_else(|_| NOTHING.clone()) }
 });
 
-/// Removes indentation, empty lines and lines that are only a comment, so that the page is smaller. No text of the page
-/// continues on another line.
+/// Removes indentation, empty lines and comment lines, so that the page is smaller. The page has no strings that span
+/// several lines.
 fn compact(text: &str) -> String {
     let is_comment = |line: &str| ["//", "/**", "* "].iter().any(|start| line.starts_with(start));
     let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !is_comment(line));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Also removes spaces around punctuation. The style has no strings that contain such spaces.
+/// Minifies CSS: removes indentation, empty lines, comment lines, and spaces around punctuation. The style sheet has no
+/// strings that contain such spaces.
 fn compact_style(text: &str) -> String {
     let pairs = [(": ", ":"), ("; ", ";"), (", ", ","), (" { ", "{"), (" {\n", "{"), (" }", "}")];
     pairs.into_iter().fold(compact(text), |text, (from, to)| text.replace(from, to))
 }
 
-/// The `Content-Security-Policy` of all responses except the page.
+/// The `Content-Security-Policy` of every response except the HTML document.
 static NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
 impl Admin {
@@ -160,7 +161,7 @@ impl Admin {
         }
     }
 
-    /// Denies a change, unless `listen.admin.actions` is true and the request comes from the page itself.
+    /// Denies a change, unless `listen.admin.actions` is true and the request comes from the admin page itself.
     fn may_act(&self, request: &AdminRequest, action: &str) -> Result<(), AdminResponse> {
         if !self.listener.load().actions {
             return Err(problem(403, "the page only reads, unless `listen.admin.actions` is true"));
@@ -238,7 +239,7 @@ impl Admin {
         answer(200, &found.into_json())
     }
 
-    /// Returns the interaction with this id as a list of one, or an empty list.
+    /// Returns the interaction with this id as a list with one entry, or an empty list if there is no such interaction.
     async fn interaction_as_list(&self, id: &str) -> AdminResponse {
         let found = self.read_anywhere(id).await;
         let mut views: Vec<Value> = serde_json::from_str(&found.body).ok().into_iter().collect();
@@ -247,8 +248,8 @@ impl Admin {
         answer(200, &json!({ "interactions": views, "next": null }))
     }
 
-    /// Returns everything that the page shows about one interaction. The URLs of questions come from messages, so the page
-    /// gets only their hosts.
+    /// Returns the details of one interaction for the admin page. The URLs of questions come from messages, so the
+    /// response contains only their hosts.
     async fn interaction_details(&self, id: &str) -> AdminResponse {
         let found = self.read_anywhere(id).await;
         let view = serde_json::from_str::<Value>(&found.body).ok().filter(|_| found.status == 200);
@@ -265,8 +266,8 @@ impl Admin {
     }
 }
 
-/// Changes the JSON of an interaction from the view of the callbacks API to the view of the page: without URLs from
-/// messages, and with a member that says whether the interaction can change its state.
+/// Reduces the JSON of an interaction to the keys that the admin page shows. Removes URLs that come from messages. Adds
+/// the key `open`, which states whether the interaction can still change its state.
 fn fit_to_page(interaction: &mut Value) {
     let state = interaction.get("state").and_then(Value::as_str).and_then(State::from_name);
     if let Some(members) = interaction.as_object_mut() {
@@ -275,7 +276,7 @@ fn fit_to_page(interaction: &mut Value) {
     }
 }
 
-/// Returns the status, title and explanation of every denial.
+/// Returns the status, the title and the explanation of every denial as JSON, by denial code.
 fn reasons_response() -> AdminResponse {
     let reasons: serde_json::Map<_, _> = Denial::ALL
         .iter()
@@ -295,7 +296,8 @@ fn not_allowed(allow: &'static str) -> AdminResponse {
     AdminResponse { allow, ..problem(405, "method not allowed") }
 }
 
-/// Adds the security headers: the content policy, no type guessing, no framing, and no access for other origins.
+/// Adds security headers to a response: `Content-Security-Policy`, and headers against type sniffing, referrers,
+/// framing and access from other origins.
 fn guarded(mut response: AdminResponse, policy: HeaderValue) -> AdminResponse {
     let fixed = |name, value| (name, HeaderValue::from_static(value));
     response.headers.extend([

@@ -1,20 +1,20 @@
-//! Reads what this process uses from `/proc`. Other systems than Linux have no such files, and no values.
+//! Reads the resource usage of this process from `/proc`. On other systems than Linux, all values are missing.
 
 use std::time::Duration;
 
 use crate::observe::ProcessUsage;
 
-/// The number of ticks per second in `/proc`. The kernel converts its own ticks to this number on all architectures that
-/// Callgate supports.
+/// The number of ticks per second in `/proc`. The kernel converts its own ticks to this number on all architectures
+/// that Callgate supports.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// Returns what this process uses now.
+/// Returns the current CPU time, memory, threads and file descriptors of this process.
 pub(super) fn usage() -> ProcessUsage {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let open_fds = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64);
     let usage = parse(&read("/proc/self/stat"), &read("/proc/self/status"), &read("/proc/stat"));
     ProcessUsage {
-        // The list itself is open while it is read.
+        // While the directory is read, its own descriptor is open.
         open_fds: open_fds.map(|count| count.saturating_sub(1)),
         max_fds: max_fds(&read("/proc/self/limits")),
         ..usage

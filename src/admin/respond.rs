@@ -1,4 +1,4 @@
-//! Finds the response to a request: callbacks API, admin page, probes, metrics.
+//! Finds the response to a request to the admin listener: callbacks API, inbox, admin page, probes, metrics.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::clock::instant;
 use crate::policy::Feed;
 
 impl Admin {
-    /// Returns the response to one request. Logs the request if it is an action.
+    /// Returns the response to a request to the admin listener. Logs the request if it is an action.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
         let response = self.response_to(&request).await;
         self.metrics.admin_answered(response.status);
@@ -38,7 +38,8 @@ impl Admin {
         self.probe_or_scrape(request).unwrap_or_else(|refused| refused)
     }
 
-    /// Returns the members of this installation, or what a comparison with another configuration needs.
+    /// Responds to `/members` with the replicas, and to `/config` with the data that `callgate check` compares with
+    /// another configuration.
     fn read_only(&self, request: &AdminRequest) -> AdminResponse {
         match self.may_use_apis(request) {
             Ok(()) if matches!(request.method.as_str(), "GET" | "HEAD") => match request.path.as_str() {
@@ -50,7 +51,8 @@ impl Admin {
         }
     }
 
-    /// Returns which configuration is in use, and the settings that only a restart can change, without secrets.
+    /// Returns the version of the configuration in use, and the settings that only a restart can change, without
+    /// secrets.
     fn configuration(&self) -> serde_json::Value {
         let status = self.config.status();
         json!({
@@ -63,8 +65,8 @@ impl Admin {
         })
     }
 
-    /// Responds to probes and to scrapers. The host name of a probe is not checked, because a kubelet or a load
-    /// balancer can use any host name.
+    /// Responds to health probes and to metrics scrapers. The host name of a probe is not checked, because a kubelet or
+    /// a load balancer can use any host name.
     fn probe_or_scrape(&self, request: &AdminRequest) -> Result<AdminResponse, AdminResponse> {
         caller::from_our_page(request)?;
         let (reads, named) =
@@ -102,8 +104,8 @@ fn wants_more(query: &str) -> bool {
 
 impl Admin {
     /// Returns readiness and the state of the configuration. The errors of a failed reload name files, routes and
-    /// providers, so they are shown only to clients that may use the callbacks API. The fingerprints of secrets are
-    /// shown only to these clients, too.
+    /// providers, so these errors are shown only to clients that may use the callbacks API. The fingerprints of secrets
+    /// are also shown only to these clients.
     fn status(&self, request: &AdminRequest) -> AdminResponse {
         let readiness = self.readiness();
         let mut config = self.config.status();
@@ -131,8 +133,8 @@ impl Admin {
     }
 
     fn scraped(&self) -> AdminResponse {
-        // Reading the health updates the gauge that shows it. The health is read here, because it is possible that no
-        // other code has read it since the last scrape.
+        // Reading the health also updates the gauge for the health. Perhaps no other code has read the health since the
+        // last scrape.
         self.store.health();
         self.metrics.store_counts(self.store.counts());
         self.metrics.process(&process::usage());

@@ -1,4 +1,4 @@
-//! Responses in JSON, and problems in the form of RFC 9457.
+//! JSON responses and problem responses (RFC 9457) of the admin listener.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ pub(super) fn answer(status: u16, value: &Value) -> AdminResponse {
     AdminResponse::new(status, "application/json", format!("{value}\n"))
 }
 
-/// Returns a problem (RFC 9457).
+/// Returns a JSON response that describes a problem (RFC 9457).
 pub(super) fn problem(status: u16, detail: &str) -> AdminResponse {
     let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let body = json!({ "type": "about:blank", "title": title, "status": status, "detail": detail });

@@ -1,5 +1,5 @@
-//! The HTTP server of the admin listener and of the webhook. It passes complete requests to a function and writes the
-//! responses.
+//! The HTTP server of the admin listener and of the admission webhook. Passes complete requests to a function and
+//! writes the responses.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -35,24 +35,24 @@ use crate::proxy::runtime::Drain;
 pub struct AdminRequest {
     /// The method.
     pub method: String,
-    /// The path as received.
+    /// The path as received, without decoding.
     pub path: String,
-    /// The query as received. Empty if there is none.
+    /// The query as received, without decoding. Empty if there is no query.
     pub query: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// The whole body. `None` if the body is too large.
+    /// The whole body. `None` if the body exceeds the size limit.
     pub body: Option<Bytes>,
-    /// The address of the peer.
+    /// The IP address of the peer.
     pub peer: IpAddr,
 }
 
 impl AdminRequest {
-    /// Returns the body of a request whose media type is JSON. Without a CORS preflight, which Callgate does not allow, a
-    /// web page cannot send this media type to another origin.
+    /// Returns the body of a request whose media type is JSON. A web page can send this media type to another origin
+    /// only after a CORS preflight, which Callgate does not allow.
     ///
     /// # Errors
-    /// Returns the status of the response, and an explanation.
+    /// Returns the status of the response and an explanation if the media type is not JSON or the body is too large.
     pub fn json(&self) -> Result<&Bytes, (u16, &'static str)> {
         let media_type = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
@@ -63,20 +63,20 @@ impl AdminRequest {
     }
 }
 
-/// A complete response.
+/// The response to a request to the admin listener.
 #[derive(Clone, Debug)]
 pub struct AdminResponse {
-    /// HTTP status.
+    /// The HTTP status.
     pub status: u16,
-    /// Media type of the body.
+    /// The media type of the body.
     pub content_type: &'static str,
     /// The body.
     pub body: String,
-    /// The allowed methods, for a response with status 405.
+    /// The value of the `Allow` header for a response with status 405. Otherwise empty.
     pub allow: &'static str,
-    /// Further headers.
+    /// Additional headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The outcome of a successful action in the event log.
+    /// The outcome that the event log contains if the request was a successful action.
     pub outcome: &'static str,
 }
 
@@ -92,31 +92,31 @@ impl AdminResponse {
     }
 }
 
-/// Maximum idle time of a connection.
+/// The maximum idle time of a connection to the admin listener.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The value of `Retry-After` in a response with status 503.
+/// The value of `Retry-After` in a response with status 503, in seconds.
 const RETRY_AFTER_SECS: u32 = 5;
-/// Deadline for reading a body.
+/// The deadline for reading a request body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
-/// Deadline for a request, including its response.
+/// The deadline for a request, including its response.
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
-/// Maximum size of a body, in bytes.
+/// The maximum size of a request body, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 10;
-/// Maximum memory for all bodies of one group of callers, in bytes.
+/// The maximum memory for all request bodies of one group of callers, in bytes.
 const BODIES_BYTES_MAX: u64 = 4 << 20;
-/// Deadline for a TLS handshake.
+/// The deadline for a TLS handshake.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-/// Maximum time to wait for running requests when the listener stops.
+/// The maximum time to wait for running requests when the listener stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The limits for one of the two groups of callers: the callers on this host, and all other callers. The groups have
-/// separate limits, so that callers on other hosts cannot use up the limits of this host. The listener can be reachable
-/// from a whole cluster.
+/// The limits for one of two groups of callers of the admin listener: the callers on this host, and all other callers.
+/// The groups have separate limits, so that callers on other hosts cannot use up the limits of this host. The listener
+/// can be reachable from a whole cluster.
 struct CallerLimits {
     limits: Limits,
     slots: Arc<ConnectionLimits>,
     memory: BodyMemory,
-    /// True if a connection was closed because of the limits. Only the first such connection is logged.
+    /// Whether a connection was closed because of the limits. Only the first such connection is logged.
     has_logged: AtomicBool,
 }
 
@@ -145,10 +145,10 @@ impl CallerLimits {
     }
 }
 
-/// The admin server.
+/// The server of the admin listener or of the admission webhook.
 struct AdminServer<F> {
     respond: F,
-    /// The certificate. `None` if the server accepts plain HTTP.
+    /// The server certificate. `None` if the server accepts plain HTTP.
     certificate: Option<Arc<ServedCertificate>>,
     body_bytes_max: u64,
     local: CallerLimits,
@@ -156,7 +156,7 @@ struct AdminServer<F> {
     in_flight: Drain,
 }
 
-/// Serves requests with `respond` until `stopping` changes.
+/// Serves plain HTTP requests with the function `respond` until `stopping` changes.
 pub async fn serve<F, A>(listener: TcpListener, respond: F, stopping: ShutdownWatch)
 where
     F: Fn(AdminRequest) -> A + Send + Sync + 'static,
@@ -170,8 +170,9 @@ where
         .await;
 }
 
-/// Does the same as [`serve`] over TLS. Bodies have at most `body_bytes_max` bytes each, and `bodies_bytes_max` bytes
-/// together. Each group of callers can open `connections_max` connections.
+/// Serves HTTPS requests with the function `respond` until `stopping` changes. A request body has at most
+/// `body_bytes_max` bytes. Each group of callers can open `connections_max` connections, and its request bodies have at
+/// most `bodies_bytes_max` bytes in total.
 pub async fn serve_tls<F, A>(
     listener: TcpListener,
     certificate: Arc<ServedCertificate>,
@@ -205,7 +206,7 @@ where
         let _ = timeout(DRAIN_TIMEOUT, server.in_flight.wait_until_empty()).await;
     }
 
-    /// Performs the TLS handshake, if the server has a certificate. Returns `None` if the handshake failed.
+    /// Performs the TLS handshake if the server has a certificate. Returns `None` if the handshake failed.
     async fn establish(
         &self,
         stream: TcpStream,
@@ -242,7 +243,7 @@ where
                 None => return,
             };
             let Some(_request) = self.in_flight.begin() else { return };
-            // The deadline also ends exchanges with callers that do not read the response.
+            // The deadline also ends requests whose callers do not read the response.
             let served =
                 with_timeout(EXCHANGE_DEADLINE, Box::pin(self.handle(session, peer.ip(), caller_limits)))
                     .await;
@@ -251,7 +252,7 @@ where
         }
     }
 
-    /// Serves a request. Returns the connection if another request may follow.
+    /// Serves one request. Returns the connection and its unread bytes if another request may follow.
     async fn handle(
         &self,
         mut session: Session,
@@ -295,8 +296,8 @@ where
     }
 }
 
-/// Denies an invalid head with a status only, then closes the connection. Discards the bytes that the caller still
-/// sends, because unread bytes would cause a TCP reset that destroys the response.
+/// Responds to an invalid request head with a status only, then closes the connection. Discards the bytes that the
+/// caller still sends, because unread bytes would cause a TCP reset, and the caller could lose the response.
 async fn deny_head(mut stream: Stream, error: &HeadError) {
     let mut response = Vec::new();
     let again = retry_after_secs(error.denial).map(|seconds| seconds.to_string());

@@ -1,4 +1,4 @@
-//! The parts of Callgate that the admin listener shows or changes, and their health.
+//! The components of Callgate that the admin listener shows or changes, and their health.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,18 +13,18 @@ use crate::observe::{ConfigState, Metrics, Recent};
 use crate::policy::Policy;
 use crate::store::{Health, Store};
 
-/// The parts of Callgate that the admin listener shows or changes.
+/// The components of Callgate that the admin listener shows or changes.
 #[derive(Debug)]
 pub struct Admin {
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// True if callbacks are accepted. It becomes false when the process is asked to stop.
+    /// True if callbacks are accepted. Becomes false when the process starts to stop.
     pub ready: Arc<AtomicBool>,
-    /// Whether the keys and address lists that `fetch.required` waits for are there.
+    /// Whether the keys and address lists that `fetch.required` waits for have been fetched.
     pub fetched: AtomicBool,
     /// The ledger.
     pub store: Arc<Store>,
-    /// The interactions in the ledger, and the other members.
+    /// The interactions in the ledger, and the connections to the other replicas.
     pub interactions: LocalInteractions,
     /// The current policy.
     pub policy: Arc<ArcSwap<Policy>>,
@@ -38,14 +38,15 @@ pub struct Admin {
     pub restart: Vec<RestartSetting>,
     /// The most recent ingress requests.
     pub recent: Arc<Recent>,
-    /// The rejected requests that an operator wants to see.
+    /// The captured requests: denied requests that are stored for an operator.
     pub captures: Arc<Captures>,
     /// The settings of the admin listener, such as its token. A reload replaces them.
     pub listener: ArcSwap<AdminListener>,
 }
 
 impl Admin {
-    /// Returns an error with the cause if only a restart can help. A failing or hanging disk does not cause an error.
+    /// Returns an error with the cause if only a restart can make the process healthy again. A failing or hanging disk
+    /// is not such an error.
     pub(super) fn liveness(&self) -> Result<(), &'static str> {
         match self.store.health() {
             Health::Healthy
@@ -64,7 +65,7 @@ impl Admin {
         self.store.adopts()
     }
 
-    /// Returns an error with the cause if Callgate does not accept callbacks.
+    /// Returns an error with the cause if Callgate does not accept callbacks at the moment.
     pub(super) fn readiness(&self) -> Result<(), &'static str> {
         if !self.ready.load(Ordering::Relaxed) {
             return Err("stopping");
@@ -78,8 +79,8 @@ impl Admin {
         }
     }
 
-    /// Reports whether every feed was fetched once, or need not be. Once this is the case, it stays so: a provider that a
-    /// reload adds must not make the other routes unavailable.
+    /// Reports whether every feed (keys or addresses at a URL) was fetched once, if `fetch.required` is set. Once true,
+    /// the result stays true: a provider that a reload adds must not make the other routes unavailable.
     fn has_fetched(&self) -> bool {
         if self.fetched.load(Ordering::Relaxed) {
             return true;

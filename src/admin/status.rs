@@ -11,8 +11,8 @@ use crate::policy::{Feed, FeedKind, Policy};
 use crate::time::Timestamp;
 
 impl Admin {
-    /// Returns the current state as JSON. The ages of feeds and the expiry times of certificates are read from the
-    /// metrics.
+    /// Returns the state of Callgate for the admin page as JSON. The ages of feeds and the expiry times of certificates
+    /// come from the metrics.
     pub(super) fn current_state(&self) -> Value {
         let (policy, listener) = (self.policy.load(), self.listener.load());
         let readiness = self.readiness();
@@ -65,7 +65,7 @@ fn rule(rule: &Rule) -> Value {
     })
 }
 
-/// Returns requests since the start, by route or rule, provider, verdict and reason.
+/// Returns numbers of requests since the start as JSON, by route or rule, provider, verdict and reason.
 fn counts(counts: Vec<Count>) -> Vec<Value> {
     let count = |one: Count| json!({ "name": one.name, "provider": one.provider, "verdict": one.verdict, "reason": one.reason, "requests": one.requests });
     counts.into_iter().map(count).collect()
@@ -90,7 +90,7 @@ fn route(route: &Route) -> Value {
     })
 }
 
-/// Describes the token that a route requires.
+/// Describes the token that a route requires, and where the request carries the token.
 fn token(rule: &TokenRule) -> String {
     let (kind, carriers) = match rule {
         TokenRule::Callback { carriers, .. } => ("minted here", carriers),
@@ -111,7 +111,8 @@ fn provider(policy: &Policy, provider: &Provider) -> Value {
     })
 }
 
-/// Returns a feed as JSON: its age and its number of entries, but not the entries.
+/// Returns a feed (keys, addresses or a secret at a URL) as JSON: its age and its number of entries, but not the
+/// entries.
 fn feed(policy: &Policy, feed: &Feed, id: FeedId, age_seconds: Option<f64>) -> Value {
     let outside = &policy.ingress.edge().fetched_data;
     let (kind, count) = match feed.kind {

@@ -12,10 +12,10 @@ use crate::secret::Secret;
 
 pub use tls::{AgentTls, ClientCertificateFiles, Pem};
 
-/// The name of the agent if the configuration has the section `agent`, which names no agent.
+/// The name of the agent if the configuration has the section `agent`, in which the agent has no name.
 pub const ONLY_AGENT: &str = "agent";
 
-/// An agent service.
+/// The settings of an agent: a service that receives callbacks and notices.
 #[derive(Clone, Debug)]
 pub struct Agent {
     /// The name of the agent in the configuration. The name is used as metric label and log field.
@@ -26,28 +26,29 @@ pub struct Agent {
     pub tls: Option<AgentTls>,
     /// Timeout for connecting to the agent, including the TLS handshake.
     pub connect_timeout: Duration,
-    /// Timeout for reading the head of the agent's response, and for each read of the response's body.
+    /// Timeout for the head of the agent's response, and for each read of the response body.
     pub response_timeout: Duration,
-    /// How long Callgate keeps an idle connection to the agent. The default is shorter than the usual keep-alive
+    /// How long Callgate retains an idle connection to the agent. The default is shorter than the usual keep-alive
     /// timeout of servers.
     pub idle_timeout: Duration,
     /// Whether requests to the agent have `X-Forwarded-*` headers.
     pub forwarded_headers: bool,
-    /// What Callgate calls when something waits for the agent and the agent does not respond.
+    /// The request that wakes the agent. Callgate sends the request if a callback waits and the agent does not respond.
+    /// `None` if no such request is configured.
     pub wake: Option<Wake>,
 }
 
-/// The request that wakes an agent, for example by scaling it up.
+/// The request that wakes an agent, for example by scaling the agent up.
 #[derive(Clone, Debug)]
 pub struct Wake {
-    /// The URL, which was checked when the configuration was read.
+    /// The URL of the wake request. The URL was validated when the configuration was read.
     pub url: Box<str>,
-    /// Headers of the request, such as credentials.
+    /// The headers of the wake request, such as credentials.
     pub headers: Vec<(HeaderName, Secret)>,
 }
 
 impl Agent {
-    /// Returns the value of the `Host` header if no public URL is configured.
+    /// Returns the value of the `Host` header of requests to the agent. Used if no public URL is configured.
     pub fn authority(&self) -> &str {
         match &self.address {
             AgentAddress::Tcp(address) => address,
@@ -55,14 +56,15 @@ impl Agent {
         }
     }
 
-    /// Reports whether connections to the agent `other` can be used for this agent: both have the same name, the same
-    /// address and the same TLS settings.
+    /// Reports whether this agent can use the open connections to the agent `other`. Both must have the same name, the
+    /// same address and the same TLS settings.
     pub fn shares_connections_with(&self, other: &Self) -> bool {
         let digest = |agent: &Self| agent.tls.as_ref().map(|tls| tls.digest);
         self.name == other.name && self.address == other.address && digest(self) == digest(other)
     }
 
-    /// Returns the longest time that Callgate waits for the head of the agent's response.
+    /// Returns the longest time that Callgate waits for the head of the agent's response, including the time to
+    /// connect.
     pub fn patience(&self) -> Duration {
         self.connect_timeout + self.response_timeout
     }
@@ -71,7 +73,7 @@ impl Agent {
 /// The address at which the agent listens.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum AgentAddress {
-    /// `host:port`.
+    /// A TCP address, as `host:port`.
     Tcp(Box<str>),
     /// The path of a Unix socket.
     Unix(Box<str>),

@@ -10,11 +10,11 @@ use crate::secret::Secret;
 pub struct AgentTls {
     /// The authorities that may issue the agent's certificate. `None` means the authorities of the operating system.
     pub authorities: Option<Pem>,
-    /// The certificate with which Callgate identifies itself. `None` if it presents no certificate.
+    /// The client certificate of Callgate. `None` if Callgate presents no certificate to the agent.
     pub certificate: Option<ClientCertificateFiles>,
     /// The host name or IP address that the agent's certificate must have.
     pub name: Box<str>,
-    /// The SHA-256 of all settings and files. Settings with the same digest are the same.
+    /// The SHA-256 of all settings and files. Equal settings have the same digest.
     pub digest: [u8; 32],
 }
 
@@ -46,7 +46,7 @@ impl AgentTls {
         let (chain, key) = certificate.as_ref().map(|files| (&files.certificate, &files.key)).unzip();
         let mut hash = Sha256::new();
         for file in [authorities.as_ref(), chain, key] {
-            // The presence and the length of each part are hashed, so that different settings have different digests.
+            // The presence and the length of each file are hashed, so that different settings have different digests.
             let bytes = file.map(|file| file.content.expose());
             hash.update([u8::from(bytes.is_some())]);
             hash.update(bytes.map_or(0, <[u8]>::len).to_be_bytes());

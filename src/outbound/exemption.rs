@@ -1,5 +1,5 @@
-//! An entry of `no_proxy`: the hosts to which Callgate connects directly. The entries have the meaning that they have in
-//! the variable `NO_PROXY` of Go programs.
+//! An entry of `no_proxy`: the hosts to which Callgate connects directly. An entry has the same meaning as in the
+//! environment variable `NO_PROXY` of Go programs.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,28 +8,28 @@ use ipnet::IpNet;
 
 use crate::guard::Url;
 
-/// The hosts of an entry of `no_proxy`, optionally limited to a port.
+/// An entry of `no_proxy`: hosts to which Callgate connects without the outbound proxy, optionally limited to one port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Exemption {
     hosts: Hosts,
-    /// The only port. `None` stands for every port.
+    /// The port to which the entry is limited. `None` matches every port.
     port: Option<u16>,
 }
 
-/// The hosts that an entry stands for.
+/// The hosts that an entry of `no_proxy` matches.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Hosts {
-    /// A name and the names below it.
+    /// A domain name and all its subdomains.
     Domain(Box<str>),
-    /// The names below a name, without the name itself.
+    /// All subdomains of a domain name, but not the name itself.
     Below(Box<str>),
-    /// IP addresses.
+    /// The IP addresses of a network.
     Network(IpNet),
 }
 
 impl Exemption {
-    /// Parses `name`, `.name`, an IP address or a network. A port may follow a name or an address. Returns `None` for
-    /// any other text.
+    /// Parses a `no_proxy` entry: `name`, `.name`, an IP address or a network. A port may follow a name or an address.
+    /// Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         if let Ok(network) = text.parse::<IpNet>() {
             return (network.trunc() == network)
@@ -45,7 +45,7 @@ impl Exemption {
         if host.contains(['/', '?']) {
             return None;
         }
-        // A URL with this host has the same rules for names and addresses.
+        // The host is parsed as a part of a URL, so that names and addresses follow the same rules as in URLs.
         let url = Url::parse(&format!("http://{host}")).ok()?;
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
         let hosts = match url.address() {
@@ -57,8 +57,8 @@ impl Exemption {
         Some(Self { hosts, port: has_port.then(|| url.port()) })
     }
 
-    /// Reports whether Callgate connects directly to the host of `url`. `resolved` is the address to which Callgate
-    /// has resolved a host name, if it has resolved the name at all.
+    /// Reports whether Callgate connects directly to the host of `url`. `resolved` is the address of the host, if
+    /// Callgate has resolved the host name.
     pub fn matches(&self, url: &Url, resolved: Option<IpAddr>) -> bool {
         if self.port.is_some_and(|port| port != url.port()) {
             return false;
@@ -74,7 +74,7 @@ impl Exemption {
     }
 }
 
-/// Reports whether `host` is a name below `name`, such as `a.example.com` below `example.com`.
+/// Reports whether `host` is a subdomain of `name`: `a.example.com` is a subdomain of `example.com`.
 fn is_below(host: &str, name: &str) -> bool {
     host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
 }
@@ -128,7 +128,7 @@ mod tests {
             ("fd00::1", &["[fd00::1]"], &["[fd00::2]"]),
             ("[fd00::1]", &["[fd00::1]:9"], &["[fd00::2]"]),
             ("[fd00::1]:9", &["[fd00::1]:9"], &["[fd00::1]"]),
-            // An IPv6 address that contains an IPv4 address leads to the same host.
+            // An IPv4-mapped IPv6 address leads to the same host as the IPv4 address.
             ("10.0.0.0/8", &["[::ffff:10.1.2.3]"], &["[::ffff:11.1.2.3]"]),
         ] {
             let entry = Exemption::parse(entry).unwrap_or_else(|| panic!("{entry}"));

@@ -1,5 +1,5 @@
-//! The settings of Callgate's connections to providers, and of its fetches of published documents: the forward proxy and
-//! the trusted certificate authorities.
+//! The settings of Callgate's connections to providers and of its fetches of published documents: the outbound proxy
+//! and the trusted certificate authorities.
 
 mod exemption;
 mod proxy;
@@ -12,6 +12,6 @@ pub use proxy::OutboundProxy;
 pub struct TrustedRoots {
     /// The path of the PEM file.
     pub path: Box<str>,
-    /// The SHA-256 digest of the file. A changed file has another digest, so Callgate notices the change.
+    /// The SHA-256 digest of the file, by which Callgate notices a changed file.
     pub digest: [u8; 32],
 }

@@ -1,4 +1,5 @@
-//! The forward proxy between Callgate and the outside, for networks that have no other way out.
+//! The outbound proxy: a forward proxy through which Callgate reaches the internet from a network without direct
+//! access.
 
 use std::net::IpAddr;
 
@@ -9,42 +10,42 @@ use super::exemption::Exemption;
 use crate::guard::Url;
 use crate::secret::Secret;
 
-/// The forward proxy, through which Callgate opens tunnels with the method CONNECT.
+/// The settings of the outbound proxy, through which Callgate opens tunnels with the method CONNECT.
 #[derive(Clone, Debug)]
 pub struct OutboundProxy {
     url: Url,
     no_proxy: Vec<Exemption>,
-    /// `user:password`.
+    /// The credentials for the proxy, as `user:password`.
     credentials: Option<Secret>,
 }
 
 impl OutboundProxy {
-    /// Creates the settings. `url` has the scheme `http`. `credentials` contain `user:password` in UTF-8, without control
-    /// characters.
+    /// Creates the settings of the outbound proxy. `url` has the scheme `http`. `credentials` contain `user:password`
+    /// in UTF-8, without control characters.
     pub fn new(url: Url, no_proxy: Vec<Exemption>, credentials: Option<Secret>) -> Self {
         Self { url, no_proxy, credentials }
     }
 
-    /// Returns the URL of the proxy.
+    /// Returns the URL of the outbound proxy.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// Returns the hosts to which Callgate connects directly.
+    /// Returns the hosts to which Callgate connects without the outbound proxy.
     pub fn no_proxy(&self) -> &[Exemption] {
         &self.no_proxy
     }
 
-    /// Returns the user name and the password. The caller must not log them.
+    /// Returns the user name and the password for the outbound proxy. The caller must not log them.
     pub fn credentials(&self) -> Option<(&str, &str)> {
         std::str::from_utf8(self.credentials.as_ref()?.expose()).ok()?.split_once(':')
     }
 
-    /// Reports whether a connection to the host of `url` goes through the proxy. `resolved` is the address of the host,
-    /// if Callgate has resolved its name.
+    /// Reports whether a connection to the host of `url` goes through the outbound proxy. `resolved` is the address of
+    /// the host, if Callgate has resolved the host name.
     ///
-    /// Loopback addresses and `localhost` are on this host, so they never go through the proxy. The proxy would connect
-    /// to its own host instead.
+    /// Loopback addresses and `localhost` are on the host of Callgate, so connections to these never use the proxy. The
+    /// proxy would connect to its own host instead.
     pub fn serves(&self, url: &Url, resolved: Option<IpAddr>) -> bool {
         let address = url.address().or(resolved);
         let is_this_host =
@@ -52,7 +53,7 @@ impl OutboundProxy {
         !is_this_host && !self.no_proxy.iter().any(|exemption| exemption.matches(url, resolved))
     }
 
-    /// Returns the request that opens a tunnel to `target`, which is `host:port` (RFC 9110 section 9.3.6).
+    /// Returns the CONNECT request that opens a tunnel to `target`, which is `host:port` (RFC 9110 section 9.3.6).
     pub fn connect_request(&self, target: &str) -> Zeroizing<Vec<u8>> {
         let mut request = Zeroizing::new(Vec::new());
         request.extend_from_slice(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").as_bytes());
@@ -68,7 +69,7 @@ impl OutboundProxy {
         request
     }
 
-    /// Reports whether both settings are equal. Compares the credentials in constant time.
+    /// Reports whether two outbound proxies have equal settings. Compares the credentials in constant time.
     pub fn is_same(&self, other: &Self) -> bool {
         let same_credentials = match (&self.credentials, &other.credentials) {
             (None, None) => true,

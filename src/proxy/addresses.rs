@@ -7,16 +7,16 @@ use super::listen::{BoundListener, bind};
 use crate::config::Startup;
 use crate::store::StoreError;
 
-/// The reason why the server did not start. No address stays bound.
+/// The reason why the server did not start. If the server does not start, no address stays bound.
 #[derive(Debug)]
 pub enum StartError {
-    /// An address could not be bound.
+    /// An address could not be bound. Contains the address and the error.
     Bind(SocketAddr, std::io::Error),
-    /// The fetcher could not be created or could not read its cache.
+    /// The fetcher could not be created or could not read its cache. Contains a message for the operator.
     Fetch(String),
-    /// The ledger's file is unusable.
+    /// The ledger cannot be used.
     Store(StoreError),
-    /// A certificate, a private key or the trusted roots are unusable.
+    /// A certificate, a private key or the trusted roots are unusable. Contains a message for the operator.
     Tls(String),
 }
 
@@ -30,7 +30,7 @@ impl std::fmt::Display for StartError {
     }
 }
 
-/// The bound listeners.
+/// The bound listeners of the server.
 pub(super) struct Addresses {
     pub(super) ingress: Vec<BoundListener>,
     pub(super) egress: Option<BoundListener>,
@@ -52,7 +52,7 @@ impl Addresses {
         })
     }
 
-    /// Returns all bound addresses.
+    /// Returns the bound addresses of all listeners.
     pub(super) fn own_addresses(&self) -> OwnAddresses {
         let bound = self.ingress.iter().chain(&self.egress).chain(&self.admin).chain(&self.replicas);
         OwnAddresses::new(bound.map(|bound| bound.address).collect())

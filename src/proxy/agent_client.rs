@@ -1,4 +1,4 @@
-//! The client for one agent: its TLS settings, its pool of idle connections, and its share of the limits.
+//! The HTTP client for one agent: its TLS settings, its pool of idle connections, and its share of the limits.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,15 +21,15 @@ use crate::http::client::{Connection, ConnectionPool, Records, Upstream, attempt
 use crate::proxy::listen::LogThrottle;
 use crate::proxy::pem_files;
 
-/// Maximum number of concurrent lookups of the host of one agent.
+/// The maximum number of concurrent DNS lookups of one agent's host.
 const LOOKUPS_MAX: usize = 16;
 
-/// The client for one agent. A reload that changes the agent's address or TLS settings creates a new client.
+/// The HTTP client for one agent. A reload that changes the agent's address or TLS settings creates a new client.
 pub(crate) struct AgentClient {
     pub(crate) agent: Arc<Agent>,
     transport: Transport,
-    /// The idle connections. Each agent has a pool of its own, so that a busy agent does not displace the connections
-    /// to another one.
+    /// The idle connections. Each agent has its own pool, so that a busy agent does not displace the idle connections
+    /// to another agent.
     pool: ConnectionPool<()>,
     pub(crate) share: Arc<AgentShare>,
     log_throttle: LogThrottle,
@@ -43,13 +43,13 @@ enum Transport {
     Unusable(Box<str>),
 }
 
-/// The part of the limits that the requests of one agent use. It stays the same when a reload replaces the client.
+/// The part of the limits that the requests of one agent use. A reload that replaces the client retains the share.
 pub(crate) struct AgentShare {
     /// The memory for the bodies of this agent's requests.
     pub(crate) body_memory: BodyMemory,
-    /// The number of [`RequestSlot`]s.
+    /// The number of [`RequestSlot`]s in use.
     requests: AtomicUsize,
-    /// Limits the concurrent lookups of the agent's host.
+    /// Limits the concurrent DNS lookups of the agent's host.
     lookups: Arc<Semaphore>,
 }
 
@@ -63,7 +63,7 @@ impl Default for AgentShare {
     }
 }
 
-/// The place of one request among the requests of an agent that are in progress. Dropping it frees the place.
+/// Permission for one request to be in progress, counted per agent. Dropping the slot frees it.
 pub(crate) struct RequestSlot(Arc<AgentShare>);
 
 impl Drop for RequestSlot {
@@ -82,7 +82,7 @@ impl AgentShare {
 }
 
 impl AgentClient {
-    /// Creates a client without open connections.
+    /// Creates an HTTP client without open connections.
     ///
     /// # Errors
     /// Returns a message for the operator if the TLS settings cannot be used.
@@ -98,7 +98,7 @@ impl AgentClient {
         Ok(Self::with(agent, share, transport))
     }
 
-    /// Creates a client that cannot connect, for the reason `error`.
+    /// Creates an HTTP client that cannot connect, for the reason `error`.
     pub(crate) fn unusable(agent: Arc<Agent>, share: Arc<AgentShare>, error: String) -> Self {
         Self::with(agent, share, Transport::Unusable(error.into()))
     }
@@ -108,11 +108,11 @@ impl AgentClient {
         Self { agent, transport, pool, share, log_throttle }
     }
 
-    /// Returns an idle connection to the agent, or opens a new one. `agent` has the timeouts, which a reload may change
-    /// without a new client.
+    /// Returns an idle connection to the agent, or opens a new one. The timeouts come from `agent`, because a reload
+    /// can change them without replacing the client.
     ///
     /// # Errors
-    /// Returns `agent_unreachable` if no connection can be opened. Nothing was sent then.
+    /// Returns `agent_unreachable` if no connection can be opened. No part of a request was sent.
     pub(crate) async fn connection(&self, agent: &Agent, now: Instant) -> Result<Connection, Denial> {
         if let Some(connection) = self.pooled(now) {
             return Ok(connection);
@@ -131,15 +131,15 @@ impl AgentClient {
         Err(Denial::AgentUnreachable)
     }
 
-    /// Returns an idle connection.
+    /// Returns an idle connection to the agent, if there is one.
     pub(crate) fn pooled(&self, now: Instant) -> Option<Connection> {
         self.pool.take(&(), now)
     }
 
-    /// Opens a new connection.
+    /// Opens a new connection to the agent.
     ///
     /// # Errors
-    /// Returns the kind of failure and an explanation. Nothing was sent then.
+    /// Returns the kind of failure for the log throttle, and an explanation. No part of a request was sent.
     pub(crate) async fn open(&self, agent: &Agent) -> Result<Connection, (&'static str, String)> {
         let generation = self.pool.generation();
         match timeout(agent.connect_timeout, self.connect()).await {
@@ -154,23 +154,23 @@ impl AgentClient {
         &self.agent
     }
 
-    /// Returns a connection to the pool after its response was read completely.
+    /// Returns a connection to the pool. The response on the connection must have been read completely.
     pub(crate) fn keep(&self, idle_timeout: Duration, connection: Connection, now: Instant) {
         self.pool.keep((), connection, idle_timeout, now);
     }
 
-    /// Closes all idle connections. Connections that are in use are closed after their response.
+    /// Closes all idle connections to the agent. Connections in use are closed after their response.
     pub(crate) fn close(&self) {
         self.pool.invalidate();
     }
 
-    /// Closes expired idle connections.
+    /// Closes idle connections whose idle timeout has passed.
     pub(crate) fn sweep(&self, now: Instant) {
         self.pool.sweep(now);
     }
 
-    /// Opens a connection. The stream is unbuffered: a callback is sent in one write, and responses are read into their
-    /// own buffer.
+    /// Opens a connection to the agent. The stream is unbuffered, because a callback is sent in one write, and
+    /// responses are read into their own buffer.
     async fn connect(&self) -> io::Result<Upstream> {
         match &self.agent.address {
             AgentAddress::Tcp(address) => {
@@ -184,9 +184,9 @@ impl AgentClient {
 }
 
 impl AgentClient {
-    /// Returns the addresses of the agent's host. A lookup occupies a thread until the name server answers, even after
-    /// the timeout for connecting. The number of lookups is limited, so that the lookups for one agent do not occupy
-    /// all threads.
+    /// Returns the addresses of the agent's host. A DNS lookup occupies a thread until the name server responds, even
+    /// after the timeout for connecting. The number of lookups is limited, so that the lookups for one agent do not
+    /// occupy all threads.
     async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = address.parse() {
             return Ok(vec![address]);
@@ -222,7 +222,7 @@ impl Transport {
     }
 }
 
-/// Creates the TLS connector and the name for which it verifies the agent's certificate.
+/// Creates the TLS connector for an agent. Also returns the name that the agent's certificate must have.
 fn tls_connector(tls: &AgentTls) -> Result<(TlsConnector, ServerName<'static>), String> {
     install_default_crypto_provider();
     let roots = match &tls.authorities {

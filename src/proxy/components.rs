@@ -1,4 +1,4 @@
-//! The components of a running server, each with the handles that it needs.
+//! The components of a running server, each with references to the components that it uses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::store::Store;
 
 /// The parts of a server that are created before the server starts.
 pub struct Options {
-    /// The wall clock for decisions.
+    /// The wall clock for decisions, such as whether a token is expired.
     pub clock: Clock,
     /// The clock for the deadlines of interactions.
     pub ledger_clock: Arc<LedgerClock>,
@@ -37,20 +37,21 @@ pub struct Options {
     pub metrics: Arc<Metrics>,
     /// The ledger.
     pub store: Arc<Store>,
-    /// The other members, and the callbacks API for them. `None` without the section `replicas`.
+    /// The connections to the other replicas, and the callbacks API for requests of other replicas. `None` without the
+    /// section `replicas`.
     pub replication: Option<(Arc<Replication>, CallbacksApi)>,
-    /// The access log. `None` disables it.
+    /// The access log. `None` if the access log is disabled.
     pub access_log: Option<AccessLogger>,
-    /// The exporter of trace spans. `None` disables tracing.
+    /// The exporter of trace spans. `None` if tracing is disabled.
     pub traces: Option<Traces>,
     /// The recent requests for the admin page. `None` if there is no admin page.
     pub recent: Option<Arc<Recent>>,
-    /// The rejected requests that an operator wants to see.
+    /// The captured requests: denied requests that are stored for an operator.
     pub captures: Arc<Captures>,
 }
 
 impl Options {
-    /// Returns the recorder of exchanges, and the other members with the callbacks API for them.
+    /// Returns the recorder of requests, and the connections to the other replicas with the callbacks API.
     fn into_recorder(self) -> (Arc<Recorder>, Option<(Arc<Replication>, CallbacksApi)>) {
         let recorder = Recorder {
             clock: self.clock,
@@ -72,13 +73,13 @@ pub(super) struct Components {
     pub(super) ingress: Arc<IngressContext>,
     pub(super) notices: Arc<Notices>,
     pub(super) deliveries: Arc<Deliveries>,
-    /// The replica listener, if there is one.
+    /// The replica listener. `None` without the section `replicas`.
     pub(super) replicas: Option<Arc<ReplicaListener>>,
 }
 
 impl Components {
-    /// Creates the components. `egress` contains the settings and the bound address of the egress listener, if there is
-    /// one.
+    /// Creates the components. `egress` contains the settings and the bound address of the egress listener, or `None`
+    /// without an egress listener.
     pub(super) fn new(
         egress: Option<(EgressSettings, SocketAddr)>,
         policy: Arc<ArcSwap<Policy>>,
@@ -148,7 +149,7 @@ impl Components {
         Self { admission, egress, ingress, notices, deliveries: Arc::new(deliveries), replicas }.begun()
     }
 
-    /// Applies the policy to the components.
+    /// Applies the current policy to the components.
     fn begun(self) -> Self {
         let policy = self.ingress.policy.load_full();
         self.raise_file_limit(&policy);
@@ -163,8 +164,8 @@ impl Components {
             .raise_file_limit(policy.limits.connections_max, self.egress.limits.connections_max());
     }
 
-    /// Replaces the policy, the settings of the egress listener and, if `providers` is `Some`, the client for
-    /// providers. Requests in flight keep the policy and the settings with which they began.
+    /// Replaces the policy, the settings of the egress listener and, if `providers` is `Some`, the HTTP client for
+    /// providers. Requests in flight retain the policy and the settings with which they began.
     pub(super) fn install(
         &self,
         policy: &Policy,
@@ -182,7 +183,7 @@ impl Components {
         self.raise_file_limit(policy);
     }
 
-    /// Creates the upkeep task of these components.
+    /// Creates the upkeep task for these components.
     pub(super) fn upkeep(&self) -> Upkeep {
         Upkeep {
             agents: Arc::clone(&self.ingress.agents),
@@ -218,7 +219,8 @@ impl Components {
         }
     }
 
-    /// Warns if the agent cannot verify the certificate of the egress listener at the local URLs for its answers.
+    /// Warns if the certificate of the egress listener does not contain the IP address in the URLs at which the agent
+    /// answers questions. The agent could not verify the certificate.
     fn warn_about_local_urls(&self, tls: &TlsConfig) {
         let url = &self.ingress.actions_url;
         let address = Url::parse(url).ok().and_then(|url| url.address());
@@ -229,21 +231,21 @@ impl Components {
         }
     }
 
-    /// Returns how many requests and notices are in flight.
+    /// Returns the number of requests and deliveries in flight.
     pub(super) fn in_flight(&self) -> usize {
         let to_agent = self.notices.drain.count() + self.deliveries.drain.count();
         self.ingress.drain.requests.count() + to_agent + self.egress.drain.count()
     }
 }
 
-/// Returns the prefix of the local URLs to which the agent sends its answers to questions.
+/// Returns the URL prefix at which the agent answers questions of providers.
 fn actions_url(settings: &EgressSettings, egress: SocketAddr) -> Box<str> {
     let scheme = if settings.has_tls() { "https" } else { "http" };
     format!("{scheme}://{}/{ACTIONS}/", reachable(egress)).into()
 }
 
-/// Returns the path and the expiry time, in Unix seconds, of the certificate that Callgate presents to an agent. The
-/// file was checked when the agent's client was created.
+/// Returns the path and the expiry time, in Unix seconds, of the certificate that Callgate presents to an agent.
+/// Returns `None` if there is no such certificate. The file was checked when the agent's client was created.
 fn client_certificate_expiry(agent: &Agent) -> Option<(&str, i64)> {
     let file = &agent.tls.as_ref()?.certificate.as_ref()?.certificate;
     let chain = pem_files::certificates_in(&file.path, file.content.expose()).ok()?;

@@ -1,4 +1,4 @@
-//! Decodes a body between other work of the same thread.
+//! Decodes a request body in steps, so that other tasks can run in between.
 
 use crate::denial::Denial;
 use crate::http::MemoryReservation;
@@ -6,11 +6,12 @@ use crate::ingress::Admitted;
 use crate::request::RequestHead;
 use crate::trail::Trail;
 
-/// Decodes the body, if the provider's setting `decode` lists its content coding. A body of 64 MiB takes some hundred
-/// milliseconds, so the task yields after each step. The memory of the decoded body is added to `reservation`.
+/// Decodes the request body, if the provider's setting `decode` lists its content coding. The task yields after each
+/// step, because a body of 64 MiB takes some hundred milliseconds. The memory of the decoded body is added to
+/// `reservation`.
 ///
 /// # Errors
-/// `body_too_large`, `body_undecodable`, or `overloaded` if there is not enough memory.
+/// Returns `body_too_large`, `body_undecodable`, or `overloaded` if there is not enough memory.
 pub(crate) async fn decode_body(
     admitted: &mut Admitted,
     head: &RequestHead<'_>,

@@ -1,8 +1,8 @@
-//! The proxy: listeners, callbacks from outside (`ingress`), requests of the agent (`egress`), and the server that
+//! The proxy: listeners, callbacks from providers (`ingress`), requests of the agent (`egress`), and the server that
 //! combines them.
 //!
-//! pingora provides TLS for listeners, and HTTP/2. Its streaming forward path is not used, because Callgate reads a
-//! callback completely, decides, and then delivers it completely.
+//! pingora provides TLS for listeners, and HTTP/2. The streaming proxy of pingora is not used, because Callgate reads a
+//! callback completely, decides, and then delivers the callback completely.
 
 mod addresses;
 mod agent_client;

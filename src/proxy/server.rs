@@ -1,4 +1,4 @@
-//! The server: binds the listeners, serves, installs new configurations, and stops.
+//! The server: binds the listeners, serves requests, installs new configurations, and stops.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -32,17 +32,17 @@ use crate::time::Timestamp;
 pub struct Server {
     /// The bound addresses of the ingress listeners, in the order of the configuration.
     pub ingress: Vec<SocketAddr>,
-    /// The bound address of the egress listener.
+    /// The bound address of the egress listener. `None` if there is no egress listener.
     pub egress: Option<SocketAddr>,
-    /// The bound address of the admin listener.
+    /// The bound address of the admin listener. `None` if there is no admin listener.
     pub admin: Option<SocketAddr>,
-    /// The bound address of the replica listener.
+    /// The bound address of the replica listener. `None` if there is no replica listener.
     pub replicas: Option<SocketAddr>,
     listeners: Vec<Arc<ArcSwap<ListenerConfig>>>,
     replica_config: Option<Arc<ArcSwap<ListenerConfig>>>,
-    /// The keys of session tickets, which survive reloads.
+    /// The keys of TLS session tickets, which survive reloads.
     ticket_keys: Arc<TicketKeys>,
-    /// All bound addresses. Egress denies them as action endpoints.
+    /// All bound addresses, to which an agent's answer to a question must not be sent.
     own_addresses: OwnAddresses,
     ingress_queues: Vec<AcceptQueue>,
     egress_queues: Vec<AcceptQueue>,
@@ -54,14 +54,14 @@ pub struct Server {
     accept_callbacks: Vec<JoinHandle<()>>,
     /// The task that accepts egress connections. The task ends by itself after its listener has stopped.
     accept_requests: Option<JoinHandle<()>>,
-    /// The task of the admin listener. After the listener has stopped, the task ends by itself when all its requests
-    /// are answered.
+    /// The task of the admin listener. After the listener has stopped, the task ends when all its requests have a
+    /// response.
     admin_task: Option<JoinHandle<()>>,
     components: Components,
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// A new configuration with all its files read, ready for [`Server::install`].
+/// A new configuration whose files have been read, to be activated by [`Server::install`].
 pub struct Prepared {
     agents: PreparedAgents,
     egress_listener: Option<EgressSettings>,
@@ -73,12 +73,12 @@ pub struct Prepared {
 }
 
 impl Server {
-    /// Binds every listener of `startup` and serves. `admin` is called with the admin listener and a watch. The future
-    /// that `admin` returns must serve this listener until the watch changes. `start` must be called within a tokio
+    /// Binds every listener of `startup` and serves. Calls `admin` with the admin listener and a shutdown watch. The
+    /// future that `admin` returns must serve the listener until the watch changes. Must be called within a tokio
     /// runtime.
     ///
     /// # Errors
-    /// Returns [`StartError`]. No address stays bound.
+    /// Returns a [`StartError`] if the server cannot start. No address stays bound.
     pub fn start<F, A>(
         startup: &Startup,
         policy: Arc<ArcSwap<Policy>>,
@@ -112,7 +112,7 @@ impl Server {
         );
         let (stop_ingress, ingress_stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
-        // The admin listener stops last, because readiness probes must be answered until the last exchange has ended.
+        // The admin listener stops last, because readiness probes need a response until the last request has ended.
         let (stop_admin, admin_stopping) = watch::channel(false);
         let (stop_replicas, replicas_stopping) = watch::channel(false);
         let mut server = Self {
@@ -178,7 +178,7 @@ impl Server {
         Ok(())
     }
 
-    /// Starts accepting connections of other members, and looking for them.
+    /// Starts accepting connections of other replicas, and starts to discover the other replicas.
     fn accept_members(
         &mut self,
         bound: Option<BoundListener>,
@@ -193,15 +193,14 @@ impl Server {
         self.spawn(run_discovery(Arc::clone(&replicas.replication)));
         let watch = stopping.clone();
         let serve = move |stream, info| Arc::clone(&replicas).serve(stream, info, watch.clone());
-        // Callers at the ingress listeners must not be able to keep the other members away.
+        // Other replicas have a separate connection limit, so that callers at the ingress listeners cannot use it up.
         let admission = Arc::new(self.components.admission.apart());
         self.spawn(accept::run(admission, config, listening(bound)?, stopping.clone(), serve));
         Ok(())
     }
 
-    /// Returns a function that prepares a new configuration. The returned function reads files, so it must run outside
-    /// the async workers. The new configuration must differ from the current one only in settings that a reload may
-    /// change. The caller must check this.
+    /// Returns a function that prepares a new configuration. The function reads files, so it must run outside the async
+    /// workers. The caller must check that the new configuration changes only settings that a reload may change.
     pub fn preparing(
         &self,
         startup: Startup,
@@ -228,13 +227,13 @@ impl Server {
         }
     }
 
-    /// Installs a new configuration. Requests in flight keep the configuration with which they began.
+    /// Installs a new configuration. Requests in flight retain the configuration with which they began.
     pub fn install(&self, prepared: Prepared) {
         let Prepared { agents, egress_listener, listeners, replica_listener, providers, policy, store } =
             prepared;
         self.components.ingress.store.log_in_again(&store);
         // The policy is installed before the listeners. In between, a route that requires client certificates denies
-        // callbacks from listeners that do not yet verify them.
+        // callbacks from listeners that do not verify client certificates yet.
         self.components.install(&policy, providers, agents, egress_listener);
         for (current, config) in self.listeners.iter().zip(listeners) {
             current.store(Arc::new(config));
@@ -245,11 +244,11 @@ impl Server {
         self.components.report(&self.listeners);
     }
 
-    /// Stops the server gracefully and returns the number of exchanges that were cut off.
+    /// Stops the server gracefully and returns the number of requests that were cut off.
     ///
     /// During `delay`, Callgate still accepts connections, but closes each HTTP/1 ingress connection after its next
     /// response, so that callers connect elsewhere. Then Callgate stops accepting connections, waits up to `grace` for
-    /// exchanges in flight, and closes the ledger. Egress serves the agent until the callbacks have ended.
+    /// requests in flight, and closes the ledger. The egress listener serves the agent until the callbacks have ended.
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
         let Components { ingress, egress, notices, deliveries, .. } = &self.components;
         ingress.drain.close_connections.store(true, Ordering::Relaxed);
@@ -266,11 +265,10 @@ impl Server {
         let _ = self.stop_ingress.send(true);
         let new_connections = &self.components.admission.new_connections;
         serve_new_connections(self.accept_callbacks, new_connections, shortest_wait).await;
-        // Other members must stop handing over callbacks, too. Otherwise, there would always be a request in flight.
+        // Other replicas must also stop forwarding callbacks, because otherwise a request might always be in flight.
         replication.into_iter().for_each(|replication| replication.leaving());
         let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
-        // From now on, requests on kept-alive connections are no longer served. Callgate still waits for requests that
-        // have already begun.
+        // From now on, new requests on kept-alive connections are denied. Callgate still waits for requests in flight.
         ingress.drain.requests.close();
         let callbacks = async {
             tokio::join!(
@@ -287,7 +285,7 @@ impl Server {
         let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;
         egress.drain.close();
         let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;
-        // Nothing changes the ledger any more.
+        // The ledger does not change any more, so it can be moved to another replica.
         if let Some(replication) = replication {
             replication.leave().await;
         }
@@ -305,8 +303,8 @@ impl Server {
     }
 }
 
-/// Waits until the pending connections are accepted. Then waits until their first requests have begun. Each of these
-/// waits ends after `wait` at the latest.
+/// Waits until the pending connections are accepted, and then until their first requests have begun. Each wait ends
+/// after `wait` at the latest.
 async fn serve_new_connections(
     accepting: impl IntoIterator<Item = JoinHandle<()>>,
     new_connections: &Drain,
@@ -321,8 +319,8 @@ async fn serve_new_connections(
     let _ = timeout(wait, new_connections.wait_until_empty()).await;
 }
 
-/// Creates the client for providers. Reads the trusted roots only if the configuration has egress rules, questions or
-/// `agent.wake`, because the roots take time and memory.
+/// Creates the HTTP client for providers. Reads the trusted roots only if the configuration has egress rules,
+/// questions, a forward proxy or `agent.wake`, because reading the roots takes time and memory.
 fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError> {
     let wakes = policy.agents.iter().any(|agent| agent.wake.is_some());
     if startup.egress.is_none() && !wakes {
@@ -381,6 +379,6 @@ fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {
     TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }
 
-/// Exchanges that began just before the listeners closed get at least this much time to end, even if `grace` has
-/// already expired. If `grace` itself is shorter than this time, they get `grace`.
+/// The minimum time for requests that began just before the listeners closed to end. If `grace` is shorter, the minimum
+/// is `grace`.
 const LAST_EXCHANGES_WAIT: Duration = Duration::from_secs(1);

@@ -1,4 +1,5 @@
-//! The periodic upkeep: closes idle connections and updates gauges. At the end, closes the files.
+//! Periodic upkeep of the server: closes idle connections and updates gauges. When the server stops, closes the ledger
+//! and the trace exporter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::clock::instant;
 use crate::http::BodyMemory;
 use crate::observe::{Metrics, Traces};
 
-/// Interval between two runs.
+/// The interval between two runs of the upkeep.
 const TICK: Duration = Duration::from_millis(250);
 
 /// The components that need upkeep.
@@ -26,7 +27,7 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    /// Runs until it is aborted.
+    /// Closes idle connections and updates gauges periodically. Runs until the task is aborted.
     pub(super) async fn run(self) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -39,11 +40,11 @@ impl Upkeep {
     }
 }
 
-/// Deadline for closing the ledger's file. If the deadline passes, no acknowledged change is lost, because all
+/// The deadline for closing the ledger's file. If the deadline passes, no acknowledged change is lost, because all
 /// acknowledged changes are already on disk.
 const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Closes the ledger's file and exports the last spans.
+/// Closes the ledger's file and exports the last trace spans.
 pub(super) async fn close_files(ingress: &IngressContext) {
     let (store, recorder) = (Arc::clone(&ingress.store), Arc::clone(&ingress.recorder));
     let closed = tokio::task::spawn_blocking(move || {

@@ -1,39 +1,40 @@
-//! The identity of one process of Callgate.
+//! The id of one run of a Callgate process.
 
 use std::fmt;
 
 use data_encoding::HEXLOWER;
 
-/// The identity of one process: 8 random bytes. The next process at the same address has another incarnation, so that a
-/// reused address is not mistaken for the process that had it before.
+/// The id of one run of a process: 8 random bytes. After a restart, the process at the same address has another id, so
+/// that a new process is not mistaken for the former process at its address.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Incarnation([u8; 8]);
 
 impl Incarnation {
-    /// Draws a new incarnation. Returns `None` if the operating system cannot provide random numbers.
+    /// Generates a random id for one run of a process. Returns `None` if the operating system cannot provide random
+    /// numbers.
     pub fn random() -> Option<Self> {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes).ok()?;
         Some(Self(bytes))
     }
 
-    /// Creates an incarnation from its bytes.
+    /// Creates the id of a run of a process from its bytes.
     pub const fn from_bytes(bytes: [u8; 8]) -> Self {
         Self(bytes)
     }
 
-    /// Returns the bytes.
+    /// Returns the bytes of the id.
     pub const fn bytes(self) -> [u8; 8] {
         self.0
     }
 
-    /// Parses 16 lower-case hexadecimal digits.
+    /// Parses the id of a run of a process: 16 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok().map(Self)
     }
 }
 
-/// Formats the incarnation as 16 lower-case hexadecimal digits.
+/// Formats the id of a run of a process as 16 lower-case hexadecimal digits.
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&HEXLOWER.encode(&self.0))

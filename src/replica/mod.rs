@@ -1,8 +1,10 @@
-//! Several replicas of one Callgate: who owns an interaction, and how replicas prove to each other who they are.
+//! Several replicas of one Callgate: which replica owns an interaction, and how replicas authenticate each other's
+//! requests.
 //!
-//! A *member* is one process. At start it draws an [`Incarnation`]. The *owner* of an interaction is the member that
-//! minted its token. The token names its owner, encrypted ([`OwnerSealer`]). Another member that receives the callback
-//! hands it over to the owner, with a [`Proof`].
+//! A replica is one process. At its start, the process generates an [`Incarnation`], the id of this run of the process.
+//! The *owner* of an interaction is the replica that minted the token of the interaction. The token contains the
+//! encrypted address of the owner ([`OwnerSealer`]). If another replica receives the callback, it forwards the callback
+//! to the owner, with a [`Proof`] in a header.
 
 mod incarnation;
 mod nonces;

@@ -1,4 +1,4 @@
-//! The nonces of proofs that were accepted, so that nobody can replay a proof.
+//! The nonces of accepted proofs, so that a recorded request between replicas cannot be replayed.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use super::proof::AGE_MAX;
 use crate::time::Timestamp;
 
-/// Maximum number of nonces in one period. With it, the memory is bounded to about 50 MB. It allows 16,000 requests per
-/// second from other members.
+/// The maximum number of nonces that are stored in one period. It bounds the memory to about 50 MB, and allows 16,000
+/// requests per second from other replicas.
 const NONCES_MAX: usize = 1_000_000;
 
 /// The result of [`Nonces::accept`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SeenNonce {
-    /// The nonce is new.
+    /// The nonce was not accepted before.
     New,
     /// The nonce was accepted before.
     Repeated,
-    /// There is no room for another nonce.
+    /// The table of nonces is full.
     Full,
 }
 
-/// The accepted nonces of two periods. A period is as long as a proof can be valid: from [`AGE_MAX`] before the time of
-/// the proof to [`AGE_MAX`] after it.
+/// The nonces of proofs that were accepted in the current and the former period. A period is as long as a proof can be
+/// valid: from [`AGE_MAX`] before the time of the proof to [`AGE_MAX`] after this time.
 #[derive(Debug)]
 pub struct Nonces {
     current: HashSet<u128>,
@@ -37,12 +37,12 @@ impl Default for Nonces {
 }
 
 impl Nonces {
-    /// Accepts a nonce once.
+    /// Accepts a nonce and stores it, if the nonce was not accepted before and the table is not full.
     pub fn accept(&mut self, nonce: u128, now: Timestamp) -> SeenNonce {
         const PERIOD: Duration = Duration::from_secs(2 * AGE_MAX.as_secs() + 1);
-        // A clock that was set back must not keep the nonces of the time before for longer.
+        // If the clock was set back, the stored nonces must not be retained for longer than one period.
         if now >= self.until || now.plus(PERIOD) < self.until {
-            // After a pause of more than one period, the nonces of the current period are expired, too.
+            // After a pause of more than one period, the nonces of the current period have expired, too.
             let is_next = now < self.until.plus(PERIOD);
             let former = std::mem::take(&mut self.current);
             self.former = if is_next { former } else { HashSet::new() };
@@ -68,7 +68,7 @@ mod tests {
         let (mut nonces, start) = (Nonces::default(), Timestamp::from_unix_secs(1_000_000));
         let at = |secs| start.plus(Duration::from_secs(secs));
         assert_eq!(nonces.accept(1, at(0)), SeenNonce::New);
-        // A proof from the future can be replayed for twice its age.
+        // The replay window of a proof with a time in the future is twice as long as the maximum age.
         for secs in [0, 30, 60, 61, 100] {
             assert_eq!(nonces.accept(1, at(secs)), SeenNonce::Repeated, "{secs}");
         }
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(nonces.accept(2, at(160)), SeenNonce::Repeated);
         assert_eq!(nonces.accept(1, at(160)), SeenNonce::New, "its proof has expired");
         assert_eq!(nonces.accept(2, at(10_000)), SeenNonce::New, "after a long pause");
-        // The clock was set back.
+        // The time is earlier than before, as if the clock was set back.
         assert_eq!(nonces.accept(3, at(500)), SeenNonce::New);
         assert_eq!(nonces.until, at(561));
         assert_eq!(nonces.accept(3, at(530)), SeenNonce::Repeated);

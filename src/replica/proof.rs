@@ -1,11 +1,11 @@
-//! The proof of a request between members: the header `Callgate-Replica`. It is a MAC over the method, the target, the
-//! SHA-256 of the body, and the fields of the header.
+//! The proof of a request between replicas: the header `Callgate-Replica`. It contains a MAC over the method, the
+//! target, the SHA-256 of the body, and the other fields of the header.
 //!
-//! The header of a request has the fields `v1`, the Unix time, the incarnations of sender and receiver (`-` if the
-//! receiver is unknown), the client (`-` for requests to the API of the replica listener), a nonce, the SHA-256 of the
-//! body, and the MAC, separated by `;`. The header of a response has the fields `v1`, the outcome, the incarnation of the
-//! sender, and the MAC over them, the status and the nonce of the request. A response without a valid proof is not from
-//! a member.
+//! In a request, the header has these fields, separated by `;`: `v1`, the Unix time, the process ids of sender and
+//! receiver (`-` if the receiver is unknown), the client of the callback (`-` for requests to the API of the replica
+//! listener), a nonce, the SHA-256 of the body, and the MAC. In a response, the header has the fields `v1`, the
+//! outcome, the process id of the sender, and a MAC over these fields, the status and the nonce of the request. A
+//! response without a valid proof is not from a replica.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,48 +21,48 @@ use super::vouched::Vouched;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// The name of the header.
+/// The name of the header that contains the proof of a request or response between replicas.
 pub const REPLICA: HeaderName = HeaderName::from_static("callgate-replica");
-/// How far the time of a proof may be from the receiver's time, in both directions.
+/// The maximum difference between the time of a proof and the receiver's clock, in both directions.
 pub const AGE_MAX: Duration = Duration::from_secs(30);
 
-/// The key of the MAC is derived from a secret with this text (domain separation).
+/// The label from which the MAC key is derived (domain separation).
 const PURPOSE: &[u8] = b"callgate proof between replicas, version 1";
 const VERSION: &str = "v1";
-/// Maximum length of a header, in bytes. A client certificate can have several long names.
+/// The maximum length in bytes of the header with a proof. A client certificate can have several long names.
 pub const HEADER_BYTES_MAX: usize = 32 << 10;
 
-/// The contents of a proof.
+/// The contents of the proof of a request between replicas.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Proof {
     /// The time at which the request was sent.
     pub time: Timestamp,
-    /// The member that sent the request.
+    /// The id of the process that sent the request.
     pub from: Incarnation,
-    /// The member that must receive the request. `None` means any member.
+    /// The id of the process that must receive the request. `None` means any replica.
     pub to: Option<Incarnation>,
-    /// The client of the callback. `None` for requests to the API of the replica listener.
+    /// The client that sent the callback. `None` for requests to the API of the replica listener.
     pub client: Option<Vouched>,
-    /// The number that is accepted once.
+    /// The nonce of the request. The receiver accepts each nonce only once.
     pub nonce: u128,
-    /// The SHA-256 of the body.
+    /// The SHA-256 of the request body.
     pub body_sha256: [u8; 32],
 }
 
-/// The outcome of a request between members. The values are the labels of the metric, too.
+/// The outcome of a request between replicas. The names of the outcomes are also the values of a metric label.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// The member answered. The response is its own or that of its agent.
+    /// The receiver processed the request. The response comes from the receiver or from its agent.
     Answered,
-    /// The time of the request is too far from the member's time.
+    /// The time of the request differs too much from the receiver's clock.
     Clock,
-    /// The member is not the one that the request is for.
+    /// The request was addressed to another process than the receiver.
     Mistaken,
-    /// The member has handed over this interaction to another member.
+    /// The receiver has moved this interaction to another replica.
     Moved,
-    /// The member denied the request, although the sender had permitted it.
+    /// The receiver denied the callback, although the sender had permitted it.
     Refused,
-    /// The member is stopping. The request can be sent again.
+    /// The receiver is stopping. The request can be sent again.
     Stopping,
 }
 
@@ -71,7 +71,7 @@ impl Outcome {
     pub const ALL: [Self; 6] =
         [Self::Answered, Self::Clock, Self::Mistaken, Self::Moved, Self::Refused, Self::Stopping];
 
-    /// Returns the stable name.
+    /// Returns the stable name of the outcome, for headers and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Answered => "answered",
@@ -84,7 +84,7 @@ impl Outcome {
     }
 }
 
-/// Creates the proof of one response, when its status is known.
+/// Creates the proof of the response to one request between replicas, when the status of the response is known.
 #[derive(Clone, Debug)]
 pub struct ResponseProof {
     prover: Prover,
@@ -94,7 +94,7 @@ pub struct ResponseProof {
 }
 
 impl ResponseProof {
-    /// Creates the proof of the response of the member `own` to the request with this nonce.
+    /// Creates the proof of the response from the process `own` to the request with this nonce.
     pub fn new(prover: Prover, own: Incarnation, nonce: u128) -> Self {
         Self { prover, own, nonce, outcome: Outcome::Answered }
     }
@@ -105,22 +105,22 @@ impl ResponseProof {
         Self { outcome, ..self }
     }
 
-    /// Returns the value of the header for a response with this status.
+    /// Returns the value of the header `Callgate-Replica` for a response with this status.
     pub fn header(&self, status: u16) -> Option<String> {
         self.prover.prove_response(self.outcome, self.own, status, self.nonce)
     }
 }
 
-/// The reason why a proof is not accepted.
+/// The reason why the proof of a request between replicas is not accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ProofError {
-    /// The header is missing, occurs twice or has another form.
+    /// The header is missing, occurs twice or is not well-formed.
     Malformed,
-    /// None of the secrets made the MAC, or the MAC is for another request.
+    /// No configured secret produces this MAC, or the MAC is for another request.
     Mac,
-    /// The time is too far from the receiver's time.
+    /// The time of the proof differs too much from the receiver's clock.
     Time,
-    /// The body is not the one that the proof covers.
+    /// The body does not have the SHA-256 that the proof contains.
     Body,
 }
 
@@ -135,14 +135,14 @@ impl fmt::Display for ProofError {
     }
 }
 
-/// Creates and verifies proofs.
+/// Creates and verifies the proofs of requests and responses between replicas.
 #[derive(Clone)]
 pub struct Prover {
-    /// A MAC for each secret. The first one signs.
+    /// The HMAC state for each configured secret. The first secret creates proofs, and all secrets verify proofs.
     macs: Vec<Hmac<Sha256>>,
 }
 
-/// Formats only the name of the type, not the keys.
+/// Formats only the name of the type, because the MAC keys are secret.
 impl fmt::Debug for Prover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Prover")
@@ -150,23 +150,25 @@ impl fmt::Debug for Prover {
 }
 
 impl Prover {
-    /// Creates a prover. The first secret signs, and all of them verify.
+    /// Creates a prover. The first secret creates proofs, and all secrets verify proofs.
     pub fn new(secrets: &[Secret]) -> Self {
         let mac = |secret: &Secret| Hmac::new_from_slice(&derived(secret, PURPOSE)?).ok();
         Self { macs: secrets.iter().filter_map(mac).collect() }
     }
 
-    /// Returns the value of the header for a request.
+    /// Returns the value of the header `Callgate-Replica` for a request.
     pub fn prove(&self, proof: &Proof, method: &str, target: &str) -> Option<String> {
         let fields = proof.fields();
         let tag = self.signed([b"request", method.as_bytes(), target.as_bytes(), fields.as_bytes()])?;
         Some(format!("{fields};{tag}"))
     }
 
-    /// Verifies the header of a request. The caller must also check the time, the receiver, the nonce and the body.
+    /// Verifies the MAC in the header `Callgate-Replica` of a request. The caller must also check the time, the
+    /// receiver, the nonce and the body.
     ///
     /// # Errors
-    /// Returns a [`ProofError`] if none of the secrets made the proof.
+    /// Returns [`ProofError::Malformed`] if the header is not well-formed, and [`ProofError::Mac`] if no secret
+    /// produces the MAC.
     pub fn verify(&self, header: &str, method: &str, target: &str) -> Result<Proof, ProofError> {
         if header.len() > HEADER_BYTES_MAX {
             return Err(ProofError::Malformed);
@@ -180,7 +182,7 @@ impl Prover {
         Ok(proof)
     }
 
-    /// Returns the value of the header for a response.
+    /// Returns the value of the header `Callgate-Replica` for a response.
     pub fn prove_response(
         &self,
         outcome: Outcome,
@@ -193,8 +195,8 @@ impl Prover {
         Some(format!("{fields};{tag}"))
     }
 
-    /// Verifies the header of a response. Returns the outcome and the member that responded, or `None` if the response
-    /// is not from a member.
+    /// Verifies the header `Callgate-Replica` of a response. Returns the outcome and the id of the process that
+    /// responded, or `None` if the response is not from a replica.
     pub fn verify_response(&self, header: &str, status: u16, nonce: u128) -> Option<(Outcome, Incarnation)> {
         let (fields, tag) = header.rsplit_once(';')?;
         let (status, nonce) = (status.to_be_bytes(), nonce.to_be_bytes());
@@ -213,7 +215,7 @@ impl Prover {
         Some(BASE64URL_NOPAD.encode(&mac.finalize().into_bytes()))
     }
 
-    /// Compares a MAC in constant time.
+    /// Reports whether one of the secrets produces this MAC for these parts. Compares in constant time.
     fn is_signed(&self, parts: [&[u8]; 4], tag: &str) -> bool {
         let Ok(tag) = BASE64URL_NOPAD.decode(tag.as_bytes()) else { return false };
         self.macs.iter().any(|mac| {
@@ -228,7 +230,7 @@ fn response_parts<'p>(fields: &'p str, status: &'p [u8; 2], nonce: &'p [u8; 16])
     [b"response", fields.as_bytes(), status, nonce]
 }
 
-/// Adds the parts, each after its length, so that different parts are different bytes.
+/// Feeds parts into a MAC, each preceded by its length, so that different parts never result in the same bytes.
 fn update(mac: &mut Hmac<Sha256>, parts: [&[u8]; 4]) {
     for part in parts {
         mac.update(&(part.len() as u64).to_be_bytes());
@@ -237,7 +239,8 @@ fn update(mac: &mut Hmac<Sha256>, parts: [&[u8]; 4]) {
 }
 
 impl Proof {
-    /// Creates the proof of a request with this body. Returns `None` if the operating system provides no random numbers.
+    /// Creates the proof of a request with this body. Returns `None` if the operating system provides no random
+    /// numbers.
     pub fn new(
         time: Timestamp,
         from: Incarnation,
@@ -251,10 +254,10 @@ impl Proof {
         Some(Self { time, from, to, client, nonce, body_sha256 })
     }
 
-    /// Checks that the proof is valid at the time `now`.
+    /// Checks that the time of the proof is at most [`AGE_MAX`] before or after `now`.
     ///
     /// # Errors
-    /// Returns [`ProofError::Time`] otherwise.
+    /// Returns [`ProofError::Time`] if the difference is larger.
     pub fn check_time(&self, now: Timestamp) -> Result<(), ProofError> {
         let age_ms = now.unix_ms().abs_diff(self.time.unix_ms());
         if u128::from(age_ms) > AGE_MAX.as_millis() { Err(ProofError::Time) } else { Ok(()) }
@@ -263,7 +266,7 @@ impl Proof {
     /// Checks that the proof covers this body.
     ///
     /// # Errors
-    /// Returns [`ProofError::Body`] otherwise.
+    /// Returns [`ProofError::Body`] if the SHA-256 of the body differs.
     pub fn check_body(&self, body: &[u8]) -> Result<(), ProofError> {
         if self.body_sha256 == <[u8; 32]>::from(Sha256::digest(body)) {
             Ok(())
@@ -287,7 +290,7 @@ impl Proof {
             return None;
         }
         let time = next()?;
-        // Only digits, so that every time has one spelling.
+        // A time must consist of digits only, so that each time has exactly one text form.
         let time = Some(time).filter(|time| time.bytes().all(|byte| byte.is_ascii_digit()))?;
         let time = Timestamp::from_unix_secs(time.parse::<u32>().ok()?.into());
         let from = Incarnation::parse(next()?)?;

@@ -39,7 +39,7 @@ fn a_proof_reads_back_and_holds_for_its_request_only() {
         for (method, target) in [("PUT", "/a?b"), ("POST", "/a"), ("POST", "/a?b ")] {
             assert_eq!(ours.verify(&header, method, target), Err(ProofError::Mac));
         }
-        // No byte of the header can be changed.
+        // A change of any byte of the header invalidates the proof.
         for at in 0..header.len() {
             let mut changed = header.clone().into_bytes();
             changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
@@ -77,7 +77,7 @@ fn a_response_is_proven_for_its_request_and_status() {
         assert_eq!(ours.verify_response(&header, 421, 8), None);
         assert_eq!(prover(&["another secret of the replicas"]).verify_response(&header, 421, 7), None);
     }
-    // A proof of a request is not one of a response.
+    // The proof of a request is not valid as the proof of a response.
     let request = ours.prove(&proof(None), "GET", "/replica").unwrap();
     assert_eq!(ours.verify_response(&request, 200, 7), None);
 }

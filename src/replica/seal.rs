@@ -1,5 +1,5 @@
-//! The owner of an interaction, encrypted in the callback token. Providers receive the token, and must learn nothing
-//! about the addresses of the cluster.
+//! Encrypts the owner of an interaction for the callback token. Providers receive the token, and must not learn the
+//! addresses in the cluster.
 
 use std::fmt;
 
@@ -11,28 +11,28 @@ use sha2::Sha256;
 use super::incarnation::Incarnation;
 use crate::secret::Secret;
 
-/// The key for encryption is the MAC of this text (domain separation).
+/// The label from which the encryption key is derived (domain separation).
 const PURPOSE: &[u8] = b"callgate owner of an interaction, version 1";
-/// Maximum length of the address of a member, in bytes: the longest DNS name, a colon and a port.
+/// The maximum length in bytes of the address of a replica: the longest DNS name, a colon and a port.
 const ADDRESS_BYTES_MAX: usize = 260;
 
-/// The owner of an interaction.
+/// The owner of an interaction: the replica that minted the token of the interaction.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Owner {
-    /// The process.
+    /// The id of the run of the owner's process.
     pub incarnation: Incarnation,
-    /// The `host:port` at which other members reach the process.
+    /// The `host:port` at which other replicas reach the owner.
     pub address: Box<str>,
 }
 
-/// Encrypts and decrypts owners.
+/// Encrypts and decrypts the owners in callback tokens.
 #[derive(Clone)]
 pub struct OwnerSealer {
-    /// The key of each secret. The first one encrypts.
+    /// The encryption key derived from each configured secret. The first key encrypts, and all keys decrypt.
     keys: Vec<[u8; 32]>,
 }
 
-/// Formats only the name of the type, not the keys.
+/// Formats only the name of the type, because the keys are secret.
 impl fmt::Debug for OwnerSealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OwnerSealer")
@@ -40,13 +40,13 @@ impl fmt::Debug for OwnerSealer {
 }
 
 impl OwnerSealer {
-    /// Creates a sealer. The first secret encrypts, and all of them decrypt.
+    /// Creates a sealer. The first secret encrypts, and all secrets decrypt.
     pub fn new(secrets: &[Secret]) -> Self {
         Self { keys: secrets.iter().filter_map(|secret| derived(secret, PURPOSE)).collect() }
     }
 
-    /// Encrypts an owner for the token of one interaction. Returns `None` only if there is no secret or the operating
-    /// system provides no random numbers. The result is base64url of nonce, ciphertext and tag.
+    /// Encrypts an owner for the token of one interaction. Returns nonce, ciphertext and tag in base64url. Returns
+    /// `None` only if there is no secret or the operating system provides no random numbers.
     pub fn seal(&self, owner: &Owner, interaction: &str) -> Option<String> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).ok()?;
@@ -58,7 +58,8 @@ impl OwnerSealer {
         Some(BASE64URL_NOPAD.encode(&[&nonce[..], &text].concat()))
     }
 
-    /// Decrypts an owner. Returns `None` if none of the secrets encrypted it for this interaction.
+    /// Decrypts the owner from the token of an interaction. Returns `None` if no secret decrypts `sealed` for this
+    /// interaction.
     pub fn open(&self, sealed: &str, interaction: &str) -> Option<Owner> {
         let bytes = BASE64URL_NOPAD.decode(sealed.as_bytes()).ok()?;
         let (nonce, text) = bytes.split_first_chunk::<NONCE_LEN>()?;
@@ -74,14 +75,14 @@ impl OwnerSealer {
     }
 }
 
-/// Reports whether a text is `host:port`.
+/// Reports whether a text is a valid `host:port`.
 pub fn is_address(text: &str) -> bool {
     let Ok(authority) = text.parse::<http::uri::Authority>() else { return false };
     let is_complete = authority.port_u16().is_some_and(|port| port > 0) && !authority.host().is_empty();
     is_complete && !text.contains('@') && text.len() <= ADDRESS_BYTES_MAX
 }
 
-/// Derives a key from a secret.
+/// Derives a 256-bit key from a secret: the HMAC-SHA-256 of the label `purpose`.
 pub(super) fn derived(secret: &Secret, purpose: &[u8]) -> Option<[u8; 32]> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose()).ok()?;
     mac.update(purpose);

@@ -1,4 +1,4 @@
-//! The settings of `replicas`.
+//! The settings of the section `replicas`.
 
 use std::time::Duration;
 
@@ -6,62 +6,63 @@ use super::proof::Prover;
 use super::seal::{Owner, OwnerSealer};
 use crate::agent::AgentTls;
 
-/// What a member does with a callback whose owner is gone.
+/// What a replica does with a callback whose owner is dead.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Gone {
-    /// The member adopts the interaction, and delivers the callback to its own agent.
+    /// The replica adopts the interaction, and delivers the callback to its own agent.
     Any,
-    /// The member denies the callback finally.
+    /// The replica denies the callback permanently.
     Refuse,
-    /// The member denies the callback until the token expires, so that the provider tries again.
+    /// The replica denies the callback temporarily until the token expires, so that the provider sends the callback
+    /// again.
     Retry,
 }
 
-/// The settings of `replicas`, except the address of the listener.
+/// The settings of the section `replicas`, except the address of the listener.
 #[derive(Clone, Debug)]
 pub struct Replicas {
-    /// The address at which other members reach this one, and the identity of this process. It is `None` in commands
-    /// that do not serve.
+    /// The address at which other replicas reach this process, and the id of this run of the process. `None` in
+    /// commands that do not serve requests.
     pub own: Option<Owner>,
-    /// The address at which other members reach this one.
+    /// The `host:port` at which other replicas reach this process.
     pub advertise: Box<str>,
-    /// Encrypts and decrypts the owners in tokens.
+    /// Encrypts and decrypts the owners in callback tokens.
     pub sealer: OwnerSealer,
-    /// Creates and verifies the proofs of requests between members.
+    /// Creates and verifies the proofs of requests between replicas.
     pub prover: Prover,
-    /// Whether new tokens name their owner.
+    /// Whether new callback tokens contain the owner of their interaction.
     pub mint: bool,
-    /// The agents that can replace each other have the same group.
+    /// The name of a group of agents that can replace each other. Equal names mean the same group.
     pub group: Box<str>,
-    /// The addresses of all members. A DNS name can resolve to several members.
+    /// The configured addresses of all replicas. A DNS name can resolve to several replicas.
     pub discover: Vec<Box<str>>,
-    /// What happens to a callback whose owner is gone.
+    /// What happens to a callback whose owner is dead.
     pub gone: Gone,
-    /// How long the address of a member must refuse connections until the member is considered gone.
+    /// How long connections to a replica's address must fail until the replica is considered dead.
     pub gone_after: Duration,
-    /// How long a callback waits for its owner to accept a connection.
+    /// How long a callback waits until its owner accepts a connection.
     pub patience: Duration,
-    /// Timeout for the response of the owner.
+    /// Timeout for the owner's response to a forwarded callback.
     pub timeout: Duration,
-    /// The TLS settings of connections to other members, as for an agent. The name is empty if each member's certificate
-    /// must have the host of its address.
+    /// The TLS settings of connections to other replicas. The name in these settings is empty if the certificate of
+    /// each replica must be valid for the host of the replica's address.
     pub tls: Option<AgentTls>,
 }
 
 impl Replicas {
-    /// Returns these settings for this process.
+    /// Returns these settings with `own` as the address and id of this process.
     #[must_use]
     pub fn of(&self, own: Owner) -> Self {
         Self { own: Some(own), ..self.clone() }
     }
 
-    /// Returns the process that new tokens name as their owner. Returns `None` if tokens do not name their owner.
+    /// Returns the owner that new callback tokens contain. Returns `None` if tokens do not contain an owner.
     pub fn owner(&self) -> Option<&Owner> {
         self.own.as_ref().filter(|_| self.mint)
     }
 
-    /// Reports whether the process comes back at its address with its ledger: the address is a name, as in a
-    /// `StatefulSet`, and not the IP address of a pod.
+    /// Reports whether a restarted process has the same address and the same ledger. This is assumed if the address is
+    /// a name, as in a `StatefulSet`, and not the IP address of a pod.
     pub fn comes_back(&self) -> bool {
         let host = self.advertise.rsplit_once(':').map_or(&*self.advertise, |(host, _)| host);
         host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err()

@@ -1,4 +1,4 @@
-//! The client of a callback, as one member describes it to another.
+//! The client of a forwarded callback, as one replica describes this client to another replica.
 
 use std::net::IpAddr;
 
@@ -6,19 +6,21 @@ use data_encoding::BASE64URL_NOPAD;
 
 use crate::request::ClientCertificate;
 
-/// The client of a callback that another member hands over. That member has checked the client.
+/// The client that sent a callback to another replica, which forwarded the callback. The other replica has already
+/// checked the client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Vouched {
-    /// The client address.
+    /// The IP address of the client.
     pub address: IpAddr,
-    /// Whether the callback arrived over TLS.
+    /// Whether the client sent the callback over TLS.
     pub is_tls: bool,
-    /// The verified client certificate.
+    /// The verified client certificate. `None` if the client presented none.
     pub certificate: Option<ClientCertificate>,
 }
 
 impl Vouched {
-    /// Returns the address. With TLS, `+tls` and the names of the client certificate follow, each in base64url.
+    /// Returns the text form of the client: the IP address. With TLS, `+tls` and the names of the client certificate
+    /// follow, each in base64url.
     pub(super) fn to_text(&self) -> String {
         let mut text = self.address.to_string();
         if self.is_tls {
@@ -28,7 +30,7 @@ impl Vouched {
             text.push('+');
             text.push_str(&BASE64URL_NOPAD.encode(name.as_bytes()));
         }
-        // A certificate without names differs from no certificate.
+        // A trailing `+` distinguishes a certificate without names from no certificate.
         if self.certificate.as_ref().is_some_and(|certificate| certificate.names.is_empty()) {
             text.push('+');
         }

@@ -1,4 +1,4 @@
-//! The requests of the callbacks API, and minting.
+//! Handles the requests of the callbacks API, which lists, reads, mints and revokes interactions.
 //!
 //! A client of this API can mint tokens. Therefore Callgate accepts only clients on this host, unless an admin token is
 //! configured. Requests from a web page are always denied.
@@ -19,7 +19,7 @@ use crate::policy::{MintFault, MintRequest};
 use crate::store::{MintRefusal, mint};
 use crate::time::parse_duration;
 
-/// The body of a request to mint.
+/// The JSON body of a request that mints a callback token.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -32,7 +32,8 @@ struct Wanted {
     uses: Option<u32>,
 }
 
-/// The names and values of the captures. Repeated names are kept, so that the policy can report them as an error.
+/// The names and values of the path captures in a request that mints a callback token. Repeated names are retained, so
+/// that the policy can report them as an error.
 #[derive(Default)]
 struct Params(Vec<(String, String)>);
 
@@ -73,7 +74,8 @@ impl Admin {
         }
     }
 
-    /// Revokes an interaction. The outcome for the log tells whether it was revoked before.
+    /// Revokes an interaction. The response's outcome for the event log is `already_revoked` if the interaction was
+    /// revoked before.
     pub(in crate::admin) async fn revoke_interaction(&self, id: &str) -> AdminResponse {
         let before = self.interactions.store.read_owned(id).await;
         let was_revoked =

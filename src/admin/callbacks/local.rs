@@ -1,4 +1,5 @@
-//! The interactions in the ledger of this process, for the callbacks API and for other members.
+//! Reads and revokes the interactions in the ledger of this process, for the callbacks API and for requests of other
+//! replicas.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -17,16 +18,16 @@ use crate::proxy::{MemberAnswer, MemberRequest, Replication};
 use crate::store::{OwnedInteraction, Revoked, Store};
 use crate::time::Timestamp;
 
-/// Maximum number of interactions in one response.
+/// The maximum number of interactions in one response of the callbacks API.
 const PAGE_MAX: usize = 1000;
 const PAGE_DEFAULT: usize = 100;
-/// The beginning of the name of a parameter that selects interactions by a capture.
+/// The prefix of the query parameters that select interactions by the value of a path capture, as in `capture.NAME`.
 const CAPTURE: &str = "capture.";
-/// The other parameters of a list.
+/// The query parameters of a list of interactions, without the parameters `capture.NAME`.
 const PARAMETERS: [&str; 9] =
     ["route", "state", "over", "provider_id", "search", "sort", "before", "after", "limit"];
 const UNKNOWN_PARAMETER: &str = "unknown parameter; use route, state, over, provider_id, capture.NAME, search, sort, before, after and limit";
-/// Number of digits in an interaction id: 128 bits in base 32.
+/// The number of base32 digits in an interaction id (128 bits).
 const ID_DIGITS: usize = 26;
 
 /// The interactions in the ledger of this process.
@@ -36,7 +37,7 @@ pub struct LocalInteractions {
     pub store: Arc<Store>,
     /// The clock of the ledger.
     pub ledger_clock: Arc<LedgerClock>,
-    /// The other members. `None` if there is only one.
+    /// The connections to the other replicas. `None` if there is only one replica.
     pub replication: Option<Arc<Replication>>,
 }
 
@@ -46,28 +47,28 @@ impl std::fmt::Debug for LocalInteractions {
     }
 }
 
-/// What a list contains.
+/// The parsed query of a request that lists interactions: the filters, the order and the page.
 #[derive(Clone, Debug, Default)]
 pub(in crate::admin) struct ListQuery {
     pub(in crate::admin) route: Option<String>,
     pub(in crate::admin) state: Option<State>,
-    /// Whether the list contains the interactions that are over, or the others. `None` selects both.
+    /// Selects closed interactions if true, open interactions if false, and both if `None`.
     pub(in crate::admin) over: Option<bool>,
-    /// The values that captures of the interactions must have.
+    /// The names and required values of path captures.
     pub(in crate::admin) captures: Vec<(String, String)>,
     pub(in crate::admin) provider_id: Option<String>,
-    /// A text in lower case that the interactions must contain.
+    /// Lower-case text that an interaction must contain, compared without regard to case.
     pub(in crate::admin) search: Option<String>,
-    /// Whether the list begins with the newest interaction. Otherwise it is in the order of ids.
+    /// Whether the newest interaction comes first. Otherwise, the list is ordered by interaction id.
     pub(in crate::admin) newest: bool,
-    /// The list contains only interactions that began before this time. Only together with `newest`.
+    /// Selects interactions that were created before this time. Used only with `newest`.
     pub(in crate::admin) before: Option<Timestamp>,
     pub(in crate::admin) after: String,
     pub(in crate::admin) limit: usize,
 }
 
 impl ListQuery {
-    /// Reads the query of a request.
+    /// Parses the query of a request that lists interactions.
     ///
     /// # Errors
     /// Returns an explanation if a parameter is invalid.
@@ -108,11 +109,11 @@ impl ListQuery {
         Ok(Self { route, state, over, captures, provider_id, search, newest, before, after, limit })
     }
 
-    /// Returns the names and values of the captures in a query.
+    /// Returns the names and values of the `capture.NAME` parameters in a query.
     ///
     /// # Errors
-    /// Returns an explanation if a parameter is unknown or occurs twice. A misspelt filter would otherwise select
-    /// everything.
+    /// Returns an explanation if a parameter is unknown or occurs twice. If unknown parameters were ignored, a
+    /// misspelled filter would select every interaction.
     fn captures(query: &str) -> Result<Vec<(String, String)>, &'static str> {
         let mut captures = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -131,7 +132,7 @@ impl ListQuery {
         Ok(captures)
     }
 
-    /// Returns the query as text, for another member.
+    /// Returns the query string with which another replica is asked for the same list.
     pub(super) fn to_text(&self) -> String {
         let mut text = format!("limit={}", self.limit);
         let (state, over) = (self.state.map(State::name), self.over.map(|over| over.to_string()));
@@ -160,7 +161,7 @@ impl ListQuery {
 }
 
 impl ListQuery {
-    /// Reports whether the list contains an interaction.
+    /// Reports whether an interaction passes the filters of the list.
     fn wants(&self, interaction: &Interaction) -> bool {
         self.route.as_deref().is_none_or(|route| *interaction.route == *route)
             && self.state.is_none_or(|state| interaction.state == state)
@@ -174,8 +175,8 @@ impl ListQuery {
     }
 }
 
-/// Reports whether the route, the provider, the state, the status, the provider's id, a capture or the id of a delivered
-/// event of an interaction contains a text, which is in lower case.
+/// Reports whether an interaction contains a text. Searches the route, the provider, the state, the status, the
+/// provider's id, the path captures and the ids of delivered events. `text` must be in lower case.
 fn contains(interaction: &Interaction, text: &str) -> bool {
     let texts = [
         Some(&*interaction.route),
@@ -190,19 +191,20 @@ fn contains(interaction: &Interaction, text: &str) -> bool {
 }
 
 impl LocalInteractions {
-    /// Returns an interaction as JSON.
+    /// Returns the interaction with this id as JSON, or `None` if the ledger does not contain it.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
     pub(super) async fn read(&self, id: &str) -> Result<Option<Value>, Refusal> {
         Ok(self.store.read_owned(id).await?.map(|owned| self.view(id, &owned)))
     }
 
-    /// Returns interactions as JSON. With `newest`, they are the newest ones, and several that began at the same time may
-    /// exceed the limit.
+    /// Returns the interactions that match a query, as JSON by id. With `query.newest`, returns the newest
+    /// interactions. The result may then exceed the limit, because interactions that began at the same time are not
+    /// separated.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
     pub(super) async fn list(&self, query: &ListQuery) -> Result<BTreeMap<Arc<str>, Value>, Refusal> {
         let found = match query.newest {
             true => self.newest(query).await,
@@ -212,11 +214,11 @@ impl LocalInteractions {
         Ok(found.into_iter().map(view).collect())
     }
 
-    /// Finds the newest interactions in two passes, so that only these are copied: the first pass finds the time at which
-    /// the oldest of them began.
+    /// Returns the newest interactions that match a query. The first pass over the ledger finds the creation time of
+    /// the oldest interaction in the result, so that the second pass copies only the interactions in the result.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
     async fn newest(&self, query: &ListQuery) -> Result<BTreeMap<Arc<str>, OwnedInteraction>, Refusal> {
         let begins = Mutex::new(BinaryHeap::with_capacity(query.limit + 1));
         let count = |one: &Interaction| {
@@ -234,8 +236,8 @@ impl LocalInteractions {
         self.store.list("", PAGE_MAX, |one| one.created() >= oldest && query.wants(one)).await
     }
 
-    /// Revokes an interaction. With `remembers`, an unknown interaction is recorded as revoked, because this process may
-    /// adopt it later.
+    /// Revokes an interaction. If `remembers` is true, an unknown interaction is recorded as revoked, because this
+    /// process could otherwise adopt the interaction when a callback for it arrives.
     pub(super) async fn revoke(&self, id: &str, remembers: bool) -> Result<Revoked, Refusal> {
         if !is_id(id) && (self.store.is_shared() || !self.store.knows(id)) {
             return Ok(Revoked::Unknown);
@@ -243,7 +245,7 @@ impl LocalInteractions {
         self.store.revoke(id, remembers, self.ledger_clock.now(instant())).await
     }
 
-    /// Answers a request of another member, for this ledger only.
+    /// Responds to another replica's request about interactions. Reads and changes only the ledger of this process.
     pub async fn answer_member(self, request: MemberRequest) -> MemberAnswer {
         let id = request.path.strip_prefix("/callbacks").unwrap_or_default().trim_start_matches('/');
         match (request.method.as_str(), id) {
@@ -314,7 +316,7 @@ impl LocalInteractions {
     }
 }
 
-/// Encodes a value for a path or a query.
+/// Percent-encodes a value for a path or a query.
 pub(super) fn encoded(value: &str) -> String {
     percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC)
         .to_string()
@@ -326,7 +328,7 @@ fn json_answer(status: u16, body: &Value) -> MemberAnswer {
 }
 
 /// Reports whether a text has the form of an interaction id. The ledger need not contain the interaction, because
-/// another replica may have minted it.
+/// another replica may have created it.
 fn is_id(id: &str) -> bool {
     let rest = id.strip_prefix("int_").unwrap_or_default();
     rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))

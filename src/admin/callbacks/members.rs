@@ -1,4 +1,4 @@
-//! The callbacks API over all members: each request is also sent to the other members.
+//! The callbacks API over all replicas: each request is also sent to the other replicas.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,25 +19,26 @@ use crate::proxy::MemberAnswer;
 use crate::store::{NO_ROUTE, Revoked};
 use crate::time::Timestamp;
 
-/// The answers of the other members.
+/// The responses of the other replicas to a request about interactions.
 pub(super) struct Answers {
-    /// The answers of the members that were reached.
+    /// The responses of the replicas that were reached.
     answered: Vec<MemberAnswer>,
-    /// The addresses of the members that are not gone and were not reached.
+    /// The addresses of the replicas that could not be reached but are not considered dead.
     unreachable: Vec<Box<str>>,
 }
 
-/// A part of the interactions of all members.
+/// One page of the interactions of all replicas.
 pub(in crate::admin) struct FoundAnywhere {
     pub(in crate::admin) interactions: Vec<Value>,
-    /// The id after which the next part begins, or with `newest` the time before which it begins. `None` if there are no more interactions.
+    /// The start of the next page: an interaction id, or with `newest` a time before which its interactions were
+    /// created. `None` if there are no more interactions.
     next: Option<String>,
-    /// The addresses of the members that are not gone and were not reached.
+    /// The addresses of the replicas that could not be reached but are not considered dead.
     unreachable: Vec<Box<str>>,
 }
 
 impl FoundAnywhere {
-    /// Returns the part as JSON.
+    /// Returns the page as JSON.
     pub(in crate::admin) fn into_json(self) -> Value {
         let mut page = json!({ "interactions": self.interactions, "next": self.next });
         if !self.unreachable.is_empty()
@@ -50,7 +51,8 @@ impl FoundAnywhere {
 }
 
 impl Admin {
-    /// Sends a request to all other members. The path follows `/callbacks`.
+    /// Sends a request to all other replicas and returns their responses. `rest` follows `/replica/callbacks` in the
+    /// request target. Sends nothing if the replicas share one ledger.
     async fn ask_members(&self, method: &Method, rest: &str) -> Answers {
         let mut answers = Answers { answered: Vec::new(), unreachable: Vec::new() };
         let Some(replication) = &self.interactions.replication else { return answers };
@@ -80,7 +82,7 @@ impl Admin {
         answers
     }
 
-    /// Returns an interaction of any member.
+    /// Returns the interaction with this id from the ledger of this process, or otherwise from another replica.
     pub(in crate::admin) async fn read_anywhere(&self, id: &str) -> AdminResponse {
         let own = match self.interactions.read(id).await {
             Ok(own) => own,
@@ -100,7 +102,7 @@ impl Admin {
         }
     }
 
-    /// Returns the interactions of all members.
+    /// Responds to a request that lists the interactions of all replicas.
     pub(super) async fn list_anywhere(&self, query: &str) -> AdminResponse {
         match ListQuery::parse(query) {
             Ok(query) => match self.list_all(&query).await {
@@ -115,10 +117,11 @@ impl Admin {
         }
     }
 
-    /// Returns the interactions of all members, in the order of their ids, or with `newest` the newest ones first.
+    /// Returns one page of the interactions of all replicas, in the order of interaction ids, or with `newest` the
+    /// newest first.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the ledger of this process cannot be read.
     pub(in crate::admin) async fn list_all(&self, query: &ListQuery) -> Result<FoundAnywhere, Refusal> {
         let local = self.interactions.list(query).await?;
         let mut found: BTreeMap<String, Value> =
@@ -148,8 +151,9 @@ impl Admin {
         Ok(FoundAnywhere { interactions: found.into_values().collect(), next, unreachable })
     }
 
-    /// Returns an explanation if a query that has found nothing names a route or a capture that does not exist. A reload
-    /// may have removed the route of an interaction, so an unknown name alone is no mistake.
+    /// Returns an explanation if the query names a route or a path capture that does not exist. To be called only if
+    /// nothing was found: a reload may have removed the route of an existing interaction, so an unknown name alone is
+    /// no mistake.
     fn unknown_name(&self, query: &ListQuery) -> Option<String> {
         let policy = self.policy.load();
         let unknown_route = query.route.as_deref().and_then(|name| unknown_route(&policy, name));
@@ -162,8 +166,8 @@ impl Admin {
         })
     }
 
-    /// Revokes an interaction on every member. Every member records the revocation, so that none of them adopts the
-    /// interaction later.
+    /// Revokes an interaction on every replica. Replicas that do not have the interaction record the revocation, so
+    /// that none of them adopts the interaction later.
     pub(in crate::admin) async fn revoke(&self, id: &str) -> AdminResponse {
         let has_members = self.interactions.replication.is_some();
         let local = match self.interactions.revoke(id, has_members).await {
@@ -184,7 +188,7 @@ impl Admin {
         }
     }
 
-    /// Returns the members as JSON.
+    /// Returns the state of all replicas as JSON.
     pub(in crate::admin) fn members(&self) -> Value {
         match &self.interactions.replication {
             Some(replication) => replication.to_json(),
@@ -193,7 +197,7 @@ impl Admin {
     }
 }
 
-/// Returns an explanation if no route has this name.
+/// Returns an explanation that lists the routes if the policy has no route with this name, and `None` otherwise.
 pub(in crate::admin) fn unknown_route(policy: &Policy, name: &str) -> Option<String> {
     if policy.route(name).is_some() {
         return None;
@@ -202,8 +206,9 @@ pub(in crate::admin) fn unknown_route(policy: &Policy, name: &str) -> Option<Str
     Some(format!("there is no route {name}; the routes are {}", names.join(", ")))
 }
 
-/// Sorts interactions, the newest first, and keeps `limit` of them, and those that began at the same time as the last one.
-/// Returns the time before which the next ones began.
+/// Sorts interactions by creation time, newest first, and truncates the list to `limit`. Interactions that were created
+/// at the same time as the last one stay in the list. Returns the list and the creation time of its last interaction,
+/// or `None` if there are fewer than `limit` interactions.
 fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
     let created = |view: &Value| view.get("created_at").and_then(Value::as_str).and_then(Timestamp::parse);
     found.sort_by_cached_key(|view| Reverse(created(view)));
@@ -215,7 +220,8 @@ fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
     (found, last.map(|last| last.to_string()))
 }
 
-/// Reports whether a member knows of an interaction only that it was revoked. Another member may have its record.
+/// Reports whether the JSON of an interaction records only its revocation. Another replica may then have the full
+/// record.
 fn is_tombstone(view: &Value) -> bool {
     view.get("route").and_then(Value::as_str) == Some(NO_ROUTE)
 }

@@ -1,5 +1,5 @@
-//! The callbacks API: mint, list, read and revoke interactions. `local` knows only the ledger of this process, and
-//! `members` asks the other members.
+//! The callbacks API: mints, lists, reads and revokes interactions. `local` reads the ledger of this process, and
+//! `members` also asks the other replicas.
 
 mod api;
 pub(super) mod local;

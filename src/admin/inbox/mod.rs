@@ -1,4 +1,4 @@
-//! The messages of the inbox for people: list, show, replay and erase them.
+//! The inbox API for operators: lists, shows, replays and erases messages (stored callbacks).
 
 mod view;
 
@@ -15,13 +15,13 @@ use crate::path::{Parameter, parameter};
 use crate::store::{MessageFilter, Replayed};
 use crate::time::{Rate, Timestamp, parse_duration, parse_rate};
 
-/// The default and the maximum of the number of messages in one answer.
+/// The default number of messages in one list. The maximum is [`PAGE_MAX`].
 const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1000;
-/// The names of the parameters of a list.
+/// The query parameters of a request that lists messages.
 const PARAMETERS: [&str; 5] = ["after", "interaction", "limit", "route", "state"];
 
-/// The body of a request to replay many messages.
+/// The JSON body of a request that replays many messages.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -35,7 +35,7 @@ struct Wanted {
     rate: Option<RateText>,
 }
 
-/// A rate: a text such as `10/s`, or a number of messages in a second.
+/// The rate of a replay: a text such as `10/s`, or a number of messages per second.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum RateText {
@@ -55,7 +55,7 @@ impl Admin {
         }
     }
 
-    /// Answers a request whose sender may send it.
+    /// Responds to a request of the inbox API. The caller must have checked that the client may send it.
     pub(super) async fn answer_inbox(&self, request: &AdminRequest, rest: &str) -> AdminResponse {
         let not_allowed = |allow| AdminResponse { allow, ..problem(405, "method not allowed") };
         match (request.method.as_str(), rest.split_once('/')) {
@@ -140,7 +140,7 @@ impl Admin {
         {
             return problem(404, &fault);
         }
-        // Delivered messages are replayed only on demand.
+        // Without a state in the request, only dead messages are replayed.
         let state = state.or(Some(MessageState::Dead));
         let filter = MessageFilter { route: wanted.route, state, ..MessageFilter::default() };
         match self.store.inbox().replay_many(&filter, since, rate, now).await {
@@ -162,14 +162,17 @@ impl Admin {
     }
 }
 
-/// Parses the query of a list. Returns the filter and the maximum number of messages.
+/// Parses the query of a request that lists messages. Returns the filter and the maximum number of messages.
+///
+/// # Errors
+/// Returns an explanation if a parameter is unknown, occurs twice or is invalid.
 fn list_query(query: &str) -> Result<(MessageFilter, usize), &'static str> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         if !PARAMETERS.contains(&pair.split('=').next().unwrap_or_default()) {
             return Err("the parameters are `state`, `route`, `interaction`, `limit` and `after`");
         }
     }
-    // An empty value stands for no filter.
+    // An empty value means that the parameter does not filter.
     let value = |name: &str| match parameter(query, name) {
         Parameter::One(value) => Ok(Some(value.into_owned()).filter(|value| !value.is_empty())),
         Parameter::Missing => Ok(None),
@@ -192,7 +195,7 @@ fn state(name: Option<&str>) -> Result<Option<MessageState>, &'static str> {
     name.map(known).transpose()
 }
 
-/// Parses a time: RFC 3339, or a duration before `now`.
+/// Parses a time in the past: a time in RFC 3339, or a duration before `now`, such as `1h`.
 fn since(text: &str, now: Timestamp) -> Result<Timestamp, &'static str> {
     let ago = parse_duration(text).map(|ago| now.minus(ago));
     ago.or_else(|| Timestamp::parse(text)).ok_or("`since` must be a time, or a duration such as 1h")

@@ -1,4 +1,4 @@
-//! The JSON view of one message.
+//! The JSON view of one message of the inbox.
 
 use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
@@ -9,19 +9,20 @@ use crate::ingress::Route;
 use crate::policy::Policy;
 use crate::store::{MessageView, RouteOverview};
 
-/// How much of a message is shown.
+/// Which parts of a message are written as JSON.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Detail {
-    /// What fits a line.
+    /// A summary without the head and the body of the callback.
     Line,
-    /// Also the head.
+    /// The summary and the head of the callback.
     Head,
-    /// Also the body.
+    /// The summary, the head and the body of the callback.
     Body,
 }
 
 impl Admin {
-    /// Returns the routes that keep callbacks or have messages, their agents, and how many messages they have.
+    /// Returns the state of the inbox as JSON: the routes that store callbacks or have messages, their agents, and
+    /// their numbers of messages.
     pub(in crate::admin) fn inbox_state(&self, policy: &Policy) -> Value {
         let inbox = self.store.inbox();
         let ((known, bytes), settings) = (inbox.overview(), inbox.settings());
@@ -49,7 +50,7 @@ impl Admin {
         })
     }
 
-    /// Returns a message as JSON.
+    /// Returns a message of the inbox as JSON.
     pub(super) async fn message(&self, found: &MessageView, detail: Detail) -> Value {
         let inbox = self.store.inbox();
         let at = found.at.to_string();
@@ -65,7 +66,7 @@ impl Admin {
             "due_at": is(MessageState::Due),
             "settled_at": (!found.state.is_waiting()).then_some(&at),
         });
-        // A page has up to 1,000 messages, and their bodies may be large.
+        // A list has up to 1,000 messages, and their bodies may be large.
         let head = match inbox.read_head(found.number).await {
             Ok(Some(head)) => head,
             Ok(None) => return view,
@@ -101,7 +102,7 @@ impl Admin {
         view
     }
 
-    /// Returns the captures of an interaction. Returns `null` if the ledger does not have it any more.
+    /// Returns the path captures of an interaction as JSON, or `null` if the ledger no longer contains the interaction.
     async fn captures_of(&self, interaction: Option<&str>) -> Value {
         let Some(id) = interaction else { return Value::Null };
         let Ok(Some(record)) = self.store.read(id).await else { return Value::Null };
@@ -127,7 +128,7 @@ fn route_state(name: &str, route: Option<&Route>, overview: Option<&RouteOvervie
     })
 }
 
-/// Adds a member to a JSON object.
+/// Adds a name/value pair to a JSON object.
 fn insert(value: &mut Value, name: &str, member: Value) {
     if let Some(members) = value.as_object_mut() {
         members.insert(name.to_owned(), member);

@@ -6,11 +6,11 @@ use crate::request::RequestHead;
 /// The value of the label `rule` in metrics and the log for requests that answer a provider's question.
 pub(crate) const RULE: &str = "actions";
 
-/// The interaction and the question that the agent answers.
+/// The parsed URL at which the agent answers a provider's question: the interaction and the number of the question.
 pub(crate) struct ActionUrl {
     pub(super) interaction: String,
-    /// The number of the question. `None` if the URL has no number. On a route with `rewrite`, the answer is then for
-    /// the first question. On all other routes, the answer is for the only open question.
+    /// The number of the question, or `None` if the URL has no number. Without a number, the agent answers the first
+    /// question on a route with `rewrite`, and the only open question on all other routes.
     pub(super) number: Option<u32>,
 }
 

@@ -1,5 +1,5 @@
-//! One egress exchange: finds the rule, mints and injects the callback, sends the request to the provider, and relays
-//! the response.
+//! One request of the agent through the egress listener: finds the rule, mints a callback URL and inserts it into the
+//! request, sends the request to the provider, and relays the response.
 
 use std::sync::Arc;
 
@@ -29,37 +29,37 @@ use crate::random::new_uuid;
 use crate::request::is_event_stream;
 use crate::store::{MintRefusal, ResponseAwaited, mint};
 
-/// Maximum number of bytes of a response that Callgate reads before it relays the response. Callgate looks for the
-/// provider's id, or for the URLs of an agent card, in these bytes.
+/// The maximum number of bytes of a response that Callgate reads before it relays the response. Callgate searches these
+/// bytes for the provider's id, or for the URLs of an agent card.
 pub(super) const RESPONSE_BYTES_MAX: usize = 256 << 10;
 
-/// The header of the response that contains the id of the minted interaction.
+/// The response header that contains the id of the interaction that was created for the request.
 pub(super) const INTERACTION: HeaderName = HeaderName::from_static("callgate-interaction");
 
-/// The detail in the log for a request that was sent as it is, although its rule has a callback.
+/// The detail in the log for a request that was sent unchanged, although its rule can insert a callback URL.
 pub(super) const NO_CALLBACK: &str = "no callback was inserted into this request";
 
-/// One egress exchange.
+/// One request of the agent through the egress listener, and its response.
 pub(crate) struct AgentExchange<'x> {
     pub(crate) context: &'x EgressContext,
     pub(crate) policy: &'x Policy,
     pub(crate) session: &'x mut Session,
     pub(crate) caller: Caller<'x>,
     pub(crate) request_id: &'x str,
-    /// The memory that is reserved for the body. It stays reserved for the whole exchange, because the request to the
-    /// provider contains the body.
+    /// The memory reserved for the request body. It stays reserved until the response is relayed, because the request
+    /// to the provider contains the body.
     pub(crate) memory: MemoryReservation,
     pub(crate) details: RequestDetails,
-    /// The origin of the request, if the forward proxy received it.
+    /// The origin in the request target, if the agent used Callgate as a forward proxy.
     pub(crate) origin: Option<&'x Url>,
-    /// The checks for the address of a host that no rule names.
+    /// The guard that checks the addresses of a host that no rule names.
     pub(crate) guard: Option<&'x Guard>,
-    /// Set while the response can still contain the provider's id that callbacks without a token need.
+    /// Set while the response can still contain the provider's id. Callbacks without a token wait for this id.
     pub(super) awaited: Option<ResponseAwaited>,
 }
 
 impl<'x> AgentExchange<'x> {
-    /// Creates the exchange of a request to the egress listener.
+    /// Creates the exchange for a request to the egress listener.
     pub(crate) fn new(
         context: &'x EgressContext,
         policy: &'x Policy,
@@ -115,7 +115,7 @@ impl AgentExchange<'_> {
     }
 
     /// Denies requests that a web page could have caused. The check applies to every path, because every request
-    /// through egress can use the agent's credentials.
+    /// through the egress listener can use the agent's credentials.
     fn check_not_from_page(&self) -> Result<(), Refusal> {
         let listener = self.context.limits.settings.load();
         let hosts = listener.as_ref().map_or(&[] as &[_], |listener| &listener.hosts);
@@ -183,7 +183,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Mints the callback for a request, if it needs one. Returns the callback and the reason for the log.
+    /// Mints a callback token for a request if the rule requires one. Returns the minted token with its URL, and the
+    /// reason for the log.
     async fn plan(
         &mut self,
         rule: &Rule,
@@ -224,7 +225,7 @@ impl AgentExchange<'_> {
         Ok(body)
     }
 
-    /// Mints the callback. The ledger records the interaction before the request is sent.
+    /// Mints a callback token and its URL. The ledger records the interaction before the request is sent.
     async fn mint(&mut self, rule: &Rule, parameters: &[(Box<str>, String)]) -> Result<Minted, Refusal> {
         let parameters: Vec<_> = parameters.iter().map(|(name, value)| (&**name, value.as_str())).collect();
         let Some(inject) = &rule.inject else {
@@ -247,14 +248,15 @@ impl AgentExchange<'_> {
         Ok(minted)
     }
 
-    /// Returns the signing secret of the interaction, if the rule sends one to the provider.
+    /// Returns the signing secret of the interaction, if the rule inserts this secret into the request.
     fn secret(&self, rule: &Rule, minted: &Minted) -> Option<String> {
         let given = |inject: &Inject| inject.insertions().any(|one| one.shape.holds(Slot::Secret));
         let minting = self.policy.minting.as_ref().filter(|_| rule.inject.as_ref().is_some_and(given))?;
         String::from_utf8(minting.minter.secret(&minted.interaction).expose().to_vec()).ok()
     }
 
-    /// Ends an interaction for which no callback can come. `unseen` is true if nobody received the token.
+    /// Ends an interaction whose request was not sent, or was rejected by the provider, so that no callback can arrive.
+    /// `unseen` is true if nobody received the token.
     async fn close_interaction(&self, minted: Option<&Minted>, unseen: bool) {
         let Some(minted) = minted else { return };
         let now = self.context.clocks.ledger_now(instant());
@@ -263,8 +265,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Records that it is unknown whether the provider accepted the request: the agent receives an error, but callbacks
-    /// may still come.
+    /// Records that it is unknown whether the provider accepted the request. The agent receives an error, but callbacks
+    /// may still arrive.
     async fn doubt_interaction(&self, minted: Option<&Minted>) {
         let Some(minted) = minted else { return };
         let now = self.context.clocks.ledger_now(instant());
@@ -273,8 +275,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Relays the response to a request with a callback. `learned` contains the minted callback and the members of the
-    /// response that can contain the provider's id.
+    /// Relays the response to a request into which a callback URL was inserted. `learned` contains the minted callback
+    /// and the JSON pointers to the values that can be the provider's id.
     async fn handle_response(
         &mut self,
         mut provider_response: ProviderResponse,
@@ -308,8 +310,9 @@ impl AgentExchange<'_> {
         self.doubt_if_broken(minted, status, end).await
     }
 
-    /// Records a doubt if the provider has accepted the request, but the agent did not receive the whole response: an agent
-    /// that sees an error gives the work up, or sends the request again. The agent's connection is still open.
+    /// Records a doubt if the provider accepted the request, but the agent did not receive the whole response. An agent
+    /// that sees an error gives up the work or sends the request again. If the agent closed its connection, no doubt is
+    /// recorded.
     async fn doubt_if_broken(
         &self,
         minted: Option<&Minted>,
@@ -322,19 +325,20 @@ impl AgentExchange<'_> {
         end
     }
 
-    /// Relays a provider's response to the agent.
+    /// Relays a provider's response to the agent. `body_start` is the part of the body that was already read.
     pub(crate) async fn relay(
         &mut self,
         provider_response: ProviderResponse,
         body_start: Bytes,
         reason: &'static str,
     ) -> ExchangeEnd {
-        // The rest of the response has no id. A slow agent must not delay the callbacks that wait for it.
+        // The rest of the response cannot contain the provider's id. Callbacks that wait for this id must not be
+        // delayed by a slow agent.
         self.awaited = None;
         self.relay_observed(provider_response, body_start, reason, |_| {}).await
     }
 
-    /// Relays a provider's response to the agent. `observe` sees each part of the body.
+    /// Relays a provider's response to the agent, and calls `observe` with each part of the body.
     pub(super) async fn relay_observed(
         &mut self,
         mut provider_response: ProviderResponse,
@@ -358,7 +362,7 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Writes a denial. The agent always receives the reason.
+    /// Writes a denial to the agent. The response always contains the reason.
     pub(crate) async fn deny(&mut self, refusal: Refusal, methods: &[Method]) -> ExchangeEnd {
         let declared = head_of(self.session, self.caller).body_bytes_declared;
         let result = deny::deny(self.session, refusal.denial, declared, methods, self.request_id, true).await;
@@ -369,7 +373,7 @@ impl AgentExchange<'_> {
 }
 
 impl SendError {
-    /// Returns the denial and its explanation.
+    /// Returns the denial for this error, and an explanation.
     pub(crate) fn refusal(self) -> Refusal {
         match self {
             Self::Unreachable(reason) => Refusal::new(reason.denial(), reason.to_string()),
@@ -382,11 +386,11 @@ impl SendError {
     }
 }
 
-/// Reports whether a response proves that the provider did not accept the request. The status 408, 425, 429 or 5xx
-/// proves nothing: it may come from a gateway, while the provider behind the gateway works on the request.
+/// Reports whether the status of a response proves that the provider did not accept the request. The status 408, 425,
+/// 429 or 5xx proves nothing, because a gateway may send it while the provider still processes the request.
 ///
-/// With 301, 302, 307 or 308, the provider names another URL for the same request. A client that follows sends the request
-/// again, and the second request gets an interaction of its own.
+/// With 301, 302, 307 or 308, the provider redirects the request to another URL. A client that follows the redirect
+/// sends a second request, for which Callgate creates a second interaction.
 fn is_not_accepted(status: StatusCode) -> bool {
     let may_be_accepted = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     matches!(status.as_u16(), 301 | 302 | 307 | 308)

@@ -21,16 +21,16 @@ use crate::random::new_id;
 use crate::signature::SignatureContext;
 use crate::store::Taken;
 
-/// Maximum size of the body of an answer, in bytes.
+/// The maximum size of the body of an agent's answer, in bytes.
 const BODY_BYTES_MAX: u64 = 1 << 20;
 
-/// The allowed methods of an answer.
+/// The HTTP methods with which the agent can answer a question.
 const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 impl AgentExchange<'_> {
-    /// Returns the number of the question in a URL. If the URL has none, returns [`FIRST_QUESTION`] if the route writes
-    /// local URLs into the body (`rewrite`), because the local URL of the first question has no number. Returns `None`
-    /// for all other routes.
+    /// Returns the number of the question that a URL names. If the URL has no number, returns [`FIRST_QUESTION`] on a
+    /// route that writes local URLs into the body (`rewrite`), because the local URL of the first question has no
+    /// number. Returns `None` on all other routes.
     async fn question_number(&self, url: &ActionUrl) -> Option<u32> {
         if url.number.is_some() {
             return url.number;
@@ -39,7 +39,7 @@ impl AgentExchange<'_> {
         self.policy.route(&record.route)?.actions.as_ref()?.rewrite.then_some(FIRST_QUESTION)
     }
 
-    /// Sends the agent's answer and relays the provider's response.
+    /// Sends the agent's answer to the provider that asked the question, and relays the provider's response.
     pub(crate) async fn answer_question(&mut self, url: ActionUrl) -> ExchangeEnd {
         let head = head_of(self.session, self.caller);
         if METHODS.iter().all(|method| method.as_str() != head.method) {
@@ -49,7 +49,8 @@ impl AgentExchange<'_> {
         if head.body_bytes_declared.is_some_and(|declared| declared > BODY_BYTES_MAX) {
             return self.deny(Refusal::new(Denial::BodyTooLarge, Denial::BodyTooLarge.help()), &[]).await;
         }
-        // The body is read before the question is claimed, so that a slow body does not block other answers.
+        // The body is read before the question is reserved for this answer, so that a slow body does not block other
+        // answers.
         let body = match self.read_body(BODY_BYTES_MAX).await {
             Ok(body) => body,
             Err(denial) => return self.deny(Refusal::new(denial, denial.help()), &[]).await,
@@ -90,7 +91,7 @@ impl AgentExchange<'_> {
                 if let Err(refusal) = settled {
                     return self.deny(refusal, &[]).await;
                 }
-                // A relative `Location` of a 201 or 202 would lead to a rule of the listener.
+                // The agent would resolve a relative `Location` of a 201 or 202 against the egress listener.
                 if let Ok(url) = Url::parse(&endpoint) {
                     self.keep_location_local(&mut provider_response, &url, |_| None);
                 }
@@ -111,7 +112,8 @@ impl AgentExchange<'_> {
         taken: &Taken<'_>,
         body: Bytes,
     ) -> Result<ProviderResponse, SendError> {
-        // The endpoint is checked again, because the guard of the route may have changed since the callback arrived.
+        // The URL is checked again, because the guard of the route may have changed since the callback with the
+        // question arrived.
         let url: Url = actions.guard.admit(&taken.endpoint).map_err(SendError::Guarded)?;
         let head = head_of(self.session, self.caller);
         let signature = match &actions.signer {

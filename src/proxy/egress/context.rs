@@ -11,19 +11,19 @@ use crate::proxy::listen::LogThrottle;
 use crate::proxy::runtime::{Clocks, Drain, Recorder};
 use crate::store::Store;
 
-/// The components that serve the agent's requests.
+/// The components that serve requests to the egress listener.
 pub(crate) struct EgressContext {
-    /// The policy. A reload replaces the policy. Each request uses the same policy from beginning to end.
+    /// The policy. A reload replaces it, but each request uses the same policy from beginning to end.
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) clocks: Clocks,
     pub(crate) recorder: Arc<Recorder>,
     /// The ledger.
     pub(crate) store: Arc<Store>,
-    /// The client for providers. A reload with other trusted roots replaces the client.
+    /// The HTTP client for providers. A reload with other trusted roots replaces the client.
     pub(crate) providers: Arc<ArcSwap<Providers>>,
     pub(crate) limits: EgressLimits,
     pub(crate) log_throttle: Arc<LogThrottle>,
     pub(crate) drain: Drain,
-    /// The connections whose first request has not begun yet.
+    /// The connections on which no request has begun yet.
     pub(crate) new_connections: Drain,
 }

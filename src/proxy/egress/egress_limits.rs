@@ -17,21 +17,22 @@ use crate::time::Timestamp;
 /// The settings and limits of the egress listener. Ingress and egress have separate limits, so that neither side can
 /// use up the resources of the other.
 pub(crate) struct EgressLimits {
-    /// The settings. A reload replaces them. `None` if there is no egress listener.
+    /// The settings of the egress listener. A reload replaces these settings. `None` if there is no egress listener.
     pub(crate) settings: ArcSwapOption<EgressListener>,
-    /// The certificate for new connections. A reload replaces it. `None` if the listener accepts plain HTTP.
+    /// The TLS configuration for new connections. A reload replaces it. `None` if the listener accepts plain HTTP.
     pub(crate) tls: ArcSwapOption<TlsConfig>,
-    /// The certificate authority of the forward proxy. A reload replaces it. `None` if the listener is no proxy.
+    /// The certificate authority of the forward proxy. A reload can replace it. `None` if the listener is no forward
+    /// proxy.
     pub(crate) authority: ArcSwapOption<Authority>,
-    /// The tunnels of the forward proxy.
+    /// The open tunnels of the forward proxy, which are limited in number.
     pub(super) tunnels: Arc<ConnectionLimits>,
     pub(super) connections: Arc<ConnectionLimits>,
-    /// The address of the listener.
+    /// The bound address of the egress listener.
     own_address: OwnAddresses,
     body_memory: BodyMemory,
 }
 
-/// The settings of the egress listener, with its certificate files read.
+/// The settings of the egress listener, and the contents of its certificate files.
 pub(crate) struct EgressSettings {
     listener: Arc<EgressListener>,
     tls: Option<Arc<TlsConfig>>,
@@ -39,7 +40,8 @@ pub(crate) struct EgressSettings {
 }
 
 impl EgressSettings {
-    /// Reads the certificate files of the listener. `current` is the current authority of the forward proxy.
+    /// Reads the certificate files of the egress listener. `current` is the current certificate authority of the
+    /// forward proxy.
     ///
     /// # Errors
     /// Returns a message for the operator that names the unusable file.
@@ -58,22 +60,22 @@ impl EgressSettings {
         Ok(Self { listener: Arc::new(listener.clone()), tls: tls.map(Arc::new), authority })
     }
 
-    /// Writes the certificates that the agent must trust.
+    /// Writes the certificates that the agent must trust to the folder of the forward proxy.
     ///
     /// # Errors
-    /// Returns a message for the operator.
+    /// Returns a message for the operator if the files cannot be written.
     pub(crate) fn publish(&self) -> Result<(), String> {
         self.authority.as_ref().map_or(Ok(()), |authority| authority.publish())
     }
 
-    /// Reports whether the listener accepts TLS instead of plain HTTP.
+    /// Reports whether the egress listener accepts TLS instead of plain HTTP.
     pub(crate) fn has_tls(&self) -> bool {
         self.tls.is_some()
     }
 }
 
 impl EgressLimits {
-    /// Creates the limits. `address` is the bound address of the listener, if there is one.
+    /// Creates the limits of the egress listener. `address` is the bound address, or `None` without an egress listener.
     pub(crate) fn new(settings: Option<EgressSettings>, address: Option<SocketAddr>) -> Self {
         let limits = Self {
             settings: ArcSwapOption::empty(),
@@ -88,7 +90,7 @@ impl EgressLimits {
         limits
     }
 
-    /// Replaces the settings.
+    /// Replaces the settings of the egress listener.
     pub(crate) fn install(&self, settings: Option<EgressSettings>) {
         let (listener, tls, authority) =
             settings.map_or((None, None, None), |new| (Some(new.listener), new.tls, new.authority));
@@ -97,17 +99,17 @@ impl EgressLimits {
         self.authority.store(authority);
     }
 
-    /// Returns the settings of the forward proxy, or `None` if the listener is no proxy.
+    /// Returns the settings of the forward proxy, or `None` if the egress listener is no forward proxy.
     pub(crate) fn forward_proxy(&self) -> Option<Arc<ForwardProxy>> {
         self.settings.load().as_ref()?.proxy.clone()
     }
 
-    /// Reports whether the listener accepts TLS instead of plain HTTP.
+    /// Reports whether the egress listener accepts TLS instead of plain HTTP.
     pub(super) fn has_tls(&self) -> bool {
         self.tls.load().is_some()
     }
 
-    /// Reports whether a URL leads to the listener: by its address, by `localhost`, or by a name in
+    /// Reports whether a URL leads to the egress listener: by its address, by `localhost`, or by a name in
     /// `listen.egress.hosts`.
     pub(super) fn is_own(&self, url: &Url) -> bool {
         let (host, port) = (url.host(), url.port());
@@ -120,17 +122,17 @@ impl EgressLimits {
         }
     }
 
-    /// Returns the maximum number of concurrent connections.
+    /// Returns the maximum number of concurrent connections to the egress listener.
     pub(crate) fn connections_max(&self) -> usize {
         self.settings.load().as_ref().map_or(0, |settings| settings.connections_max)
     }
 
-    /// Returns the maximum memory for all bodies together, in bytes.
+    /// Returns the maximum memory for all request bodies on the egress listener, in bytes.
     pub(crate) fn body_memory_bytes_max(&self) -> u64 {
         self.settings.load().as_ref().map_or(0, |settings| settings.body_memory_bytes_max)
     }
 
-    /// Creates an empty reservation in the memory for bodies.
+    /// Creates an empty reservation in the memory for request bodies.
     pub(crate) fn reserve(&self) -> MemoryReservation {
         self.body_memory.reserve(self.body_memory_bytes_max())
     }

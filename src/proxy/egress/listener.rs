@@ -1,5 +1,5 @@
 //! The egress listener: accepts connections of the agent, performs the TLS handshake, applies the limits, and records
-//! each request. If it is a forward proxy, it also intercepts connections and opens tunnels.
+//! each request. As a forward proxy, the listener also intercepts connections and opens tunnels.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::policy::Policy;
 use crate::proxy::listen::accept;
 use crate::proxy::runtime::InFlight;
 
-/// Accepts connections until the listener stops.
+/// Accepts connections to the egress listener until the process stops.
 pub(crate) async fn run(context: Arc<EgressContext>, listener: TcpListener, mut stopping: ShutdownWatch) {
     while let Some((stream, peer)) = accept::next(&listener, &mut stopping).await {
         let new = context.new_connections.begin();
@@ -33,7 +33,7 @@ pub(crate) async fn run(context: Arc<EgressContext>, listener: TcpListener, mut 
     }
 }
 
-/// Serves a connection until it is closed.
+/// Serves a connection to the egress listener until the connection is closed.
 async fn serve_connection(
     context: Arc<EgressContext>,
     stream: TcpStream,
@@ -61,7 +61,8 @@ async fn serve_connection(
         requests.accept_connect(connection.origin.is_some() || context.limits.forward_proxy().is_some());
         match requests.next(limits).await {
             Some(NextRequest::Request(session)) => {
-                // Boxed, so that the future of an idle connection is not as large as the future of an exchange.
+                // Boxed, because otherwise the future of an idle connection would be as large as the future of a
+                // request.
                 match Box::pin(serve(&context, session, &connection, new.take(), &stopping)).await {
                     Next::Request(stream, leftover) => requests.take_back(stream, leftover),
                     Next::Intercepted(stream, origin) => {
@@ -79,24 +80,24 @@ async fn serve_connection(
     }
 }
 
-/// A connection of the agent.
+/// A connection of the agent to the egress listener.
 struct Connection {
     caller: Caller<'static>,
-    /// The origin of all requests, if the connection is intercepted.
+    /// The origin of all requests on the connection, if the forward proxy intercepts the connection.
     origin: Option<Origin>,
 }
 
-/// What follows a request on its connection.
+/// What happens with a connection after a request.
 enum Next {
-    /// Another request may follow. Contains the bytes that were read after the last one.
+    /// Another request may follow. Contains the bytes that were read after the last request.
     Request(Stream, BytesMut),
-    /// The requests to this origin follow, on an intercepted connection.
+    /// The connection is intercepted. All further requests on the connection are for this origin.
     Intercepted(Stream, Origin),
     /// The connection is closed.
     Closed,
 }
 
-/// Performs the TLS handshake, if the listener has a certificate. Returns the connection when it is ready for HTTP, or
+/// Performs the TLS handshake if the listener has a certificate. Returns the connection when it is ready for HTTP, or
 /// `None` if the handshake failed or took longer than `limits.head_deadline`.
 async fn establish(context: &EgressContext, stream: TcpStream, peer: SocketAddr) -> Option<Stream> {
     // Nagle's algorithm would delay a small response until the caller has acknowledged the previous one.
@@ -117,7 +118,7 @@ async fn establish(context: &EgressContext, stream: TcpStream, peer: SocketAddr)
     None
 }
 
-/// Serves a request.
+/// Serves one request to the egress listener.
 async fn serve(
     context: &Arc<EgressContext>,
     mut session: Session,
@@ -147,14 +148,14 @@ async fn serve(
     }
 }
 
-/// What an exchange needs besides the request.
+/// The policy, the caller and the in-flight counter for a request to the egress listener.
 struct Received<'r> {
     policy: &'r Policy,
     caller: Caller<'static>,
     in_flight: InFlight,
 }
 
-/// Serves a request that is not CONNECT. Returns the connection, and the bytes that were read after the request, if
+/// Serves a request other than CONNECT. Returns the connection, and the bytes that were read after the request, if
 /// another request may follow.
 async fn serve_request(
     context: &EgressContext,
@@ -190,7 +191,7 @@ async fn serve_request(
     connection
 }
 
-/// Serves a CONNECT request.
+/// Serves a CONNECT request to the forward proxy.
 async fn serve_connect(
     context: &EgressContext,
     mut session: Session,
@@ -219,7 +220,7 @@ async fn serve_connect(
             Next::Closed
         }
         Ok(Connected::Intercepted) => {
-            // The requests on the connection count on their own.
+            // Each request on the intercepted connection is counted separately.
             drop(in_flight);
             let intercepted = request.intercept(context, url).await;
             intercepted.map_or(Next::Closed, |(stream, origin)| Next::Intercepted(stream, origin))
@@ -228,7 +229,8 @@ async fn serve_connect(
     }
 }
 
-/// Denies an invalid head and closes the connection: after a framing error, the rest of the stream is untrusted.
+/// Denies an invalid request head and closes the connection, because after a framing error the rest of the stream is
+/// untrusted.
 async fn deny_head(context: &EgressContext, stream: Stream, error: HeadError) {
     let Some(_in_flight) = context.drain.begin() else { return };
     let began = instant();

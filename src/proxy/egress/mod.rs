@@ -1,4 +1,4 @@
-//! The egress: requests of the agent to providers, and answers of the agent to questions of providers.
+//! The egress listener: requests of the agent to providers, the agent's answers to questions, and pulled callbacks.
 
 mod action_url;
 mod agent_exchange;

@@ -1,5 +1,5 @@
-//! How a connection to a provider is opened: directly, or as a tunnel through the outbound proxy. And why no connection
-//! could be opened.
+//! Opens TCP connections to providers, directly or as a tunnel through the outbound proxy. Defines the reasons why no
+//! connection could be opened.
 
 use std::fmt;
 use std::io;
@@ -14,22 +14,24 @@ use crate::guard::Url;
 use crate::http::client::{attempt_order, connect_first, open_tunnel};
 use crate::outbound::OutboundProxy;
 
-/// The way to a provider. A kept connection is reused only for the same way.
+/// The path of a connection to a provider: direct or through a tunnel. An idle connection is reused only for an equal
+/// path.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Way {
-    /// A connection to this address.
+    /// A direct connection to this address.
     Direct(SocketAddr),
-    /// A tunnel through the outbound proxy to this target, `host:port` or `address:port`.
+    /// A tunnel through the outbound proxy to this target, as `host:port` or `address:port`.
     Tunnel(Box<str>),
 }
 
 impl Way {
-    /// Returns the way to the host of `url` by its name, if the proxy resolves the name.
+    /// Returns a tunnel to the host name of `url` if the outbound proxy serves the URL. The proxy then resolves the
+    /// name. Returns `None` if Callgate must resolve the name.
     pub(super) fn by_name(proxy: Option<&OutboundProxy>, url: &Url) -> Option<Self> {
         proxy.filter(|proxy| proxy.serves(url, None)).map(|_| Self::Tunnel(target(url).into()))
     }
 
-    /// Returns the way to `address`, which is an address of the host of `url`.
+    /// Returns the tunnel or the direct connection to `address`, which is a resolved address of the host of `url`.
     pub(super) fn to_address(proxy: Option<&OutboundProxy>, url: &Url, address: SocketAddr) -> Self {
         match proxy {
             Some(proxy) if proxy.serves(url, Some(address.ip())) => Self::Tunnel(address.to_string().into()),
@@ -38,7 +40,7 @@ impl Way {
     }
 }
 
-/// Returns `host:port` of a URL, with the port also if it is the default port of the scheme.
+/// Returns `host:port` of a URL. The port is present even if it is the default port of the scheme.
 fn target(url: &Url) -> String {
     match url.address() {
         Some(IpAddr::V6(address)) => format!("[{address}]:{}", url.port()),
@@ -46,18 +48,19 @@ fn target(url: &Url) -> String {
     }
 }
 
-/// Whether an attempt to connect waits for the outbound proxy. If the attempt times out, this shows who did not answer.
+/// Whether an attempt to connect is waiting for the outbound proxy. After a timeout, this flag shows whether the proxy
+/// or the provider did not respond.
 #[derive(Default)]
 pub(super) struct Progress(AtomicBool);
 
 impl Progress {
-    /// Returns the reason if the attempt times out now.
+    /// Returns the reason for a timeout of the attempt to connect.
     pub(super) fn timed_out(&self) -> Unreachable {
         if self.0.load(Ordering::Relaxed) { Unreachable::ProxyTimeout } else { Unreachable::Timeout }
     }
 }
 
-/// The reason why no connection to a provider could be opened. Nothing was sent.
+/// The reason why no connection to a provider could be opened. No part of the request was sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Unreachable {
     /// The host name could not be resolved. Contains the error of the operating system.
@@ -66,18 +69,18 @@ pub(crate) enum Unreachable {
     Connect(Box<str>),
     /// The TLS handshake failed. Contains the error.
     Tls(Box<str>),
-    /// No connection was open when the timeout for connecting passed.
+    /// The timeout for connecting passed before a connection was open.
     Timeout,
-    /// Callgate has no trusted roots.
+    /// Callgate has no trusted certificate authorities.
     NoRoots,
     /// The outbound proxy did not open a tunnel. Contains the reason.
     Proxy(Box<str>),
-    /// The outbound proxy had not opened a tunnel when the timeout for connecting passed.
+    /// The timeout for connecting passed before the outbound proxy opened a tunnel.
     ProxyTimeout,
 }
 
 impl Unreachable {
-    /// Returns the denial for the agent.
+    /// Returns the denial that the agent receives.
     pub(crate) const fn denial(&self) -> Denial {
         match self {
             Self::Proxy(_) => Denial::OutboundProxyFailed,
@@ -109,7 +112,7 @@ impl fmt::Display for Unreachable {
     }
 }
 
-/// A failed TLS handshake, as the source of an [`io::Error`].
+/// A failed TLS handshake with a provider, as the source of an [`io::Error`].
 #[derive(Debug)]
 pub(super) struct TlsFailure(pub(super) io::Error);
 
@@ -122,7 +125,7 @@ impl fmt::Display for TlsFailure {
 impl std::error::Error for TlsFailure {}
 
 impl From<io::Error> for Unreachable {
-    /// Returns the reason for a failed attempt to connect.
+    /// Returns the reason for a failed attempt to connect to a provider.
     fn from(error: io::Error) -> Self {
         let inner = error.get_ref();
         if let Some(failure) = inner.and_then(|inner| inner.downcast_ref::<TlsFailure>()) {
@@ -135,7 +138,7 @@ impl From<io::Error> for Unreachable {
     }
 }
 
-/// A fault of the outbound proxy, as the source of an [`io::Error`].
+/// A failure to open a tunnel through the outbound proxy, as the source of an [`io::Error`]. Contains the reason.
 #[derive(Debug)]
 pub(super) struct ProxyFailure(Box<str>);
 
@@ -151,7 +154,7 @@ fn failure(reason: impl fmt::Display) -> io::Error {
     io::Error::other(ProxyFailure(reason.to_string().into()))
 }
 
-/// Opens a TCP stream that leads to the provider.
+/// Opens a TCP connection to a provider, directly or through a tunnel.
 pub(super) async fn open(
     way: &Way,
     proxy: Option<&OutboundProxy>,
@@ -172,7 +175,7 @@ pub(super) async fn open(
     Ok(stream)
 }
 
-/// Opens a tunnel to `target`.
+/// Opens a tunnel through the outbound proxy to `target`, which is `host:port`.
 async fn tunnel(target: &str, proxy: &OutboundProxy, resolver: &Resolver) -> io::Result<TcpStream> {
     let unresolved = |error| failure(format_args!("its name could not be resolved: {error}"));
     let addresses = resolver.resolve(proxy.url()).await.map_err(unresolved)?;

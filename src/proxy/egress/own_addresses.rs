@@ -1,4 +1,4 @@
-//! The addresses of Callgate's own listeners and of the agents. Callgate never sends an answer to one of these
+//! The addresses of Callgate's own listeners and of the agents. Callgate never sends an agent's answer to one of these
 //! addresses, even if a provider names the address in a callback.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -11,7 +11,7 @@ use crate::guard::classify;
 #[derive(Clone, Debug)]
 pub(crate) struct OwnAddresses {
     listeners: Vec<SocketAddr>,
-    /// Reports whether an address belongs to this host.
+    /// Reports whether an address belongs to this host. A function pointer, so that tests can replace it.
     is_of_host: fn(IpAddr) -> bool,
 }
 
@@ -22,12 +22,12 @@ impl Default for OwnAddresses {
 }
 
 impl OwnAddresses {
-    /// Creates the list from the bound addresses of all listeners.
+    /// Creates the list from the bound addresses of Callgate's listeners.
     pub(crate) fn new(listeners: Vec<SocketAddr>) -> Self {
         Self { listeners, is_of_host }
     }
 
-    /// Reports whether a listener has this port.
+    /// Reports whether a listener of Callgate has this port.
     pub(super) fn has_port(&self, port: u16) -> bool {
         self.listeners.iter().any(|listener| listener.port() == port)
     }
@@ -45,13 +45,13 @@ fn reaches(address: SocketAddr, bound: SocketAddr, is_of_host: fn(IpAddr) -> boo
         return false;
     }
     let (bound_ip, ip) = (bound.ip().to_canonical(), destination(address.ip()));
-    // A listener that is bound to 0.0.0.0 or [::] is reached at every address of this host. Others may exist in a
-    // network that this host shares, so every address that is not public is treated as an address of this host.
+    // A listener that is bound to 0.0.0.0 or [::] accepts connections to every address of this host. Addresses that
+    // this host does not have itself can also lead to it, so every address that is not public counts as its address.
     let is_on_every_address = bound_ip.is_unspecified() && (classify(ip).is_some() || is_of_host(ip));
     bound_ip == ip || (bound_ip.is_loopback() && ip.is_loopback()) || is_on_every_address
 }
 
-/// Returns the address that a connection to `ip` reaches: a connection to 0.0.0.0 or [::] reaches this host.
+/// Returns the address that a connection to `ip` reaches. A connection to 0.0.0.0 or [::] reaches the loopback address.
 fn destination(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -60,8 +60,9 @@ fn destination(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Reports whether an address belongs to this host. A socket for datagrams sends nothing when it is connected, but the
-/// system chooses the local address. Only an address of this host is reached from itself.
+/// Reports whether an address belongs to this host. When a UDP socket is connected, nothing is sent, but the system
+/// chooses the local address. The local address equals the remote address only if the remote address belongs to this
+/// host.
 fn is_of_host(ip: IpAddr) -> bool {
     let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let local = UdpSocket::bind((any, 0)).and_then(|socket| {
@@ -75,7 +76,7 @@ fn may_be_agent(address: SocketAddr, agent: &AgentAddress, is_of_host: fn(IpAddr
     let AgentAddress::Tcp(text) = agent else { return false };
     match text.parse() {
         Ok(agent) => reaches(address, agent, is_of_host),
-        // The agent is configured by name. Therefore any non-public address with the agent's port could be the agent.
+        // The agent's address is a host name, so any non-public address with the agent's port could be the agent.
         Err(_) => text.rsplit_once(':').is_some_and(|(_, port)| {
             port.parse() == Ok(address.port()) && classify(destination(address.ip())).is_some()
         }),

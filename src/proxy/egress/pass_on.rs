@@ -1,5 +1,5 @@
-//! Passes on requests of the agent into which no callback is inserted. The body is sent while it arrives, and a
-//! connection can be switched to the protocol WebSocket.
+//! Passes on requests of the agent without inserting a callback URL. The body is sent while it arrives, and a
+//! connection can be switched to WebSocket.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::http::{CLOSE_TIMEOUT, RelayError, head_of, lingering_close, relay_web
 use crate::path::Captures;
 
 impl AgentExchange<'_> {
-    /// Sends the request as it is and relays the response.
+    /// Sends the agent's request unchanged to the provider and relays the response.
     pub(super) async fn pass_on(&mut self, rule: &Rule, captures: &Captures) -> ExchangeEnd {
         let head = head_of(self.session, self.caller);
         let expects_body = head.method != Method::HEAD.as_str();
@@ -45,7 +45,8 @@ impl AgentExchange<'_> {
                 length: declared.filter(|_| !is_chunked),
                 bytes_max: rule.body_bytes_max,
                 limits: &self.policy.limits,
-                // There is no total deadline, because the size of the body does not depend on the memory.
+                // There is no total deadline for the body: its size is not limited by memory, so a large body may take
+                // long.
                 deadline: Duration::MAX,
                 skip_trailer: &skip,
                 bytes: 0,
@@ -71,8 +72,8 @@ impl AgentExchange<'_> {
                     Err(fault) => self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
                 };
                 if !self.session.is_body_done() {
-                    // The provider responded before it had received the whole body. The connection is closed. Unread
-                    // data would cause a TCP reset, which could destroy the response.
+                    // The provider responded before it had received the whole body. The connection to the agent is
+                    // closed. Unread data would cause a TCP reset, and the agent could lose the response.
                     lingering_close::discard_body(self.session, CLOSE_TIMEOUT).await;
                 }
                 end
@@ -81,8 +82,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Relays a 101, and the bytes of both sides until the connection ends. The connection counts as a request in flight
-    /// until then.
+    /// Relays a 101 response, and then the bytes in both directions until the WebSocket connection ends. Until then,
+    /// the connection counts as a request in flight.
     async fn relay_websocket(&mut self, provider_response: ProviderResponse) -> ExchangeEnd {
         let mut response = provider_response.response;
         response.remove_headers(|name| name.as_str().starts_with("callgate"));

@@ -1,5 +1,6 @@
-//! The HTTP client for providers. It resolves the host, connects to exactly the address that the guard checked, directly
-//! or through the outbound proxy, verifies TLS with the trusted roots, and pools idle connections. It does not follow redirects.
+//! The HTTP client for providers. It resolves the host and connects to exactly the address that the guard checked,
+//! directly or through the outbound proxy. It verifies TLS with the trusted roots and pools idle connections. It does
+//! not follow redirects.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -29,13 +30,13 @@ use crate::http::client::{
 use crate::outbound::OutboundProxy;
 use crate::proxy::pem_files;
 
-/// Maximum idle time of a pooled connection.
+/// The maximum idle time of a pooled connection to a provider.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum number of hosts whose last address is remembered.
+/// The maximum number of hosts for which the last connected address is stored.
 const HOSTS_MAX: usize = 256;
 
-/// The client for providers and its connection pool. A reload with other trusted roots or another outbound proxy creates
-/// a new client with an empty pool.
+/// The HTTP client for providers, with its connection pool. A reload with other trusted roots or another outbound proxy
+/// creates a new client with an empty pool.
 pub(crate) struct Providers {
     tls: Option<TrustedRoots>,
     /// The outbound proxy. `None` if every connection is direct.
@@ -43,8 +44,8 @@ pub(crate) struct Providers {
     pool: ConnectionPool<Target>,
     resolver: Resolver,
     own_addresses: OwnAddresses,
-    /// For each host with several addresses: the address to which Callgate last opened a connection. This address is
-    /// tried first.
+    /// For each host with several addresses, the address of the last successful connection. The next attempt begins
+    /// with this address.
     connected: Mutex<HashMap<Box<str>, SocketAddr>>,
 }
 
@@ -55,7 +56,7 @@ struct TrustedRoots {
     digest: [u8; 32],
 }
 
-/// The peer of a connection.
+/// The pool key of a connection to a provider: its path, and the host name in the verified certificate.
 #[derive(Clone, Eq, Hash, PartialEq)]
 struct Target {
     way: Way,
@@ -63,57 +64,57 @@ struct Target {
     name: Option<Box<str>>,
 }
 
-/// The checks for the addresses of a host that a callback named.
+/// The checks for every address of a host that a callback named.
 #[derive(Clone, Copy)]
 pub(crate) struct Guarded<'g> {
     pub(crate) guard: &'g Guard,
-    /// The agents. A callback must not name the address of one of them.
+    /// The agents, whose addresses a callback must not name.
     pub(crate) agents: &'g [Arc<Agent>],
 }
 
-/// The timeouts for a provider.
+/// The timeouts for a request to a provider.
 #[derive(Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// Timeout for connecting, including name resolution and the TLS handshake.
+    /// Timeout for connecting to the provider, including name resolution and the TLS handshake.
     pub(crate) connect: Duration,
-    /// Timeout for the head of the response, and for each read of its body.
+    /// Timeout for the head of the provider's response, and for each read of the response body.
     pub(crate) response: Duration,
 }
 
-/// The reason why there is no response from a provider.
+/// The reason why a request to a provider has no response.
 #[derive(Clone, Debug)]
 pub(crate) enum SendError {
-    /// The agent did not send a valid body. The provider has received a part of the request.
+    /// The agent did not send a valid body. The provider may have received a part of the request.
     Body(Denial),
-    /// No connection could be opened.
+    /// No connection to the provider could be opened.
     Unreachable(Unreachable),
-    /// The provider did not respond correctly.
+    /// The provider sent no response or an invalid response.
     ResponseFault(ResponseFault),
-    /// The guard denied the address.
+    /// The guard denied an address of the provider.
     Guarded(Refused),
 }
 
-/// A response of a provider.
+/// The response of a provider, and the pool to which its connection can be returned.
 pub(crate) struct ProviderResponse {
     pub(crate) response: UpstreamResponse,
     pub(crate) origin: Origin,
 }
 
-/// The pool to which the connection of a response can be returned, and the key of this connection in the pool.
+/// The pool to which a provider's connection can be returned, and the key of the connection in the pool.
 pub(crate) struct Origin {
     target: Target,
     providers: Arc<Providers>,
 }
 
 impl Origin {
-    /// Keeps a connection in the pool. The response must have been read completely.
+    /// Returns a connection to the pool. The response must have been read completely.
     pub(crate) fn reuse(&self, connection: Connection) {
         self.providers.pool.keep(self.target.clone(), connection, IDLE_TIMEOUT, instant());
     }
 }
 
 impl Providers {
-    /// Creates a client without trusted roots. It cannot connect to any provider.
+    /// Creates a client without trusted roots, which cannot connect to any provider.
     pub(crate) fn none() -> Self {
         Self {
             tls: None,
@@ -125,7 +126,7 @@ impl Providers {
         }
     }
 
-    /// Sets the addresses of Callgate's own listeners.
+    /// Sets the bound addresses of Callgate's own listeners.
     pub(crate) fn with_own_addresses(self, own_addresses: OwnAddresses) -> Self {
         Self { own_addresses, ..self }
     }
@@ -145,7 +146,7 @@ impl Providers {
         Self { proxy, ..self }
     }
 
-    /// Reports whether both clients trust the same authorities and use the same outbound proxy.
+    /// Reports whether two clients trust the same authorities and use the same outbound proxy.
     pub(crate) fn has_same_settings(&self, others: &Self) -> bool {
         let digest = |providers: &Self| providers.tls.as_ref().map(|roots| roots.digest);
         let same_proxy = match (&self.proxy, &others.proxy) {
@@ -156,7 +157,8 @@ impl Providers {
         digest(self) == digest(others) && same_proxy
     }
 
-    /// Creates a client that trusts the authorities in the file `roots`, or those of the platform if it is `None`.
+    /// Creates a client that trusts the authorities in the PEM file `roots`, or the authorities of the platform if
+    /// `roots` is `None`.
     ///
     /// # Errors
     /// Returns a message for the operator if the authorities cannot be read.
@@ -183,8 +185,11 @@ impl Providers {
         Ok(Self { tls: Some(roots), ..Self::none() })
     }
 
-    /// Sends a request and reads the head of the response. With `guarded`, every address of the host must pass the
-    /// checks.
+    /// Sends a request to a provider and reads the head of the response. With `guarded`, every address of the host must
+    /// pass the guard.
+    ///
+    /// # Errors
+    /// Returns a [`SendError`] if no connection was opened or no valid response arrived.
     pub(crate) async fn send(
         self: Arc<Self>,
         url: &Url,
@@ -198,7 +203,8 @@ impl Providers {
         Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
     }
 
-    /// Sends a request whose body is sent while it arrives, and reads the head of the response.
+    /// Sends a request to a provider while its body arrives, and reads the head of the response. Returns `None` if the
+    /// agent closed its connection.
     pub(crate) async fn send_streamed(
         self: Arc<Self>,
         url: &Url,
@@ -229,8 +235,8 @@ impl Providers {
         connected.unwrap_or_else(|_| Err(SendError::Unreachable(progress.timed_out())))
     }
 
-    /// Opens a connection to the host and the port of `url` for a tunnel. The name is resolved once, and each address is
-    /// checked before Callgate connects to one of them.
+    /// Opens a TCP connection to the host and the port of `url` for a tunnel. Resolves the host name once, and checks
+    /// every address before connecting.
     pub(super) async fn open_tunnel(
         &self,
         url: &Url,
@@ -251,7 +257,7 @@ impl Providers {
         opened.await.unwrap_or_else(|_| Err(SendError::Unreachable(progress.timed_out())))
     }
 
-    /// Returns the addresses of the host of `url`. With `guarded`, every address must pass the checks.
+    /// Returns the addresses of the host of `url`. With `guarded`, every address must pass the guard.
     async fn resolve(&self, url: &Url, guarded: Option<Guarded<'_>>) -> Result<Vec<SocketAddr>, SendError> {
         let resolved = self.resolver.resolve(url).await;
         let unresolved =
@@ -277,7 +283,8 @@ impl Providers {
         let roots = self.tls.as_ref().ok_or(SendError::Unreachable(Unreachable::NoRoots))?;
         let name = (url.scheme() == Scheme::Https).then(|| url.host());
         let proxy = self.proxy.as_ref();
-        // With a guard, the proxy must not resolve the name: it could resolve it to an address that was not checked.
+        // With a guard, Callgate resolves the name itself, because the proxy could resolve it to an address that was
+        // not checked.
         if let (None, Some(way)) = (guarded, Way::by_name(proxy, url)) {
             let target = Target { way, name: name.map(Box::from) };
             if let Some(connection) = self.pool.take(&target, instant()) {
@@ -312,7 +319,7 @@ impl Providers {
         Ok((Connection::new(stream, generation), target(address)))
     }
 
-    /// Remembers which address of a host accepted a connection.
+    /// Stores which address of a host accepted a connection.
     fn remember(&self, host: &str, address: SocketAddr) {
         let mut connected = self.connected.lock();
         if connected.len() >= HOSTS_MAX && !connected.contains_key(host) {
@@ -321,19 +328,20 @@ impl Providers {
         connected.insert(host.into(), address);
     }
 
-    /// Closes expired idle connections.
+    /// Closes pooled connections whose idle timeout has passed.
     pub(crate) fn sweep(&self) {
         self.pool.sweep(instant());
     }
 
-    /// Connects to a target. If it has a name, performs a TLS handshake and verifies the certificate for this name.
+    /// Connects to a provider. If `target` has a host name, performs a TLS handshake and verifies the certificate for
+    /// this name.
     async fn dial(
         &self,
         roots: &TrustedRoots,
         target: &Target,
         progress: &Progress,
     ) -> std::io::Result<Upstream> {
-        // An invalid name is an error and does not fall back to plain TCP.
+        // An invalid host name is an error. Falling back to plain TCP would omit the verification.
         let name = target.name.as_ref().map(|name| ServerName::try_from(name.to_string())).transpose();
         let name = name.map_err(std::io::Error::other)?;
         let stream = open(&target.way, self.proxy.as_ref(), &self.resolver, progress).await?;
@@ -348,7 +356,7 @@ impl Providers {
     }
 }
 
-/// Returns the SHA-256 of the authorities, independent of their order.
+/// Returns the SHA-256 of the trusted authorities, independent of their order.
 fn digest(store: &RootCertStore) -> [u8; 32] {
     let mut roots: Vec<[u8; 32]> = store
         .roots

@@ -1,4 +1,4 @@
-//! Tests of the client for providers, with sockets on the loopback network.
+//! Tests of the HTTP client for providers, with sockets on the loopback network.
 
 use std::net::{IpAddr, TcpListener};
 
@@ -14,7 +14,7 @@ fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-/// A server on the loopback network, and a client for which each name has the given addresses.
+/// A server on the loopback network, for clients whose resolver returns given addresses.
 struct World {
     listener: TcpListener,
     port: u16,
@@ -28,8 +28,8 @@ impl World {
         Self { listener, port }
     }
 
-    /// Connects to a host whose name resolves to `addresses`. The guard allows this host, and also allows the networks
-    /// in `listed` although they are not public. `own` is the address of a listener of Callgate.
+    /// Connects to a host whose name resolves to `addresses`. The guard allows this host, and also allows the
+    /// non-public networks in `listed`. `own` is the address of a listener of Callgate.
     async fn connect(
         &self,
         addresses: &[&str],
@@ -40,7 +40,7 @@ impl World {
         self.connect_with(&providers, listed).await
     }
 
-    /// Returns a client for which each name has these addresses.
+    /// Returns a client for which every host name resolves to these addresses.
     fn providers(addresses: &[&str], own: Option<SocketAddr>) -> Providers {
         Providers {
             resolver: Resolver::Fixed(addresses.iter().map(|text| text.parse().unwrap()).collect()),
@@ -113,8 +113,8 @@ async fn the_next_address_of_a_name_is_tried_if_one_refuses_the_connection() {
     assert!(matches!(none, Err(SendError::Unreachable(Unreachable::Connect(_)))), "{none:?}");
 }
 
-/// A listener that accepts no connection, because its queue is full. The kernel drops the packets of further
-/// callers.
+/// A listener that accepts no further connection, because its accept queue is full. The kernel drops the packets of
+/// further callers.
 struct FullListener {
     _listener: Socket,
     _queued: Vec<TcpStream>,
@@ -126,7 +126,7 @@ impl FullListener {
         listener.bind(&address.into()).unwrap();
         listener.listen(0).unwrap();
         let mut queued = Vec::new();
-        // A connection that takes longer than a second on the loopback network was not accepted.
+        // If a connection on the loopback network takes longer than a second, it was not accepted.
         while let Ok(connected) = timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
             queued.push(connected.unwrap());
             assert!(queued.len() < 100, "the queue has a bound");
@@ -161,7 +161,8 @@ fn few_hosts_are_remembered() {
     }
 }
 
-/// Starts a proxy that opens every tunnel, to nothing, and returns its address and the targets that it is asked for.
+/// Starts an outbound proxy that confirms every tunnel without opening one. Returns its settings and the requested
+/// targets.
 async fn proxy() -> (OutboundProxy, Arc<Mutex<Vec<String>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
@@ -190,7 +191,7 @@ async fn with_a_guard_the_proxy_receives_an_address_that_was_judged_and_never_th
         Guard::new(entries.map(|entry| Entry::parse(entry).unwrap()).collect())
     };
     let connect = async |addresses: &[&str], listed: &[&str], own: Option<SocketAddr>| {
-        // The proxy has an address, so `Resolver::Fixed` applies to the provider alone.
+        // The URL of the proxy contains an IP address, so `Resolver::Fixed` affects only the provider.
         let providers = World::providers(addresses, own).with_proxy(Some(proxy.clone()));
         let guard = guard(listed);
         let url = guard.admit("http://service.example:8080/x").unwrap();
@@ -203,7 +204,7 @@ async fn with_a_guard_the_proxy_receives_an_address_that_was_judged_and_never_th
     assert_eq!(connect(&["2606:2800::1"], &[], None).await.unwrap(), tunnel("[2606:2800::1]:8080"));
     assert_eq!(connect(&["10.0.0.1"], &["10.0.0.0/8"], None).await.unwrap(), tunnel("10.0.0.1:8080"));
     assert_eq!(*targets.lock(), ["93.184.216.34:8080", "[2606:2800::1]:8080", "10.0.0.1:8080"]);
-    // Addresses that the guard denies are not passed to the proxy, and neither is an address of Callgate.
+    // Addresses that the guard denies, and addresses of Callgate's listeners, are not passed to the proxy.
     for (addresses, listed, own) in [
         (&["10.0.0.1"][..], &[][..], None),
         (&["93.184.216.34", "10.0.0.1"], &[], None),
@@ -215,7 +216,7 @@ async fn with_a_guard_the_proxy_receives_an_address_that_was_judged_and_never_th
         assert!(matches!(denied, Err(SendError::Guarded(_))), "{addresses:?} {denied:?}");
     }
     assert_eq!(targets.lock().len(), 3);
-    // An address of this host, or in a network of `no_proxy`, is reached directly.
+    // A connection to this host, or to a network in `no_proxy`, does not use the proxy.
     let world = World::new();
     let providers = World::providers(&["127.0.0.1"], None).with_proxy(Some(proxy.clone()));
     assert!(world.connect_with(&providers, &["127.0.0.0/8"]).await.unwrap().is_loopback());
@@ -239,7 +240,7 @@ fn a_client_is_replaced_if_the_proxy_changes() {
     assert!(!one.has_same_settings(&with(None)) && !with(None).has_same_settings(&one));
 }
 
-/// A name whose second look-up has another result (DNS rebinding).
+/// The second resolution of the host name has another result (DNS rebinding).
 #[tokio::test]
 async fn a_tunnel_leads_to_the_address_that_was_judged() {
     let world = World::new();

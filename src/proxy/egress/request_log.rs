@@ -1,4 +1,4 @@
-//! Records egress exchanges in the metrics, the access log and the trace.
+//! Records requests to the egress listener in the metrics, the access log and the trace.
 
 use std::time::Instant;
 
@@ -8,26 +8,28 @@ use crate::denial::Denial;
 use crate::observe::{EgressEntry, Span};
 use crate::proxy::runtime::{known_method, micros};
 
-/// The result of an exchange.
+/// The result of a request to the egress listener.
 pub(crate) struct ExchangeEnd {
-    /// `ok` or `kept` if the request was sent, and the denial otherwise.
+    /// The denial, or the reason for the log if the request was sent: `ok`, or `kept` if its callback URL was not
+    /// replaced.
     pub(crate) outcome: Result<&'static str, Denial>,
     pub(crate) status: u16,
-    /// Whether the connection can carry another request.
+    /// Whether the connection can be used for another request.
     pub(crate) reusable: bool,
 }
 
-/// The details of a request for the log, the metrics and the trace. They are set while the request is processed.
+/// The details of a request to the egress listener for the log, the metrics and the trace. They are set while the
+/// request is processed.
 pub(crate) struct RequestDetails {
     pub(crate) rule: Box<str>,
-    /// The path, with text that could be a token replaced. `-` if the path is unknown.
+    /// The path of the request, in which text that could be a token is replaced. `-` if the path is unknown.
     pub(crate) path: String,
     pub(crate) detail: Option<String>,
     pub(crate) interaction: Option<String>,
-    /// Host and port that the agent asked the forward proxy for.
+    /// The host and the port of the request to the forward proxy.
     pub(crate) host: Option<String>,
     pub(crate) body_bytes: u64,
-    /// For a tunnel, the bytes of the host.
+    /// The number of bytes that the host of a tunnel has sent. `None` if the request is not a tunnel.
     pub(crate) received_bytes: Option<u64>,
 }
 
@@ -45,7 +47,7 @@ impl Default for RequestDetails {
     }
 }
 
-/// Records one exchange. `method` is `-` if the head could not be parsed.
+/// Records one request to the egress listener. `method` is `-` if the request head could not be parsed.
 pub(crate) fn record_exchange(
     context: &EgressContext,
     method: &str,

@@ -6,7 +6,7 @@ use tokio::net::lookup_host;
 
 use crate::guard::Url;
 
-/// The source of the addresses of a host name.
+/// The source of the addresses of a provider's host name.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Resolver {
     /// The resolver of the operating system.
@@ -15,13 +15,13 @@ pub(super) enum Resolver {
     /// These addresses for every name, for tests.
     #[cfg(test)]
     Fixed(Vec<std::net::IpAddr>),
-    /// These addresses for the first name, and then the metadata service of clouds, for tests.
+    /// These addresses for the first resolution, and then the address of the metadata service of clouds, for tests.
     #[cfg(test)]
     OnceThenMetadata(std::sync::Arc<parking_lot::Mutex<Vec<std::net::IpAddr>>>),
 }
 
 impl Resolver {
-    /// Returns the addresses of a URL's host, at least one. An IP address in the URL is not resolved.
+    /// Returns the addresses of a URL's host, at least one. If the host is an IP address, returns only this address.
     ///
     /// # Errors
     /// Returns the error of the operating system, or an error if the name has no address.

@@ -1,4 +1,4 @@
-//! The clients for all agents of the configuration.
+//! The HTTP clients for the agents of the configuration.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,16 +8,16 @@ use arc_swap::ArcSwap;
 use crate::agent::Agent;
 use crate::proxy::agent_client::{AgentClient, AgentShare};
 
-/// The clients for all agents.
+/// The HTTP clients for all agents of the configuration.
 pub(crate) struct Agents {
     clients: ArcSwap<Vec<Arc<AgentClient>>>,
 }
 
-/// The clients for the agents of a new configuration, ready for [`Agents::install`].
+/// The HTTP clients for the agents of a new configuration, to be activated by [`Agents::install`].
 pub(crate) struct PreparedAgents(Vec<Arc<AgentClient>>);
 
 impl Agents {
-    /// Creates the clients.
+    /// Creates the HTTP clients for these agents.
     ///
     /// # Errors
     /// Returns a message for the operator if the TLS settings of an agent cannot be used.
@@ -28,8 +28,8 @@ impl Agents {
         Ok(none)
     }
 
-    /// Prepares the clients for these agents. An agent whose address and TLS settings have not changed keeps its
-    /// client, and thereby its idle connections. A client that trusts the authorities of the operating system is
+    /// Prepares the HTTP clients for these agents. If the address and the TLS settings of an agent have not changed,
+    /// its client with the idle connections is reused. A client that trusts the authorities of the operating system is
     /// always created anew, because these authorities may have changed.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Agents {
         agents.iter().map(one).collect::<Result<_, _>>().map(PreparedAgents)
     }
 
-    /// Replaces the clients. Closes the idle connections of clients that are no longer used.
+    /// Replaces the HTTP clients. Closes the idle connections of clients that are no longer used.
     pub(crate) fn install(&self, PreparedAgents(clients): PreparedAgents) {
         let is_kept = |old: &&Arc<AgentClient>| clients.iter().any(|client| Arc::ptr_eq(client, old));
         let former = self.clients.load_full();
@@ -51,8 +51,8 @@ impl Agents {
         gone.into_iter().for_each(|client| client.close());
     }
 
-    /// Returns the client for an agent. A request that began before a reload may have an agent that the new
-    /// configuration has changed or removed. Such a request receives a client of its own.
+    /// Returns the HTTP client for an agent. If a reload has changed or removed the agent after the request began,
+    /// creates a client for this request only.
     pub(crate) fn client(&self, agent: &Arc<Agent>) -> Arc<AgentClient> {
         self.known(agent).unwrap_or_else(|| {
             let share = self.share(agent);
@@ -68,14 +68,14 @@ impl Agents {
         self.clients.load().iter().find(is_same).map(Arc::clone)
     }
 
-    /// Returns the share of the agent with this name.
+    /// Returns the agent's share of the limits, which all clients for agents of the same name use.
     fn share(&self, agent: &Agent) -> Arc<AgentShare> {
         let clients = self.clients.load();
         let former = clients.iter().find(|client| client.agent.name == agent.name);
         former.map(|client| Arc::clone(&client.share)).unwrap_or_default()
     }
 
-    /// Closes expired idle connections.
+    /// Closes idle connections to agents whose idle timeout has passed.
     pub(crate) fn sweep(&self, now: Instant) {
         self.clients.load().iter().for_each(|client| client.sweep(now));
     }

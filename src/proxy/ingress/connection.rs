@@ -1,5 +1,5 @@
-//! Serves one ingress connection. This module serves HTTP/1 requests one after the other, and `http2_connection` serves
-//! HTTP/2.
+//! Serves one connection to an ingress listener: HTTP/1 requests one after the other in this module, and HTTP/2 in
+//! `http2_connection`.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::http::{
 };
 use crate::proxy::listen::ConnInfo;
 
-/// Serves a connection until it is closed.
+/// Serves a connection to an ingress listener until the connection is closed.
 pub(crate) async fn serve(
     context: Arc<IngressContext>,
     stream: Stream,
@@ -32,7 +32,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// Serves HTTP/1 requests one after the other. Returns the connection if it begins with the HTTP/2 preface.
+/// Serves HTTP/1 requests one after the other. If the connection begins with the HTTP/2 preface, returns the connection
+/// including these bytes.
 async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInfo) -> Option<Stream> {
     let accepted = Accepted { http2: stream.get_ssl_digest().is_none(), connect: false };
     // `leftover` contains the bytes that were read after the last request. It is `None` before the first request.
@@ -53,8 +54,8 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
                 .await
             }
         };
-        // A reload may have removed the settings under which the connection was accepted. In this case the connection
-        // is closed. The caller can connect again under the new settings.
+        // A reload may have removed the settings under which the connection was accepted. The connection is then
+        // closed, and the caller can connect again under the new settings.
         let is_allowed = || conn.is_still_allowed(&context.clocks.wall);
         if matches!(received, HeadRead::Request(..)) && !is_allowed() {
             return None;
@@ -71,7 +72,7 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
                 return None;
             }
         };
-        // The future is boxed, so that it does not enlarge the future of an idle connection.
+        // The future is boxed, because otherwise the future of an idle connection would be larger.
         let session = Session::Http1(Box::new(session));
         let (back, read) = Box::pin(exchange::serve(context, session, Origin::Connection(conn))).await?;
         (stream, leftover) = (back, Some(read));

@@ -1,6 +1,8 @@
-//! Delivers requests to the agent. All requests to the agent pass through this module. Callbacks and notices are
-//! complete messages. A [`Delivery`] can be created only from a [`Permit`], from a [`Kept`] callback, which was created from
-//! a permit, from a [`Notice`], or, on a route in observe mode, from an [`Observed`]. On a route with `stream: true`, a [`Streamed`] request is sent while it arrives. A request that may
+//! Delivers requests to the agent. All requests to the agent pass through this module.
+//!
+//! Callbacks and notices are complete messages. A [`Delivery`] can be created only from a [`Permit`], from a stored
+//! callback ([`Kept`], which was created from a permit), from a [`Notice`], or from an [`Observed`] request on a route
+//! in observe mode. On a route with `stream: true`, a [`Streamed`] request is sent while it arrives. A request that may
 //! have reached the agent is never sent a second time.
 
 use std::time::Instant;
@@ -24,18 +26,18 @@ use crate::store::Claimed;
 use crate::time::Timestamp;
 use crate::token::Stamp;
 
-/// Capacity that is reserved for the head of a message, in bytes.
+/// The initial capacity for the head of a message to the agent, in bytes.
 const HEAD_BYTES: usize = 1024;
-/// Maximum capacity that is reserved for a body after the head, in bytes.
+/// The maximum initial capacity for a body after the head of a message, in bytes.
 const BODY_BYTES: usize = 16 << 10;
 
-/// A message that Callgate is allowed to deliver.
+/// A message that Callgate is allowed to deliver to the agent.
 pub(crate) struct Delivery {
     message: Message,
 }
 
 impl Delivery {
-    /// Creates the message of a permitted callback.
+    /// Creates the message to the agent from a permitted callback.
     pub(crate) fn callback(permit: &Permit, head: &RequestHead<'_>, body: Bytes, stamp: Stamp<'_>) -> Self {
         let mut head_bytes = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
         permit.write_head(head, &body, stamp, &mut head_bytes);
@@ -43,7 +45,7 @@ impl Delivery {
         Self { message: Message::new(head_bytes, body, expects_body) }
     }
 
-    /// Creates the request that the agent receives for a caller's request on a route in observe mode.
+    /// Creates the message to the agent from a request on a route in observe mode.
     pub(crate) fn observed(observed: &Observed, head: &RequestHead<'_>, body: Bytes) -> Self {
         let mut head_bytes = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
         observed.write_head(head, &body, &mut head_bytes);
@@ -51,14 +53,13 @@ impl Delivery {
         Self { message: Message::new(head_bytes, body, expects_body) }
     }
 
-    /// Creates the message of a callback that the inbox has kept.
+    /// Creates the message to the agent from a callback that is stored in the inbox.
     pub(crate) fn kept(kept: &Kept, attempt: &Attempt<'_>, body: Bytes) -> Self {
         let head = kept.write_head(attempt, &body);
         Self { message: Message::new(head, body, true) }
     }
 
-    /// Creates the message of a notice. Returns `None` if the route of the interaction is not configured to send
-    /// notices.
+    /// Creates the message of a notice to the agent. Returns `None` if the route of the interaction sends no notices.
     pub(crate) fn notice(notice: &Notice<'_>) -> Option<Self> {
         let (head, body) = notice.write()?;
         Some(Self { message: Message::new(head, body.into(), true) })
@@ -102,11 +103,12 @@ async fn send(
     }
 }
 
-/// Sends a request to the agent while it arrives, and reads the head of the response. Also returns the number of body
-/// bytes that were received. A redirect is a response like any other, because the agent's own API decides on it.
+/// Sends a request to the agent while its body arrives, and reads the head of the response. Also returns the number of
+/// body bytes that were received from the caller. A redirect is returned like any other response, because the agent's
+/// own API decides on redirects. Returns `None` if the caller closed its connection.
 ///
 /// # Errors
-/// Returns the side on which passing on the request failed.
+/// Returns [`StreamFault::Body`] if the caller's body failed, and [`StreamFault::Response`] if the agent failed.
 pub(crate) async fn deliver_streaming(
     metrics: &Metrics,
     client: &AgentClient,
@@ -146,13 +148,13 @@ pub(crate) async fn deliver_streaming(
         Err(StreamFault::Response(fault)) => {
             metrics.agent_request(&agent.name, fault.agent_denial().code());
         }
-        // The caller is the reason.
+        // The caller caused the end of the request, so it is not counted as a result of the agent.
         Ok(None) | Err(StreamFault::Body(_)) => {}
     }
     (answered, bytes)
 }
 
-/// Returns the head of the request to the agent, and the length of its body.
+/// Returns the head of the streamed request to the agent, and the length of its body.
 fn streamed_head(
     streamed: &Streamed,
     session: &mut Session,
@@ -171,13 +173,13 @@ fn streamed_head(
     (head_bytes, length)
 }
 
-/// Reports whether a status asks the caller to send its request elsewhere. The status 304 does not: it is the response
-/// to a conditional request.
+/// Reports whether a status asks the caller to send the request to another URL. The status 304 does not, because it
+/// responds to a conditional request.
 fn is_redirect(status: StatusCode) -> bool {
     status.is_redirection() && status != StatusCode::NOT_MODIFIED
 }
 
-/// Records that the agent accepted the callback. The provider receives the response only after this record is saved.
+/// Records that the agent accepted the callback. The provider receives the response only after this record is durable.
 ///
 /// # Errors
 /// Returns the denial of the store if it could not save the record.

@@ -17,24 +17,25 @@ use crate::policy::Limits;
 use crate::proxy::listen::ConnInfo;
 use crate::proxy::runtime::Drain;
 
-/// Maximum number of malformed requests on one HTTP/2 connection. After one more, Callgate closes the connection.
+/// The maximum number of malformed requests on one HTTP/2 connection. The next malformed request closes the connection.
 const MALFORMED_MAX: usize = 32;
-/// Maximum amount of unsent response data per HTTP/2 connection, in bytes.
+/// The maximum amount of unsent response data per HTTP/2 connection, in bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
-/// Maximum number of streams per HTTP/2 connection that Callgate resets because of protocol errors of the caller.
+/// The maximum number of streams per HTTP/2 connection that Callgate resets because of protocol errors of the caller.
 const ERROR_RESETS_MAX: usize = 64;
-/// Maximum number of exchanges in flight per HTTP/2 connection, as a multiple of `streams_max`. There may be more
-/// exchanges than open streams, because the exchange of a reset stream continues until the agent has responded.
+/// The maximum number of requests in flight per HTTP/2 connection, as a multiple of `streams_max`. More requests than
+/// open streams are possible, because the request of a reset stream continues until the agent has responded.
 const EXCHANGES_PER_STREAM: usize = 2;
-/// The error code of a stream that was not processed. The client may send the request again (RFC 9113 section 8.7).
+/// The HTTP/2 error code `REFUSED_STREAM`: the request was not processed, so the client may send it again (RFC 9113
+/// section 8.7).
 const REFUSED_STREAM: u32 = 7;
-/// The error code of a stream whose head is too large. The client would only get the same error if it sent the request
-/// again (RFC 9113 section 7).
+/// The HTTP/2 error code `ENHANCE_YOUR_CALM` (RFC 9113 section 7), for a stream whose head is too large. The client
+/// must not send the request again, because the result would be the same.
 const ENHANCE_YOUR_CALM: u32 = 11;
-/// Memory that each header line needs in addition to its text, in bytes.
+/// The memory that each header line needs in addition to its text, in bytes.
 const HEADER_LINE_BYTES: usize = 128;
 
-/// Waits until the connection has no exchange in flight, and then waits for `duration`.
+/// Waits until the connection has no request in flight, and then waits for `duration`.
 async fn idle(exchanges: &Drain, duration: Duration) {
     exchanges.wait_until_empty().await;
     tokio::time::sleep(duration).await;
@@ -50,11 +51,11 @@ fn options(limits: &Limits) -> H2Options {
     options
 }
 
-/// Reserves memory for an HTTP/2 head. HPACK can compress a head to a thousandth of its size, so the reservation uses
-/// the decompressed size.
+/// Reserves memory for an HTTP/2 request head. HPACK can compress a head to a thousandth of its size, so the
+/// reservation uses the decompressed size.
 ///
 /// # Errors
-/// Returns the error code for the stream if the head has too many lines or the memory is used up.
+/// Returns the HTTP/2 error code for the stream if the head has too many lines or the memory is used up.
 fn reserve_head_memory(
     context: &IngressContext,
     session: &HttpSession,
@@ -95,7 +96,7 @@ pub(super) async fn serve(
         connection.graceful_shutdown();
     }
     loop {
-        // The connection is polled even while it shuts down: polling also completes the streams in flight.
+        // The connection is polled even while it shuts down, because polling also completes the streams in flight.
         let accepted = tokio::select! {
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
             _ = stopping.changed(), if !stopped => {
@@ -109,7 +110,7 @@ pub(super) async fn serve(
             Ok(Some(H2Accept::Session(mut session))) => {
                 let now = context.policy.load().limits;
                 let head = reserve_head_memory(&context, &session, &now);
-                // Exchanges of reset streams are counted, too, until the agent has responded.
+                // Requests of reset streams are counted, too, until the agent has responded.
                 let too_many = exchanges.count() >= now.streams_max as usize * EXCHANGES_PER_STREAM;
                 let head = match head {
                     Ok(head) if !too_many => head,

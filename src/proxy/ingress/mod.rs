@@ -1,5 +1,5 @@
-//! The ingress: connections, exchanges, delivery to the agent, and notices to the agent about callbacks that did not
-//! arrive.
+//! The ingress listeners: connections, requests, delivery to the agent, and notices to the agent about callbacks that
+//! did not arrive.
 
 mod agents;
 mod connection;

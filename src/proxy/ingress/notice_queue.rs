@@ -1,8 +1,8 @@
-//! The pending notices of one route, and the order in which they are delivered.
+//! The pending notices of one route, and the order of their delivery.
 //!
-//! Very many notices may become due at once, for example after an outage of a provider. A notice that becomes due later
-//! does not have to wait until all these notices are delivered. Three kinds of notices take turns: the notice that has
-//! waited longest, the notice that became due last, and a notice whose previous delivery failed.
+//! Very many notices may become pending at once, for example after an outage of a provider. A later notice does not
+//! have to wait until all these notices are delivered. The queue selects in turn the oldest new notice, the newest
+//! notice, and a notice whose previous delivery failed.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use crate::interaction::NoticeId;
 use crate::store::DueNotice;
 
-/// Maximum number of notices of one route that are delivered concurrently. The limit is per route, so that a slow path
-/// of the agent delays only the notices of its own route.
+/// The maximum number of notices of one route that are delivered concurrently. The limit is per route, so that a slow
+/// path of the agent delays only the notices of its own route.
 const CONCURRENT_MAX: usize = 16;
 
 /// The pending notices of one route.
@@ -31,7 +31,8 @@ struct Waiting {
     new: VecDeque<DueNotice>,
     /// Notices whose previous delivery failed.
     retries: VecDeque<DueNotice>,
-    /// What is in one of the two queues. The ledger hands a notice out again if it waits longer than its lease.
+    /// The interaction id and the notice id of every notice in `new` and `retries`. The ledger returns a notice again
+    /// if the notice waits longer than its lease.
     queued: HashSet<(Arc<str>, NoticeId)>,
     turn: u8,
 }
@@ -50,12 +51,11 @@ impl Waiting {
     }
 }
 
-/// A slot of a route. The task that holds the slot delivers notices of the route, one at a time. Dropping the slot frees
-/// it, even after a panic.
+/// Permission to deliver the notices of a route, one at a time. Dropping the slot frees it, even after a panic.
 pub(super) struct Slot(Arc<NoticeQueue>);
 
 impl Slot {
-    /// Removes and returns the next notice. Returns `None` if no notice is waiting.
+    /// Removes and returns the next notice of the route. Returns `None` if no notice is waiting.
     pub(super) fn next(&self) -> Option<DueNotice> {
         self.0.waiting.lock().next()
     }
@@ -68,7 +68,7 @@ impl Drop for Slot {
 }
 
 impl NoticeQueue {
-    /// Adds a notice, unless it is waiting already.
+    /// Adds a notice to the queue, unless the queue already contains the notice.
     pub(super) fn push(&self, due: DueNotice) {
         let mut waiting = self.waiting.lock();
         if !waiting.queued.insert((due.id.clone(), due.notice)) {
@@ -87,13 +87,13 @@ impl NoticeQueue {
         taken.is_ok().then(|| Slot(Arc::clone(self)))
     }
 
-    /// Reports whether no notice is waiting.
+    /// Reports whether no notice is waiting in the queue.
     pub(super) fn is_empty(&self) -> bool {
         let waiting = self.waiting.lock();
         waiting.new.is_empty() && waiting.retries.is_empty()
     }
 
-    /// Reports whether no notice is waiting or in flight.
+    /// Reports whether no notice is waiting in the queue or being delivered.
     pub(super) fn is_idle(&self) -> bool {
         self.is_empty() && self.slots.load(Ordering::SeqCst) == 0
     }
@@ -125,7 +125,7 @@ mod tests {
         queue.push(due("new", false));
         let served = next(3);
         assert!(served.iter().any(|id| **id == *"new"), "{served:?}");
-        // No notice waits forever: the oldest notices and the retries are also delivered, each in their order.
+        // The oldest notices and the retries are also delivered, each kind in its order.
         let rest: Vec<_> = std::iter::from_fn(|| slot.next().map(|due| due.id)).collect();
         assert_eq!(rest.len(), 2000 + 1 - 33);
         let retries: Vec<_> = rest.iter().filter(|id| id.starts_with("retry-")).collect();
@@ -143,7 +143,7 @@ mod tests {
         }
         let slot = queue.slot().unwrap();
         assert!(slot.next().is_some() && slot.next().is_none());
-        // It may wait again once it has been taken.
+        // A notice that was removed from the queue may be added again.
         queue.push(due("a", true));
         assert!(slot.next().is_some() && slot.next().is_none());
     }

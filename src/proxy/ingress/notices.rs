@@ -1,4 +1,5 @@
-//! Advances the time of the ledger, and delivers the notices that become due.
+//! Advances the time of the ledger, and sends notices to the agent about callbacks that did not arrive before a
+//! deadline.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,14 +23,14 @@ use crate::replica::Owner;
 use crate::store::{DueNotice, Store, Walk};
 use crate::token::Stamp;
 
-/// Interval between two updates of the ledger's time.
+/// The interval between two updates of the ledger's time.
 const TICK: Duration = Duration::from_millis(250);
-/// Pause between two steps that apply passed deadlines. During the pause, callbacks can use the ledger.
+/// The pause between two steps that apply passed deadlines. During the pause, callbacks can use the ledger.
 const STEP_PAUSE: Duration = Duration::from_millis(1);
-/// Maximum number of bytes of a response to a notice that Callgate reads.
+/// The maximum number of bytes of the response to a notice that Callgate reads.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
-/// The components that deliver notices.
+/// The components that deliver notices to the agents.
 pub(crate) struct Notices {
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) clocks: Clocks,
@@ -37,15 +38,15 @@ pub(crate) struct Notices {
     /// The ledger.
     pub(crate) store: Arc<Store>,
     pub(crate) agents: Arc<Agents>,
-    /// The notices that are being delivered.
+    /// The deliveries of notices in progress.
     pub(crate) drain: Drain,
-    /// The other members. `None` if there is only one.
+    /// The connections to the other replicas. `None` if there is only one replica.
     pub(crate) replication: Option<Arc<Replication>>,
 }
 
 impl Notices {
-    /// Asks other members to apply the deadlines of their interactions. If one does not answer, this process applies
-    /// them.
+    /// Asks other replicas to apply the passed deadlines of the interactions that they own. If an owner does not
+    /// respond, this process applies the deadlines.
     fn pass_on(&self, elsewhere: Vec<(Owner, Box<str>)>) {
         let Some(replication) = &self.replication else {
             return self.store.apply_here(elsewhere.into_iter().map(|(_, id)| id));
@@ -65,10 +66,10 @@ impl Notices {
     }
 }
 
-/// The notices that are pending, by route.
+/// The queues of pending notices, by route.
 type Queues = HashMap<Arc<str>, Arc<NoticeQueue>>;
 
-/// Advances the time of the ledger and delivers due notices. Runs until it is aborted.
+/// Advances the time of the ledger and delivers notices. Runs until the task is aborted.
 pub(crate) async fn run(notices: Arc<Notices>) {
     let mut queues = Queues::new();
     let mut walk = Walk::default();
@@ -86,7 +87,8 @@ pub(crate) async fn run(notices: Arc<Notices>) {
     }
 }
 
-/// Applies passed deadlines and starts deliveries. Returns whether more passed deadlines may be left.
+/// Applies passed deadlines in the ledger and starts deliveries of notices. Returns whether there may be more passed
+/// deadlines.
 async fn pass(notices: &Arc<Notices>, queues: &mut Queues) -> bool {
     let passed = notices.store.pass(notices.clocks.ledger_now(instant())).await;
     notices.pass_on(passed.elsewhere);
@@ -99,7 +101,7 @@ async fn pass(notices: &Arc<Notices>, queues: &mut Queues) -> bool {
     passed.has_more
 }
 
-/// Starts a task for each free slot of a queue. Each task delivers one notice after the other until no notice is
+/// Starts a task for each free slot of a queue. Each task delivers notices one after the other until no notice is
 /// waiting.
 fn start_deliveries(notices: &Arc<Notices>, queue: &Arc<NoticeQueue>) {
     while let Some(slot) = queue.slot() {
@@ -112,7 +114,8 @@ fn start_deliveries(notices: &Arc<Notices>, queue: &Arc<NoticeQueue>) {
     }
 }
 
-/// A delivery of a notice. A delivery that ends without a result, for example in a panic, is recorded as failed.
+/// One attempt to deliver a notice. An attempt that ends without a result, for example in a panic, is recorded as
+/// failed.
 struct Attempt<'n> {
     notices: &'n Notices,
     due: &'n DueNotice,
@@ -128,8 +131,8 @@ impl Drop for Attempt<'_> {
 }
 
 async fn deliver_due(notices: &Notices, due: &DueNotice) {
-    // Notices that could not be sent before shutdown stay pending. With a `file` store, Callgate sends them after the
-    // next start.
+    // Notices that could not be sent before shutdown stay pending. With a `file` store, Callgate sends these notices
+    // after the next start.
     let Some(_in_flight) = notices.drain.begin() else { return };
     let mut attempt = Attempt { notices, due, has_ended: false };
     let cause = due.notice.cause.name();
@@ -138,7 +141,7 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     let outcome = match &sent {
         Some(Ok(())) => "answered",
         Some(Err(_)) => "failed",
-        // A callback arrived meanwhile, or the interaction was revoked: the notice is no longer needed.
+        // If a callback arrived in the meantime, or the interaction was revoked, the notice is no longer needed.
         None if !is_owed(notices, due).await => return,
         None => "given_up",
     };
@@ -163,17 +166,17 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     }
 }
 
-/// Reports whether the agent must still get a notice.
+/// Reports whether the ledger still has a notice as pending, so that the agent must receive it.
 async fn is_owed(notices: &Notices, due: &DueNotice) -> bool {
     let record = notices.store.read(&due.id).await;
     record.is_ok_and(|record| record.is_some_and(|record| record.owes(due.notice)))
 }
 
-/// Delivers a notice. Returns an error with the status or the reason if the agent did not respond with 2xx. Returns `None`
-/// if the notice is no longer needed or cannot be written.
+/// Delivers a notice to the agent. Returns `None` if the notice is no longer needed or cannot be written. Returns an
+/// error with the status or the reason if the agent did not respond with 2xx.
 async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<Result<(), String>> {
     let policy = notices.policy.load_full();
-    // If the store cannot be read now, the notice is sent later.
+    // If the store cannot be read at the moment, the notice is sent later.
     let Ok(interaction) = notices.store.read(&due.id).await else {
         return Some(Err(Denial::StoreUnavailable.code().to_owned()));
     };

@@ -1,4 +1,4 @@
-//! Rate limits: per client address, and per route.
+//! Rate limits: for requests per client address, and for callbacks per route.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -15,9 +15,9 @@ use parking_lot::{Mutex, RwLock};
 use crate::proxy::listen::rate_limit_key;
 use crate::time::Rate;
 
-/// Maximum number of addresses that are recorded at the same time.
+/// The maximum number of client addresses in the rate limiter.
 const CALLERS_MAX: usize = 200_000;
-/// Number of parts into which the recorded addresses are divided. Each part has a lock of its own, so that an eviction
+/// The number of shards into which the client addresses are divided. Each shard has its own lock, so that an eviction
 /// delays few requests.
 const SHARDS: usize = 16;
 
@@ -26,7 +26,7 @@ type RouteLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock>;
 /// The rate of a route, and the limiter that was created for this rate.
 type RouteRate = (Rate, Arc<RouteLimiter>);
 
-/// The rate limiters.
+/// The rate limiters for client addresses and for routes.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimits {
     callers: Callers,
@@ -34,13 +34,13 @@ pub(crate) struct RateLimits {
 }
 
 impl RateLimits {
-    /// Counts a request of an address. Reports whether the request is within the rate. `now` is the time of the
+    /// Counts a request of a client address. Returns false if the request exceeds the rate. `now` is the time of the
     /// monotonic clock.
     pub(crate) fn allow_caller(&self, rate: Rate, address: IpAddr, now: Instant) -> bool {
         self.callers.allow(rate, rate_limit_key(address), now)
     }
 
-    /// Counts a callback of a route. Reports whether the callback is within the rate.
+    /// Counts a callback of a route. Returns false if the callback exceeds the rate.
     pub(crate) fn allow_route(&self, name: &Arc<str>, rate: Rate) -> bool {
         let known =
             self.routes.read().get(name).filter(|(known, _)| *known == rate).map(|(_, all)| Arc::clone(all));
@@ -59,27 +59,28 @@ fn quota(rate: Rate) -> Quota {
         .allow_burst(rate.requests)
 }
 
-/// Returns the time after which a quota that is used up allows one more request.
+/// Returns the time after which an exhausted quota allows one more request.
 fn interval(rate: Rate) -> Duration {
     (rate.per / rate.requests.get()).max(Duration::from_nanos(1))
 }
 
-/// The quotas of all addresses that have used a part of their quota. The number of addresses is bounded.
+/// The quotas of all client addresses that have used a part of their quota. The number of addresses is bounded.
 #[derive(Debug)]
 struct Callers {
     shards: [Mutex<Shard>; SHARDS],
-    /// Assigns addresses to shards. The assignment is random, so that an attacker cannot choose addresses that all
-    /// belong to the same shard.
+    /// Assigns client addresses to shards. The assignment is random, so that an attacker cannot choose addresses that
+    /// all belong to the same shard.
     hasher: RandomState,
     shard_max: usize,
 }
 
-/// The quotas of a part of the addresses.
+/// The quotas of the client addresses that belong to one shard.
 #[derive(Debug, Default)]
 struct Shard {
-    /// The rate to which the times in `full_at` belong. When the rate changes, every address has its full quota again.
+    /// The rate for which the times in `full_at` were computed. When the rate changes, every address has its full quota
+    /// again.
     rate: Option<Rate>,
-    /// For each address, the time at which it has its full quota again (the generic cell rate algorithm).
+    /// For each client address, the time at which its quota is full again (generic cell rate algorithm).
     full_at: HashMap<IpAddr, Instant>,
 }
 
@@ -128,10 +129,10 @@ impl Shard {
         is_allowed
     }
 
-    /// Removes the addresses that have their full quota again. This does not change the result of any check. If less
-    /// than a quarter of the space is free after that, also removes the addresses that have used the least of their
-    /// quota, until a quarter is free. An address that has reached its limit therefore stays limited, however many
-    /// other addresses send single requests.
+    /// Removes the addresses whose quota is full again, which does not change the result of any check. If less than a
+    /// quarter of the space is free after that, also removes the addresses that have used the least of their quota,
+    /// until a quarter is free. Therefore an address that has reached its limit stays limited, however many other
+    /// addresses send single requests.
     fn evict(&mut self, now: Instant, max: usize) {
         self.full_at.retain(|_, full_at| *full_at > now);
         let keep = max - max / 4;

@@ -1,4 +1,5 @@
-//! The replica listener: accepts requests of other members, verifies their proofs, and serves callbacks and the API.
+//! The replica listener: accepts requests of other replicas, verifies their proofs, and serves forwarded callbacks and
+//! the replica API.
 
 use std::sync::Arc;
 
@@ -20,21 +21,21 @@ use crate::replica::{
     HEADER_BYTES_MAX, Outcome, Proof, ProofError, REPLICA, Replicas, ResponseProof, SeenNonce,
 };
 
-/// Maximum number of headers that a member adds to a callback: `Host`, `Content-Length` and the proof.
+/// The maximum number of headers that a replica adds to a forwarded callback: `Host`, `Content-Length` and the proof.
 const ADDED_HEADERS_MAX: usize = 3;
-/// Maximum size of these headers, in bytes.
+/// The maximum size of the headers that a replica adds to a forwarded callback, in bytes.
 const ADDED_BYTES_MAX: usize = HEADER_BYTES_MAX + 1024;
 
-/// Maximum size of all bodies of requests to the API that are in memory at the same time, in bytes.
+/// The maximum memory for all bodies of requests to the replica API, in bytes.
 const API_BODIES_BYTES_MAX: u64 = 8 * API_BODY_BYTES_MAX;
 
-/// The components of the replica listener.
+/// The listener for requests of other replicas.
 pub(crate) struct ReplicaListener {
     ingress: Arc<IngressContext>,
     pub(crate) replication: Arc<Replication>,
-    /// Answers requests to the callbacks API.
+    /// Responds to requests of other replicas about interactions.
     callbacks: CallbacksApi,
-    /// The memory for the bodies of requests to the API. Callbacks cannot use it up.
+    /// The memory for the bodies of requests to the replica API. Callbacks cannot use up this memory.
     body_memory: BodyMemory,
     log_throttle: LogThrottle,
 }
@@ -49,7 +50,7 @@ impl ReplicaListener {
         Self { ingress, replication, callbacks, body_memory, log_throttle: LogThrottle::default() }
     }
 
-    /// Serves a connection until it is closed.
+    /// Serves a connection of another replica until the connection is closed.
     pub(crate) async fn serve(self: Arc<Self>, stream: Stream, conn: ConnInfo, stopping: ShutdownWatch) {
         let mut requests = RequestLoop::over(stream, stopping);
         loop {
@@ -75,8 +76,9 @@ impl ReplicaListener {
         }
     }
 
-    /// Returns the limits for requests of other members. The head of a callback has more headers than the provider has
-    /// sent, and the other member keeps an idle connection for [`IDLE_TIMEOUT`].
+    /// Returns the limits for requests of other replicas. The head of a forwarded callback has more headers than the
+    /// provider sent. The other replica retains an idle connection for [`IDLE_TIMEOUT`], so the timeout here must be
+    /// longer.
     fn limits(&self) -> Limits {
         let limits = self.ingress.policy.load().limits;
         Limits {
@@ -87,7 +89,7 @@ impl ReplicaListener {
         }
     }
 
-    /// Serves one request. Returns the connection if another request may follow.
+    /// Serves one request of another replica. Returns the connection if another request may follow.
     async fn exchange(&self, mut session: Session, conn: &ConnInfo) -> Option<(Stream, BytesMut)> {
         let replicas = self.replication.settings()?;
         let proof = match Self::verify(&replicas, &session) {
@@ -98,7 +100,7 @@ impl ReplicaListener {
         let answered = ResponseProof::new(replicas.prover.clone(), own, proof.nonce);
         let is_mistaken = proof.to.is_some_and(|to| to != own);
         if let Err(error) = proof.check_time(self.replication.wall_clock()) {
-            // The other member learns that this process runs, although they cannot work together.
+            // The outcome shows the other replica that this process is alive, although the clocks differ too much.
             session.prove(answered.with_outcome(Outcome::Clock));
             return self.deny_proof(session, conn, error).await;
         }
@@ -135,7 +137,10 @@ impl ReplicaListener {
         self.deny(session, Denial::ReplicaProof).await
     }
 
-    /// Verifies the proof of a request, except its time, its nonce and its body.
+    /// Verifies the proof of a request from another replica, except its time, its nonce and its body.
+    ///
+    /// # Errors
+    /// Returns a [`ProofError`] if the proof is missing, not well-formed or not valid for the request.
     fn verify(replicas: &Replicas, session: &Session) -> Result<Proof, ProofError> {
         let mut headers = session.headers().get_all(&REPLICA).iter();
         let (Some(header), None) = (headers.next(), headers.next()) else {
@@ -145,8 +150,8 @@ impl ReplicaListener {
         replicas.prover.verify(header, session.method().as_str(), session.target())
     }
 
-    /// Counts and logs a request whose proof is not valid. Each cause is logged at most once a minute, so that one cause
-    /// does not hide another one.
+    /// Counts and logs a request whose proof is not valid. Each cause is logged at most once a minute, so that a
+    /// frequent cause does not hide another one.
     fn refused_proof(&self, conn: &ConnInfo, cause: &'static str, why: &str) {
         self.replication.metrics.replica_denied();
         if self.log_throttle.should_log(cause, instant()) {
@@ -195,7 +200,7 @@ impl ReplicaListener {
     }
 }
 
-/// Returns the name of a cause for the throttle of the log.
+/// Returns the key for the log throttle for this cause.
 const fn throttle_key(error: ProofError) -> &'static str {
     match error {
         ProofError::Malformed => "malformed",

@@ -25,7 +25,7 @@ use crate::observe::Metrics;
 use crate::policy::{Limits, Policy};
 use crate::proxy::runtime::Drain;
 
-/// Pause before the next attempt when the process has no free file descriptor.
+/// The pause before the next attempt to accept a connection, after the process had no free file descriptor.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The reason why a connection was closed before its first request.
@@ -52,19 +52,19 @@ impl AcceptError {
     }
 }
 
-/// The handles that are needed to accept connections.
+/// The components that are needed to accept connections.
 pub(crate) struct Admission {
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) limits: Arc<ConnectionLimits>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log_throttle: Arc<LogThrottle>,
-    /// The connections whose first request has not begun yet.
+    /// The accepted connections on which no request has begun yet.
     pub(crate) new_connections: Drain,
 }
 
 impl Admission {
-    /// Returns the same handles with connections of their own, so that callers of the other listeners cannot use up the
-    /// connections of this listener.
+    /// Returns the same components with separate connection limits, so that callers of the other listeners cannot use
+    /// up the connections of this listener.
     pub(crate) fn apart(&self) -> Self {
         Self {
             policy: Arc::clone(&self.policy),
@@ -76,7 +76,8 @@ impl Admission {
     }
 }
 
-/// Accepts connections until the listener stops. Passes each connection to `serve` as soon as it is ready for HTTP.
+/// Accepts connections until the listener stops. Passes each connection to `serve` as soon as the connection is ready
+/// for HTTP.
 pub(crate) async fn run<S, F>(
     admission: Arc<Admission>,
     config: Arc<ArcSwap<ListenerConfig>>,
@@ -98,7 +99,8 @@ pub(crate) async fn run<S, F>(
     }
 }
 
-/// Returns the next connection. After `stopping` has become true, returns the pending connections and then `None`.
+/// Returns the next connection of a listener. After `stopping` has become true, returns the pending connections and
+/// then `None`.
 pub(crate) async fn next(
     listener: &TcpListener,
     stopping: &mut ShutdownWatch,
@@ -119,7 +121,7 @@ pub(crate) async fn next(
         };
         match accepted {
             Ok(connection) => return Some(connection),
-            // The caller closed the connection before Callgate accepted it. This is not an error of Callgate.
+            // The caller closed the connection before Callgate accepted it, which is not an error of Callgate.
             Err(error) if is_caller_error(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut has_logged, true) {
@@ -133,8 +135,8 @@ pub(crate) async fn next(
     }
 }
 
-/// Returns a connection that the kernel has already accepted. Asks the kernel, because the runtime may not know of the
-/// connection yet.
+/// Returns a connection that the kernel has already accepted. Asks the kernel directly, because tokio may not have
+/// noticed the connection yet.
 fn next_pending(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     loop {
         match SockRef::from(listener).accept() {
@@ -156,7 +158,8 @@ fn is_caller_error(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset)
 }
 
-/// Returns the connection when it is ready for HTTP, or `None` if it was closed.
+/// Checks the limits and establishes an accepted connection. Returns the connection when it is ready for HTTP, or
+/// `None` if it was closed.
 async fn admit(
     admission: &Admission,
     config: Arc<ArcSwap<ListenerConfig>>,
@@ -186,7 +189,7 @@ async fn admit(
     None
 }
 
-/// Determines the caller's address and performs the TLS handshake.
+/// Determines the caller's address from the PROXY protocol header if required, and performs the TLS handshake.
 async fn establish(
     admission: &Admission,
     config: Arc<ArcSwap<ListenerConfig>>,

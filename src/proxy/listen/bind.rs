@@ -1,5 +1,5 @@
-//! Binds listeners. Binding is separate from accepting, so that an occupied port is a start error and the port chosen
-//! for port 0 is known.
+//! Binds listeners. Binding is separate from accepting, so that an occupied port is an error at start, and so that the
+//! port chosen for port 0 is known.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -8,26 +8,26 @@ use std::time::Duration;
 use socket2::SockFilter;
 use socket2::SockRef;
 
-/// Time that Callgate waits until TCP handshakes in progress are complete, while it holds back new connections. A
-/// handshake needs one round trip to the caller.
+/// The time for TCP handshakes in progress to complete while new connections are held back. A handshake needs one round
+/// trip to the caller.
 const LAST_ACCEPTS: Duration = Duration::from_millis(200);
 
-/// A bound listener that does not accept yet.
+/// A bound listener that does not accept connections yet.
 #[derive(Debug)]
 pub(crate) struct BoundListener {
     pub(crate) address: SocketAddr,
     listener: TcpListener,
 }
 
-/// The accept queue of a listening socket. [`AcceptQueue::close`] holds back new connections. Connections that are
-/// already pending can still be accepted.
+/// The accept queue of a listening socket. After [`AcceptQueue::close`], pending connections can still be accepted, but
+/// new connections are held back.
 #[derive(Debug)]
 pub(crate) struct AcceptQueue(TcpListener);
 
 impl AcceptQueue {
-    /// Holds back new connections. Connections that are already in the queue can still be accepted, and handshakes that
-    /// have begun can be completed until the socket is closed. Closing the socket resets all of these connections, also
-    /// those whose callers are already connected.
+    /// Holds back new connections. Until the socket is closed, connections in the queue can still be accepted, and TCP
+    /// handshakes in progress can complete. Closing the socket resets every connection in the queue, even if its caller
+    /// is already connected.
     pub(crate) fn close(&self) {
         let socket = SockRef::from(&self.0);
         #[cfg(target_os = "linux")]
@@ -41,7 +41,7 @@ impl AcceptQueue {
 }
 
 /// Returns a socket filter that drops the first segment of each new connection. The caller's kernel sends the segment
-/// again later. By then, this socket is closed.
+/// again later, after this socket is closed.
 #[cfg(target_os = "linux")]
 fn without_new_connections() -> [SockFilter; 5] {
     const LOAD_BYTE: u16 = 0x30;
@@ -61,8 +61,8 @@ fn without_new_connections() -> [SockFilter; 5] {
     ]
 }
 
-/// Holds back new connections, waits for handshakes that have begun, and drops the queues. The wait takes 200 ms, which is
-/// enough for callers with a shorter round trip, but at most `time_left`.
+/// Holds back new connections, waits for TCP handshakes in progress, and drops the accept queues. Waits 200 ms, which
+/// is enough for callers with a shorter round trip, but at most `time_left`.
 pub(crate) async fn close(queues: Vec<AcceptQueue>, time_left: Duration) {
     if !queues.is_empty() && !time_left.is_zero() {
         queues.iter().for_each(AcceptQueue::close);
@@ -71,12 +71,12 @@ pub(crate) async fn close(queues: Vec<AcceptQueue>, time_left: Duration) {
 }
 
 impl BoundListener {
-    /// Returns the socket.
+    /// Returns the listening socket.
     pub(crate) fn into_listener(self) -> TcpListener {
         self.listener
     }
 
-    /// Returns the accept queue. The address stays bound until the queue is dropped.
+    /// Returns the accept queue of the listener. The address stays bound until the queue is dropped.
     pub(crate) fn queue(&self) -> Option<AcceptQueue> {
         self.listener.try_clone().ok().map(AcceptQueue)
     }

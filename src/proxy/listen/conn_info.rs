@@ -21,12 +21,12 @@ use crate::source::Networks;
 pub(crate) struct ListenerConfig {
     pub(crate) tls: Option<TlsConfig>,
     pub(super) proxied_by: Option<Networks>,
-    /// The path of health checks.
+    /// The request path of a load balancer's health checks.
     health: Option<Box<str>>,
 }
 
 impl ListenerConfig {
-    /// Reads the certificate files of a listener. `keys` are the keys of session tickets.
+    /// Reads the certificate files of an ingress listener. `keys` are the keys of session tickets.
     ///
     /// # Errors
     /// Returns a message for the operator that names the unusable file.
@@ -54,7 +54,7 @@ impl ListenerConfig {
 
 /// The properties of an accepted connection.
 pub(crate) struct ConnInfo {
-    /// The address of the caller: the peer of the socket, or the address in the PROXY protocol header.
+    /// The IP address of the caller: the peer of the socket, or the address in the PROXY protocol header.
     pub(crate) peer: IpAddr,
     pub(super) certificate: Option<VerifiedCertificate>,
     /// The address of the load balancer that sent the PROXY protocol header. `None` if the listener expects no such
@@ -68,8 +68,8 @@ pub(crate) struct ConnInfo {
     pub(super) _slot: ConnectionSlot,
 }
 
-/// A connection whose first request has not begun. A stopping server waits for this request for a short time, because
-/// the caller may already have sent the request.
+/// An accepted connection on which no request has begun. A stopping server waits a short time for the first request,
+/// because the caller may already have sent it.
 pub(crate) struct NewConnection(Mutex<Option<InFlight>>);
 
 impl NewConnection {
@@ -77,7 +77,7 @@ impl NewConnection {
         Self(Mutex::new(drain.begin()))
     }
 
-    /// Records that the connection is no longer new: its first request has begun, or no request will arrive.
+    /// Records that the first request on the connection has begun, or that no request will arrive.
     pub(crate) fn end(&self) {
         self.0.lock().take();
     }
@@ -104,7 +104,7 @@ impl TlsVersion {
 }
 
 impl ConnInfo {
-    /// Returns the caller, with its client certificate if the certificate is still trusted.
+    /// Returns the caller. Includes the client certificate if it is still trusted.
     pub(crate) fn caller(&self, clock: &Clock) -> Caller<'_> {
         let is_tls = self.tls_version != TlsVersion::None;
         Caller::at(self.peer).with_certificate(self.certificate(clock)).with_tls(is_tls)
@@ -116,13 +116,13 @@ impl ConnInfo {
         matches!(head.method, "GET" | "HEAD") && config.health.as_deref() == Some(head.raw_path())
     }
 
-    /// Records that a request has begun.
+    /// Records that a request on this connection has begun.
     pub(crate) fn request_began(&self) {
         self.new.end();
     }
 
-    /// Reports whether the current settings of the listener would still accept this connection. The settings must trust
-    /// the connection's load balancer and allow its TLS version. If the settings require a client certificate, the
+    /// Reports whether the current settings of the listener would accept this connection. The settings must trust the
+    /// connection's load balancer and allow its TLS version. If the settings require a client certificate, the
     /// connection must have a client certificate that is still trusted.
     pub(crate) fn is_still_allowed(&self, clock: &Clock) -> bool {
         let config = self.config.load();
@@ -140,7 +140,7 @@ impl ConnInfo {
         tls_matches && trusted && (!required || self.certificate(clock).is_some())
     }
 
-    /// Returns the client certificate if it is still trusted.
+    /// Returns the client certificate if the current settings still trust it.
     pub(crate) fn certificate(&self, clock: &Clock) -> Option<&ClientCertificate> {
         let verified = self.certificate.as_ref()?;
         let config = self.config.load();

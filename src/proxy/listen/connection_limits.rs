@@ -9,20 +9,20 @@ use parking_lot::Mutex;
 
 use crate::policy::Limits;
 
-/// Number of open files that Callgate needs for other purposes than accepted connections: connections to the agent and
-/// to providers, the ledger, the log.
+/// The number of open files that Callgate needs for other purposes than accepted connections: connections to agents and
+/// providers, the ledger, the log.
 const OTHER_FILES: u64 = 1024;
 
-/// Counts the open connections.
+/// Counts the open connections, in total and per client address.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimits {
-    /// Maximum number of connections that the limit of open files allows.
+    /// The maximum number of connections that the process's limit of open files allows.
     granted: AtomicUsize,
     open: AtomicUsize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One counted connection. Dropping it frees the slot.
+/// One counted connection. Dropping the slot frees it.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     limits: Arc<ConnectionLimits>,
@@ -40,10 +40,9 @@ impl Default for ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Raises the process's limit of open files, so that it covers `connections` ingress connections, `egress` egress
-    /// connections and 1024 other files. Most systems start a process with a low limit and allow it to be raised. If
-    /// the system grants less, fewer ingress connections are accepted, so that files remain for connections to the
-    /// agent.
+    /// Raises the process's limit of open files to cover `connections` ingress connections, `egress` egress connections
+    /// and 1024 other files. Most systems start a process with a low limit and allow the process to raise it. If the
+    /// system grants less, fewer ingress connections are accepted, so that files remain for connections to the agent.
     pub(crate) fn raise_file_limit(&self, connections: usize, egress: usize) {
         let other_files = OTHER_FILES.saturating_add(u64::try_from(egress).unwrap_or(u64::MAX));
         let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(other_files);
@@ -58,7 +57,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// Counts one more connection. Returns `None` if there are already `max` connections.
+    /// Counts one more connection. Returns `None` if `max` connections are already open.
     pub(crate) fn acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionSlot> {
         // The number is incremented before the comparison, so that two concurrent calls cannot both take the last slot.
         let before = self.open.fetch_add(1, Ordering::SeqCst);
@@ -73,14 +72,14 @@ impl ConnectionLimits {
 }
 
 impl ConnectionSlot {
-    /// Counts the connection for its client address, by the key of [`rate_limit_key`]. Returns false if this key has
-    /// more than `max` connections.
+    /// Counts the connection for its client address, or for its network as defined by [`rate_limit_key`]. Returns false
+    /// if more than `max` connections are open for this address or network.
     pub(crate) fn count_address(&mut self, address: IpAddr, max: usize) -> bool {
         self.count_exact_address(rate_limit_key(address), max)
     }
 
     /// Counts the connection for exactly this address and not for its network, because all pods of a node may share an
-    /// IPv6 /64 network. Returns false if this address has more than `max` connections.
+    /// IPv6 /64 network. Returns false if more than `max` connections are open for this address.
     pub(crate) fn count_exact_address(&mut self, address: IpAddr, max: usize) -> bool {
         let mut by_address = self.limits.by_address.lock();
         let count = by_address.entry(address).or_default();
@@ -104,14 +103,15 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Reports whether the operator should know that the system allows fewer connections than `limits.connections_max`:
-/// the operator has set the number, or the system allows less than half of the default.
+/// Reports whether the operator should be warned that the system allows fewer connections than
+/// `limits.connections_max`. This is the case if the operator set this number, or if the system allows less than half
+/// of the default.
 fn is_worth_a_warning(granted: usize, connections: usize) -> bool {
     let is_default = connections == Limits::default().connections_max;
     granted < connections && (!is_default || granted < connections / 2)
 }
 
-/// Returns the key under which the connections and requests of an address are counted: the /64 network of an IPv6
+/// Returns the address or network for which connections and requests are counted. This is the /64 network of an IPv6
 /// address, because one customer of an internet provider usually has at least a /64 network.
 pub(crate) fn rate_limit_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

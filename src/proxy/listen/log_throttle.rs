@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Minimum time between two lines of the same kind.
+/// The minimum time between two log lines of the same kind.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// The time of the last line of each kind.
+/// Throttles log lines: stores the time of the last log line of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(Mutex<HashMap<&'static str, Instant>>);
 
 impl LogThrottle {
-    /// Reports whether a line of this kind should be logged now.
+    /// Reports whether a log line of this kind should be written now. If so, records the time.
     pub(crate) fn should_log(&self, kind: &'static str, now: Instant) -> bool {
         let mut last_logged = self.0.lock();
         let is_recent = last_logged.get(kind).is_some_and(|at| now.saturating_duration_since(*at) < INTERVAL);

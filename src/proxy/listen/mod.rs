@@ -1,4 +1,4 @@
-//! Listeners: from binding an address to a connection that is ready for HTTP.
+//! Listeners: binding addresses, and accepting connections until they are ready for HTTP.
 
 pub(crate) mod accept;
 mod bind;

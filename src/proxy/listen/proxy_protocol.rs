@@ -1,5 +1,5 @@
 //! Reads the header of the PROXY protocol (versions 1 and 2), in which a load balancer sends the address of its client.
-//! The header is accepted only from trusted peers, and is required from them.
+//! Trusted peers must send the header. From other peers, the header is not accepted.
 //!
 //! <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>
 
@@ -11,22 +11,22 @@ use tokio::io::AsyncReadExt;
 
 use crate::http::BufferedIo;
 
-/// Maximum size of the header, in bytes. Addresses and the common extensions need a few hundred bytes.
+/// The maximum size of a PROXY protocol header, in bytes. Addresses and the common extensions need a few hundred bytes.
 const HEADER_BYTES_MAX: usize = 4 << 10;
-/// Maximum size of a header of version 1, in bytes.
+/// The maximum size of a PROXY protocol header of version 1, in bytes.
 const V1_HEADER_BYTES_MAX: usize = 107;
 
-/// Reads the header and returns the address of the client. If the load balancer opened the connection for itself, for
-/// example for a health check, returns `peer`. Returns `None` if the header is malformed or the connection ends. Bytes
-/// after the header are put back.
+/// Reads the PROXY protocol header and returns the address of the client. Returns `peer` if the load balancer opened
+/// the connection for itself, for example for a health check. Returns `None` if the header is malformed or the
+/// connection ends. Bytes after the header can be read from `io` again.
 pub(crate) async fn read(io: &mut BufferedIo, peer: SocketAddr) -> Option<SocketAddr> {
     let mut bytes = BytesMut::with_capacity(512);
     loop {
         if io.read_buf(&mut bytes).await.ok()? == 0 {
             return None;
         }
-        // A version 1 header is parsed only when it is complete: the parser reports some incomplete headers as
-        // malformed.
+        // A header of version 1 is parsed only when it is complete, because the parser reports some incomplete headers
+        // as malformed.
         let is_text = bytes.first() == Some(&b'P');
         if is_text && !bytes.windows(2).any(|end| end == b"\r\n") {
             if bytes.len() > V1_HEADER_BYTES_MAX {
@@ -49,8 +49,8 @@ pub(crate) async fn read(io: &mut BufferedIo, peer: SocketAddr) -> Option<Socket
     }
 }
 
-/// Returns the client address in a complete header, and the length of the header in bytes. Returns `None` if the header
-/// is malformed.
+/// Returns the client address in a complete PROXY protocol header, and the length of the header in bytes. Returns
+/// `None` if the header is malformed.
 fn client_address(parsed: HeaderResult<'_>, peer: SocketAddr) -> Option<(SocketAddr, usize)> {
     match parsed {
         HeaderResult::V1(header) => {
@@ -65,7 +65,7 @@ fn client_address(parsed: HeaderResult<'_>, peer: SocketAddr) -> Option<(SocketA
         HeaderResult::V2(header) => {
             let header = header.ok()?;
             let client = match (header.command, &header.addresses) {
-                // A health check of the load balancer itself.
+                // The load balancer opened the connection for itself, for example for a health check.
                 (v2::Command::Local, _) => peer,
                 (v2::Command::Proxy, v2::Addresses::IPv4(ip)) => (ip.source_address, ip.source_port).into(),
                 (v2::Command::Proxy, v2::Addresses::IPv6(ip)) => (ip.source_address, ip.source_port).into(),

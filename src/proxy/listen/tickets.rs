@@ -1,12 +1,13 @@
-//! Session tickets (RFC 8446 section 2.2, RFC 5077): with a ticket, a client resumes its TLS session without another
-//! exchange of certificates. Callgate keeps no session itself. It encrypts the session into the ticket.
+//! TLS session tickets (RFC 8446 section 2.2, RFC 5077). With a ticket, a client resumes its TLS session without
+//! another exchange of certificates. Callgate stores no sessions, but encrypts the session into the ticket.
 //!
-//! Without secrets in the configuration, the keys exist only in this process and are replaced every few hours. Secrets in
-//! the configuration make tickets of one replica valid at the others. Each secret has another key for every period of time.
+//! Without secrets in the configuration, the encryption keys exist only in this process and are replaced every few
+//! hours. With secrets in the configuration, tickets of one replica are valid at the other replicas. From each secret,
+//! a separate key is derived for each period of time.
 //!
-//! A ticket belongs to the settings for client certificates under which it was issued. If a reload changes the authorities,
-//! or if the client connects to a listener with other authorities, it performs a full handshake, in which its certificate
-//! is verified.
+//! A ticket is bound to the settings for client certificates under which it was issued. If a reload changes the
+//! certificate authorities, or if the client connects to a listener with other authorities, the client performs a full
+//! handshake, in which its certificate is verified.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,23 +22,23 @@ use sha2::Sha256;
 use crate::clock::Clock;
 use crate::secret::Secret;
 
-/// How long a ticket is valid.
+/// The validity period of a TLS session ticket.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
-/// How long a key is used for new tickets, in seconds.
+/// The period in which one key encrypts new TLS session tickets, in seconds.
 const PERIOD_SECONDS: i64 = 6 * 3600;
-/// How far the clock of another replica may be ahead, in seconds.
+/// The maximum difference by which the clock of another replica may be ahead, in seconds.
 const AHEAD_SECONDS: i64 = 60;
-/// The length of the name of a secret at the beginning of a ticket.
+/// The length of the name of a secret at the beginning of a session ticket, in bytes.
 const NAME_BYTES: usize = 16;
-/// The length of the time of issue, which follows the name.
+/// The length of the time of issue after the name in a session ticket, in bytes.
 const TIME_BYTES: usize = 8;
 
-/// The settings of a listener to which its tickets belong.
+/// A hash of the listener settings to which session tickets are bound.
 pub(crate) type Binding = [u8; 32];
 
-/// A secret from which the keys of tickets are derived.
+/// A secret from which the keys of TLS session tickets are derived.
 struct TicketSecret {
-    /// The beginning of each ticket of this secret.
+    /// The name of the secret, with which each of its session tickets begins.
     name: [u8; NAME_BYTES],
     secret: Secret,
 }
@@ -51,14 +52,14 @@ impl TicketSecret {
         Self { name, secret }
     }
 
-    /// Returns a new secret. Returns `None` only if the operating system provides no random numbers.
+    /// Generates a random secret. Returns `None` only if the operating system provides no random numbers.
     fn random() -> Option<Self> {
         let mut bytes = vec![0; 32];
         getrandom::fill(&mut bytes).ok()?;
         Some(Self::new(Secret::new(bytes)))
     }
 
-    /// Returns the key for tickets that are issued at this time.
+    /// Returns the key for session tickets that are issued at the time `issued`, in Unix seconds.
     fn key(&self, issued: i64) -> Option<LessSafeKey> {
         let key = derived(&self.secret, "key", issued.div_euclid(PERIOD_SECONDS));
         UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
@@ -92,7 +93,7 @@ impl TicketSecret {
     }
 }
 
-/// Returns the MAC of a purpose and a number under the secret.
+/// Returns the HMAC-SHA-256 of a purpose and a number under the secret.
 fn derived(secret: &Secret, purpose: &str, number: i64) -> [u8; 32] {
     let text = format!("callgate tls ticket, version 1, {purpose} {number}");
     // An HMAC accepts a key of any length.
@@ -100,18 +101,19 @@ fn derived(secret: &Secret, purpose: &str, number: i64) -> [u8; 32] {
     mac.map_or([0; 32], |mac| mac.chain_update(text).finalize().into_bytes().into())
 }
 
-/// The keys that exist only in this process.
+/// The random ticket keys that exist only in this process.
 #[derive(Default)]
 struct Rotation {
     current: Option<TicketSecret>,
-    /// Opens tickets that were issued before the last rotation.
+    /// Decrypts session tickets that were issued in the previous period.
     previous: Option<TicketSecret>,
-    /// The number of the period of `current`.
+    /// The number of the period in which `current` encrypts tickets. A period has [`PERIOD_SECONDS`].
     period: i64,
 }
 
 impl Rotation {
-    /// Replaces the keys whose time is over. Forgotten keys cannot decrypt recorded connections any more.
+    /// Replaces the ticket keys of past periods. With deleted keys, recorded connections can no longer be decrypted.
+    /// Returns `None` if the operating system provides no random numbers.
     fn advance(&mut self, now: i64) -> Option<()> {
         let period = now.div_euclid(PERIOD_SECONDS);
         if self.current.is_some() && self.period == period {
@@ -125,7 +127,7 @@ impl Rotation {
     }
 }
 
-/// The keys of the process, which all listeners share.
+/// The random ticket keys of this process, which all listeners share.
 pub(crate) struct TicketKeys {
     clock: Clock,
     rotation: Mutex<Rotation>,
@@ -136,7 +138,8 @@ impl TicketKeys {
         Arc::new(Self { clock, rotation: Mutex::default() })
     }
 
-    /// Returns the tickets of a listener with these settings. If there are no secrets, the keys of the process apply.
+    /// Returns the producer of session tickets for a listener with the settings `binding`. Without secrets, the tickets
+    /// are encrypted with the random keys of this process.
     pub(crate) fn for_listener(
         self: &Arc<Self>,
         secrets: &[Secret],
@@ -151,15 +154,15 @@ impl TicketKeys {
     }
 }
 
-/// Issues and accepts the tickets of a listener.
+/// Issues and accepts the session tickets of a listener.
 struct Tickets {
     keys: Arc<TicketKeys>,
-    /// The secrets of the configuration. The first one encrypts.
+    /// The configured secrets. The first secret encrypts new tickets. If there are none, the random keys are used.
     secrets: Vec<TicketSecret>,
     binding: Binding,
 }
 
-/// Formats only the name of the type, not the keys.
+/// Formats only the name of the type, because the keys are secret.
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tickets")
@@ -206,7 +209,7 @@ mod tests {
     const START: i64 = 1_800_000_000;
     const HOUR: i64 = 3600;
 
-    /// Keys, and their clock in milliseconds.
+    /// Returns ticket keys, and the time of their clock in milliseconds.
     fn keys() -> (Arc<TicketKeys>, Arc<AtomicI64>) {
         let now = Arc::new(AtomicI64::new(START * 1000));
         (TicketKeys::new(Clock::Set(Arc::clone(&now))), now)

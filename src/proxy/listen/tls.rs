@@ -1,5 +1,5 @@
-//! TLS of listeners: chooses a certificate by server name, and verifies client certificates. A reload creates a
-//! new configuration for new connections.
+//! TLS of listeners: selects a certificate by server name, and verifies client certificates. A reload creates a new TLS
+//! configuration for new connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -27,15 +27,15 @@ use crate::time::Timestamp;
 
 /// The ALPN protocols of an ingress listener, in order of preference.
 pub(crate) const INGRESS_PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
-/// The ALPN protocols of the egress listener. It speaks HTTP/1.1 only.
+/// The ALPN protocols of the egress listener and the replica listener, which support only HTTP/1.1.
 pub(crate) const EGRESS_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
-/// The TLS configuration of a listener, created from the contents of its files.
+/// The TLS configuration of a listener, created from the contents of its certificate files.
 pub(crate) struct TlsConfig {
     pub(crate) acceptor: Acceptor,
     /// Whether TLS 1.2 is allowed in addition to TLS 1.3.
     pub(crate) allows_tls_1_2: bool,
-    /// For each server certificate: its file, and its expiry time in Unix seconds.
+    /// The path and the expiry time in Unix seconds of each server certificate.
     pub(crate) expiries: Vec<(Box<str>, i64)>,
     /// The IP addresses in the subject alternative names of the first server certificate.
     pub(crate) addresses: Vec<IpAddr>,
@@ -46,27 +46,27 @@ pub(crate) struct TlsConfig {
 /// Verifies client certificates with the configured authorities.
 pub(crate) struct ClientVerifier {
     verifier: Arc<dyn ClientCertVerifier>,
-    /// The SHA-256 of the file with the authorities.
+    /// The SHA-256 of the file that contains the authorities.
     digest: [u8; 32],
     /// Whether connections without a client certificate are denied.
     pub(crate) required: bool,
 }
 
-/// The client certificate of a connection.
+/// The client certificate of a connection, and the result of its verification.
 pub(crate) struct VerifiedCertificate {
     pub(crate) certificate: ClientCertificate,
-    /// The certificate chain, leaf first.
+    /// The certificate chain. The leaf certificate comes first.
     chain: Vec<CertificateDer<'static>>,
     /// The earliest expiry time of all certificates in the chain.
     not_after: Timestamp,
-    /// The last verification: the digest of the authorities that were used, and whether the chain was accepted. `None`
-    /// if the chain was not verified yet.
+    /// The digest of the authorities in the last verification, and whether the chain was accepted. `None` if the chain
+    /// was not verified yet.
     last_result: Mutex<Option<([u8; 32], bool)>>,
 }
 
 impl VerifiedCertificate {
-    /// Creates the record of the chain of a connection. [`ClientVerifier::still_trusts`] verifies it, because the handshake
-    /// has not done so if the session was resumed. Returns `None` if the leaf cannot be parsed.
+    /// Creates the record of a client's certificate chain. The chain is verified by [`ClientVerifier::still_trusts`],
+    /// because a handshake that resumes a session does not verify it. Returns `None` if a certificate cannot be parsed.
     pub(crate) fn new(chain: &[CertificateDer<'static>]) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
         let certificate = ClientCertificate { names: alternative_names(&leaf) };
@@ -77,8 +77,8 @@ impl VerifiedCertificate {
 }
 
 impl ClientVerifier {
-    /// Reports whether a certificate is still valid. It may have expired since the TLS handshake, and a reload may have
-    /// replaced the authorities.
+    /// Reports whether a client certificate is still valid. The certificate may have expired since the TLS handshake,
+    /// and a reload may have replaced the authorities.
     pub(crate) fn still_trusts(&self, certificate: &VerifiedCertificate, clock: &Clock) -> bool {
         let now = clock.now();
         if now > certificate.not_after {
@@ -103,7 +103,7 @@ pub(crate) fn expiry(der: &CertificateDer<'static>) -> Option<i64> {
     Some(certificate.validity().not_after.timestamp())
 }
 
-/// Returns a time in the form that rustls reads.
+/// Converts a time to the type that rustls uses.
 fn unix_time(now: Timestamp) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(now.unix_ms()).unwrap_or_default()))
 }
@@ -116,7 +116,8 @@ pub fn check(tls: &Tls) -> Result<(), String> {
     load(tls, INGRESS_PROTOCOLS, None).map(|_| ())
 }
 
-/// Reads the files of a TLS configuration. `protocols` are the ALPN protocols, and `keys` the keys of session tickets.
+/// Reads the files of a TLS configuration. `protocols` are the ALPN protocols, and `keys` are the keys of session
+/// tickets.
 ///
 /// # Errors
 /// Returns a message for the operator that names the unusable file.
@@ -151,15 +152,16 @@ pub(crate) fn load(
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     if let (Resumption::Tickets(secrets), Some(keys)) = (&tls.resumption, keys) {
         config.ticketer = keys.for_listener(secrets, binding(clients.as_ref()));
-        // Most callers open a connection for each callback. A resumed connection gets a new ticket, too.
+        // One ticket per handshake is enough, because most callers open a connection for each callback, and a resumed
+        // connection gets a new ticket.
         config.send_tls13_tickets = 1;
     }
     let acceptor = Acceptor::from_server_config(Arc::new(config));
     Ok(TlsConfig { acceptor, allows_tls_1_2: tls.tls_1_2, expiries, addresses, clients })
 }
 
-/// Returns the settings to which session tickets belong: the authorities for client certificates, and whether a certificate
-/// is required. rustls does not verify client certificates when a session is resumed.
+/// Returns a hash of the settings to which session tickets are bound: the authorities for client certificates, and
+/// whether a client certificate is required. rustls does not verify client certificates when a session is resumed.
 fn binding(clients: Option<&ClientVerifier>) -> Binding {
     let Some(clients) = clients else { return [0; 32] };
     Sha256::new().chain_update(clients.digest).chain_update([u8::from(clients.required)]).finalize().into()
@@ -184,11 +186,11 @@ fn client_verifier(authorities: &ClientAuthorities) -> Result<ClientVerifier, St
     Ok(ClientVerifier { verifier, digest: Sha256::digest(bytes).into(), required: authorities.required })
 }
 
-/// Chooses the certificate for a server name (SNI).
+/// Selects the server certificate by the server name in the TLS handshake (SNI).
 #[derive(Debug, Default)]
 struct CertificatesByName {
     exact: HashMap<Box<str>, Arc<CertifiedKey>>,
-    /// Wildcard names, without `*.`.
+    /// The certificates for wildcard names, by name without `*.`.
     wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
     first: Option<Arc<CertifiedKey>>,
 }
@@ -213,8 +215,7 @@ impl ResolvesServerCert for CertificatesByName {
             let wildcard = || self.wildcard.get(name.split_once('.')?.1);
             self.exact.get(name).or_else(wildcard)
         });
-        // A client that asks for an unknown name receives the first certificate. The client will reject this
-        // certificate.
+        // A client that requests an unknown server name receives the first certificate, and will reject it.
         named.or(self.first.as_ref()).map(Arc::clone)
     }
 }

@@ -1,5 +1,5 @@
-//! The API of the replica listener: who this process is, the part of a ledger that another member hands over, and the
-//! callbacks API for other members.
+//! The API of the replica listener: the description of this process, records that another replica moves to this ledger,
+//! and requests of other replicas about interactions.
 
 use bytes::Bytes;
 use http::Method;
@@ -10,16 +10,18 @@ use super::replication::{CallbacksApi, MemberAnswer, MemberRequest, Replication}
 use crate::replica::{Incarnation, Owner};
 use crate::store::HandedRecords;
 
-/// Maximum size of the body of a request to the API, in bytes: a part of a ledger that is handed over.
+/// The maximum size in bytes of the body of a request to the replica API. The largest body is a batch of ledger
+/// records.
 pub(crate) const API_BODY_BYTES_MAX: u64 = 2 << 20;
-/// The path for records that another member hands over, after the prefix of the API.
+/// The path, after `/replica`, to which another replica sends records that it moves to this ledger.
 pub(super) const LEDGER: &str = "/ledger";
 
-/// The path for interactions of this process whose deadlines another member has found, after the prefix of the API.
+/// The path, after `/replica`, to which another replica sends ids of interactions that this process owns and whose
+/// deadlines have passed.
 const DUE: &str = "/due";
 
 impl Replication {
-    /// Asks another member to apply the deadlines of its interactions. Returns whether it will do so.
+    /// Asks the owner of interactions to apply their passed deadlines. Returns whether the owner accepted the request.
     pub(crate) async fn pass_on_deadlines(&self, to: &Owner, ids: &[Box<str>]) -> bool {
         let Ok(body) = serde_json::to_vec(ids) else { return false };
         let target = format!("{API}{DUE}");
@@ -27,7 +29,7 @@ impl Replication {
         answer.is_ok_and(|answer| answer.status == 204)
     }
 
-    /// Answers a request whose proof is valid.
+    /// Responds to a request to the replica API whose proof is valid.
     pub(crate) async fn answer(
         &self,
         from: Incarnation,
@@ -38,7 +40,7 @@ impl Replication {
         match (method.as_str(), path.as_str()) {
             ("GET", "") => json(200, serde_json::to_vec(&self.about())),
             ("POST", "") => {
-                // A member speaks only for itself.
+                // A replica may describe only itself.
                 if let Ok(about) = serde_json::from_slice::<About>(body)
                     && about.incarnation == from.to_string()
                 {
@@ -61,7 +63,7 @@ impl Replication {
         }
     }
 
-    /// Takes over records of another member. The response lists the ids of those that this ledger has now.
+    /// Stores records that another replica moves to this ledger. The response lists the ids of the stored records.
     async fn take_over(&self, from: Incarnation, body: &Bytes) -> MemberAnswer {
         if self.is_leaving() {
             return MemberAnswer { status: 503, body: Vec::new() };

@@ -1,4 +1,5 @@
-//! Finds the other members: resolves `replicas.discover`, and asks the process at each address who it is.
+//! Finds the other replicas: resolves the names in `replicas.discover`, and asks the process at each address to
+//! identify itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,16 +13,17 @@ use super::replication::Replication;
 use crate::clock::instant;
 use crate::replica::Replicas;
 
-/// Interval between two rounds. The first rounds follow faster, so that a process that starts knows the others soon.
+/// The interval between two rounds of discovery. The first rounds follow each other faster, so that a new process soon
+/// finds the other replicas.
 const ROUND: Duration = Duration::from_secs(5);
 const FIRST_ROUNDS: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(2)];
-/// How long a member that is gone is still asked whether it has come back, as a multiple of `gone_after`.
+/// How long a dead replica is still contacted, as a multiple of `gone_after`.
 const FORGET_AFTER: u32 = 60;
-/// Timeout for one lookup.
+/// The timeout for one DNS lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks all members in rounds. Runs until it is aborted.
+/// Contacts all replicas in regular rounds. Runs until the task is aborted.
 pub(crate) async fn run(replication: Arc<Replication>) {
     let mut pauses = FIRST_ROUNDS.into_iter().chain(std::iter::repeat(ROUND));
     loop {
@@ -33,7 +35,7 @@ pub(crate) async fn run(replication: Arc<Replication>) {
     }
 }
 
-/// Asks the processes at all addresses who they are.
+/// Asks the processes at all addresses to identify themselves.
 async fn round(replication: &Arc<Replication>, replicas: &Arc<Replicas>) {
     let (mut addresses, mut silent) = (BTreeSet::new(), BTreeSet::new());
     for name in &replicas.discover {
@@ -44,7 +46,7 @@ async fn round(replication: &Arc<Replication>, replicas: &Arc<Replicas>) {
         addresses.extend(found);
     }
     let listed = addresses.clone();
-    // A member that is not in `discover` is asked, too, while callbacks for it arrive.
+    // A replica that is not in `discover` is also contacted, because callbacks for it may arrive.
     for member in replication.members.all_but_gone(replicas.gone_after * FORGET_AFTER) {
         addresses.insert(member.owner.address);
     }
@@ -69,7 +71,7 @@ async fn round(replication: &Arc<Replication>, replicas: &Arc<Replicas>) {
     replication.has_looked.store(true, Ordering::SeqCst);
 }
 
-/// Asks the process at an address who it is. Returns the reason if no member answers there.
+/// Asks the process at an address to identify itself. Returns the reason if no replica responds at this address.
 async fn ask(replication: &Replication, replicas: &Replicas, address: &str) -> Option<String> {
     let error = replication.introduce(replicas, address).await.err()?;
     let kind = match &error {
@@ -91,8 +93,8 @@ async fn ask(replication: &Replication, replicas: &Replicas, address: &str) -> O
 }
 
 impl Replication {
-    /// Returns the addresses of `discover` at which a member may be that this process does not know. Asks all of them
-    /// first if that has not been done since the start.
+    /// Returns the addresses in `discover` at which there may be a replica that this process has not found yet. Before
+    /// the first round of discovery has ended, performs a round.
     pub async fn unknown_members(self: &Arc<Self>) -> Vec<Box<str>> {
         let Some(replicas) = self.settings() else { return Vec::new() };
         if !self.has_looked.load(Ordering::SeqCst) {
@@ -102,8 +104,8 @@ impl Replication {
     }
 }
 
-/// Returns the addresses of a name. An IP address needs no lookup. A name that a single member advertises stays a name,
-/// because its certificate has this name.
+/// Returns the addresses of an entry in `discover`. A DNS name can have several addresses. An IP address with a port
+/// needs no lookup.
 async fn resolve(name: &str) -> Vec<Box<str>> {
     if name.parse::<std::net::SocketAddr>().is_ok() {
         return vec![name.into()];

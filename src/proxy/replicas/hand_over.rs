@@ -1,4 +1,4 @@
-//! Finds the member that has an interaction, and hands its callbacks over to that member.
+//! Finds the replica that has an interaction, and forwards callbacks of the interaction to this replica.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,56 +12,59 @@ use super::replication::{HandedOver, RETRY_PAUSE, Replication};
 use crate::clock::instant;
 use crate::replica::{Incarnation, Outcome, Owner, Replicas};
 
-/// Pause between two rounds of questions about who has taken over a ledger.
+/// The minimum time between two rounds in which all replicas are asked whether they have received the interactions of
+/// a stopped replica.
 const HEIRS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where a callback belongs.
+/// Which process must handle a callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Place {
-    /// In this process.
+    /// This process.
     Here,
-    /// In another process.
+    /// The process of another replica.
     Member(Owner),
-    /// Its owner is gone.
+    /// No process, because the owner of the interaction is dead.
     Gone,
-    /// Each member that can have the interaction was asked, and has it not.
+    /// Unknown, because every replica that can have the interaction was asked, and none of them has it.
     Nowhere,
 }
 
-/// Whether a callback that another member hands over belongs to this process.
+/// Whether this process must handle a callback that another replica forwards.
 pub(crate) enum Acceptance {
-    /// It belongs to this process.
+    /// This process has the interaction.
     Here,
-    /// No member has the interaction, and this process decides what happens.
+    /// No replica has the interaction, so this process applies the setting `replicas.gone`.
     Gone,
-    /// Another member has the interaction.
+    /// Another replica has the interaction.
     Moved,
-    /// A member that may have the interaction cannot be asked. Contains an explanation.
+    /// A replica that may have the interaction cannot be asked. Contains an explanation.
     Unknown(String),
 }
 
-/// What follows an attempt to hand over a callback.
+/// What to do after an attempt to forward a callback.
 enum Next {
-    /// The member to which the callback belongs must be determined again.
+    /// Determine again which replica has the interaction.
     Again,
     End(HandedOver),
 }
 
 impl Replication {
-    /// Reports whether this process can have the interactions of an owner.
+    /// Reports whether this process can have the interactions of an owner, because it is the owner or has received the
+    /// owner's interactions.
     fn may_have(&self, owner: &Owner) -> bool {
         owner.incarnation == self.incarnation() || self.store().inherits(owner.incarnation)
     }
 
-    /// Returns the other members that can have the interactions of an owner.
+    /// Returns the other replicas that can have the interactions of an owner.
     fn other_holders(&self, replicas: &Replicas, owner: &Owner) -> Vec<Owner> {
         let mut others = self.members.holders(owner, replicas.gone_after);
         others.retain(|other| other.incarnation != self.incarnation());
         others
     }
 
-    /// Returns where the callbacks of an interaction belong. The ledger is asked before the owner in the token, because
-    /// the interaction may have been handed over. `asked` are the members that have said that they do not have it.
+    /// Returns which process must handle the callbacks of an interaction. The ledger has precedence over the owner in
+    /// the token, because the interaction may have been moved. `asked` contains the processes that do not have the
+    /// interaction.
     pub(crate) fn place(
         &self,
         replicas: &Replicas,
@@ -86,15 +89,15 @@ impl Replication {
         match others.iter().find(|other| !asked.contains(&other.incarnation)) {
             Some(other) => Place::Member(other.clone()),
             None if owner.incarnation == self.incarnation() => Place::Here,
-            // The interaction was not handed over, or the member that took it over is gone.
+            // The interaction was not moved, or the replica to which it was moved is dead.
             None if may_have || others.is_empty() => Place::Gone,
             None => Place::Nowhere,
         }
     }
 
-    /// Reports whether a callback that another member hands over belongs to this process. If this process does not know
-    /// the interaction, the other members that can have it are asked. If none of them knows it, one of them decides: the
-    /// owner, or the one with the highest incarnation.
+    /// Reports whether this process must handle a callback that another replica forwards. If this ledger does not
+    /// contain the interaction, asks the other replicas that can have it. If no replica has the interaction, exactly
+    /// one of them decides what happens: the owner, or otherwise the replica with the highest process id.
     pub(crate) async fn accepts(&self, replicas: &Replicas, owner: &Owner, interaction: &str) -> Acceptance {
         if self.store().is_shared() {
             let is_own = owner.incarnation == self.incarnation();
@@ -127,8 +130,8 @@ impl Replication {
         }
     }
 
-    /// Sends a callback to the member to which it belongs. `head` returns the head of the request, with the value of the
-    /// header that proves it.
+    /// Forwards a callback to the replica that has the interaction. Tries again for `replicas.patience` while no
+    /// connection can be opened. `callback.write_head` writes the request head with the proof.
     pub(crate) async fn hand_over(
         self: &Arc<Self>,
         replicas: &Arc<Replicas>,
@@ -172,7 +175,7 @@ impl Replication {
                 Next::Again => {}
             }
             if self.members.is_refusing(to.incarnation) {
-                // The member may have stopped after another member took over its ledger.
+                // The replica may have stopped after it moved its interactions to another replica.
                 if !has_asked_heirs && !self.members.has_heir(to.incarnation) {
                     has_asked_heirs = true;
                     self.ask_for_heirs(replicas).await;
@@ -183,7 +186,7 @@ impl Replication {
         }
     }
 
-    /// Records the result of an attempt to hand a callback over.
+    /// Records the result of an attempt to forward a callback, and returns what to do next.
     fn after_attempt(
         &self,
         replicas: &Replicas,
@@ -225,10 +228,10 @@ impl Replication {
         }
     }
 
-    /// Asks the other members whether they have taken over the interactions of an owner that is gone. Returns false if
-    /// not all of them can be asked.
+    /// Asks the other replicas whether they have received the interactions of a dead owner. Returns false if not all of
+    /// them could be asked.
     async fn find_heirs(self: &Arc<Self>, replicas: &Arc<Replicas>, owner: &Owner) -> bool {
-        // The callbacks that arrive meanwhile wait for the same answers.
+        // Callbacks that arrive in the meantime wait for the responses of the same round.
         let Ok(_permit) = self.finding_heirs.acquire().await else { return false };
         if self.members.heirs_are_known(owner.incarnation) {
             return true;
@@ -245,9 +248,9 @@ impl Replication {
         is_complete
     }
 
-    /// Asks the other members whether they have taken over a ledger, at most once per [`HEIRS_PAUSE`].
+    /// Asks the other replicas which interactions were moved to them, at most once per [`HEIRS_PAUSE`].
     async fn ask_for_heirs(self: &Arc<Self>, replicas: &Arc<Replicas>) {
-        // The callbacks that arrive meanwhile wait for the same answers.
+        // Callbacks that arrive in the meantime wait for the responses of the same round.
         let Ok(_permit) = self.finding_heirs.acquire().await else { return };
         let is_recent = |at: Instant| instant().saturating_duration_since(at) < HEIRS_PAUSE;
         if !self.heirs_asked.lock().is_some_and(is_recent) {
@@ -256,8 +259,8 @@ impl Replication {
         }
     }
 
-    /// Asks all members that are not gone who they are, so that this process learns about those that have taken over a
-    /// ledger. Returns whether all of them answered.
+    /// Asks all replicas that are not dead to describe themselves. From the descriptions, this process learns which
+    /// replica has received the interactions of which other replica. Returns whether every replica responded.
     async fn ask_all(self: &Arc<Self>, replicas: &Arc<Replicas>) -> bool {
         let mut asked = Vec::new();
         for Member { owner, .. } in self.members.all_but_gone(replicas.gone_after) {

@@ -1,4 +1,5 @@
-//! Hands the ledger over to another member before this process stops, so that a rollout forgets nothing.
+//! Moves the ledger of this process to another replica before the process stops, so that a rollout loses no
+//! interaction.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,23 +16,24 @@ use crate::store::HandedRecords;
 /// The size at which a batch of records is sent, in bytes. A record has a few kilobytes at most.
 const BATCH_BYTES: usize = (API_BODY_BYTES_MAX / 4) as usize;
 
-/// Maximum number of lost interactions that the log names.
+/// The maximum number of lost interactions that the log lists.
 const NAMED_MAX: usize = 20;
-/// How often a batch is offered to the same member, if the member does not answer or cannot take it now.
+/// The maximum number of times that a batch of records is offered to the same replica, if the replica does not respond
+/// or cannot store the batch at the moment.
 const ATTEMPTS_MAX: u32 = 3;
-/// Pause between two of these attempts.
+/// The pause between two offers of a batch of records to the same replica.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// What became of the ledger.
+/// The result of moving the ledger to other replicas before this process stops.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Left {
-    /// The number of records that another member has taken over.
+    /// The number of records that other replicas have received.
     pub(crate) handed_over: usize,
-    /// The number of records that no other member has.
+    /// The number of records that no other replica has received.
     pub(crate) kept: usize,
-    /// The members that have taken records over, each with their number.
+    /// The address of each replica that has received records, and their number.
     takers: Vec<(Box<str>, usize)>,
-    /// Some of the interactions that no other member has.
+    /// The ids of some interactions that no other replica has received.
     named: Vec<String>,
 }
 
@@ -69,8 +71,8 @@ impl Left {
 }
 
 impl Replication {
-    /// Hands over all records of the ledger to a member of the same group. Callbacks must not arrive any more. Does
-    /// nothing if the process comes back with its ledger at the same address.
+    /// Moves all records of the ledger to other replicas of the same group. No more callbacks may arrive. Does nothing
+    /// if the replicas share one ledger, or if the process comes back at the same address with its ledger.
     pub(crate) async fn leave(&self) -> Left {
         let Some(replicas) = self.settings() else { return Left::default() };
         if self.store().is_shared() {
@@ -101,15 +103,15 @@ impl Replication {
         self.metrics.handed_over(left.handed_over, left.kept);
         left.log(&replicas.group);
         if left.kept == 0 {
-            // The members send the callbacks of this incarnation to the successor. If this process comes back with the
-            // same file, it must be another one.
+            // The other replicas send the callbacks of this process to the successor. If this process starts again with
+            // the same file, it must therefore have another process id.
             self.store().forget_incarnation();
         }
         left
     }
 
-    /// Hands over a batch. What the first successor does not take is offered to the next one. A successor that does not
-    /// answer is not asked again.
+    /// Moves a batch of records to successors. Records that the first successor does not store are offered to the next
+    /// successor. A successor that does not respond is not asked again.
     async fn hand_over_batch(
         &self,
         replicas: &Replicas,
@@ -137,8 +139,11 @@ impl Replication {
         left.lost(batch.ids());
     }
 
-    /// Offers a batch to a successor. Returns the ids that it has taken over. A successor that may have received the
-    /// batch is asked again, because two successors must not have the same interactions.
+    /// Offers a batch of records to a successor. Returns the ids of the records that the successor has stored. If the
+    /// response is lost, the same successor is asked again, because two replicas must not have the same interactions.
+    ///
+    /// # Errors
+    /// Returns an explanation if the successor did not store the batch after [`ATTEMPTS_MAX`] attempts.
     async fn offer(
         &self,
         replicas: &Replicas,

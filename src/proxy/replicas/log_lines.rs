@@ -1,5 +1,5 @@
-//! The lines of the event log about other members. They contain addresses, incarnations and ids of interactions, and no
-//! tokens or secrets.
+//! The lines of the event log about other replicas. The lines contain addresses, process ids and interaction ids, and
+//! no tokens or secrets.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::clock::instant;
 use crate::replica::{Incarnation, Owner, Replicas};
 
 impl Replication {
-    /// Returns the address of a member, or its incarnation if this process does not know the member.
+    /// Returns the address of a replica, or its process id if the address is unknown.
     pub(crate) fn name_of(&self, incarnation: Incarnation) -> Box<str> {
         match self.members.address(incarnation) {
             Some(address) => address,
@@ -19,7 +19,8 @@ impl Replication {
         }
     }
 
-    /// Logs that an interaction is adopted because its owner is gone. Further callbacks of the interaction log nothing.
+    /// Logs that this process adopts an interaction because the owner is dead. Does nothing if the ledger already
+    /// contains the interaction, so that further callbacks of the interaction are not logged.
     pub(crate) fn log_adoption(&self, owner: &Owner, interaction: &str) {
         if !self.store().knows(interaction) {
             let Owner { address, incarnation } = owner;
@@ -29,7 +30,8 @@ impl Replication {
         }
     }
 
-    /// Logs that interactions of another member arrive. They arrive in many requests, which log one line together.
+    /// Logs that another replica moves its interactions to this process. The interactions arrive in many requests, for
+    /// which one line is logged.
     pub(super) fn log_take_over(&self, from: Incarnation) {
         if self.logged.taken_over_from.lock().replace(from) != Some(from) {
             log::info!(
@@ -39,8 +41,8 @@ impl Replication {
         }
     }
 
-    /// Logs which members were found, do not answer any more, or are gone. Each change is one line. `errors` contains the
-    /// reason why an address did not answer. Addresses of unknown members are logged at most once a minute.
+    /// Logs each replica that was found, no longer responds, or is dead since the last call. `errors` contains the
+    /// reason why an address did not respond. Addresses without a known replica are logged at most once a minute.
     pub(super) fn log_presences(&self, replicas: &Replicas, errors: &BTreeMap<Box<str>, String>) {
         let (now, members) = (instant(), self.members.all());
         let mut logged = self.logged.presences.lock();

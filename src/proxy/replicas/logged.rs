@@ -1,4 +1,4 @@
-//! What the event log already contains about other members, so that it does not repeat itself.
+//! What the event log already contains about other replicas, so that nothing is logged twice.
 
 use std::collections::HashMap;
 
@@ -8,12 +8,12 @@ use super::members::Presence;
 use crate::proxy::listen::LogThrottle;
 use crate::replica::Incarnation;
 
-/// What the event log already contains, so that it does not repeat itself.
+/// What the event log already contains about other replicas, so that nothing is logged twice.
 #[derive(Default)]
 pub(super) struct Logged {
     pub(super) throttle: LogThrottle,
-    /// The member whose interactions were taken over last.
+    /// The process id of the replica whose interactions were moved to this process most recently.
     pub(super) taken_over_from: Mutex<Option<Incarnation>>,
-    /// The presence of the members after the last round.
+    /// The state of each replica (reachable, unreachable or dead) after the last round of discovery, by process id.
     pub(super) presences: Mutex<HashMap<Incarnation, Presence>>,
 }

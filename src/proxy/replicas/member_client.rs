@@ -1,5 +1,5 @@
-//! Sends requests to other members over pooled connections. The first request of a connection asks the other side who it
-//! is, so that no callback is sent to a process that is not the intended member.
+//! Sends requests to other replicas over pooled connections. With the first request on a connection, the process at the
+//! address must identify itself, so that no callback is sent to another process than intended.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,41 +19,41 @@ use crate::replica::{Incarnation, Outcome, Owner, Proof, REPLICA, Replicas, Vouc
 use crate::request::write_line;
 use crate::time::Timestamp;
 
-/// Timeout for opening a connection, including the TLS handshake.
+/// The timeout for opening a connection to another replica, including the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long an idle connection is kept. The replica listener closes it later.
+/// How long an idle connection to another replica is retained. The timeout of the replica listener is longer.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum size of what a member says about itself, in bytes.
+/// The maximum size of the description that a replica sends about itself, in bytes.
 const ABOUT_BYTES_MAX: usize = 256 << 10;
-/// Maximum number of members to which connections are kept.
+/// The maximum number of replicas to which idle connections are retained.
 const CLIENTS_MAX: usize = 512;
 
-/// The path of the API of the replica listener.
+/// The path prefix of the API of the replica listener.
 pub(crate) const API: &str = "/replica";
 
-/// What this process says about itself to other members.
+/// Provides the identity and the description that this process sends to other replicas.
 pub(super) trait Identity: Sync {
     fn now(&self) -> Timestamp;
     fn incarnation(&self) -> Incarnation;
     fn about(&self) -> About;
 }
 
-/// A request to another member.
+/// A request to another replica.
 pub(crate) struct Sending<'s> {
     pub(crate) method: &'s str,
     pub(crate) target: &'s str,
-    /// The client of a callback. `None` for requests to the API.
+    /// The client that sent the callback. `None` for requests to the replica API.
     pub(crate) client: Option<Vouched>,
     pub(crate) body: Bytes,
-    /// Writes the head of a callback with this proof. `None` for requests to the API.
+    /// Writes the head of a forwarded callback with a proof. `None` for requests to the replica API.
     pub(crate) write_head: Option<&'s WriteHead<'s>>,
 }
 
-/// Returns the head of a callback with this proof.
+/// A function that returns the head of a forwarded callback with this proof in a header.
 pub(crate) type WriteHead<'w> = dyn Fn(&str) -> Vec<u8> + Send + Sync + 'w;
 
 impl<'s> Sending<'s> {
-    /// Creates a request to the API.
+    /// Creates a request to the replica API.
     pub(super) fn api(method: &'s Method, target: &'s str, body: Bytes) -> Self {
         Self { method: method.as_str(), target, client: None, body, write_head: None }
     }
@@ -75,7 +75,7 @@ impl<'s> Sending<'s> {
     }
 }
 
-/// The response of a member.
+/// The response of another replica, and the client to whose pool the connection can be returned.
 pub(crate) struct MemberResponse {
     pub(crate) response: UpstreamResponse,
     pub(crate) outcome: Outcome,
@@ -83,17 +83,18 @@ pub(crate) struct MemberResponse {
 }
 
 impl MemberResponse {
-    /// Returns a connection to the pool after its response was read completely.
+    /// Returns a connection to the pool. The response on the connection must have been read completely.
     pub(crate) fn keep(client: &AgentClient, connection: Connection) {
         client.keep(IDLE_TIMEOUT, connection, instant());
     }
 
-    /// Returns the client to which the connection can be returned.
+    /// Returns the client to whose pool the connection can be returned.
     pub(crate) fn client(&self) -> Arc<AgentClient> {
         Arc::clone(&self.client)
     }
 
-    /// Reads the whole body. Returns `None` if it is incomplete or has more than `bytes_max` bytes.
+    /// Reads the whole response body and returns the connection to the pool. Returns `None` if the body is incomplete
+    /// or has more than `bytes_max` bytes.
     pub(super) async fn read_all(&mut self, bytes_max: usize) -> Option<Vec<u8>> {
         let body = read_all(&mut self.response, bytes_max).await?;
         self.response.take_connection().into_iter().for_each(|one| Self::keep(&self.client, one));
@@ -101,25 +102,25 @@ impl MemberResponse {
     }
 }
 
-/// The reason why there is no response of a member.
+/// The reason why another replica did not respond to a request.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// Nothing was sent, because the member has no resources for the request now.
+    /// Nothing was sent, because the replica has no resources for the request at the moment.
     Busy(StatusCode),
-    /// Nothing was sent, because the member's clock differs too much from this host's clock.
+    /// Nothing was sent, because the clock of the replica differs too much from this host's clock.
     Clock,
-    /// Nothing was sent. Contains an explanation.
+    /// Nothing was sent, for example because no connection was opened. Contains an explanation.
     NotSent(String),
-    /// Nothing was sent, because another program has the address.
+    /// Nothing was sent, because another program uses the address of the replica.
     Stranger,
-    /// Another member has the address. Nothing was sent. Contains what it says about itself.
+    /// Nothing was sent, because another replica has the address. Contains the description of the other replica.
     Mistaken(About),
-    /// The member may have received the request.
+    /// The replica may have received the request, but no valid response arrived.
     Unknown(ResponseFault),
 }
 
 impl SendError {
-    /// Reports whether the error suggests that the member is not running.
+    /// Reports whether the error suggests that the replica is not running.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::NotSent(_) | Self::Stranger)
     }
@@ -140,17 +141,20 @@ impl fmt::Display for SendError {
     }
 }
 
-/// The connections to other members.
+/// The pooled connections to other replicas.
 #[derive(Default)]
 pub(super) struct MemberClient {
     clients: Mutex<Clients>,
 }
 
-/// The clients by incarnation and address of the member.
+/// The clients for other replicas, by process id and address.
 type Clients = HashMap<(Incarnation, Box<str>), Arc<AgentClient>>;
 
 impl MemberClient {
-    /// Sends a request and reads the head of the response.
+    /// Sends a request to another replica and reads the head of the response.
+    ///
+    /// # Errors
+    /// Returns a [`SendError`] if the intended replica did not respond.
     pub(super) async fn send(
         &self,
         me: &impl Identity,
@@ -184,7 +188,10 @@ impl MemberClient {
         Ok(MemberResponse { response, outcome, client })
     }
 
-    /// Asks the process at an address who it is.
+    /// Asks the process at an address to identify itself. Returns the description of this process.
+    ///
+    /// # Errors
+    /// Returns a [`SendError`] if no replica responds at the address.
     pub(super) async fn introduce(
         &self,
         me: &impl Identity,
@@ -193,7 +200,7 @@ impl MemberClient {
     ) -> Result<About, SendError> {
         let client = client(replicas, address).map_err(SendError::NotSent)?;
         let (connection, about) = open(me, replicas, &client).await?;
-        // The connection is kept for callbacks to this process.
+        // The connection is retained for callbacks to this replica.
         if let Some(incarnation) = Incarnation::parse(&about.incarnation)
             && let Ok(client) = self.client(replicas, &Owner { incarnation, address: address.into() })
         {
@@ -202,7 +209,7 @@ impl MemberClient {
         Ok(about)
     }
 
-    /// Returns the client for a member. A client with other TLS settings is replaced.
+    /// Returns the client for a replica. Creates a new client if the TLS settings have changed.
     fn client(&self, replicas: &Replicas, to: &Owner) -> Result<Arc<AgentClient>, String> {
         let digest = |tls: Option<&AgentTls>| tls.map(|tls| tls.digest);
         let mut clients = self.clients.lock();
@@ -230,7 +237,7 @@ fn client(replicas: &Replicas, address: &str) -> Result<Arc<AgentClient>, String
     AgentClient::new(Arc::new(agent(replicas, address)), Arc::default()).map(Arc::new)
 }
 
-/// Returns a member as the client sees it.
+/// Returns the address and settings of another replica in the form of an [`Agent`], for its client.
 fn agent(replicas: &Replicas, address: &str) -> Agent {
     let address = AgentAddress::Tcp(address.into());
     let tls = replicas.tls.clone().map(|tls| match address.host() {
@@ -249,7 +256,7 @@ fn agent(replicas: &Replicas, address: &str) -> Agent {
     }
 }
 
-/// Opens a connection and asks the other side who it is.
+/// Opens a connection to an address. Requires that the process at the address identifies itself as a replica.
 async fn open(
     me: &impl Identity,
     replicas: &Replicas,
@@ -257,7 +264,8 @@ async fn open(
 ) -> Result<(Connection, About), SendError> {
     let not_sent = |error: &str| SendError::NotSent(error.to_owned());
     let connection = client.open(client.agent()).await.map_err(|(_, error)| SendError::NotSent(error))?;
-    // The other side learns about this process, too, even if its `discover` does not list this process yet.
+    // The request contains a description of this process, so that the other replica also finds this process if
+    // `discover` does not list this process yet.
     let own = serde_json::to_vec(&me.about()).map_err(|error| not_sent(&error.to_string()))?;
     let message = Sending::api(&Method::POST, API, own.into());
     let proof = Proof::new(me.now(), me.incarnation(), None, None, &message.body);
@@ -282,14 +290,14 @@ async fn open(
     let body = body.ok_or_else(|| not_sent("its answer is incomplete"))?;
     let about: About = serde_json::from_slice(&body).map_err(|_| not_sent("its answer is malformed"))?;
     let connection = response.take_connection().ok_or_else(|| not_sent("it closed the connection"))?;
-    // The proof covers the incarnation, but not the body.
+    // The proof of the response covers the process id, but not the body, so the process id in the body is compared.
     match about.incarnation == incarnation.to_string() {
         true => Ok((connection, about)),
         false => Err(SendError::Stranger),
     }
 }
 
-/// Returns the outcome of a request, or `None` if the intended member did not send the response.
+/// Returns the outcome of a request to another replica, or `None` if the intended replica did not send the response.
 fn outcome(
     replicas: &Replicas,
     response: &UpstreamResponse,

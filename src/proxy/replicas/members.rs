@@ -1,4 +1,4 @@
-//! The members that this process knows, and which of them are gone.
+//! The other replicas that this process has found, and which of these replicas are dead.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -8,36 +8,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::replica::{Incarnation, Owner, is_address};
 
-/// Maximum number of members that are remembered, including those that are gone.
+/// The maximum number of replicas in the table, including dead replicas.
 const MEMBERS_MAX: usize = 1024;
-/// Two refusals of a member belong together if no more time is between them. After a longer gap, this process was
-/// suspended, and does not know whether the member could be reached.
+/// The maximum time between two consecutive refusals of a connection by the same replica. A longer gap means that this
+/// process was suspended, so that it is unknown whether the replica was reachable in the meantime.
 const REFUSALS_GAP_MAX: Duration = Duration::from_secs(15);
 
-/// What a member says about itself, in JSON.
+/// The description of a replica, in JSON, as the replica sends it to other replicas.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct About {
     pub(crate) incarnation: String,
     pub(crate) address: Box<str>,
     pub(crate) group: Box<str>,
-    /// The start of the process, in Unix milliseconds.
+    /// The start time of the process, in Unix milliseconds.
     pub(crate) started: i64,
-    /// The members whose interactions were handed over to this one.
+    /// The process ids of the replicas whose interactions were moved to this replica.
     #[serde(default)]
     pub(crate) inherits: Vec<String>,
-    /// Whether the member is stopping, so that nothing should be handed over to it.
+    /// Whether the replica is stopping, so that nothing should be moved to it.
     #[serde(default)]
     pub(crate) stopping: bool,
 }
 
-/// Whether a member can be reached.
+/// Whether a replica can be reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Presence {
-    /// It answered, and has not refused a connection since.
+    /// The replica responded, and has not refused a connection since.
     Present,
-    /// It does not accept connections, but may come back.
+    /// The replica does not accept connections, but is not considered dead yet.
     Unreachable,
-    /// It does not come back.
+    /// The replica is considered dead and does not come back.
     Gone,
 }
 
@@ -51,25 +51,25 @@ impl Presence {
     }
 }
 
-/// A known member.
+/// Another replica that this process has found.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) owner: Owner,
-    /// What the member last said about itself. `None` if it never answered this process.
+    /// The last description that the replica sent. `None` if the replica never responded to this process.
     pub(crate) about: Option<About>,
-    /// Since when its address refuses connections.
+    /// The time of the first of consecutive refused connections. `None` if the last connection was accepted.
     refused_since: Option<Instant>,
-    /// Whether another process has its address.
+    /// Whether another process now has the address of this replica.
     is_replaced: bool,
-    /// Whether the other members were asked who has taken over the member's interactions, since the member is gone.
+    /// Whether all other replicas were asked, after this replica died, which of them has received its interactions.
     heirs_are_known: bool,
-    /// The last time at which a connection was tried.
+    /// The time of the last attempt to connect to the replica.
     tried: Instant,
 }
 
 impl Member {
-    /// Reports whether the member can be reached. A member is gone if its address refused connections for `gone_after`,
-    /// from the first refusal to the last one.
+    /// Returns whether the replica can be reached. A replica is considered dead if its address refused connections from
+    /// the first to the last refusal for at least `gone_after`.
     pub(crate) fn presence(&self, gone_after: Duration) -> Presence {
         match self.refused_since {
             _ if self.is_replaced => Presence::Gone,
@@ -85,16 +85,17 @@ impl Member {
     }
 }
 
-/// The members that this process knows, except itself.
+/// The other replicas that this process has found.
 #[derive(Default)]
 pub(crate) struct Members {
     table: Mutex<HashMap<Incarnation, Member>>,
-    /// The addresses of `discover` at which no member answers, and since when.
+    /// The addresses in `discover` at which no replica responds, each with the time of the first failed attempt.
     silent: Mutex<HashMap<Box<str>, Instant>>,
 }
 
 impl Members {
-    /// Records what a member says about itself. Returns the member, or `None` if the statement is malformed.
+    /// Records the description that a replica sent. Returns the id and address of the replica, or `None` if the
+    /// description is malformed.
     pub(crate) fn answered(&self, about: About, now: Instant) -> Option<Owner> {
         let incarnation = Incarnation::parse(&about.incarnation)?;
         if !is_address(&about.address) {
@@ -102,7 +103,7 @@ impl Members {
         }
         let owner = Owner { incarnation, address: about.address.clone() };
         let mut table = self.table.lock();
-        // A process has one address, so the former processes at this address are gone.
+        // A process has only one address, so former processes at this address are dead.
         for other in table.values_mut().filter(|other| other.owner.incarnation != incarnation) {
             other.is_replaced |= other.owner.address == owner.address;
         }
@@ -118,7 +119,7 @@ impl Members {
         Some(owner)
     }
 
-    /// Records that a member did not accept a connection. Returns whether it is gone.
+    /// Records that a replica refused a connection. Returns whether the replica is now considered dead.
     pub(crate) fn refused(&self, owner: &Owner, gone_after: Duration, now: Instant) -> bool {
         let mut table = self.table.lock();
         let member = Self::known(&mut table, owner, now);
@@ -131,7 +132,7 @@ impl Members {
         member.presence(gone_after) == Presence::Gone
     }
 
-    /// Records the addresses of `discover` at which no member answers.
+    /// Records the addresses in `discover` at which no replica responds.
     pub(crate) fn are_silent(&self, addresses: BTreeSet<Box<str>>, now: Instant) {
         let mut silent = self.silent.lock();
         let before = std::mem::take(&mut *silent);
@@ -139,8 +140,8 @@ impl Members {
         *silent = addresses.into_iter().map(|address| (address.clone(), since(&address))).collect();
     }
 
-    /// Returns the addresses of `discover` at which no member answers, for less than `gone_after`, and which no known
-    /// member has.
+    /// Returns the addresses in `discover` that no known replica has, and at which no replica has responded for less
+    /// than `gone_after`.
     pub(crate) fn silent(&self, gone_after: Duration, now: Instant) -> Vec<Box<str>> {
         let is_known = |address: &str| self.table.lock().values().any(|one| *one.owner.address == *address);
         let silent = self.silent.lock();
@@ -148,14 +149,14 @@ impl Members {
         recent.map(|(address, _)| address.clone()).filter(|address| !is_known(address)).collect()
     }
 
-    /// Records that a member answered.
+    /// Records that a replica accepted a connection and responded.
     pub(crate) fn reached(&self, owner: &Owner) {
         if let Some(member) = self.table.lock().get_mut(&owner.incarnation) {
             member.refused_since = None;
         }
     }
 
-    /// Records that another process has the address of a member.
+    /// Records that another process has the address of a replica.
     pub(crate) fn replaced(&self, owner: &Owner, now: Instant) {
         Self::known(&mut self.table.lock(), owner, now).is_replaced = true;
     }
@@ -172,33 +173,33 @@ impl Members {
         })
     }
 
-    /// Returns the address of a member.
+    /// Returns the address of the replica with this process id, or `None` if the process is unknown.
     pub(crate) fn address(&self, incarnation: Incarnation) -> Option<Box<str>> {
         self.table.lock().get(&incarnation).map(|member| member.owner.address.clone())
     }
 
-    /// Reports whether a member is gone.
+    /// Reports whether a replica is considered dead.
     pub(crate) fn is_gone(&self, incarnation: Incarnation, gone_after: Duration) -> bool {
         let table = self.table.lock();
         table.get(&incarnation).is_some_and(|member| member.presence(gone_after) == Presence::Gone)
     }
 
-    /// Reports whether the last attempt to connect to a member failed, and the member is not gone.
+    /// Reports whether the last attempt to connect to a replica failed, although no other process has its address.
     pub(crate) fn is_refusing(&self, incarnation: Incarnation) -> bool {
         let table = self.table.lock();
         table.get(&incarnation).is_some_and(|member| member.refused_since.is_some() && !member.is_replaced)
     }
 
-    /// Returns a member with its present address. A process that has kept its ledger can have another address than at
-    /// the time when it minted a token.
+    /// Returns a replica with its current address. A process that was restarted with the same ledger can have another
+    /// address than in the tokens that it minted.
     pub(crate) fn current(&self, owner: &Owner) -> Owner {
         let table = self.table.lock();
         let known = table.get(&owner.incarnation).filter(|member| member.about.is_some());
         known.map_or_else(|| owner.clone(), |member| member.owner.clone())
     }
 
-    /// Returns the members that can have the interactions of `owner`: those to which they were handed over, and the owner
-    /// itself. Members that are gone are omitted. Members that are present come first.
+    /// Returns the replicas that can have the interactions of `owner`: the replicas to which the interactions were
+    /// moved, and the owner itself. Omits dead replicas. Reachable replicas come first.
     pub(crate) fn holders(&self, owner: &Owner, gone_after: Duration) -> Vec<Owner> {
         let name = owner.incarnation.to_string();
         let table = self.table.lock();
@@ -219,25 +220,26 @@ impl Members {
         found.into_iter().map(|(.., member)| member).collect()
     }
 
-    /// Reports whether a member has taken over interactions of another one.
+    /// Reports whether the interactions of a replica were moved to another replica.
     pub(crate) fn has_heir(&self, incarnation: Incarnation) -> bool {
         let name = incarnation.to_string();
         self.table.lock().values().any(|member| member.inherits(&name))
     }
 
-    /// Reports whether the other members were asked who has taken over the interactions of a member that is gone.
+    /// Reports whether all other replicas were already asked which of them has received the interactions of a dead
+    /// replica.
     pub(crate) fn heirs_are_known(&self, incarnation: Incarnation) -> bool {
         self.table.lock().get(&incarnation).is_some_and(|member| member.heirs_are_known)
     }
 
-    /// Records that the other members were asked who has taken over the interactions of a member that is gone.
+    /// Records that the other replicas were asked which of them has received the interactions of a dead replica.
     pub(crate) fn asked_for_heirs(&self, incarnation: Incarnation) {
         if let Some(member) = self.table.lock().get_mut(&incarnation) {
             member.heirs_are_known = true;
         }
     }
 
-    /// Returns the present members of a group that are not stopping, the youngest first.
+    /// Returns the reachable replicas of a group that are not stopping. The most recently started replica comes first.
     pub(crate) fn successors(&self, group: &str, gone_after: Duration) -> Vec<Owner> {
         let mut found: Vec<_> = self.all();
         found.retain(|member| {
@@ -248,14 +250,14 @@ impl Members {
         found.into_iter().map(|member| member.owner).collect()
     }
 
-    /// Returns the members that are not gone.
+    /// Returns the replicas that are not considered dead.
     pub(crate) fn all_but_gone(&self, gone_after: Duration) -> Vec<Member> {
         let mut members = self.all();
         members.retain(|member| member.presence(gone_after) != Presence::Gone);
         members
     }
 
-    /// Returns all members, ordered by address.
+    /// Returns all replicas that this process has found, ordered by address.
     pub(crate) fn all(&self) -> Vec<Member> {
         let mut members: Vec<_> = self.table.lock().values().cloned().collect();
         members.sort_by(|a, b| {
@@ -270,7 +272,8 @@ fn insert(table: &mut HashMap<Incarnation, Member>, member: Member) {
     table.insert(member.owner.incarnation, member);
 }
 
-/// Makes room for one more member: removes the one that was tried least recently.
+/// Removes the replica to which the last connection attempt is the oldest, if the table has no room for another
+/// replica.
 fn make_room(table: &mut HashMap<Incarnation, Member>, incarnation: Incarnation) {
     if table.len() >= MEMBERS_MAX && !table.contains_key(&incarnation) {
         let oldest = table.values().min_by_key(|member| member.tried).map(|member| member.owner.incarnation);

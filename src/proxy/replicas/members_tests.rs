@@ -1,4 +1,4 @@
-//! Tests of the members that a process knows.
+//! Tests of the table of the other replicas.
 
 use super::*;
 
@@ -41,7 +41,7 @@ fn a_pause_of_this_process_does_not_make_another_member_gone() {
     let at = |secs| start + Duration::from_secs(secs);
     members.answered(about(&a, &[], 1), start).unwrap();
     assert!(!members.refused(&a, GONE_AFTER, at(5)));
-    // This process is suspended here.
+    // The test simulates that this process is suspended for 600 s before the next refusal.
     assert!(!members.is_gone(a.incarnation, GONE_AFTER));
     assert!(!members.refused(&a, GONE_AFTER, at(605)), "the member may have been reachable in between");
     for secs in (610..665).step_by(5) {
@@ -85,7 +85,7 @@ fn those_that_took_over_are_asked_first_and_the_successor_is_the_youngest_of_the
     assert_eq!(members.successors("default", GONE_AFTER), [c.clone(), b.clone()]);
     members.answered(About { stopping: true, ..about(&c, &[], 2) }, now).unwrap();
     assert_eq!(members.successors("default", GONE_AFTER), std::slice::from_ref(&b));
-    // A member that cannot be reached for a moment still has what it has taken over.
+    // A replica that cannot be reached at the moment still has the interactions that were moved to it.
     members.replaced(&a, now);
     members.refused(&b, GONE_AFTER, now);
     assert_eq!(members.holders(&a, GONE_AFTER), std::slice::from_ref(&b));

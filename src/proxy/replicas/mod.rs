@@ -1,5 +1,5 @@
-//! Several members of one installation: they find each other, hand callbacks over to the owner of the interaction, and
-//! hand over their ledger before they stop.
+//! Several replicas of one Callgate: the replicas find each other, forward callbacks to the owner of the interaction,
+//! and move their ledger to another replica before they stop.
 
 mod api;
 mod discovery;

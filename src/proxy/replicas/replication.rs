@@ -1,4 +1,4 @@
-//! What a process knows and does as one of several members.
+//! The state of this process as one of several replicas.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,38 +23,38 @@ use crate::replica::{Incarnation, Nonces, Outcome, Owner, Replicas, SeenNonce};
 use crate::store::Store;
 use crate::time::Timestamp;
 
-/// Pause between two attempts to connect to the owner of an interaction.
+/// The pause between two attempts to connect to the owner of an interaction.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Maximum size of a response of another member's API, in bytes.
+/// The maximum size of a response of another replica's API, in bytes.
 const API_BYTES_MAX: usize = 16 << 20;
-/// Timeout for a request to another member's API.
+/// The timeout for a request to another replica's API.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A request to the callbacks API on the replica listener.
+/// A request of another replica about interactions.
 #[derive(Clone, Debug)]
 pub struct MemberRequest {
-    /// The method.
+    /// The HTTP method.
     pub method: String,
     /// The path after `/replica`.
     pub path: String,
-    /// The query. Empty if there is none.
+    /// The query string. Empty if there is no query.
     pub query: String,
 }
 
-/// The response of another member's API.
+/// The response of a replica's API to a request of another replica.
 #[derive(Clone, Debug)]
 pub struct MemberAnswer {
-    /// HTTP status.
+    /// The HTTP status.
     pub status: u16,
-    /// The body.
+    /// The body of the response.
     pub body: Vec<u8>,
 }
 
-/// Answers requests of other members to the callbacks API.
+/// The function that responds to requests of other replicas about interactions.
 pub type CallbacksApi =
     Arc<dyn Fn(MemberRequest) -> Pin<Box<dyn Future<Output = MemberAnswer> + Send>> + Send + Sync>;
 
-/// What a process knows and does as one of several members.
+/// The state of this process as one of several replicas.
 pub struct Replication {
     policy: Arc<ArcSwap<Policy>>,
     clock: Clock,
@@ -65,33 +65,37 @@ pub struct Replication {
     pub(crate) members: Members,
     client: MemberClient,
     nonces: Mutex<Nonces>,
-    /// Only one callback at a time asks the other members who has taken over the interactions of a member.
+    /// Ensures that only one callback at a time asks the other replicas which of them has received the interactions of
+    /// a dead or stopped replica.
     pub(super) finding_heirs: Semaphore,
-    /// When not all members could be asked for the last time.
+    /// The time at which the last search for the interactions of a dead replica failed, because a replica did not
+    /// respond. `None` if the last search succeeded.
     pub(super) heirs_not_found: Mutex<Option<Instant>>,
-    /// When the other members were asked for the last time because a member refuses connections.
+    /// The last time at which all replicas were asked whether they have received the interactions of a replica that
+    /// refuses connections.
     pub(super) heirs_asked: Mutex<Option<Instant>>,
     pub(super) log_throttle: LogThrottle,
-    /// Whether all members of `discover` were asked once.
+    /// Whether the first round of discovery has ended, in which all addresses in `discover` are contacted.
     pub(super) has_looked: AtomicBool,
-    /// Whether this process hands over its ledger now, and accepts no more callbacks from other members.
+    /// Whether this process accepts no more callbacks from other replicas, because it moves its ledger to another
+    /// replica.
     is_leaving: AtomicBool,
     /// Whether this process has received SIGTERM.
     is_stopping: AtomicBool,
     pub(super) logged: Logged,
-    /// Whether the ledger is being handed over, so that nothing new can be recorded.
+    /// Whether the ledger is being moved to another replica, so that nothing new can be recorded.
     pub(super) is_handing_over: AtomicBool,
 }
 
-/// The result of handing over a callback.
+/// The result of forwarding a callback to another replica.
 pub(crate) enum HandedOver {
-    /// The response of the owner.
+    /// The owner of the interaction responded.
     Response(Box<MemberResponse>),
-    /// The owner is gone. It has not received the callback.
+    /// The owner of the interaction is dead and has not received the callback.
     Gone,
-    /// The callback belongs to this process.
+    /// The interaction belongs to this process.
     Here,
-    /// The owner cannot be reached, or has not answered. Contains an explanation.
+    /// The owner of the interaction cannot be reached or did not respond. Contains an explanation.
     Unreachable(String),
 }
 
@@ -126,22 +130,22 @@ impl Replication {
         })
     }
 
-    /// Returns the settings in use. A reload cannot remove the section.
+    /// Returns the current settings of the section `replicas`, which a reload cannot remove.
     pub(crate) fn settings(&self) -> Option<Arc<Replicas>> {
         self.policy.load().replicas.clone()
     }
 
-    /// Returns the current time, for proofs.
+    /// Returns the current wall-clock time, for proofs.
     pub(crate) fn wall_clock(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Returns this process.
+    /// Returns the id and address of this process.
     pub fn own(&self) -> Arc<Owner> {
         self.own.load_full()
     }
 
-    /// Records the port of the replica listener, if it was chosen at start.
+    /// Records the port of the replica listener, if the operating system chose the port at start.
     pub(crate) fn listens_on(&self, port: u16) {
         let own = self.own();
         let Some(host) = own.address.strip_suffix(":0") else { return };
@@ -158,7 +162,7 @@ impl Replication {
         &self.store
     }
 
-    /// Accepts the nonce of a proof once.
+    /// Accepts the nonce of a proof if the nonce was not accepted before.
     pub(crate) fn accept_nonce(&self, nonce: u128) -> SeenNonce {
         self.nonces.lock().accept(nonce, self.clock.now())
     }
@@ -168,12 +172,12 @@ impl Replication {
         self.is_stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Stops accepting callbacks from other members, because the ledger is handed over now.
+    /// Stops accepting callbacks from other replicas, because the ledger will be moved to another replica.
     pub(crate) fn leaving(&self) {
         self.is_leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Reports whether the ledger is being handed over. An interaction that is minted now would be lost.
+    /// Reports whether the ledger is being moved to another replica. An interaction that is minted now would be lost.
     pub fn is_handing_over(&self) -> bool {
         self.is_handing_over.load(Ordering::SeqCst)
     }
@@ -182,8 +186,8 @@ impl Replication {
         self.is_leaving.load(Ordering::Relaxed)
     }
 
-    /// Records what another process says about itself. Returns the member, or `None` if the statement is malformed or
-    /// this process itself made it: `discover` lists this process, too.
+    /// Records the description that another process sent. Returns the id and address of this process, or `None` if the
+    /// description is malformed or comes from this process itself, which `discover` may list.
     pub(super) fn learned(&self, about: About) -> Option<Owner> {
         let own = self.own();
         if about.incarnation == own.incarnation.to_string() {
@@ -210,10 +214,10 @@ impl Replication {
         Ok(response)
     }
 
-    /// Sends a request to the API of a member.
+    /// Sends a request to the API of another replica.
     ///
     /// # Errors
-    /// Returns an explanation if the member did not answer.
+    /// Returns an explanation if the replica did not respond.
     pub(crate) async fn ask(
         &self,
         replicas: &Replicas,
@@ -248,31 +252,31 @@ impl Replication {
         Ok(MemberAnswer { status, body })
     }
 
-    /// Asks the process at an address who it is. Does nothing more if it is this process.
+    /// Asks the process at an address to identify itself, and records its description unless it is this process.
     ///
     /// # Errors
-    /// Returns an error if no member answers there.
+    /// Returns a [`SendError`] if no replica responds at the address.
     pub(super) async fn introduce(&self, replicas: &Replicas, address: &str) -> Result<(), SendError> {
         let about = self.client.introduce(self, replicas, address).await?;
         self.learned(about);
         Ok(())
     }
 
-    /// Returns the address at which other members reach this process.
+    /// Returns the `host:port` at which other replicas reach this process.
     pub fn address(&self) -> Box<str> {
         self.own.load().address.clone()
     }
 
-    /// Returns the other members that are not gone.
+    /// Returns the other replicas that are not considered dead.
     pub fn others(&self) -> Vec<Owner> {
         let Some(replicas) = self.settings() else { return Vec::new() };
         self.members.all_but_gone(replicas.gone_after).into_iter().map(|member| member.owner).collect()
     }
 
-    /// Sends a request to the API of a member.
+    /// Sends a request to the API of another replica, with the current settings.
     ///
     /// # Errors
-    /// Returns an explanation if the member did not answer.
+    /// Returns an explanation if the replica did not respond.
     pub async fn ask_member(
         &self,
         to: &Owner,
@@ -283,19 +287,19 @@ impl Replication {
         self.ask(&replicas, to, request, body).await
     }
 
-    /// Updates the number of present members in the metrics.
+    /// Updates the metric with the number of reachable replicas.
     pub fn report(&self) {
         let Some(replicas) = self.settings() else { return };
         let is_present = |member: &Member| member.presence(replicas.gone_after) == Presence::Present;
         self.metrics.members(self.members.all().iter().filter(|member| is_present(member)).count() + 1);
     }
 
-    /// Counts a callback whose owner is gone.
+    /// Counts a callback whose owner is dead. `did` is what happened to the callback.
     pub(crate) fn owner_gone(&self, did: &'static str) {
         self.metrics.owner_gone(did);
     }
 
-    /// Closes expired idle connections.
+    /// Closes idle connections to other replicas whose idle timeout has passed.
     pub(crate) fn sweep(&self) {
         self.client.sweep(instant());
     }

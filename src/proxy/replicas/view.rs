@@ -1,4 +1,4 @@
-//! The members of this installation as JSON.
+//! The state of all replicas as JSON.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::replica::Owner;
 use crate::time::Timestamp;
 
 impl Replication {
-    /// Returns this process and the other members as JSON.
+    /// Returns this process and the other replicas as JSON.
     pub fn to_json(&self) -> Value {
         let gone_after = self.settings().map_or(Duration::ZERO, |replicas| replicas.gone_after);
         let own = self.about();

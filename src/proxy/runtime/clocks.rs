@@ -1,4 +1,4 @@
-//! The clocks of a running server.
+//! The clocks of a running server: the wall clock and the clock of the ledger.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::clock::{Clock, LedgerClock};
 use crate::time::Timestamp;
 
-/// The clocks of a running server.
+/// The clocks of a running server: the wall clock and the clock of the ledger.
 #[derive(Clone)]
 pub(crate) struct Clocks {
     pub(crate) wall: Clock,

@@ -1,15 +1,14 @@
-//! Counts work in flight, so that a stopping server can wait until the work has ended, and can deny new work.
+//! Counts work in flight, so that a stopping server can wait until the work has ended, and can then deny new work.
 //!
 //! `tokio_util::task::TaskTracker` is not used, because its `wait` never returns before `close` was called. A stopping
-//! server must wait before it calls `close`: during this first wait, callers may still send new requests on kept-alive
-//! connections.
+//! server must wait before it calls `close`, because callers may still send new requests on kept-alive connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts the exchanges or connections of one kind. Clones share one count.
+/// Counts the requests or connections of one kind that are in flight. Clones share one count.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drain(Arc<State>);
 
@@ -20,7 +19,7 @@ struct State {
     emptied: Notify,
 }
 
-/// Counts one exchange or connection as in flight until this value is dropped.
+/// Counts one request or connection as in flight until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<State>);
 
@@ -33,29 +32,29 @@ impl Drop for InFlight {
 }
 
 impl Drain {
-    /// Counts a new exchange or connection as in flight. Returns `None` after [`Drain::close`].
+    /// Counts a new request or connection as in flight. Returns `None` after [`Drain::close`].
     pub(crate) fn begin(&self) -> Option<InFlight> {
-        // The count is incremented before the check. If this check does not see a concurrent `close`, the wait that
-        // follows this `close` sees the incremented count.
+        // The count is incremented before the check. If the check does not see a concurrent `close`, a wait that begins
+        // after this `close` sees the incremented count.
         self.0.in_flight.fetch_add(1, Ordering::SeqCst);
         let begun = InFlight(Arc::clone(&self.0));
         (!self.0.closed.load(Ordering::SeqCst)).then_some(begun)
     }
 
-    /// Closes the drain: every later `begin` returns `None`.
+    /// Closes the drain, so that every later call of [`Drain::begin`] returns `None`.
     pub(crate) fn close(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
     }
 
-    /// Returns the number of exchanges or connections in flight.
+    /// Returns the number of requests or connections in flight.
     pub(crate) fn count(&self) -> usize {
         self.0.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Waits until nothing is in flight.
+    /// Waits until no request or connection is in flight.
     pub(crate) async fn wait_until_empty(&self) {
         loop {
-            // The future is created before the count is read, so that the wait notices an exchange that ends between
+            // The future is created before the count is read, so that the wait notices a request that ends between
             // these two steps.
             let emptied = self.0.emptied.notified();
             if self.count() == 0 {
@@ -75,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// Polls a wait. Returns whether it has ended.
+    /// Polls a wait once. Returns whether the wait has ended.
     async fn has_ended(wait: Pin<&mut impl Future<Output = ()>>) -> bool {
         timeout(Duration::ZERO, wait).await.is_ok()
     }
@@ -89,7 +88,7 @@ mod tests {
         for wait in &mut waits {
             assert!(!has_ended(wait.as_mut()).await);
         }
-        // The guard can be dropped on another thread and outlive the borrow of the drain.
+        // The guard can be dropped on another thread, and it can outlive the borrow of the drain.
         tokio::spawn(async move { drop(second) }).await.unwrap();
         for wait in waits {
             wait.await;

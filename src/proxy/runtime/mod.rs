@@ -1,4 +1,4 @@
-//! The parts that ingress and egress share: clocks, the records of requests, and the number of exchanges in flight.
+//! The components that ingress and egress share: clocks, the records of requests, and the number of requests in flight.
 
 mod clocks;
 mod drain;

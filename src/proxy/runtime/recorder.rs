@@ -1,4 +1,4 @@
-//! Records requests: metrics, the access log, trace spans, and the recent requests for the admin page.
+//! Records requests in the metrics, the access log, the trace spans, and the recent requests of the admin page.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,15 +9,15 @@ use crate::http::{Session, TRACEPARENT};
 use crate::observe::capture::Captures;
 use crate::observe::{AccessLogger, Metrics, Recent, Span, Traces};
 
-/// The destinations of request records.
+/// The destinations of the records of requests: metrics, access log, trace spans, recent and captured requests.
 pub(crate) struct Recorder {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: Option<AccessLogger>,
     pub(crate) traces: Option<Traces>,
-    /// The recent requests for the admin page.
+    /// The recent requests for the admin page. `None` if there is no admin page.
     pub(crate) recent: Option<Arc<Recent>>,
-    /// The rejected requests that an operator wants to see.
+    /// The captured requests: denied requests that are stored for an operator.
     pub(crate) captures: Arc<Captures>,
     pub(crate) request_ids: RequestIds,
 }
@@ -30,7 +30,7 @@ impl Recorder {
         Some(traces.begin(name, parent))
     }
 
-    /// Writes a line to the access log if the access log is enabled.
+    /// Writes a line to the access log, unless the access log is disabled.
     pub(crate) fn log(&self, line: impl FnOnce() -> Vec<u8>) {
         if let Some(log) = &self.access_log
             && !log.log(&line())
@@ -40,8 +40,8 @@ impl Recorder {
     }
 }
 
-/// Creates request ids. A caller can quote the id from a denial, and the operator can then find the request in the
-/// access log.
+/// Creates request ids. A caller can quote the id in the response to a denied request, so that the operator can find
+/// the request in the access log.
 pub(crate) struct RequestIds {
     prefix: u32,
     next: AtomicU64,
@@ -66,7 +66,8 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Returns the method if it is a standard one, and `other` otherwise, because a caller can send any text as the method.
+/// Returns the HTTP method if it is a standard one, and `other` otherwise. The metrics and the log need a bounded set
+/// of methods, because a caller can send any text as the method.
 pub(crate) fn known_method(method: &str) -> &str {
     match method {
         "CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => method,

@@ -1,4 +1,4 @@
-//! What a request on the egress listener asks for, if the listener is a forward proxy.
+//! What kind of request the egress listener received: for a path, for an absolute URL, or for a tunnel.
 
 use data_encoding::BASE64;
 use http::header::PROXY_AUTHORIZATION;
@@ -11,22 +11,22 @@ use crate::guard::Url;
 use crate::http::Session;
 use crate::secret::Secret;
 
-/// What a request asks for.
+/// What kind of target a request to the egress listener has.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Asked {
     /// A path on the egress listener.
     Path,
-    /// A URL. This is its origin: the URL without its path and its query.
+    /// An absolute URL. Contains its origin: scheme, host and port.
     Url(Url),
-    /// A tunnel to the host and the port of this URL.
+    /// A tunnel to the host and the port of this URL (CONNECT).
     Tunnel(Url),
 }
 
-/// Returns what a request asks for. `password` is the password of the proxy. `is_own` reports whether a URL leads to the
-/// egress listener itself.
+/// Returns what kind of target a request has. `password` is the password of the forward proxy. `is_own` reports whether
+/// a URL leads to the egress listener itself.
 ///
 /// # Errors
-/// Returns a [`Refusal`] if the request is ambiguous, or has no valid password although it needs one.
+/// Returns a [`Refusal`] if the target is ambiguous, or if the request requires the password and has no valid one.
 pub(crate) fn asked(
     session: &Session,
     password: Option<&Secret>,
@@ -45,7 +45,7 @@ pub(crate) fn asked(
     Ok(found)
 }
 
-/// Reports whether `Proxy-Authorization` contains the password, with any user name (RFC 7617).
+/// Reports whether `Proxy-Authorization` contains the password of the forward proxy, with any user name (RFC 7617).
 fn is_authorized(headers: &HeaderMap, password: &Secret) -> bool {
     let given = once(headers, &PROXY_AUTHORIZATION).and_then(|value| {
         let (scheme, credentials) = value.split_once(' ')?;

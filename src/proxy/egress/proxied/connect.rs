@@ -1,4 +1,5 @@
-//! CONNECT requests: decides whether a connection is intercepted, tunnelled or refused, and passes the bytes of tunnels.
+//! CONNECT requests: decides whether a connection is intercepted, tunnelled or refused, and relays the bytes of
+//! tunnels.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,22 +24,26 @@ use crate::proxy::egress::provider_client::Guarded;
 use crate::proxy::egress::request_log::{ExchangeEnd, RequestDetails, record_exchange};
 use crate::proxy::listen::ConnectionSlot;
 
-/// The name of the rule in the log for tunnels.
+/// The rule name in the log for tunnels.
 const TUNNEL: &str = "tunnel";
 
 /// The response to a CONNECT request, after which the connection belongs to another protocol (RFC 9110 section 9.3.6).
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
-/// What happens with the connection of a CONNECT request.
+/// What the forward proxy does with the connection of a CONNECT request.
 pub(crate) enum Connected {
-    /// Callgate performs the TLS handshake with the client, and serves its requests.
+    /// Callgate performs the TLS handshake with the client, and serves the requests on the connection.
     Intercepted,
-    /// The bytes are passed on to this connection.
+    /// Callgate relays the bytes to this connection.
     Tunnelled(TcpStream, ConnectionSlot),
 }
 
 impl AgentExchange<'_> {
-    /// Decides about a CONNECT request. Opens the connection to the host if it is tunnelled.
+    /// Decides whether the connection of a CONNECT request is intercepted or tunnelled. For a tunnel, also connects to
+    /// the host.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if the host is not allowed, cannot be reached, or too many tunnels are open.
     pub(crate) async fn connect(&mut self, proxy: &ForwardProxy, url: &Url) -> Result<Connected, Refusal> {
         self.details.rule = TUNNEL.into();
         self.details.host = Some(format!("{}:{}", url.host(), url.port()));
@@ -59,7 +64,7 @@ impl AgentExchange<'_> {
     }
 }
 
-/// A CONNECT request that is accepted.
+/// An accepted CONNECT request.
 pub(crate) struct Accepted {
     pub(crate) session: Session,
     pub(crate) request_id: String,
@@ -68,7 +73,7 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    /// Passes bytes until the tunnel ends, and records it.
+    /// Relays bytes between the client and `upstream` until the tunnel ends, then records the tunnel.
     pub(crate) async fn relay(
         mut self,
         context: &EgressContext,
@@ -89,7 +94,8 @@ impl Accepted {
         record_exchange(context, "CONNECT", &self.request_id, &self.details, &end, self.began, None);
     }
 
-    /// Performs the TLS handshake with the client. Returns the connection and the origin of its requests.
+    /// Performs the TLS handshake with the client of an intercepted connection. Returns the connection and the origin
+    /// of its requests, or `None` if the handshake failed.
     pub(crate) async fn intercept(self, context: &EgressContext, url: Url) -> Option<(Stream, Origin)> {
         let client = once(self.session.headers(), &USER_AGENT).unwrap_or_default().to_owned();
         let (stream, leftover) = establish(self.session).await?;
@@ -97,8 +103,8 @@ impl Accepted {
     }
 }
 
-/// Writes the response to a CONNECT request. Returns the connection, and the bytes that were read after the request, or
-/// `None` if the client has closed the connection.
+/// Writes the response to an accepted CONNECT request. Returns the connection and the bytes that were read after the
+/// request, or `None` if the client has closed the connection.
 async fn establish(session: Session) -> Option<(Stream, BytesMut)> {
     let (mut stream, leftover) = session.into_io()?;
     let written = with_timeout(WRITE_TIMEOUT, async {

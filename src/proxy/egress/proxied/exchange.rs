@@ -1,4 +1,4 @@
-//! One request that the forward proxy received: on an intercepted connection, or with an absolute URL.
+//! One request to the forward proxy, on an intercepted connection or with an absolute URL.
 
 use crate::denial::{Denial, Refusal};
 use crate::egress::{OTHERS, Rule, UNMATCHED, check_same_origin};
@@ -9,20 +9,20 @@ use crate::proxy::egress::agent_exchange::AgentExchange;
 use crate::proxy::egress::provider_client::SendError;
 use crate::proxy::egress::request_log::ExchangeEnd;
 
-/// The origin of the requests on an intercepted connection.
+/// The origin of all requests on an intercepted connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
-    /// The URL with the host and the port of the CONNECT request.
+    /// A URL with the host and the port of the CONNECT request.
     pub(crate) url: Url,
-    /// Whether the client sent another server name in the TLS handshake.
+    /// Whether the server name in the client's TLS handshake differs from the host of the CONNECT request.
     pub(crate) other_server_name: bool,
 }
 
 impl Origin {
-    /// Checks that a request on the connection is for the host of the CONNECT request.
+    /// Checks that a request on an intercepted connection is for the host of the CONNECT request.
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if it is for another host.
+    /// Returns a [`Refusal`] if the request is for another host.
     pub(crate) fn check(&self, session: &Session) -> Result<(), Refusal> {
         if self.other_server_name {
             let detail = "the server name of the TLS handshake differs from the target of CONNECT";
@@ -33,7 +33,8 @@ impl Origin {
 }
 
 impl AgentExchange<'_> {
-    /// Sends a request to the origin `url`. If no rule names the origin, `others` checks whether the agent may reach it.
+    /// Serves a request for the origin `url`. If no rule names the origin, `others` checks whether the agent may reach
+    /// it.
     pub(crate) async fn run_by_url(
         &mut self,
         url: &Url,
@@ -66,7 +67,7 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Returns the denial for a request that was not sent or not answered.
+    /// Returns the denial for a request that could not be sent, or that has no valid response. Counts guard refusals.
     pub(crate) fn failed(&self, failed: SendError) -> Refusal {
         match failed {
             SendError::Guarded(refused) => {

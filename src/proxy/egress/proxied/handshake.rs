@@ -1,4 +1,4 @@
-//! The TLS handshake on an intercepted connection, with a certificate that Callgate issues for the host.
+//! The TLS handshake on an intercepted connection, with a certificate that Callgate issued for the host.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::guard::Url;
 use crate::http::{BufferedIo, with_timeout};
 use crate::proxy::egress::context::EgressContext;
 
-/// Presents one certificate, and notes whether the client asks for another name.
+/// Presents one certificate to every client, and records whether the client requested another server name.
 #[derive(Debug)]
 struct OneCertificate {
     key: Arc<CertifiedKey>,
@@ -32,8 +32,9 @@ impl ResolvesServerCert for OneCertificate {
     }
 }
 
-/// Performs the handshake. `leftover` contains the bytes that were read after the CONNECT request, and `client` its
-/// `User-Agent`. Returns the connection and the origin of its requests, or `None` if the handshake failed.
+/// Performs the TLS handshake on an intercepted connection. `leftover` contains the bytes that were read after the
+/// CONNECT request, and `client` is the `User-Agent` of this request. Returns the connection and the origin of its
+/// requests, or `None` if the handshake failed.
 pub(crate) async fn intercept(
     context: &EgressContext,
     stream: Stream,
@@ -77,10 +78,10 @@ pub(crate) async fn intercept(
     None
 }
 
-/// A connection below the TLS of an intercepted host.
+/// The transport below the TLS of an intercepted connection.
 enum Outer {
     Plain(Box<BufferedIo>),
-    /// The listener has TLS itself.
+    /// A TLS connection, because the egress listener itself accepts TLS.
     Tls(Box<TlsStream<BufferedIo>>),
 }
 
@@ -97,7 +98,8 @@ async fn shake(acceptor: &Acceptor, stream: Stream, leftover: BytesMut) -> Resul
     shaken.map_err(|error| error.to_string())
 }
 
-/// Returns the connection with its concrete type. `leftover` is read from it first.
+/// Returns the connection with its concrete type. Reads from the connection begin with `leftover`. Returns `None` if
+/// the listener accepts TLS and `leftover` is not empty.
 fn outer(stream: Stream, leftover: BytesMut) -> Option<Outer> {
     match stream.into_any().downcast::<BufferedIo>() {
         Ok(mut io) => {
@@ -109,7 +111,8 @@ fn outer(stream: Stream, leftover: BytesMut) -> Option<Outer> {
     }
 }
 
-/// Returns the variables from which a client with this `User-Agent` reads the authorities that it trusts.
+/// Returns the setting by which a client with this `User-Agent` trusts Callgate's certificate authority, such as
+/// `SSL_CERT_FILE=bundle.pem`.
 fn trust_variable(client: &str) -> &'static str {
     let known = [
         ("python-requests", "REQUESTS_CA_BUNDLE=bundle.pem"),

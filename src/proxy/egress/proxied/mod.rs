@@ -19,11 +19,12 @@ pub(crate) use asked::Asked;
 pub(crate) use connect::{Accepted, Connected};
 pub(crate) use exchange::Origin;
 
-/// Returns what a request asks for. `origin` is the origin of the requests on an intercepted connection.
+/// Returns what kind of target a request to the egress listener has. `origin` is the origin of an intercepted
+/// connection, or `None` for other connections.
 ///
 /// # Errors
-/// Returns a [`Refusal`] if the request is ambiguous, has no valid password although it needs one, or is for another host
-/// than its connection.
+/// Returns a [`Refusal`] if the target is ambiguous, if the request requires the password of the forward proxy and has
+/// no valid one, or if the request is for another host than its intercepted connection.
 pub(crate) fn what(
     context: &EgressContext,
     session: &Session,
@@ -40,6 +41,9 @@ pub(crate) fn what(
 }
 
 /// Checks whether the agent may reach the host of a URL that no rule names.
+///
+/// # Errors
+/// Returns a [`Refusal`] if the host is not allowed, or if the connection was intercepted for the host.
 pub(crate) fn check_other(
     proxy: Option<&ForwardProxy>,
     is_intercepted: bool,
@@ -47,7 +51,7 @@ pub(crate) fn check_other(
 ) -> Result<(), Refusal> {
     match proxy {
         Some(proxy) if !is_intercepted => proxy.check_destination(url),
-        // The configuration has changed since the connection was intercepted.
+        // A reload has removed the rule for the host since the connection was intercepted.
         _ => Err(Refusal::new(Denial::ProxyMisdirected, "no rule names the host any more")),
     }
 }

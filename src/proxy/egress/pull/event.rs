@@ -1,4 +1,4 @@
-//! The messages in an answer to an agent that pulls.
+//! The callbacks that the agent pulls: reads messages from the inbox and formats them as JSON.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::proxy::egress::context::EgressContext;
 use crate::store::{Leased, Message};
 use crate::token::Stamp;
 
-/// The maximum size of the messages in one answer, in bytes, unless it has only one message. Somebody who only watches
-/// also receives the message that exceeds it.
+/// The maximum total size of the messages in one response to a pull request, in bytes. A single message may be larger.
+/// A request that only watches also receives the message that exceeds this size.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
-/// Delay after which a message is read again that could not be read.
+/// The delay before Callgate reads a message again after a read error.
 const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 
-/// The messages that a request asks for.
+/// The messages that a pull request selects.
 pub(super) struct Events<'e> {
     pub(super) context: &'e EgressContext,
     pub(super) policy: &'e Policy,
@@ -29,7 +29,7 @@ pub(super) struct Events<'e> {
 }
 
 impl Events<'_> {
-    /// Leases messages. Returns them, and their leases.
+    /// Leases up to `max` messages to the agent. Returns the messages as JSON, and the leases.
     pub(super) async fn lease(&self, max: usize) -> (Vec<Value>, Vec<Leased>) {
         let now = self.context.clocks.ledger_now(instant());
         let inbox = self.context.store.inbox();
@@ -42,7 +42,8 @@ impl Events<'_> {
                     readable.push(one);
                 }
                 read => {
-                    // Somebody may have erased the message. Then there is nothing to postpone.
+                    // If the message was erased in the meantime, there is no error to log, and postponing has no
+                    // effect.
                     if let Err(error) = read {
                         log::error!("{}: the message cannot be read: {error}", inbox.id(one.number));
                     }
@@ -53,7 +54,8 @@ impl Events<'_> {
         (events, readable)
     }
 
-    /// Returns messages of the interaction for somebody who only watches, and whether there are more.
+    /// Returns messages of the interaction without leasing them, for a request that only watches. Also returns whether
+    /// there are more messages.
     pub(super) async fn watch(&self, after: u64, max: usize) -> (Vec<Value>, bool) {
         let (Some(interaction), inbox) = (self.interaction, self.context.store.inbox()) else {
             return (Vec::new(), false);
@@ -71,7 +73,7 @@ impl Events<'_> {
         (events, false)
     }
 
-    /// Returns one message. Returns `None` if the configuration does not contain its route any more.
+    /// Returns one message as JSON. Returns `None` if the configuration no longer contains the route of the message.
     fn event(&self, number: u64, message: &Message, leased: Option<&Leased>) -> Option<Value> {
         let (kept, body) = (&message.kept, &message.body);
         let route = self.policy.route(&kept.route)?;

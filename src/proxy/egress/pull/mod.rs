@@ -1,5 +1,6 @@
-//! The agent asks for its callbacks, instead of being called. A message that the agent has received is leased to it: if
-//! the agent neither settles nor frees the message before the lease ends, the agent receives the message again.
+//! The pull API: the agent requests its callbacks, instead of being called. Each returned message is leased to the
+//! agent. If the agent neither acknowledges nor returns the message before the lease ends, the agent receives the
+//! message again.
 
 mod event;
 pub(super) mod url;
@@ -22,22 +23,23 @@ use crate::random::random_u64;
 use crate::store::{Inbox, Leased, Settling};
 use url::{Asked, PullQuery, PullUrl, SettleQuery};
 
-/// Maximum size of the body of a request that settles or frees a message. The body has no meaning.
+/// The maximum size in bytes of the body of a request that acknowledges or returns a message. The body is ignored.
 const BODY_BYTES_MAX: u64 = 64 << 10;
-/// The time between the first two looks at the state of an interaction during a wait.
+/// The interval between the first two checks of an interaction's state during a wait.
 const LOOK: Duration = Duration::from_millis(250);
-/// The longest time between two looks at a shared ledger, which other processes change. Each look is two calls.
+/// The maximum interval between two checks of a shared ledger, which other processes can change. Each check is two
+/// calls to the Redis server.
 const LOOK_SHARED: Duration = Duration::from_secs(1);
 
-/// What a wait for messages ended with.
+/// The result of a wait for messages.
 enum Found {
-    /// Messages, or the end of the interaction.
+    /// Messages, and the final state of the interaction if the interaction has ended.
     Events(Vec<Value>, Option<&'static str>),
-    /// Nothing within the time.
+    /// No message arrived before the deadline.
     Nothing,
     /// The interaction is unknown.
     Unknown,
-    /// The ledger cannot be read now.
+    /// The ledger or the inbox cannot be read at the moment.
     Unavailable(Refusal),
 }
 
@@ -46,7 +48,7 @@ impl AgentExchange<'_> {
         self.context.store.inbox()
     }
 
-    /// Serves a request below `/callbacks`.
+    /// Serves a request of the pull API, whose path begins with `/callbacks`.
     pub(super) async fn pull(&mut self, url: PullUrl) -> ExchangeEnd {
         self.details.interaction.clone_from(&url.interaction);
         let method = head_of(self.session, self.caller).method.to_owned();
@@ -95,7 +97,7 @@ impl AgentExchange<'_> {
         ExchangeEnd { outcome: Ok("ok"), status: if was_written { status } else { 0 }, reusable: was_written }
     }
 
-    /// Answers with the next messages, as soon as there are some.
+    /// Responds with the next messages, as soon as there are any.
     async fn events(&mut self, interaction: Option<String>) -> ExchangeEnd {
         let query = head_of(self.session, self.caller).raw_query().unwrap_or_default().to_owned();
         let query = PullQuery::parse(&query).map_err(str::to_owned);
@@ -110,7 +112,8 @@ impl AgentExchange<'_> {
         let (context, policy) = (self.context, self.policy);
         let source = event::Events { context, policy, interaction: interaction.as_deref(), routes: &routes };
         let wait = wait_for_events(&source, &query);
-        // A caller that has closed the connection must not get a lease. Leases that were not received are given back.
+        // If the agent closes its connection, the wait ends, so that the agent gets no lease. Leases of messages that
+        // the agent did not receive are returned.
         let Some((found, leased)) = self.session.unless_closed(wait).await else {
             return ExchangeEnd { outcome: Ok("ok"), status: 0, reusable: false };
         };
@@ -129,7 +132,11 @@ impl AgentExchange<'_> {
         end
     }
 
-    /// Returns the routes whose messages the agent pulls. Without an interaction, only those of one agent.
+    /// Returns the routes whose messages the request pulls: the pull routes of the named agent, or of all agents.
+    ///
+    /// # Errors
+    /// Returns an explanation if the agent is unknown, or if the request names neither an agent nor an interaction
+    /// although there are several agents.
     fn pulled_routes(&self, has_interaction: bool, agent: Option<&str>) -> Result<Vec<Arc<str>>, String> {
         let agents = &self.policy.agents;
         if let Some(name) = agent.filter(|name| !agents.iter().any(|agent| *agent.name == **name)) {
@@ -144,13 +151,13 @@ impl AgentExchange<'_> {
     }
 }
 
-/// Waits for messages. Also returns their leases.
+/// Waits until there are messages, the interaction ends or the time is over. Also returns the leases of the messages.
 async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Found, Vec<Leased>) {
     let inbox = source.context.store.inbox();
     let deadline = instant() + query.wait;
     let mut pause = LOOK;
     loop {
-        // The future is created before the look, so that no message is missed.
+        // The future is created before the ledger and the inbox are read, so that no message is missed.
         let pulled = inbox.pulled(source.interaction);
         let state = match source.interaction {
             Some(id) => match source.context.store.read(id).await {
@@ -159,7 +166,7 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
             },
             None => None,
         };
-        // The state was read first, so that no message that was accepted before the end is missed.
+        // The state was read before the messages, so that no message that was accepted before the end is missed.
         let elsewhere = match source.interaction.filter(|_| query.watched_after.is_none()) {
             Some(id) => match inbox.take_interaction(id, true).await {
                 Ok(elsewhere) => elsewhere,
@@ -171,7 +178,8 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
             None => 0,
         };
         let waiting = || source.interaction.map_or((0, 0), |id| inbox.waiting_of(id));
-        // A message that is not durable yet becomes visible later. Somebody who watches must not see the end before it.
+        // A message that is not durable yet becomes visible later. A request that only watches must not see the end
+        // before it.
         let (_, arriving) = waiting();
         let (events, leased, has_more) = match query.watched_after {
             None => {

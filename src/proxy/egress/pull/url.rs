@@ -1,4 +1,4 @@
-//! The local URLs at which the agent asks for its callbacks: everything below `/callbacks`.
+//! The URLs of the pull API: every path that begins with `/callbacks` on the egress listener.
 
 use std::time::Duration;
 
@@ -7,38 +7,38 @@ use crate::path::{Parameter, parameter};
 use crate::request::RequestHead;
 use crate::time::parse_duration;
 
-/// The value of the label `rule` in metrics and the log for requests below `/callbacks`.
+/// The value of the label `rule` in metrics and the log for requests of the pull API (`/callbacks`).
 pub(crate) const RULE: &str = "callbacks";
-/// The longest time that a request waits for messages.
+/// The maximum time that a request of the pull API waits for messages.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// The default and the maximum of the number of messages in one answer. Their size is limited, too.
+/// The default number of messages in one response of the pull API. The total size of the messages is limited, too.
 const MAX_DEFAULT: usize = 10;
 const MAX: usize = 1000;
-/// The names of the parameters of a request for messages.
+/// The query parameters of a request that pulls messages.
 const PARAMETERS: [&str; 5] = ["after", "agent", "max", "wait", "watch"];
 
-/// What a request below `/callbacks` asks for.
+/// The parsed path of a request of the pull API.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct PullUrl {
-    /// The interaction. `None` stands for all messages of an agent.
+    /// The interaction in the path. `None` selects the messages of all interactions.
     pub(in crate::proxy::egress) interaction: Option<String>,
     pub(in crate::proxy::egress) asked: Asked,
 }
 
 #[derive(Debug, Eq, PartialEq)]
 pub(in crate::proxy::egress) enum Asked {
-    /// The next messages.
+    /// Requests the next messages.
     Events,
-    /// To record that the message with this number is processed.
+    /// Acknowledges the message with this number as processed.
     Taken(u64),
-    /// To free the message with this number.
+    /// Returns the message with this number, so that it can be leased again.
     Failed(u64),
-    /// The path has no meaning.
+    /// The path is not a path of the pull API.
     Nothing,
 }
 
 impl PullUrl {
-    /// Parses a path below `/callbacks`. Returns `None` for any other path.
+    /// Parses a path that begins with `/callbacks`. Returns `None` for any other path.
     pub(crate) fn parse(head: &RequestHead<'_>) -> Option<Self> {
         let rest = head.raw_path().strip_prefix('/')?.strip_prefix(CALLBACKS)?;
         let rest = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
@@ -61,22 +61,22 @@ impl PullUrl {
     }
 }
 
-/// Parses a number of digits only.
+/// Parses a number that consists of decimal digits only.
 fn parse_number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// The parameters of a request that settles a message.
+/// The query parameters of a request that acknowledges or returns a message.
 #[derive(Debug, Eq, PartialEq)]
 pub(in crate::proxy::egress) struct SettleQuery {
-    /// The attempt that the agent has worked on.
+    /// The number of the delivery attempt that the agent processed.
     pub(in crate::proxy::egress) attempt: Option<u32>,
-    /// The agent whose message is meant.
+    /// The agent to which the message belongs.
     pub(in crate::proxy::egress) agent: Option<String>,
 }
 
 impl SettleQuery {
-    /// Parses the query of a request.
+    /// Parses the query of a request that acknowledges or returns a message.
     ///
     /// # Errors
     /// Returns an explanation if a parameter is unknown, occurs twice, or has an invalid value.
@@ -91,7 +91,10 @@ impl SettleQuery {
     }
 }
 
-/// Checks that a query has only these parameters.
+/// Checks that a query contains no parameters other than `names`.
+///
+/// # Errors
+/// Returns `fault` if the query has another parameter.
 fn check_names(query: &str, names: &[&str], fault: &'static str) -> Result<(), &'static str> {
     let mut pairs = query.split('&').filter(|pair| !pair.is_empty());
     let is_known = |pair: &str| names.contains(&pair.split('=').next().unwrap_or_default());
@@ -106,21 +109,22 @@ fn value(query: &str, name: &str) -> Result<Option<String>, &'static str> {
     }
 }
 
-/// The parameters of a request for messages.
+/// The query parameters of a request that pulls messages.
 #[derive(Debug, Eq, PartialEq)]
 pub(in crate::proxy::egress) struct PullQuery {
-    /// How long the request waits for messages.
+    /// The maximum time that the request waits for messages.
     pub(in crate::proxy::egress) wait: Duration,
-    /// The maximum number of messages in the answer.
+    /// The maximum number of messages in the response.
     pub(in crate::proxy::egress) max: usize,
-    /// The agent whose messages are meant.
+    /// The agent whose messages the request selects.
     pub(in crate::proxy::egress) agent: Option<String>,
-    /// If the caller only watches: the number of the last message that it has seen. Messages are then not leased.
+    /// For a request that only watches: the number of the last message that the caller has seen. Watched messages are
+    /// not leased.
     pub(in crate::proxy::egress) watched_after: Option<u64>,
 }
 
 impl PullQuery {
-    /// Parses the query of a request.
+    /// Parses the query of a request that pulls messages.
     ///
     /// # Errors
     /// Returns an explanation if a parameter is unknown, occurs twice, or has an invalid value.

@@ -1,4 +1,4 @@
-//! Replaces the URLs of agent cards by addresses on the egress listener.
+//! Replaces the URLs in agent cards (A2A protocol) by URLs on the egress listener.
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST};
@@ -14,14 +14,15 @@ use crate::proxy::egress::agent_exchange::{AgentExchange, RESPONSE_BYTES_MAX};
 use crate::proxy::egress::provider_client::ProviderResponse;
 use crate::request::{BODY_DIGESTS, is_json};
 
-/// Maximum number of URLs in a warning, and of characters of each of them. The provider chooses both.
+/// The maximum number of URLs in a warning. The number of characters of each URL is limited, too, because the provider
+/// chooses both.
 const SHOWN_MAX: usize = 3;
 const SHOWN_CHARACTERS_MAX: usize = 60;
 
 impl AgentExchange<'_> {
-    /// Reads a response that can contain an agent card at `place`. If it does, replaces the URLs that the rule covers. The
-    /// last parameter is the URL of the request and the captures of its path. Returns the part of the body that was
-    /// read.
+    /// Reads a response that can contain an agent card (A2A protocol) at `place`. If the response contains one,
+    /// replaces the URLs that the rule covers. `sent` is the URL of the request, and `captures` are the values of its
+    /// path captures. Returns the part of the body that was read.
     pub(in crate::proxy::egress) async fn localize_card(
         &mut self,
         rule: &Rule,
@@ -45,7 +46,7 @@ impl AgentExchange<'_> {
         let Some(address) = self.own_address() else { return Ok(body) };
         let local = |url: &str| {
             let path = Url::parse(url).ok().and_then(|url| {
-                // The text of the URL may have no path. The parsed URL has one.
+                // The text of the URL may have no path, but the parsed URL always has one.
                 rule.local_location(&url.to_string(), sent, captures)
             })?;
             Some(format!("{address}{path}"))
@@ -68,7 +69,7 @@ impl AgentExchange<'_> {
                 }
                 let Some(text) = text else { return Ok(body) };
                 let response = &mut provider_response.response;
-                // The body is complete, so its trailers have arrived.
+                // The body was read completely, so its trailers have arrived.
                 response.remove_headers(|name| BODY_DIGESTS.contains(name));
                 response.remove_trailers(|name| {
                     BODY_DIGESTS.iter().any(|digest| is_same_header(digest.as_str(), name))
@@ -83,7 +84,7 @@ impl AgentExchange<'_> {
         Ok(body)
     }
 
-    /// Writes a warning to the log, at most once per minute, and the details of the request.
+    /// Writes a warning to the log, at most once per minute, and to the details of the request.
     fn warn(&mut self, detail: String) {
         if self.context.log_throttle.should_log("agent_card", instant()) {
             log::warn!("the egress rule {}: {detail}", self.details.rule);
@@ -91,7 +92,7 @@ impl AgentExchange<'_> {
         self.details.detail = Some(detail);
     }
 
-    /// Returns the address of the egress listener as the agent wrote it: scheme, host and port.
+    /// Returns scheme, host and port of the egress listener, as the agent wrote the host in its request.
     fn own_address(&self) -> Option<String> {
         let head = head_of(self.session, self.caller);
         let host = head.headers.get(HOST)?.to_str().ok()?;
@@ -99,7 +100,7 @@ impl AgentExchange<'_> {
     }
 }
 
-/// Returns the first URLs for a warning, each cut and with control characters escaped.
+/// Returns the first URLs for a warning, each truncated and with control characters escaped.
 fn shown(urls: &[String]) -> String {
     let one = |url: &String| {
         let cut: String = url.chars().take(SHOWN_CHARACTERS_MAX).collect();

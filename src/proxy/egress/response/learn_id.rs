@@ -1,4 +1,5 @@
-//! Learns the provider's id of the work from the response to a request with a callback.
+//! Reads the provider's id of the work from the response to a request with a callback URL, and binds it to the
+//! interaction.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -14,8 +15,8 @@ use crate::proxy::egress::request_log::ExchangeEnd;
 use crate::request::is_json;
 
 impl AgentExchange<'_> {
-    /// Reads the beginning of a JSON response, records the provider's id, and returns what was read. `body_start` is the
-    /// part of the body that was already read.
+    /// Reads the beginning of a JSON response and records the provider's id of the work. `body_start` is the part of
+    /// the body that was already read. Returns the part of the body that was read in total.
     pub(in crate::proxy::egress) async fn learn_id(
         &mut self,
         minted: &Minted,
@@ -40,8 +41,8 @@ impl AgentExchange<'_> {
         Ok(body_start)
     }
 
-    /// Relays a stream of events. Records the provider's id as soon as an event contains it, without delaying the
-    /// stream.
+    /// Relays a stream of server-sent events to the agent. Records the provider's id as soon as an event contains it,
+    /// without delaying the stream.
     pub(in crate::proxy::egress) async fn relay_events(
         &mut self,
         minted: &Minted,
@@ -67,7 +68,7 @@ impl AgentExchange<'_> {
                 log::error!("{}: {}", minted.interaction, refusal.detail);
             }
         };
-        // The sender is dropped at the end of the stream, so that `bound` ends, too.
+        // The sender is dropped at the end of the stream, so that the future `bound` also ends.
         let (end, ()) =
             tokio::join!(self.relay_observed(provider_response, Bytes::new(), reason, observe), bound);
         end

@@ -1,4 +1,4 @@
-//! Keeps the `Location` of responses from leading the agent to another rule of the egress listener.
+//! Prevents the `Location` of a provider's response from leading the agent to another rule of the egress listener.
 
 use std::net::IpAddr;
 
@@ -14,15 +14,16 @@ use crate::proxy::egress::agent_exchange::AgentExchange;
 use crate::proxy::egress::provider_client::ProviderResponse;
 
 impl AgentExchange<'_> {
-    /// Replaces the `Location` of a redirect, of a 201 or of a 202, if the agent would resolve it against the egress
-    /// listener, or if `local` returns an address on the egress listener for it. `sent` is the URL of the request.
+    /// Replaces the `Location` of a redirect, of a 201 or of a 202 in two cases: the agent would resolve the location
+    /// against the egress listener, or `local` returns a URL on the egress listener for the location. `sent` is the URL
+    /// of the request.
     pub(in crate::proxy::egress) fn keep_location_local(
         &self,
         provider_response: &mut ProviderResponse,
         sent: &Url,
         local: impl Fn(&str) -> Option<String>,
     ) {
-        // The client resolves the location against the URL of its request, and not against the listener.
+        // A client of the forward proxy resolves the location against the URL of its request, not against the listener.
         if self.origin.is_some() {
             return;
         }
@@ -40,10 +41,11 @@ impl AgentExchange<'_> {
     }
 }
 
-/// The addresses under which the agent reaches the egress listener.
+/// The addresses at which the agent reaches the egress listener.
 struct OwnListener<'x> {
     exchange: &'x AgentExchange<'x>,
-    /// The host and the port of the agent's request, which a port mapping can make different from those of the listener.
+    /// The host and the port in the agent's request. A port mapping can make them differ from the address of the
+    /// listener.
     requested: Option<(String, u16)>,
 }
 
@@ -59,7 +61,8 @@ impl<'x> OwnListener<'x> {
         Self { exchange, requested }
     }
 
-    /// Reports whether a URL with this host and port leads to the listener. `host` is in lower case and has no brackets.
+    /// Reports whether a URL with this host and port leads to the egress listener. `host` is in lower case and has no
+    /// brackets.
     fn has(&self, host: &str, port: u16) -> bool {
         let providers = self.exchange.context.providers.load();
         let is_requested_port = self.requested.as_ref().is_some_and(|(_, requested)| *requested == port);
@@ -73,14 +76,14 @@ impl<'x> OwnListener<'x> {
                 || providers.is_listener((address, port).into())
                 || (is_requested_port && address.to_canonical().is_loopback());
         }
-        // Some clients read numbers in other forms as addresses, and characters outside ASCII as digits.
+        // Some clients read other notations of numbers as IP addresses, and characters outside ASCII as digits.
         let last = host.rsplit('.').next().unwrap_or_default();
         let may_be_address =
             !host.is_ascii() || last.starts_with("0x") || last.bytes().all(|b| b.is_ascii_digit());
         is_requested_host || may_be_address || host == "localhost" || self.is_listed(host)
     }
 
-    /// Reports whether `listen.egress.hosts` has this host, with or without a port.
+    /// Reports whether `listen.egress.hosts` contains this host, with or without a port.
     fn is_listed(&self, host: &str) -> bool {
         let settings = self.exchange.context.limits.settings.load();
         let hosts = settings.as_ref().map_or(&[] as &[_], |settings| &settings.hosts);

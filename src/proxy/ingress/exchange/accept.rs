@@ -1,4 +1,4 @@
-//! Keeps a permitted callback in the inbox instead of delivering it at once, and acknowledges it.
+//! Stores a permitted callback in the inbox instead of delivering it at once, and acknowledges it to the provider.
 
 use bytes::Bytes;
 
@@ -10,11 +10,13 @@ use crate::http::{Caller, head_of, response};
 use crate::ingress::{Denied, Permit, Route};
 use crate::store::Claimed;
 
-/// The status for a callback that is kept, unless the provider asks for another one.
+/// The response status for a callback that is stored in the inbox, unless the provider's scheme requires another
+/// status.
 const ACCEPTED: u16 = 202;
 
 impl CallbackExchange<'_> {
-    /// Keeps a callback. The caller receives its answer after message, event and interaction are durable.
+    /// Stores a callback in the inbox. The caller receives the response after the message, the event and the
+    /// interaction are durable.
     pub(super) async fn keep(
         &mut self,
         caller: Caller<'_>,
@@ -23,7 +25,7 @@ impl CallbackExchange<'_> {
         body: Bytes,
     ) -> ExchangeRecord {
         let (context, Some(claimed)) = (self.context, claimed) else {
-            // The ledger permits only claimed callbacks.
+            // The ledger permits only callbacks whose event was claimed.
             let denied = Denied { denial: Denial::StoreUnavailable, seen: permit.into_seen() };
             return self.deny(denied, 0).await;
         };

@@ -1,4 +1,5 @@
-//! One ingress exchange: checks the head, reads and checks the body, delivers, responds, and records the exchange.
+//! One ingress request and its response: checks the head, reads and checks the body, delivers the callback, responds,
+//! and records the request.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,12 +32,12 @@ use crate::store::Claimed;
 use crate::token::Stamp;
 use crate::trail::{Check, Trail};
 
-/// Maximum time for which a callback waits for another exchange that is delivering the same event. Providers do not
-/// wait much longer for a response.
+/// The maximum time for which a callback waits while another request delivers the same event. Providers do not wait
+/// much longer for a response.
 const DUPLICATE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Serves a request. Returns an HTTP/1 connection, and the bytes that were read after the request, if another request
-/// may follow.
+/// Serves one ingress request. Returns an HTTP/1 connection, and the bytes that were read after the request, if another
+/// request may follow.
 pub(crate) async fn serve(
     context: &IngressContext,
     mut session: Session,
@@ -79,7 +80,8 @@ pub(crate) async fn serve(
     connection
 }
 
-/// Denies an invalid head and closes the connection: after a framing error, the rest of the stream is untrusted.
+/// Denies an invalid request head and closes the connection, because after a framing error the rest of the stream is
+/// untrusted.
 pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &ConnInfo, error: HeadError) {
     let Some(_in_flight) = context.drain.requests.begin() else { return };
     conn.request_began();
@@ -95,7 +97,7 @@ pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &C
     record_exchange(&context.recorder, (None, None), conn.peer, &request_id, &trail, &end, duration);
 }
 
-/// One exchange, with the policy that was in effect when it began.
+/// One ingress request, with the policy that was in effect when the request began.
 pub(super) struct CallbackExchange<'x> {
     pub(super) context: &'x IngressContext,
     pub(super) policy: &'x Policy,
@@ -103,7 +105,7 @@ pub(super) struct CallbackExchange<'x> {
     pub(super) origin: Origin<'x>,
     pub(super) request_id: &'x str,
     pub(super) span: Option<&'x Span>,
-    /// The body, while requests are captured.
+    /// The request body. Set only while an operator captures denied requests.
     pub(super) body: Option<Bytes>,
 }
 
@@ -159,7 +161,7 @@ impl CallbackExchange<'_> {
                 }
             }
             Ok(Decided::Observed(observed)) => Box::pin(self.deliver_observed(caller, *observed, body)).await,
-            // Streams were passed on above, before their body was read.
+            // Requests on routes with `stream: true` were passed on above, before their body was read.
             Ok(Decided::Streamed(streamed)) => {
                 let denied = Denied { denial: Denial::RouteUnknown, seen: streamed.into_seen() };
                 return self.deny(denied, body_bytes).await;
@@ -170,11 +172,11 @@ impl CallbackExchange<'_> {
         end
     }
 
-    /// Reads the body of a request whose head passed the checks. Also returns what the request holds of the limits
-    /// until it has ended.
+    /// Reads the body of a request whose head passed the checks. Also returns the reserved memory and the request slot
+    /// of the agent, which the caller must hold until the request has ended.
     ///
-    /// With several agents, each agent has a share of the limits. The requests for an agent that is slow or does not
-    /// answer use up the share of this agent, and leave the shares of the other agents.
+    /// With several agents, each agent has a share of the limits. Requests for a slow agent use up only the share of
+    /// this agent.
     async fn read_body(
         &mut self,
         admitted: &Admitted,
@@ -203,8 +205,8 @@ impl CallbackExchange<'_> {
         Ok((body, (reservation, slot)))
     }
 
-    /// Applies `limits.rate_per_address` to the result of the head checks. All requests are counted, including denied
-    /// ones. The limit is applied after the head checks, because these checks determine the client address.
+    /// Applies `limits.rate_per_address` to the result of the head checks. Counts all requests, including denied ones.
+    /// Must follow the head checks, because these checks determine the client address.
     fn check_rate(
         &self,
         decided: Result<Box<Admitted>, Box<Denied>>,
@@ -220,7 +222,7 @@ impl CallbackExchange<'_> {
         }
         match decided {
             Ok(admitted) => admitted.too_many("more than `limits.rate_per_address`", trail),
-            // An earlier check has denied the request, too. The caller receives only the denial of the rate limit, so
+            // The head checks have denied the request, too. The caller receives only the denial of the rate limit, so
             // that the caller slows down. The log shows both denials.
             Err(denied) => {
                 let denial = trail.deny(Check::Rate, Denial::RateLimited, || {
@@ -231,7 +233,8 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Claims the event in the ledger, delivers it, settles the claim, and relays the response of the agent.
+    /// Claims the event of a verified callback in the ledger, delivers the callback, settles the claim, and relays the
+    /// agent's response.
     async fn claim_and_deliver(
         &mut self,
         caller: Caller<'_>,
@@ -272,7 +275,7 @@ impl CallbackExchange<'_> {
                 return Box::pin(self.deliver_observed(caller, *observed, body)).await;
             }
         };
-        // The claim may have waited for the provider's id, and this is no part of the delivery.
+        // With `matching`, the claim may have waited for the provider's id. This wait is not part of the delivery time.
         let has_waited = permit.route().follow.matching.is_some();
         let began = trail.last().filter(|_| !has_waited).unwrap_or_else(instant);
         let body = permit.take_decoded_body().map_or(body, Bytes::from);
@@ -313,7 +316,7 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Applies the `rate` of the route. Only verified events that were not delivered before are counted, so that other
+    /// Applies the `rate` of the route. Counts only verified events that were not delivered before, so that other
     /// callers cannot use up the provider's rate.
     fn check_route_rate(&self, permit: Permit, trail: &mut Trail) -> Result<Permit, Turned> {
         let route = permit.route();
@@ -345,12 +348,12 @@ impl CallbackExchange<'_> {
             Err(RelayError::Upstream(fault)) => {
                 ExchangeRecord::responded(seen, Outcome::Denied(fault.agent_denial()), status, false)
             }
-            // The callback was delivered. The caller did not receive the response and will retry.
+            // The callback was delivered, but the caller did not receive the response and will retry.
             Err(RelayError::Caller) => ExchangeRecord::responded(seen, outcome, 0, false),
         }
     }
 
-    /// Writes a denial. The future is boxed, so that it does not enlarge the future of the common path.
+    /// Writes a denial. The future is boxed, because otherwise the future of a permitted request would be larger.
     pub(super) async fn deny(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
         Box::pin(self.write_denial(denied, body_bytes)).await
     }
@@ -374,7 +377,7 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Denies an HTTP/2 head that two servers could interpret differently.
+    /// Denies an HTTP/2 request head that two servers could interpret differently.
     async fn deny_head(&mut self) -> ExchangeRecord {
         let (denial, explain) = (Denial::RequestMalformed, self.policy.explain_denials);
         let was_written = response::write_denial(self.session, denial, &[], self.request_id, explain).await;

@@ -1,4 +1,4 @@
-//! Keeps rejected requests for an operator who has asked for them (see [`Captures`](crate::observe::capture::Captures)).
+//! Stores denied requests for an operator who requested them (see [`Captures`](crate::observe::capture::Captures)).
 
 use std::time::Duration;
 
@@ -12,20 +12,19 @@ use crate::ingress::Denied;
 use crate::observe::capture::{BODY_BYTES_MAX, CapturedRequest, Request, Verdicts, redacted_request};
 use crate::trail::Trail;
 
-/// Maximum time to wait for the body of a request whose head was denied.
+/// The maximum time to wait for the body of a captured request whose head was denied.
 const BODY_DEADLINE: Duration = Duration::from_secs(5);
 
 impl CallbackExchange<'_> {
-    /// Remembers the body of a request while a capture is active.
+    /// Stores the body of the current request while an operator captures requests.
     pub(super) fn remember_body(&mut self, body: &Bytes) {
         if self.context.recorder.captures.is_on() && body.len() as u64 <= BODY_BYTES_MAX {
             self.body = Some(body.clone());
         }
     }
 
-    /// Reads the body of a request whose head was denied, if the request is captured. Callgate does not read it
-    /// otherwise. Without the body, `explain` could not tell whether the request would pass after a correction of the
-    /// configuration.
+    /// Reads the body of a request whose head was denied, if the request will be captured. Without the body,
+    /// `callgate explain` could not determine whether the request passes after a correction of the configuration.
     pub(super) async fn read_body_for_capture(&mut self, denied: &Denied) {
         let (context, limits) = (self.context, &self.policy.limits);
         let route = denied.seen.route.as_ref().map_or("none", |route| &route.name);
@@ -49,7 +48,7 @@ impl CallbackExchange<'_> {
         self.body = request_body::read(self.session, declared, body_limits).await.ok();
     }
 
-    /// Keeps the request of a finished exchange, if an operator wants it.
+    /// Stores a finished request if it was denied and an operator captures such requests.
     pub(super) fn capture(&self, end: &ExchangeRecord, trail: &Trail) {
         let (context, now) = (self.context, self.context.clocks.now());
         let captures = &context.recorder.captures;
@@ -94,7 +93,7 @@ impl CallbackExchange<'_> {
         captures.keep(request, now);
     }
 
-    /// Runs all checks that need neither the ledger nor the network, also after a failed check.
+    /// Runs all checks that need neither the ledger nor the network, and continues after a failed check.
     fn all_checks(&self, end: &ExchangeRecord) -> Trail {
         let mut trail = Trail::verbose();
         let route = end.seen.route.as_ref().map(|route| &*route.name);

@@ -1,4 +1,4 @@
-//! Hands a verified callback over to the member that owns its interaction.
+//! Forwards a verified callback to the replica that owns the interaction of the callback.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use crate::replica::{Gone, Owner, Replicas, Vouched};
 use crate::replica::{Outcome as MemberOutcome, REPLICA};
 use crate::trail::{Check, Trail};
 
-/// The callback, if this process delivers it. Otherwise the record of the exchange: another member has answered, or the
-/// callback is denied.
+/// The callback if this process delivers it. Otherwise, the record of the request, after another replica has responded
+/// or the callback was denied.
 type Found = Result<Box<Verified>, Box<ExchangeRecord>>;
 
 impl CallbackExchange<'_> {
-    /// Finds the owner of the callback's interaction. If it is another process, hands the callback over and relays the
-    /// response. Returns the callback if this process delivers it, and otherwise the record of the exchange.
+    /// Finds the owner of the callback's interaction. If the owner is another process, forwards the callback and relays
+    /// the response. Returns the callback if this process must deliver it, and otherwise the record of the request.
     pub(super) async fn find_owner(
         &mut self,
         verified: Box<Verified>,
@@ -43,7 +43,8 @@ impl CallbackExchange<'_> {
         };
         let interaction = &*interaction;
         if self.origin.is_member() {
-            // A callback is handed over once. The sender learns that it belongs elsewhere.
+            // A callback is forwarded only once. This outcome shows the sender that another replica owns the
+            // interaction.
             return match replication.accepts(&replicas, &owner, interaction).await {
                 Acceptance::Here => Ok(verified),
                 Acceptance::Gone => {
@@ -67,11 +68,12 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Returns the interaction of a callback and its owner. A shared ledger knows the owner better than the token,
-    /// because another member may have adopted the interaction.
+    /// Returns the interaction of a callback and its owner. A shared ledger is preferred to the token, because another
+    /// replica may have adopted the interaction since the token was minted. Returns `None` if neither contains an
+    /// owner.
     ///
     /// # Errors
-    /// Returns the denial if the owner cannot be found out.
+    /// Returns the denial if the owner cannot be determined.
     async fn owner_of(
         &self,
         replicas: &Replicas,
@@ -163,7 +165,7 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Applies `replicas.gone` to a callback whose owner is gone.
+    /// Applies the setting `replicas.gone` to a callback whose owner is dead.
     async fn without_owner(
         &mut self,
         replicas: &Replicas,

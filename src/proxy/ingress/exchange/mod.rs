@@ -1,4 +1,4 @@
-//! One exchange with a caller of the ingress listeners, or with another member that hands over a callback.
+//! Serves one request: from a caller of an ingress listener, or a callback that another replica forwards.
 
 mod accept;
 mod callback_exchange;

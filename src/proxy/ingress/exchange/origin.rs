@@ -1,4 +1,4 @@
-//! Where the request of an exchange comes from.
+//! The sender of an ingress request.
 
 use std::net::IpAddr;
 
@@ -9,18 +9,18 @@ use crate::proxy::listen::ConnInfo;
 use crate::replica::{Incarnation, Proof, Vouched};
 use crate::request::RequestHead;
 
-/// Where a request comes from.
+/// The sender of an ingress request.
 #[derive(Clone, Copy)]
 pub(crate) enum Origin<'o> {
-    /// A connection of an ingress listener.
+    /// A caller on a connection of an ingress listener.
     Connection(&'o ConnInfo),
-    /// Another member, which has checked the callback and hands it over. Its client is the one that the other member
-    /// vouches for.
+    /// Another replica, which has checked the callback and forwards it. [`Vouched`] is the client that sent the
+    /// callback to the other replica.
     Member(&'o Proof, &'o Vouched),
 }
 
 impl<'o> Origin<'o> {
-    /// Returns the caller, with its client certificate if the certificate is still trusted.
+    /// Returns the caller. Includes the client certificate if it is still trusted.
     pub(super) fn caller(self, clock: &Clock) -> Caller<'o> {
         match self {
             Self::Connection(conn) => conn.caller(clock),
@@ -30,7 +30,7 @@ impl<'o> Origin<'o> {
         }
     }
 
-    /// Returns the address of the caller.
+    /// Returns the IP address of the caller, or of the client that sent a forwarded callback.
     pub(super) fn peer(self) -> IpAddr {
         match self {
             Self::Connection(conn) => conn.peer,
@@ -43,17 +43,17 @@ impl<'o> Origin<'o> {
         matches!(self, Self::Connection(conn) if conn.is_health_check(head))
     }
 
-    /// Records that a request has begun.
+    /// Records on the connection that a request has begun.
     pub(super) fn request_began(self) {
         if let Self::Connection(conn) = self {
             conn.request_began();
         }
     }
 
-    /// Checks that the body is the one that the other member has checked.
+    /// Checks that the body of a forwarded callback is the body that the other replica has checked.
     ///
     /// # Errors
-    /// Returns `replica_proof` otherwise.
+    /// Returns `replica_proof` if the body differs from the hash in the proof.
     pub(super) fn check_body(self, body: &[u8]) -> Result<(), Denial> {
         match self {
             Self::Connection(_) => Ok(()),
@@ -61,12 +61,12 @@ impl<'o> Origin<'o> {
         }
     }
 
-    /// Reports whether another member has handed over the request.
+    /// Reports whether another replica forwarded the request.
     pub(super) fn is_member(self) -> bool {
         self.member().is_some()
     }
 
-    /// Returns the member that has handed over the request.
+    /// Returns the process id of the replica that forwarded the request, or `None` for a request from a caller.
     pub(super) fn member(self) -> Option<Incarnation> {
         match self {
             Self::Connection(_) => None,

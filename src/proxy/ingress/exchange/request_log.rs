@@ -1,4 +1,4 @@
-//! Records ingress exchanges in the metrics, the access log, the trace, and the recent requests of the admin page.
+//! Records ingress requests in the metrics, the access log, the trace, and the recent requests of the admin page.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -11,36 +11,37 @@ use crate::observe::{Entry, Span, redact_path};
 use crate::proxy::runtime::{Recorder, known_method, micros};
 use crate::trail::Trail;
 
-/// The outcome of an exchange.
+/// The outcome of an ingress request, for the log and the metrics.
 pub(crate) enum Outcome {
-    /// `ok`, `duplicate`, `stale`, `handed_over`, `handshake`, `document` or `health`.
+    /// Not denied. Contains the reason for the log, such as `ok`, `duplicate`, `stale`, `accepted`, `handed_over`,
+    /// `handshake`, `stream` or `health`.
     Allowed(&'static str),
     /// Delivered on a route in observe mode. Contains the outcome that the request would have had in enforce mode, and
     /// the denial of every check that failed.
     Observed(&'static str, Vec<Denial>),
-    /// Denied.
+    /// Denied, for this reason.
     Denied(Denial),
 }
 
-/// The result of an exchange.
+/// The result of an ingress request.
 pub(crate) struct ExchangeRecord {
     pub(crate) seen: Seen,
     pub(crate) outcome: Outcome,
     pub(crate) status: u16,
     pub(crate) body_bytes: u64,
     pub(crate) delivery_duration: Duration,
-    /// The address of the other member that has answered the callback.
+    /// The address of the other replica that responded to the forwarded callback.
     pub(crate) member: Option<Box<str>>,
-    /// The member that handed the callback over to this one.
+    /// The address of the replica that forwarded the callback to this process.
     pub(crate) from_member: Option<Box<str>>,
-    /// Whether the connection can carry another request.
+    /// Whether the connection can be used for another request.
     pub(crate) reusable: bool,
     /// The time at which the response was written.
     pub(crate) ended_at: Instant,
 }
 
 impl ExchangeRecord {
-    /// Creates the record of an exchange with a response. `status` is 0 if the response could not be written.
+    /// Creates the record of a request with a response. `status` is 0 if the response could not be written.
     pub(crate) fn responded(seen: Seen, outcome: Outcome, status: u16, reusable: bool) -> Self {
         Self {
             seen,
@@ -55,13 +56,13 @@ impl ExchangeRecord {
         }
     }
 
-    /// Creates the record of an exchange that Callgate answered before it ran the checks.
+    /// Creates the record of a request to which Callgate responded before the checks, such as a health check.
     pub(crate) fn without_checks(reason: &'static str, status: u16, was_written: bool) -> Self {
         let status = if was_written { status } else { 0 };
         Self::responded(Seen::default(), Outcome::Allowed(reason), status, was_written)
     }
 
-    /// Creates the record of a denied exchange.
+    /// Creates the record of a denied request.
     pub(crate) fn denied(denied: Denied, body_bytes: u64, was_written: bool) -> Self {
         Self {
             seen: denied.seen,
@@ -77,7 +78,7 @@ impl ExchangeRecord {
     }
 }
 
-/// Records one exchange.
+/// Records one ingress request.
 pub(crate) fn record_exchange(
     recorder: &Recorder,
     (session, span): (Option<&Session>, Option<Span>),
@@ -103,7 +104,7 @@ pub(crate) fn record_exchange(
     if !end.delivery_duration.is_zero() {
         recorder.metrics.delivery(name, end.delivery_duration.as_secs_f64());
     }
-    // Load balancers check the health every few seconds, which would fill the log.
+    // Load balancers send a health check every few seconds, which would fill the log.
     if matches!(end.outcome, Outcome::Allowed("health")) {
         return;
     }

@@ -1,5 +1,5 @@
-//! Responds to handshakes of providers. If a handshake contains a secret, the secret is saved before the response is
-//! written.
+//! Responds to handshakes, by which a provider verifies a new webhook URL. If a handshake contains a secret, the secret
+//! is saved before the response is written.
 
 use super::request_log::{ExchangeRecord, Outcome};
 use crate::denial::Denial;
@@ -9,7 +9,8 @@ use crate::policy::Policy;
 use crate::proxy::ingress::context::IngressContext;
 use crate::signature::{HandshakeReply, Verifier, VerifierKeys};
 
-/// Saves the secret in the handshake, or requests the confirmation that the handshake asks for. Then writes the reply.
+/// Responds to a provider's handshake. Before, saves the secret in the handshake, or schedules the confirmation request
+/// that the handshake requires.
 ///
 /// # Errors
 /// Returns `store_unavailable` if the secret could not be saved, and `keys_unavailable` if too many confirmations are

@@ -1,4 +1,4 @@
-//! The exchange on a route with `stream: true`: passes the request on while it arrives, and relays the response.
+//! One request on a route with `stream: true`: passes the request on while it arrives, and relays the response.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::token::Stamp;
 use crate::trail::{Check, Trail};
 
 impl CallbackExchange<'_> {
-    /// Passes a request on while it arrives. The checks of the head were the only checks.
+    /// Passes a request on to the agent while the body arrives. On such a route, only the request head is checked.
     pub(super) async fn pass_on(
         &mut self,
         caller: Caller<'_>,
@@ -52,7 +52,7 @@ impl CallbackExchange<'_> {
         let seen = streamed.into_seen();
         let mut end = match answered {
             Ok(Some(response)) => self.relay_stream(&client, response, seen).await,
-            // The caller left before the agent responded.
+            // The caller closed the connection before the agent responded.
             Ok(None) => ExchangeRecord::responded(seen, Outcome::Allowed("stream"), 0, false),
             Err(StreamFault::Body(denial)) => {
                 trail.deny(Check::Body, denial, || denial.help().to_owned());
@@ -63,13 +63,13 @@ impl CallbackExchange<'_> {
             }
         };
         drop(slot);
-        // A response may last for hours. The time until its head shows how fast the agent is.
+        // A response may last for hours, so the recorded time ends when the response head arrives.
         end.delivery_duration = delivery_duration;
         end.body_bytes = bytes;
         end
     }
 
-    /// Applies the `rate` of the route.
+    /// Applies the `rate` of a route with `stream: true`.
     fn check_stream_rate(&self, streamed: Streamed, trail: &mut Trail) -> Result<Streamed, Box<Denied>> {
         let route = streamed.route();
         match route.rate {

@@ -1,4 +1,4 @@
-//! Responds to verified callbacks that are not delivered, and delivers the requests of routes in observe mode.
+//! Responds to verified callbacks that are not delivered, and delivers requests on routes in observe mode.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::interaction::ClaimError;
 use crate::proxy::ingress::deliver::{Delivery, deliver};
 
 impl CallbackExchange<'_> {
-    /// Responds to a verified callback that is not delivered.
+    /// Responds to a verified callback that is not delivered, for example because it is a duplicate. In observe mode,
+    /// the callback is still delivered.
     pub(super) async fn respond_undelivered(
         &mut self,
         caller: Caller<'_>,
@@ -47,7 +48,7 @@ impl CallbackExchange<'_> {
         ExchangeRecord::responded(seen, Outcome::Allowed(result), sent, was_written)
     }
 
-    /// Delivers a request that would have been denied if its route were not in observe mode.
+    /// Delivers a request on a route in observe mode that would be denied in enforce mode.
     pub(super) async fn deliver_observed(
         &mut self,
         caller: Caller<'_>,

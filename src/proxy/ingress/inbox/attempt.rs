@@ -1,4 +1,4 @@
-//! One attempt to deliver a message.
+//! One attempt to deliver a message of the inbox to the agent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use crate::random::random_u64;
 use crate::store::Started;
 use crate::token::Stamp;
 
-/// Maximum number of bytes of a response that Callgate reads.
+/// The maximum number of bytes of the agent's response that Callgate reads.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
-/// Delay after which a message is read again that could not be read.
+/// The delay before Callgate reads a message again after a read error.
 const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 
-/// Tries to deliver a message, and records the outcome.
+/// Tries to deliver a message of the inbox to the agent, and records the outcome.
 pub(super) async fn attempt(
     deliveries: &Deliveries,
     started: Started,
@@ -37,7 +37,7 @@ pub(super) async fn attempt(
     let message = match inbox.begin(number, route.agent.patience()).await {
         Ok(Some(message)) => message,
         read => {
-            // Somebody may have erased the message. Then there is nothing to postpone.
+            // If the message was erased in the meantime, there is no error to log, and postponing has no effect.
             if let Err(error) = read
                 && deliveries.log_throttle.should_log("unreadable", instant())
             {
@@ -98,7 +98,7 @@ fn about(route: &str, kept: &Kept) -> String {
     about
 }
 
-/// Sends a message to the agent. Returns the outcome, and a description of it for people.
+/// Sends a message to the agent. Returns the outcome for the inbox, and the status or the reason for the log.
 async fn send(deliveries: &Deliveries, agent: &Arc<Agent>, delivery: Delivery) -> (Outcome, String) {
     let client = deliveries.agents.client(agent);
     let metrics = &deliveries.recorder.metrics;
@@ -121,7 +121,7 @@ async fn send(deliveries: &Deliveries, agent: &Arc<Agent>, delivery: Delivery) -
     (outcome, status.as_u16().to_string())
 }
 
-/// Records in the interaction of a message that the agent will not receive the message.
+/// Records in the ledger that the interaction has a dead message, which the agent will not receive.
 async fn tell_dead(deliveries: &Deliveries, kept: &Kept) {
     let Some(interaction) = &kept.interaction else { return };
     let now = deliveries.clocks.ledger_now(instant());
@@ -130,11 +130,11 @@ async fn tell_dead(deliveries: &Deliveries, kept: &Kept) {
     }
 }
 
-/// Records that a message was given up because its time has ended.
+/// Records that a message is dead because its time to live ended before it was delivered.
 pub(super) async fn tell_given_up(deliveries: &Deliveries, number: u64) {
     let inbox = deliveries.inbox();
     log::warn!("{}: the message is dead (given_up)", inbox.id(number));
-    // Very many messages may be given up at once, and their bodies may be large.
+    // Only the head is read, because very many messages may become dead at once, and their bodies may be large.
     match inbox.read_head(number).await {
         Ok(Some(head)) => tell_dead(deliveries, &head.kept).await,
         Ok(None) => {}
@@ -142,7 +142,7 @@ pub(super) async fn tell_given_up(deliveries: &Deliveries, number: u64) {
     }
 }
 
-/// Returns the value of the metric label.
+/// Returns the value of the metric label for the outcome of a delivery attempt.
 fn result(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Accepted => "accepted",

@@ -1,4 +1,4 @@
-//! The circuits of all agents, and the number of attempts in progress for each of them.
+//! The circuit breaker of each agent, and the number of deliveries in progress to each agent.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,25 +13,26 @@ use crate::time::Timestamp;
 struct State {
     circuit: Circuit,
     in_flight: usize,
-    /// The time of the last request to wake the agent.
+    /// The time of the last request that woke the agent.
     woken_at: Option<Timestamp>,
 }
 
-/// The shortest time between two requests to wake an agent.
+/// The minimum interval between two requests that wake the same agent.
 const WAKE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The circuits by the name of the agent.
+/// The circuit breakers of the agents, by agent name.
 #[derive(Default)]
 pub(super) struct Circuits(Mutex<HashMap<Box<str>, State>>);
 
-/// An attempt in progress.
+/// A delivery of a message to an agent that is in progress.
 pub(super) struct Slot {
     agent: Box<str>,
     message: u64,
 }
 
 impl Circuits {
-    /// Reports whether an attempt may begin. At most `concurrency` attempts are in progress.
+    /// Reports whether a delivery to the agent may begin. At most `concurrency` deliveries are in progress at the same
+    /// time.
     pub(super) fn start(&self, agent: &str, concurrency: usize, now: Timestamp) -> Start {
         let states = self.0.lock();
         match states.get(agent) {
@@ -41,7 +42,7 @@ impl Circuits {
         }
     }
 
-    /// Records that an attempt begins.
+    /// Records that the delivery of a message to the agent begins.
     pub(super) fn began(&self, agent: &str, message: u64) -> Slot {
         let mut states = self.0.lock();
         let state = states.entry(agent.into()).or_default();
@@ -50,7 +51,7 @@ impl Circuits {
         Slot { agent: agent.into(), message }
     }
 
-    /// Records the outcome of an attempt. Returns whether the circuit was open before.
+    /// Records the outcome of a delivery. Returns whether the agent's circuit breaker was open before.
     pub(super) fn outcome(&self, slot: &Slot, outcome: Outcome, now: Timestamp) -> bool {
         let mut states = self.0.lock();
         let Some(state) = states.get_mut(&slot.agent) else { return false };
@@ -71,7 +72,7 @@ impl Circuits {
         was_open
     }
 
-    /// Records that an attempt has ended, with or without an outcome.
+    /// Records that a delivery has ended, with or without an outcome.
     pub(super) fn ended(&self, slot: Slot) {
         let mut states = self.0.lock();
         if let Some(state) = states.get_mut(&slot.agent) {
@@ -80,8 +81,9 @@ impl Circuits {
         }
     }
 
-    /// Reports whether the agent should be woken: its circuit is open, something is due, and it was not woken shortly
-    /// before. If so, records that it is woken now.
+    /// Reports whether the agent should be woken now. The agent's circuit breaker must be open, a message must be ready
+    /// for delivery, and [`WAKE_INTERVAL`] must have passed since the last wake request. If true, also records the
+    /// time.
     pub(super) fn may_wake(&self, agent: &str, now: Timestamp, is_due: impl FnOnce() -> bool) -> bool {
         let mut states = self.0.lock();
         let Some(state) = states.get_mut(agent).filter(|state| state.circuit.is_open()) else { return false };
@@ -93,12 +95,12 @@ impl Circuits {
         true
     }
 
-    /// Moves all probes to an earlier time, because the clock was set back.
+    /// Moves the next probes of all circuit breakers to an earlier time, because the clock was set back.
     pub(super) fn set_back(&self, by: Duration) {
         self.0.lock().values_mut().for_each(|state| state.circuit.set_back(by));
     }
 
-    /// Updates the gauges.
+    /// Updates the metrics of the circuit breakers.
     pub(super) fn report(&self, metrics: &Metrics) {
         for (agent, state) in &*self.0.lock() {
             metrics.inbox_circuit(agent, state.circuit.is_open());

@@ -1,4 +1,4 @@
-//! The components that deliver messages, and their settings.
+//! The components that deliver the messages of the inbox to the agents.
 
 use std::sync::Arc;
 
@@ -16,22 +16,22 @@ use crate::proxy::listen::LogThrottle;
 use crate::proxy::runtime::{Clocks, Drain, Recorder};
 use crate::store::{Inbox, Store};
 
-/// The components that deliver messages.
+/// The components that deliver the messages of the inbox to the agents.
 pub(crate) struct Deliveries {
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) clocks: Clocks,
     pub(crate) recorder: Arc<Recorder>,
-    /// The ledger with the inbox.
+    /// The ledger, which also contains the inbox.
     pub(crate) store: Arc<Store>,
     pub(crate) agents: Arc<Agents>,
-    /// The attempts in progress.
+    /// The deliveries in progress.
     pub(crate) drain: Drain,
-    /// The client for `agent.wake`.
+    /// The HTTP client for the requests of `agent.wake`.
     pub(super) providers: Arc<ArcSwap<Providers>>,
     pub(super) rate_limits: RateLimits,
     pub(super) circuits: Circuits,
     pub(super) log_throttle: LogThrottle,
-    /// Notified when an attempt has ended.
+    /// Notified when a delivery has ended.
     pub(super) ended: Notify,
 }
 
@@ -64,8 +64,9 @@ impl Deliveries {
         self.store.inbox()
     }
 
-    /// Applies a policy: the settings of the inbox, and the routes whose messages have an order. Messages of routes that
-    /// the policy does not contain become dead if it says so. Otherwise they wait until the route is back.
+    /// Applies a new policy to the inbox: its settings, and the routes whose messages are delivered in order. If the
+    /// policy does not contain the route of a message, the message becomes dead or waits until the route is back,
+    /// depending on `drops_removed_routes`.
     pub(crate) fn install(&self, policy: &Policy) {
         let (settings, metrics) = (&policy.inbox, &self.recorder.metrics);
         let routes = policy.ingress.routes();

@@ -1,5 +1,5 @@
-//! Delivers the messages of the inbox: in the order of their interactions, with a bounded number at one time, and not
-//! while the agent does not respond.
+//! Delivers the messages of the inbox to the agents. The messages of an interaction are delivered in order, a limited
+//! number of deliveries run at the same time, and deliveries pause while an agent does not respond.
 
 mod attempt;
 mod circuits;
@@ -17,10 +17,10 @@ use crate::time::Timestamp;
 
 pub(crate) use deliveries::Deliveries;
 
-/// The longest time between two looks at the inbox. Leases, retention and gauges are exact to this time.
+/// The maximum interval between two checks of the inbox. Leases, retention and gauges are accurate to this interval.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Delivers messages. Runs until it is aborted.
+/// Delivers the messages of the inbox to the agents. Runs until the task is aborted.
 pub(crate) async fn run(deliveries: Arc<Deliveries>) {
     let mut reported_at = instant();
     loop {
@@ -43,7 +43,7 @@ pub(crate) async fn run(deliveries: Arc<Deliveries>) {
     }
 }
 
-/// Applies the time, and begins all attempts that may begin. Returns the time of the next attempt.
+/// Advances the time of the inbox, and begins all deliveries that may begin now. Returns the time of the next delivery.
 fn step(deliveries: &Arc<Deliveries>, now: Timestamp) -> Option<Timestamp> {
     let inbox = deliveries.inbox();
     let passed = inbox.pass(now);
@@ -82,7 +82,7 @@ fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp
     one.into_iter().chain(other).min()
 }
 
-/// Begins the attempts to deliver messages to one agent. Returns the time of the next attempt.
+/// Begins deliveries of messages to one agent until no more may begin. Returns the time of the next delivery.
 fn start_attempts(
     deliveries: &Arc<Deliveries>,
     policy: &Policy,
@@ -91,7 +91,7 @@ fn start_attempts(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let mut routes = routes.to_vec();
-    // The time at which a route whose rate is used up may have its next delivery.
+    // The time at which a route whose rate limit is reached may have its next delivery.
     let mut paced = None;
     while !routes.is_empty() {
         let is_probe = match deliveries.circuits.start(agent, policy.inbox.concurrency, now) {
@@ -99,7 +99,7 @@ fn start_attempts(
             Start::Probe => true,
             Start::Wait(at) => return earlier(at, paced),
         };
-        // While the process stops, no attempt begins.
+        // While the process stops, no delivery begins.
         let in_flight = deliveries.drain.begin()?;
         let Some(started) = deliveries.inbox().start(&routes, now) else {
             return earlier(deliveries.inbox().next_due(&routes), paced);
@@ -108,7 +108,7 @@ fn start_attempts(
         if let Some(rate) = route.rate
             && !deliveries.rate_limits.allow_route(&route.name, rate)
         {
-            // The other messages of the route are not looked at either, because very many may wait.
+            // The other messages of the route are not examined either, because very many may be waiting.
             let interval = (rate.per / rate.requests.get()).max(Duration::from_millis(1));
             paced = earlier(paced, Some(now.plus(interval)));
             routes.retain(|name| *name != started.route);

@@ -1,4 +1,5 @@
-//! Wakes an agent that is away while messages wait for it, for example by a request to the service that scales it.
+//! Wakes an agent that does not respond while messages wait, for example by a request to the service that scales the
+//! agent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use crate::proxy::egress::Timeouts;
 use crate::request::RequestHead;
 
 const TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(5), response: Duration::from_secs(10) };
-/// Maximum number of bytes of a response that Callgate reads.
+/// The maximum number of bytes of the response to a wake request that Callgate reads.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
-/// Sends the request that wakes an agent.
+/// Sends the request that wakes an agent, and counts the result.
 pub(super) async fn wake(deliveries: &Deliveries, agent: &Arc<Agent>, wake: &Wake) {
     let result = match send(deliveries, wake).await {
         Ok(()) => "sent",

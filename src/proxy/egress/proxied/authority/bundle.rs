@@ -1,4 +1,4 @@
-//! The folder with the certificates that the agent must trust. It never contains a private key.
+//! The folder with the certificates that the agent must trust. The folder never contains a private key.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -10,15 +10,17 @@ use pingora::tls::CertificateDer;
 
 use super::trust_store::pkcs12;
 
-/// The certificate of the authority, and those of other authorities that are in its file.
+/// The file with the certificate of Callgate's certificate authority, and with the other certificates from its
+/// configured file.
 const CA: &str = "ca.pem";
-/// The roots of the system and the certificate of the authority.
+/// The file with the root certificates of the system and the certificates in [`CA`].
 const BUNDLE: &str = "bundle.pem";
-/// The same certificates for Java.
+/// The Java trust store with the same certificates as [`BUNDLE`].
 const TRUST_STORE: &str = "trust.p12";
 
-/// Writes `ca.pem`, `bundle.pem` and `trust.p12` to a folder. Creates the folder if it does not exist. Replaces each file in one step,
-/// so that a client never reads a part of one. `further` are other authorities that the agent must trust.
+/// Writes `ca.pem`, `bundle.pem` and `trust.p12` to a folder. Creates the folder if it does not exist. Replaces each
+/// file atomically, so that a client never reads a partial file. `further` contains the certificates of other
+/// authorities that the agent must trust.
 pub(super) fn write(
     folder: &str,
     authority: &[u8],
@@ -54,7 +56,7 @@ fn replace(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()> {
     fs::rename(&temporary, folder.join(name))
 }
 
-/// Returns a PEM block (RFC 7468).
+/// Returns a PEM block with this label (RFC 7468).
 pub(super) fn pem(label: &str, der: &[u8]) -> String {
     let text = BASE64.encode(der);
     let mut out = format!("-----BEGIN {label}-----\n");

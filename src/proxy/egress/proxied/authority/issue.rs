@@ -1,4 +1,4 @@
-//! Creates the certificate authority, reads it from files, and issues the certificates of hosts.
+//! Creates the certificate authority of the forward proxy, or reads it from files, and issues certificates for hosts.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -23,25 +23,27 @@ use crate::proxy::pem_files;
 use crate::random::new_id;
 use crate::time::Timestamp;
 
-/// How long an authority is valid. Node and Java read their trusted certificates only at start.
+/// The validity period of a new certificate authority. It is long, because Node and Java read their trusted
+/// certificates only at start.
 const LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
-/// Certificates are valid from this time before they are issued, because clocks differ.
+/// How long before its time of issue a certificate becomes valid, because the clocks of clients differ.
 const BACKDATED: Duration = Duration::from_secs(3600);
-/// The only name that an authority without intercepted hosts may issue a certificate for. No host can have it.
+/// The only host name in the name constraints of an authority without intercepted hosts. No host can have this name
+/// (RFC 2606).
 const NO_HOST: &str = "callgate.invalid";
 
-/// A new certificate authority, as PEM.
+/// A new certificate authority and its private key, both in PEM.
 pub struct NewAuthority {
-    /// The certificate.
+    /// The certificate in PEM.
     pub certificate: String,
-    /// The private key.
+    /// The private key in PEM.
     pub key: String,
 }
 
-/// Creates an authority that can issue certificates only for these hosts and the names below them.
+/// Creates a certificate authority that can issue certificates only for these hosts and their subdomains.
 ///
 /// # Errors
-/// Returns a message for the operator.
+/// Returns a message for the operator if the authority cannot be created.
 pub fn create_authority(hosts: &[Box<str>], now: Timestamp) -> Result<NewAuthority, String> {
     let (key, certificate, _) = create(hosts, now)?;
     Ok(NewAuthority {
@@ -56,7 +58,7 @@ fn create(
 ) -> Result<(KeyPair, CertificateDer<'static>, CertificateParams), String> {
     let key = KeyPair::generate().map_err(|error| error.to_string())?;
     let mut params = CertificateParams::default();
-    // Clients that keep an old and a new certificate distinguish them by their names.
+    // The random number lets clients that trust an old and a new certificate distinguish them by name.
     let number = new_id("").unwrap_or_default();
     let number = number.get(..8).unwrap_or(&number);
     params.distinguished_name = named(&format!("Callgate egress {number}"));
@@ -77,24 +79,27 @@ fn create(
     Ok((key, certificate.der().clone(), params))
 }
 
-/// An authority that can issue certificates.
+/// The signing key and certificate of the certificate authority.
 pub(super) struct Signer {
     pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) certificate: CertificateDer<'static>,
-    /// Other authorities that the agent must trust, too.
+    /// Other authorities that the agent must also trust, for example while one authority replaces another.
     pub(super) further: Vec<CertificateDer<'static>>,
     pub(super) not_after: Timestamp,
 }
 
-/// Creates an authority whose key is kept in memory.
+/// Creates a certificate authority whose private key exists only in memory.
 pub(super) fn new_authority(hosts: &[Box<str>], now: Timestamp) -> Result<Signer, String> {
     let (key, certificate, params) = create(hosts, now)?;
     let (issuer, not_after) = (Issuer::new(params, key), now.plus(LIFETIME));
     Ok(Signer { issuer, certificate, further: Vec::new(), not_after })
 }
 
-/// Reads the authority of the configuration. The first certificate of its file is the one that signs. The others are those
-/// that agents must trust, too, while an authority is replaced by another one.
+/// Reads the certificate authority from the configured files. The first certificate in the file belongs to the signing
+/// key. The other certificates belong to authorities that agents must also trust while one authority replaces another.
+///
+/// # Errors
+/// Returns a message for the operator if a file is unusable.
 pub(super) fn read_authority(
     files: &AuthorityFiles,
     hosts: &[Box<str>],
@@ -122,8 +127,8 @@ pub(super) fn read_authority(
     Ok(Signer { issuer, certificate: certificate.clone(), further, not_after })
 }
 
-/// Checks certificates that only agents need. They may have ended, and may permit other hosts. An authority without
-/// constraints would be trusted for every host.
+/// Checks the additional certificates that agents must trust. Such a certificate may have expired and may permit other
+/// hosts, but must have name constraints. Otherwise agents would trust its authority for every host.
 fn further<'c>(
     path: &str,
     certificates: impl Iterator<Item = &'c CertificateDer<'static>>,
@@ -144,17 +149,18 @@ fn further<'c>(
     Ok(further)
 }
 
-/// Returns the certificates in a file of an earlier authority, as PEM, for the file of the next one. Other PEM blocks, such
-/// as a private key, are left out.
+/// Returns the certificates in the file of an earlier authority as PEM, to be appended to the file of the next
+/// authority. Omits other PEM blocks, such as a private key.
 ///
 /// # Errors
-/// Returns a message for the operator.
+/// Returns a message for the operator if a certificate is unusable.
 pub fn previous_certificates(path: &str, content: &[u8]) -> Result<String, String> {
     let chain = pem_files::certificates_in(path, content)?;
     Ok(further(path, chain.iter())?.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect())
 }
 
-/// Returns the names that an authority may issue certificates for. `None` if it is not limited to names.
+/// Returns the host names for which an authority may issue certificates. Returns `None` if the certificate has no
+/// critical name constraints.
 fn permitted(certificate: &X509Certificate<'_>) -> Option<Vec<String>> {
     let constraints =
         certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
@@ -169,17 +175,17 @@ fn permitted(certificate: &X509Certificate<'_>) -> Option<Vec<String>> {
     Some(names.collect())
 }
 
-/// Checks the files of the configuration: the certificate, its key, and whether they are usable for the intercepted
+/// Checks that the configured certificate and key of the forward proxy's authority are usable for the intercepted
 /// `hosts`.
 ///
 /// # Errors
-/// Returns a message for the operator.
+/// Returns a message for the operator if a file is unusable.
 pub fn check_authority(proxy: &ForwardProxy, hosts: &[Box<str>], now: Timestamp) -> Result<(), String> {
     proxy.authority.as_ref().map_or(Ok(()), |files| read_authority(files, hosts, now).map(|_| ()))
 }
 
-/// Checks that a certificate is the one of an authority that is limited by name, and that may issue certificates for the
-/// hosts. Returns the end of its validity.
+/// Checks that a certificate belongs to an authority with name constraints, and that this authority may issue
+/// certificates for all `hosts`. Returns the expiry time of the certificate.
 fn check(certificate: &[u8], hosts: &[Box<str>], now: Timestamp) -> Result<Timestamp, String> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "it is not readable".to_owned())?;
     if !parsed.is_ca() {
@@ -200,23 +206,23 @@ fn check(certificate: &[u8], hosts: &[Box<str>], now: Timestamp) -> Result<Times
     }
 }
 
-/// Returns the TLS settings for intercepted connections, without a certificate.
+/// Returns the TLS settings for intercepted connections. The certificate is added for each connection.
 pub(super) fn server_config() -> ServerConfig {
     install_default_crypto_provider();
     let mut config =
         ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(NoCertificate));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Connections are on this host, so that a handshake is cheap, and sessions would only need memory.
+    // A full handshake is cheap on the same host, and sessions would only use memory.
     config.send_tls13_tickets = 0;
     config
 }
 
-/// Creates the key of the certificates of hosts.
+/// Generates the key for the certificates of intercepted hosts.
 pub(super) fn new_key() -> Result<KeyPair, String> {
     KeyPair::generate().map_err(|error| error.to_string())
 }
 
-/// Issues the certificate of a host for the key `leaf_key`.
+/// Issues the certificate of an intercepted host for the key `leaf_key`.
 pub(super) fn issue_leaf(
     issuer: &Issuer<'static, KeyPair>,
     leaf_key: &KeyPair,
@@ -247,7 +253,7 @@ fn moment(at: Timestamp) -> Result<OffsetDateTime, String> {
     OffsetDateTime::from_unix_timestamp(at.unix_secs()).map_err(|error| error.to_string())
 }
 
-/// The settings of a connection replace it.
+/// A placeholder without a certificate, which the settings of each connection replace.
 #[derive(Debug)]
 struct NoCertificate;
 

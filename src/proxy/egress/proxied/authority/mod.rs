@@ -1,5 +1,5 @@
-//! The certificate authority of the forward proxy. It is limited by name to the intercepted hosts. Callgate issues a
-//! certificate for each of them, and writes the certificates that the agent must trust.
+//! The certificate authority of the forward proxy. Its name constraints contain only the intercepted hosts. Callgate
+//! issues a certificate for each intercepted host, and writes the certificates that the agent must trust to a folder.
 
 mod bundle;
 mod issue;
@@ -21,42 +21,42 @@ use issue::Signer;
 
 pub use issue::{NewAuthority, check_authority, create_authority, previous_certificates};
 
-/// How long the certificate of an intercepted host is valid.
+/// The validity period of the certificate of an intercepted host.
 const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// A certificate is replaced when it is valid for less than this time.
+/// The remaining validity below which the certificate of an intercepted host is replaced.
 const LEAF_RENEWAL: Duration = Duration::from_secs(3600);
-/// Maximum number of certificates in the cache.
+/// The maximum number of cached certificates of intercepted hosts.
 const LEAVES_MAX: usize = 1024;
 
-/// The certificate authority and the certificates that it has issued.
+/// The certificate authority of the forward proxy, and the certificates that it has issued.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
-    /// Other authorities that the agent must trust, too.
+    /// Other authorities that the agent must also trust.
     further: Vec<CertificateDer<'static>>,
     not_after: Timestamp,
-    /// The file of the certificate, for the metrics.
+    /// The path of the certificate file, for the metrics.
     file: Box<str>,
-    /// Whether the certificate and its key were read from files.
+    /// Whether the authority's certificate and key were read from configured files.
     is_from_files: bool,
     hosts: Vec<Box<str>>,
     bundle: Box<str>,
-    /// The TLS settings, without a certificate.
+    /// The TLS settings for intercepted connections, without a certificate.
     config: ServerConfig,
-    /// The key of all certificates of hosts.
+    /// The private key of the certificates of all intercepted hosts.
     leaf_key: KeyPair,
     leaves: Mutex<HashMap<Box<str>, Leaf>>,
 }
 
-/// The certificate of an intercepted host.
+/// The certificate of an intercepted host, with its private key.
 struct Leaf {
     key: Arc<CertifiedKey>,
     not_after: Timestamp,
 }
 
 impl Authority {
-    /// Returns the authority for the intercepted `hosts`: the one in the files of the configuration, `current` if it is
-    /// still right, or a new one.
+    /// Returns the certificate authority for the intercepted `hosts`. Reads the authority from the configured files, if
+    /// there are any. Otherwise returns `current` if its hosts and folder are unchanged, or creates a new authority.
     ///
     /// # Errors
     /// Returns a message for the operator if the files are unusable.
@@ -110,15 +110,15 @@ impl Authority {
         })
     }
 
-    /// Returns the file of the certificate, and its expiry time in Unix seconds.
+    /// Returns the path and the expiry time in Unix seconds of the authority's certificate.
     pub(crate) fn expiry(&self) -> (&str, i64) {
         (&self.file, self.not_after.unix_secs())
     }
 
-    /// Writes the certificates that the agent must trust.
+    /// Writes the certificates that the agent must trust to the configured folder.
     ///
     /// # Errors
-    /// Returns a message for the operator.
+    /// Returns a message for the operator if the files cannot be written.
     pub(crate) fn publish(&self) -> Result<(), String> {
         bundle::write(&self.bundle, &self.certificate, &self.further)
     }
@@ -128,10 +128,10 @@ impl Authority {
         self.config.clone()
     }
 
-    /// Returns the certificate for a host.
+    /// Returns the certificate for an intercepted host, from the cache or newly issued.
     ///
     /// # Errors
-    /// Returns a message for the operator.
+    /// Returns a message for the operator if the certificate cannot be issued.
     pub(crate) fn leaf(&self, host: &str, now: Timestamp) -> Result<Arc<CertifiedKey>, String> {
         let is_usable =
             |leaf: &Leaf| leaf.not_after > now.plus(LEAF_RENEWAL) || leaf.not_after == self.not_after;

@@ -1,4 +1,4 @@
-//! Tests of the certificate authority.
+//! Tests of the certificate authority of the forward proxy.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -22,7 +22,7 @@ fn proxy(bundle: &std::path::Path) -> ForwardProxy {
     }
 }
 
-/// Reports whether bytes contain other bytes.
+/// Reports whether `bytes` contains `part`.
 fn holds(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
@@ -70,7 +70,7 @@ fn agents_trust_the_old_and_the_new_authority_while_one_replaces_the_other() {
     let folder = tempfile::tempdir().unwrap();
     let hosts: Vec<Box<str>> = vec!["a".into()];
     let create = |hosts: &[Box<str>]| create_authority(hosts, now()).unwrap();
-    // The earlier authority permits fewer hosts.
+    // The earlier authority permits fewer hosts than the new authority.
     let (old, new) = (create(&["b".into()]), create(&hosts));
     let start = |certificates: &str, key: &str| {
         let proxy = ForwardProxy { authority: Some(files(certificates, key)), ..proxy(folder.path()) };
@@ -85,13 +85,13 @@ fn agents_trust_the_old_and_the_new_authority_while_one_replaces_the_other() {
     let trust_store = std::fs::read(folder.path().join("trust.p12")).unwrap();
     assert!(authority.further.len() == 1 && holds(&trust_store, &authority.further[0]));
     assert!(authority.leaf("a", now()).is_ok());
-    // The first certificate is the one that signs, so the key must belong to it.
+    // The first certificate must belong to the signing key.
     assert!(start(&both, &old.key).is_err());
-    // Agents must not trust an authority that is not limited to names.
+    // Agents must not trust an authority without name constraints.
     let unlimited = std::fs::read_to_string("tests/corpora/tls/tls.crt").unwrap();
     let error = start(&(new.certificate.clone() + &unlimited), &new.key).err().unwrap();
     assert!(error.contains("limited to names"), "{error}");
-    // A private key beside the certificates is not copied.
+    // A private key in the same file is not copied.
     let with_key = old.key.clone() + &old.certificate;
     assert_eq!(previous_certificates("f", with_key.as_bytes()).unwrap(), old.certificate);
 }

@@ -1,7 +1,7 @@
-//! A trust store for Java: PKCS #12 (RFC 7292) with certificates only. It is neither encrypted nor protected by a password,
-//! because certificates are public. Java reads such a store without a password.
+//! A trust store for Java: a PKCS #12 file (RFC 7292) with certificates only. The file is neither encrypted nor
+//! protected by a password, because certificates are public. Java reads such a file without a password.
 
-/// Tags of DER (X.690).
+/// DER tag numbers (X.690).
 const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const OBJECT_IDENTIFIER: u8 = 0x06;
@@ -16,22 +16,22 @@ const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
 const CERT_BAG: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x0a, 0x01, 0x03];
 /// `x509Certificate` (RFC 2985): 1.2.840.113549.1.9.22.1.
 const X509_CERTIFICATE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x16, 0x01];
-/// `friendlyName` (RFC 2985): 1.2.840.113549.1.9.20. Java uses it as the alias.
+/// `friendlyName` (RFC 2985): 1.2.840.113549.1.9.20. Java uses this attribute as the alias.
 const FRIENDLY_NAME: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x14];
-/// `trustedKeyUsage` of Oracle: 2.16.840.1.113894.746875.1.1. Java trusts no certificate without it.
+/// `trustedKeyUsage` of Oracle: 2.16.840.1.113894.746875.1.1. Java trusts only certificates with this attribute.
 const TRUSTED_KEY_USAGE: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x86, 0xf9, 0x66, 0xad, 0xca, 0x7b, 0x01, 0x01];
 /// `anyExtendedKeyUsage` (RFC 5280): 2.5.29.37.0.
 const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
 
-/// Returns a trust store with these certificates. Each needs another alias: of two entries with one alias, Java reads the
-/// last one only.
+/// Returns a PKCS #12 trust store with these certificates and their aliases. The aliases must differ, because Java
+/// reads only the last of several entries with the same alias.
 pub(super) fn pkcs12<'a>(certificates: impl Iterator<Item = (String, &'a [u8])>) -> Vec<u8> {
     let bags: Vec<u8> = certificates.flat_map(|(alias, certificate)| bag(&alias, certificate)).collect();
     let contents = data(&element(SEQUENCE, &bags));
     element(SEQUENCE, &[element(INTEGER, &[3]), data(&element(SEQUENCE, &contents))].concat())
 }
 
-/// Returns the entry of one certificate.
+/// Returns the `SafeBag` (RFC 7292) of one certificate.
 fn bag(alias: &str, certificate: &[u8]) -> Vec<u8> {
     let value = element(EXPLICIT_0, &element(OCTET_STRING, certificate));
     let certificate = element(SEQUENCE, &[element(OBJECT_IDENTIFIER, X509_CERTIFICATE), value].concat());
@@ -50,13 +50,13 @@ fn attribute(name: &[u8], value: &[u8]) -> Vec<u8> {
     element(SEQUENCE, &[element(OBJECT_IDENTIFIER, name), element(SET, value)].concat())
 }
 
-/// Returns a `ContentInfo` with plain data.
+/// Returns a `ContentInfo` (RFC 5652) with plain data.
 fn data(content: &[u8]) -> Vec<u8> {
     let content = element(EXPLICIT_0, &element(OCTET_STRING, content));
     element(SEQUENCE, &[element(OBJECT_IDENTIFIER, DATA), content].concat())
 }
 
-/// Returns an element of DER with a definite length.
+/// Returns a DER element with a definite length.
 fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     match u8::try_from(content.len()) {
