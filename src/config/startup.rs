@@ -184,8 +184,8 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     })
 }
 
-/// Reads `shutdown`: the delay and the grace. The sum of the defaults is below 30 s, the time after which Kubernetes
-/// kills a pod.
+/// Reads the configuration section `shutdown`: the delay and the grace period. The sum of the defaults is below 30 s,
+/// the time after which Kubernetes kills a pod.
 fn shutdown(at: Option<Cursor<'_>>) -> Option<(Duration, Duration)> {
     let (mut delay, mut grace) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(10)));
     if let Some(at) = at {
@@ -270,7 +270,7 @@ mod tests {
             let changed = startup(&before.replacen(from, to, 1));
             assert_eq!(startup(&before).differences(&changed), [key], "{to}");
             assert_eq!(changed.differences(&startup(&before)), [key], "{to}");
-            // Another process sees the same difference.
+            // A comparison with another process finds the same difference.
             let (old, new) = (startup(&before).restart_settings(), changed.restart_settings());
             let differ: Vec<_> = old.iter().zip(&new).filter(|(old, new)| old != new).collect();
             let [(old, new)] = differ.as_slice() else { panic!("{to}: {differ:?}") };
