@@ -15,48 +15,49 @@ use crate::request::RequestHead;
 use crate::signature::context::SignatureContext;
 use crate::signature::request_parts::{BodyPart, TimestampSource, required_parameter};
 
-/// One part of a content template.
+/// One part of a signed content: a placeholder or fixed text of a content template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ContentPart {
-    /// The raw body.
+    /// The raw request body.
     Body,
-    /// The SHA-256 digest of the body in lower-case hexadecimal.
+    /// The SHA-256 digest of the body, in lower-case hexadecimal.
     BodySha256,
-    /// The JSON body with sorted members and without white space.
+    /// The JSON body in canonical form, with sorted keys and without white space.
     CanonicalJson,
-    /// The CRC-32 checksum of the body in decimal.
+    /// The CRC-32 checksum of the body, in decimal.
     Crc32,
-    /// A field of the form in the body, decoded. If the field is missing, this part is empty.
+    /// The decoded value of a form field in the body. If the field is missing, this part is empty.
     Field(Box<str>),
-    /// The sorted names and values of a form. For other bodies, this part is empty.
+    /// The sorted names and values of all form fields in the body. For bodies that are no forms, this part is empty.
     Form,
     /// The value of a header, as received. If the header is missing, this part is empty.
     Header(HeaderName),
     /// The event id, as received.
     Id,
-    /// Fixed text.
+    /// Fixed text between the placeholders of the template.
     Literal(Box<str>),
-    /// A member of the JSON body. A string is decoded, and any other value is used as received. If the member is
-    /// missing, this part is empty.
+    /// The value at a JSON pointer in the body. A string is decoded, and any other value is used as received. If the
+    /// value is missing, this part is empty.
     Member(Pointer),
-    /// The method.
+    /// The method of the request.
     Method,
-    /// The raw path, without the query.
+    /// The raw path of the request, without the query.
     Path,
-    /// A query parameter, decoded. The query must have it.
+    /// The decoded value of a query parameter. The query must contain the parameter.
     Query(Box<str>),
-    /// The secret.
+    /// The secret of the provider.
     Secret,
     /// The timestamp, as received.
     Timestamp,
-    /// The URL that the provider called. It consists of `public_url`, the raw path and the raw query, without the query
-    /// parameter that contains the signature.
+    /// The URL that the provider called: `public_url`, the raw path and the raw query, without the query parameter
+    /// that contains the signature.
     Url,
 }
 
 impl ContentPart {
-    /// Reports whether neither the length nor the format of this part is known. A method is known, because no method of
-    /// HTTP begins or ends with another one.
+    /// Reports whether the end of this part in the signed content cannot be recognized, because neither its length nor
+    /// its format is known. `time` is the location of the timestamp, whose format is known. The end of a method can be
+    /// recognized, because no HTTP method is the beginning of another method.
     fn has_any_length(&self, time: Option<&TimestampSource>) -> bool {
         match (self, time) {
             (Self::BodySha256 | Self::Literal(_) | Self::Method | Self::Secret | Self::Timestamp, _) => false,
@@ -69,7 +70,7 @@ impl ContentPart {
     }
 }
 
-/// Formats the part as it is written in a template.
+/// Formats the part as written in a content template.
 impl fmt::Display for ContentPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -93,7 +94,7 @@ impl fmt::Display for ContentPart {
     }
 }
 
-/// A parsed content template.
+/// A parsed content template, which describes the signed content, such as `{timestamp}.{body}`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ContentTemplate {
     parts: Vec<ContentPart>,
@@ -103,9 +104,9 @@ pub struct ContentTemplate {
 /// The reason why the text of a content template is invalid.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ContentTemplateError {
-    /// A brace has no matching brace.
+    /// The text has a brace without a matching brace.
     Brace,
-    /// A placeholder is unknown.
+    /// The text has a placeholder with this unknown name.
     Unknown(String),
 }
 
@@ -127,7 +128,7 @@ impl ContentTemplate {
     /// Parses a content template.
     ///
     /// # Errors
-    /// [`ContentTemplateError`] if the text is not a content template.
+    /// Returns a [`ContentTemplateError`] if the text has an unknown placeholder or a brace without a matching brace.
     pub fn parse(text: &str) -> Result<Self, ContentTemplateError> {
         let mut parts = Vec::new();
         let mut rest = text;
