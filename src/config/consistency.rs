@@ -74,8 +74,8 @@ fn egress_listener(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], 
     }
 }
 
-/// Reports an error for each route that matches the path of a health check. Callgate answers health checks itself, so
-/// the route would never receive requests to this path.
+/// Reports an error for each route that matches the path of a health check. Callgate replies to health checks itself,
+/// so the route would never receive requests to this path.
 fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
     let paths =
         startup.ingress.iter().filter_map(|listener| CanonicalPath::parse(listener.health.as_deref()?).ok());

@@ -75,7 +75,8 @@ fn settings(at: &Cursor<'_>) -> Option<InboxSettings> {
     })
 }
 
-/// Reads `inbox.backoff: {first, most}`: the first and the longest pause between two attempts to deliver a message.
+/// Reads `inbox.backoff: {first, most}`. `first` is the upper bound of the random delay after the first failed attempt
+/// to deliver a message. The bound doubles after each failed attempt, up to `most`.
 fn backoff(at: &Cursor<'_>) -> Option<Backoff> {
     let default = InboxSettings::default().backoff;
     let mut fields = at.fields()?;

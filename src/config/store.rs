@@ -26,8 +26,8 @@ pub struct StoreSettings {
     /// callback token expires.
     pub keep_ended: Duration,
     /// For a ledger in a file, the maximum time that a request waits until its changes are saved. If the disk takes
-    /// longer, Callgate accepts no new requests. For a ledger on Redis, the time without a connection to Redis after
-    /// which the process reports that it is not ready.
+    /// longer, Callgate accepts no new requests. For a ledger on Redis, the time without a working Redis after which
+    /// the process reports that it is not ready.
     pub grace: Duration,
 }
 

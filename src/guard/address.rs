@@ -1,6 +1,6 @@
-//! Classifies IP addresses as public or special. The special addresses are those of the IANA special-purpose
-//! registries, IPv6 addresses that contain an IPv4 address, and the metadata services of cloud providers, some of
-//! which have public addresses.
+//! Classifies IP addresses as public or special. Special addresses are the addresses in the IANA special-purpose
+//! registries, IPv6 addresses that contain an IPv4 address, and the addresses of the metadata services of cloud
+//! providers. Some metadata services have public addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -74,7 +74,7 @@ pub enum Entry {
         host: Box<str>,
         /// The only allowed port. `None` allows every port.
         port: Option<u16>,
-        /// True if plain HTTP to this host is allowed as well.
+        /// True if plain HTTP to this host is allowed in addition to HTTPS.
         plain: bool,
     },
     /// A network that Callgate is allowed to connect to, even if it is not public.

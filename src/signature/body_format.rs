@@ -82,7 +82,7 @@ impl ContentScheme {
         parts.chain(canonical.then_some(BodyFormat::Json))
     }
 
-    /// Reports whether the signed content would contain the signature itself.
+    /// Reports whether the signed content contains the signature itself. No sender could compute such a signature.
     pub fn covers_itself(&self) -> bool {
         let is_signature = |part: &ContentPart| match (part, &self.place) {
             (ContentPart::Member(pointer), SignaturePlace::Body(place)) => pointer == place,

@@ -15,8 +15,8 @@ pub struct SignatureContext<'a> {
     pub public_url: &'a str,
     /// The keys and secrets that Callgate has fetched or learned from handshakes.
     pub keyring: &'a Keyring,
-    /// The secrets that Callgate derived for the interaction of the request. The list is empty unless the provider
-    /// signs with `secrets: derived`.
+    /// The secrets that Callgate derived for the interaction of the request. The list is empty unless the provider has
+    /// the setting `secrets: derived`.
     pub derived: &'a [Secret],
     /// The current time.
     pub now: Timestamp,

@@ -20,15 +20,15 @@ pub enum DuplicateRule {
 /// A part of a message by which Callgate recognizes messages of the same event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum IdentityPart {
-    /// The whole body of the message.
+    /// The part is the whole body of the message.
     Body,
-    /// The value of the header with this name.
+    /// The part is the value of the header with this name.
     Header(HeaderName),
-    /// The event id in the message.
+    /// The part is the event id of the message.
     Id,
-    /// The value at this JSON pointer in the body.
+    /// The part is the value at this JSON pointer in the body.
     Member(Pointer),
-    /// The signature of the message.
+    /// The part is the signature of the message.
     Signature,
 }
 

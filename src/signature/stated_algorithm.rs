@@ -11,7 +11,7 @@ use crate::request::RequestHead;
 /// A header in which the provider states the MAC algorithm, such as `key=k1,algorithm=HMAC_SHA256`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StatedAlgorithm {
-    /// The name of the header.
+    /// The name of the header that states the algorithm.
     pub header: HeaderName,
     /// The name of the item in the header that contains the algorithm.
     pub item: Box<str>,

@@ -124,9 +124,9 @@ pub(super) fn compatible(at: &Cursor<'_>, insertions: &[Insertion]) -> Option<()
     Some(())
 }
 
-/// Returns the kinds of requests that get a callback, for an egress rule whose route finds the interaction by the
-/// provider's id. The result is every request, without insertions. `response` is the location of the id in the
-/// provider's response.
+/// Returns the kinds of requests that get a callback, for an egress rule whose route finds interactions by the
+/// provider's id. Every request gets a callback, and nothing is inserted into the requests. `response` is the location
+/// of the provider's id in the response.
 pub(in crate::config) fn matched_request(
     at: &Cursor<'_>,
     has_preset: bool,

@@ -213,9 +213,9 @@ fn inject(
     })
 }
 
-/// Returns the kinds of requests that get a callback. Without a preset, this is every request, with the insertions
-/// `own`. With a preset, these are the kinds of requests of the preset. `response` replaces the locations of the
-/// provider's id that the preset defines for the response.
+/// Returns the kinds of requests that get a callback. With a preset, these are the kinds of requests that the preset
+/// defines. Without a preset, it is every request, with the insertions `own`. If `response` is not empty, its
+/// locations replace the preset's locations of the provider's id in the response.
 fn requests(
     at: &Cursor<'_>,
     preset: Option<Option<(Cursor<'_>, CallbackConvention)>>,

@@ -5,7 +5,7 @@ use crate::config::yaml::Cursor;
 use crate::policy::Limits;
 use crate::time::{Rate, parse_rate};
 
-/// The largest accepted value of `limits.head_max` and of `limits.throughput_min`, in bytes.
+/// The largest accepted value of `limits.head_max`, in bytes, and of `limits.throughput_min`, in bytes per second.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
 /// The largest accepted value of `limits.headers_max`, the number of headers of a request.
 const HEADERS_MAX: u64 = 256;

@@ -11,7 +11,7 @@ use crate::source::Networks;
 pub struct Listener {
     /// The address at which the listener accepts connections. Port 0 selects a free port.
     pub address: SocketAddr,
-    /// The TLS settings. If they are `None`, the listener accepts plain HTTP.
+    /// The TLS settings of the listener. If they are `None`, the listener accepts plain HTTP.
     pub tls: Option<Tls>,
     /// The proxies that send a PROXY protocol header. If they are `None`, the listener does not expect such a header.
     pub proxied_by: Option<Networks>,

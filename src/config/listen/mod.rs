@@ -68,9 +68,9 @@ pub struct EgressListener {
     /// The host names that the header `Host` of a request may contain, in addition to IP addresses and `localhost`.
     /// The names are in lower case.
     pub hosts: Vec<Box<str>>,
-    /// The settings of the forward proxy. If they are `None`, the listener is no forward proxy.
+    /// The settings of the forward proxy. If they are `None`, the egress listener is no forward proxy.
     pub proxy: Option<Arc<ForwardProxy>>,
-    /// The TLS settings. If they are `None`, the listener accepts plain HTTP.
+    /// The TLS settings of the egress listener. If they are `None`, the listener accepts plain HTTP.
     pub tls: Option<Tls>,
 }
 

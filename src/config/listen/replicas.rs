@@ -13,8 +13,8 @@ use crate::secret::Secret;
 
 /// The maximum number of secrets that replicas share: the new secret and the old secret during a rotation.
 const SECRETS_MAX: usize = 2;
-/// The default time that Callgate waits for the response of another replica is the longest time that it waits for an
-/// agent, plus this margin.
+/// The margin in the default of `replicas.timeout`, the time that Callgate waits for the response of another replica.
+/// The default is the longest time that Callgate waits for an agent, plus this margin.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
 const GONE_AFTER_DEFAULT: Duration = Duration::from_secs(60);
 const PATIENCE_DEFAULT: Duration = Duration::from_secs(2);

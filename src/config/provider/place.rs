@@ -26,13 +26,13 @@ pub(super) const ENCODINGS: &[(&str, Encoding)] =
 
 /// A part of a request that a setting names, such as the location of the event id.
 pub(super) enum RequestPart {
-    /// The value at a JSON pointer in the JSON body.
+    /// The part is the value at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// The form field of this name in the body.
+    /// The part is the form field of this name in the body.
     Form(Box<str>),
-    /// The request header of this name.
+    /// The part is the request header of this name.
     Header(HeaderName),
-    /// The query parameter of this name.
+    /// The part is the query parameter of this name.
     Query(Box<str>),
 }
 

@@ -126,8 +126,8 @@ mod tests {
             let material = key(&format!("algorithm: {algorithm}, private_key: {{ env: OTHER_KEY }}"));
             says(&material, "assertion.key.private_key", "no PEM private key");
         }
-        // The agent verifies assertions, so it has their symmetric key. If callback tokens used the same key, the
-        // agent could create callback tokens.
+        // The agent verifies assertions, so the agent has the symmetric key of the assertions. If callback tokens used
+        // the same key, the agent could create callback tokens.
         says(
             &key("algorithm: HS256, secret: { env: KEY }"),
             "assertion.key.secret",

@@ -203,8 +203,8 @@ fn static_carriers(fields: &mut Fields<'_>) -> Option<Vec<Carrier>> {
     }
 }
 
-/// Reads the setting `from`, one or more locations of a token: `bearer`, `query`, `path`, `{header: NAME}` or `{query:
-/// NAME}`. The default is `bearer`. `parameter` is the name of the query parameter for `query`.
+/// Reads the setting `from`, one or more locations of a token: `bearer`, `query`, `path`, `{header: NAME}` or
+/// `{query: NAME}`. The default is `bearer`. `parameter` is the name of the query parameter for `query`.
 fn carriers(fields: &mut Fields<'_>, path: Option<&Template>, parameter: &str) -> Option<Vec<Carrier>> {
     let from = fields.optional("from");
     let carriers = match &from {

@@ -9,7 +9,7 @@ use crate::secret::Secret;
 /// A reference to a secret in the configuration, without the value of the secret.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct LoadedSecret {
-    /// The path of the reference in the configuration, such as `providers.p.secrets[0]`.
+    /// The path of the reference to the secret in the configuration, such as `providers.p.secrets[0]`.
     pub path: String,
     /// The environment variable or the file that contains the secret.
     pub source: String,

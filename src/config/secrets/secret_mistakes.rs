@@ -59,8 +59,8 @@ pub(super) fn surrounding_text(secret: &Secret) -> Option<&'static str> {
         .then_some("the secret is in quotation marks, which are part of it; remove the quotation marks")
 }
 
-/// Returns the element of [`OTHER_VALUES`] whose prefix the value has. The value is then probably not the signing
-/// secret of a provider.
+/// Returns the element of [`OTHER_VALUES`] whose prefix is the beginning of the secret, or `None` if no prefix fits. A
+/// secret with one of these prefixes is probably not the signing secret of a provider.
 pub(in crate::config) fn other_value(secret: &Secret) -> Option<(&'static str, &'static str)> {
     OTHER_VALUES.iter().find(|(prefix, _)| secret.expose().starts_with(prefix.as_bytes())).copied()
 }

@@ -175,7 +175,7 @@ impl<'n> Cursor<'n> {
         Some(nodes.iter().enumerate().map(|(i, node)| self.step(node, Step::Index(i))).collect())
     }
 
-    /// Returns the elements of a list. Returns a value that is no list as the only element.
+    /// Returns the elements of a list. If the value is no list, returns the value itself as the only element.
     pub(crate) fn list_or_one(&self) -> Option<Vec<Cursor<'n>>> {
         if matches!(self.node, Node::List(_)) { self.list() } else { Some(vec![self.clone()]) }
     }

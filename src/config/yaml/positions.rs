@@ -98,7 +98,7 @@ impl Outline {
         outline
     }
 
-    /// Adds the value with the number `at` to the list or mapping `parent`. Without a parent, the value becomes the
+    /// Adds the key or value with the number `at` to the list or mapping `parent`. Without a parent, it becomes the
     /// root.
     fn attach(&mut self, parent: Option<&usize>, at: usize, text: Option<String>) {
         let Some(parent) = parent else {

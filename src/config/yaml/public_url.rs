@@ -1,4 +1,4 @@
-//! Reads texts from the environment, and public URLs.
+//! Reads settings whose text comes from an environment variable, and settings that are public URLs.
 
 use super::cursor::Cursor;
 use super::key_path::Step;

@@ -10,11 +10,11 @@ use crate::signature::keys::CertificateRule;
 /// The location of a value in a handshake request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HandshakeValueSource {
-    /// The value at a JSON pointer in the JSON body.
+    /// The value is at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// The header of this name.
+    /// The value is in the header of this name.
     Header(HeaderName),
-    /// The query parameter of this name. Its value is percent-decoded once.
+    /// The value is in the query parameter of this name, and is percent-decoded once.
     Query(Box<str>),
 }
 
@@ -77,14 +77,14 @@ pub struct Handshake {
     pub signed: bool,
     /// The condition that a request must meet to be this handshake.
     pub condition: HandshakeCondition,
-    /// The location of the verify token in the request. The token must be the configured `verify_token` or a secret of
-    /// the provider. `None` if requests need no verify token.
+    /// The location of the verify token in the request. The token must be the configured `verify_token`, or the first
+    /// secret of the provider if there is no `verify_token`. `None` if requests need no verify token.
     pub token: Option<HandshakeValueSource>,
     /// The location of the subscription in the request. Its value must be one of the configured `subscriptions`.
     /// `None` if requests name no subscription.
     pub subscription: Option<HandshakeValueSource>,
-    /// The location of the secret in the request, with which the provider signs all later messages. `None` if the
-    /// handshake contains no secret.
+    /// The location of the secret in the request. The provider signs all later messages with this secret. `None` if
+    /// the handshake contains no secret.
     pub secret: Option<HandshakeValueSource>,
     /// The rule for the URL that Callgate fetches to confirm a subscription. `None` if the handshake needs no
     /// confirmation.

@@ -17,9 +17,9 @@ const CONFIRMATION_BYTES_MAX: usize = 2048;
 /// The location of the certificate URL in a message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CertificateSource {
-    /// The value at this JSON pointer in the JSON body.
+    /// The certificate URL is the value at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// The value of the header with this name.
+    /// The certificate URL is the value of the header with this name.
     Header(HeaderName),
 }
 
@@ -30,7 +30,7 @@ pub struct CertificateRule {
     pub source: CertificateSource,
     /// The allowed hosts of the URL. The label `*` in a host matches a cloud region, such as `us-east-1`.
     pub hosts: Vec<Box<str>>,
-    /// The text with which the path of the URL must begin.
+    /// The text with which the path of the certificate URL must begin.
     pub path: Box<str>,
 }
 

@@ -7,9 +7,9 @@ use super::mac::{AuthenticationTag, MacAlgorithm};
 /// The encoding of the bytes of a signature as text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Encoding {
-    /// Base64 with padding.
+    /// Base64 with padding (RFC 4648 section 4).
     Base64,
-    /// Base64url without padding.
+    /// Base64url without padding (RFC 4648 section 5).
     Base64Url,
     /// Hexadecimal. The letters of one signature must all have the same case. Callgate writes lower case.
     Hex,

@@ -32,14 +32,14 @@ impl Keyring {
         self.secrets.insert(id.0, secret);
     }
 
-    /// Removes the key set of the feed `id`.
+    /// Removes the key set that was fetched for the feed `id`.
     pub fn drop_set(&mut self, id: FeedId) {
         if let Some(place) = self.sets.get_mut(id.0) {
             *place = None;
         }
     }
 
-    /// Returns the key set of the feed `id`, or `None` if it has not been fetched.
+    /// Returns the key set that was fetched for the feed `id`, or `None` if it has not been fetched.
     pub fn set(&self, id: FeedId) -> Option<&Arc<KeySet>> {
         self.sets.get(id.0)?.as_ref()
     }
@@ -49,7 +49,7 @@ impl Keyring {
         self.certificates.get(url)
     }
 
-    /// Stores the key set of the feed `id`.
+    /// Stores the key set that was fetched for the feed `id`.
     pub fn put(&mut self, id: FeedId, set: KeySet) {
         if self.sets.len() <= id.0 {
             self.sets.resize(id.0 + 1, None);

@@ -19,10 +19,9 @@ pub enum VerifierKeys {
     /// One derived shared secret for each interaction, in
     /// [`SignatureContext::derived`](crate::signature::SignatureContext::derived).
     Derived,
-    /// Public keys that Callgate fetches. The value is the number of the feed.
+    /// Public keys that Callgate fetches. The value identifies the feed, which is the document with the keys.
     Fetched(FeedId),
-    /// The shared secret that the provider sends in a handshake. The value is the number of the feed that stores the
-    /// secret.
+    /// The shared secret that the provider sends in a handshake. The value identifies the feed that stores the secret.
     Learned(FeedId),
     /// Certificates at the URLs that messages name. If the second value is `Some`, Callgate uses these configured
     /// certificates instead.

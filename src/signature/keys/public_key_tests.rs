@@ -103,7 +103,7 @@ const ALL: [PublicKeyAlgorithm; 12] = [
     PublicKeyAlgorithm::RsaPssSha512,
 ];
 
-/// `jsonwebtoken` signs with other code than the code that verifies.
+/// The library `jsonwebtoken` creates the signatures, so that Callgate does not verify signatures of its own code.
 #[test]
 fn a_signature_is_verified_by_its_own_algorithm_only() {
     let pem = |name: &str| std::fs::read(format!("tests/corpora/jwt/{name}.pem")).unwrap();

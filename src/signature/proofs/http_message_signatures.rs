@@ -36,7 +36,7 @@ pub struct MessageSignatureScheme {
     pub components: Vec<Box<str>>,
     /// True if `expires` is required. The time in `expires` may be at most `max_age` after `created`.
     pub expires: bool,
-    /// The maximum accepted age of `created`.
+    /// The maximum accepted age of a signature, measured from its parameter `created`.
     pub max_age: Duration,
     /// True if the signature must have a `nonce` of at least 16 characters.
     pub nonce: bool,
@@ -197,7 +197,7 @@ fn registered_name(algorithm: SignatureAlgorithm) -> &'static str {
 }
 
 impl VerifiedMessageSignature {
-    /// Compares the body with every digest in the signed header Content-Digest.
+    /// Compares the body with every SHA-256 and SHA-512 digest in the signed header Content-Digest.
     ///
     /// # Errors
     /// Returns `signature_mismatch` if a digest differs, and `signature_malformed` if there is no SHA-256 or SHA-512

@@ -87,7 +87,8 @@ pub struct JwtScheme {
 /// The result of a JWT with a valid signature and valid claims.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct VerifiedJwt {
-    /// The SHA-256 digest of the body in the token, if the scheme has such a claim.
+    /// The SHA-256 digest of the body that a claim of the token contains. `None` if the scheme has no claim for the
+    /// digest.
     body_hash: Option<Box<[u8]>>,
     pub(in crate::signature) id: Option<Box<str>>,
     tag: AuthenticationTag,
@@ -110,7 +111,7 @@ impl JwtScheme {
         self.max_age.map(|age| age.saturating_add(self.leeway))
     }
 
-    /// Reports whether the token is in the head of a request.
+    /// Reports whether the scheme expects the token in the head of a request.
     pub(in crate::signature) fn is_in_head(&self) -> bool {
         matches!(&self.place, JwtPlace::At(place) if place.body_part().is_none())
     }

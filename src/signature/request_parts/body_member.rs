@@ -10,9 +10,9 @@ use crate::request::RequestHead;
 /// A part of a request body that belongs to a signature, such as a signed value or the signature itself.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::signature) enum BodyPart<'s> {
-    /// The form field of this name.
+    /// The part is the form field of this name.
     Field(&'s str),
-    /// The value at this JSON pointer in a JSON body.
+    /// The part is the value at this JSON pointer in a JSON body.
     Member(&'s Pointer),
 }
 

@@ -9,13 +9,13 @@ use crate::json::Pointer;
 /// The location of a provider's event id in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum EventIdSource {
-    /// The value at this JSON pointer in the JSON body.
+    /// The event id is the value at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// The field of this name in the form in the body.
+    /// The event id is in the form field of this name in the body.
     Form(Box<str>),
-    /// The header of this name.
+    /// The event id is in the header of this name.
     Header(HeaderName),
-    /// The query parameter of this name.
+    /// The event id is in the query parameter of this name.
     Query(Box<str>),
 }
 

@@ -33,7 +33,7 @@ pub struct HeaderFormat {
 /// The reason why the text of a header format is invalid.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HeaderFormatError {
-    /// This item has no placeholder, or has text after the placeholder.
+    /// An item of the header has no placeholder, or has text after the placeholder. The value is the text of the item.
     Item(String),
     /// The prefix of one placeholder begins with the prefix of the other placeholder.
     Prefix,

@@ -17,19 +17,19 @@ use crate::request::RequestHead;
 /// The location of a signature, a JWT or a shared secret in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SignaturePlace {
-    /// The value at this JSON pointer in the JSON body.
+    /// The signature is the value at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// The field of this name in the form in the body.
+    /// The signature is in the form field of this name in the body.
     Form(Box<str>),
-    /// One or more headers. Callgate reads the signatures of every header that the request has.
+    /// The signature is in one or more headers. Callgate reads the signatures in every header that the request has.
     Headers {
         /// The names of the headers that may contain signatures.
         names: Vec<HeaderName>,
         /// The format of the values of these headers.
         format: HeaderFormat,
     },
-    /// The query parameter of this name. A `+` in its value stands for itself, because signatures and secrets contain
-    /// no spaces.
+    /// The signature is in the query parameter of this name. A `+` in its value stands for itself, because signatures
+    /// and secrets contain no spaces.
     Query(Box<str>),
 }
 

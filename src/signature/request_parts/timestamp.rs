@@ -31,15 +31,15 @@ pub enum TimestampUnit {
 /// The location of the timestamp of a signature in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TimestampSource {
-    /// The value at this JSON pointer in the JSON body.
+    /// The timestamp is the value at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// The field of this name in the form in the body.
+    /// The timestamp is in the form field of this name in the body.
     Form(Box<str>),
-    /// The header of this name, which contains only the timestamp.
+    /// The timestamp is in the header of this name, which contains nothing else.
     Header(HeaderName),
-    /// The query parameter of this name.
+    /// The timestamp is in the query parameter of this name.
     Query(Box<str>),
-    /// The placeholder `{timestamp}` in the format of the signature header.
+    /// The timestamp is at the placeholder `{timestamp}` in the format of the signature header.
     SignatureHeader,
 }
 

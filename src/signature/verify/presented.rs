@@ -54,7 +54,8 @@ impl PresentedSignature {
         }
     }
 
-    /// Returns the timestamp and event id of a message that Callgate is about to sign, without a signature.
+    /// Returns the head values of a message that Callgate is about to sign: the timestamp and the event id, but no
+    /// signature.
     pub(super) fn unsigned(timestamp: Option<HeaderSlice>, id: Option<HeaderValue>) -> Self {
         Self { proof: PresentedProof::None, timestamp, id }
     }

@@ -17,9 +17,9 @@ pub(super) fn check(at: &Cursor<'_>, fields: &mut Fields<'_>, scheme: &Scheme, a
     complete(fields, scheme);
 }
 
-/// Reports an error if the signature does not cover the body, unless the user accepts this with `unsigned_body:
-/// accept`. Also reports an error if a JWT scheme accepts every token of an issuer, or if the scheme `none` has no
-/// handshakes.
+/// Reports an error if the signature does not cover the body, unless the user accepts this with
+/// `unsigned_body: accept`. Also reports an error if a JWT scheme accepts every token of an issuer, or if the scheme
+/// `none` has no handshakes.
 fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     let covers = scheme.covers().body;
     if covers && accepted {
