@@ -1,5 +1,5 @@
-//! `agent` and `agents`: the addresses of the agents, their TLS settings and timeouts, and the headers that they
-//! receive.
+//! Reads the configuration sections `agent` and `agents`: the addresses of the agents, their TLS settings and
+//! timeouts, and the headers that they receive.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,17 +12,18 @@ use crate::agent::{Agent, AgentAddress, AgentTls, ClientCertificateFiles, ONLY_A
 use crate::guard::Url;
 use crate::ingress::Route;
 
-/// The agents of the configuration.
+/// The agents that the configuration defines.
 pub(super) struct Agents<'n> {
-    /// The agents that have no mistakes.
+    /// The agents whose settings have no mistakes.
     read: Vec<Arc<Agent>>,
-    /// The entries of `agents`, including those with mistakes. `None` if the configuration has the section `agent`.
+    /// The entries of the section `agents`, including entries with mistakes. `None` if the configuration has the
+    /// section `agent` instead.
     entries: Option<Vec<(&'n str, Cursor<'n>)>>,
-    /// True if an agent has mistakes or the whole section is missing.
+    /// True if the settings of an agent have mistakes, or if the configuration has neither `agent` nor `agents`.
     has_mistakes: bool,
 }
 
-/// Reads `agent` or `agents`.
+/// Reads the configuration section `agent` or `agents`.
 pub(super) fn agents<'n>(root: &mut Fields<'n>) -> Agents<'n> {
     let several = root.optional("agents");
     if root.has("agents") {
@@ -43,7 +44,7 @@ fn named<'n>(at: &Cursor<'n>) -> Option<Agents<'n>> {
     if entries.is_empty() {
         return at.error("the section names no agent", "such as planner: { address: 127.0.0.1:8000 }");
     }
-    // A name that occurs twice was reported above.
+    // `Cursor::named` has already reported a name that occurs twice.
     let mut seen = HashSet::new();
     entries.retain(|(name, _)| seen.insert(*name));
     let one = |(name, at): &(&'n str, Cursor<'n>)| match is_name(name) {
@@ -65,12 +66,13 @@ impl<'n> Agents<'n> {
         (!self.has_mistakes).then(|| self.read.clone())
     }
 
-    /// Returns the longest time that Callgate waits for the head of a response of an agent.
+    /// Returns the longest time that Callgate waits for the response head of any agent.
     pub(super) fn patience(&self) -> Duration {
         self.read.iter().map(|agent| agent.patience()).max().unwrap_or_default()
     }
 
-    /// Returns the agent of a route. `fields` are the fields of the route.
+    /// Returns the agent that receives the callbacks of a route. `fields` are the settings of the route. Reports an
+    /// error if the route does not name an agent although the configuration has several.
     pub(super) fn of_route(&self, fields: &mut Fields<'n>) -> Option<Arc<Agent>> {
         let stated = fields.optional("agent");
         let Some(entries) = &self.entries else {
@@ -111,7 +113,7 @@ impl<'n> Agents<'n> {
     }
 }
 
-/// Reads one agent.
+/// Reads the settings of one agent.
 fn agent(at: &Cursor<'_>, name: &str) -> Option<Agent> {
     let mut fields = at.fields()?;
     let address = fields.required("address").and_then(|at| agent_address(&at));
@@ -142,7 +144,8 @@ fn agent(at: &Cursor<'_>, name: &str) -> Option<Agent> {
     })
 }
 
-/// Reads `wake: {url, headers}`.
+/// Reads the setting `wake: {url, headers}` of an agent: the request that wakes the agent, for example by scaling it
+/// up.
 fn wake(at: &Cursor<'_>) -> Option<Wake> {
     let mut fields = at.fields()?;
     let url = fields.required("url").and_then(|at| {
@@ -157,7 +160,8 @@ fn wake(at: &Cursor<'_>) -> Option<Wake> {
     Some(Wake { url: url?, headers: headers? })
 }
 
-/// Reads `tls`: how the agent's certificate is verified, and the certificate that Callgate presents to the agent.
+/// Reads the setting `tls` of an agent: how the agent's certificate is verified, and the certificate that Callgate
+/// presents to the agent.
 fn tls(at: &Cursor<'_>, address: Option<&AgentAddress>) -> Option<AgentTls> {
     let mut fields = at.fields()?;
     let authorities = fields.optional("authorities").map(|at| pem(&at, "CERTIFICATE"));

@@ -1,4 +1,5 @@
-//! Checks that compare several sections. They report settings that exclude each other, or that have no effect.
+//! Checks that compare several sections of the configuration. The checks report settings that exclude each other, or
+//! that have no effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +17,11 @@ use crate::policy::{Limits, Minting};
 use crate::time::format_duration;
 use crate::token::Form;
 
-/// The key of the routes. Their list has the order of the file.
+/// The configuration key of the list of routes. In compiled form, the list has the same order as in the file.
 const ROUTES: &str = "routes";
 
-/// The compiled sections. A section with a mistake is `None` and is not checked here.
+/// The compiled sections of the configuration, for checks that compare several sections. A section with a mistake is
+/// `None` and is not checked here.
 pub(super) struct Sections<'a> {
     pub(super) agents: &'a Agents<'a>,
     pub(super) startup: Option<&'a Startup>,
@@ -32,7 +34,7 @@ pub(super) struct Sections<'a> {
 }
 
 impl Sections<'_> {
-    /// Reports all errors and warnings.
+    /// Reports the errors and warnings of all checks that compare several sections.
     pub(super) fn check(&self, root: &Cursor<'_>) {
         if let Some(startup) = self.startup {
             egress_listener(root, startup, self.routes, self.egress);
@@ -55,7 +57,7 @@ impl Sections<'_> {
     }
 }
 
-/// Reports an error if there are egress rules or actions, but no egress listener.
+/// Reports an error if the configuration has egress rules, or routes with `actions`, but no egress listener.
 fn egress_listener(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], egress: Option<&Cursor<'_>>) {
     if startup.egress.is_some() {
         return;
@@ -72,8 +74,8 @@ fn egress_listener(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], 
     }
 }
 
-/// Reports an error for each route that matches the path of a health check. Callgate answers health checks itself, so
-/// the route would never receive requests to this path.
+/// Reports an error for each route that matches the path of a health check. Callgate replies to health checks itself,
+/// so the route would never receive requests to this path.
 fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
     let paths =
         startup.ingress.iter().filter_map(|listener| CanonicalPath::parse(listener.health.as_deref()?).ok());
@@ -86,7 +88,8 @@ fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
     }
 }
 
-/// Reports a warning if opaque tokens are lost with the ledger in memory.
+/// Reports a warning if callback tokens are opaque and the ledger is in memory. After a restart, Callgate then denies
+/// callbacks with earlier tokens.
 fn opaque_tokens(root: &Cursor<'_>, startup: Option<&Startup>, minting: &Minting) {
     let is_in_memory =
         startup.is_some_and(|startup| startup.store.path.is_none() && startup.store.redis.is_none());
@@ -97,8 +100,8 @@ fn opaque_tokens(root: &Cursor<'_>, startup: Option<&Startup>, minting: &Minting
     }
 }
 
-/// Reports an error if the replica listener has the address of another listener, and a warning if there are no tokens
-/// that could name their owner.
+/// Reports an error if the replica listener has the address of another listener. Reports a warning if `replicas` is
+/// configured without `callback_tokens`, because only interactions with a callback token belong to a replica.
 fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
     let Some(replicas) = &startup.replicas else { return };
     let address = replicas.listener.address;
@@ -116,8 +119,10 @@ fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
     }
 }
 
-/// Reports a warning if several replicas keep callbacks in files, and an error for each route that keeps callbacks, but
-/// where they cannot be kept, or the agent cannot ask for them.
+/// Reports mistakes in the storage of callbacks for routes with `deliver: inbox` or `deliver: pull`. It is a warning
+/// if several replicas store callbacks in files of their own. It is an error for a route if its callbacks would be
+/// lost with the ledger in memory, if Redis may lose its callbacks, or if a `pull` route has no egress listener for
+/// the agent.
 fn kept_callbacks(
     root: &Cursor<'_>,
     startup: &Startup,
@@ -158,8 +163,9 @@ fn kept_callbacks(
     }
 }
 
-/// Reports an error for each proxied rule without a proxy, or with a host that the proxy tunnels. Reports a warning if the
-/// proxy refuses everything, and for each proxied rule whose host the agent reaches without the proxy.
+/// Reports an error for each `proxied` egress rule if the egress listener is no forward proxy, or if the proxy tunnels
+/// the host of the rule. Reports a warning if the proxy refuses every host, and for each `proxied` rule whose host the
+/// agent reaches without the proxy.
 fn forward_proxy(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     let (Some(listener), Some(rules)) = (&startup.egress, rules) else { return };
     let mut proxied = rules.rules().iter().filter(|rule| rule.proxied.is_some()).peekable();
@@ -192,8 +198,8 @@ fn forward_proxy(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     }
 }
 
-/// Reports an error for each egress rule whose bodies may be larger than the body memory of the egress listener. Bodies of
-/// rules without `inject` are not kept in memory.
+/// Reports an error for each egress rule with `inject` that allows bodies larger than the body memory of the egress
+/// listener. Callgate never holds the complete body of a request in memory if the rule has no `inject`.
 fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     let Some(listener) = &startup.egress else { return };
     let rules = rules.into_iter().flat_map(Egress::rules).filter(|rule| rule.inject.is_some());
@@ -205,8 +211,9 @@ fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     }
 }
 
-/// Reports an error for each route setting that contradicts another section. Also reports a warning for each route in
-/// observe mode, and one warning if the listeners trust different authorities for client certificates.
+/// Reports an error for each setting of a route that contradicts another section. Also reports a warning for each
+/// route in observe mode, and one warning if routes require client certificates while the listeners trust different
+/// authorities.
 fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limits: &Limits) {
     let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let authorities = startup.into_iter().flat_map(|startup| &startup.ingress);
@@ -237,7 +244,8 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
     }
 }
 
-/// Reports an error for each route whose bodies may be larger than its agent's share of `limits.body_memory_max`.
+/// Reports an error for each route that allows bodies larger than its agent's share of `limits.body_memory_max`. Each
+/// agent has an equal share.
 fn agent_shares(root: &Cursor<'_>, routes: &[Arc<Route>], agents: &Agents<'_>, limits: &Limits) {
     let Some(agents) = agents.all().filter(|agents| agents.len() > 1) else { return };
     let share = limits.body_memory_share(agents.len());
@@ -256,8 +264,9 @@ fn agent_shares(root: &Cursor<'_>, routes: &[Arc<Route>], agents: &Agents<'_>, l
 }
 
 /// Reports a warning for each route whose interactions end only when they expire. This is the case if an egress rule
-/// opens the interactions without a limit of callbacks, and the route does not read their states from callbacks. Routes
-/// with `interaction` are not checked here, because the reader of this section checks them.
+/// opens the interactions without a limit on the number of callbacks, and the route does not read the states of
+/// interactions from callbacks. Routes with `interaction` are not checked here, because the reader of the section
+/// `interaction` checks them.
 fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules: Option<&Egress>) {
     let injections: Vec<_> =
         rules.into_iter().flat_map(Egress::rules).filter_map(|rule| rule.inject.as_ref()).collect();
@@ -273,7 +282,8 @@ fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules
     }
 }
 
-/// Reports a warning for each route whose deadline has no effect, because the token expires earlier.
+/// Reports a warning for each route whose deadline has no effect, because the callback tokens expire before the
+/// deadline. `ttl` is the validity of the tokens.
 fn deadlines(root: &Cursor<'_>, routes: &[Arc<Route>], ttl: Duration) {
     let is_late = |route: &Route| route.follow.deadline.is_some_and(|deadline| deadline > ttl);
     for (i, route) in routes.iter().enumerate().filter(|(_, route)| is_late(route)) {

@@ -2,8 +2,8 @@
 
 /// Functions that read environment variables and files.
 pub struct Surroundings<'e> {
-    /// Returns the value of an environment variable, if it is set.
+    /// Returns the value of an environment variable, or `None` if the variable is not set.
     pub env: &'e dyn Fn(&str) -> Option<String>,
-    /// Reads a file.
+    /// Reads the file at a path.
     pub file: &'e dyn Fn(&str) -> std::io::Result<Vec<u8>>,
 }

@@ -1,4 +1,5 @@
-//! Runs `tests/config_errors.yaml`, which has a case for each error and each warning of a configuration.
+//! Runs the cases of `tests/config_errors.yaml`. The file has a case for each error and each warning that a
+//! configuration can cause.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,10 +20,10 @@ providers: { p: { preset: github, secrets: [ { env: SECRET } ] } }
 routes: [ { name: r, path: /w, provider: p, forward: /i } ]
 ";
 
-/// The required fields of a preset.
+/// The YAML text with the required fields of a preset.
 const PRESET: &str = "title: T\nsource: https://example.com/\nevidence: library\nsecret: s\n";
 
-/// Cases with the same configuration.
+/// Test cases that change the same configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Group {
@@ -39,7 +40,7 @@ struct Group {
 }
 
 impl Group {
-    /// Returns the configuration of a case. In the edits of the group, `@` stands for `change`.
+    /// Returns the configuration of a test case. In the edits of the group, `@` stands for `change`.
     fn text(&self, change: &str) -> String {
         let mut text = match self.configuration.as_str() {
             "loop" => LOOP,
@@ -56,7 +57,7 @@ impl Group {
         text
     }
 
-    /// Returns the errors of a configuration, each with its path, and its warnings.
+    /// Returns the errors of a configuration, each with its path, and the warnings.
     fn compile(&self, text: &str) -> (Vec<String>, Vec<String>) {
         if self.configuration == "preset" {
             let text = Box::leak(text.to_owned().into_boxed_str());
@@ -70,7 +71,7 @@ impl Group {
         }
     }
 
-    /// Returns the cases that do not have the expected mistake.
+    /// Returns descriptions of the test cases in which the expected mistake was not reported.
     fn wrong(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (change, at, words) in &self.cases {
@@ -114,7 +115,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Returns each call of `error` and `warn` in `src/config`.
+/// Returns the locations of all calls of `error` and `warn` in `src/config`.
 fn call_sites() -> BTreeSet<CallSite> {
     let mut sites = BTreeSet::new();
     for file in rust_files(Path::new("src/config")) {

@@ -1,4 +1,5 @@
-//! Reads `inbox`: how long and how often Callgate tries to deliver a kept callback, and how many of them it keeps.
+//! Reads the configuration section `inbox`: how long and how often Callgate tries to deliver a stored callback, and
+//! how many callbacks it stores.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,19 +7,20 @@ use std::time::Duration;
 use super::yaml::{Cursor, Fields};
 use crate::inbox::{Backoff, BodySealer, InboxSettings};
 
-/// The maximum of `inbox.messages_max`. An index of all messages is in memory.
+/// The maximum of the setting `inbox.messages_max`. Callgate holds an index of all messages in memory.
 const MESSAGES_MAX: u64 = 10_000_000;
-/// The maximum of `inbox.bytes_max`.
+/// The maximum of the setting `inbox.bytes_max`, in bytes.
 const BYTES_MAX: u64 = 1 << 50;
-/// The maximum of `inbox.body_store_max`. Bodies are in the memory of Redis.
+/// The maximum of the setting `inbox.body_store_max`, in bytes. Redis or Valkey holds these bodies in memory.
 const BODY_STORE_MAX: u64 = 16 << 20;
-/// The maximum of `inbox.concurrency`.
+/// The maximum of the setting `inbox.concurrency`.
 const CONCURRENCY_MAX: u64 = 1024;
-/// The word for which a reload may remove routes that have waiting messages.
+/// The values of `inbox.removed_routes`. With `drop`, a reload of the configuration may remove routes that have
+/// waiting messages.
 const DROP: &[(&str, bool)] = &[("drop", true), ("keep", false)];
 
-/// Reads `inbox`. Without the section, the defaults apply. The text `drop` instead of a mapping stands for the defaults
-/// with `removed_routes: drop`.
+/// Reads the configuration section `inbox`. Without the section, the defaults apply. The text `drop` instead of a
+/// mapping stands for the defaults with `removed_routes: drop`.
 pub(super) fn inbox(at: Option<Cursor<'_>>) -> Option<Arc<InboxSettings>> {
     at.map_or_else(|| Some(InboxSettings::default()), |at| settings(&at)).map(Arc::new)
 }
@@ -73,7 +75,8 @@ fn settings(at: &Cursor<'_>) -> Option<InboxSettings> {
     })
 }
 
-/// Reads `backoff: {first, most}`.
+/// Reads `inbox.backoff: {first, most}`. `first` is the upper bound of the random delay after the first failed attempt
+/// to deliver a message. The bound doubles after each failed attempt, up to `most`.
 fn backoff(at: &Cursor<'_>) -> Option<Backoff> {
     let default = InboxSettings::default().backoff;
     let mut fields = at.fields()?;
@@ -87,7 +90,7 @@ fn backoff(at: &Cursor<'_>) -> Option<Backoff> {
     Some(Backoff { first, most })
 }
 
-/// Reads `keep: {delivered, dead}`.
+/// Reads `inbox.keep: {delivered, dead}`: how long the inbox retains delivered messages and dead messages.
 fn keep(fields: &mut Fields<'_>, default: &InboxSettings) -> Option<(Duration, Duration)> {
     let (mut delivered, mut dead) = (Some(default.keep_delivered), Some(default.keep_dead));
     if let Some(at) = fields.optional("keep") {

@@ -1,22 +1,24 @@
-//! `include`: sections of a configuration that are in other files, which several configurations share.
+//! Reads `include`: the names of further files with sections of the configuration. Several configurations can share
+//! such a file.
 
 use super::env::Surroundings;
 use super::yaml::{ConfigError, Cursor, Fields, Included, Node, Reader, Sources, parse_yaml};
 
-/// The largest size of one file of a configuration, in bytes.
+/// The maximum size of one file of a configuration, in bytes.
 pub(super) const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Reads a file that `include` names. The path is relative to the configuration file.
+/// Reads a file that `include` names. The argument is a path relative to the configuration file.
 pub type ReadIncluded<'e> = dyn Fn(&str) -> std::io::Result<Vec<u8>> + 'e;
 
-/// The maximum number of included files.
+/// The maximum number of included files of a configuration.
 const FILES_MAX: usize = 16;
 
-/// Returns the tree with the sections of the included files, and the texts of all files.
+/// Adds the sections of the included files to the tree of a configuration. Returns the extended tree and the texts of
+/// all files.
 ///
 /// # Errors
-/// Returns the mistakes in `include`, and those that make an included file unreadable. Other mistakes are not looked for,
-/// because sections are missing.
+/// Returns the mistakes in `include`, and the mistakes that make an included file unreadable. Other mistakes are not
+/// looked for, because sections are missing.
 pub(super) fn with_included(
     tree: Node,
     text: &str,
@@ -59,7 +61,7 @@ pub(super) fn with_included(
     }
 }
 
-/// Returns the sections of a tree that contains those of the included files.
+/// Returns the sections of a configuration to which the sections of the included files were added.
 pub(super) fn fields<'n>(root: &Cursor<'n>) -> Option<Fields<'n>> {
     let mut fields = root.fields()?;
     let _ = fields.optional("include");
@@ -75,7 +77,7 @@ fn included_at<'n>(fields: &mut Fields<'n>) -> Option<Vec<Cursor<'n>>> {
     Some(files)
 }
 
-/// Reports an error for each section that an earlier file has, too.
+/// Reports an error for each section in `keys` that occurs in the included file `name` and also in an earlier file.
 fn occur_once(root: &Cursor<'_>, sources: &Sources, name: &str, keys: &Vec<String>) {
     for key in keys {
         let (at, other) = match (root.node().member(key), sources.file_of(key)) {
@@ -88,7 +90,7 @@ fn occur_once(root: &Cursor<'_>, sources: &Sources, name: &str, keys: &Vec<Strin
     }
 }
 
-/// Returns the sections of an included file.
+/// Returns the sections of an included file as pairs of key and value.
 fn sections(name: &str, text: &str) -> Result<Vec<(String, Node)>, ConfigError> {
     let failed = |message: String| ConfigError::of_file(Some(name), message);
     if text.len() > CONFIG_BYTES_MAX {
@@ -109,7 +111,7 @@ fn sections(name: &str, text: &str) -> Result<Vec<(String, Node)>, ConfigError> 
 }
 
 impl<'n> Cursor<'n> {
-    /// Returns the path of an included file as it is written, and the text of the file.
+    /// Reads an included file. Returns its path as written in the configuration, and its text.
     fn included_text(&self, read: &ReadIncluded<'_>) -> Option<(&'n str, String)> {
         let path = self.text()?;
         match read(path).map(String::from_utf8) {
@@ -157,7 +159,7 @@ routes: [ { name: r, path: /r, open: true, forward: /in } ]
         let both = MAIN.replace("shared.yaml", "[{ env: SHARED }, other.yaml]");
         let config = parse(&both, &[("shared.yaml", shared), ("other.yaml", "threads: 3\n")]).unwrap();
         assert_eq!((config.policy.limits.connections_max, config.startup.threads), (7, Some(3)));
-        // Everything except `include` can be in the other file.
+        // Every section except `include` can be in an included file.
         let (_, rest) = MAIN.split_once('\n').unwrap();
         assert!(parse("include: all.yaml\n", &[("all.yaml", rest)]).is_ok());
     }
@@ -187,7 +189,7 @@ routes: [ { name: r, path: /r, open: true, forward: /in } ]
         let wrong = errors(MAIN, &[("shared.yaml", "limit: 1\ns3cret: 2\n")]);
         assert!(wrong[0].starts_with("shared.yaml: line 1: limit: unknown key `limit`"), "{wrong:?}");
         assert!(wrong[1].starts_with("shared.yaml: line 2: an unknown key"), "{wrong:?}");
-        // The configuration file itself is shown.
+        // Error messages about the configuration file itself show its contents.
         let wrong = errors(&MAIN.replace("include: shared.yaml", "s3cret: 1"), &[]);
         assert!(wrong[0].contains("s3cret: unknown key `s3cret`"), "{wrong:?}");
         let other = |path: &str| errors(&MAIN.replace("shared.yaml", path), &[]);

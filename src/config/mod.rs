@@ -1,5 +1,5 @@
 //! Compiles a configuration. The input is YAML. The result is the startup settings and a policy, or a list of all
-//! mistakes, each with its path, its line and a hint. No default value grants access.
+//! mistakes. Each mistake has its path, its line and a hint. No default value grants access.
 
 mod agent;
 mod consistency;
@@ -50,38 +50,41 @@ pub use yaml::{
     to_yaml,
 };
 
-/// A configuration that compiles.
+/// A compiled configuration without mistakes.
 #[derive(Debug)]
 pub struct Config {
-    /// The settings that Callgate applies at start.
+    /// The settings that Callgate applies when the process starts.
     pub startup: Startup,
     /// The compiled rules by which Callgate decides about requests.
     pub policy: Policy,
-    /// Messages about settings that are allowed, but that the operator should know about.
+    /// The warnings of the configuration. A warning is about a setting that is allowed, but that the operator should
+    /// check.
     pub warnings: Vec<String>,
     /// The secrets that the configuration refers to, without their values.
     pub secrets: Vec<LoadedSecret>,
-    /// The environment variables whose values are texts of the configuration, each with the beginning of the SHA-256 of
-    /// its value. Secrets are not among them.
+    /// The environment variables that the configuration uses as ordinary texts. The key is the name of the variable.
+    /// The value is the beginning of the SHA-256 hash of the variable's value. Variables with secrets are not
+    /// included.
     pub environment: BTreeMap<String, String>,
-    /// The texts of the configuration, to find the positions of mistakes that are noticed later.
+    /// The texts of all files of the configuration. They serve to find the positions of mistakes that are noticed
+    /// after the compilation.
     pub sources: Sources,
 }
 
 impl Config {
-    /// Compiles a configuration. `include` is relative to the current folder.
+    /// Compiles a configuration. The paths in the key `include` are relative to the current folder.
     ///
     /// # Errors
-    /// All mistakes, in the order of the file. If there are more than [`ERRORS_MAX`], a last entry reports how many
-    /// were omitted.
+    /// Returns all mistakes, in the order of the file. If there are more than [`ERRORS_MAX`] mistakes, the last entry
+    /// reports how many were omitted.
     pub fn parse(text: &str, surroundings: &Surroundings<'_>) -> Result<Self, Vec<ConfigError>> {
         Self::parse_with(text, surroundings, surroundings.file)
     }
 
-    /// Compiles a configuration. `include` reads the files that the key `include` names.
+    /// Compiles a configuration. The function `include` reads the files that the key `include` names.
     ///
     /// # Errors
-    /// The same as those of [`Self::parse`].
+    /// Returns the same mistakes as [`Self::parse`].
     pub fn parse_with(
         text: &str,
         surroundings: &Surroundings<'_>,
@@ -109,10 +112,10 @@ impl Config {
     }
 }
 
-/// The JSON Schema of the configuration, in YAML, for editors.
+/// The JSON Schema of the configuration, written in YAML. Editors use the schema for completion and checks.
 pub const SCHEMA: &str = include_str!("schema.yaml");
 
-/// Returns the keys that each mapping of this configuration may have, so that tests can compare them with the schema.
+/// Returns the keys that each mapping of this configuration may have. Tests compare these keys with the JSON Schema.
 pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<AcceptedKeys> {
     let Ok(tree) = Node::parse(text) else { return Vec::new() };
     let reader = Reader::new(surroundings).with_variables_of(&tree);
@@ -120,7 +123,8 @@ pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<Accepte
     reader.into_accepted_keys()
 }
 
-/// Reads every section, even if another one has a mistake, so that one run finds all mistakes.
+/// Compiles all sections of a configuration. Reads every section, even if another section has a mistake, so that one
+/// run finds all mistakes.
 fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let mut fields = include::fields(root)?;
     let public_url = public_url(&mut fields);
@@ -206,8 +210,9 @@ fn ingress(root: &Cursor<'_>, routes: Vec<Arc<Route>>, edge: Edge) -> Option<Ing
     Some(Ingress::new(routes, edge).with_documents(documents))
 }
 
-/// Reads `replicas`. The listener becomes a part of `startup`. Also returns whether several members have separate
-/// ledgers. If `store` has a mistake, this is false, which prevents a second error.
+/// Reads the configuration section `replicas`, and stores the replica listener in `startup`. The second value is true
+/// if each replica has its own ledger. If `store` has a mistake, the second value is false, which prevents a second
+/// error.
 fn replicas(
     fields: &mut Fields<'_>,
     agents: &agent::Agents<'_>,
@@ -224,7 +229,7 @@ fn replicas(
     (section, are_separate)
 }
 
-/// Returns the settings that all routes share.
+/// Returns the settings that all routes share: the public URL and the rule for client addresses.
 fn edge(public_url: Option<String>, client_address: Option<ClientAddress>) -> Edge {
     Edge {
         authority: public_url.as_deref().map(authority).unwrap_or_default().into(),

@@ -1,5 +1,5 @@
-//! The settings of requests to providers: `outbound_proxy`, and the settings that egress rules and the `actions` of
-//! routes have in common.
+//! Reads the settings of requests to providers: the section `outbound_proxy`, and the settings that egress rules and
+//! the `actions` of routes have in common.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::outbound::{Exemption, OutboundProxy};
 use crate::request::HOP_BY_HOP;
 use crate::secret::Secret;
 
-/// Reads headers with secret values: `{ authorization: {env: NAME} }`.
+/// Reads headers whose values are secrets: `{ authorization: {env: NAME} }`.
 pub(super) fn headers(at: &Cursor<'_>) -> Option<Vec<(HeaderName, Secret)>> {
     let one = |(name, at): (&str, Cursor<'_>)| {
         let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
@@ -30,13 +30,13 @@ pub(super) fn headers(at: &Cursor<'_>) -> Option<Vec<(HeaderName, Secret)>> {
 
 pub(super) const CANNOT_BE_SET: &str = "not the name of a header that can be set";
 
-/// Reports whether a header can be configured. Hop-by-hop headers, framing headers and `Callgate-*` headers cannot be
-/// configured.
+/// Reports whether the configuration may set a header. Hop-by-hop headers, framing headers and `Callgate-*` headers
+/// cannot be set.
 pub(super) fn can_be_set(name: &HeaderName) -> bool {
     !HOP_BY_HOP.contains(name) && !name.as_str().starts_with("callgate-")
 }
 
-/// Reads `timeouts: {connect, response}` of requests to a provider.
+/// Reads `timeouts: {connect, response}` of requests to a provider. Returns the two timeouts in this order.
 pub(super) fn timeouts(fields: &mut Fields<'_>) -> Option<(Duration, Duration)> {
     let mut connect = Some(Duration::from_secs(5));
     let mut response = Some(Duration::from_secs(60));
@@ -49,7 +49,7 @@ pub(super) fn timeouts(fields: &mut Fields<'_>) -> Option<(Duration, Duration)> 
     Some((connect?, response?))
 }
 
-/// Reads `outbound_proxy: {url, no_proxy, credentials}`.
+/// Reads the configuration section `outbound_proxy: {url, no_proxy, credentials}`.
 pub(super) fn proxy(at: &Cursor<'_>) -> Option<OutboundProxy> {
     let mut fields = at.fields()?;
     let url = fields.required("url").and_then(|at| proxy_url(&at));
@@ -63,7 +63,7 @@ pub(super) fn proxy(at: &Cursor<'_>) -> Option<OutboundProxy> {
     Some(OutboundProxy::new(url?, no_proxy?, credentials))
 }
 
-/// Reads the URL of the proxy. The messages do not repeat the URL, because it may contain a password.
+/// Reads the URL of the outbound proxy. The error messages do not repeat the URL, because it may contain a password.
 fn proxy_url(at: &Cursor<'_>) -> Option<Url> {
     let text = at.text()?;
     let hint = "such as http://proxy.example.com:3128";
@@ -101,7 +101,7 @@ fn exemption(at: &Cursor<'_>) -> Option<Exemption> {
     parsed
 }
 
-/// Reads `user:password` (RFC 7617 section 2).
+/// Reads the credentials of the outbound proxy, `user:password` (RFC 7617 section 2).
 fn credentials(at: &Cursor<'_>) -> Option<Secret> {
     let secret = at.password()?;
     let is_valid = std::str::from_utf8(secret.expose()).is_ok_and(|text| {

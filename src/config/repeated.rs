@@ -3,11 +3,11 @@
 
 use std::cmp::Ordering;
 
-/// Returns a pair of indices for each element that is equal to an earlier element: the index of this element, and the
-/// index of the first element in the list that is equal to it.
+/// Returns a pair of indices for each element that is equal to an earlier element: the index of the element, and the
+/// index of the first equal element in the list.
 pub(super) fn repeated<T>(items: &[T], order: impl Fn(&T, &T) -> Ordering) -> Vec<(usize, usize)> {
     let mut sorted: Vec<_> = items.iter().enumerate().collect();
-    // The sort is stable: equal elements stay in the order of the list.
+    // The sort is stable, so equal elements stay in the order of the list.
     sorted.sort_by(|(_, a), (_, b)| order(a, b));
     let mut first: Option<(usize, &T)> = None;
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! The settings that Callgate applies at start, and the decision which changed settings need a restart.
+//! The settings that Callgate applies when the process starts, and the decision which changed settings need a restart.
 
 use std::time::Duration;
 
@@ -12,47 +12,49 @@ use crate::config::traces::{TraceSettings, traces};
 use crate::config::yaml::{Cursor, Fields};
 use crate::time::format_duration;
 
-/// The maximum of `shutdown.delay`, and of `shutdown.grace`.
+/// The maximum of `shutdown.delay` and of `shutdown.grace`.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
 
-/// The number of characters of the fingerprint of a section.
+/// The number of hexadecimal characters in the fingerprint of a configuration section.
 const FINGERPRINT_CHARS: usize = 12;
 
-/// The settings that Callgate applies at start, before it accepts requests. A reload cannot change the settings that
-/// [`Self::differences`] compares. It can change all other settings, such as the TLS settings of the listeners.
+/// The settings that Callgate applies when the process starts, before it accepts requests. A reload of the
+/// configuration cannot change the settings that [`Self::differences`] compares. It can change all other settings,
+/// such as the TLS settings of the listeners.
 #[derive(Clone, Debug)]
 pub struct Startup {
     /// The destination of the access log.
     pub access_log: AccessLog,
-    /// The admin listener. `None` if there is no admin listener.
+    /// The settings of the admin listener. `None` if there is no admin listener.
     pub admin: Option<AdminListener>,
-    /// The egress listener. `None` if there is no egress listener.
+    /// The settings of the egress listener. `None` if there is no egress listener.
     pub egress: Option<EgressListener>,
-    /// The ingress listeners.
+    /// The settings of the ingress listeners, which accept callbacks.
     pub ingress: Vec<Listener>,
-    /// The replica listener, which accepts requests of other members. `None` if there is no section `replicas`.
+    /// The settings of the replica listener, which accepts requests of other replicas. `None` if the configuration has
+    /// no section `replicas`.
     pub replicas: Option<ReplicaListener>,
-    /// The time for which Callgate still accepts connections after SIGTERM.
+    /// The time for which Callgate still accepts connections after the signal SIGTERM.
     pub shutdown_delay: Duration,
-    /// The maximum time for which running requests may continue after the delay.
+    /// The maximum time for which running requests may continue after `shutdown_delay`.
     pub shutdown_grace: Duration,
     /// The settings of the ledger.
     pub store: StoreSettings,
-    /// True if a change of a file causes a reload. SIGHUP always causes one.
+    /// True if a change of a configuration file causes a reload. The signal SIGHUP always causes a reload.
     pub watches: bool,
-    /// The collector of trace spans. `None` if Callgate sends no spans.
+    /// The settings of the collector of trace spans. `None` if Callgate sends no spans.
     pub traces: Option<TraceSettings>,
     /// The number of worker threads. If it is `None`, there is one thread for each processor, but at most two threads.
     pub threads: Option<usize>,
 }
 
 impl Startup {
-    /// Returns the keys of the settings that only a restart can change and whose values differ from those of `other`.
+    /// Returns the keys of the settings that only a restart can change and that differ between `self` and `other`.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let addresses = |startup: &Self| startup.ingress.iter().map(|l| l.address).collect::<Vec<_>>();
         let admin = |startup: &Self| startup.admin.as_ref().map(|admin| admin.address);
         let egress = |startup: &Self| startup.egress.as_ref().map(|egress| egress.address);
-        // The URLs at which the agent answers questions begin with `https` if the egress listener has TLS. Callbacks
+        // If the egress listener has TLS, the URLs to which the agent sends its answers begin with `https`. Callbacks
         // that were delivered earlier contain such URLs.
         let has_egress_tls = |startup: &Self| startup.egress.as_ref().map(|egress| egress.tls.is_some());
         let replicas = |startup: &Self| startup.replicas.as_ref().map(|replicas| replicas.listener.address);
@@ -78,18 +80,18 @@ impl Startup {
     }
 }
 
-/// A setting that only a restart can change, for a comparison with another process.
+/// The key and the value of a setting that only a restart can change. Another process can compare its own value.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RestartSetting {
-    /// The key, as [`Startup::differences`] returns it.
+    /// The key of the setting, as [`Startup::differences`] returns it.
     pub key: String,
-    /// The value as text. It contains no secret.
+    /// The value of the setting as text. It contains no secret.
     pub value: String,
 }
 
 impl Startup {
-    /// Returns each setting that [`Self::differences`] compares, with its value as text. The values of sections that can
-    /// contain credentials are fingerprints.
+    /// Returns each setting that [`Self::differences`] compares, with its value as text. The values of sections that
+    /// can contain credentials are fingerprints.
     pub fn restart_settings(&self) -> Vec<RestartSetting> {
         let or_none = |address: Option<String>| address.unwrap_or_else(|| "none".to_owned());
         let ingress: Vec<_> = self.ingress.iter().map(|listener| listener.address.to_string()).collect();
@@ -129,12 +131,13 @@ impl Startup {
     }
 }
 
-/// Returns a word and the beginning of the SHA-256 of a section, in hexadecimal. `Debug` prints no secret.
+/// Returns `word` and the fingerprint of a configuration section. The fingerprint is computed from the output of
+/// `Debug`, which contains no secret.
 fn fingerprint(word: &str, section: &impl std::fmt::Debug) -> String {
     format!("{word} ({})", digest(&format!("{section:?}")))
 }
 
-/// Returns the beginning of the SHA-256 of a text, in hexadecimal.
+/// Returns the first hexadecimal characters of the SHA-256 hash of a text.
 pub(super) fn digest(text: &str) -> String {
     let mut digest = HEXLOWER.encode(&Sha256::digest(text));
     digest.truncate(FINGERPRINT_CHARS);
@@ -146,11 +149,12 @@ pub(super) fn digest(text: &str) -> String {
 pub enum AccessLog {
     /// Callgate writes no access log.
     Off,
-    /// One JSON line per request on standard output.
+    /// Callgate writes one JSON line per request to standard output.
     Stdout,
 }
 
-/// Reads `listen`, `access_log`, `reload`, `shutdown`, `store`, `threads` and `traces`.
+/// Reads the configuration sections that apply at start: `listen`, `access_log`, `reload`, `shutdown`, `store`,
+/// `threads` and `traces`.
 pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let words = [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)];
     let access_log = root.optional("access_log").map_or(Some(AccessLog::Stdout), |at| at.one_of(&words));
@@ -180,8 +184,8 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     })
 }
 
-/// Reads `shutdown`: the delay and the grace. The sum of the defaults is below 30 s, the time after which Kubernetes
-/// kills a pod.
+/// Reads the configuration section `shutdown`: the delay and the grace period. The sum of the defaults is below 30 s,
+/// the time after which Kubernetes kills a pod.
 fn shutdown(at: Option<Cursor<'_>>) -> Option<(Duration, Duration)> {
     let (mut delay, mut grace) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(10)));
     if let Some(at) = at {
@@ -266,7 +270,7 @@ mod tests {
             let changed = startup(&before.replacen(from, to, 1));
             assert_eq!(startup(&before).differences(&changed), [key], "{to}");
             assert_eq!(changed.differences(&startup(&before)), [key], "{to}");
-            // Another process sees the same difference.
+            // A comparison with another process finds the same difference.
             let (old, new) = (startup(&before).restart_settings(), changed.restart_settings());
             let differ: Vec<_> = old.iter().zip(&new).filter(|(old, new)| old != new).collect();
             let [(old, new)] = differ.as_slice() else { panic!("{to}: {differ:?}") };

@@ -1,4 +1,4 @@
-//! Parses `store`: the location and the limits of the ledger.
+//! Reads the configuration section `store`: the location and the limits of the ledger.
 
 use std::time::Duration;
 
@@ -8,37 +8,39 @@ use super::yaml::{Cursor, Fields};
 /// The location and the limits of the ledger.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoreSettings {
-    /// The path of the file, if the ledger is in a file.
+    /// The path of the ledger file. `None` if the ledger is not in a file.
     pub path: Option<Box<str>>,
-    /// How Redis or Valkey is reached, if the ledger is there. Without this and without a path, the ledger is only in
-    /// memory.
+    /// The settings of the connection to Redis or Valkey. `None` if the ledger is not on Redis or Valkey. If `path` is
+    /// `None` as well, the ledger is only in memory.
     pub redis: Option<RedisSettings>,
     /// What Callgate does with a callback whose token is valid, but whose interaction is not in the ledger.
     pub unknown: Unknown,
-    /// The largest number of interactions.
+    /// The maximum number of interactions in the ledger.
     pub interactions_max: usize,
-    /// The largest number of delivered events, with and without an interaction.
+    /// The maximum number of delivered events in the ledger, with and without an interaction.
     pub events_max: usize,
-    /// How long the ledger keeps a delivered event that belongs to no interaction. Within this time, it recognizes
-    /// duplicates of the event.
+    /// How long the ledger retains a delivered event that belongs to no interaction. During this time, Callgate
+    /// recognizes duplicates of the event.
     pub remember: Duration,
-    /// How long the ledger keeps an interaction after its end. It keeps the interaction at least until the token expires.
+    /// How long the ledger retains an interaction after its end. The ledger retains the interaction at least until the
+    /// callback token expires.
     pub keep_ended: Duration,
-    /// With a file: the longest time that a request waits until its changes are saved. If the disk takes longer, Callgate
-    /// accepts nothing new. With Redis: how long Redis may be away until the process is not ready.
+    /// For a ledger in a file, the maximum time that a request waits until its changes are saved. If the disk takes
+    /// longer, Callgate accepts no new requests. For a ledger on Redis, the time without a working Redis after which
+    /// the process reports that it is not ready.
     pub grace: Duration,
 }
 
 /// What Callgate does with a callback whose token is valid, but whose interaction is not in the ledger.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unknown {
-    /// Callgate records the interaction from the content of its token.
+    /// Callgate creates the interaction from the content of the callback token.
     Adopt,
     /// Callgate denies the callback.
     Refuse,
 }
 
-/// Where the ledger is.
+/// The location of the ledger.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
     File,
@@ -53,7 +55,7 @@ const REMEMBER_DEFAULT: Duration = Duration::from_secs(3 * 86_400);
 const KEEP_ENDED_DEFAULT: Duration = Duration::from_secs(86_400);
 const GRACE_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Parses `store`. If the section is missing, the ledger is only in memory.
+/// Reads the configuration section `store`. If the section is missing, the ledger is only in memory.
 pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     let Some(at) = at else {
         return Some(settings(None, Unknown::Adopt));
@@ -68,9 +70,9 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     let redis = redis_at.as_ref().map(redis);
     place(&fields, kind, path_at.as_ref(), redis_at.as_ref());
     let words = [("adopt", Unknown::Adopt), ("refuse", Unknown::Refuse)];
-    // A ledger with a file contains every interaction that Callgate has minted, so Callgate denies unknown
+    // A ledger in a file contains every interaction that Callgate has created, so Callgate denies callbacks of unknown
     // interactions. A ledger in memory is empty after each restart, and Redis can lose its last changes, so Callgate
-    // adopts unknown interactions.
+    // then creates unknown interactions from their tokens.
     let unknown = if kind == Some(Kind::File) { Unknown::Refuse } else { Unknown::Adopt };
     let unknown = fields.optional("unknown").map_or(Some(unknown), |at| at.one_of(&words));
     let count = |at: Option<Cursor<'_>>, default| {
@@ -96,7 +98,7 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     })
 }
 
-/// Reports the settings that do not fit the kind of the store.
+/// Reports an error if `path` or `redis` does not fit the `kind` of the store.
 fn place(fields: &Fields<'_>, kind: Option<Kind>, path: Option<&Cursor<'_>>, redis: Option<&Cursor<'_>>) {
     let Some(kind) = kind else { return };
     let _: Option<()> = match (kind, path, redis) {

@@ -1,6 +1,6 @@
 //! The environment variables of the test configurations.
 
-/// Returns the value of an environment variable of the test configurations.
+/// Returns the value of an environment variable that test configurations name.
 pub(super) fn env(name: &str) -> Option<String> {
     match name {
         "KEY" => Some("k".repeat(32)),
@@ -24,7 +24,7 @@ pub(super) fn env(name: &str) -> Option<String> {
         "SECONDS" => Some("2s".to_owned()),
         "SHARED_FILE" => Some("tests/corpora/config/shared.yaml".to_owned()),
         "SIZE" => Some("64MiB".to_owned()),
-        // `BYTES_N` contains a secret of N bytes.
+        // The value of a variable with the name `BYTES_N` is a secret of N bytes.
         _ => Some("b".repeat(name.strip_prefix("BYTES_")?.parse().ok()?)),
     }
 }

@@ -27,7 +27,7 @@ fn errors(text: &str) -> Vec<ConfigError> {
 }
 
 /// Asserts that the minimal configuration has exactly one mistake after `from` is replaced by `to`. The mistake must
-/// have this path, and its message must contain these words.
+/// have the path `path`, and its message must contain `words`.
 #[track_caller]
 pub(super) fn mistake(from: &str, to: &str, path: &str, words: &str) {
     assert!(MINIMAL.contains(from), "{from}");
@@ -209,7 +209,7 @@ fn no_text_makes_it_panic() {
     }
 }
 
-/// The minimal configuration with a ledger, egress rules and questions.
+/// The minimal configuration with a ledger, an egress rule, and a route on which the agent can answer questions.
 pub(super) const LOOP: &str = "\
 public_url: https://agent.example.com
 listen: { ingress: [ { address: 127.0.0.1:0 } ], egress: { address: 127.0.0.1:0 }, admin: { address: 127.0.0.1:0 } }

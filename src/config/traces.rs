@@ -1,20 +1,20 @@
-//! `traces`: the collector of trace spans, and the fraction of the spans that is recorded.
+//! Reads the configuration section `traces`: the collector of trace spans, and the fraction of recorded spans.
 
 use super::yaml::{Cursor, Node};
 use crate::guard::{Scheme, Url};
 
-/// The settings of trace spans.
+/// The settings for trace spans, which Callgate sends to a collector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceSettings {
     /// The URL of the collector, which usually ends in `/v1/traces`.
     pub endpoint: Box<str>,
-    /// The fraction of spans that is recorded, from 0 to 1.
+    /// The fraction of recorded spans, from 0 to 1.
     pub sample: f64,
-    /// The service name in the spans.
+    /// The service name that the spans contain.
     pub service: Box<str>,
 }
 
-/// Reads `traces`.
+/// Reads the configuration section `traces`.
 pub(super) fn traces(at: &Cursor<'_>) -> Option<TraceSettings> {
     let mut fields = at.fields()?;
     let endpoint = fields.required("endpoint").and_then(|at| endpoint(&at));
@@ -24,8 +24,8 @@ pub(super) fn traces(at: &Cursor<'_>) -> Option<TraceSettings> {
     Some(TraceSettings { endpoint: endpoint?, sample: sample?, service: service?.into() })
 }
 
-/// Reads the URL of the collector. Only plain HTTP is supported, because collectors run in the same pod or the same
-/// cluster.
+/// Reads the URL of the collector of trace spans. Only plain HTTP is supported, because collectors run in the same pod
+/// or the same cluster.
 fn endpoint(at: &Cursor<'_>) -> Option<Box<str>> {
     let text = at.text()?;
     match Url::parse(text) {

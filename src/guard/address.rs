@@ -1,40 +1,40 @@
-//! Classifies IP addresses as public or special. The special addresses are those of the IANA special-purpose
-//! registries, IPv6 addresses that contain an IPv4 address, and the metadata services of cloud providers, some of
-//! which have public addresses.
+//! Classifies IP addresses as public or special. Special addresses are the addresses in the IANA special-purpose
+//! registries, IPv6 addresses that contain an IPv4 address, and the addresses of the metadata services of cloud
+//! providers. Some metadata services have public addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The class of an address that is not public. The variants are sorted alphabetically.
+/// The class of an IP address that is not public. The variants are sorted alphabetically.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AddressClass {
-    /// `100.64.0.0/10`: carrier-grade NAT (RFC 6598).
+    /// Carrier-grade NAT: `100.64.0.0/10` (RFC 6598).
     CarrierNat,
     /// An IPv6 address that contains an IPv4 address: mapped, compatible, translated, or ISATAP.
     Embedded,
-    /// `169.254.0.0/16` and `fe80::/10`.
+    /// Link-local addresses: `169.254.0.0/16` and `fe80::/10`.
     LinkLocal,
-    /// `127.0.0.0/8` and `::1`.
+    /// Loopback addresses: `127.0.0.0/8` and `::1`.
     Loopback,
-    /// The metadata service of a cloud provider.
+    /// The address of the metadata service of a cloud provider.
     Metadata,
-    /// `224.0.0.0/4` and `ff00::/8`.
+    /// Multicast addresses: `224.0.0.0/4` and `ff00::/8`.
     Multicast,
-    /// `64:ff9b::/96` and `64:ff9b:1::/48`: NAT64 (RFC 6052, RFC 8215).
+    /// NAT64 addresses: `64:ff9b::/96` and `64:ff9b:1::/48` (RFC 6052, RFC 8215).
     Nat64,
     /// Private networks (RFC 1918), unique local (RFC 4193) and site-local addresses.
     Private,
-    /// Reserved for documentation, benchmarks, protocols, or future use.
+    /// An address that is reserved for documentation, benchmarks, protocols, or future use.
     Reserved,
-    /// `2002::/16`: 6to4 (RFC 3056).
+    /// 6to4 addresses: `2002::/16` (RFC 3056).
     SixToFour,
-    /// `2001::/32`: Teredo (RFC 4380).
+    /// Teredo addresses: `2001::/32` (RFC 4380).
     Teredo,
-    /// `0.0.0.0/8` and `::`.
+    /// Unspecified addresses: `0.0.0.0/8` and `::`.
     Unspecified,
 }
 
 impl AddressClass {
-    /// All classes.
+    /// All classes of addresses that are not public, sorted alphabetically.
     pub const ALL: &'static [Self] = &[
         Self::CarrierNat,
         Self::Embedded,
@@ -50,7 +50,7 @@ impl AddressClass {
         Self::Unspecified,
     ];
 
-    /// Returns the stable snake_case name. It is used as metric label and log field.
+    /// Returns the stable snake_case name of the class. Metric labels and log fields contain this name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::CarrierNat => "carrier_nat",
@@ -69,7 +69,7 @@ impl AddressClass {
     }
 }
 
-/// Returns the class of an address, or `None` if it is public.
+/// Returns the class of an IP address that is not public, or `None` if the address is public.
 pub fn classify(address: IpAddr) -> Option<AddressClass> {
     match address {
         IpAddr::V4(address) => classify_v4(address),
@@ -77,8 +77,8 @@ pub fn classify(address: IpAddr) -> Option<AddressClass> {
     }
 }
 
-/// The addresses of metadata services. Most cloud providers use the first address. The other addresses belong to Azure,
-/// Alibaba Cloud and Oracle Cloud, in this order.
+/// The IPv4 addresses of the metadata services of cloud providers. Most providers use the first address. The other
+/// addresses belong to Azure, Alibaba Cloud and Oracle Cloud, in this order.
 const METADATA: [Ipv4Addr; 4] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(168, 63, 129, 16),
@@ -97,7 +97,7 @@ fn classify_v4(address: Ipv4Addr) -> Option<AddressClass> {
         [100, 64..=127, ..] => Some(C::CarrierNat),
         [127, ..] => Some(C::Loopback),
         [169, 254, ..] => Some(C::LinkLocal),
-        // Protocol assignments, documentation, the 6to4 relay, AS112, AMT, benchmarks.
+        // Protocol assignments, documentation, 6to4 relays, AS112, AMT and benchmarks.
         [192, 0, 0 | 2, _] | [192, 88, 99, _] | [192, 31, 196, _] | [192, 52, 193, _] | [192, 175, 48, _] => {
             Some(C::Reserved)
         }
@@ -113,13 +113,13 @@ fn classify_v6(address: Ipv6Addr) -> Option<AddressClass> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some(C::Unspecified),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(C::Loopback),
-        // Compatible, mapped and translated addresses (RFC 4291, RFC 7915). They are denied even if the IPv4 address in
-        // them is public. A provider can write the plain IPv4 address instead.
+        // IPv4-compatible, IPv4-mapped and IPv4-translated addresses (RFC 4291, RFC 7915). These addresses are denied
+        // even if the IPv4 address in them is public. A provider can write the plain IPv4 address instead.
         [0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(C::Embedded),
         [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => Some(C::Nat64),
         [0x2002, ..] => Some(C::SixToFour),
         [0x2001, 0, ..] => Some(C::Teredo),
-        // Protocol assignments, benchmarks, ORCHID, documentation.
+        // Protocol assignments, benchmarks, ORCHID and documentation.
         [0x2001, 0x1..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(C::Reserved),
         // An interface address that contains an IPv4 address (ISATAP, RFC 5214).
         [_, _, _, _, 0 | 0x200, 0x5efe, ..] => Some(C::Embedded),

@@ -1,4 +1,4 @@
-//! Protects outgoing requests to URLs from outside against server-side request forgery. It checks that a URL is
+//! Protects outgoing requests to URLs from outside against server-side request forgery. The guard checks that a URL is
 //! unambiguous, that its host is in the list of allowed hosts, and that Callgate is allowed to connect to the address
 //! of the host.
 //!
@@ -19,21 +19,22 @@ pub use url::{Scheme, Url, UrlFault};
 /// The reason why an outgoing request is denied.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refused {
-    /// The address belongs to this class, and is in none of the listed networks.
+    /// The address is not public, and no entry of the list of allowed hosts contains the address. The value is the
+    /// class of the address.
     Address(AddressClass),
-    /// The host is not listed.
+    /// The host of the URL is not in the list of allowed hosts.
     Host,
     /// The address belongs to Callgate itself or to its agent.
     Own,
-    /// The URL is plain HTTP, which is not allowed for this host. For a host name other than `localhost`, an entry must
-    /// allow plain HTTP. If the host is an IP address, the address must not be public.
+    /// The URL is plain HTTP, which is not allowed for this host. A host name other than `localhost` needs an entry
+    /// that allows plain HTTP. If the host is an IP address, the address must not be public.
     PlainHttp,
     /// The URL is invalid or ambiguous.
     Url(UrlFault),
 }
 
 impl Refused {
-    /// Returns the stable snake_case name of the reason. It is used as metric label and log field.
+    /// Returns the stable snake_case name of the reason. Metric labels and log fields contain this name.
     pub const fn class(self) -> &'static str {
         match self {
             Self::Address(class) => class.name(),
@@ -44,7 +45,7 @@ impl Refused {
         }
     }
 
-    /// Returns the names of all reasons, for the metrics.
+    /// Returns the names of all reasons for which an outgoing request can be denied, for the metrics.
     pub fn classes() -> impl Iterator<Item = &'static str> {
         let addresses = AddressClass::ALL.iter().map(|class| class.name());
         let urls = UrlFault::ALL.iter().map(|fault| fault.name());
@@ -67,13 +68,13 @@ impl fmt::Display for Refused {
 /// An entry of a list of allowed hosts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Entry {
-    /// A host name, optionally limited to a port.
+    /// A host name that may be limited to one port.
     Name {
-        /// The name in lower case.
+        /// The host name in lower case.
         host: Box<str>,
         /// The only allowed port. `None` allows every port.
         port: Option<u16>,
-        /// Whether plain HTTP is allowed as well.
+        /// True if plain HTTP to this host is allowed in addition to HTTPS.
         plain: bool,
     },
     /// A network that Callgate is allowed to connect to, even if it is not public.
@@ -81,7 +82,8 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Parses `host`, `host:port`, `http://host[:port]`, an address, or a network. Returns `None` for any other text.
+    /// Parses an entry of a list of allowed hosts: `host`, `host:port`, `http://host[:port]`, an address, or a
+    /// network. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         if let Ok(network) = text.parse::<IpNet>() {
             return (network.trunc() == network).then_some(Self::Network(network));
@@ -110,22 +112,22 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     entries: Vec<Entry>,
-    /// Whether every host with a public address is allowed.
+    /// True if every host with a public address is allowed.
     allows_public: bool,
 }
 
 impl Guard {
-    /// Creates a guard.
+    /// Creates a guard that allows only the hosts and networks in `entries`.
     pub fn new(entries: Vec<Entry>) -> Self {
         Self { entries, allows_public: false }
     }
 
-    /// Creates a guard that allows every public address, and these networks.
+    /// Creates a guard that allows every public address, and the addresses in `networks`.
     pub fn public_and(networks: Vec<IpNet>) -> Self {
         Self { entries: networks.into_iter().map(Entry::Network).collect(), allows_public: true }
     }
 
-    /// Returns the entries as text, in the format of [`Entry::parse`].
+    /// Returns the entries of the list of allowed hosts as text, in the format of [`Entry::parse`].
     pub fn entries(&self) -> impl Iterator<Item = String> {
         self.entries.iter().map(|entry| match entry {
             Entry::Name { host, port, plain } => {
@@ -136,11 +138,11 @@ impl Guard {
         })
     }
 
-    /// Parses a URL and checks its host against the list. This check needs no name resolution. [`Guard::judge`] then
-    /// checks the resolved address.
+    /// Parses a URL and checks its host against the list of allowed hosts. This check needs no name resolution.
+    /// [`Guard::judge`] must check the resolved address afterwards.
     ///
     /// # Errors
-    /// Returns the reason as [`Refused`].
+    /// Returns a [`Refused`] if the URL is not allowed.
     pub fn admit(&self, text: &str) -> Result<Url, Refused> {
         let url = Url::parse(text).map_err(Refused::Url)?;
         match url.address() {
@@ -154,10 +156,11 @@ impl Guard {
         Ok(url)
     }
 
-    /// Checks an address that `url` resolved to. Call this function immediately before connecting to the address.
+    /// Checks whether Callgate may connect to `address`, to which the host of `url` resolved. Call this function
+    /// immediately before connecting to the address.
     ///
     /// # Errors
-    /// Returns the reason as [`Refused`].
+    /// Returns a [`Refused`] if the connection is not allowed.
     pub fn judge(&self, url: &Url, address: IpAddr) -> Result<(), Refused> {
         let class = classify(address);
         if self.allows_public {
@@ -170,7 +173,7 @@ impl Guard {
             return Err(Refused::Address(class));
         }
         match url.address() {
-            // `localhost` must not resolve to a public address.
+            // The host name `localhost` must not resolve to a public address.
             None if url.host() == "localhost" && !listed => Err(Refused::Host),
             Some(_) if !listed => Err(Refused::Host),
             // Plain HTTP to an IP address in the URL is allowed only if a network in the list contains the address, and
@@ -180,8 +183,8 @@ impl Guard {
         }
     }
 
-    /// Returns one item for each entry that matches the URL's host and port. The item is true if the entry allows plain
-    /// HTTP, or if the host is `localhost`.
+    /// Returns one item for each entry of the list of allowed hosts that matches the host and port of the URL. The
+    /// item is true if the entry allows plain HTTP, or if the host is `localhost`.
     fn names(&self, url: &Url) -> impl Iterator<Item = bool> {
         let (host, port) = (url.host().to_owned(), url.port());
         self.entries.iter().filter_map(move |entry| match entry {

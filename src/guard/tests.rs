@@ -16,8 +16,8 @@ fn guard(entries: &[&str]) -> Guard {
 fn addresses_of_other_projects_lists_are_classed_as_they_class_them() {
     let file: serde_json::Value = serde_json::from_str(&vectors("addresses.json")).unwrap();
     let mut count = 0;
-    // The lists disagree about the addresses that are allowed, because this depends on the configuration of each
-    // project. They agree about the dangerous addresses, so the test uses only these.
+    // The lists of other projects disagree about allowed addresses, which depend on the configuration of each project.
+    // The lists agree about dangerous addresses, so the test uses only these addresses.
     for row in file["addresses"].as_array().unwrap().iter().filter(|row| row["expect"] == "block") {
         let address = row["ip"].as_str().unwrap().parse().unwrap();
         assert!(classify(address).is_some(), "{row}");
@@ -70,8 +70,8 @@ fn no_url_of_the_attack_lists_is_admitted() {
     assert!(text.lines().count() > 80);
     for line in text.lines() {
         assert!(guard.admit(line).is_err(), "{line}");
-        // An address in an unusual form must not be parsed as a name. Every parsed address must be classified as not
-        // public.
+        // An IP address in an unusual form must not be parsed as a host name. Every parsed address must be classified
+        // as not public.
         if let Ok(url) = Url::parse(line) {
             let named = url
                 .host()

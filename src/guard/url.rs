@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Maximum length of a URL, in bytes.
+/// The maximum length of a URL, in bytes.
 const URL_BYTES_MAX: usize = 2048;
 
 /// The scheme of a URL.
@@ -16,7 +16,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// Returns the name of the scheme in a URL.
+    /// Returns the name of the scheme as written in a URL: `http` or `https`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -29,11 +29,11 @@ impl Scheme {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Url {
     scheme: Scheme,
-    /// The host in lower case. An IPv6 address has no brackets.
+    /// The host of the URL in lower case. An IPv6 address has no brackets.
     host: Box<str>,
     address: Option<IpAddr>,
     port: u16,
-    /// Path and query, beginning with a slash.
+    /// The path and the query of the URL, beginning with a slash.
     target: Box<str>,
 }
 
@@ -55,11 +55,11 @@ pub enum UrlFault {
 }
 
 impl UrlFault {
-    /// All faults.
+    /// All reasons why a URL can be invalid, sorted alphabetically.
     pub const ALL: &'static [Self] =
         &[Self::Character, Self::Host, Self::Port, Self::Scheme, Self::TooLong, Self::UserInfo];
 
-    /// Returns the stable snake_case name. It is used as metric label and log field.
+    /// Returns the stable snake_case name of the reason. Metric labels and log fields contain this name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Character => "url_character",
@@ -108,32 +108,32 @@ impl Url {
         Ok(Self { scheme, host, address, port, target })
     }
 
-    /// Returns the scheme.
+    /// Returns the scheme of the URL.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// Returns the host in lower case. An IPv6 address has no brackets.
+    /// Returns the host of the URL in lower case. An IPv6 address has no brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Returns the host if it is an address, or `None` if it is a name.
+    /// Returns the host of the URL if it is an IP address, or `None` if it is a name.
     pub fn address(&self) -> Option<IpAddr> {
         self.address
     }
 
-    /// Returns the port, or the default port of the scheme.
+    /// Returns the port of the URL, or the default port of the scheme if the URL has no port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Returns path and query, beginning with a slash.
+    /// Returns the path and the query of the URL, beginning with a slash.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Reports whether the port is the default port of the scheme.
+    /// Reports whether the port of the URL is the default port of its scheme.
     fn has_own_port(&self) -> bool {
         matches!((self.scheme, self.port), (Scheme::Http, 80) | (Scheme::Https, 443))
     }
@@ -143,7 +143,7 @@ impl Url {
         (self.scheme, &self.host, self.port) == (other.scheme, &other.host, other.port)
     }
 
-    /// Returns the value for the `Host` header: host and port. Omits the default port.
+    /// Returns the host and port of the URL, as the value of the `Host` header. Omits the default port.
     pub fn authority(&self) -> String {
         let host = match self.address {
             Some(IpAddr::V6(_)) => format!("[{}]", self.host),
@@ -158,7 +158,7 @@ impl Url {
     }
 }
 
-/// Formats the URL in its normalized form.
+/// Formats the URL in normalized form: with a lower-case scheme and host, and without the default port.
 impl std::fmt::Display for Url {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}://{}{}", self.scheme.name(), self.authority(), self.target)
@@ -186,7 +186,8 @@ fn read_host(text: &str) -> Result<(Box<str>, Option<IpAddr>), UrlFault> {
         let address: Ipv6Addr = inner.parse().map_err(|_| UrlFault::Host)?;
         return Ok((address.to_string().into(), Some(address.into())));
     }
-    // Some parsers accept `127.1`, `0x7f.1` and `2130706433` as addresses. Only the usual form is valid here.
+    // Some parsers accept `127.1`, `0x7f.1` and `2130706433` as IPv4 addresses. Only the usual form with four decimal
+    // numbers is valid here.
     let last = text.rsplit('.').next().unwrap_or_default();
     if last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X") {
         let address: Ipv4Addr = text.parse().map_err(|_| UrlFault::Host)?;

@@ -1,4 +1,4 @@
-//! The claims of a JWT (RFC 7519), with strict types. Duplicate members are an error.
+//! The claims of a JWT (RFC 7519), with strict types. Duplicate claims are an error.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,19 +10,19 @@ use serde_json::Value;
 use crate::denial::{Denial, Refusal};
 use crate::time::Timestamp;
 
-/// The claims of a JWT.
+/// The claims of a JWT, as a map from names to JSON values.
 pub(crate) struct Claims {
     members: BTreeMap<String, Value>,
 }
 
 impl Claims {
-    /// Returns the claim `name`, of any type.
+    /// Returns the claim `name` as a JSON value of any type, or `None` if the claim is missing.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.members.get(name)
     }
 
-    /// Returns a NumericDate claim (RFC 7519 section 2), or `None` if it is missing. Any JSON number of seconds from 0
-    /// to below 1e11 is valid, with or without a fraction.
+    /// Returns the NumericDate claim `name` (RFC 7519 section 2) as a time, or `None` if the claim is missing. Any
+    /// JSON number of seconds from 0 to below 1e11 is valid, with or without a fraction.
     pub(crate) fn moment(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
         let Some(value) = self.members.get(name) else { return Ok(None) };
         let secs = value.as_f64().filter(|secs| (0.0..1e11).contains(secs));
@@ -32,7 +32,7 @@ impl Claims {
         }
     }
 
-    /// Returns a string claim, or `None` if it is missing.
+    /// Returns the string claim `name`, or `None` if the claim is missing.
     pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, Refusal> {
         match self.members.get(name) {
             None => Ok(None),
@@ -41,7 +41,8 @@ impl Claims {
         }
     }
 
-    /// Returns `aud`, which is a string or a list of strings. Returns an empty list if `aud` is missing.
+    /// Returns the audiences in the claim `aud`, which is a string or a list of strings. Returns an empty list if
+    /// `aud` is missing.
     pub(crate) fn audience(&self) -> Result<Vec<&str>, Refusal> {
         let wrong = || Refusal::new(Denial::TokenClaim, "aud is not a string or a list of strings");
         match self.members.get("aud") {

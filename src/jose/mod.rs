@@ -1,5 +1,5 @@
-//! A strict parser and verifier for compact JWS (RFC 7515). It checks the size, the number of parts and the header
-//! members, and it accepts exactly one algorithm for each key. The module `token` checks the claims.
+//! A strict parser and verifier for compact JWS (RFC 7515). The parser checks the size, the number of parts and the
+//! keys of the header. The verifier accepts exactly one algorithm for each key. The module `token` checks the claims.
 
 mod claims;
 
@@ -15,10 +15,10 @@ use crate::secret::Secret;
 
 pub(crate) use claims::Claims;
 
-/// Minimum length of a shared key that signs or verifies tokens, in bytes.
+/// The minimum length of a shared key that signs or verifies tokens, in bytes.
 pub const SHARED_KEY_BYTES_MIN: usize = 24;
 
-/// Maximum length of a token, in bytes. Checked before parsing.
+/// The maximum length of a token, in bytes. The length is checked before the token is parsed.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// The kind of key that an algorithm needs.
@@ -28,7 +28,7 @@ pub enum Family {
     Ecdsa,
     /// An Ed25519 key pair.
     Eddsa,
-    /// A shared key.
+    /// A key that the signer and the verifier share.
     Hmac,
     /// An RSA key pair, for PKCS#1 v1.5 or PSS.
     Rsa,
@@ -63,12 +63,13 @@ impl Algorithm {
         Self { name, inner, family }
     }
 
-    /// Returns the algorithm with this JOSE name (RFC 7518 section 3.1). Names are case-sensitive.
+    /// Returns the algorithm with this JOSE name (RFC 7518 section 3.1). Names are case-sensitive. Returns `None` if
+    /// no supported algorithm has this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|algorithm| algorithm.name == name).copied()
     }
 
-    /// Returns the JOSE name.
+    /// Returns the JOSE name of the algorithm, such as `HS256`.
     pub fn name(self) -> &'static str {
         self.name
     }
@@ -94,14 +95,15 @@ pub enum KeyMaterial<'a> {
     Shared(&'a Secret),
 }
 
-/// The reason why key material cannot be used.
+/// The reason why key material cannot be used with an algorithm.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KeyFault {
-    /// The PEM contains no private key of the algorithm's family.
+    /// The PEM text contains no private key of the kind that the algorithm needs.
     NotAPrivateKey,
-    /// The PEM contains no public key of the algorithm's family.
+    /// The PEM text contains no public key of the kind that the algorithm needs.
     NotAPublicKey,
-    /// The material does not fit the algorithm: a shared key for an asymmetric algorithm, or the reverse.
+    /// The key material is of the wrong kind: a shared key for an asymmetric algorithm, or an asymmetric key for an
+    /// HMAC algorithm.
     OtherKind,
     /// The shared key is shorter than [`SHARED_KEY_BYTES_MIN`].
     TooShort,
@@ -126,14 +128,14 @@ pub struct Key {
     decoding: DecodingKey,
 }
 
-/// Formats the id and the algorithm of the key, but not the key.
+/// Formats the id and the algorithm of the key, but not the secret key material.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:?}, {})", self.id, self.algorithm.name())
     }
 }
 
-/// Formats the id and the algorithm of the key.
+/// Formats the id and the algorithm of the key, but not the secret key material.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.id {
@@ -144,10 +146,10 @@ impl fmt::Display for Key {
 }
 
 impl Key {
-    /// Creates a key.
+    /// Creates a verification key. `id` is the key id that tokens name in the header `kid`.
     ///
     /// # Errors
-    /// Returns a [`KeyFault`] if the material does not fit the algorithm.
+    /// Returns a [`KeyFault`] if the key material does not fit the algorithm.
     pub fn new(id: Option<&str>, algorithm: Algorithm, material: KeyMaterial<'_>) -> Result<Self, KeyFault> {
         let decoding = match (algorithm.family(), material) {
             (Family::Hmac, KeyMaterial::Shared(secret)) if secret.len() < SHARED_KEY_BYTES_MIN => {
@@ -170,7 +172,7 @@ impl Key {
     }
 
     /// Verifies a token whose header was already compared byte by byte with the expected header. `rest` is the token
-    /// after the header and its dot. Returns the decoded payload.
+    /// after the header and its dot. Returns the decoded payload of the token.
     pub(crate) fn verify(&self, token: &str, rest: &str) -> Result<Vec<u8>, Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::TokenMalformed, detail);
         if token.len() > TOKEN_BYTES_MAX {
@@ -183,10 +185,10 @@ impl Key {
         payload.ok_or_else(|| Refusal::new(Denial::TokenForged, "the token's signature does not verify"))
     }
 
-    /// Returns the decoded payload if the signature is valid, or `None` if it is not.
+    /// Returns the decoded payload of a token if its signature is valid, or `None` if the signature is invalid.
     fn payload(&self, signed: &str, payload: &str, signature: &str) -> Result<Option<Vec<u8>>, Refusal> {
-        // The library decodes the signature. It returns an error if the signature is not base64url. Such a signature is
-        // treated as invalid.
+        // `jsonwebtoken` decodes the signature, and returns an error if it is not base64url. Callgate treats this
+        // error as an invalid signature.
         let verdict = jsonwebtoken::crypto::verify(
             signature,
             signed.as_bytes(),
@@ -200,18 +202,18 @@ impl Key {
         BASE64URL_NOPAD.decode(payload.as_bytes()).map(Some).map_err(|_| malformed())
     }
 
-    /// Returns the algorithm.
+    /// Returns the only algorithm with which Callgate uses the key.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Returns the id of the key. A token names this id in `kid`.
+    /// Returns the id of the key, which tokens name in the header `kid`. Returns `None` if the key has no id.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 }
 
-/// A parsed token. Its signature has not been verified yet.
+/// A parsed JWS token. The signature of the token has not been verified yet.
 #[derive(Debug)]
 pub(crate) struct Unverified<'t> {
     header: Header,
@@ -220,8 +222,9 @@ pub(crate) struct Unverified<'t> {
     signature: &'t str,
 }
 
-/// The header members that Callgate reads. Members that could change the meaning of the token or the source of its key
-/// are read only so that the token can be denied. All other members are ignored (RFC 7515 section 4).
+/// The keys of a JWS header that Callgate reads. Keys that could change the meaning of the token or the source of its
+/// verification key are read only so that Callgate can deny the token. All other keys are ignored (RFC 7515 section
+/// 4).
 #[derive(Debug, Deserialize)]
 struct Header {
     alg: String,
@@ -249,7 +252,7 @@ struct Header {
     zip: bool,
 }
 
-/// Deserializes a string. Unlike a missing member, `null` is an error.
+/// Deserializes an optional string. The value `null` is an error, and a missing key is not.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
 }
@@ -282,7 +285,7 @@ pub(crate) fn is_object(json: &[u8]) -> bool {
 }
 
 impl<'t> Unverified<'t> {
-    /// Parses a token without verifying it.
+    /// Parses a JWS token without verifying its signature.
     pub(crate) fn parse(token: &'t str) -> Result<Self, Refusal> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Refusal::new(Denial::TokenMalformed, "the token is longer than 8 KiB"));
@@ -290,7 +293,8 @@ impl<'t> Unverified<'t> {
         Self::parse_in_body(token)
     }
 
-    /// Parses a token from a body, without verifying it. Only the size of the body limits the size of the token.
+    /// Parses a JWS token from a request body, without verifying its signature. Only the size of the body limits the
+    /// size of the token.
     pub(crate) fn parse_in_body(token: &'t str) -> Result<Self, Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::TokenMalformed, detail);
         let (signed, signature) =
@@ -305,7 +309,8 @@ impl<'t> Unverified<'t> {
         let header = BASE64URL_NOPAD
             .decode(header.as_bytes())
             .map_err(|_| malformed("the token's header is not base64url"))?;
-        // serde would also accept a list of the members' values. A header must be an object (RFC 7515 section 4).
+        // serde would also accept a list of the values without their keys. A header must be an object (RFC 7515
+        // section 4).
         let header = Some(header).filter(|header| is_object(header));
         let header: Option<Header> = header.and_then(|header| serde_json::from_slice(&header).ok());
         let header = header
@@ -317,39 +322,41 @@ impl<'t> Unverified<'t> {
         Ok(Self { header, payload, signed, signature })
     }
 
-    /// Returns the header's `typ` in lower case, without the optional prefix `application/` (RFC 7515 section 4.1.9).
+    /// Returns the `typ` of the token's header in lower case, without the optional prefix `application/` (RFC 7515
+    /// section 4.1.9).
     pub(crate) fn media_type(&self) -> Option<String> {
         let typ = self.header.typ.as_ref()?.to_ascii_lowercase();
         Some(typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned))
     }
 
-    /// Returns the header's `alg`, which is not verified.
+    /// Returns the `alg` of the token's header, which is not verified.
     pub(crate) fn algorithm(&self) -> &str {
         &self.header.alg
     }
 
-    /// Returns the header's `kid`. Use it only to look up a configured key.
+    /// Returns the `kid` of the token's header, which is not verified. Use it only to look up a configured key.
     pub(crate) fn key_id(&self) -> Option<&str> {
         self.header.kid.as_deref()
     }
 
-    /// Returns the signed text: header, dot and payload.
+    /// Returns the signed text of the token: header, dot and payload, in base64url.
     pub(crate) fn signed(&self) -> &'t str {
         self.signed
     }
 
-    /// Returns the signature in base64url.
+    /// Returns the signature of the token in base64url.
     pub(crate) fn signature(&self) -> &'t str {
         self.signature
     }
 
-    /// Returns the payload in base64url. It is not verified.
+    /// Returns the payload of the token in base64url. The payload is not verified.
     pub(crate) fn payload(&self) -> &'t str {
         self.payload
     }
 
-    /// Verifies the signature with the key that `kid` names, or with any key if the token has no `kid`. The key's
-    /// algorithm must be the token's `alg`. A key without an id matches every `kid`. Returns the decoded payload.
+    /// Verifies the signature of the token with the key that `kid` names, or with any key if the token has no `kid`.
+    /// The algorithm of the key must be the `alg` of the token. A key without an id matches every `kid`. Returns the
+    /// decoded payload.
     pub(crate) fn verify(&self, keys: &[Key]) -> Result<Vec<u8>, Refusal> {
         let kid = self.header.kid.as_deref();
         let answers = |key: &&Key| kid.is_none() || key.id().is_none() || key.id() == kid;

@@ -1,4 +1,4 @@
-//! The formats of bodies that a scheme or a handshake can read.
+//! The formats of request bodies from which a signature scheme or a handshake reads values.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ use super::proofs::{JwtPlace, JwtScheme, SharedSecretPlace};
 use super::request_parts::{BodyPart, SignaturePlace};
 use super::scheme::{Proof, Scheme};
 
-/// The format of a body.
+/// The format that a request body must have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BodyFormat {
-    /// A form.
+    /// The body is a form (`application/x-www-form-urlencoded`).
     Form,
-    /// JSON.
+    /// The body is JSON.
     Json,
-    /// A JWT.
+    /// The whole body is a JWT.
     Token,
 }
 
-/// Formats the format as a noun phrase.
+/// Formats the body format as a noun phrase, such as `a form`.
 impl fmt::Display for BodyFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -43,8 +43,8 @@ impl From<BodyPart<'_>> for BodyFormat {
 }
 
 impl Scheme {
-    /// Returns the formats of the bodies in which Callgate finds the signature. If `verified` is true, returns the
-    /// formats of the bodies whose signature Callgate can verify.
+    /// Returns the formats that a request body must have so that Callgate finds the signature in the request. If
+    /// `verified` is true, returns the formats that a body must have so that Callgate can also verify the signature.
     pub fn body_formats(&self, verified: bool) -> impl Iterator<Item = BodyFormat> {
         let place = match &self.proof {
             Proof::Content(scheme) => scheme.place.body_part(),
@@ -66,14 +66,15 @@ impl Scheme {
 }
 
 impl JwtScheme {
-    /// Reports whether the token is in the body, or is the whole body.
+    /// Reports whether the JWT is a part of the body, or the whole body.
     pub fn is_in_body(&self) -> bool {
         !self.is_in_head()
     }
 }
 
 impl ContentScheme {
-    /// Returns the formats of the bodies that have the signed parts and the timestamp.
+    /// Returns the formats that a body must have so that Callgate can read the signed parts and the timestamp from the
+    /// body.
     fn body_formats(&self) -> impl Iterator<Item = BodyFormat> {
         let time = self.timestamp.as_ref().and_then(|rule| rule.source.body_part());
         let canonical = self.content.parts().contains(&ContentPart::CanonicalJson);
@@ -81,7 +82,7 @@ impl ContentScheme {
         parts.chain(canonical.then_some(BodyFormat::Json))
     }
 
-    /// Reports whether the signed content contains the signature.
+    /// Reports whether the signed content contains the signature itself. No sender could compute such a signature.
     pub fn covers_itself(&self) -> bool {
         let is_signature = |part: &ContentPart| match (part, &self.place) {
             (ContentPart::Member(pointer), SignaturePlace::Body(place)) => pointer == place,
@@ -100,7 +101,7 @@ impl ContentScheme {
 }
 
 impl Handshake {
-    /// Returns the formats of the bodies that have the values of this handshake.
+    /// Returns the formats that a body must have so that Callgate can read the values of this handshake from the body.
     pub fn body_formats(&self) -> impl Iterator<Item = BodyFormat> {
         let form = (!self.condition.form.is_empty()).then_some(BodyFormat::Form);
         let places = [&self.token, &self.subscription, &self.secret];
@@ -113,7 +114,7 @@ impl Handshake {
         form.into_iter().chain(json.then_some(BodyFormat::Json))
     }
 
-    /// Returns the templates of the reply.
+    /// Returns the text templates in the reply to the handshake, for the body and the headers.
     fn templates(&self) -> impl Iterator<Item = &ReplyTemplate> {
         let (text, members) = match &self.body {
             ReplyBody::Empty => (None, None),

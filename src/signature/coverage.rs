@@ -1,5 +1,5 @@
-//! The coverage of a scheme: the parts of a request that a signature protects. The table in `docs/providers.md` shows
-//! the coverage of every preset.
+//! The parts of a request that the signature of a scheme protects. The table in `docs/providers.md` shows these parts
+//! for every preset.
 
 use super::content::ContentPart;
 use super::keys::SignatureAlgorithm;
@@ -7,23 +7,23 @@ use super::proofs::SharedSecretPlace;
 use super::request_parts::EventIdSource;
 use super::scheme::{Proof, Scheme};
 
-/// The parts of a request that a signature covers.
+/// The parts of a request that a signature protects.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct SignatureCoverage {
-    /// Whether the signature covers the whole body.
+    /// True if the signature covers the whole body.
     pub body: bool,
-    /// Whether the signature covers individual members of the body.
+    /// True if the signature covers individual JSON values or form fields of the body.
     pub members: bool,
-    /// Whether the signature covers a timestamp, which Callgate compares with its clock.
+    /// True if the signature covers a timestamp, which Callgate compares with its clock.
     pub time: bool,
-    /// Whether the signature covers the event id.
+    /// True if the signature covers the event id.
     pub id: bool,
-    /// Whether the signature covers the URL that the provider called.
+    /// True if the signature covers the URL that the provider called.
     pub url: bool,
 }
 
 impl SignatureCoverage {
-    /// Returns the names of the covered parts.
+    /// Returns the names of the parts that the signature covers, for people.
     pub fn names(self) -> Vec<&'static str> {
         let all = [
             (self.body, "body"),
@@ -102,7 +102,7 @@ impl Scheme {
         }
     }
 
-    /// Returns a short name of the scheme.
+    /// Returns a short name of the signature scheme, for people, such as `hmac-sha256`.
     pub fn summary(&self) -> String {
         match &self.proof {
             Proof::Content(scheme) => match scheme.algorithm {

@@ -1,18 +1,19 @@
-//! Decides which messages of a provider are the same event. Two messages with the same [`IdentityPart`]s are the same
-//! event, and the second one is a duplicate.
+//! Decides which messages of a provider belong to the same event. Two messages with the same values of all
+//! [`IdentityPart`]s belong to the same event, and the second message is a duplicate.
 
 use super::identity_part::{DuplicateRule, IdentityPart};
 use super::scheme::{Proof, Scheme};
 
 impl Scheme {
-    /// Returns the identity of a scheme that does not list its parts.
+    /// Returns the identity parts of a scheme for which the user lists none. Messages with the same values of these
+    /// parts belong to the same event.
     ///
-    /// - If the id is signed, it is the only part. The signature is not a part, because a provider may sign each retry
-    ///   anew.
-    /// - If the id is not signed, the signature is a part, too. With the id alone, two different messages with the same
-    ///   id would be the same event, and the second one would not be delivered.
-    /// - If there is no id, the signature is the only part, but only if it covers a time. Otherwise there are no parts,
-    ///   because two events with the same body could have the same signature.
+    /// - If the event id is signed, it is the only part. The signature is not a part, because a provider may sign each
+    ///   retry anew.
+    /// - If the event id is not signed, the signature is a second part. With the id alone, two different messages with
+    ///   the same id would belong to the same event, and the second message would not be delivered.
+    /// - If there is no event id, the signature is the only part, but only if it covers a time. Otherwise there are no
+    ///   parts, because two events with the same body could have the same signature.
     ///
     /// A signature that can be the same for many messages is never a part.
     pub fn default_identity(&self) -> Vec<IdentityPart> {
@@ -29,7 +30,7 @@ impl Scheme {
         }
     }
 
-    /// Reports whether the signature covers a part.
+    /// Reports whether the signature of the scheme covers `part` of a message.
     pub fn signs_part(&self, part: &IdentityPart) -> bool {
         let covers = self.covers();
         match part {
@@ -45,26 +46,26 @@ impl Scheme {
         }
     }
 
-    /// Reports whether messages of this provider have an event id.
+    /// Reports whether messages of this scheme have an event id.
     pub fn has_id(&self) -> bool {
         self.id.is_some() || matches!(&self.proof, Proof::Jwt(jwt) if jwt.id.is_some())
     }
 
-    /// Reports whether messages have a signature. A shared secret is not a signature, because it is the same in every
-    /// message.
+    /// Reports whether messages of this scheme have a signature. A shared secret is not a signature, because it is the
+    /// same in every message.
     pub fn has_signature(&self) -> bool {
         !matches!(self.proof, Proof::None | Proof::SharedSecret(_))
     }
 
-    /// Reports whether different messages have different signatures. A signature that covers neither the body nor members
-    /// of it can be the same for many messages.
+    /// Reports whether different messages have different signatures. A signature that covers no part of the body can
+    /// be the same for many messages.
     pub fn signature_is_per_message(&self) -> bool {
         let covers = self.covers();
         self.has_signature() && (covers.body || covers.members)
     }
 
-    /// Reports whether messages of different events can be told apart. Also returns true for
-    /// [`DuplicateRule::Deliver`], because every message is delivered then.
+    /// Reports whether the scheme can distinguish messages of different events. Also returns true for
+    /// [`DuplicateRule::Deliver`], because every message is then delivered.
     pub fn tells_events_apart(&self) -> bool {
         match self.duplicates {
             DuplicateRule::Identity => !self.identity.is_empty(),
@@ -73,14 +74,14 @@ impl Scheme {
         }
     }
 
-    /// Reports whether somebody who has captured a message can send it again as another event. This is possible if the
-    /// identity has parts that are not signed.
+    /// Reports whether an attacker who has recorded a message can send it again as another event. This is possible if
+    /// the signature does not cover all identity parts.
     pub fn accepts_changed_replays(&self) -> bool {
         let has_unsigned_parts = self.identity.iter().any(|part| !self.signs_part(part));
         self.has_signature() && self.duplicates == DuplicateRule::Identity && has_unsigned_parts
     }
 
-    /// Describes how duplicates are recognized, for people.
+    /// Returns a description of how duplicates are recognized, for people.
     pub fn describe_identity(&self) -> String {
         match self.duplicates {
             DuplicateRule::Deliver => "nothing: all are delivered".to_owned(),
@@ -163,16 +164,16 @@ mod tests {
             ("{body}", IdentityPart::Signature, false),
             ("{body}", IdentityPart::Id, true),
         ] {
-            // One unsigned part among signed parts is enough.
+            // One unsigned part is enough, even if the other parts are signed.
             for identity in [vec![part.clone()], vec![IdentityPart::Signature, part.clone()]] {
                 let scheme = Scheme { proof: signature_over(content), identity, ..Scheme::unsigned() };
                 assert_eq!(scheme.accepts_changed_replays(), accepts, "{content} {:?}", scheme.identity);
-                // Other rules do not use these parts.
+                // The other duplicate rules do not use the identity parts.
                 for duplicates in [DuplicateRule::Signature, DuplicateRule::Deliver] {
                     let scheme = Scheme { duplicates, ..scheme.clone() };
                     assert!(!scheme.accepts_changed_replays(), "{content} {duplicates:?}");
                 }
-                // Whoever knows a shared secret needs no captured message.
+                // An attacker who knows a shared secret does not need a recorded message.
                 let proof = Proof::SharedSecret(SharedSecretPlace::Basic);
                 assert!(!Scheme { proof, ..scheme }.accepts_changed_replays());
             }

@@ -1,39 +1,39 @@
-//! The parts of a message that tell its event apart from other events.
+//! The parts of a message by which Callgate recognizes messages of the same event.
 
 use http::HeaderName;
 
 use crate::json::Pointer;
 
-/// The rule by which duplicates of a provider's messages are recognized.
+/// The rule by which Callgate recognizes duplicates among the messages of a provider.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum DuplicateRule {
-    /// Messages with the same [`IdentityPart`]s are the same event.
+    /// Messages with the same values of all [`IdentityPart`]s belong to the same event.
     #[default]
     Identity,
-    /// Messages with the same event id are the same event. If the id is missing or not signed, messages with the same
-    /// signature are the same event, too.
+    /// Messages with the same event id belong to the same event. If the event id is missing or not signed, messages
+    /// with the same signature also belong to the same event.
     Signature,
-    /// Duplicates are not recognized. Every message is delivered.
+    /// Callgate does not recognize duplicates, and delivers every message.
     Deliver,
 }
 
-/// A part of a message that tells events apart.
+/// A part of a message by which Callgate recognizes messages of the same event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum IdentityPart {
-    /// The whole body.
+    /// The part is the whole body of the message.
     Body,
-    /// The value of a header.
+    /// The part is the value of the header with this name.
     Header(HeaderName),
-    /// The event id.
+    /// The part is the event id of the message.
     Id,
-    /// A member of the body.
+    /// The part is the value at this JSON pointer in the body.
     Member(Pointer),
-    /// The signature.
+    /// The part is the signature of the message.
     Signature,
 }
 
 impl IdentityPart {
-    /// Returns the pointer to the member of the body, if the part is a member.
+    /// Returns the JSON pointer if the part is a value of the body, or `None` for other parts.
     pub fn pointer(&self) -> Option<&Pointer> {
         match self {
             Self::Member(pointer) => Some(pointer),
@@ -41,7 +41,7 @@ impl IdentityPart {
         }
     }
 
-    /// Returns the part as the configuration names it.
+    /// Returns a description of the part for people, such as `signature`, or the name of the header.
     pub fn describe(&self) -> String {
         match self {
             Self::Body => "body".to_owned(),

@@ -1,17 +1,17 @@
 //! Verifies the signatures of providers.
 //!
-//! A [`Scheme`] is the description of how a provider signs. Its [`Proof`] describes which part of a request proves that
-//! the message is from the provider. A [`Verifier`] is a scheme together with its keys.
+//! A [`Scheme`] describes how a provider signs its messages. The [`Proof`] of a scheme describes which part of a
+//! request proves that the provider sent the message. A [`Verifier`] is a scheme together with its keys.
 //!
-//! Verification has two steps. [`Verifier::verify_head`] needs the request head only. It denies a request with a
+//! Verification has two steps. [`Verifier::verify_head`] needs only the request head. It denies a request with a
 //! missing, malformed or outdated signature before Callgate reads the body. [`Verifier::verify_body`] verifies the raw
 //! body.
 //!
 //! | folder | contents |
 //! |---|---|
-//! | `request_parts` | reads headers, body members, timestamps, event ids and structured fields |
+//! | `request_parts` | reads headers, values of the body, timestamps, event ids and structured fields |
 //! | `keys` | algorithms, shared secrets, public keys, fetched keys |
-//! | `content` | the bytes under a signature: templates, canonical JSON, Twilio's forms |
+//! | `content` | the signed bytes: templates, canonical JSON, Twilio's forms |
 //! | `proofs` | JWTs, HTTP message signatures, SNS messages, shared secrets |
 //! | `handshake` | the rules of handshakes, and the parts of a reply |
 //! | `verify` | the verifier: head, body, handshakes, signing |

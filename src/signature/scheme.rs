@@ -1,4 +1,4 @@
-//! The description of a provider's signature scheme.
+//! The signature scheme of a provider: how the provider signs its messages.
 
 use std::time::Duration;
 
@@ -14,58 +14,57 @@ use super::request_parts::{EventIdSource, HeaderFormat, SignaturePlace, Timestam
 use super::stated_algorithm::StatedAlgorithm;
 use crate::json::Pointer;
 
-/// The proof that a message is from the provider.
+/// The kind of proof that the provider sent a message.
 #[derive(Clone, Debug)]
 pub enum Proof {
-    /// A signature over the content that a template describes.
+    /// A signature over the content that a template describes, such as `{timestamp}.{body}`.
     Content(ContentScheme),
-    /// A JWT in a header.
+    /// A JWT that the provider sends as a signature, in the head or in the body of the request.
     Jwt(JwtScheme),
-    /// An HTTP message signature.
+    /// An HTTP message signature (RFC 9421).
     MessageSignature(MessageSignatureScheme),
-    /// No proof. The provider signs no messages, but it may send handshakes.
+    /// No proof. The provider does not sign its messages, but it may send handshakes.
     None,
-    /// The signature of Amazon SNS.
+    /// The signature of an Amazon SNS message.
     Sns,
-    /// A shared secret in the request.
+    /// A shared secret that the request contains.
     SharedSecret(SharedSecretPlace),
 }
 
-/// The header of basic authentication.
+/// The header that contains the credentials of basic authentication.
 static BASIC: [HeaderName; 1] = [AUTHORIZATION];
 
-/// The signature scheme of a provider.
+/// The signature scheme of a provider: how the provider signs its messages.
 #[derive(Clone, Debug)]
 pub struct Scheme {
-    /// The HTTP status for a message that is accepted but not delivered, such as a duplicate. `None` if the provider
-    /// asks for no particular one.
+    /// The HTTP status for a message that Callgate accepts but does not deliver, such as a duplicate. `None` if the
+    /// provider requires no particular status.
     pub acknowledge: Option<u16>,
-    /// Members that the body must not have, because the signature does not cover them.
+    /// The JSON pointers to values that the body must not have, because the signature does not cover them.
     pub absent: Vec<Pointer>,
     /// The handshakes that the provider may send.
     pub handshakes: Vec<Handshake>,
-    /// The header or the body member that contains the event id. If it is `None`, a claim of the JWT may contain the
-    /// id.
+    /// The location of the event id in the request. If it is `None`, a claim of the JWT may contain the event id.
     pub id: Option<EventIdSource>,
-    /// The format of the shared secrets.
+    /// The format of the provider's shared secrets.
     pub secret_format: SecretFormat,
-    /// The source from which Callgate gets public keys, if the operator does not configure keys.
+    /// The source from which Callgate gets public keys if the operator does not configure keys.
     pub keys: Option<PublicKeySource>,
-    /// How duplicates are recognized.
+    /// The rule by which Callgate recognizes duplicates.
     pub duplicates: DuplicateRule,
-    /// The parts that tell events apart, for [`DuplicateRule::Identity`]. If the list is empty, nothing tells events
-    /// apart, and every message is delivered.
+    /// The parts by which Callgate recognizes messages of the same event, for [`DuplicateRule::Identity`]. If the list
+    /// is empty, Callgate does not recognize duplicates, and delivers every message.
     pub identity: Vec<IdentityPart>,
-    /// The proof that a message is from the provider.
+    /// The kind of proof that the provider sent a message.
     pub proof: Proof,
-    /// Headers that every message must have, each with its required value.
+    /// The headers that every message must have, each with its required value.
     pub require: Vec<(HeaderName, HeaderValue)>,
-    /// The header in which the provider states the algorithm. `None` if the provider has one algorithm only.
+    /// The header in which the provider states the MAC algorithm. `None` if the provider states no algorithm.
     pub stated_algorithm: Option<StatedAlgorithm>,
 }
 
 impl Scheme {
-    /// Returns a scheme without a proof.
+    /// Returns a signature scheme without a proof, for providers that do not sign.
     pub fn unsigned() -> Self {
         Self {
             acknowledge: None,
@@ -82,7 +81,7 @@ impl Scheme {
         }
     }
 
-    /// Returns the MAC algorithm, if the scheme uses one.
+    /// Returns the MAC algorithm of the scheme, or `None` if the scheme uses no MAC.
     pub fn mac_algorithm(&self) -> Option<MacAlgorithm> {
         match &self.proof {
             Proof::Content(ContentScheme { algorithm: SignatureAlgorithm::Mac(algorithm), .. }) => {
@@ -97,9 +96,9 @@ impl Scheme {
         }
     }
 
-    /// Replaces the MAC algorithm of the scheme. `names` are the name of the old algorithm and of the new one. If the
-    /// signatures have the name of the old algorithm as a prefix, such as `sha256=`, they get the new one. Does nothing if
-    /// the scheme is not a MAC over a content template.
+    /// Replaces the MAC algorithm of the scheme. `old` and `new` are the names of the old and the new algorithm. If
+    /// the signatures have the name of the old algorithm as a prefix, such as `sha256=`, the prefix becomes the new
+    /// name. Does nothing if the scheme is not a MAC over a content template.
     pub fn set_mac_algorithm(&mut self, algorithm: MacAlgorithm, (old, new): (&str, &str)) {
         let Proof::Content(scheme) = &mut self.proof else { return };
         scheme.algorithm = SignatureAlgorithm::Mac(algorithm);
@@ -111,7 +110,7 @@ impl Scheme {
         }
     }
 
-    /// Returns the timestamp rule, if the scheme has one.
+    /// Returns the timestamp rule of the scheme, or `None` if the scheme has no configurable timestamp.
     pub fn timestamp_mut(&mut self) -> Option<&mut TimestampRule> {
         match &mut self.proof {
             Proof::Content(scheme) => scheme.timestamp.as_mut(),
@@ -119,9 +118,9 @@ impl Scheme {
         }
     }
 
-    /// Returns the longest time for which a message may be accepted again after its arrival. This is the accepted age
-    /// plus the time by which the timestamp may be ahead of Callgate's clock. Returns `None` if the scheme does not
-    /// limit this time.
+    /// Returns the longest time for which the same message may be accepted again after its arrival. This time is the
+    /// accepted age plus the time by which the timestamp may be ahead of Callgate's clock. Returns `None` if the
+    /// scheme does not limit this time.
     pub fn replay_window(&self) -> Option<Duration> {
         match &self.proof {
             Proof::Content(scheme) => {
@@ -144,13 +143,14 @@ impl Scheme {
         }
     }
 
-    /// Reports whether messages have a proof.
+    /// Reports whether messages contain a proof that the provider sent them.
     pub fn has_proof(&self) -> bool {
         !matches!(self.proof, Proof::None)
     }
 
-    /// Returns the headers that contain the proof: the signature, the JWT or the shared secret. The list is empty if the
-    /// proof is in the body, and for HTTP message signatures, whose headers cannot contain anything else.
+    /// Returns the headers that contain the proof: the signature, the JWT or the shared secret. The list is empty if
+    /// the proof is in the body. The list is also empty for HTTP message signatures, whose headers cannot contain
+    /// anything else.
     pub fn proof_headers(&self) -> &[HeaderName] {
         match &self.proof {
             Proof::Content(scheme) => scheme.place.headers(),
@@ -164,7 +164,7 @@ impl Scheme {
         }
     }
 
-    /// Returns the header that contains the event id, if a header contains it.
+    /// Returns the name of the header that contains the event id, or `None` if the id is not in a header.
     pub fn id_header(&self) -> Option<&HeaderName> {
         match &self.id {
             Some(EventIdSource::Header(name)) => Some(name),
@@ -172,7 +172,7 @@ impl Scheme {
         }
     }
 
-    /// Returns the name of the kind of proof, for messages.
+    /// Returns the name of the kind of proof as a noun phrase for messages, such as `a signature`.
     pub fn proof_name(&self) -> &'static str {
         match &self.proof {
             Proof::Content(_) | Proof::MessageSignature(_) | Proof::Sns => "a signature",
@@ -182,7 +182,7 @@ impl Scheme {
         }
     }
 
-    /// Reports whether public keys verify the messages.
+    /// Reports whether Callgate verifies messages of this scheme with public keys.
     pub fn uses_public_keys(&self) -> bool {
         match &self.proof {
             Proof::Content(scheme) => matches!(scheme.algorithm, SignatureAlgorithm::Public(_)),
@@ -192,7 +192,7 @@ impl Scheme {
         }
     }
 
-    /// Reports whether the signature covers a header.
+    /// Reports whether the signature covers the header `name`.
     pub fn signs_header(&self, name: &HeaderName) -> bool {
         match &self.proof {
             Proof::Content(scheme) => scheme.content.headers().any(|header| header == name),
@@ -219,7 +219,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Returns the proof of a scheme that signs this content.
+    /// Returns a proof that is a MAC over the content of this template.
     pub(in crate::signature) fn signature_over(content: &str) -> Proof {
         Proof::Content(ContentScheme {
             algorithm: SignatureAlgorithm::Mac(MacAlgorithm::HmacSha256),
@@ -262,7 +262,7 @@ pub(super) mod tests {
         })
     }
 
-    /// What a proof covers, and what verifies it.
+    /// The properties of a kind of proof that the test compares.
     #[derive(Debug, Eq, PartialEq)]
     struct Properties {
         has_proof: bool,

@@ -1,5 +1,5 @@
-//! A header in which the provider states the algorithm of its signature. The header is not signed, so it never selects
-//! the algorithm. It must agree with the algorithm that the operator configured.
+//! A header in which the provider states the MAC algorithm of its signature. The header is not signed, so it never
+//! selects the algorithm. It must agree with the algorithm that the operator configured.
 
 use http::{HeaderName, HeaderValue};
 
@@ -8,25 +8,25 @@ use super::request_parts::optional_header;
 use crate::denial::{Denial, Refusal};
 use crate::request::RequestHead;
 
-/// A header in which the provider states the algorithm, such as `key=k1,algorithm=HMAC_SHA256`.
+/// A header in which the provider states the MAC algorithm, such as `key=k1,algorithm=HMAC_SHA256`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StatedAlgorithm {
-    /// The header.
+    /// The name of the header that states the algorithm.
     pub header: HeaderName,
-    /// The name of the item that contains the algorithm.
+    /// The name of the item in the header that contains the algorithm.
     pub item: Box<str>,
-    /// The algorithms, each with the name that the provider gives it.
+    /// The MAC algorithms, each with the provider's name for it.
     pub names: Vec<(MacAlgorithm, Box<str>)>,
-    /// The algorithm of a message without the header.
+    /// The MAC algorithm of a message without the header.
     pub without_header: MacAlgorithm,
 }
 
 impl StatedAlgorithm {
-    /// Checks that the message does not state another algorithm than `expected`.
+    /// Checks that the message does not state another MAC algorithm than `expected`.
     ///
     /// # Errors
-    /// `header_duplicated`, `signature_malformed` if the header has not exactly one known algorithm, or
-    /// `signature_mismatch` if it has another algorithm.
+    /// Returns `header_duplicated` if the header occurs more than once, `signature_malformed` if the header does not
+    /// contain exactly one known algorithm, and `signature_mismatch` if the algorithm differs from `expected`.
     pub(in crate::signature) fn check(
         &self,
         head: &RequestHead<'_>,
@@ -58,7 +58,8 @@ impl StatedAlgorithm {
         self.names.iter().find(|(_, name)| **name == *stated).map(|(algorithm, _)| *algorithm)
     }
 
-    /// Returns the header that states this algorithm. Returns `None` if a message with this algorithm has no such header.
+    /// Returns the name and value of the header that states this algorithm. Returns `None` if the algorithm has no
+    /// name, or if messages with this algorithm have no such header.
     pub(in crate::signature) fn write(&self, algorithm: MacAlgorithm) -> Option<(HeaderName, HeaderValue)> {
         let (_, name) = self.names.iter().find(|(known, _)| *known == algorithm)?;
         let value = HeaderValue::from_str(&format!("{}={name}", self.item)).ok()?;

@@ -1,6 +1,6 @@
 //! Assertions: short-lived JWTs that Callgate adds to every message to the agent. An assertion proves that Callgate
-//! sent the message, and not another process that can reach the agent's port. It names the method, the target and the
-//! digest of the body of its message.
+//! sent the message, and not another process that can reach the agent's port. The claims contain the method, the
+//! target and the digest of the body of the message.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,38 +15,40 @@ use super::mint::header_text;
 use crate::jose::{Algorithm, Family, KeyFault, KeyMaterial, SHARED_KEY_BYTES_MIN};
 use crate::time::Timestamp;
 
-/// The `typ` of assertions. It differs from the `typ` of callback tokens, so that neither is accepted as the other.
+/// The `typ` of assertions. It differs from the `typ` of callback tokens, so that an assertion is never accepted as a
+/// callback token, and a callback token never as an assertion.
 const ASSERTION_TYPE: &str = "assertion+jwt";
 
-/// The id and the time of one message.
+/// The unique id and the sending time of one message to the agent.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp<'a> {
-    /// The request id of the access log, or another unique id.
+    /// The request id in the access log, or another unique id of the message.
     pub id: &'a str,
     /// The time at which the message is sent.
     pub now: Timestamp,
 }
 
-/// A message to the agent, as it is sent.
+/// The properties of a message to the agent that its assertion contains.
 #[derive(Clone, Copy, Debug)]
 pub struct Asserted<'a> {
-    /// The HTTP method.
+    /// The HTTP method of the message.
     pub method: &'a str,
-    /// The internal path and query.
+    /// The internal path and query to which the message is sent.
     pub target: &'a str,
-    /// The body, after all rewriting. `None` if the body is sent while it arrives: the assertion then has no hash of it.
+    /// The body of the message, after all rewriting. `None` if Callgate passes the body on while it arrives. The
+    /// assertion then contains no hash of the body.
     pub body: Option<&'a [u8]>,
-    /// The interaction that the message belongs to.
+    /// The id of the interaction to which the message belongs. `None` if it belongs to no interaction.
     pub interaction: Option<&'a str>,
-    /// The provider's event id.
+    /// The provider's event id. `None` if the message has no event id.
     pub event_id: Option<&'a str>,
-    /// The number of the question that the callback asks.
+    /// The number of the question that the callback asks the agent. `None` if the callback asks no question.
     pub question: Option<u32>,
-    /// The cause of a notice. `None` for a callback.
+    /// The cause of a notice, which is a message from Callgate itself. `None` for a callback.
     pub notice: Option<&'a str>,
-    /// Whether the body is the text of a provider. The agent must not treat such a text as an instruction.
+    /// True if the body is the text of a provider. The agent must not treat this text as an instruction.
     pub is_untrusted: bool,
-    /// The id and the time of the message.
+    /// The unique id and the sending time of the message.
     pub stamp: Stamp<'a>,
 }
 
@@ -77,15 +79,15 @@ struct Claims<'a> {
     content: Option<&'static str>,
 }
 
-/// The value of the header `Callgate-Content`, and of the claim `content`, for messages with the text of a provider.
+/// The value of the header `Callgate-Content` and of the claim `content`, for messages with the text of a provider.
 pub const UNTRUSTED: &str = "untrusted";
 
-/// Signs assertions with one key.
+/// Signs assertions for the agent with one key.
 #[derive(Clone)]
 pub struct Asserter {
     algorithm: Algorithm,
     key: EncodingKey,
-    /// The encoded header of every assertion, including the dot that follows it.
+    /// The encoded JWT header of every assertion, including the dot after the header.
     header: Box<str>,
     audience: Box<str>,
     ttl: Duration,
@@ -99,11 +101,11 @@ impl fmt::Debug for Asserter {
 }
 
 impl Asserter {
-    /// Creates an asserter. `material` is a shared key of at least 24 bytes, or a private key as PEM. `audience` is the
-    /// `aud` claim.
+    /// Creates a signer of assertions. `material` is a shared key of at least 24 bytes, or a private key as PEM.
+    /// `audience` is the value of the claim `aud`.
     ///
     /// # Errors
-    /// Returns a [`KeyFault`] if the material does not fit the algorithm.
+    /// Returns a [`KeyFault`] if the key material does not fit the algorithm.
     pub fn new(
         key_id: &str,
         algorithm: Algorithm,
@@ -164,12 +166,12 @@ impl Asserter {
         jsonwebtoken::crypto::sign(signed, &self.key, self.algorithm.inner()).ok()
     }
 
-    /// Returns the algorithm.
+    /// Returns the algorithm with which assertions are signed.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Returns the audience.
+    /// Returns the value of the claim `aud` in assertions.
     pub fn audience(&self) -> &str {
         &self.audience
     }

@@ -1,4 +1,4 @@
-//! Verifies callback tokens. Each token is valid for one route, one set of captures and one interaction, until it
+//! Verifies callback tokens. Each token is valid for one route, one set of path captures and one interaction, until it
 //! expires.
 
 use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims, OWNED_VERSION};
@@ -10,34 +10,34 @@ use crate::jose::{Key, Unverified, is_object};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// The rights of a verified callback token.
+/// The rights that a verified callback token gives to the sender of a callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Granted {
-    /// The interaction that the token belongs to.
+    /// The id of the interaction to which the token belongs.
     pub interaction: Box<str>,
-    /// The time at which the token was minted.
+    /// The time at which Callgate created the token.
     pub issued: Timestamp,
     /// The time at which the token expires.
     pub expires: Timestamp,
-    /// Number of callbacks that the token allows. `None` means any number.
+    /// The number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The encrypted owner of the interaction (see [`OwnerSealer`](crate::replica::OwnerSealer)). `None` if the token
-    /// names no owner.
+    /// The encrypted owner of the interaction, which is a replica of Callgate (see
+    /// [`OwnerSealer`](crate::replica::OwnerSealer)). `None` if the token names no owner.
     pub owner: Option<Box<str>>,
-    /// Whether the token is opaque. Only the ledger then knows when the token was minted, when it expires, and how many
-    /// callbacks it allows.
+    /// True if the token is opaque. In this case, `issued`, `expires` and `uses` are placeholders, and only the ledger
+    /// has the real values.
     pub is_opaque: bool,
 }
 
-/// A verifier for callback tokens.
+/// Verifies callback tokens with the configured keys.
 #[derive(Clone, Debug)]
 pub struct CallbackVerifier {
     keys: Vec<Key>,
-    /// For each key, the encoded header of the tokens that were minted with this key.
+    /// For each key, the encoded header of the tokens that were signed with this key. `None` if the key has no id.
     headers: Vec<Option<Box<str>>>,
-    /// The derivers of signing secrets: one for each key that can mint.
+    /// The derivers of signing secrets: one for each key that can sign new tokens.
     derivers: Vec<Deriver>,
-    /// The keys of opaque tokens: one for each key that can mint.
+    /// The keys of opaque tokens: one for each key that can sign new tokens.
     opaque: Vec<OpaqueKey>,
     audience: Box<str>,
 }
@@ -51,20 +51,20 @@ impl CallbackVerifier {
         Self { headers, keys, derivers, opaque, audience: audience.into() }
     }
 
-    /// Returns the keys.
+    /// Returns the keys with which callback tokens are verified.
     pub fn keys(&self) -> &[Key] {
         &self.keys
     }
 
-    /// Returns the derived signing secrets of one interaction, one for each minting key. The provider received one of
-    /// these secrets with the request.
+    /// Returns the derived signing secrets of one interaction, one for each key that can sign tokens. The provider
+    /// received one of these secrets with the request.
     pub fn derived(&self, interaction: &str) -> Vec<Secret> {
         self.derivers.iter().map(|deriver| deriver.secret(interaction)).collect()
     }
 
-    /// Returns the payload of a token after checking its signature, `typ` and algorithm.
+    /// Returns the decoded payload of a JWT callback token after checking its signature, `typ` and algorithm.
     fn payload(&self, token: &str) -> Result<Vec<u8>, Refusal> {
-        // Nearly every token begins with the encoded header of one of the keys. For such a token, the header need not
+        // Nearly every token begins with the encoded header for one of the keys. The header of such a token need not
         // be parsed.
         for (key, header) in self.keys.iter().zip(&self.headers) {
             if let Some(rest) = header.as_deref().and_then(|header| token.strip_prefix(header)) {
@@ -78,11 +78,11 @@ impl CallbackVerifier {
         unverified.verify(&self.keys)
     }
 
-    /// Verifies `token` for a route and exactly these captures, at the time `now`.
+    /// Verifies a callback token for a route and exactly these path captures, at the time `now`.
     ///
     /// # Errors
     /// Returns a [`Refusal`] with one of the `token_*` reasons. The reason is `token_binding` if the token is valid,
-    /// but was minted for another route or other captures.
+    /// but was created for another route or other captures.
     pub fn verify<'c>(
         &self,
         token: &str,
@@ -127,8 +127,8 @@ impl CallbackVerifier {
         })
     }
 
-    /// Returns the interaction that a token names, if Callgate has signed it. The token may be expired, or belong to another
-    /// route. Returns `None` for opaque tokens, which name no interaction.
+    /// Returns the id of the interaction that a callback token names, if Callgate has signed the token. The token may
+    /// be expired, or belong to another route. Returns `None` for opaque tokens, which name no interaction.
     pub fn named_interaction(&self, token: &str) -> Option<Box<str>> {
         if is_opaque(token) {
             return None;
@@ -138,7 +138,10 @@ impl CallbackVerifier {
         (claims.iss == CALLGATE_ISSUER && *claims.aud == *self.audience).then(|| (*claims.sub).into())
     }
 
-    /// Verifies an opaque token. Tries every key.
+    /// Verifies an opaque callback token with every key.
+    ///
+    /// # Errors
+    /// Returns `token_forged` if no key created the token for this route and these captures.
     fn verify_opaque<'c>(
         &self,
         token: &str,

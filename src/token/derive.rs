@@ -1,6 +1,6 @@
-//! Derives a signing secret for each interaction. In some protocols, the client that requests callbacks chooses the key
-//! with which the provider signs them. Callgate sends the derived secret to the provider with the request. When a
-//! callback arrives, Callgate derives the secret again. It never stores the secret.
+//! Derives a signing secret for each interaction. In some protocols, the client that requests callbacks chooses the
+//! key with which the provider signs them. Callgate sends the derived secret to the provider with the request. When a
+//! callback arrives, Callgate derives the secret again. Callgate never stores the secret.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-/// A derived secret is the MAC of a text that begins with this prefix. The prefix ensures that the secret differs from
-/// every other value that is computed with the key (domain separation).
+/// The first bytes of the text whose MAC is a derived secret. This prefix ensures that the secret differs from every
+/// other value that is computed with the key (domain separation).
 const PURPOSE: &[u8] = b"callgate secret of an interaction, version 1\0";
 
-/// Derives secrets from one key.
+/// Derives the signing secrets of interactions from one key.
 #[derive(Clone)]
 pub struct Deriver {
     mac: Hmac<Sha256>,
@@ -34,7 +34,8 @@ impl Deriver {
         Hmac::new_from_slice(key.expose()).ok().map(|mac| Self { mac })
     }
 
-    /// Returns the secret of an interaction in the format of Standard Webhooks: `whsec_` and the base64 of 32 bytes.
+    /// Returns the signing secret of an interaction in the format of Standard Webhooks: `whsec_` and the base64 of 32
+    /// bytes.
     pub fn secret(&self, interaction: &str) -> Secret {
         let mut mac = self.mac.clone();
         mac.update(PURPOSE);

@@ -1,4 +1,4 @@
-//! Verifies JWTs of other issuers with static keys (RFC 7519, RFC 8725).
+//! Verifies JWTs of other issuers with configured keys (RFC 7519, RFC 8725).
 
 use std::time::Duration;
 
@@ -8,34 +8,36 @@ use crate::denial::{Denial, Refusal};
 use crate::jose::{Claims, Key, Unverified};
 use crate::time::Timestamp;
 
-/// The requirements for the claims and the `typ` of a JWT.
+/// The required claims and the required `typ` of a JWT that another issuer signed.
 #[derive(Clone, Debug, Default)]
 pub struct JwtRules {
-    /// The accepted audiences. `aud` must contain one of them. If the list is empty, `aud` is not checked.
+    /// The accepted audiences. The claim `aud` must contain one of them. If the list is empty, `aud` is not checked.
     pub audience: Vec<String>,
-    /// Pairs of a capture's name and a claim's name. The claim must equal the value of the capture.
+    /// Pairs of the name of a path capture and the name of a claim. The claim must be equal to the value of the
+    /// capture.
     pub bind: Vec<(String, String)>,
-    /// The accepted issuers. `iss` must be one of them. If the list is empty, `iss` is not checked.
+    /// The accepted issuers. The claim `iss` must be one of them. If the list is empty, `iss` is not checked.
     pub issuer: Vec<String>,
-    /// Allowed clock difference for `exp`, `nbf` and `iat`.
+    /// The accepted clock difference for the claims `exp`, `nbf` and `iat`.
     pub leeway: Duration,
-    /// Claims that must exist and must not be null. `exp` is always required.
+    /// The names of claims that must exist and must not be null. The claim `exp` is always required.
     pub required: Vec<String>,
-    /// The required `typ`, in lower case. If it is `None`, `typ` must be `JWT` or missing.
+    /// The required `typ` in the JWT header, in lower case. If it is `None`, `typ` must be `JWT` or missing.
     pub typ: Option<String>,
 }
 
-/// A verifier for JWTs of other issuers.
+/// Verifies JWTs that another issuer signed.
 #[derive(Clone, Debug)]
 pub struct JwtVerifier {
-    /// The keys. Each key has exactly one algorithm.
+    /// The keys with which JWTs are verified. Each key has exactly one algorithm.
     pub keys: Vec<Key>,
-    /// The requirements for a token.
+    /// The required claims and the required `typ` of a JWT.
     pub rules: JwtRules,
 }
 
 impl JwtVerifier {
-    /// Verifies `token` at the time `now`. `capture` returns the value of the capture with the given name.
+    /// Verifies a JWT at the time `now`. The function `capture` returns the value of the path capture with the given
+    /// name.
     ///
     /// # Errors
     /// Returns a [`Refusal`] with one of the `token_*` reasons.

@@ -1,4 +1,5 @@
-//! Mints callback tokens. The key for minting is in a type of its own, so that code with only a verifier cannot mint.
+//! Creates callback tokens. A separate type holds the key that signs new tokens, so that code with only a verifier
+//! cannot create tokens.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +14,7 @@ use crate::jose::{Algorithm, Family, KeyFault, SHARED_KEY_BYTES_MIN};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// Returns the header of a token.
+/// Returns the JWT header of a callback token or of an assertion.
 fn header(typ: &str, algorithm: Algorithm, key_id: &str) -> Header {
     let mut header = Header::new(algorithm.inner());
     header.typ = Some(typ.to_owned());
@@ -21,52 +22,53 @@ fn header(typ: &str, algorithm: Algorithm, key_id: &str) -> Header {
     header
 }
 
-/// Returns the encoded header of a token, including the dot that follows it. A verifier compares it with the
-/// beginning of a token instead of parsing the header.
+/// Returns the encoded JWT header of a token, including the dot after the header. A verifier compares this text with
+/// the beginning of a token instead of parsing the header.
 pub(super) fn header_text(typ: &str, algorithm: Algorithm, key_id: &str) -> Option<Box<str>> {
     let json = serde_json::to_vec(&header(typ, algorithm, key_id)).ok()?;
     Some((BASE64URL_NOPAD.encode(&json) + ".").into())
 }
 
-/// The contents of a new token.
+/// The contents of a new callback token.
 #[derive(Clone, Copy, Debug)]
 pub struct Grant<'a> {
-    /// The route that accepts the token.
+    /// The name of the route that accepts the token.
     pub route: &'a str,
-    /// The interaction that the token belongs to.
+    /// The id of the interaction to which the token belongs.
     pub interaction: &'a str,
-    /// The captures that the token is bound to.
+    /// The path captures to which the token is bound, as pairs of name and value.
     pub captures: &'a [(&'a str, &'a str)],
-    /// The time at which the token is minted.
+    /// The time at which the token is created.
     pub issued: Timestamp,
-    /// The time at which the token expires. Rounded down to whole seconds.
+    /// The time at which the token expires, rounded down to whole seconds.
     pub expires: Timestamp,
-    /// Number of callbacks that the token allows. `None` means any number.
+    /// The number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The encrypted owner of the interaction. `None` if the token names no owner.
+    /// The encrypted owner of the interaction, which is a replica of Callgate. `None` if the token names no owner.
     pub owner: Option<&'a str>,
 }
 
-/// The form of new callback tokens. Tokens of both forms are accepted.
+/// The form of new callback tokens. Callgate accepts tokens of both forms.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Form {
-    /// A JWT. It contains all rights of the token.
+    /// A JWT, which contains all rights of the token.
     #[default]
     Jwt,
-    /// A short text. The ledger knows the rights.
+    /// A short text. Only the ledger contains the rights of the token.
     Opaque,
 }
 
-/// A new token.
+/// A new callback token and its interaction.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MintedToken {
-    /// The text of the token.
+    /// The text of the callback token.
     pub token: String,
-    /// The interaction that the token belongs to. The form of the token decides whether it is that of the [`Grant`].
+    /// The id of the interaction to which the token belongs. For a JWT, this is the interaction of the [`Grant`]. For
+    /// an opaque token, it is a digest of the token.
     pub interaction: String,
 }
 
-/// Mints callback tokens with one key.
+/// Creates callback tokens and signs them with one key.
 #[derive(Clone)]
 pub struct Minter {
     form: Form,
@@ -78,14 +80,14 @@ pub struct Minter {
     audience: Box<str>,
 }
 
-/// Formats the id and the algorithm of the key, but not the key.
+/// Formats the id and the algorithm of the key, but not the secret key.
 impl fmt::Debug for Minter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Minter({}, {})", self.key_id, self.algorithm.name())
     }
 }
 
-/// Formats the id and the algorithm of the key.
+/// Formats the id and the algorithm of the key, but not the secret key.
 impl fmt::Display for Minter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.key_id, self.algorithm.name())
@@ -93,7 +95,7 @@ impl fmt::Display for Minter {
 }
 
 impl Minter {
-    /// Creates a minter. `audience` is the public URL of this Callgate.
+    /// Creates a minter, which creates callback tokens. `audience` is the public URL of this Callgate.
     ///
     /// # Errors
     /// Returns a [`KeyFault`] unless the key is a shared key of at least 24 bytes.
@@ -116,13 +118,13 @@ impl Minter {
         Ok(Self { form, opaque, key_id, algorithm, key, deriver, audience })
     }
 
-    /// Sets the form of new tokens.
+    /// Returns this minter with another form of new callback tokens.
     #[must_use]
     pub fn with_form(self, form: Form) -> Self {
         Self { form, ..self }
     }
 
-    /// Returns the form of new tokens.
+    /// Returns the form of new callback tokens.
     pub fn form(&self) -> Form {
         self.form
     }
@@ -133,9 +135,10 @@ impl Minter {
         self.deriver.secret(interaction)
     }
 
-    /// Mints a token. Returns `None` only if the cryptography library fails.
+    /// Creates and signs a callback token. Returns `None` only if the cryptography library fails, or if the system has
+    /// no random numbers.
     ///
-    /// The interaction of an opaque token is a digest of the token, and not the one of the grant.
+    /// For an opaque token, the id of the interaction is a digest of the token, and not the interaction of the grant.
     pub fn mint(&self, grant: &Grant<'_>) -> Option<MintedToken> {
         match self.form {
             Form::Jwt => {

@@ -1,10 +1,10 @@
-//! Tokens: callback tokens that Callgate mints for one interaction, JWTs of other issuers, static secrets, and the
+//! Tokens: callback tokens that Callgate creates for one interaction, JWTs of other issuers, static secrets, and the
 //! assertions that prove to the agent that a message came through Callgate.
 //!
-//! Verification takes the text of the token, the captures that it must be bound to, and the time. The gate of the
-//! route finds the token in the request. The library `jsonwebtoken` provides the cryptography. This module checks
-//! headers and claims itself, because the library's defaults accept tokens that RFC 8725 forbids: wrong types of
-//! `iss` and `aud`, `crit`, embedded keys, and any `typ`.
+//! Verification needs the text of the token, the path captures to which the token must be bound, and the time. The
+//! checks of the route find the token in the request. The library `jsonwebtoken` provides the cryptography. This
+//! module checks headers and claims itself, because the library's defaults accept tokens that RFC 8725 forbids: wrong
+//! types of `iss` and `aud`, `crit`, embedded keys, and any `typ`.
 
 mod assertion;
 mod callback;

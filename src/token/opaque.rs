@@ -1,8 +1,9 @@
-//! Opaque callback tokens: 128 random bits and a 64-bit MAC. They are short, because everything else is in the ledger.
+//! Opaque callback tokens: 128 random bits and a 64-bit MAC. The tokens are short, because all other data is in the
+//! ledger.
 //!
-//! The MAC covers the audience, the route and the captures, so that a forged token, or a token for another path, is
-//! denied without asking the ledger. The id of the interaction is a digest of the random bits: the ledger stores only the
-//! digest, and nobody can compute a token from it.
+//! The MAC covers the audience, the route and the path captures. Callgate can therefore deny a forged token, or a
+//! token for another path, without reading the ledger. The id of the interaction is a digest of the random bits. The
+//! ledger stores only the digest, and nobody can compute a token from the digest.
 
 use std::fmt;
 
@@ -12,16 +13,16 @@ use sha2::{Digest, Sha256};
 
 use crate::secret::Secret;
 
-/// The beginning of the text under the MAC (domain separation).
+/// The first bytes of the text whose MAC an opaque token contains (domain separation).
 const MAC_PURPOSE: &[u8] = b"callgate opaque token, version 1\0";
-/// The beginning of the text under the digest that becomes the id of the interaction.
+/// The first bytes of the text whose digest becomes the id of the interaction (domain separation).
 const ID_PURPOSE: &[u8] = b"callgate interaction of an opaque token, version 1\0";
 const RANDOM_BYTES: usize = 16;
 const MAC_BYTES: usize = 8;
-/// The length of a token: the base64url of random bits and MAC.
+/// The length of an opaque token, in bytes. The token is the base64url of the random bits and the MAC.
 const TEXT_BYTES: usize = 32;
 
-/// A key for opaque tokens.
+/// A key that creates and verifies opaque callback tokens.
 #[derive(Clone)]
 pub struct OpaqueKey(Hmac<Sha256>);
 
@@ -32,19 +33,21 @@ impl fmt::Debug for OpaqueKey {
     }
 }
 
-/// Reports whether a text has the form of an opaque token. A JWT contains dots.
+/// Reports whether a callback token has the form of an opaque token. A JWT contains dots, and an opaque token does
+/// not.
 pub(super) fn is_opaque(token: &str) -> bool {
     token.len() == TEXT_BYTES && !token.contains('.')
 }
 
 impl OpaqueKey {
-    /// Creates a key. `secret` is a key that signs callback tokens. Returns `None` if the HMAC does not accept it.
+    /// Creates a key for opaque tokens. `secret` is a key that signs callback tokens. Returns `None` if the HMAC does
+    /// not accept the secret.
     pub fn new(secret: &Secret) -> Option<Self> {
         Hmac::new_from_slice(secret.expose()).ok().map(Self)
     }
 
-    /// Returns a new token and the id of its interaction. Returns `None` if the operating system provides no random
-    /// numbers.
+    /// Returns a new opaque token and the id of its interaction. Returns `None` if the operating system provides no
+    /// random numbers.
     pub(super) fn mint(
         &self,
         audience: &str,
@@ -58,8 +61,8 @@ impl OpaqueKey {
         Some((BASE64URL_NOPAD.encode(&token), interaction(&random)))
     }
 
-    /// Returns the id of the interaction of a token, if this key has minted the token for the route and exactly these
-    /// captures. Compares the MAC in constant time.
+    /// Returns the id of the interaction of an opaque token, if this key created the token for the route and exactly
+    /// these path captures. Compares the MAC in constant time.
     pub(super) fn verify<'c>(
         &self,
         token: &str,
@@ -87,7 +90,7 @@ impl OpaqueKey {
         sorted.sort_unstable();
         let mut mac = self.0.clone();
         mac.update(MAC_PURPOSE);
-        // Each field follows its length, so that different fields are different bytes.
+        // Each field follows its length, so that different fields never yield the same bytes.
         let mut field = |text: &[u8]| {
             mac.update(&(text.len() as u64).to_be_bytes());
             mac.update(text);
@@ -103,7 +106,7 @@ impl OpaqueKey {
     }
 }
 
-/// Returns the id of an interaction, in the form of every other id.
+/// Returns the id of an interaction as a digest of the random bits, in the same form as all other interaction ids.
 fn interaction(random: &[u8; RANDOM_BYTES]) -> String {
     let digest = Sha256::new().chain_update(ID_PURPOSE).chain_update(random).finalize();
     let half = digest.get(..RANDOM_BYTES).unwrap_or_default();

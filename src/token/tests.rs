@@ -1,4 +1,4 @@
-//! Tests tokens with Wycheproof's JWS vectors, and with attacks that confuse the algorithm of a key.
+//! Tests tokens with the JWS test vectors of Project Wycheproof, and with attacks that confuse the algorithm of a key.
 
 use jsonwebtoken::jwk::Jwk;
 use serde::Deserialize;
@@ -32,13 +32,14 @@ struct Vector {
     result: String,
 }
 
-/// Verifies signature and header only, because the payloads of the vectors are not claims.
+/// Verifies only the signature and the header of a JWS, because the payloads of the test vectors are not claims.
 fn verifies(jws: &str, key: &Key) -> bool {
     Unverified::parse(jws).and_then(|token| token.verify(std::slice::from_ref(key))).is_ok()
 }
 
-/// The ids of vectors whose text contradicts their expected result. 367 and 370 should test padding, but contain no
-/// padding and equal the valid vector 357. 372 and 373 contain a `?`, which no base64 alphabet has.
+/// The ids of test vectors whose text contradicts their expected result. The vectors 367 and 370 should test padding,
+/// but contain no padding and are equal to the valid vector 357. The vectors 372 and 373 contain a `?`, which no
+/// base64 alphabet has.
 const MISLABELLED: [u32; 4] = [367, 370, 372, 373];
 
 #[test]
@@ -97,7 +98,7 @@ fn key_material_of_the_other_kind_is_refused() {
 
 #[test]
 fn a_public_key_is_no_shared_key() {
-    // Algorithm confusion: an HS256 token whose MAC key is the text of the RSA public key.
+    // Algorithm confusion: the token is signed with HS256, and the MAC key is the text of the RSA public key.
     use hmac::{Hmac, Mac};
     let encode = |text: &str| data_encoding::BASE64URL_NOPAD.encode(text.as_bytes());
     let signed = format!("{}.{}", encode(r#"{"alg":"HS256"}"#), encode("{}"));

@@ -1,4 +1,4 @@
-//! The values that egress rules and presets insert into a request, each with its place.
+//! The values that egress rules and presets insert into a request, each with its location in the request.
 
 use http::HeaderValue;
 
@@ -9,19 +9,21 @@ use crate::ingress::Route;
 use crate::json::Pointer;
 use crate::signature::VerifierKeys;
 
-/// Reads an insertion with its value: `{body: /webhook, value: "{url}"}`.
+/// Reads an insertion, which is a value and its location in a request: `{body: /webhook, value: "{url}"}`.
 pub(in crate::config) fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
     read(at, None)
 }
 
-/// Reads the places of one part of the callback: one place or a list of places. A place is a JSON pointer, or a mapping
-/// with one of `body`, `form`, `header` and `query`. The mapping may have a `value` that contains the part.
+/// Reads the locations at which a request carries one part of the callback, such as the callback URL: one location or
+/// a list. A location is a JSON pointer, or a mapping with one of the keys `body`, `form`, `header` and `query`. The
+/// mapping may have a `value` that contains the part.
 pub(super) fn places(at: &Cursor<'_>, slot: Slot) -> Option<Vec<Insertion>> {
     let read: Vec<_> = at.list_or_one()?.iter().map(|at| read(at, Some(slot))).collect();
     read.into_iter().collect()
 }
 
-/// Reads an insertion. If it has neither `value` nor `base64`, its value is `slot`.
+/// Reads an insertion, which is a value and its location in a request. If the insertion has neither `value` nor
+/// `base64`, its value is `slot`, a part of the callback.
 fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
     if let (Some(slot), false) = (slot, at.is_map()) {
         let place = InsertionPlace::Body(at.pointer()?);
@@ -58,8 +60,8 @@ fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
     Some(Insertion { place, shape })
 }
 
-/// Reports an error if a value cannot be inserted at a place. Also reports an error if the value does not contain
-/// `slot`, the part of the callback that must be inserted.
+/// Reports an error if a value cannot be inserted at its location, because a header cannot contain the value. Also
+/// reports an error if the value does not contain `slot`, the part of the callback that must be inserted.
 fn fits(at: &Cursor<'_>, place: &InsertionPlace, shape: &Shape, slot: Option<Slot>) -> Option<()> {
     if let Some(slot) = slot.filter(|slot| !shape.holds(*slot)) {
         return at.error(format!("the value does not contain {}", slot.placeholder()), "");
@@ -85,7 +87,8 @@ fn header(at: &Cursor<'_>) -> Option<InsertionPlace> {
     }
 }
 
-/// Returns the shape of a value. The texts in it may contain placeholders for parts of the callback.
+/// Returns the shape of a configured value: a template in which texts may contain placeholders for parts of the
+/// callback.
 fn shape(node: &Node) -> Shape {
     match node {
         Node::Bool(value) => Shape::Raw(value.to_string().into()),
@@ -99,8 +102,8 @@ fn shape(node: &Node) -> Shape {
     }
 }
 
-/// Reports an error if two values have the same place in the request, or if the body would have to be both JSON and a
-/// form.
+/// Reports an error if two values have the same location in the request, or if the body would have to be both JSON and
+/// a form.
 pub(super) fn compatible(at: &Cursor<'_>, insertions: &[Insertion]) -> Option<()> {
     let overlap = |a: &Insertion, b: &Insertion| match (&a.place, &b.place) {
         (InsertionPlace::Body(a), InsertionPlace::Body(b)) => a.overlaps(b),
@@ -121,8 +124,9 @@ pub(super) fn compatible(at: &Cursor<'_>, insertions: &[Insertion]) -> Option<()
     Some(())
 }
 
-/// Returns the requests of a rule whose callbacks find their interaction by the provider's id: every request, without an
-/// insertion.
+/// Returns the kinds of requests that get a callback, for an egress rule whose route finds interactions by the
+/// provider's id. Every request gets a callback, and nothing is inserted into the requests. `response` is the location
+/// of the provider's id in the response.
 pub(in crate::config) fn matched_request(
     at: &Cursor<'_>,
     has_preset: bool,
@@ -144,7 +148,8 @@ pub(in crate::config) fn matched_request(
     Some(vec![CallbackRequest { response, ..CallbackRequest::default() }])
 }
 
-/// Reports an error if a secret is inserted into a request, and the route does not verify callbacks with it.
+/// Reports an error if a request carries a secret to the provider, but the route does not verify callbacks with this
+/// secret.
 pub(super) fn secret_is_verified(at: &Cursor<'_>, route: &Route, requests: &[CallbackRequest]) -> Option<()> {
     let mut insertions = requests.iter().flat_map(|request| &request.insertions);
     let verifies =

@@ -1,4 +1,4 @@
-//! `egress`: the rules for requests of the agent, with their targets and callbacks.
+//! Reads the configuration section `egress`: the rules for requests of the agent, with their targets and callbacks.
 
 pub(super) mod insertions;
 mod proxied;
@@ -26,7 +26,8 @@ use crate::json::Pointer;
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
 
-/// Largest accepted `body_max` of a rule without `inject`, in bytes. Bodies of such a rule are never kept in memory.
+/// The largest accepted `body_max` of an egress rule without `inject`, in bytes. Callgate never holds the complete
+/// body of a request in memory if the rule has no `inject`.
 const STREAMED_BYTES_MAX: u64 = 1 << 40;
 
 /// The first segment of the paths to which the agent sends its answers to questions.
@@ -35,7 +36,7 @@ pub const ACTIONS: &str = "actions";
 pub const CALLBACKS: &str = "callbacks";
 
 /// Returns the name of each route for which an egress rule names a preset, together with the callback convention of
-/// this preset. Ignores mistakes, because they are reported when the rules are read.
+/// this preset. Ignores mistakes in the rules, because they are reported when the rules are read.
 pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConvention)> {
     let rules = at.map(Cursor::nodes).unwrap_or_default();
     let find = |rule: &Node| {
@@ -46,7 +47,7 @@ pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConve
     rules.iter().filter_map(find).collect()
 }
 
-/// Reads `egress`. `routes` is `None` if the routes have mistakes.
+/// Reads the configuration section `egress`. `routes` is `None` if the routes have mistakes.
 pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) -> Option<Egress> {
     let Some(at) = at else { return Some(Egress::default()) };
     let list = at.list()?;
@@ -58,7 +59,7 @@ pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) -> O
     Some(Egress::new(rules?))
 }
 
-/// Reports an error for each rule that has the same name or the same paths as an earlier rule.
+/// Reports an error for each egress rule that has the same name or matches the same paths as an earlier rule.
 fn distinct(rules: &[&(Cursor<'_>, Rule)]) {
     for (i, _) in repeated(rules, |(_, a), (_, b)| a.name.cmp(&b.name)) {
         let Some((at, rule)) = rules.get(i) else { continue };
@@ -212,8 +213,9 @@ fn inject(
     })
 }
 
-/// Returns the kinds of requests that get a callback: those of the preset, or every request with the insertions `own`.
-/// `response` replaces the members that contain the id according to the preset.
+/// Returns the kinds of requests that get a callback. With a preset, these are the kinds of requests that the preset
+/// defines. Without a preset, it is every request, with the insertions `own`. If `response` is not empty, its
+/// locations replace the preset's locations of the provider's id in the response.
 fn requests(
     at: &Cursor<'_>,
     preset: Option<Option<(Cursor<'_>, CallbackConvention)>>,
@@ -250,8 +252,8 @@ fn ttl(at: &Cursor<'_>) -> Option<Duration> {
     }
 }
 
-/// Reads the insertions of a rule without a preset: the callback URL, the token if it has its own place in the request,
-/// and other values.
+/// Reads the insertions of an egress rule without a preset: the callback URL, the token if it has its own location in
+/// the request, and other values.
 fn placed(
     url: Option<Cursor<'_>>,
     token: Option<Cursor<'_>>,
@@ -266,7 +268,7 @@ fn placed(
     Some([url?, token?, values?].concat())
 }
 
-/// Reports an error if the route does not look for the token where the provider sends it.
+/// Reports an error if the route does not look for the token where the provider sends the token back.
 fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     let first = carriers.first();
@@ -287,7 +289,7 @@ fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> 
     )
 }
 
-/// Reports an error if the provider sends the token of the interaction in the header in which the route expects another
+/// Reports an error if the provider sends the token of the interaction in a header in which the route expects another
 /// value, such as a fixed secret.
 fn not_fixed(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> Option<()> {
     let Some(verifier) = route.verifier() else { return Some(()) };
@@ -316,8 +318,8 @@ fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Ar
     }
 }
 
-/// Reports an error if the token is not part of the URL and has no place in the request. The provider would then not
-/// receive the token.
+/// Reports an error if the token is not part of the URL and has no location in the request. The provider would then
+/// not receive the token.
 fn carried(at: &Cursor<'_>, route: &Route, insertions: &[Insertion]) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     let sends_token = insertions.iter().any(|insertion| insertion.shape.holds(Slot::Token));

@@ -1,4 +1,5 @@
-//! Rules that are also found by the URL of a request: `proxied` and `unmatched`.
+//! Reads `proxied` and `unmatched` of an egress rule. A `proxied` rule is found by the URL of a request as well as by
+//! its path.
 
 use std::cmp::Ordering;
 
@@ -8,7 +9,8 @@ use crate::egress::{Rule, Target, Unmatched};
 use crate::guard::{Scheme, Url};
 use crate::path::Template;
 
-/// Reads `proxied` and `unmatched` of a rule with this path and this target.
+/// Reads `proxied` and `unmatched` of an egress rule. `path` and `target` are settings of the same rule. Returns
+/// `Some(None)` if the rule is not `proxied`.
 pub(super) fn proxied(
     fields: &mut Fields<'_>,
     path: Option<&Template>,
@@ -31,7 +33,8 @@ pub(super) fn proxied(
     unmatched.map(Some)
 }
 
-/// Reports an error if a rule cannot be found by its target.
+/// Reports an error if a `proxied` egress rule cannot be found by its target, because the target is no URL to which
+/// requests can be matched.
 fn findable(at: &Cursor<'_>, path: &Template, target: &Target) -> Option<()> {
     if target.url.scheme() == Scheme::Https && target.url.address().is_some() {
         return at.error(
@@ -60,8 +63,8 @@ fn findable(at: &Cursor<'_>, path: &Template, target: &Target) -> Option<()> {
     }
 }
 
-/// Reports an error for each proxied rule whose requests an earlier rule accepts as well, and for rules of one host that
-/// disagree about `unmatched`.
+/// Reports an error for each `proxied` rule whose target accepts the same requests as an earlier rule. Also reports an
+/// error for rules with the same host and different values of `unmatched`.
 pub(super) fn distinct_urls(rules: &[&(Cursor<'_>, Rule)]) {
     let proxied: Vec<_> = rules.iter().filter(|(_, rule)| rule.proxied.is_some()).collect();
     let origin = |rule: &Rule| {

@@ -1,13 +1,15 @@
-//! `inject.when`: which requests of a rule get the callback.
+//! Reads `inject.when` of an egress rule: the conditions under which a request gets the callback.
 
 use crate::config::yaml::Cursor;
 use crate::egress::{CallbackRequest, InsertionPlace};
 use crate::json::Pointer;
 
-/// The members of the JSON body that a request must have, each with its accepted values.
+/// The conditions that the JSON body of a request must fulfill. Each condition is the JSON pointer to a value, and the
+/// accepted values.
 type Conditions = Vec<(Pointer, Vec<Box<str>>)>;
 
-/// Reads `when: { body: { /background: true } }`. A member has one accepted value or a list of them.
+/// Reads `when: { body: { /background: true } }` of an egress rule. Each JSON pointer has one accepted value or a list
+/// of accepted values.
 pub(super) fn when(at: &Cursor<'_>) -> Option<Conditions> {
     let mut fields = at.fields()?;
     let conditions = fields.required("body").and_then(|at| {
@@ -30,7 +32,7 @@ fn condition(name: &str, values: &Cursor<'_>) -> Option<(Pointer, Vec<Box<str>>)
     Some((pointer, accepted.into_iter().collect::<Option<_>>()?))
 }
 
-/// Reports an error if the callback is inserted into a form, because the conditions require a JSON body.
+/// Reports an error if `when` has conditions, which require a JSON body, and the callback is inserted into a form.
 pub(super) fn fits(at: &Cursor<'_>, when: &Conditions, requests: &[CallbackRequest]) -> Option<()> {
     let mut insertions = requests.iter().flat_map(|request| &request.insertions);
     if !when.is_empty() && insertions.any(|one| matches!(one.place, InsertionPlace::Form(_))) {

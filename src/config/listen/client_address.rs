@@ -1,10 +1,12 @@
-//! `client_address`: the trusted proxies, and the header in which they send the client address.
+//! Reads the configuration section `client_address`: the trusted proxies, and the header in which they send the client
+//! address.
 
 use crate::config::provider::{Addresses, EDGES, address_list, edge};
 use crate::config::yaml::{Cursor, did_you_mean, shown};
 use crate::source::{AddressHeader, Allowlist, ClientAddress, Networks};
 
-/// Reads `client_address`: `{trusted_proxies, header}`, or `{edge: NAME}` with optional further proxies.
+/// Reads the configuration section `client_address`: `{trusted_proxies, header}`, or `{edge: NAME}` with optional
+/// further proxies.
 pub(crate) fn client_address(at: &Cursor<'_>) -> Option<ClientAddress> {
     let mut fields = at.fields()?;
     let known_edge = fields.optional("edge").map(|at| {

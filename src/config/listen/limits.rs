@@ -1,17 +1,18 @@
-//! `limits`: the limits for callers. Every limit has a default, and no limit can be switched off.
+//! Reads the configuration section `limits`: the limits for callers. Every limit has a default, and no limit can be
+//! switched off.
 
 use crate::config::yaml::Cursor;
 use crate::policy::Limits;
 use crate::time::{Rate, parse_rate};
 
-/// The largest value of `head_max`, in bytes.
+/// The largest accepted value of `limits.head_max`, in bytes, and of `limits.throughput_min`, in bytes per second.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
-/// The largest value of `headers_max`.
+/// The largest accepted value of `limits.headers_max`, the number of headers of a request.
 const HEADERS_MAX: u64 = 256;
-/// The largest value of `limits.body_memory_max` and of `listen.egress.body_memory_max`, in bytes.
+/// The largest accepted value of `limits.body_memory_max` and of `listen.egress.body_memory_max`, in bytes.
 pub(super) const BODY_MEMORY_MAX: u64 = 1 << 40;
 
-/// Reads `limits`.
+/// Reads the configuration section `limits`. Without the section, the defaults apply.
 pub(crate) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
     let defaults = Limits::default();
     let Some(at) = at else { return Some(defaults) };

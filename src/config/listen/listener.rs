@@ -1,4 +1,4 @@
-//! A listener for requests from outside.
+//! The settings of a listener that accepts callbacks.
 
 use std::net::SocketAddr;
 
@@ -6,12 +6,12 @@ use super::tls::Tls;
 use crate::config::yaml::Cursor;
 use crate::source::Networks;
 
-/// An ingress listener, which accepts callbacks.
+/// The settings of an ingress listener, which accepts callbacks.
 #[derive(Clone, Debug)]
 pub struct Listener {
-    /// The address. Port 0 selects a free port.
+    /// The address at which the listener accepts connections. Port 0 selects a free port.
     pub address: SocketAddr,
-    /// The TLS settings. If they are `None`, the listener accepts plain HTTP.
+    /// The TLS settings of the listener. If they are `None`, the listener accepts plain HTTP.
     pub tls: Option<Tls>,
     /// The proxies that send a PROXY protocol header. If they are `None`, the listener does not expect such a header.
     pub proxied_by: Option<Networks>,

@@ -1,4 +1,4 @@
-//! Reads the settings of the listeners, and the limits and certificates that belong to them.
+//! Reads the configuration section `listen`, and the limits and certificates that belong to listeners.
 
 mod client_address;
 mod limits;
@@ -28,27 +28,27 @@ pub(super) use limits::{limits, rate};
 pub(super) use replicas::replicas;
 pub(super) use tls::{pem, server_name, trusted_roots};
 
-/// The maximum of `listen.admin.recent`.
+/// The maximum of the setting `listen.admin.recent`, the number of requests that the admin page can show.
 const RECENT_MAX: u64 = 10_000;
-/// The default of `listen.admin.recent`.
+/// The default of the setting `listen.admin.recent`, the number of requests that the admin page can show.
 const RECENT_DEFAULT: usize = 1000;
-/// The default of `listen.egress.body_memory_max`, in bytes.
+/// The default of the setting `listen.egress.body_memory_max`, in bytes.
 const EGRESS_BODY_MEMORY_DEFAULT: u64 = 64 << 20;
-/// The default of `listen.egress.connections_max`.
+/// The default of the setting `listen.egress.connections_max`.
 const EGRESS_CONNECTIONS_DEFAULT: usize = 1024;
-/// The minimum length of `listen.admin.token`, in bytes.
+/// The minimum length of the secret `listen.admin.token`, in bytes.
 const TOKEN_BYTES_MIN: usize = 16;
 
-/// The admin listener, which serves metrics, health checks, the callbacks API and the admin page.
+/// The settings of the admin listener, which serves metrics, health checks, the callbacks API and the admin page.
 #[derive(Clone, Debug)]
 pub struct AdminListener {
-    /// The address.
+    /// The address at which the admin listener accepts connections.
     pub address: SocketAddr,
     /// The bearer token of the callbacks API. If it is `None`, only callers on this host may use the API.
     pub token: Option<Secret>,
     /// The host names that the header `Host` of a request may contain, in addition to IP addresses and `localhost`.
     pub hosts: Vec<Box<str>>,
-    /// The number of requests that the admin page can show.
+    /// The maximum number of recent requests that the admin page can show.
     pub recent: usize,
     /// True if the admin page can revoke interactions.
     pub actions: bool,
@@ -56,32 +56,32 @@ pub struct AdminListener {
     pub bodies: bool,
 }
 
-/// The egress listener, which accepts requests of the agent.
+/// The settings of the egress listener, which accepts requests of the agent.
 #[derive(Clone, Debug)]
 pub struct EgressListener {
-    /// The address.
+    /// The address at which the egress listener accepts connections.
     pub address: SocketAddr,
-    /// The maximum memory for the bodies of all requests together, in bytes.
+    /// The maximum memory for the bodies of all requests to the egress listener together, in bytes.
     pub body_memory_bytes_max: u64,
-    /// The maximum number of connections.
+    /// The maximum number of simultaneous connections to the egress listener.
     pub connections_max: usize,
     /// The host names that the header `Host` of a request may contain, in addition to IP addresses and `localhost`.
-    /// They are in lower case.
+    /// The names are in lower case.
     pub hosts: Vec<Box<str>>,
-    /// The settings of the forward proxy. If they are `None`, the listener is no forward proxy.
+    /// The settings of the forward proxy. If they are `None`, the egress listener is no forward proxy.
     pub proxy: Option<Arc<ForwardProxy>>,
-    /// The TLS settings. If they are `None`, the listener accepts plain HTTP.
+    /// The TLS settings of the egress listener. If they are `None`, the listener accepts plain HTTP.
     pub tls: Option<Tls>,
 }
 
-/// The listeners.
+/// The compiled settings of all listeners in the configuration section `listen`.
 pub(super) struct Listeners {
     pub(super) admin: Option<AdminListener>,
     pub(super) egress: Option<EgressListener>,
     pub(super) ingress: Vec<Listener>,
 }
 
-/// Reads `listen`.
+/// Reads the configuration section `listen`.
 pub(super) fn listeners(at: &Cursor<'_>) -> Option<Listeners> {
     let mut fields = at.fields()?;
     let ingress = fields.required("ingress").and_then(|at| self::ingress(&at));
@@ -139,7 +139,7 @@ fn admin(at: &Cursor<'_>) -> Option<AdminListener> {
     })
 }
 
-/// Reads `hosts`, and converts the names to lower case.
+/// Reads the setting `hosts` of a listener, and converts the host names to lower case.
 fn hosts(fields: &mut Fields<'_>) -> Option<Vec<Box<str>>> {
     let Some(at) = fields.optional("hosts") else { return Some(Vec::new()) };
     let read: Vec<_> = at.list()?.iter().map(|at| at.text().map(|t| t.to_ascii_lowercase().into())).collect();
@@ -192,18 +192,18 @@ fn listener(at: &Cursor<'_>) -> Option<Listener> {
     })
 }
 
-/// Reads `health`, the path of health checks.
+/// Reads the setting `health` of an ingress listener: the path of health checks.
 fn health(at: &Cursor<'_>) -> Option<Box<str>> {
     let path = at.text()?;
     match CanonicalPath::parse(path) {
-        // A path with an encoded character has a second spelling, and health checks with that spelling would not be
+        // A path with an encoded character has a second spelling. Health checks with that spelling would not be
         // recognized.
         Ok(_) if !path.contains(['%', '{', '?', '#', '*']) => Some(path.into()),
         _ => at.error(format!("`{path}` is not a path in canonical form"), "such as /healthz"),
     }
 }
 
-/// Reads `proxy_protocol: {trusted_proxies: [...]}`.
+/// Reads the setting `proxy_protocol: {trusted_proxies: [...]}` of an ingress listener.
 fn proxied_by(at: &Cursor<'_>) -> Option<Networks> {
     let mut fields = at.fields()?;
     let trusted = fields.required("trusted_proxies").and_then(|at| at.networks());

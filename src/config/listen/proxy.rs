@@ -1,4 +1,4 @@
-//! `listen.egress.proxy`: the egress listener as the agent's forward proxy.
+//! Reads `listen.egress.proxy`, the settings of the egress listener as the agent's forward proxy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use crate::config::yaml::{Cursor, Fields};
 use crate::egress::{AuthorityFiles, ForwardProxy, HostPattern};
 use crate::guard::Guard;
 
-/// The default of `ports`.
+/// The default of `listen.egress.proxy.ports`.
 const PORTS: [u16; 1] = [443];
-/// The default of `tunnels_max`.
+/// The default of `listen.egress.proxy.tunnels_max`.
 const TUNNELS_MAX_DEFAULT: usize = 1000;
-/// The default of `idle`.
+/// The default of `listen.egress.proxy.idle`.
 const IDLE_DEFAULT: Duration = Duration::from_secs(3600);
-/// The minimum length of `password`, in bytes.
+/// The minimum length of the secret `listen.egress.proxy.password`, in bytes.
 const PASSWORD_BYTES_MIN: usize = 16;
 
-/// Reads `proxy`.
+/// Reads `listen.egress.proxy`, the settings of the egress listener as the agent's forward proxy.
 pub(super) fn proxy(at: &Cursor<'_>) -> Option<Arc<ForwardProxy>> {
     let mut fields = at.fields()?;
     let words = [("refuse", false), ("tunnel", true)];
@@ -56,7 +56,7 @@ pub(super) fn proxy(at: &Cursor<'_>) -> Option<Arc<ForwardProxy>> {
     }))
 }
 
-/// Reads a list, which has a default.
+/// Reads the list at `key`, with `one` for each element. Returns `default` if the key is missing.
 fn listed<T>(
     fields: &mut Fields<'_>,
     key: &'static str,
@@ -68,7 +68,8 @@ fn listed<T>(
     read.into_iter().collect()
 }
 
-/// Reads `password`. It is a part of a URL in the agent's variables, so it must not need an encoding there.
+/// Reads the setting `password` of the forward proxy. The password is a part of a URL in the agent's environment
+/// variables, so all its characters must be allowed in a URL without an encoding.
 fn password(at: &Cursor<'_>) -> Option<crate::secret::Secret> {
     let secret = at.secret()?;
     let is_plain = secret.expose().iter().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b));
@@ -82,7 +83,8 @@ fn password(at: &Cursor<'_>) -> Option<crate::secret::Secret> {
     }
 }
 
-/// Reads `ca`. Whether the key belongs to the certificate is checked when the certificate is used.
+/// Reads the setting `ca` of the forward proxy: the files of its certificate authority. Callgate checks whether the
+/// key belongs to the certificate when it uses the certificate.
 fn authority(at: &Cursor<'_>) -> Option<AuthorityFiles> {
     let mut fields = at.fields()?;
     let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));

@@ -1,4 +1,4 @@
-//! Reads `replicas`: how several members of one installation reach each other.
+//! Reads the configuration section `replicas`: how several replicas of one installation reach each other.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,29 +11,31 @@ use crate::jose::SHARED_KEY_BYTES_MIN;
 use crate::replica::{Gone, OwnerSealer, Prover, Replicas, is_address};
 use crate::secret::Secret;
 
-/// The maximum number of secrets: the new one and the old one during a rotation.
+/// The maximum number of secrets that replicas share: the new secret and the old secret during a rotation.
 const SECRETS_MAX: usize = 2;
-/// How much longer than its agents Callgate waits for the response of another member.
+/// The margin in the default of `replicas.timeout`, the time that Callgate waits for the response of another replica.
+/// The default is the longest time that Callgate waits for an agent, plus this margin.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
 const GONE_AFTER_DEFAULT: Duration = Duration::from_secs(60);
 const PATIENCE_DEFAULT: Duration = Duration::from_secs(2);
 
-/// The replica listener, which accepts requests of other members.
+/// The settings of the replica listener, which accepts requests of other replicas of the same installation.
 #[derive(Clone, Debug)]
 pub struct ReplicaListener {
-    /// The address and the TLS settings.
+    /// The address and the TLS settings of the replica listener.
     pub listener: Listener,
-    /// The address at which other members reach this one. Its port is 0 if the port is chosen at start.
+    /// The address at which other replicas reach this process. Its port is 0 if the port is chosen at start.
     pub advertise: Box<str>,
 }
 
-/// The section `replicas`.
+/// The compiled configuration section `replicas`: the replica listener and the other settings.
 pub(in crate::config) struct Section {
     pub(in crate::config) listener: ReplicaListener,
     pub(in crate::config) settings: Replicas,
 }
 
-/// Reads `replicas`. `agent_patience` is the longest time that Callgate waits for an agent.
+/// Reads the configuration section `replicas`. `agent_patience` is the longest time that Callgate waits for the
+/// response head of an agent.
 pub(in crate::config) fn replicas(at: &Cursor<'_>, agent_patience: Duration) -> Option<Section> {
     let mut fields = at.fields()?;
     let own_address = fields.required("address").and_then(|at| address(&at));
@@ -89,7 +91,7 @@ fn group<'n>(at: &Cursor<'n>) -> Option<&'n str> {
     if is_name(name) { Some(name) } else { at.bad_name(name) }
 }
 
-/// Reads the secrets that all members share.
+/// Reads `replicas.secrets`, the one or two secrets that all replicas share.
 fn secrets(at: &Cursor<'_>) -> Option<Vec<Secret>> {
     let one = |at: &Cursor<'_>| {
         let secret = at.secret()?;
@@ -109,7 +111,9 @@ fn secrets(at: &Cursor<'_>) -> Option<Vec<Secret>> {
     read.into_iter().collect()
 }
 
-/// Reads `advertise`. If the address has no port and the port of the listener is chosen at start, the result has port 0.
+/// Reads `replicas.advertise`, the address at which other replicas reach this process. `port` is the port of the
+/// listener, and completes an address without a port. If `port` is 0, it is chosen at start, and the result then has
+/// port 0.
 fn advertise(at: &Cursor<'_>, port: u16) -> Option<Box<str>> {
     let text = at.text()?;
     match port {
@@ -121,7 +125,7 @@ fn advertise(at: &Cursor<'_>, port: u16) -> Option<Box<str>> {
     }
 }
 
-/// Reads `discover`: a DNS name, with or without a port, or a list of addresses.
+/// Reads `replicas.discover`: a DNS name, with or without a port, or a list of addresses of replicas.
 fn discover(at: &Cursor<'_>, port: u16) -> Option<Vec<Box<str>>> {
     let one = |at: &Cursor<'_>| member_address(at, at.text()?, port);
     let list = at.list_or_one()?;
@@ -129,7 +133,8 @@ fn discover(at: &Cursor<'_>, port: u16) -> Option<Vec<Box<str>>> {
     read.into_iter().collect()
 }
 
-/// Returns an address of members. Adds `port` if the text has none.
+/// Returns the address of one or more replicas as `HOST:PORT`. Adds `port` if `text` has no port. Reports an error if
+/// other replicas cannot connect to the address.
 fn member_address(at: &Cursor<'_>, text: &str, port: u16) -> Option<Box<str>> {
     let hint = "such as 10.2.3.4:8446, or {env: POD_IP}";
     let ip = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
@@ -153,8 +158,8 @@ fn member_address(at: &Cursor<'_>, text: &str, port: u16) -> Option<Box<str>> {
     at.error(format!("`{text}` is not an address of a member"), hint)
 }
 
-/// Reads `tls`. Both sides of a connection present the certificate, and verify that of the other side with
-/// `authorities`.
+/// Reads `replicas.tls`. Both sides of a connection between replicas present the certificate, and verify the
+/// certificate of the other side with `authorities`.
 fn tls(at: &Cursor<'_>) -> Option<(Tls, AgentTls)> {
     let mut fields = at.fields()?;
     let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));

@@ -1,4 +1,4 @@
-//! `tls` of a listener: certificates, versions, and the authorities that issue client certificates.
+//! Reads the setting `tls` of a listener: certificates, versions, and the authorities that issue client certificates.
 
 use sha2::{Digest, Sha256};
 
@@ -7,35 +7,36 @@ use crate::config::yaml::Cursor;
 use crate::outbound::TrustedRoots;
 use crate::secret::Secret;
 
-/// The length of the shortest accepted secret of session tickets, in bytes.
+/// The minimum length of a secret for TLS session tickets, in bytes.
 const TICKET_SECRET_BYTES_MIN: usize = 32;
 
 /// The TLS settings of a listener.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// The certificates. The listener selects a certificate by the server name that the client sends (SNI). If no
-    /// certificate has this name, the listener uses the first certificate.
+    /// The certificates of the listener. The listener selects a certificate by the server name that the client sends
+    /// (SNI). If no certificate has this name, the listener uses the first certificate.
     pub certificates: Vec<CertificateFiles>,
     /// True if the listener accepts TLS 1.2 in addition to TLS 1.3.
     pub tls_1_2: bool,
     /// The authorities whose client certificates the listener accepts. If they are `None`, the listener requests no
     /// client certificate.
     pub clients: Option<ClientAuthorities>,
-    /// How clients resume sessions.
+    /// How clients resume TLS sessions.
     pub resumption: Resumption,
 }
 
 /// How clients resume TLS sessions.
 #[derive(Clone, Debug)]
 pub enum Resumption {
-    /// The listener remembers sessions until its settings are read again.
+    /// The listener stores TLS sessions in its memory until its settings are read again.
     Remembered,
-    /// The sessions are in tickets of the clients. The keys are derived from these secrets, of which the first one encrypts.
-    /// If there are none, the keys exist only in the process.
+    /// Clients store TLS sessions as encrypted session tickets. The keys of the tickets are derived from these
+    /// secrets. The first secret encrypts new tickets. If the list is empty, the process generates keys that no other
+    /// process has.
     Tickets(Vec<Secret>),
 }
 
-/// The files of a certificate.
+/// The files of a TLS certificate and its private key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CertificateFiles {
     /// The path of a PEM file with the certificate chain. The leaf certificate comes first.
@@ -44,7 +45,7 @@ pub struct CertificateFiles {
     pub key: Box<str>,
 }
 
-/// The authorities for client certificates.
+/// The certificate authorities that issue accepted client certificates.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientAuthorities {
     /// The path of a PEM file with the certificates of the authorities.
@@ -53,7 +54,7 @@ pub struct ClientAuthorities {
     pub required: bool,
 }
 
-/// Reads `tls`.
+/// Reads the setting `tls` of an ingress listener.
 pub(super) fn tls(at: &Cursor<'_>) -> Option<Tls> {
     let mut fields = at.fields()?;
     let certificate = fields.required("certificate").and_then(|at| path(&at, "CERTIFICATE"));
@@ -84,7 +85,8 @@ pub(super) fn tls(at: &Cursor<'_>) -> Option<Tls> {
     })
 }
 
-/// Reads `tickets`: the secrets of session tickets. Whoever knows one of them can decrypt recorded connections.
+/// Reads `tickets`, the secrets of TLS session tickets. Whoever has one of these secrets can decrypt recorded
+/// connections.
 fn tickets(at: &Cursor<'_>) -> Option<Vec<Secret>> {
     let secrets = at.secrets()?;
     match secrets.iter().find(|secret| secret.len() < TICKET_SECRET_BYTES_MIN) {
@@ -96,7 +98,7 @@ fn tickets(at: &Cursor<'_>) -> Option<Vec<Secret>> {
     }
 }
 
-/// Reads `tls` of the egress listener, which has one certificate and requests no client certificates.
+/// Reads the setting `tls` of the egress listener, which has one certificate and requests no client certificates.
 pub(super) fn egress_tls(at: &Cursor<'_>) -> Option<Tls> {
     let resumption = Resumption::Remembered;
     files(at).map(|files| Tls { certificates: vec![files], tls_1_2: true, clients: None, resumption })
@@ -118,19 +120,20 @@ fn clients(at: &Cursor<'_>) -> Option<ClientAuthorities> {
     Some(ClientAuthorities { file: file?, required: required? })
 }
 
-/// Reads `trusted_roots`, the certificate authorities for connections to providers.
+/// Reads the configuration section `trusted_roots`, the certificate authorities for connections to providers.
 pub(crate) fn trusted_roots(at: &Cursor<'_>) -> Option<TrustedRoots> {
     let Pem { path, content } = pem(at, "CERTIFICATE")?;
     Some(TrustedRoots { path, digest: Sha256::digest(content.expose()).into() })
 }
 
-/// Reads the path of a PEM file. See [`pem`].
+/// Reads the path of a PEM file with at least one block whose label ends with `label`. See [`pem`].
 fn path(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
     pem(at, label).map(|file| file.path)
 }
 
-/// Reads a PEM file with at least one block of this kind. This function does not check that the key matches the
-/// certificate. Callgate checks this when it sets up TLS, before it opens a port.
+/// Reads a PEM file with at least one block whose label ends with `label`, such as `CERTIFICATE`. This function does
+/// not check that a private key matches its certificate. Callgate checks this when it sets up TLS, before it opens a
+/// port.
 pub(crate) fn pem(at: &Cursor<'_>, label: &str) -> Option<Pem> {
     let (path, bytes) = at.file()?;
     let text = String::from_utf8_lossy(&bytes);
@@ -142,7 +145,7 @@ pub(crate) fn pem(at: &Cursor<'_>, label: &str) -> Option<Pem> {
     at.error(format!("{path} contains no PEM block `{label}`"), "")
 }
 
-/// Reads the name that the certificate of a server must have: a host name or an IP address.
+/// Reads the name that the certificate of a server must contain: a host name or an IP address.
 pub(crate) fn server_name<'n>(at: &Cursor<'n>) -> Option<&'n str> {
     let name = at.text()?;
     let is_host = name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));

@@ -1,4 +1,4 @@
-//! `allow`: the addresses from which a provider calls.
+//! Reads the setting `allow` of a provider: the addresses from which the provider calls.
 
 use super::definition::{Addresses, PresetDefinition};
 use super::feeds;
@@ -6,7 +6,8 @@ use crate::config::yaml::Cursor;
 use crate::policy::Feed;
 use crate::source::{Allowlist, Networks};
 
-/// Reads `allow`: networks, `published` for the list of the preset, or `{url: …}` for another list.
+/// Reads the setting `allow` of a provider: networks, `published` for the address list of the preset, or `{url: …}`
+/// for another list.
 pub(super) fn allow(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Allowlist> {
     let mut fixed = Vec::new();
     let mut lists = Vec::new();

@@ -1,4 +1,5 @@
-//! `callback` of a preset: how a request asks for callbacks, and how to read the callbacks.
+//! Reads the section `callback` of a preset: how a request asks the provider for callbacks, and how to read the
+//! callbacks.
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
@@ -9,39 +10,41 @@ use crate::egress::{CallbackRequest, Insertion, RequestCondition};
 use crate::interaction::{Follow, StatusAt};
 use crate::json::Pointer;
 
-/// The convention of a provider for callbacks: how a request asks for them, and how to read them.
+/// The convention of a provider for callbacks: how a request asks for callbacks, and how to read the callbacks.
 #[derive(Clone, Debug)]
 pub struct CallbackConvention {
-    /// The URL of the documentation.
+    /// The URL of the provider's documentation of callbacks.
     pub source: Box<str>,
-    /// The kinds of requests that ask for callbacks, each with the values to insert and their places.
+    /// The kinds of requests that ask for callbacks, each with the values to insert and their locations in the
+    /// request.
     pub requests: Vec<CallbackRequest>,
-    /// The URL of the provider's API: its origin, or the only URL to which such requests are sent. It contains
-    /// `CHANGE-ME` if a part of it is different for each user. `None` for protocols that many services implement.
+    /// The URL of the provider's API. It is the origin of the API, or the only URL to which requests for callbacks are
+    /// sent. The URL contains `CHANGE-ME` if a part of it is different for each user. `None` for protocols that many
+    /// services implement.
     pub api: Option<Box<str>>,
-    /// The way in which the provider sends the token back.
+    /// The way in which the provider sends the token of the interaction back in a callback.
     pub token: TokenReturn,
-    /// The locations in a callback that can contain the status.
+    /// The locations in a callback that can contain the status of the provider's work.
     pub status: Vec<StatusAt>,
-    /// The member of a callback that contains the progress, if callbacks report progress.
+    /// The JSON pointer to the progress of the work in a callback. `None` if callbacks do not report progress.
     pub progress: Option<Pointer>,
-    /// The status values with which the provider asks a question.
+    /// The status values of a callback with which the provider asks the agent a question.
     pub asking: Vec<Box<str>>,
-    /// The status values that mean success.
+    /// The status values of a callback that report the success of the work.
     pub done: Vec<Box<str>>,
-    /// The status values that mean failure.
+    /// The status values of a callback that report the failure of the work.
     pub failed: Vec<Box<str>>,
     /// The locations in a callback that can contain the provider's id for the work.
     pub id: Vec<StatusAt>,
 }
 
 impl CallbackConvention {
-    /// Returns the insertions of all kinds of requests.
+    /// Returns the values that are inserted into requests, for all kinds of requests together.
     pub fn insertions(&self) -> impl Iterator<Item = &Insertion> {
         self.requests.iter().flat_map(|request| &request.insertions)
     }
 
-    /// Returns the first of these headers in which the provider sends the token back.
+    /// Returns the first of `headers` in which the provider sends the token of the interaction back.
     pub(crate) fn token_header<'h>(&self, headers: &'h [HeaderName]) -> Option<&'h HeaderName> {
         let sent_in = match &self.token {
             TokenReturn::Url => return None,
@@ -52,7 +55,8 @@ impl CallbackConvention {
     }
 
     /// Returns how Callgate follows the interactions of a route that does not set `interaction`. `asked` is the
-    /// callback convention of the preset that the egress rule for this route names.
+    /// callback convention of the preset that the egress rule for this route names. Without such a preset, the result
+    /// is the default.
     pub(crate) fn follow(asked: Option<&Self>) -> Follow {
         let mut follow = Follow::default();
         if let Some(asked) = asked {
@@ -61,9 +65,10 @@ impl CallbackConvention {
         follow
     }
 
-    /// Completes `follow`, which contains the settings of a route, with the settings of this convention. If
-    /// `own_states` is false, `status`, `asking`, `done` and `failed` are set to those of the convention. If it is
-    /// true, these four settings stay unchanged. `progress` and `id` are set only if the route does not set them.
+    /// Completes `follow`, which contains the `interaction` settings of a route, with the settings of this convention.
+    /// If `own_states` is false, `status`, `asking`, `done` and `failed` are copied from the convention. If
+    /// `own_states` is true, these four settings stay unchanged. `progress` and `id` are copied only if the route does
+    /// not set them.
     pub(crate) fn complete(&self, follow: &mut Follow, own_states: bool) {
         if !own_states {
             follow.status.clone_from(&self.status);
@@ -78,18 +83,18 @@ impl CallbackConvention {
     }
 }
 
-/// The way in which a provider sends the token back.
+/// The way in which a provider sends the token of the interaction back in a callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TokenReturn {
-    /// The provider sends the token as a bearer token.
+    /// The provider sends the token as a bearer token in the header `Authorization`.
     Bearer,
-    /// The provider sends the token in this header.
+    /// The provider sends the token as the value of this header.
     Header(http::HeaderName),
-    /// The URL contains the token, so the provider sends the token whenever it calls the URL.
+    /// The callback URL contains the token, so the provider sends the token whenever it calls the URL.
     Url,
 }
 
-/// Reads `callback`.
+/// Reads the section `callback` of a preset.
 pub(crate) fn convention(at: &Cursor<'_>) -> Option<CallbackConvention> {
     let mut fields = at.fields()?;
     let source = fields.required("source").and_then(|at| at.text());
@@ -130,7 +135,8 @@ fn one_request(at: &Cursor<'_>) -> Option<CallbackRequest> {
     read
 }
 
-/// Reads a kind of request: its condition, its insertions, and the members of the response that can contain the id.
+/// Reads a kind of request that asks for callbacks: its condition, its insertions, and the locations in the response
+/// that can contain the provider's id.
 fn request(fields: &mut Fields<'_>) -> Option<CallbackRequest> {
     let condition = fields.optional("when").map_or(Some(RequestCondition::default()), |at| condition(&at));
     let insertions = fields.required("inject").and_then(|at| {
@@ -144,7 +150,8 @@ fn request(fields: &mut Fields<'_>) -> Option<CallbackRequest> {
     Some(CallbackRequest { condition: condition?, insertions: insertions?, response: response? })
 }
 
-/// Reads the condition for a kind of request: `path`, the ends of the paths, or `body`, a member and its values.
+/// Reads the condition for a kind of request. `path` lists the endings of accepted paths. `body` is a JSON pointer
+/// with its accepted values.
 fn condition(at: &Cursor<'_>) -> Option<RequestCondition> {
     let mut fields = at.fields()?;
     let paths = fields.optional("path").map_or(Some(Vec::new()), |at| at.texts());
@@ -153,7 +160,7 @@ fn condition(at: &Cursor<'_>) -> Option<RequestCondition> {
     Some(RequestCondition { paths: paths?, member: member.map_or(Some(None), |read| read.map(Some))? })
 }
 
-/// Reads the only member of `body` in a condition, and its values.
+/// Reads `body` of a condition. The mapping has exactly one JSON pointer, with the accepted values at this location.
 fn member(at: &Cursor<'_>) -> Option<(Pointer, Vec<Box<str>>)> {
     match at.named()?.as_slice() {
         [(name, values)] => match Pointer::parse(name) {
@@ -182,7 +189,7 @@ fn token(at: &Cursor<'_>) -> Option<TokenReturn> {
     })
 }
 
-/// Reads locations in a callback: JSON pointers, `{header: NAME}` or `{form: NAME}`.
+/// Reads one or more locations in a callback. A location is a JSON pointer, `{header: NAME}` or `{form: NAME}`.
 pub(crate) fn locations(at: &Cursor<'_>) -> Option<Vec<StatusAt>> {
     let read: Vec<_> = at.list_or_one()?.iter().map(place).collect();
     read.into_iter().collect()

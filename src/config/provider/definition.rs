@@ -1,4 +1,4 @@
-//! The definition of a preset, and its reader for YAML files.
+//! The definition of a preset, and the reader for its YAML file.
 
 use super::convention::{CallbackConvention, convention};
 use super::feeds;
@@ -11,13 +11,14 @@ use crate::source::{Networks, Selection};
 /// The addresses from which a provider calls.
 #[derive(Clone, Debug)]
 pub enum Addresses {
-    /// A list that the provider publishes: its URL, and the rule that selects the networks in the list.
+    /// A list of addresses that the provider publishes: the URL of the list, and the rule that selects the networks in
+    /// it.
     Feed(Box<str>, Selection),
-    /// The networks in the provider's documentation.
+    /// The networks that the provider's documentation states.
     Fixed(Networks),
 }
 
-/// The evidence for a preset.
+/// The kind of evidence on which the definition of a preset is based.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Evidence {
     /// The provider's own documentation or specification.
@@ -29,7 +30,7 @@ pub enum Evidence {
 }
 
 impl Evidence {
-    /// Returns the name of the kind of evidence.
+    /// Returns the name of the kind of evidence in preset files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Documentation => "documentation",
@@ -45,42 +46,46 @@ const EVIDENCE: &[(&str, Evidence)] = &[
     ("receivers", Evidence::Receivers),
 ];
 
-/// The content of a preset.
+/// The content of the YAML file of a preset.
 #[derive(Clone, Debug)]
 pub struct PresetDefinition {
     /// The provider's name.
     pub title: Box<str>,
-    /// Other names of the preset.
+    /// Other names under which a configuration can select the preset.
     pub aliases: Vec<Box<str>>,
     /// The URL of the page or the code that describes the provider's signature.
     pub source: Box<str>,
-    /// The evidence for the preset.
+    /// The kind of evidence on which the preset is based.
     pub evidence: Evidence,
     /// A description of the secret that the user has to write into `secrets`.
     pub secret: Box<str>,
-    /// The parts of a request that the signature does not protect.
+    /// A description of the parts of a request that the signature does not protect. `None` if there are no such parts.
     pub gaps: Option<Box<str>>,
-    /// The signature scheme. `None` if the provider does not sign.
+    /// The signature scheme of the provider. `None` if the provider does not sign and has no handshakes.
     pub scheme: Option<Scheme>,
-    /// The claims that the user must set in `expect`.
+    /// The JWT claims that the user must set in `expect`.
     pub expect: Vec<Box<str>>,
-    /// The algorithms from which the user can choose with `algorithm`. The list is empty if the provider has one algorithm.
+    /// The MAC algorithms from which the user can choose with `algorithm`. The list is empty if the provider has one
+    /// algorithm.
     pub algorithms: Vec<MacAlgorithm>,
     /// True if the user chooses the name of the header in which the provider sends its secret.
     pub header_is_yours: bool,
     /// The addresses from which the provider calls, if they are known.
     pub addresses: Option<Addresses>,
-    /// How a request asks the provider for callbacks, and how to read these callbacks.
+    /// How a request asks the provider for callbacks, and how to read these callbacks. `None` if the preset does not
+    /// describe callbacks to requests.
     pub callback: Option<CallbackConvention>,
-    /// The path of the document in which the provider looks up the paths that accept its messages.
+    /// The path of a document on the public host. In this document, the provider looks up the paths that accept its
+    /// messages.
     pub well_known: Option<Box<str>>,
-    /// Whether the provider reads the answer to its callbacks.
+    /// True if the provider reads the response to its callbacks.
     pub reads_answer: bool,
 }
 
 impl PresetDefinition {
-    /// Reports whether the provider sends back the token of the request in the header in which `scheme` expects a shared
-    /// secret. Such a provider has no secret of its own: each request names the value that its callbacks contain.
+    /// Reports whether the provider sends the token of the request back in the header in which `scheme` expects a
+    /// shared secret. Such a provider has no secret of its own, because each request names the value that its
+    /// callbacks contain.
     pub fn sends_token_as_secret(&self, scheme: &Scheme) -> bool {
         let is_secret = matches!(scheme.proof, Proof::SharedSecret(_));
         let sends = |callback: &CallbackConvention| callback.token_header(scheme.proof_headers()).is_some();
@@ -130,7 +135,7 @@ pub(super) fn definition(fields: &mut Fields<'_>) -> Option<PresetDefinition> {
     })
 }
 
-/// The parts of a preset's signature that the user chooses.
+/// The parts of a preset's signature scheme that the user must choose.
 struct Choices {
     algorithms: Vec<MacAlgorithm>,
     expect: Vec<Box<str>>,
@@ -154,8 +159,9 @@ fn signature(at: &Cursor<'_>) -> Option<(Scheme, Choices)> {
     Some((Scheme { stated_algorithm, ..scheme? }, choices))
 }
 
-/// Reads `stated_algorithm`: the header in which the provider states the algorithm, the item of the header, the
-/// provider's name for each algorithm, and the algorithm of a message without the header.
+/// Reads `stated_algorithm` of a preset, for a provider that states the MAC algorithm in a header. `header` is the
+/// name of the header, and `item` is the item of the header that contains the algorithm. `names` has the provider's
+/// name for each algorithm. `without_header` is the algorithm of a message without the header.
 fn stated_algorithm(at: &Cursor<'_>) -> Option<StatedAlgorithm> {
     let mut fields = at.fields()?;
     let header = fields.required("header").and_then(|at| at.header_name());
@@ -173,7 +179,7 @@ fn stated_algorithm(at: &Cursor<'_>) -> Option<StatedAlgorithm> {
 
 pub(super) fn addresses(at: &Cursor<'_>) -> Option<Addresses> {
     let mut fields = at.fields()?;
-    // The date and the source of the list are only for readers of the file.
+    // The preset file states the date and the source of the address list only for readers of the file.
     fields.required("as_of")?.text()?;
     let _ = fields.optional("source").map(|at| at.text());
     let feed = fields.optional("feed").map(|at| at.fetchable());

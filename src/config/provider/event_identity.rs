@@ -1,12 +1,13 @@
-//! `duplicates` and `identity`: the parts of a message that tell its event apart from other events.
+//! Reads `duplicates` and `identity` of a provider: the parts of a message by which Callgate recognizes repeated
+//! messages about the same event.
 
 use crate::config::yaml::Cursor;
 use crate::signature::{DuplicateRule, IdentityPart, Scheme};
 
-/// The maximum number of parts in `identity`.
+/// The maximum number of parts in the setting `identity` of a provider.
 const PARTS_MAX: usize = 8;
 
-/// Reads `duplicates` and `identity` of a scheme.
+/// Reads `duplicates` and `identity` of a signature scheme, and returns the scheme with these settings.
 pub(super) fn with_identity(
     mut scheme: Scheme,
     duplicates: Option<&Cursor<'_>>,
@@ -24,12 +25,12 @@ pub(super) fn with_identity(
     rule.map(|()| scheme)
 }
 
-/// Reads `duplicates`. It is a field of a scheme, or it stands next to a preset.
+/// Reads `duplicates` into `scheme`. The setting is a field of a scheme, or a field of a provider with a preset.
 pub(super) fn apply_rule(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
     #[derive(Clone, Copy)]
     enum Word {
         Rule(DuplicateRule),
-        /// The word `none` of earlier versions: duplicates are recognized by the id, and never by the signature.
+        /// The word `none` of earlier versions. Duplicates are recognized by the event id, and never by the signature.
         IdOnly,
     }
     let words = [
@@ -54,7 +55,7 @@ pub(super) fn apply_rule(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
     Some(())
 }
 
-/// Warns if two messages of a provider cannot be told apart.
+/// Warns if the scheme cannot distinguish two messages of a provider, so that repeated messages are delivered again.
 pub(super) fn warn_if_indistinguishable(at: &Cursor<'_>, scheme: &Scheme) {
     if scheme.has_proof() && !scheme.tells_events_apart() {
         at.warn(
@@ -64,8 +65,8 @@ pub(super) fn warn_if_indistinguishable(at: &Cursor<'_>, scheme: &Scheme) {
     }
 }
 
-/// Reads `identity`: one part or a list of parts. A part is `id`, `signature`, `body`, `{header: NAME}` or
-/// `{body: /pointer}`.
+/// Reads `identity` of a signature scheme: one part of a message or a list of parts. A part is `id`, `signature`,
+/// `body`, `{header: NAME}` or `{body: /pointer}`.
 fn parts(at: &Cursor<'_>, scheme: &Scheme) -> Option<Vec<IdentityPart>> {
     let list = at.list_or_one()?;
     if list.len() > PARTS_MAX {

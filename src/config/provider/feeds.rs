@@ -8,13 +8,14 @@ use crate::guard::{Scheme, Url};
 use crate::policy::{Feed, FeedKind, Fetching};
 use crate::source::Selection;
 
-/// The default of `stale_ok`: how long fetched keys stay in use while every attempt to fetch them again fails.
+/// The default of `fetch.stale_ok`: how long fetched keys stay in use while every attempt to fetch them again fails.
 const STALE_OK_DEFAULT: Duration = Duration::from_secs(86_400);
-/// The default time between two fetches.
+/// The default of `fetch.every`: the time between two fetches of the same document.
 const EVERY_DEFAULT: Duration = Duration::from_secs(3600);
 
 impl Cursor<'_> {
-    /// Reads the URL of a document to fetch. It is an `https:` URL, a `file:` URL, or a plain HTTP URL on this host.
+    /// Reads the URL of a document that Callgate fetches. It is an `https:` URL, a `file:` URL, or a plain HTTP URL on
+    /// this host.
     pub(crate) fn fetchable(&self) -> Option<Box<str>> {
         let text = self.text()?;
         if text.strip_prefix("file:").is_some_and(|path| path.starts_with('/')) {
@@ -35,7 +36,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Reads `pointers` and `where`, which select the networks in a published document.
+/// Reads `pointers` and `where`, which select the networks in a published list of addresses.
 pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
     let pointers = fields.optional("pointers").map_or(Some(Vec::new()), |at| at.texts());
     let filter = fields.optional("where").map_or(Some(Vec::new()), |at| {
@@ -59,12 +60,12 @@ pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
     Some(Selection { pointers, filter })
 }
 
-/// Returns the feed for the address list at this URL.
+/// Returns the feed that fetches the address list at this URL. `selection` selects the networks in the list.
 pub(crate) fn list(url: Box<str>, selection: Selection) -> Feed {
     Feed { url, kind: FeedKind::Addresses(selection) }
 }
 
-/// Reads `fetch`.
+/// Reads the configuration section `fetch`, the settings for documents that Callgate fetches.
 pub(crate) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
     let mut fetching = Fetching {
         cache: None,

@@ -1,5 +1,5 @@
-//! `handshakes`: the requests with which a provider checks that a URL accepts its messages, and Callgate's replies to
-//! them. A preset contains them, or a user writes them into `signature`.
+//! Reads `handshakes`: the requests with which a provider checks that a URL accepts its messages, and Callgate's
+//! replies to these requests. A preset contains handshakes, or a user writes them into `signature`.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, DATE, EXPIRES, LOCATION,
@@ -19,11 +19,12 @@ use crate::signature::{
 const METHODS: &[(&str, &Method)] =
     &[("GET", &Method::GET), ("HEAD", &Method::HEAD), ("OPTIONS", &Method::OPTIONS), ("POST", &Method::POST)];
 
-/// Maximum number of handshakes of one provider.
+/// The maximum number of handshakes that a user can describe for one provider.
 const HANDSHAKES_MAX: usize = 16;
 
-/// Headers that the reply to a handshake must not have. Callgate writes some of them itself. The others would change
-/// what a browser does with the reply, or let a cache keep the reply, which repeats a challenge.
+/// The headers that the reply to a handshake must not have. Callgate writes some of these headers itself. The other
+/// headers would change what a browser does with the reply, or would let a cache store the reply, which repeats the
+/// challenge of the request.
 const RESERVED: [HeaderName; 12] = [
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -39,14 +40,14 @@ const RESERVED: [HeaderName; 12] = [
     X_CONTENT_TYPE_OPTIONS,
 ];
 
-/// Reads the handshakes of a preset.
+/// Reads the handshakes of a preset file.
 pub(super) fn handshakes(at: &Cursor<'_>) -> Option<Vec<Handshake>> {
     let read: Vec<_> = at.list()?.iter().map(|at| handshake(at, None)).collect();
     read.into_iter().collect()
 }
 
-/// Reads the handshakes of a scheme that a user describes. `signs` is whether the scheme has a signature. Handshakes
-/// are then signed, unless the user writes `signed: false`.
+/// Reads the handshakes of a signature scheme that a user describes. `signs` is true if the scheme has a signature.
+/// Handshakes are then signed, unless the user writes `signed: false`.
 pub(super) fn own_handshakes(at: &Cursor<'_>, signs: bool) -> Option<Vec<Handshake>> {
     let list = at.list()?;
     if list.len() > HANDSHAKES_MAX {
@@ -61,8 +62,9 @@ pub(super) fn own_handshakes(at: &Cursor<'_>, signs: bool) -> Option<Vec<Handsha
     read.into_iter().collect()
 }
 
-/// Reports an error if a handshake would accept requests that are not handshakes, or would do more than reply to
-/// strangers.
+/// Reports an error if a handshake that a user describes is unsafe. Its conditions must not match every request
+/// without a signature, an unsigned handshake must not make Callgate fetch a URL, and the reply must not have a
+/// reserved header. `signs` is true if the scheme has a signature.
 fn check_own(at: &Cursor<'_>, handshake: &Handshake, signs: bool) {
     if handshake.signed && !signs {
         let _: Option<()> = at.error("the scheme `none` has no signed handshakes", "write `signed: false`");
@@ -87,7 +89,8 @@ fn check_own(at: &Cursor<'_>, handshake: &Handshake, signs: bool) {
     }
 }
 
-/// Reads a handshake. `signed` is the default of the field `signed`, which is required if there is no default.
+/// Reads the description of one handshake. `signed` is the default of the field `signed`. The field is required if
+/// there is no default.
 fn handshake(at: &Cursor<'_>, signed: Option<bool>) -> Option<Handshake> {
     let mut fields = at.fields()?;
     let name = fields.required("name").and_then(|at| at.name());
@@ -119,7 +122,7 @@ fn handshake(at: &Cursor<'_>, signed: Option<bool>) -> Option<Handshake> {
     })
 }
 
-/// Reads a location: `{body: /pointer}`, `{header: NAME}` or `{query: NAME}`.
+/// Reads the location of a value in a handshake request: `{body: /pointer}`, `{header: NAME}` or `{query: NAME}`.
 fn place(at: &Cursor<'_>) -> Option<HandshakeValueSource> {
     let mut fields = at.fields()?;
     let body = fields.optional("body").map(|at| at.pointer().map(HandshakeValueSource::Body));
@@ -157,7 +160,7 @@ fn when(at: &Cursor<'_>) -> Option<HandshakeCondition> {
     Some(when)
 }
 
-/// Returns the name of a header that is the key of `at`.
+/// Parses `key`, a key of a mapping, as the name of a header. `at` is the position for an error.
 fn header(key: &str, at: &Cursor<'_>) -> Option<HeaderName> {
     match HeaderName::from_bytes(key.as_bytes()) {
         Ok(name) if !key.contains('_') => Some(name),
@@ -170,7 +173,7 @@ fn entries<'n>(fields: &mut Fields<'n>, key: &'static str) -> Option<Vec<(&'n st
 }
 
 impl Cursor<'_> {
-    /// Reads an expected value. Returns `Some(None)` for `true`, which accepts any value.
+    /// Reads an expected value of a handshake condition. Returns `Some(None)` for `true`, which accepts any value.
     fn expected_value(&self) -> Option<Option<Box<str>>> {
         let words = self.scalar_text()?;
         Some((&*words != "true").then_some(words))
@@ -216,8 +219,8 @@ fn json(at: &Cursor<'_>) -> Option<Vec<(Box<str>, ReplyValue)>> {
     read.into_iter().collect()
 }
 
-/// Reads a text with the placeholders `{query:x}`, `{body:/pointer}`, `{header:x}`, `{hmac_hex:…}` and
-/// `{hmac_base64:…}`.
+/// Reads a template for the text of a handshake reply. Its placeholders are `{query:x}`, `{body:/pointer}`,
+/// `{header:x}`, `{hmac_hex:…}` and `{hmac_base64:…}`.
 fn template(at: &Cursor<'_>) -> Option<ReplyTemplate> {
     let text = at.text()?;
     let mut pieces = Vec::new();

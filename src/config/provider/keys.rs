@@ -1,4 +1,4 @@
-//! The keys of a scheme: secrets, public keys, fetched keys, and the tokens of handshakes.
+//! Reads the keys of a signature scheme: secrets, public keys, fetched keys, and the tokens of handshakes.
 
 use crate::config::secrets::other_value;
 use crate::config::yaml::{Cursor, Fields};
@@ -6,7 +6,7 @@ use crate::policy::{Feed, FeedKind};
 use crate::secret::Secret;
 use crate::signature::{KeySet, Proof, PublicKeySource, Scheme, Verifier, VerifierKeys};
 
-/// Reads the keys of a scheme, and returns the verifier.
+/// Reads the keys of a signature scheme, and returns the verifier that checks messages with these keys.
 pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: bool) -> Option<Verifier> {
     let at = fields.at().clone();
     if scheme.uses_url() && !has_public_url {
@@ -67,7 +67,7 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
     }
 }
 
-/// Warns about values that are probably not signing secrets, such as API keys.
+/// Warns about secrets that are probably not signing secrets, such as API keys.
 fn warn_of_other_values(at: &Cursor<'_>, secrets: &[Secret]) {
     for (i, secret) in secrets.iter().enumerate() {
         if let Some((prefix, kind)) = other_value(secret) {
@@ -87,7 +87,8 @@ fn derived_keys(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     )
 }
 
-/// Reports whether the scheme accepts the format of the secrets that Callgate derives for interactions.
+/// Reports whether the scheme accepts the format of the secrets that Callgate derives for interactions. The format is
+/// `whsec_` and base64.
 fn derives(scheme: &Scheme) -> bool {
     let sample = Secret::new(b"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_vec());
     matches!(scheme.proof, Proof::Content(_))
@@ -95,7 +96,7 @@ fn derives(scheme: &Scheme) -> bool {
         && Verifier::new(scheme.clone(), VerifierKeys::Shared, &[sample]).is_ok()
 }
 
-/// Reports whether `secrets` is required.
+/// Reports whether a provider with this signature scheme must have the setting `secrets`.
 fn secrets_needed(scheme: &Scheme) -> bool {
     match &scheme.keys {
         None if !scheme.has_proof() => false,
@@ -139,8 +140,8 @@ fn keys_of(
     }
 }
 
-/// Reads `certificates: {file: …}`. The certificates in this file are used instead of those that the provider
-/// publishes.
+/// Reads `certificates: {env: NAME}` or `certificates: {file: …}`. Callgate uses these certificates instead of the
+/// certificates that the provider publishes.
 fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
     let secret = at.secret()?;
     match KeySet::parse(secret.expose()) {
@@ -149,7 +150,7 @@ fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
     }
 }
 
-/// Reads `registration: {file: …}`. The provider sends its secret in a handshake, and Callgate stores the secret in
+/// Reads `registration: {file: …}` of a provider that sends its secret in a handshake. Callgate stores the secret in
 /// this file.
 fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     let mut fields = at.fields()?;

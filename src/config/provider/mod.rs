@@ -1,4 +1,4 @@
-//! `providers`: the addresses from which providers call, and their signatures.
+//! Reads the configuration section `providers`: the addresses from which providers call, and their signatures.
 
 mod allow;
 mod convention;
@@ -35,7 +35,7 @@ pub(super) use feeds::{fetching, list as address_list};
 pub(super) use presets::{callback_convention, edge, scheme_of};
 pub(super) use published_paths::documents;
 
-/// Reads one provider.
+/// Reads the settings of one provider. `has_public_url` is true if the configuration has the setting `public_url`.
 pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Option<Provider> {
     if !is_name(name) {
         return at.bad_name(name);
@@ -99,13 +99,14 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
     })
 }
 
-/// Reads `answer`: whether the provider reads the answer to its callbacks.
+/// Reads the setting `answer` of a provider: whether the provider reads the response to its callbacks.
 fn answer(at: Option<Cursor<'_>>, preset: Option<&PresetDefinition>) -> Option<bool> {
     let default = preset.is_some_and(|preset| preset.reads_answer);
     at.map_or(Some(default), |at| at.one_of(&[("read", true), ("ignored", false)]))
 }
 
-/// Reads `well_known`. Returns the path of the document that the provider reads, if it is published.
+/// Reads the setting `well_known` of a provider. Returns the path of the document that the provider reads, or
+/// `Some(None)` if Callgate does not publish the document.
 fn well_known(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Option<Box<str>>> {
     match preset.and_then(|preset| preset.well_known.clone()) {
         Some(path) => at.one_of(&[("publish", true), ("none", false)]).map(|publish| publish.then_some(path)),
@@ -113,7 +114,7 @@ fn well_known(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Opti
     }
 }
 
-/// Reads `decode`: the content codings that Callgate decodes.
+/// Reads the setting `decode` of a provider: the content codings that Callgate decodes.
 fn codings(at: &Cursor<'_>) -> Option<Vec<ContentCoding>> {
     let words = [ContentCoding::Brotli, ContentCoding::Deflate, ContentCoding::Gzip];
     let words = words.map(|coding| (coding.name(), coding));
@@ -121,8 +122,9 @@ fn codings(at: &Cursor<'_>) -> Option<Vec<ContentCoding>> {
     read.into_iter().collect()
 }
 
-/// Reads the settings of a provider with a preset, such as `secrets` and `tolerance`. Returns the verifier. Returns
-/// `None` if the preset has no signature scheme, and `Some(None)` if the settings have mistakes.
+/// Reads the settings of a provider with a preset, such as `secrets` and `tolerance`. Returns the verifier of the
+/// provider's signatures. Returns `None` if the preset has no signature scheme, and `Some(None)` if the settings have
+/// mistakes.
 fn with_preset(
     preset: &PresetDefinition,
     fields: &mut Fields<'_>,
@@ -159,7 +161,8 @@ fn preset_verifier(
     let duplicates = fields.optional("duplicates").map(|at| apply_rule(&at, &mut scheme));
     warn_if_indistinguishable(fields.at(), &scheme);
     if !fields.has("secrets") && preset.sends_token_as_secret(&scheme) {
-        // The provider sends back the token that the request contained. The token of the route is the proof then.
+        // The provider sends back the token that the request contained. The token of the route then proves who sent
+        // the callback.
         scheme.proof = Proof::None;
     }
     let verifier = keyed(fields, scheme, has_public_url);
@@ -185,7 +188,7 @@ fn tolerance(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
     }
 }
 
-/// Reads `leeway`, the accepted clock difference for the times in a JWT.
+/// Reads the setting `leeway` of a provider: the accepted clock difference for the times in a JWT.
 fn leeway(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
     let leeway = leeway_of(at)?;
     match &mut scheme.proof {
@@ -197,7 +200,7 @@ fn leeway(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
     }
 }
 
-/// Reads `algorithm`, for presets whose sender lets the user choose it.
+/// Reads the setting `algorithm` of a provider whose preset lets the user choose the MAC algorithm.
 fn algorithm(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     if preset.algorithms.is_empty() {
         return at.error(format!("{} has a fixed algorithm", preset.title), "remove `algorithm`");
@@ -211,7 +214,7 @@ fn algorithm(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) ->
     Some(())
 }
 
-/// Reads `header`, for presets whose header the user chooses.
+/// Reads the setting `header` of a provider whose preset lets the user choose the header with the secret.
 fn header(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     let name = at.header_name()?;
     match &mut scheme.proof {
@@ -225,7 +228,7 @@ fn header(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Op
     }
 }
 
-/// Reads `keys`, a source of public keys that replaces the source in the preset.
+/// Reads the setting `keys` of a provider: a source of public keys that replaces the source in the preset.
 fn own_keys(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     if !scheme.uses_public_keys() || matches!(scheme.proof, Proof::Sns) {
         return at.error(format!("{} publishes no keys", preset.title), "remove `keys`");
@@ -239,7 +242,7 @@ fn own_keys(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> 
     Some(())
 }
 
-/// Reads `expect`, the values of claims that only the user knows.
+/// Reads the setting `expect` of a provider: the required values of JWT claims that a preset cannot define.
 fn expect(fields: &mut Fields<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     let at = fields.optional("expect");
     let Proof::Jwt(jwt) = &mut scheme.proof else {
@@ -278,7 +281,8 @@ fn expect(fields: &mut Fields<'_>, preset: &PresetDefinition, scheme: &mut Schem
     Some(())
 }
 
-/// Reads `signature`: the fields of a scheme, or the name of a preset.
+/// Reads the setting `signature` of a provider: the fields of a signature scheme, or the name of a preset in `scheme`.
+/// Returns the verifier of the provider's signatures.
 fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
     let mut fields = at.fields()?;
     let scheme_at = fields.required("scheme")?;

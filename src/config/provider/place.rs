@@ -1,4 +1,5 @@
-//! Reads the settings that several kinds of schemes have: the place of the signature, its algorithm and its encoding.
+//! Reads the settings that several kinds of signature schemes have in common: the location of the signature, its
+//! algorithm and its encoding.
 
 use std::time::Duration;
 
@@ -23,19 +24,20 @@ pub(super) const PUBLIC: &[(&str, PublicKeyAlgorithm)] = &[
 pub(super) const ENCODINGS: &[(&str, Encoding)] =
     &[("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
 
-/// A part of a request that the configuration names.
+/// A part of a request that a setting names, such as the location of the event id.
 pub(super) enum RequestPart {
-    /// A member of the JSON body.
+    /// The part is the value at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// A field of the form in the body.
+    /// The part is the form field of this name in the body.
     Form(Box<str>),
-    /// A header.
+    /// The part is the request header of this name.
     Header(HeaderName),
-    /// A query parameter.
+    /// The part is the query parameter of this name.
     Query(Box<str>),
 }
 
-/// Reads `body`, `form`, `header` and `query`. Returns the part of each key that is present.
+/// Reads the keys `body`, `form`, `header` and `query` of a mapping. Returns one part of a request for each key that
+/// is present, or `None` for a key with a mistake.
 pub(super) fn request_parts(fields: &mut Fields<'_>) -> Vec<Option<RequestPart>> {
     let body = fields.optional("body").map(|at| at.pointer().map(RequestPart::Body));
     let form = fields.optional("form").map(|at| at.field_name().map(|name| RequestPart::Form(name.into())));
@@ -45,7 +47,7 @@ pub(super) fn request_parts(fields: &mut Fields<'_>) -> Vec<Option<RequestPart>>
     [body, form, header, query].into_iter().flatten().collect()
 }
 
-/// Reads the place of a signature: `header` and `format`, or `signature_at` with `body`, `form` or `query`.
+/// Reads the location of a signature: `header` and `format`, or `signature_at` with one of `body`, `form` and `query`.
 pub(super) fn place(fields: &mut Fields<'_>) -> Option<SignaturePlace> {
     let within = fields.optional("signature_at");
     let separator_at = fields.optional("separator");
@@ -96,7 +98,7 @@ fn signature_at(at: &Cursor<'_>) -> Option<SignaturePlace> {
     }
 }
 
-/// Reads the separator of a list in a header, and whether a comma may precede it.
+/// Reads the separator of a list in a header. Returns the separator, and true if a comma may precede it.
 fn separator(at: &Cursor<'_>) -> Option<(char, bool)> {
     match at.text()? {
         "," => Some((',', false)),

@@ -1,5 +1,5 @@
-//! The known providers: one YAML file for each, embedded in the binary. The same code reads these files and the schemes
-//! that users describe themselves.
+//! The presets of known providers: one YAML file for each preset, embedded in the binary. The same code reads these
+//! files and the signature schemes that users describe themselves.
 
 use super::convention::CallbackConvention;
 use super::definition::{Addresses, PresetDefinition, addresses, definition};
@@ -7,12 +7,12 @@ use crate::config::env::Surroundings;
 use crate::config::yaml::{Cursor, Fields, Node, Reader, Sources, did_you_mean, shown};
 use crate::signature::Scheme;
 
-/// A known provider.
+/// A preset of a known provider, or the description of an edge network. The text is an embedded YAML file.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
     /// The name of the preset in the configuration.
     pub name: &'static str,
-    /// The content of the preset's YAML file.
+    /// The content of the YAML file.
     pub text: &'static str,
 }
 
@@ -22,7 +22,7 @@ macro_rules! embedded {
     };
 }
 
-/// All presets, sorted alphabetically.
+/// All presets of known providers, sorted alphabetically.
 pub const PRESETS: &[Preset] = embedded!(
     "presets/",
     [
@@ -181,21 +181,21 @@ pub const PRESETS: &[Preset] = embedded!(
     ]
 );
 
-/// The known edge networks, sorted alphabetically.
+/// The descriptions of all known edge networks, sorted alphabetically.
 pub const EDGES: &[Preset] = embedded!("edges/", ["cloudflare", "fastly"]);
 
-/// Returns the names of all presets.
+/// Returns the names of all presets, without their aliases.
 pub(super) fn names() -> Vec<&'static str> {
     PRESETS.iter().map(|preset| preset.name).collect()
 }
 
-/// Returns the preset with this name or alias.
+/// Returns the preset with this name or alias, and its compiled definition.
 pub fn preset(name: &str) -> Option<(&'static Preset, PresetDefinition)> {
     if let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) {
         return Some((preset, preset.read().ok()?));
     }
     PRESETS.iter().find_map(|preset| {
-        // A file that does not contain the name cannot have this alias, so the file is not parsed.
+        // A file that does not contain the text of the name cannot define this alias. Such a file is not parsed.
         if !preset.text.contains(name) {
             return None;
         }
@@ -204,12 +204,14 @@ pub fn preset(name: &str) -> Option<(&'static Preset, PresetDefinition)> {
     })
 }
 
-/// Returns the scheme of a preset. Returns `None` if there is no such preset, or if it has no scheme.
+/// Returns the signature scheme of a preset. Returns `None` if there is no such preset, or if the preset has no
+/// scheme.
 pub(crate) fn scheme_of(name: &str) -> Option<Scheme> {
     preset(name)?.1.scheme
 }
 
-/// Returns an edge network: the header in which it sends the client address, and its own addresses.
+/// Returns the description of an edge network: the header in which the network sends the client address, and its own
+/// addresses.
 pub(crate) fn edge(name: &str) -> Option<(http::HeaderName, Addresses)> {
     let edge = EDGES.iter().find(|edge| edge.name == name)?;
     edge.compile(|fields| {
@@ -223,7 +225,7 @@ pub(crate) fn edge(name: &str) -> Option<(http::HeaderName, Addresses)> {
     .ok()
 }
 
-/// Reads the name of a preset. Returns the callback convention of the preset.
+/// Reads the name of a preset in the configuration. Returns the callback convention of the preset.
 pub(crate) fn callback_convention(at: &Cursor<'_>) -> Option<CallbackConvention> {
     let name = at.text()?;
     match preset(name) {
@@ -237,10 +239,10 @@ pub(crate) fn callback_convention(at: &Cursor<'_>) -> Option<CallbackConvention>
 }
 
 impl Preset {
-    /// Compiles the preset.
+    /// Compiles the YAML file of a preset.
     ///
     /// # Errors
-    /// Returns the mistakes in the file of the preset.
+    /// Returns the mistakes in the file as text, one line for each mistake.
     pub fn read(&self) -> Result<PresetDefinition, String> {
         self.compile(definition)
     }
@@ -286,8 +288,8 @@ mod tests {
         assert!(EDGES.iter().all(|known| edge(known.name).is_some()));
     }
 
-    /// Providers sign these contents, so their presets must accept them. A scheme that a user describes must not be like
-    /// this.
+    /// Some providers sign contents without a boundary between two parts, so their presets must accept this. In a
+    /// signature scheme that a user describes, such contents are an error.
     #[test]
     fn few_presets_sign_parts_without_a_boundary() {
         let unclear = |preset: &Preset| {
@@ -304,7 +306,7 @@ mod tests {
         assert_eq!(unclear, known);
     }
 
-    /// The same mistakes in the scheme of a user are errors.
+    /// Presets pass the same checks that report errors in a signature scheme that a user describes.
     #[test]
     fn every_preset_describes_possible_requests() {
         for preset in PRESETS {

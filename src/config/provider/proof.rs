@@ -1,4 +1,4 @@
-//! Reads the schemes that do not sign a content template: shared tokens, JWTs, HTTP message signatures.
+//! Reads the signature schemes without a content template: shared tokens, JWTs and HTTP message signatures.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::signature::{
 /// The default leeway for the times in a JWT: the accepted difference between the provider's clock and Callgate's.
 const LEEWAY_DEFAULT: Duration = Duration::from_secs(60);
 
-/// The maximum leeway.
+/// The maximum leeway for the times in a JWT.
 const LEEWAY_MAX: Duration = Duration::from_secs(300);
 
 const JOSE: &[(&str, &str)] = &[
@@ -136,7 +136,8 @@ pub(super) fn jwt(fields: &mut Fields<'_>) -> Option<JwtScheme> {
     })
 }
 
-/// Reads `leeway`. It is a field of a scheme, or it stands next to a preset.
+/// Reads `leeway`, the accepted clock difference for the times in a JWT. The setting is a field of a signature scheme,
+/// or a field of a provider with a preset.
 pub(super) fn leeway_of(at: &Cursor<'_>) -> Option<Duration> {
     match at.duration_or_zero()? {
         leeway if leeway > LEEWAY_MAX => at.error("must be at most 5m", ""),
@@ -144,7 +145,7 @@ pub(super) fn leeway_of(at: &Cursor<'_>) -> Option<Duration> {
     }
 }
 
-/// Reads the place of a JWT: `signature_at: body` for the whole body, or the place of a signature.
+/// Reads the location of a JWT: `signature_at: body` if the whole body is the JWT, or the location of a signature.
 fn jwt_place(fields: &mut Fields<'_>) -> Option<JwtPlace> {
     match fields.optional("signature_at").filter(|at| at.is_word("body")) {
         None => place(fields).map(JwtPlace::At),
@@ -159,7 +160,7 @@ fn jwt_place(fields: &mut Fields<'_>) -> Option<JwtPlace> {
     }
 }
 
-/// Reads the expected value of a claim: `url`, `key-id`, or texts.
+/// Reads the expected value of a JWT claim: `url`, `key-id`, or one or more texts.
 fn expected(at: &Cursor<'_>) -> Option<ExpectedClaim> {
     let list = at.list_or_one()?;
     let texts = list.iter().map(|at| at.text()).collect::<Option<Vec<_>>>()?;

@@ -1,4 +1,4 @@
-//! The public documents in which some providers look up the paths that accept their messages.
+//! Creates the public documents in which some providers look up the paths that accept their messages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Do
     Some(prefixes.into_iter().map(document).collect())
 }
 
-/// Returns the part of a path before its first capture.
+/// Returns the part of a path template before its first capture, which begins with `{`.
 fn prefix(path: &str) -> &str {
     path.split_once('{').map_or(path, |(before, _)| before)
 }

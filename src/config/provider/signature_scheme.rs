@@ -1,4 +1,5 @@
-//! `signature`: the fields of a signature scheme. A user writes them into the configuration, or a preset contains them.
+//! Reads the fields of a signature scheme. A user writes the fields into `signature` of a provider, or a preset
+//! contains them.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::signature::{
     SharedSecretPlace, SignatureAlgorithm, SignaturePlace, TimestampRule, TimestampSource, TimestampUnit,
 };
 
-/// The longest tolerance that causes no warning.
+/// The longest timestamp tolerance that causes no warning.
 const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
 
 pub(super) const MACS: &[(&str, MacAlgorithm)] = &[
@@ -33,7 +34,7 @@ const UNITS: &[(&str, TimestampUnit)] = &[
     ("s", TimestampUnit::UnixSeconds),
 ];
 
-/// The kinds of schemes.
+/// The kinds of signature schemes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Asymmetric,
@@ -46,7 +47,7 @@ pub(super) enum Kind {
     Token,
 }
 
-/// The kinds of schemes, each with its name in the configuration.
+/// The kinds of signature schemes, each with its name in the configuration.
 pub(super) const KINDS: &[(&str, Kind)] = &[
     ("asymmetric", Kind::Asymmetric),
     ("basic", Kind::Basic),
@@ -58,13 +59,14 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
     ("token", Kind::Token),
 ];
 
-/// Reads `acknowledge`: the status for a message that is accepted but not delivered.
+/// Reads `acknowledge` of a signature scheme: the response status for a message that Callgate accepts but does not
+/// deliver.
 fn acknowledge(at: Option<Cursor<'_>>) -> Option<Option<u16>> {
     let Some(at) = at else { return Some(None) };
     at.whole_number(200..=204).map(|status| u16::try_from(status).ok())
 }
 
-/// Reads the fields of a scheme.
+/// Reads the fields of a signature scheme of this kind.
 pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     let id = fields.optional("id").map_or(Some(IdLocation::None), |at| id_of(&at, kind));
     let absent = fields.optional("absent").map_or(Some(Vec::new()), |at| pointers(&at));
@@ -195,7 +197,7 @@ pub(super) fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>>
     read.into_iter().collect()
 }
 
-/// Reads `keys: {url: …}` or `keys: {certificate: {header: …, hosts: […], path: …}}`.
+/// Reads the source of public keys: `keys: {url: …}` or `keys: {certificate: {header: …, hosts: […], path: …}}`.
 pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<PublicKeySource> {
     let mut fields = at.fields()?;
     let url = fields.optional("url").map(|at| at.fetchable());
@@ -215,7 +217,8 @@ pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<PublicKeySource> {
     }
 }
 
-/// Reads the rule for URLs of certificates in messages: the location of the URL, and the accepted hosts and path.
+/// Reads the rule for certificate URLs in messages: the location of the URL in a message, and the accepted hosts and
+/// path.
 pub(super) fn certificate_rule(at: &Cursor<'_>) -> Option<CertificateRule> {
     let mut fields = at.fields()?;
     let header = fields.optional("header").map(|at| at.header_name());
@@ -264,7 +267,7 @@ fn secret_format(at: &Cursor<'_>) -> Option<SecretFormat> {
     })
 }
 
-/// The part of a request that contains the event id.
+/// The location of the event id in a request: a part of the request, or a claim of the JWT.
 enum IdLocation {
     At(EventIdSource),
     Claim(Box<str>),
@@ -294,7 +297,8 @@ fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<IdLocation> {
     }
 }
 
-/// Reads `timestamp: {header: NAME, unit: s}`. If no location is given, the timestamp is in the signature header.
+/// Reads `timestamp: {header: NAME, unit: s}` of a signature scheme. Returns `None` as the location if the setting
+/// names none. The timestamp is then in the signature header.
 fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)> {
     let mut fields = at.fields()?;
     let mut parts = request_parts(&mut fields);
@@ -313,7 +317,8 @@ fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)
     Some((source, unit?))
 }
 
-/// Checks that the timestamp has a location and is signed, and reads its tolerance.
+/// Checks that the timestamp of a signature scheme has a location and is signed, and reads its tolerance. `in_format`
+/// is true if the signature header contains the timestamp. `stated` is the setting `timestamp`.
 fn timestamp_rule(
     at: &Cursor<'_>,
     in_format: bool,
@@ -363,8 +368,8 @@ fn timestamp_rule(
     }
 }
 
-/// Reads a tolerance: one duration for both directions, or `{past, future}`. A tolerance of more than an hour causes a
-/// warning.
+/// Reads the tolerance for timestamps: one duration for both directions, or `{past, future}`. A tolerance of more than
+/// an hour in the past causes a warning.
 pub(super) fn tolerance_of(at: &Cursor<'_>) -> Option<(Duration, Duration)> {
     let (past, future) = if at.is_map() {
         let mut fields = at.fields()?;

@@ -1,4 +1,4 @@
-//! Tests of mistakes in the settings of a preset, and in schemes that users describe.
+//! Tests of mistakes in the settings of a preset, and in signature schemes that users describe.
 
 use crate::config::tests::mistake;
 

@@ -1,4 +1,4 @@
-//! Parses `store.redis`: how the ledger is reached on Redis or Valkey.
+//! Reads `store.redis`: the connection to Redis or Valkey, on which several processes share one ledger.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,68 +10,72 @@ use crate::secret::Secret;
 const PREFIX_DEFAULT: &str = "cg";
 const TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
 const WAIT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(200);
-/// The maximum of `timeout` and of `wait.timeout`. A callback waits for several calls.
+/// The maximum of `store.redis.timeout` and of `store.redis.wait.timeout`. One callback waits for several calls of
+/// Redis or Valkey.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
 const NODES_MAX: usize = 16;
 const REPLICAS_MAX: u64 = 16;
 
-/// Which node of an installation has which part of the ledger.
+/// How an installation of Redis or Valkey distributes the ledger over its nodes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RedisMode {
-    /// One node has everything.
+    /// One node has the whole ledger.
     Single,
-    /// Sentinels know the primary of this name.
+    /// The primary node has the whole ledger. Sentinels report the address of the primary with this name.
     Sentinel(Box<str>),
     /// A cluster distributes the ledger over its nodes.
     Cluster,
 }
 
-/// The user name and the password of a connection.
+/// The credentials of a connection to Redis or Valkey.
 #[derive(Clone, Debug, Default)]
 pub struct RedisLogin {
-    /// The user name.
+    /// The user name. `None` means that Callgate logs in without a user name.
     pub username: Option<Secret>,
-    /// The password.
+    /// The password. `None` means that Callgate logs in without a password.
     pub password: Option<Secret>,
 }
 
-/// The TLS settings of the connections, in PEM.
+/// The TLS settings of the connections to Redis or Valkey. Certificates and keys are PEM.
 #[derive(Clone, Debug)]
 pub struct RedisTls {
-    /// The authorities that issued the certificates of the nodes. `None` means those of the system.
+    /// The certificate authorities that issued the certificates of the nodes. `None` means the authorities that the
+    /// system trusts.
     pub authorities: Option<Vec<u8>>,
-    /// The certificate and the private key of this client.
+    /// The client certificate of Callgate and its private key. `None` if Callgate presents no certificate.
     pub client: Option<(Vec<u8>, Secret)>,
 }
 
-/// How the ledger is reached on Redis or Valkey.
+/// The settings of the connection to Redis or Valkey, on which several processes share one ledger.
 #[derive(Clone)]
 pub struct RedisSettings {
-    /// The nodes, as `host:port`: one node, the sentinels, or some nodes of the cluster.
+    /// The addresses as `host:port`: of the only node, of the sentinels, or of some nodes of the cluster.
     pub nodes: Vec<Box<str>>,
-    /// Which node has which part of the ledger.
+    /// How the nodes distribute the ledger.
     pub mode: RedisMode,
-    /// The login at the nodes.
+    /// The credentials for connections to the nodes.
     pub login: RedisLogin,
-    /// The login at the sentinels.
+    /// The credentials for connections to the sentinels.
     pub sentinel_login: RedisLogin,
-    /// The TLS settings. `None` means no TLS.
+    /// The TLS settings of the connections. `None` means connections without TLS.
     pub tls: Option<RedisTls>,
-    /// The beginning of the names of all keys.
+    /// The prefix of the names of all keys that Callgate uses on Redis or Valkey.
     pub prefix: Box<str>,
-    /// Timeout for one call.
+    /// The timeout for one call of Redis or Valkey.
     pub timeout: Duration,
-    /// The number of replicas that must confirm a change before Callgate acknowledges it.
+    /// The number of Redis replicas that must confirm a change before Callgate acknowledges it.
     pub wait_replicas: u8,
-    /// Timeout for their confirmation.
+    /// The timeout for the confirmation of a change by the Redis replicas.
     pub wait_timeout: Duration,
 }
 
-/// The settings that only a restart can change. The boolean says whether there is TLS.
+/// The Redis settings that only a restart can change: nodes, mode, whether the connections use TLS, prefix, timeout,
+/// number of confirming replicas, and timeout for their confirmation.
 type Compared<'s> = (&'s [Box<str>], &'s RedisMode, bool, &'s str, Duration, u8, Duration);
 
 impl RedisSettings {
-    /// Returns what is compared. Logins and certificates can change without a restart, so they are not compared.
+    /// Returns the settings that only a restart can change. Logins and certificates can change without a restart, so
+    /// they are not included.
     fn compared(&self) -> Compared<'_> {
         let Self { nodes, mode, tls, prefix, timeout, wait_replicas, wait_timeout, .. } = self;
         (nodes, mode, tls.is_some(), prefix, *timeout, *wait_replicas, *wait_timeout)
@@ -86,7 +90,8 @@ impl PartialEq for RedisSettings {
 
 impl Eq for RedisSettings {}
 
-/// Prints what is compared, so that equal settings have the same fingerprint.
+/// Prints only the settings that only a restart can change. Settings that compare as equal then have the same
+/// fingerprint.
 impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RedisSettings").field(&self.compared()).finish()
@@ -101,7 +106,7 @@ impl RedisLogin {
 }
 
 impl RedisSettings {
-    /// Reports whether logins and certificates are the same.
+    /// Reports whether two settings have the same logins and certificates.
     pub fn has_same_credentials(&self, other: &Self) -> bool {
         let tls = match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => {
@@ -124,7 +129,7 @@ fn same_secret(one: Option<&Secret>, other: Option<&Secret>) -> bool {
     }
 }
 
-/// Parses `store.redis`.
+/// Reads `store.redis`: the connection to Redis or Valkey, on which several processes share one ledger.
 pub(super) fn redis(at: &Cursor<'_>) -> Option<RedisSettings> {
     let mut fields = at.fields()?;
     let nodes_at = fields.required("nodes");
@@ -227,7 +232,8 @@ fn pem(at: &Cursor<'_>, what: &str) -> Option<Vec<u8>> {
     at.error(format!("{path} has no `{what}` in PEM"), "")
 }
 
-/// Reads the prefix. A brace would change the slot of a key.
+/// Reads `store.redis.prefix`, the prefix of the names of all keys. Braces are not allowed, because they would change
+/// the cluster slot of a key.
 fn prefix<'n>(at: &Cursor<'n>) -> Option<&'n str> {
     let text = at.text()?;
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':');

@@ -1,4 +1,5 @@
-//! `assertion`: the key and the lifetime of the assertions that the agent receives with each request.
+//! Reads the configuration section `assertion`: the key and the lifetime of the signed assertions that the agent
+//! receives with each request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +9,19 @@ use crate::config::yaml::Cursor;
 use crate::secret::Secret;
 use crate::token::{Algorithm, Asserter, KeyFault, KeyMaterial};
 
-/// The shortest lifetime of an assertion. An assertion must not expire before the agent checks it. The lifetime must
-/// therefore be longer than the sum of the time for connecting to the agent and the difference between the clocks of
-/// Callgate and the agent.
+/// The minimum lifetime of an assertion. An assertion must not expire before the agent checks it. The lifetime must
+/// therefore be longer than the sum of two times: the time for connecting to the agent, and the difference between the
+/// clocks of Callgate and the agent.
 const TTL_MIN: Duration = Duration::from_secs(5);
-/// The default lifetime.
+/// The default lifetime of an assertion.
 const TTL_DEFAULT: Duration = Duration::from_secs(60);
-/// The longest lifetime. Until an assertion expires, anybody who has seen the request with this assertion can send the
-/// same request again.
+/// The maximum lifetime of an assertion. Until an assertion expires, anybody who has seen the request with this
+/// assertion can send the same request again.
 const TTL_MAX: Duration = Duration::from_secs(3600);
 
-/// Reads `assertion`. `public_url` has the same meaning as in [`super::token::callback_tokens`]. The key must not be
-/// one of the keys in `tokens`.
+/// Reads the configuration section `assertion`. `public_url` is `None` if this setting is missing, and `Some(None)` if
+/// it has a mistake. `tokens` are the settings of callback tokens. The key of the assertions must not be one of their
+/// keys.
 pub(crate) fn assertion(
     at: &Cursor<'_>,
     public_url: Option<Option<&str>>,
@@ -62,13 +64,13 @@ pub(crate) fn assertion(
     }
 }
 
-/// A configured key.
+/// The configured key that signs assertions.
 struct AssertionKey<'a> {
-    /// The setting with the key material.
+    /// The position of the key material in the configuration.
     at: Cursor<'a>,
     id: &'a str,
     algorithm: Algorithm,
-    /// True if the agent has the same key.
+    /// True if the key is symmetric, so that the agent has the same key.
     shared: bool,
     material: Secret,
 }
@@ -98,7 +100,8 @@ mod tests {
 
     use crate::config::tests::{MINIMAL, mistake, parse};
 
-    /// Asserts that the minimal configuration with these fields of an `assertion` has one mistake.
+    /// Asserts that the minimal configuration with these fields in `assertion` causes exactly one mistake, at `path`
+    /// and with `words`.
     #[track_caller]
     fn says(fields: &str, path: &str, words: &str) {
         let agent = "agent:";
@@ -123,7 +126,8 @@ mod tests {
             let material = key(&format!("algorithm: {algorithm}, private_key: {{ env: OTHER_KEY }}"));
             says(&material, "assertion.key.private_key", "no PEM private key");
         }
-        // The agent verifies assertions, so it knows their symmetric key. With the same key, it could mint callback tokens.
+        // The agent verifies assertions, so the agent has the symmetric key of the assertions. If callback tokens used
+        // the same key, the agent could create callback tokens.
         says(
             &key("algorithm: HS256, secret: { env: KEY }"),
             "assertion.key.secret",

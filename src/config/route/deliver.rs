@@ -1,4 +1,4 @@
-//! `deliver`: whether a callback is delivered at once, or kept in the inbox.
+//! Reads the setting `deliver` of a route: whether a callback is delivered at once, or stored in the inbox.
 
 use http::Method;
 
@@ -7,16 +7,18 @@ use crate::ingress::{Deliver, Route};
 
 const WORDS: &[(&str, Deliver)] =
     &[("inbox", Deliver::Inbox), ("now", Deliver::Now), ("pull", Deliver::Pull)];
-/// The methods whose callers do not need the answer of the agent.
+/// The request methods whose callers do not need the response of the agent. Only callbacks with these methods can be
+/// stored in the inbox.
 const METHODS: [Method; 3] = [Method::PATCH, Method::POST, Method::PUT];
 
-/// Reads `deliver: now | inbox | pull`.
+/// Reads the setting `deliver: now | inbox | pull` of a route.
 pub(super) fn deliver(at: Option<Cursor<'_>>) -> Option<Deliver> {
     at.map_or(Some(Deliver::Now), |at| at.one_of(WORDS))
 }
 
-/// Reports an error if the callbacks of a route are kept, although the caller needs the answer of the agent, or although
-/// there is no proof that the callback is genuine. `at` is the route.
+/// Reports an error if a route stores callbacks in the inbox although its settings do not allow this. Callbacks must
+/// not be streams, must pass the checks of the route, and must come from callers that do not need the response of the
+/// agent. `at` is the route in the configuration.
 pub(super) fn can_be_kept(at: &Cursor<'_>, route: &Route) -> Option<()> {
     if !route.deliver.keeps() {
         return Some(());

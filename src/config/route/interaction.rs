@@ -1,4 +1,5 @@
-//! `interaction` and `actions` of a route: how Callgate follows interactions, and how the agent answers questions.
+//! Reads `interaction` and `actions` of a route: how Callgate follows interactions, and how the agent answers
+//! questions.
 
 use std::collections::HashMap;
 
@@ -12,8 +13,8 @@ use crate::interaction::{Follow, Stale, StatusAt, UnmatchedCallback};
 use crate::path::Template;
 use crate::signature::{Verifier, VerifierKeys};
 
-/// Reads `interaction`. Returns how Callgate follows interactions, and the path for notices about missing callbacks.
-/// `asked` is the callback convention of the preset that the egress rule for this route names.
+/// Reads `interaction` of a route. Returns how Callgate follows interactions, and the internal path for notices about
+/// missing callbacks. `asked` is the callback convention of the preset that the egress rule for this route names.
 pub(super) fn interaction(
     at: &Cursor<'_>,
     path: Option<&Template>,
@@ -43,7 +44,8 @@ pub(super) fn interaction(
             "add the location of the status, such as `status: /status`",
         );
     }
-    // A route that sets `done`, `failed` or `asking` also sets `status`. It replaces all four settings of the preset.
+    // A route that sets `done`, `failed` or `asking` must also set `status`. The setting `status` replaces all four
+    // settings of the preset.
     let own_states = status.is_some();
     distinct([&done, &failed, &asking], at)?;
     let ends_by_preset = known.is_some_and(|known| !known.done.is_empty() || !known.failed.is_empty());
@@ -91,8 +93,9 @@ fn distinct(lists: [&Vec<Box<str>>; 3], at: &Cursor<'_>) -> Option<()> {
     Some(())
 }
 
-/// Reads `match: {provider_id}` and `unmatched`. Returns the places of the provider's id, and what happens to a callback
-/// that belongs to no interaction. `has_id` tells whether the section has the key `id`.
+/// Reads `match: {provider_id}` and `unmatched` of `interaction`. Returns the locations of the provider's id in a
+/// callback, and the handling of callbacks that belong to no interaction. Returns `Some(None)` without `match`.
+/// `has_id` is true if the section has the key `id`.
 fn matching(fields: &mut Fields<'_>, has_id: bool) -> Option<Option<(Vec<StatusAt>, UnmatchedCallback)>> {
     let (matching, unmatched_at) = (fields.optional("match"), fields.optional("unmatched"));
     let words = [("deliver", UnmatchedCallback::Deliver), ("refuse", UnmatchedCallback::Refuse)];
@@ -112,8 +115,8 @@ fn matching(fields: &mut Fields<'_>, has_id: bool) -> Option<Option<(Vec<StatusA
     Some(Some((places?, unmatched?)))
 }
 
-/// Reports an error for each setting in `asks` if the token of the route does not name an interaction. These settings
-/// have an effect only on interactions.
+/// Reports an error for each setting in `asks` if the route has no callback token. These settings have an effect only
+/// on interactions, and the callback token names the interaction.
 fn interactive<'a, 'n: 'a>(asks: impl Iterator<Item = &'a Cursor<'n>>, token: Option<&TokenRule>) {
     if !matches!(token, Some(TokenRule::Callback { .. })) {
         for at in asks {
@@ -123,9 +126,9 @@ fn interactive<'a, 'n: 'a>(asks: impl Iterator<Item = &'a Cursor<'n>>, token: Op
     }
 }
 
-/// Reports an error if nothing names the interactions of a route that has `interaction` or `actions`.
-/// The arguments are the two sections, and: whether the route has `match`, its token, and whether several members have
-/// separate ledgers.
+/// Reports an error if a route has `interaction` or `actions`, but its callbacks cannot be assigned to interactions.
+/// The first argument is the two sections. The second argument is whether the route has `match`, the token of the
+/// route, and whether each replica has its own ledger.
 pub(super) fn named(
     (interaction, actions): (Option<&Cursor<'_>>, Option<&Cursor<'_>>),
     (is_matched, token, has_replicas): (bool, Option<&TokenRule>, bool),
@@ -139,7 +142,7 @@ pub(super) fn named(
     }
 }
 
-/// Reports an error if `match` contradicts the token of the route or the section `replicas`.
+/// Reports an error if `match` contradicts the token of the route, or if each replica has its own ledger.
 fn matched(at: &Cursor<'_>, token: Option<&TokenRule>, has_replicas: bool) -> Option<()> {
     if matches!(token, Some(TokenRule::Callback { .. })) {
         return at
@@ -154,7 +157,7 @@ fn matched(at: &Cursor<'_>, token: Option<&TokenRule>, has_replicas: bool) -> Op
     Some(())
 }
 
-/// Reads `actions`.
+/// Reads `actions` of a route: how Callgate sends the agent's answers to the questions of the provider.
 pub(super) fn actions(at: &Cursor<'_>) -> Option<Actions> {
     let mut fields = at.fields()?;
     let pointer = fields.required("pointer").and_then(|at| at.pointer());
@@ -191,7 +194,7 @@ fn hosts(at: &Cursor<'_>) -> Option<Vec<Entry>> {
     read.into_iter().collect()
 }
 
-/// Reads `sign: {secrets: [...]}`. Answers are signed in the format of Standard Webhooks.
+/// Reads `sign: {secrets: [...]}` of `actions`. Callgate signs the agent's answers in the format of Standard Webhooks.
 fn signer(at: &Cursor<'_>) -> Option<Verifier> {
     let mut fields = at.fields()?;
     let secrets = fields.required("secrets").and_then(|at| Some((at.clone(), at.secrets()?)));

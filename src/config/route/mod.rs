@@ -1,4 +1,4 @@
-//! `routes`: the external path, the checks and the internal path of callbacks.
+//! Reads the configuration section `routes`: the external path, the checks and the internal path of callbacks.
 
 mod assertion;
 mod deliver;
@@ -32,9 +32,9 @@ pub(super) use passed_headers::passed_headers;
 pub(super) use token::CallbackTokens;
 pub(super) use token::callback_tokens;
 
-/// The default maximum size of a body, in bytes.
+/// The default of `body_max`, the maximum size of a request body, in bytes.
 pub(super) const BODY_BYTES_DEFAULT: u64 = 1 << 20;
-/// The largest size that can be configured, in bytes. Callgate keeps whole bodies in memory.
+/// The largest accepted value of `body_max`, in bytes. Callgate holds whole bodies in memory.
 pub(super) const BODY_BYTES_MAX: u64 = 64 << 20;
 
 const METHODS: &[(&str, &http::Method)] = &[
@@ -47,12 +47,12 @@ const METHODS: &[(&str, &http::Method)] = &[
     ("PUT", &http::Method::PUT),
 ];
 
-/// The other sections that a route refers to.
+/// The other sections of the configuration to which a route can refer.
 pub(super) struct References<'k, 'n> {
     pub(super) agents: &'k Agents<'n>,
     pub(super) providers: &'k [Arc<Provider>],
-    /// If a section has mistakes, this flag and the next ones prevent a second error that reports the section as
-    /// missing.
+    /// True if the section `providers` has mistakes. This flag, `tokens_failed` and `asserter_failed` prevent a second
+    /// error that reports a section with mistakes as missing.
     pub(super) providers_failed: bool,
     pub(super) tokens: Option<&'k CallbackTokens>,
     pub(super) tokens_failed: bool,
@@ -60,22 +60,23 @@ pub(super) struct References<'k, 'n> {
     pub(super) asserter_failed: bool,
     /// The mode of routes that do not set `mode`.
     pub(super) mode: Mode,
-    /// Whether the configuration has the section `replicas`.
+    /// True if each replica has its own ledger.
     pub(super) has_replicas: bool,
-    /// The header allowlist of routes that do not have an allowlist themselves.
+    /// The header allowlist of routes without their own allowlist.
     pub(super) passed_headers: Option<Arc<HeaderAllowlist>>,
     /// For each egress rule with a preset: the name of the rule's route, and the callback convention of the preset.
     pub(super) conventions: &'k [(String, CallbackConvention)],
 }
 
 impl References<'_, '_> {
-    /// Returns the callback convention of a route.
+    /// Returns the callback convention of the preset that the egress rule for a route names. `route` is the name of
+    /// the route.
     fn convention(&self, route: &str) -> Option<&CallbackConvention> {
         self.conventions.iter().find(|(name, _)| name == route).map(|(_, callback)| callback)
     }
 }
 
-/// Reads `routes`.
+/// Reads the configuration section `routes`.
 pub(super) fn routes<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Vec<Arc<Route>>> {
     let list = at.list()?;
     let kept = |at: &Cursor<'n>, route: Route| deliver::can_be_kept(at, &route).map(|()| route);
@@ -167,8 +168,8 @@ fn is_signed(provider: Option<&Provider>) -> bool {
     verifier.is_some_and(|verifier| verifier.scheme().has_proof())
 }
 
-/// Reports an error if the provider and the token of a route contradict each other, and a warning if neither binds a
-/// message to its path.
+/// Reports an error if the provider and the token of a route contradict each other. Reports a warning if neither binds
+/// a message to its path.
 fn fit_together(
     at: &Cursor<'_>,
     provider: Option<&Provider>,
@@ -181,18 +182,18 @@ fn fit_together(
     registered(at, provider, token)
 }
 
-/// Reads `query: pass | drop`.
+/// Reads the setting `query: pass | drop` of a route: whether the agent receives the query of a request.
 fn query(at: Option<Cursor<'_>>) -> Option<QueryRule> {
     let words = [("drop", QueryRule::Drop), ("pass", QueryRule::Pass)];
     at.map_or(Some(QueryRule::Pass), |at| at.one_of(&words))
 }
 
-/// Reads `duplicates: answer | deliver`.
+/// Reads the setting `duplicates: answer | deliver` of a route. Returns true for `answer`, which is the default.
 fn duplicates(at: Option<Cursor<'_>>) -> Option<bool> {
     at.map_or(Some(true), |at| at.one_of(&[("answer", true), ("deliver", false)]))
 }
 
-/// Reports an error if the path contains a token, but the route requires none.
+/// Reports an error if the path of a route contains `{callback_token}`, but the route has no `token`.
 fn token_in_path(at: &Cursor<'_>, token_stated: bool, path: Option<&Template>) -> Option<()> {
     if !token_stated && path.is_some_and(|path| path.has(TOKEN_CAPTURE)) {
         return at.error("the path has {callback_token}, but the route has no `token`", "");
@@ -200,12 +201,12 @@ fn token_in_path(at: &Cursor<'_>, token_stated: bool, path: Option<&Template>) -
     Some(())
 }
 
-/// Reads `mode: enforce | observe`.
+/// Reads the setting `mode: enforce | observe` of a route or of the configuration.
 pub(super) fn mode(at: &Cursor<'_>) -> Option<Mode> {
     at.one_of(&[("enforce", Mode::Enforce), ("observe", Mode::Observe)])
 }
 
-/// Reads `client_certificate: required`, or `{names: [...]}`.
+/// Reads the setting `client_certificate` of a route: `required` or `{names: [...]}`.
 fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
     let Some(at) = at else { return Some(None) };
     if !at.is_map() {
@@ -218,7 +219,8 @@ fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
     Some(Some(CertificateRule { names: names? }))
 }
 
-/// Reads `assertion: true | false`. The default is true if the section `assertion` is present.
+/// Reads the setting `assertion: true | false` of a route. Returns the signer of assertions, or `Some(None)` if the
+/// agent receives none. The default is true if the configuration has the section `assertion`.
 fn asserter(at: Option<Cursor<'_>>, known: &References<'_, '_>) -> Option<Option<Arc<Asserter>>> {
     let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
     match (asked, known.asserter) {
@@ -230,8 +232,8 @@ fn asserter(at: Option<Cursor<'_>>, known: &References<'_, '_>) -> Option<Option
     }
 }
 
-/// Reports a warning for a route with captures if neither a token nor the signature binds a message to its path. A
-/// message for one value of a capture would then be valid for every other value.
+/// Reports a warning for a route with path captures if neither a token nor the signature binds a message to its path.
+/// A message for one value of a capture would then be valid for every other value.
 fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>, path: Option<&Template>) {
     let signs_the_address = |provider: &Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| verifier.scheme().covers().url)
@@ -242,8 +244,8 @@ fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
     }
 }
 
-/// Reports an error if the provider sends its secret in a handshake, and the route accepts handshakes from anybody. The
-/// first caller would then determine the secret.
+/// Reports an error if the provider sends its secret in a handshake, and the route accepts handshakes from anybody.
+/// The first caller could then set the secret.
 fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let learns = |provider: &&Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Learned(_)))
@@ -257,7 +259,7 @@ fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&Token
     }
 }
 
-/// Reports an error if the provider has derived secrets, but the route has no callback token. Callgate derives such a
+/// Reports an error if the provider has `secrets: derived`, but the route has no callback token. Callgate derives the
 /// secret from the interaction that the token names.
 fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let derives = provider
@@ -272,12 +274,12 @@ fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
     Some(())
 }
 
-/// The hint for a route that expects two values in one header.
+/// The hint for a route that expects both a token and a fixed secret in the same header.
 pub(super) const CONTRADICTION_HINT: &str = "the provider sends back the token that the request contained: remove `secrets` from the provider, and set `from` of \
      the route's token to this header";
 
-/// Reports an error if every place of the token is a header in which the provider sends its signature or secret. No
-/// callback can contain both values.
+/// Reports an error if all locations of the token are headers in which the provider sends its signature or secret. One
+/// header cannot contain both values.
 fn in_one_header(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. } | TokenRule::Jwt { carriers, .. }) = token else {
         return Some(());
@@ -308,10 +310,11 @@ fn in_one_header(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&To
 }
 
 /// Reports an error for a route that has neither token nor signature and is not marked as open. Also reports an error
-/// for an open route that has a token or a signature, and a warning for every other open route.
+/// for an open route that has a token or a signature, and a warning for every other open route. `token` is true if the
+/// route has a token or requires certificates with certain names.
 fn guarded(at: &Cursor<'_>, provider: Option<&Provider>, token: bool, open: bool) -> Option<()> {
     let signed = is_signed(provider);
-    // Without `secrets`, some presets expect the token of the interaction instead of a fixed secret.
+    // If the provider has no `secrets`, some presets expect the token of the interaction instead of a fixed secret.
     let has_scheme = provider.and_then(|provider| scheme_of(provider.preset?)).is_some_and(|s| s.has_proof());
     match (token || signed, open) {
         (false, false) => {
@@ -357,7 +360,8 @@ fn provider(at: &Cursor<'_>, known: &References<'_, '_>) -> Option<Arc<Provider>
     at.error(format!("there is no provider {name}"), did_you_mean(name, &names))
 }
 
-/// Reads an internal path. Each capture in it must be a capture of the external path.
+/// Reads an internal path, to which Callgate delivers callbacks. Each capture in the internal path must be a capture
+/// of `path`, the external path.
 pub(super) fn forward(at: &Cursor<'_>, path: Option<&Template>) -> Option<Template> {
     let template = at.template()?;
     let path = path?;

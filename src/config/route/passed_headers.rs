@@ -1,4 +1,4 @@
-//! `headers`: which headers of the caller reach the agent.
+//! Reads the setting `headers`: which headers of the caller reach the agent.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use crate::config::repeated::repeated;
 use crate::config::yaml::Cursor;
 use crate::ingress::{HeaderAllowlist, is_always_removed};
 
-/// Reads `headers: { allow: [NAME, ...] }`. Returns `default` if the setting is missing.
+/// Reads the setting `headers: { allow: [NAME, ...] }` of a route or of the configuration. Returns `default` if the
+/// setting is missing.
 pub(in crate::config) fn passed_headers(
     at: Option<Cursor<'_>>,
     default: Option<&Arc<HeaderAllowlist>>,

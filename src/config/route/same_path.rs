@@ -1,14 +1,14 @@
-//! Routes with the same path. Their methods tell them apart.
+//! Handles routes with the same path. Different request methods distinguish these routes.
 
 use http::Method;
 
 use crate::config::yaml::Cursor;
 use crate::ingress::Route;
 
-/// Sets `path_methods` of all routes. Reports an error for each route that cannot be told apart from an earlier route
-/// with the same path.
+/// Sets `path_methods` of each route to the methods of all routes with the same path. Reports an error for each route
+/// with a path and a method that an earlier route accepts as well.
 pub(super) fn combine(routes: &mut [&mut (Cursor<'_>, Route)]) {
-    // The sort is stable: routes with the same path stay in the order of the file.
+    // The sort is stable, so routes with the same path stay in the order of the file.
     routes.sort_by(|(_, a), (_, b)| a.path.precedence(&b.path));
     for group in routes.chunk_by_mut(|(_, a), (_, b)| a.path.same_shape(&b.path)) {
         let mut methods: Vec<Method> = Vec::new();
@@ -28,7 +28,8 @@ pub(super) fn combine(routes: &mut [&mut (Cursor<'_>, Route)]) {
     }
 }
 
-/// Reports an error if a request to the path of both routes could belong to either of them. Returns `None` in this case.
+/// Compares two routes with the same path. Reports an error and returns `None` if a request could belong to either
+/// route.
 fn report(at: &Cursor<'_>, route: &Route, other: &Route) -> Option<()> {
     if let Some(method) = route.methods.iter().find(|method| other.methods.contains(method)) {
         let message = format!("matches the same paths and methods as the route {}", other.name);
@@ -39,7 +40,7 @@ fn report(at: &Cursor<'_>, route: &Route, other: &Route) -> Option<()> {
         );
         return at.error(message, hint);
     }
-    // Two routes of the same provider answer the same handshakes.
+    // Two routes of the same provider reply to the same handshakes.
     if route.provider_name() == other.provider_name() {
         return Some(());
     }

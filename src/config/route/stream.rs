@@ -1,10 +1,10 @@
-//! `stream`: whether a route passes requests on while they arrive.
+//! Reads the setting `stream` of a route: whether Callgate passes requests on while they arrive.
 
 use crate::config::yaml::Cursor;
 use crate::ingress::{Mode, Provider, TokenRule};
 
-/// Reads `stream: true | false`. Reports an error for each setting that needs the whole body or an interaction, and a
-/// warning otherwise.
+/// Reads the setting `stream: true | false` of a route. Reports an error if another setting needs the whole body or an
+/// interaction. Otherwise, `true` causes a warning.
 pub(super) fn stream(
     at: Option<Cursor<'_>>,
     provider: Option<&Provider>,

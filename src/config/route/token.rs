@@ -1,4 +1,4 @@
-//! `callback_tokens`, and the `token` of a route.
+//! Reads the configuration section `callback_tokens`, and the setting `token` of a route.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::token::{
     OpaqueKey, SHARED_KEY_BYTES_MIN,
 };
 
-/// The compiled `callback_tokens`.
+/// The compiled configuration section `callback_tokens`.
 #[derive(Clone)]
 pub(crate) struct CallbackTokens {
     pub(crate) minting: Minting,
@@ -23,23 +23,22 @@ pub(crate) struct CallbackTokens {
 }
 
 impl CallbackTokens {
-    /// Reports whether one of the keys of callback tokens equals this key material.
+    /// Reports whether this key material equals a configured key of callback tokens.
     pub(crate) fn are_minted_with(&self, material: &Secret) -> bool {
         self.secrets.iter().any(|secret| secret.matches(material.expose()))
     }
 }
 
-/// The query parameter of a static token with `from: query`.
+/// The name of the query parameter that contains a static token, if the route has `from: query`.
 const STATIC_PARAMETER: &str = "token";
 
-/// The default lifetime of a token.
+/// The default of `callback_tokens.ttl`, the lifetime of a callback token.
 const TTL_DEFAULT: Duration = Duration::from_secs(3600);
 
-/// Reads `callback_tokens`.
+/// Reads the configuration section `callback_tokens`.
 ///
-/// `public_url` is `None` if this setting is missing, and `Some(None)` if this setting has a mistake.
-///
-/// `has_replicas` tells whether several members have separate ledgers.
+/// `public_url` is `None` if this setting is missing, and `Some(None)` if it has a mistake. `has_replicas` is true if
+/// each replica has its own ledger.
 pub(crate) fn callback_tokens(
     at: &Cursor<'_>,
     public_url: Option<Option<&str>>,
@@ -143,8 +142,8 @@ enum Kind {
     Static,
 }
 
-/// Reads the `token` of a route whose external path is `path`. `tokens` is the compiled `callback_tokens`.
-/// `tokens_failed` is true if this section has mistakes.
+/// Reads the setting `token` of a route. `path` is the external path of the route. `tokens` is the compiled section
+/// `callback_tokens`. `tokens_failed` is true if this section has mistakes.
 pub(crate) fn token(
     at: &Cursor<'_>,
     path: Option<&Template>,
@@ -188,7 +187,7 @@ pub(crate) fn token(
     rule
 }
 
-/// Reads the place of a static token: `header`, or `from` with `bearer`, `{header: NAME}` or `{query: NAME}`.
+/// Reads the location of a static token: `header`, or `from` with `bearer`, `{header: NAME}` or `{query: NAME}`.
 fn static_carriers(fields: &mut Fields<'_>) -> Option<Vec<Carrier>> {
     let Some(from) = fields.optional("from") else {
         return fields.required("header")?.header_name().map(|name| vec![Carrier::Header(name)]);
@@ -196,7 +195,7 @@ fn static_carriers(fields: &mut Fields<'_>) -> Option<Vec<Carrier>> {
     if let Some(at) = fields.optional("header") {
         return at.error("`header` and `from` exclude each other", "keep one of the two");
     }
-    // Without the path, `carriers` cannot report a contradiction with it.
+    // The path is not passed, because static tokens have a different error for `{callback_token}` in the path.
     let carriers = carriers(fields, None, STATIC_PARAMETER)?;
     match carriers.contains(&Carrier::Path) {
         true => from.error("a static token is not in the path", "use `{query: NAME}` or `{header: NAME}`"),
@@ -204,7 +203,8 @@ fn static_carriers(fields: &mut Fields<'_>) -> Option<Vec<Carrier>> {
     }
 }
 
-/// Reads `from`: `bearer`, `query`, `path`, `{header: NAME}` or `{query: NAME}`. The default is `bearer`.
+/// Reads the setting `from`, one or more locations of a token: `bearer`, `query`, `path`, `{header: NAME}` or
+/// `{query: NAME}`. The default is `bearer`. `parameter` is the name of the query parameter for `query`.
 fn carriers(fields: &mut Fields<'_>, path: Option<&Template>, parameter: &str) -> Option<Vec<Carrier>> {
     let from = fields.optional("from");
     let carriers = match &from {

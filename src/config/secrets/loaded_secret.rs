@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use crate::secret::Secret;
 
-/// A secret that was read, without its value.
+/// A reference to a secret in the configuration, without the value of the secret.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct LoadedSecret {
-    /// The path of the reference in the configuration, such as `providers.p.secrets[0]`.
+    /// The path of the reference to the secret in the configuration, such as `providers.p.secrets[0]`.
     pub path: String,
     /// The environment variable or the file that contains the secret.
     pub source: String,
@@ -22,7 +22,8 @@ impl LoadedSecret {
         Self { path, source, fingerprint: secret.fingerprint() }
     }
 
-    /// Creates the record of a password. It has no fingerprint, because people choose passwords that can be guessed.
+    /// Creates the record of a password without a fingerprint. People choose passwords that can be guessed, and a
+    /// fingerprint would allow an attacker to check a guess.
     pub(in crate::config) fn password(path: String, source: String) -> Self {
         Self { path, source, fingerprint: None }
     }

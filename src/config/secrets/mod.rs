@@ -1,4 +1,4 @@
-//! References to secrets. The text of a secret is never in the configuration.
+//! Reads references to secrets. A configuration never contains the text of a secret.
 
 mod loaded_secret;
 mod secret_mistakes;
@@ -9,18 +9,19 @@ use self::secret_mistakes::surrounding_text;
 use super::yaml::{Cursor, Node};
 use crate::secret::Secret;
 
-/// The length of the shortest secret that causes no warning, in bytes.
+/// The minimum length of a secret that causes no warning, in bytes.
 const SECRET_BYTES_QUIET_MIN: usize = 16;
-/// The length of the longest accepted secret, in bytes.
+/// The maximum length of a secret, in bytes.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
 
 impl Cursor<'_> {
-    /// Reads a secret: `{env: NAME}` or `{file: path}`.
+    /// Reads a secret from its reference, `{env: NAME}` or `{file: path}`.
     pub(super) fn secret(&self) -> Option<Secret> {
         self.secret_or_password(false)
     }
 
-    /// Reads a secret that a person may have chosen, such as `user:password`.
+    /// Reads a secret that a person may have chosen, such as `user:password`. Callgate shows no fingerprint of this
+    /// secret.
     pub(super) fn password(&self) -> Option<Secret> {
         self.secret_or_password(true)
     }
@@ -33,7 +34,7 @@ impl Cursor<'_> {
         let mut fields = self.fields()?;
         let (env, file) = (fields.optional("env"), fields.optional("file"));
         if !fields.all_asked() {
-            // The message does not repeat the keys of the mapping, because one of them can be the secret itself.
+            // The error message does not repeat the keys of the mapping, because a key can be the secret itself.
             return self.error("expected exactly one of env and file", "{env: NAME} or {file: path}");
         }
         let surroundings = self.surroundings();
@@ -94,8 +95,8 @@ impl Cursor<'_> {
     }
 }
 
-/// Removes the newline at the end of a file or of an environment variable. The newline is not part of the secret.
-/// Editors and `echo` add it.
+/// Removes the newline at the end of a file or of an environment variable. Editors and `echo` add this newline, which
+/// is not part of the secret.
 fn without_newline(mut bytes: Vec<u8>) -> Vec<u8> {
     for end in [b'\n', b'\r'] {
         if bytes.last() == Some(&end) {

@@ -1,10 +1,10 @@
-//! Recognizes values that are probably not the secret that the operator meant. The messages repeat no secret part of
-//! the value.
+//! Recognizes values that are probably not the secret that the operator meant. The error messages repeat no secret
+//! part of the value.
 
 use crate::secret::Secret;
 
-/// Prefixes of values that are not signing secrets. Each prefix has a text that says what such a value is, and what the
-/// operator can do.
+/// Prefixes of values that are not signing secrets. The second element is the end of a warning: the kind of value, and
+/// what the operator can do.
 const OTHER_VALUES: [(&str, &str); 24] = [
     ("sk_live_", STRIPE_KEY),
     ("sk_test_", STRIPE_KEY),
@@ -38,13 +38,13 @@ const GITHUB_TOKEN: &str = "a GitHub access token; write the secret of the webho
 const ID: &str = "the id of a webhook; write its signing secret";
 const URL: &str = "a URL; write the signing secret";
 
-/// Returns a warning if the value begins or ends with characters that probably do not belong to the secret.
+/// Returns a warning if the secret begins or ends with characters that probably do not belong to it.
 pub(super) fn surrounding_text(secret: &Secret) -> Option<&'static str> {
     let text = secret.expose();
     if text.starts_with(b"\xef\xbb\xbf") {
         return Some("the secret begins with a byte order mark; save it without one");
     }
-    // White space around PEM and JSON has no meaning, so it is no mistake.
+    // White space around PEM and JSON has no meaning, so it causes no warning.
     let trimmed = text.trim_ascii();
     if trimmed.starts_with(b"-----BEGIN ") || trimmed.starts_with(b"{") {
         return None;
@@ -59,8 +59,8 @@ pub(super) fn surrounding_text(secret: &Secret) -> Option<&'static str> {
         .then_some("the secret is in quotation marks, which are part of it; remove the quotation marks")
 }
 
-/// Returns an element of [`OTHER_VALUES`] if the value begins with its prefix. Such a value is probably not the signing
-/// secret of a provider.
+/// Returns the element of [`OTHER_VALUES`] whose prefix is the beginning of the secret, or `None` if no prefix fits. A
+/// secret with one of these prefixes is probably not the signing secret of a provider.
 pub(in crate::config) fn other_value(secret: &Secret) -> Option<(&'static str, &'static str)> {
     OTHER_VALUES.iter().find(|(prefix, _)| secret.expose().starts_with(prefix.as_bytes())).copied()
 }

@@ -4,19 +4,19 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::Location;
 
-/// A file and a line.
+/// The location of a call in the source code: the file and the line.
 pub(crate) type CallSite = (String, u32);
 
 thread_local! {
     static REACHED: RefCell<BTreeSet<CallSite>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Records a call.
+/// Records the location of a call of `Cursor::error` or `Cursor::warn`.
 pub(super) fn record(at: &Location<'_>) {
     REACHED.with_borrow_mut(|reached| reached.insert((at.file().to_owned(), at.line())));
 }
 
-/// Returns the calls that were recorded on this thread since the last call of `reached`.
+/// Returns the locations that were recorded on this thread since the last call of `reached`.
 pub(crate) fn reached() -> BTreeSet<CallSite> {
     REACHED.take()
 }

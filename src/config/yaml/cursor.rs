@@ -1,5 +1,5 @@
-//! Typed access to a value of the tree. Every mistake is recorded with its path and a hint. Reading then continues, so
-//! that all mistakes are found.
+//! Typed access to one value of the tree of a configuration. Every mistake is recorded with its path and a hint.
+//! Reading then continues, so that one run finds all mistakes.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::time::parse_duration;
 
 const DURATION_HINT: &str = "a number and one of ms, s, m, h, d, such as 5m";
 
-/// A value of the tree and the path to it.
+/// A value in the tree of a configuration, and the path to the value.
 #[derive(Clone)]
 pub(crate) struct Cursor<'n> {
     pub(super) reader: &'n Reader<'n>,
@@ -33,12 +33,13 @@ pub(crate) struct Cursor<'n> {
 }
 
 impl<'n> Cursor<'n> {
-    /// Returns a cursor at the root of a tree.
+    /// Returns a cursor at the root of the tree of a configuration.
     pub(crate) fn root(reader: &'n Reader<'n>, node: &'n Node) -> Self {
         Self { reader, node, steps: Vec::new() }
     }
 
-    /// Reports an error in this value. Always returns `None`, so that the caller can return the result.
+    /// Reports an error in this value of the configuration. Always returns `None`, so that the caller can return the
+    /// result.
     #[cfg_attr(test, track_caller)]
     pub(crate) fn error<T>(&self, message: impl Into<String>, hint: impl Into<String>) -> Option<T> {
         #[cfg(test)]
@@ -52,7 +53,8 @@ impl<'n> Cursor<'n> {
         None
     }
 
-    /// Reports a warning about a setting that is allowed, but that the operator should know about.
+    /// Reports a warning about this value of the configuration. The value is allowed, but the operator should check
+    /// it.
     #[cfg_attr(test, track_caller)]
     pub(crate) fn warn(&self, message: &str) {
         #[cfg(test)]
@@ -70,7 +72,8 @@ impl<'n> Cursor<'n> {
         Self { steps, ..self.clone() }
     }
 
-    /// Records a secret that was read at this place. `is_password` says that a person may have chosen the secret.
+    /// Records a secret that was read at this location of the configuration. `is_password` is true if a person may
+    /// have chosen the secret.
     pub(crate) fn loaded(&self, source: String, secret: &Secret, is_password: bool) {
         let path = path_text(&self.steps);
         let loaded = match is_password {
@@ -83,7 +86,8 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Adds a feed and returns its number. If the same feed was added before, returns the number of that feed.
+    /// Adds a feed, which is a document to fetch, and returns its number. If the same feed was added before, returns
+    /// its earlier number.
     pub(crate) fn feed(&self, feed: Feed) -> FeedId {
         let mut feeds = self.reader.feeds.borrow_mut();
         let known = feeds.iter().position(|known| *known == feed);
@@ -93,7 +97,7 @@ impl<'n> Cursor<'n> {
         }))
     }
 
-    /// Returns all feeds that were added.
+    /// Returns all feeds that were added, which are the documents to fetch.
     pub(crate) fn feeds(&self) -> Vec<Feed> {
         self.reader.feeds.borrow().clone()
     }
@@ -103,14 +107,14 @@ impl<'n> Cursor<'n> {
         self.step(self.node, Step::Key(key.to_owned()))
     }
 
-    /// Returns a cursor at a value inside this one.
+    /// Returns a cursor at `node`, a direct child of this value. `step` is the key or the index of the child.
     pub(super) fn step(&self, node: &'n Node, step: Step) -> Self {
         let mut steps = self.steps.clone();
         steps.push(step);
         Self { reader: self.reader, node, steps }
     }
 
-    /// Reports an error because the value is not of the expected kind.
+    /// Reports an error because the value is not of the expected kind. `what` is the expected kind.
     pub(super) fn expected<T>(&self, what: &str) -> Option<T> {
         let hint = match self.node {
             Node::Null => "give the key a value, or remove it",
@@ -120,7 +124,7 @@ impl<'n> Cursor<'n> {
         self.error(format!("expected {what}, found {}", self.node.kind()), hint)
     }
 
-    /// Returns the value as text. Numbers and booleans are accepted, too.
+    /// Returns the value as text. Numbers and booleans are converted to text.
     pub(crate) fn scalar_text(&self) -> Option<Box<str>> {
         match self.node {
             Node::Number(text) => Some(text.as_str().into()),
@@ -129,17 +133,18 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns the value itself.
+    /// Returns the value as a node of the tree.
     pub(crate) fn node(&self) -> &'n Node {
         self.node
     }
 
-    /// Reports whether the value is a mapping. A text from the environment, `{env: NAME}`, is not one.
+    /// Reports whether the value is a mapping. The mapping `{env: NAME}` does not count, because it stands for a text
+    /// from the environment.
     pub(crate) fn is_map(&self) -> bool {
         matches!(self.node, Node::Map(_)) && !self.is_variable()
     }
 
-    /// Reports whether the value is this text.
+    /// Reports whether the value is the text `word`.
     pub(crate) fn is_word(&self, word: &str) -> bool {
         self.plain_text() == Some(word)
     }
@@ -161,7 +166,7 @@ impl<'n> Cursor<'n> {
         self.reader.surroundings
     }
 
-    /// Returns the elements of a list. An empty list is a mistake.
+    /// Returns the elements of a list. Reports an error if the value is an empty list or no list.
     pub(crate) fn list(&self) -> Option<Vec<Cursor<'n>>> {
         let Node::List(nodes) = self.node else { return self.expected("a list") };
         if nodes.is_empty() {
@@ -170,12 +175,13 @@ impl<'n> Cursor<'n> {
         Some(nodes.iter().enumerate().map(|(i, node)| self.step(node, Step::Index(i))).collect())
     }
 
-    /// Returns the elements of a list, or a single value as a list of one.
+    /// Returns the elements of a list. If the value is no list, returns the value itself as the only element.
     pub(crate) fn list_or_one(&self) -> Option<Vec<Cursor<'n>>> {
         if matches!(self.node, Node::List(_)) { self.list() } else { Some(vec![self.clone()]) }
     }
 
-    /// Returns a text that is not empty. The text may come from the environment: `{env: NAME}`.
+    /// Returns the value as text. Reports an error if the text is empty. The text may come from the environment:
+    /// `{env: NAME}`.
     pub(crate) fn text(&self) -> Option<&'n str> {
         let text = match self.node {
             Node::Text(text) => text,
@@ -198,7 +204,7 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a whole number in the range.
+    /// Returns the value as a whole number. Reports an error if the number is outside `range`.
     pub(crate) fn whole_number(&self, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
         let Node::Number(text) = self.node else { return self.expected("a number") };
         match text.parse() {
@@ -207,13 +213,13 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a name that is valid as a metric label, a log field and a token claim.
+    /// Returns the value as a name that is valid as a metric label, a log field and a token claim.
     pub(crate) fn name(&self) -> Option<&'n str> {
         let text = self.text()?;
         if is_name(text) { Some(text) } else { self.bad_name(text) }
     }
 
-    /// Reports the error that `text` is not a valid name.
+    /// Reports the error that `text` is not a valid name. Always returns `None`.
     pub(crate) fn bad_name<T>(&self, text: &str) -> Option<T> {
         self.error(
             format!("`{text}` is not a name"),
@@ -221,7 +227,7 @@ impl<'n> Cursor<'n> {
         )
     }
 
-    /// Returns a duration longer than zero.
+    /// Returns the value as a duration longer than zero.
     pub(crate) fn duration(&self) -> Option<Duration> {
         let text = match self.node {
             Node::Text(text) => text,
@@ -237,7 +243,7 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a duration, which may be zero.
+    /// Returns the value as a duration, which may be zero.
     pub(crate) fn duration_or_zero(&self) -> Option<Duration> {
         match self.plain_text().and_then(parse_duration) {
             Some(Duration::ZERO) => Some(Duration::ZERO),
@@ -245,7 +251,8 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a size of at most `max` bytes: a whole number, or a number with the unit B, KiB or MiB.
+    /// Returns the value as a size of at most `max` bytes: a whole number, or a number with the unit B, KiB, MiB or
+    /// GiB.
     pub(crate) fn size(&self, max: u64) -> Option<u64> {
         let text = match self.node {
             Node::Text(text) | Node::Number(text) => text,
@@ -273,7 +280,7 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a network. An address becomes a network that contains only this address.
+    /// Returns the value as a network. An address becomes a network that contains only this address.
     pub(crate) fn network(&self) -> Option<IpNet> {
         let text = self.text()?;
         match parse_network(text) {
@@ -282,13 +289,13 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a list of networks.
+    /// Returns the value, which must be a list of networks.
     pub(crate) fn networks(&self) -> Option<Vec<IpNet>> {
         let read: Vec<_> = self.list()?.iter().map(Cursor::network).collect();
         read.into_iter().collect()
     }
 
-    /// Returns the name of a header.
+    /// Returns the value as the name of a header. Reports an error if the name contains an underscore.
     pub(crate) fn header_name(&self) -> Option<HeaderName> {
         let text = self.text()?;
         match HeaderName::from_bytes(text.as_bytes()) {
@@ -297,7 +304,7 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns the name of a form field or of a query parameter.
+    /// Returns the value as the name of a form field or of a query parameter.
     pub(crate) fn field_name(&self) -> Option<&'n str> {
         let text = self.text()?;
         match is_field_name(text) {
@@ -309,7 +316,7 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a path template.
+    /// Returns the value as a path template.
     pub(crate) fn template(&self) -> Option<Template> {
         let text = self.text()?;
         match Template::parse(text) {
@@ -318,7 +325,8 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns `template`, the template at this place, as one that is filled with the captures of `path`.
+    /// Returns `template` as a template that is filled with the captures of `path`. `template` is the value at this
+    /// location of the configuration.
     pub(crate) fn filled_from(&self, template: Template, path: &Template) -> Option<Template> {
         let text = template.as_str().to_owned();
         match template.filled_from(path) {
@@ -327,7 +335,7 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a JSON pointer (RFC 6901).
+    /// Returns the value as a JSON pointer (RFC 6901).
     pub(crate) fn pointer(&self) -> Option<Pointer> {
         let text = self.text()?;
         match Pointer::parse(text) {
@@ -339,14 +347,14 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a list of texts. Numbers and booleans are accepted, too.
+    /// Returns the value, which must be a list of texts. Numbers and booleans are converted to text.
     pub(crate) fn texts(&self) -> Option<Vec<Box<str>>> {
         let read: Vec<_> = self.list()?.iter().map(Cursor::scalar_text).collect();
         read.into_iter().collect()
     }
 
-    /// Looks up the word at this place in `words`, and returns the value that belongs to it. `words` contains every
-    /// accepted word.
+    /// Looks up the value, a word, in `words`, and returns the element that belongs to the word. `words` contains
+    /// every accepted word.
     pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
@@ -356,8 +364,8 @@ impl<'n> Cursor<'n> {
         self.error(format!("{} is not one of the accepted values", shown(text)), did_you_mean(text, &known))
     }
 
-    /// Reads the file that the value names. Returns the path of the file, and its content without a byte order mark at
-    /// the beginning.
+    /// Reads the file whose path is the value. Returns the path, and the content of the file without a byte order mark
+    /// at the beginning.
     pub(crate) fn file(&self) -> Option<(&'n str, Vec<u8>)> {
         let path = self.text()?;
         match (self.reader.surroundings.file)(path) {
@@ -372,7 +380,7 @@ impl<'n> Cursor<'n> {
     }
 }
 
-/// Returns the hint for a fault in the template of a received path.
+/// Returns the hint for a fault in the template of a received path, such as the path of a route.
 fn template_hint(fault: &TemplateFault) -> &'static str {
     match fault {
         TemplateFault::Star(_) | TemplateFault::Remainder(_) => {
@@ -382,7 +390,7 @@ fn template_hint(fault: &TemplateFault) -> &'static str {
     }
 }
 
-/// Returns the hint for a fault in a template that is filled with captures.
+/// Returns the hint for a fault in a template that is filled with captures, such as the internal path of a route.
 pub(crate) fn filled_hint(fault: &TemplateFault) -> &'static str {
     match fault {
         TemplateFault::Star(_) => "write {rest} for the value that {*rest} captures",

@@ -1,26 +1,28 @@
-//! Limits the nesting of a YAML text before serde_yaml reads it.
+//! Limits the nesting of a YAML text before serde_yaml reads the text.
 //!
-//! The time that serde_yaml needs for nested `{` and `[` grows with the square of their depth, and it reads the whole
-//! text before it denies deep nesting. The parser that is used here stops at the limit.
+//! The time that serde_yaml needs for nested `{` and `[` grows with the square of their depth, and serde_yaml reads
+//! the whole text before it denies deep nesting. This module uses another parser, which stops at the limit.
 
 use saphyr_parser::{Event, Parser};
 
 use super::key_path::Position;
 
-/// The maximum depth of lists and mappings. The deepest manifests in use, the schemas of custom resources, have about 40
-/// levels.
+/// The maximum depth of nested lists and mappings in a YAML text. The deepest manifests in use are the schemas of
+/// custom resources, which have about 40 levels.
 pub(crate) const DEPTH_MAX: usize = 64;
-/// The maximum number of `{` and `[` in a text that the two parsers could read differently. With this number, serde_yaml
-/// needs a few milliseconds.
+/// The maximum number of `{` and `[` in a YAML text that this module's parser and serde_yaml could read differently.
+/// With this number, serde_yaml needs a few milliseconds.
 const UNCHECKED_MAX: usize = 1000;
-/// Characters that only serde_yaml reads as ends of lines, because YAML 1.1 and 1.2 differ. A comment ends there.
+/// Characters that serde_yaml reads as line ends and the parser in this module does not, because YAML 1.1 and 1.2
+/// differ. For serde_yaml, a comment ends at such a character.
 const LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
 
-/// Checks the nesting of all documents of a text.
+/// Checks the nesting of all documents in a YAML text.
 ///
 /// # Errors
-/// Returns an explanation, and the position, if a text is nested too deeply. Returns one, too, if the text has a syntax
-/// error or unusual line ends, and more braces than serde_yaml can read quickly.
+/// Returns an explanation and the position if the text is nested too deeply. Also returns an explanation and a
+/// position if the text has more than 1000 braces and brackets together with a syntax error or unusual line ends,
+/// because serde_yaml would need too long.
 pub fn check_depth(text: &str) -> Result<(), (String, Position)> {
     let openers = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
     let too_deep = || format!("lists and mappings are nested more than {DEPTH_MAX} levels deep");
@@ -28,10 +30,10 @@ pub fn check_depth(text: &str) -> Result<(), (String, Position)> {
     for event in Parser::new_from_str(text) {
         let (event, span) = match event {
             Ok(event) => event,
-            // serde_yaml explains errors better, and reads a few braces fast enough.
+            // serde_yaml explains syntax errors better, and it reads a few braces fast enough.
             Err(_) if openers <= UNCHECKED_MAX => return Ok(()),
             Err(error) => {
-                // The parser reads a little ahead, and has a limit of its own.
+                // The parser reads a little ahead, and reports deep nesting with an error of its own.
                 let is_deep = error.info().contains("recursion limit");
                 let message = if is_deep { too_deep() } else { error.info().to_owned() };
                 return Err((message, (*error.marker()).into()));
@@ -75,9 +77,9 @@ mod tests {
             "- ".repeat(100_000),
             "? ".repeat(100_000),
             block(200),
-            // The second document counts, too, although it is an error later.
+            // The nesting of the second document counts as well, although a second document is an error later.
             format!("a: 1\n---\nx: {}", "{a: ".repeat(20_000)),
-            // After an error of the first parser, serde_yaml would read on.
+            // After a syntax error at which the first parser stops, serde_yaml would continue to read.
             format!("a: b: c: d\nx: {}", "{a: ".repeat(20_000)),
             format!("a: 1 # \u{2028}x: {}", "{a: ".repeat(20_000)),
             format!("%YAML 1.1\n%TAG ! x\n@\n{}", "[".repeat(20_000)),

@@ -5,34 +5,34 @@ use std::fmt;
 use super::key_path::{Position, Step, beginning, path_text};
 use super::sources::{Outlines, Sources};
 
-/// The maximum number of mistakes that are reported. The same maximum applies to warnings. If there are more, a last
-/// entry reports how many were omitted.
+/// The maximum number of reported mistakes in a configuration, and also of reported warnings. If there are more, an
+/// additional last entry reports how many were omitted.
 pub const ERRORS_MAX: usize = 100;
 
 /// A mistake in a configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
-    /// The file with the mistake, if it is one that `include` names.
+    /// The name of the included file with the mistake. `None` if the mistake is in the configuration file itself.
     pub file: Option<Box<str>>,
-    /// The path of the value in the tree, such as `routes[0].token`.
+    /// The path of the value in the configuration, such as `routes[0].token`.
     pub path: String,
-    /// The position in the file. `None` if the mistake concerns the whole file.
+    /// The position of the value in the file. `None` if the mistake concerns the whole file.
     pub position: Option<Position>,
     /// A description of the mistake.
     pub message: String,
-    /// A hint for the correction. It may be empty.
+    /// A hint how to correct the mistake. The hint may be empty.
     pub hint: String,
 }
 
 impl ConfigError {
-    /// Creates a mistake in the value that the steps lead to.
+    /// Creates a mistake in a value of the configuration. `steps` is the path of the value.
     pub(crate) fn at(steps: &[Step], outlines: &Outlines<'_>, message: String, hint: String) -> Self {
         let (file, position) = outlines.locate(steps);
         Self { file, path: path_text(steps), position, message, hint }
     }
 
-    /// Removes an unknown key from a mistake in an included file. The file could be any file, such as one with secrets,
-    /// and its contents must not be shown.
+    /// Removes the unknown key from a mistake in an included file. `include` could name any file, such as a file with
+    /// secrets, and the contents of this file must not be shown.
     fn without_key(self, steps: &[Step]) -> Self {
         if self.file.is_none() {
             return self;
@@ -41,7 +41,7 @@ impl ConfigError {
         Self { path: path_text(parent), message: "an unknown key".to_owned(), ..self }
     }
 
-    /// Creates a mistake that concerns a whole file.
+    /// Creates a mistake that concerns a whole file. `file` is the name of an included file.
     pub(crate) fn of_file(file: Option<&str>, message: String) -> Self {
         let file = file.map(Box::from);
         Self { file, path: String::new(), position: None, message, hint: String::new() }
@@ -64,7 +64,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Keeps the first [`ERRORS_MAX`] entries, and counts all others.
+/// A list that stores the first [`ERRORS_MAX`] entries, and counts all further entries.
 #[derive(Debug)]
 pub(crate) struct Reported<T> {
     kept: Vec<T>,
@@ -78,19 +78,20 @@ impl<T> Default for Reported<T> {
 }
 
 impl<T> Reported<T> {
-    /// Adds an entry. `entry` is called only if there is space for the entry; otherwise the entry is only counted.
+    /// Adds an entry. If the list is full, the entry is only counted, and `entry` is not called.
     pub(crate) fn add(&mut self, entry: impl FnOnce() -> T) {
         if self.kept.len() < ERRORS_MAX { self.kept.push(entry()) } else { self.omitted += 1 }
     }
 }
 
-/// A mistake whose position in the file is not known yet.
+/// A mistake in a configuration whose position in the file is not known yet.
 #[derive(Debug)]
 pub(crate) struct Mistake {
     pub(crate) steps: Vec<Step>,
     pub(crate) message: String,
     pub(crate) hint: String,
-    /// True if the last step is a key that is not similar to one of the configuration.
+    /// True if the mistake is an unknown key that is not similar to a known key. The key could be text of a file that
+    /// is no configuration.
     pub(crate) is_foreign_key: bool,
 }
 
@@ -150,7 +151,8 @@ mod tests {
             texts.iter().for_each(|text| reported.add(|| text.clone()));
             reported.warnings()
         };
-        // The characters are longer than one byte, so that bytes and characters differ.
+        // The characters are longer than one byte, so the test distinguishes the number of bytes from the number of
+        // characters.
         let longest = "\u{e4}".repeat(CHARACTERS_MAX);
         assert_eq!(warnings(&[String::new(), longest.clone()]), [String::new(), longest.clone()]);
         assert_eq!(warnings(&[format!("{longest}x")]), [format!("{longest}\u{2026}")]);

@@ -1,5 +1,5 @@
-//! Access to a mapping of the tree. Every key of the mapping must be one that the code asks for. All other keys are
-//! errors.
+//! Access to the keys of a mapping in a configuration. The code asks for each known key. All other keys of the mapping
+//! are errors.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use super::key_path::Step;
 use super::node::Node;
 use super::suggest::{did_you_mean, is_word};
 
-/// A mapping that is being read, and the keys that the code has asked for.
+/// A mapping of a configuration that is being read, and the keys that the code has asked for.
 pub(crate) struct Fields<'n> {
     cursor: Cursor<'n>,
     entries: &'n [(String, Node)],
@@ -17,7 +17,8 @@ pub(crate) struct Fields<'n> {
 }
 
 impl<'n> Cursor<'n> {
-    /// Returns the fields of a mapping. [`Fields::finish`] later reports the unknown keys.
+    /// Returns the fields of this value, which must be a mapping. Reports keys that occur twice. [`Fields::finish`]
+    /// later reports the unknown keys.
     pub(crate) fn fields(&self) -> Option<Fields<'n>> {
         let Node::Map(entries) = self.node else { return self.expected("a mapping") };
         let mut earlier = HashSet::new();
@@ -31,7 +32,7 @@ impl<'n> Cursor<'n> {
         Some(Fields { cursor: self.clone(), entries, asked: Vec::new() })
     }
 
-    /// Returns the entries of a mapping whose keys the user chooses.
+    /// Returns the entries of a mapping whose keys the user chooses. Reports keys that occur twice.
     pub(crate) fn named(&self) -> Option<Vec<(&'n str, Cursor<'n>)>> {
         self.fields()?;
         let Node::Map(entries) = self.node else { return None };
@@ -41,12 +42,12 @@ impl<'n> Cursor<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// Returns the mapping itself, to report a mistake that concerns the whole mapping.
+    /// Returns the cursor at the mapping, for messages that concern the whole mapping.
     pub(crate) fn at(&self) -> &Cursor<'n> {
         &self.cursor
     }
 
-    /// Returns the value of a key that may be missing. A key without a value is a mistake.
+    /// Returns the value of a key, or `None` if the key is missing. A key without a value is a mistake.
     pub(crate) fn optional(&mut self, key: &'static str) -> Option<Cursor<'n>> {
         if !self.asked.contains(&key) {
             self.asked.push(key);
@@ -56,7 +57,7 @@ impl<'n> Fields<'n> {
         if *node == Node::Null { cursor.expected("a value") } else { Some(cursor) }
     }
 
-    /// Returns the value of a key that must be present.
+    /// Returns the value of a key. Reports an error if the key is missing.
     pub(crate) fn required(&mut self, key: &'static str) -> Option<Cursor<'n>> {
         let found = self.optional(key);
         if found.is_none() && !self.has(key) {
@@ -70,12 +71,12 @@ impl<'n> Fields<'n> {
         self.entries.iter().any(|(name, _)| name == key)
     }
 
-    /// Reports whether every key has been asked for.
+    /// Reports whether the code has asked for every key of the mapping.
     pub(crate) fn all_asked(&self) -> bool {
         self.entries.iter().all(|(key, _)| self.asked.contains(&key.as_str()))
     }
 
-    /// Reports an error for each key that was not asked for.
+    /// Reports an error for each key that the code has not asked for.
     pub(crate) fn finish(self) {
         let step = |step: &Step| match step {
             Step::Index(_) => "[]".to_owned(),
@@ -91,10 +92,10 @@ impl<'n> Fields<'n> {
 
 impl<'n> Cursor<'n> {
     fn unknown_key(&self, node: &'n Node, key: &str, known: &[&str]) {
-        // A file can have very many unknown keys. A suggestion is computed only for the keys that are reported.
+        // A file can have very many unknown keys. A hint is computed only for keys that are reported.
         self.reader.mistakes.borrow_mut().add(|| {
             let hint = did_you_mean(key, known);
-            // At the root, any word could be a line of a file that is no configuration.
+            // An unknown word at the root could be a line of a file that is no configuration.
             let is_shown =
                 if self.steps.is_empty() { hint.starts_with("did you mean") } else { is_word(key) };
             Mistake {

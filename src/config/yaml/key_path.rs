@@ -1,10 +1,10 @@
-//! The location of a value in the tree, and in the file.
+//! The location of a value, both in the tree of a configuration and in the file.
 
-/// The maximum number of characters of a message, a hint or one key of a path. The limit is needed because each of them
-/// can repeat text of the configuration.
+/// The maximum number of characters of a message, of a hint, and of one key in a path. The limit is needed because
+/// each of these texts can repeat text of the configuration.
 pub(super) const CHARACTERS_MAX: usize = 400;
 
-/// A position in a file.
+/// A position in the text of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Position {
     /// The line number. The first line has the number 1.
@@ -13,14 +13,14 @@ pub struct Position {
     pub column: usize,
 }
 
-/// One step on the way from the root to a value.
+/// One step on the path from the root of a configuration to a value: an index of a list, or a key of a mapping.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Step {
     Index(usize),
     Key(String),
 }
 
-/// Returns the steps as a path, such as `routes[0].token`.
+/// Returns the steps to a value as text, such as `routes[0].token`.
 pub(crate) fn path_text(steps: &[Step]) -> String {
     let mut text = String::new();
     for step in steps {
@@ -37,7 +37,7 @@ pub(crate) fn path_text(steps: &[Step]) -> String {
     text
 }
 
-/// Returns the beginning of a text, for a message: at most [`CHARACTERS_MAX`] characters.
+/// Returns at most the first [`CHARACTERS_MAX`] characters of a text, for a message.
 pub(crate) fn beginning(text: &str) -> &str {
     let end = text.char_indices().nth(CHARACTERS_MAX).map_or(text.len(), |(end, _)| end);
     text.get(..end).unwrap_or_default()

@@ -37,7 +37,7 @@ pub fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
     serde_yaml::from_str(text).ok()
 }
 
-/// Returns a value as YAML. Returns `None` if YAML cannot represent the value.
+/// Converts a value to YAML. Returns `None` if YAML cannot represent the value.
 pub fn to_yaml<T: serde::Serialize>(value: &T) -> Option<String> {
     serde_yaml::to_string(value).ok()
 }

@@ -1,4 +1,4 @@
-//! The tree of a YAML text. It keeps every key, in order, including keys that occur twice.
+//! The tree of a YAML text. The tree has every key in the order of the text, including keys that occur twice.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,7 +13,7 @@ use super::key_path::Position;
 /// a small file can have a large tree.
 const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A value of the tree.
+/// A value in the tree of a YAML text.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Node {
     Bool(bool),
@@ -25,9 +25,9 @@ pub(crate) enum Node {
 }
 
 impl Node {
-    /// Parses one YAML document.
+    /// Parses one YAML document. The error is an explanation, and the position if it is known.
     pub(crate) fn parse(text: &str) -> Result<Self, (String, Option<Position>)> {
-        // A byte order mark at the beginning is not part of the text.
+        // A byte order mark at the beginning is not part of the YAML text.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         check_depth(text).map_err(|(message, position)| (message, Some(position)))?;
         let bytes_left = Cell::new(TEXT_BYTES_MAX);
@@ -36,7 +36,7 @@ impl Node {
             .map_err(|error| (error.to_string(), position(&error)))
     }
 
-    /// Returns a member of a mapping.
+    /// Returns the value of the key `name`. Returns `None` if this value is not a mapping, or if the key is missing.
     pub(crate) fn member(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Map(entries) => entries.iter().find(|(key, _)| key == name).map(|(_, node)| node),
@@ -44,7 +44,7 @@ impl Node {
         }
     }
 
-    /// Returns the text of a text value.
+    /// Returns the text, or `None` if this value is not text.
     pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -52,7 +52,7 @@ impl Node {
         }
     }
 
-    /// Returns the kind of the value, for messages.
+    /// Returns the kind of the value as a noun phrase for messages, such as `a list`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Bool(_) => "true or false",
@@ -72,7 +72,7 @@ fn position(error: &serde_yaml::Error) -> Option<Position> {
 /// Parses one YAML document of a configuration. `file` is the name of an included file.
 ///
 /// # Errors
-/// Returns the mistake, with a hint if a path with captures is not in quotation marks.
+/// Returns the mistake. If a path with captures is not in quotation marks, the mistake has a hint.
 pub(crate) fn parse_yaml(file: Option<&str>, text: &str) -> Result<Node, ConfigError> {
     Node::parse(text).map_err(|(message, position)| {
         let line = position.and_then(|at| text.lines().nth(at.line.saturating_sub(1)));
@@ -83,8 +83,7 @@ pub(crate) fn parse_yaml(file: Option<&str>, text: &str) -> Result<Node, ConfigE
     })
 }
 
-/// Reports whether a line of a mapping or list in one line has `{name}` directly after a part of a path, outside quotation
-/// marks.
+/// Reports whether a line of YAML has an unquoted path with a capture, such as `/jobs/{id}`, inside `{ }` or `[ ]`.
 fn has_bare_capture(line: &str) -> bool {
     let (mut quote, mut before, mut depth) = (None, ' ', 0_u32);
     for c in line.chars() {
@@ -101,7 +100,8 @@ fn has_bare_capture(line: &str) -> bool {
     false
 }
 
-/// Builds the tree. Returns an error if the texts of its values are larger than [`TEXT_BYTES_MAX`] together.
+/// The deserializer that builds the tree of a YAML text. Returns an error if the texts of all values together are
+/// larger than [`TEXT_BYTES_MAX`].
 #[derive(Clone, Copy)]
 struct Tree<'b> {
     bytes_left: &'b Cell<usize>,

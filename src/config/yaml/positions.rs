@@ -1,6 +1,6 @@
 //! Records the position of each value in a YAML text, and whether its scalars are quoted.
 //!
-//! Deserializers such as serde_yaml keep neither positions nor quotes. This module reads both from the events of a
+//! Deserializers such as serde_yaml return neither positions nor quotes. This module reads both from the events of a
 //! second parser, in one pass.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 use super::key_path::{Position, Step};
 
-/// The maximum depth of nesting that is recorded. serde_yaml denies texts with deeper nesting.
+/// The maximum depth of nested values whose positions are recorded. serde_yaml denies texts with deeper nesting.
 const DEPTH_MAX: usize = 128;
 
 impl From<Marker> for Position {
@@ -18,7 +18,7 @@ impl From<Marker> for Position {
     }
 }
 
-/// The values of the first document of a YAML text. Each value has a number, which is its index in `values`.
+/// The positions of all values in the first document of a YAML text. Each value has a number.
 #[derive(Debug, Default)]
 pub struct Outline {
     values: Vec<Value>,
@@ -43,11 +43,12 @@ enum Content {
 
 #[derive(Debug, Default)]
 struct Map {
-    /// The numbers of each key and its value, in the order of the text.
+    /// The number of the key and the number of the value for each entry, in the order of the text.
     entries: Vec<(usize, usize)>,
-    /// The index in `entries` of each scalar key. If a key occurs twice, this is the index of its first entry.
+    /// The index in `entries` for each scalar key. If a key occurs twice, this is the index of its first entry.
     first: HashMap<String, usize>,
-    /// The key whose value is read next, if there is one: the number of the key, and its text if the key is a scalar.
+    /// The key whose value the parser reads next: the number of the key, and its text if the key is a scalar. `None`
+    /// if the parser reads a key next.
     key: Option<(usize, Option<String>)>,
 }
 
@@ -97,7 +98,8 @@ impl Outline {
         outline
     }
 
-    /// Adds a value to the innermost open collection. If no collection is open, the value is the root.
+    /// Adds the key or value with the number `at` to the list or mapping `parent`. Without a parent, it becomes the
+    /// root.
     fn attach(&mut self, parent: Option<&usize>, at: usize, text: Option<String>) {
         let Some(parent) = parent else {
             self.root = Some(at);
@@ -118,9 +120,9 @@ impl Outline {
         }
     }
 
-    /// Returns the position of the value that the steps lead to. The position of a value in a mapping is the position
-    /// of its key. If the steps lead to no value, the result is the position of the last existing value on the way. The
-    /// root itself has no position.
+    /// Returns the position of the value to which the steps lead. The position of a value in a mapping is the position
+    /// of its key. If the steps lead to no value, returns the position of the last existing value on the path. The
+    /// root has no position.
     pub(crate) fn position(&self, steps: &[Step]) -> Option<Position> {
         let (mut at, mut found) = (self.root?, None);
         for step in steps {
@@ -142,12 +144,12 @@ impl Outline {
         found
     }
 
-    /// Returns the number of the root value.
+    /// Returns the number of the root value. Returns `None` if the text contains no value.
     pub fn root(&self) -> Option<usize> {
         self.root
     }
 
-    /// Returns the number of the item `index` of a list.
+    /// Returns the number of the item at `index` of the list with the number `list`.
     pub fn item(&self, list: usize, index: usize) -> Option<usize> {
         match self.content(list)? {
             Content::List(items) => items.get(index).copied(),
@@ -155,7 +157,8 @@ impl Outline {
         }
     }
 
-    /// Returns the numbers of the key and the value of the entry `index` of a mapping.
+    /// Returns the number of the key and the number of the value for the entry at `index` of the mapping with the
+    /// number `map`.
     pub fn entry(&self, map: usize, index: usize) -> Option<(usize, usize)> {
         match self.content(map)? {
             Content::Map(map) => map.entries.get(index).copied(),
@@ -163,7 +166,8 @@ impl Outline {
         }
     }
 
-    /// Reports whether a scalar has neither quotes nor a tag. Returns `None` if the value is not a scalar.
+    /// Reports whether the scalar with this number has neither quotes nor a tag. Returns `None` if the value is not a
+    /// scalar.
     pub fn is_plain(&self, scalar: usize) -> Option<bool> {
         match self.content(scalar)? {
             Content::Scalar { is_plain } => Some(*is_plain),

@@ -1,4 +1,4 @@
-//! Reads texts from the environment, and public URLs.
+//! Reads settings whose text comes from an environment variable, and settings that are public URLs.
 
 use super::cursor::Cursor;
 use super::key_path::Step;
@@ -7,12 +7,13 @@ use super::suggest::shown_url;
 use super::variable::variable;
 
 impl<'n> Cursor<'n> {
-    /// Reports whether the value has the form `{env: NAME}`.
+    /// Reports whether the value has the form `{env: NAME}`, which stands for the value of an environment variable.
     pub(super) fn is_variable(&self) -> bool {
         variable(self.node).is_some()
     }
 
-    /// Returns the text at this place, or the value of the environment variable that it names. Reports no mistakes.
+    /// Returns the value as text, or the value of the environment variable that `{env: NAME}` names. Returns `None`
+    /// without an error if there is no such text.
     pub(super) fn plain_text(&self) -> Option<&'n str> {
         match self.node {
             Node::Text(text) => Some(text),
@@ -23,15 +24,16 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns the text at this place for a message. Returns the name of the environment variable instead of its value,
-    /// because a variable that was named by mistake can be a secret.
+    /// Returns the value as text for a message. For `{env: NAME}`, returns the name of the environment variable
+    /// instead of its value, because a variable that was named by mistake can be a secret.
     pub(crate) fn named_text(&self) -> String {
         let variable = variable(self.node).and_then(Node::as_text);
         let name = variable.map(|name| format!("the file in the environment variable {name}"));
         name.or_else(|| self.plain_text().map(str::to_owned)).unwrap_or_default()
     }
 
-    /// Returns the value of the environment variable that `{env: NAME}` names. The value is not a secret.
+    /// Returns the value of the environment variable that `{env: NAME}` names. The value is used as an ordinary text,
+    /// not as a secret.
     pub(super) fn variable_text(&self) -> Option<&'n str> {
         let at = self.step(variable(self.node)?, Step::Key("env".to_owned()));
         let Node::Text(name) = at.node else { return at.expected("text") };
@@ -47,7 +49,7 @@ impl<'n> Cursor<'n> {
 }
 
 impl Cursor<'_> {
-    /// Returns the beginning of public URLs. `has_tokens` tells whether these URLs contain callback tokens.
+    /// Returns the value as the beginning of public URLs. `has_tokens` is true if these URLs contain callback tokens.
     pub(crate) fn public_url(&self, has_tokens: bool) -> Option<String> {
         let text = self.text()?;
         let hint = "such as https://agent.example.com, without a slash at the end";

@@ -1,4 +1,4 @@
-//! Collects the results of reading a configuration: mistakes, warnings, feeds and accepted keys.
+//! Collects the results of reading a configuration: mistakes, warnings, feeds (documents to fetch) and accepted keys.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,18 +11,20 @@ use crate::config::env::Surroundings;
 use crate::config::secrets::LoadedSecret;
 use crate::policy::Feed;
 
-/// The placeholder that `callgate init` writes for a value that only the user knows. It is an error in a configuration.
+/// The placeholder that `callgate init` writes for a value that only the user can supply. The placeholder is an error
+/// in a configuration.
 pub const CHANGE_ME: &str = "CHANGE-ME";
 
-/// A mapping of a configuration, and the keys that it may have. The mapping is identified by the keys on the path to
-/// it, in which `[]` is any element of a list.
+/// The path of a mapping in a configuration, and the keys that the mapping may have. The path is a list of keys, in
+/// which `[]` stands for any element of a list.
 pub type AcceptedKeys = (Vec<String>, Vec<&'static str>);
 
-/// Collects mistakes, warnings, feeds and accepted keys while a tree is read.
+/// Collects mistakes, warnings, feeds (documents to fetch) and accepted keys while a configuration is read.
 pub(crate) struct Reader<'e> {
     pub(super) surroundings: &'e Surroundings<'e>,
     pub(super) variables: Variables,
-    /// The variables whose values were read as texts, with their values. Secrets are not among them.
+    /// The environment variables that were read as ordinary texts, with their values. Variables with secrets are not
+    /// included.
     pub(super) used: RefCell<BTreeMap<String, String>>,
     pub(super) mistakes: RefCell<Reported<Mistake>>,
     pub(super) warnings: RefCell<Reported<String>>,
@@ -45,31 +47,33 @@ impl<'e> Reader<'e> {
         }
     }
 
-    /// Reads the environment variables that a tree names, so that its texts can come from the environment.
+    /// Reads all environment variables that the tree names with `{env: NAME}`, so that texts of the configuration can
+    /// come from the environment.
     pub(crate) fn with_variables_of(self, tree: &Node) -> Self {
         Self { variables: variables(tree, self.surroundings), ..self }
     }
 
-    /// Returns the secrets that were read, in the order of their paths.
+    /// Returns the records of all secrets that were read, in the order of their paths in the configuration.
     pub(crate) fn loaded_secrets(&self) -> Vec<LoadedSecret> {
         let mut secrets = self.secrets.borrow().clone();
         secrets.sort_by(|a, b| a.path.cmp(&b.path));
         secrets
     }
 
-    /// Returns the environment variables that were read as texts, with their values.
+    /// Returns the environment variables that were read as ordinary texts, with their values.
     pub(crate) fn used_variables(&self) -> BTreeMap<String, String> {
         self.used.borrow().clone()
     }
 
-    /// Ends the reading. Returns the warnings if there are no mistakes. Otherwise returns the mistakes in the order of
-    /// the files.
+    /// Ends the reading of a configuration. Returns the warnings if there are no mistakes. Otherwise returns the
+    /// mistakes in the order of the files.
     pub(crate) fn finish(self, sources: &Sources) -> Result<Vec<String>, Vec<ConfigError>> {
         let errors = self.mistakes.into_inner().errors(sources);
         if errors.is_empty() { Ok(self.warnings.into_inner().warnings()) } else { Err(errors) }
     }
 
-    /// Ends the reading. Returns each mapping that was read, with the keys that it may have.
+    /// Ends the reading of a configuration. Returns the path of each mapping that was read, with the keys that it may
+    /// have.
     pub(crate) fn into_accepted_keys(self) -> Vec<AcceptedKeys> {
         self.accepted.into_inner()
     }

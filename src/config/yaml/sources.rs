@@ -1,22 +1,22 @@
-//! The texts of a configuration: the file itself, and the files that `include` names.
+//! The texts of a configuration: the configuration file itself, and the files that `include` names.
 
 use super::key_path::{Position, Step};
 use super::positions::Outline;
 
-/// The texts of a configuration, to find the positions of mistakes.
+/// The texts of all files of a configuration. They serve to find the positions of mistakes.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     main: String,
     included: Vec<Included>,
 }
 
-/// A file that `include` names.
+/// A file with sections of a configuration that `include` names.
 #[derive(Clone, Debug)]
 pub(crate) struct Included {
-    /// The path as it is written in `include`.
+    /// The path of the file, as written in `include`.
     pub(crate) name: Box<str>,
     pub(crate) text: String,
-    /// The keys of the root.
+    /// The keys of the sections in the file.
     pub(crate) sections: Vec<String>,
 }
 
@@ -26,7 +26,7 @@ impl Sources {
         Self { main: text.to_owned(), included: Vec::new() }
     }
 
-    /// Returns the paths of the included files, as they are written.
+    /// Returns the paths of the included files, as written in `include`.
     pub fn included(&self) -> Vec<&str> {
         self.included.iter().map(|file| &*file.name).collect()
     }
@@ -35,12 +35,13 @@ impl Sources {
         self.included.push(included);
     }
 
-    /// Returns the included file that has a section.
+    /// Returns the name of the included file that contains a section. Returns `None` if no included file contains the
+    /// section.
     pub(crate) fn file_of(&self, section: &str) -> Option<&str> {
         self.included.iter().find(|file| file.has(section)).map(|file| &*file.name)
     }
 
-    /// Reads the positions of all values.
+    /// Finds the positions of all values in all files of the configuration.
     pub(crate) fn outlines(&self) -> Outlines<'_> {
         let included = self.included.iter().map(|file| (file, Outline::parse(&file.text))).collect();
         Outlines { main: Outline::parse(&self.main), included }
@@ -53,15 +54,15 @@ impl Included {
     }
 }
 
-/// The positions of all values of a configuration.
+/// The positions of all values in the files of a configuration.
 pub(crate) struct Outlines<'s> {
     main: Outline,
     included: Vec<(&'s Included, Outline)>,
 }
 
 impl Outlines<'_> {
-    /// Returns the number of the file that contains a value, in the order of `include`. The configuration file itself
-    /// has the number 0.
+    /// Returns the number of the file that contains the value to which the steps lead. The configuration file has the
+    /// number 0, and the included files are numbered from 1.
     pub(crate) fn order(&self, steps: &[Step]) -> usize {
         self.included_with(steps).map_or(0, |index| index + 1)
     }
@@ -73,7 +74,8 @@ impl Outlines<'_> {
         }
     }
 
-    /// Returns the included file that contains the value to which the steps lead, and the position of the value there.
+    /// Returns the name of the included file that contains the value to which the steps lead, and the position of the
+    /// value in this file. The name is `None` for the configuration file itself.
     pub(crate) fn locate(&self, steps: &[Step]) -> (Option<Box<str>>, Option<Position>) {
         let file = self.included_with(steps).and_then(|index| self.included.get(index));
         match file {

@@ -1,12 +1,13 @@
-//! Texts for messages: suggestions for misspelled words, and values from which possible secrets are removed.
+//! Texts for error messages: suggestions for misspelled words, and values without parts that may be secrets.
 
-/// Returns a word of the configuration in backquotes, for a message. Returns `the value` instead if the word could be a
-/// secret that was written in the wrong place.
+/// Returns a word of the configuration in backquotes, for a message. Returns `the value` instead if the word could be
+/// a secret at a wrong location.
 pub(crate) fn shown(text: &str) -> String {
     if is_word(text) { format!("`{text}`") } else { "the value".to_owned() }
 }
 
-/// Reports whether a text is a short word that cannot be a secret.
+/// Reports whether a text is a short word that is not a secret: at most 32 letters, digits, `-` and `_`, without
+/// `sec_`.
 pub(crate) fn is_word(text: &str) -> bool {
     let has_form = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     text.len() <= 32 && text.bytes().all(has_form) && !text.contains("sec_")
@@ -33,11 +34,11 @@ pub(crate) fn is_name(text: &str) -> bool {
         && !matches!(text, "none" | "actions")
 }
 
-/// Returns a hint for the unknown word `text`. If a known word is similar, the hint asks whether the most similar one
-/// was meant. Otherwise the hint lists all known words.
+/// Returns a hint for the unknown word `text`. If a known word is similar, the hint suggests the most similar known
+/// word. Otherwise the hint lists all known words.
 pub(crate) fn did_you_mean(text: &str, known: &[&str]) -> String {
-    // A longer text is not compared, because no known word is so long, and comparing long texts takes much time and
-    // memory.
+    // Texts with more than 64 bytes are not compared with the known words. No known word is so long, and the
+    // comparison of long texts takes much time and memory.
     let comparable = known.iter().filter(|_| text.len() <= 64);
     let near = comparable.map(|word| (strsim::damerau_levenshtein(text, word), word)).min();
     match near {
@@ -94,7 +95,7 @@ mod tests {
         {
             assert_eq!(did_you_mean(text, &known), format!("did you mean `{word}`?"));
         }
-        // Three changes are too many, and so are as many changes as a word has letters.
+        // A suggestion needs fewer than three changes, and fewer changes than the word has letters.
         for text in ["cd", "xy", "other", &"a".repeat(65)] {
             assert_eq!(did_you_mean(text, &known), "use one of: secret, secrets, ab, agent");
         }

@@ -1,4 +1,4 @@
-//! Texts from the environment: where the configuration expects a text, it can contain `{env: NAME}` instead.
+//! Texts from the environment. Where a configuration expects a text, it can contain `{env: NAME}` instead.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use zeroize::Zeroizing;
 use super::node::Node;
 use crate::config::env::Surroundings;
 
-/// The values of the environment variables that a configuration names. Some of them are secrets, so the values are
+/// The values of the environment variables that a configuration names. Some values are secrets, so all values are
 /// wiped when they are dropped. `None` means that the variable is not set.
 pub(super) type Variables = BTreeMap<String, Option<Zeroizing<String>>>;
 
-/// Reads every environment variable that is named in the tree.
+/// Reads every environment variable that the tree of a configuration names with `{env: NAME}`.
 pub(super) fn variables(tree: &Node, surroundings: &Surroundings<'_>) -> Variables {
     let mut found = Variables::new();
     collect(tree, surroundings, &mut found);
@@ -33,7 +33,7 @@ fn collect(node: &Node, surroundings: &Surroundings<'_>, found: &mut Variables) 
     }
 }
 
-/// Returns the value of the only key `env` of a mapping.
+/// Returns the value `NAME` of a mapping `{env: NAME}`. Returns `None` for all other values.
 pub(super) fn variable(node: &Node) -> Option<&Node> {
     match node {
         Node::Map(entries) => match entries.as_slice() {

@@ -1,18 +1,18 @@
-//! Converts JSON into its canonical form, which has sorted members and no white space. A few providers sign the
-//! canonical JSON instead of the bytes that they send. Numbers and strings stay as received. An object with two members
-//! of the same name has no canonical form.
+//! Converts JSON into its canonical form, which has sorted keys and no white space. A few providers sign the canonical
+//! JSON instead of the bytes that they send. Numbers and string values stay as received. An object with two equal keys
+//! has no canonical form.
 
 use serde::de::IgnoredAny;
 
 use crate::denial::{Denial, Refusal};
 
-/// Maximum depth of nested values.
+/// The maximum depth of nested values in JSON that is converted into canonical form.
 const DEPTH_MAX: usize = 64;
 
-/// Returns the canonical JSON of a body.
+/// Returns the canonical JSON of a body: with sorted keys and without white space.
 ///
 /// # Errors
-/// `signature_malformed` if the body is not JSON, is nested too deeply, or has two members of the same name.
+/// Returns `signature_malformed` if the body is not JSON, is nested too deeply, or has an object with two equal keys.
 pub(in crate::signature) fn canonicalize(body: &[u8]) -> Result<String, Refusal> {
     let text = std::str::from_utf8(body).ok();
     // `serde_json` checks the syntax, so the scanner below only has to find the end of each value.
@@ -23,7 +23,7 @@ pub(in crate::signature) fn canonicalize(body: &[u8]) -> Result<String, Refusal>
     }
 }
 
-/// A scanner over text that is known to be JSON.
+/// A scanner over a text that is known to be valid JSON.
 struct Scan<'t> {
     rest: &'t str,
 }
@@ -79,7 +79,7 @@ impl<'t> Scan<'t> {
         Some(format!("[{}]", items.join(",")))
     }
 
-    /// Returns a string with its quotes, as received.
+    /// Returns the JSON string at the current position with its quotes, as received.
     fn string(&mut self) -> Option<&'t str> {
         let mut escaped = false;
         let inside = |c: char| {
@@ -96,7 +96,7 @@ impl<'t> Scan<'t> {
         self.take(self.rest.find(ends).unwrap_or(self.rest.len()))
     }
 
-    /// Skips white space and returns the first byte of the next token.
+    /// Skips white space and returns the first byte of the next JSON token.
     fn next(&mut self) -> Option<u8> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
         self.rest.bytes().next()

@@ -15,48 +15,49 @@ use crate::request::RequestHead;
 use crate::signature::context::SignatureContext;
 use crate::signature::request_parts::{BodyPart, TimestampSource, required_parameter};
 
-/// One part of a content template.
+/// One part of a signed content: a placeholder or fixed text of a content template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ContentPart {
-    /// The raw body.
+    /// The raw request body.
     Body,
-    /// The SHA-256 digest of the body in lower-case hexadecimal.
+    /// The SHA-256 digest of the body, in lower-case hexadecimal.
     BodySha256,
-    /// The JSON body with sorted members and without white space.
+    /// The JSON body in canonical form, with sorted keys and without white space.
     CanonicalJson,
-    /// The CRC-32 checksum of the body in decimal.
+    /// The CRC-32 checksum of the body, in decimal.
     Crc32,
-    /// A field of the form in the body, decoded. If the field is missing, this part is empty.
+    /// The decoded value of a form field in the body. If the field is missing, this part is empty.
     Field(Box<str>),
-    /// The sorted names and values of a form. For other bodies, this part is empty.
+    /// The sorted names and values of all form fields in the body. For bodies that are no forms, this part is empty.
     Form,
     /// The value of a header, as received. If the header is missing, this part is empty.
     Header(HeaderName),
     /// The event id, as received.
     Id,
-    /// Fixed text.
+    /// Fixed text between the placeholders of the template.
     Literal(Box<str>),
-    /// A member of the JSON body. A string is decoded, and any other value is used as received. If the member is
-    /// missing, this part is empty.
+    /// The value at a JSON pointer in the body. A string is decoded, and any other value is used as received. If the
+    /// value is missing, this part is empty.
     Member(Pointer),
-    /// The method.
+    /// The method of the request.
     Method,
-    /// The raw path, without the query.
+    /// The raw path of the request, without the query.
     Path,
-    /// A query parameter, decoded. The query must have it.
+    /// The decoded value of a query parameter. The query must contain the parameter.
     Query(Box<str>),
-    /// The secret.
+    /// The secret of the provider.
     Secret,
     /// The timestamp, as received.
     Timestamp,
-    /// The URL that the provider called. It consists of `public_url`, the raw path and the raw query, without the query
-    /// parameter that contains the signature.
+    /// The URL that the provider called: `public_url`, the raw path and the raw query, without the query parameter
+    /// that contains the signature.
     Url,
 }
 
 impl ContentPart {
-    /// Reports whether neither the length nor the format of this part is known. A method is known, because no method of
-    /// HTTP begins or ends with another one.
+    /// Reports whether the end of this part in the signed content cannot be recognized, because neither its length nor
+    /// its format is known. `time` is the location of the timestamp, whose format is known. The end of a method can be
+    /// recognized, because no HTTP method is the beginning of another method.
     fn has_any_length(&self, time: Option<&TimestampSource>) -> bool {
         match (self, time) {
             (Self::BodySha256 | Self::Literal(_) | Self::Method | Self::Secret | Self::Timestamp, _) => false,
@@ -69,7 +70,7 @@ impl ContentPart {
     }
 }
 
-/// Formats the part as it is written in a template.
+/// Formats the part as written in a content template.
 impl fmt::Display for ContentPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -93,7 +94,7 @@ impl fmt::Display for ContentPart {
     }
 }
 
-/// A parsed content template.
+/// A parsed content template, which describes the signed content, such as `{timestamp}.{body}`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ContentTemplate {
     parts: Vec<ContentPart>,
@@ -103,9 +104,9 @@ pub struct ContentTemplate {
 /// The reason why the text of a content template is invalid.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ContentTemplateError {
-    /// A brace has no matching brace.
+    /// The text has a brace without a matching brace.
     Brace,
-    /// A placeholder is unknown.
+    /// The text has a placeholder with this unknown name.
     Unknown(String),
 }
 
@@ -127,7 +128,7 @@ impl ContentTemplate {
     /// Parses a content template.
     ///
     /// # Errors
-    /// [`ContentTemplateError`] if the text is not a content template.
+    /// Returns a [`ContentTemplateError`] if the text has an unknown placeholder or a brace without a matching brace.
     pub fn parse(text: &str) -> Result<Self, ContentTemplateError> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -148,17 +149,17 @@ impl ContentTemplate {
         Ok(Self { parts, text: text.into() })
     }
 
-    /// Returns the parts in order.
+    /// Returns the parts of the signed content in order.
     pub fn parts(&self) -> &[ContentPart] {
         &self.parts
     }
 
-    /// Returns the text of the template.
+    /// Returns the text from which the template was parsed.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Returns the names of the signed headers.
+    /// Returns the names of the headers that the signed content contains.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.parts.iter().filter_map(|part| match part {
             ContentPart::Header(name) => Some(name),
@@ -166,7 +167,7 @@ impl ContentTemplate {
         })
     }
 
-    /// Reports whether the whole body is signed.
+    /// Reports whether the signed content contains the whole body or a digest of it.
     pub fn covers_body(&self) -> bool {
         let whole = |part: &ContentPart| {
             matches!(
@@ -177,22 +178,22 @@ impl ContentTemplate {
         self.parts.iter().any(whole)
     }
 
-    /// Reports whether the signed content contains the JSON body as text.
+    /// Reports whether the signed content contains the JSON body as text, raw or in canonical form.
     pub fn contains_json(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, ContentPart::Body | ContentPart::CanonicalJson))
     }
 
-    /// Reports whether the template names this member of the body.
+    /// Reports whether the template contains the value at this JSON pointer in the body.
     pub fn signs_member(&self, pointer: &Pointer) -> bool {
         self.parts.iter().any(|part| matches!(part, ContentPart::Member(member) if member == pointer))
     }
 
-    /// Reports whether the template names this field of the form.
+    /// Reports whether the template contains the form field `name`.
     pub fn signs_field(&self, name: &str) -> bool {
         self.parts.iter().any(|part| matches!(part, ContentPart::Field(field) if **field == *name))
     }
 
-    /// Reports whether the template names this query parameter, or contains the URL.
+    /// Reports whether the template contains the query parameter `name`, or the whole URL.
     pub fn signs_parameter(&self, name: &str) -> bool {
         let signs = |part: &ContentPart| match part {
             ContentPart::Query(parameter) => **parameter == *name,
@@ -202,7 +203,7 @@ impl ContentTemplate {
         self.parts.iter().any(signs)
     }
 
-    /// Returns the query parameters that the template names.
+    /// Returns the names of the query parameters that the template contains.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             ContentPart::Query(name) => Some(&**name),
@@ -210,12 +211,12 @@ impl ContentTemplate {
         })
     }
 
-    /// Returns the number of members and form fields that the template names.
+    /// Returns the number of JSON values and form fields of the body that the template contains.
     pub fn body_parts_count(&self) -> usize {
         self.body_parts().count()
     }
 
-    /// Returns the members and form fields of the body that the template names, in order.
+    /// Returns the JSON values and form fields of the body that the template contains, in order.
     pub(in crate::signature) fn body_parts(&self) -> impl Iterator<Item = BodyPart<'_>> {
         self.parts.iter().filter_map(|part| match part {
             ContentPart::Field(name) => Some(BodyPart::Field(name)),
@@ -224,7 +225,10 @@ impl ContentTemplate {
         })
     }
 
-    /// Passes the signed content to `sink`, part by part.
+    /// Writes the signed content of a request to `sink`, part by part.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if a query parameter of the template is missing or ambiguous.
     pub(in crate::signature) fn write(
         &self,
         values: &ContentValues<'_>,
@@ -260,8 +264,8 @@ impl ContentTemplate {
         Ok(())
     }
 
-    /// Reports whether the body directly follows the URL, or a part of the URL, in the signed content. The end of the
-    /// URL is then ambiguous.
+    /// Reports whether the raw body directly follows the URL, the path or a query parameter in the signed content. The
+    /// boundary between the two parts is then ambiguous.
     pub(in crate::signature) fn joins_url_and_body(&self) -> bool {
         let joins = |pair: &[ContentPart]| {
             matches!(pair, [ContentPart::Path | ContentPart::Query(_) | ContentPart::Url, ContentPart::Body])
@@ -269,10 +273,10 @@ impl ContentTemplate {
         self.parts.windows(2).any(joins)
     }
 
-    /// Returns the first two parts that follow each other although the signed content does not show where the first one
-    /// ends. A sender could then move bytes from one part to the other without a change of the signed content. `time` is
-    /// the place of the timestamp. The boundary of a timestamp is known, because its format is checked. A body that
-    /// follows the path or the URL is not reported, because such a body must begin like JSON.
+    /// Returns the first two neighboring parts between which the signed content shows no boundary. A sender could move
+    /// bytes from one part to the other without a change of the signed content. `time` is the location of the
+    /// timestamp, whose format is known. A body after the path or the URL is not reported, because this body must
+    /// begin like JSON.
     pub fn unclear_boundary(&self, time: Option<&TimestampSource>) -> Option<(&ContentPart, &ContentPart)> {
         self.parts.windows(2).find_map(|pair| match pair {
             [ContentPart::Path | ContentPart::Url, ContentPart::Body] => None,
@@ -283,18 +287,18 @@ impl ContentTemplate {
         })
     }
 
-    /// Reports whether the event id is signed.
+    /// Reports whether the template contains the placeholder `{id}`, the event id.
     pub fn uses_id(&self) -> bool {
         self.parts.contains(&ContentPart::Id)
     }
 
-    /// Reports whether the timestamp is signed.
+    /// Reports whether the template contains the placeholder `{timestamp}`.
     pub fn uses_timestamp(&self) -> bool {
         self.parts.contains(&ContentPart::Timestamp)
     }
 
-    /// If fixed text directly follows the event id in the template, returns the first byte of this text. Otherwise
-    /// returns `None`.
+    /// Returns the first byte of the fixed text that directly follows the event id in the template. Returns `None` if
+    /// no fixed text follows the event id.
     pub(in crate::signature) fn byte_after_id(&self) -> Option<u8> {
         let at = self.parts.iter().position(|part| *part == ContentPart::Id)?;
         match self.parts.get(at + 1)? {
@@ -304,23 +308,24 @@ impl ContentTemplate {
     }
 }
 
-/// The values that fill a template for one request.
+/// The values of one request that replace the placeholders of a content template.
 pub(in crate::signature) struct ContentValues<'v> {
     pub(in crate::signature) context: &'v SignatureContext<'v>,
     pub(in crate::signature) body: &'v [u8],
     pub(in crate::signature) timestamp: &'v [u8],
     pub(in crate::signature) id: Option<&'v HeaderValue>,
     pub(in crate::signature) secret: &'v [u8],
-    /// The values of the members and form fields that the template names, in the order of the template.
+    /// The JSON values and form fields of the body that the template contains, in the order of the template.
     pub(in crate::signature) body_parts: &'v [Cow<'v, str>],
-    /// The request target, without the query parameter that contains the signature.
+    /// The path and query of the request, without the query parameter that contains the signature.
     pub(in crate::signature) target: &'v str,
-    /// The result of [`normalized_body`].
+    /// The result of [`normalized_body`]: the canonical JSON, the sorted form fields, or an empty text.
     pub(in crate::signature) normalized_body: &'v str,
 }
 
-/// Returns the canonical JSON of the body or the sorted fields of the form, if the template needs one of them. Returns
-/// an empty text otherwise. The caller computes this text once and uses it for all keys that it tries.
+/// Returns the canonical JSON of the body or the sorted fields of the form, if the template contains one of them.
+/// Returns an empty text otherwise. The caller computes this text once, and uses it with every key that may have
+/// signed the request.
 pub(in crate::signature) fn normalized_body(
     content: &ContentTemplate,
     head: &RequestHead<'_>,
@@ -363,8 +368,8 @@ fn placeholder(name: &str) -> Result<ContentPart, ContentTemplateError> {
         }
         _ => {
             let header = name.strip_prefix("header:").ok_or_else(unknown)?;
-            // Callgate does not forward headers with an underscore to the agent, so a template must not contain such a
-            // header.
+            // Callgate does not forward headers with an underscore to the agent, so the signed content must not
+            // contain them.
             let name = HeaderName::from_bytes(header.as_bytes()).ok().filter(|_| !header.contains('_'));
             name.map(ContentPart::Header).ok_or_else(unknown)
         }

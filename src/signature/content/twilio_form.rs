@@ -1,6 +1,6 @@
-//! The text that Twilio signs after the URL. For a form, it consists of all fields, sorted by name. Names and values
-//! are joined without a separator. For other bodies the text is empty, because a query parameter of the URL contains
-//! the hash of the body. Source: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
+//! The text that Twilio signs after the URL. For a form, the text contains all fields, sorted by name. Names and
+//! values are joined without a separator. For other bodies, the text is empty, because a query parameter of the URL
+//! contains the hash of the body. Source: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
 
 use percent_encoding::percent_decode;
 use sha2::{Digest, Sha256};
@@ -11,22 +11,22 @@ use crate::query::{Parameter, parameter};
 use crate::request::RequestHead;
 use crate::signature::keys::Encoding;
 
-/// The query parameter with the hash of a body that is not a form.
+/// The name of the query parameter in which Twilio sends the hash of a body that is not a form.
 const BODY_HASH: &str = "bodySHA256";
 
-/// Maximum number of form fields. The limit is needed because Callgate sorts the fields before it verifies the
-/// signature, so that anybody could cause this work.
+/// The maximum number of form fields. The limit is needed because Callgate sorts the fields before it verifies the
+/// signature, so an unauthenticated caller could cause this work.
 const FIELDS_MAX: usize = 1000;
 
-/// Returns the text that Twilio signs for this body.
+/// Returns the text that Twilio signs after the URL, for this request.
 ///
 /// # Errors
-/// `signature_malformed` if the body is a malformed form. `signature_mismatch` if the URL has no hash and the body is
-/// neither empty nor a form, or if the URL has a hash that is wrong or not expected.
+/// Returns `signature_malformed` if the body is a malformed form. Returns `signature_mismatch` if the URL has no hash
+/// of the body and the body is neither empty nor a form, or if the URL has a hash that is wrong or not expected.
 pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
     let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
-    // Twilio appends this parameter to the end of the query. Callgate accepts it in no other position. Otherwise, text
-    // that a third party wrote into a signed form field could be used as the parameter.
+    // Twilio appends the hash parameter to the end of the query. Callgate accepts the parameter in no other position.
+    // Otherwise, text that a third party wrote into a signed form field could be used as the parameter.
     let query = head.raw_query().unwrap_or_default();
     let last = query.rsplit('&').next().and_then(|pair| pair.strip_prefix(BODY_HASH)?.strip_prefix('='));
     match (last, parameter(query, BODY_HASH)) {
@@ -49,8 +49,8 @@ pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> 
     sorted_fields(body)
 }
 
-/// Returns the public URL in its other form, because Twilio may sign the URL with or without a port. A URL with a port
-/// loses its port. A URL without a port gets the default port of its scheme.
+/// Returns the public URL in its other form. Twilio may sign the URL with or without a port, so both forms must be
+/// tried. If the URL has a port, the result has none. Otherwise, the result has the default port of the scheme.
 pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
     let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
     let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));
@@ -62,7 +62,11 @@ pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
     }
 }
 
-/// Returns the sorted fields. Fields that have the same name and the same value appear once.
+/// Returns the names and values of all form fields, sorted and joined without a separator. Fields with the same name
+/// and the same value appear once.
+///
+/// # Errors
+/// Returns `signature_malformed` if a field is not UTF-8, or if there are too many fields.
 fn sorted_fields(body: &[u8]) -> Result<String, Refusal> {
     let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
     let text = |bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! Matches a request with the condition of a handshake, and fills reply templates with values of the request.
+//! Compares a request with the condition of a handshake, and fills reply templates with values of the request.
 
 use std::borrow::Cow;
 
@@ -13,13 +13,13 @@ use crate::query::{Parameter, form_parameter};
 use crate::request::{RequestHead, Single};
 use crate::signature::keys::MacKey;
 
-/// Maximum length of a request value that the reply repeats, in bytes.
+/// The maximum length of a request value that a handshake reply repeats, in bytes.
 const ECHO_BYTES_MAX: usize = 2048;
-/// Maximum length of a challenge whose MAC the reply contains, in bytes.
+/// The maximum length of a challenge whose MAC a handshake reply contains, in bytes.
 const CHALLENGE_BYTES_MAX: usize = 256;
 
 impl HandshakeCondition {
-    /// Reports whether the head meets this condition.
+    /// Reports whether the head of a request meets this condition of a handshake.
     pub(in crate::signature) fn fits_head(&self, head: &RequestHead<'_>) -> bool {
         let request = HandshakeRequest { head, body: b"", key: None };
         let may_have_fields = self.form.is_empty() || head.is_form();
@@ -29,7 +29,8 @@ impl HandshakeCondition {
             })
     }
 
-    /// Reports whether the body meets this condition. The caller must check the head separately.
+    /// Reports whether the body of a request meets this condition of a handshake. The caller must check the head
+    /// separately.
     pub(in crate::signature) fn fits_body(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         let member = |(pointer, wanted): &(Pointer, Option<Box<str>>)| match find_one(body, pointer) {
             found @ Found::One(_) => match wanted {
@@ -47,7 +48,7 @@ impl HandshakeCondition {
     }
 }
 
-/// A request that may be a handshake.
+/// A request that may be a handshake, and the MAC key that signs challenges.
 pub(in crate::signature) struct HandshakeRequest<'r> {
     pub(in crate::signature) head: &'r RequestHead<'r>,
     pub(in crate::signature) body: &'r [u8],
@@ -55,10 +56,10 @@ pub(in crate::signature) struct HandshakeRequest<'r> {
 }
 
 impl HandshakeRequest<'_> {
-    /// Returns a value of the request.
+    /// Returns the value at the location `at` of the request.
     ///
     /// # Errors
-    /// `handshake_refused` if the value is missing, empty or too long, or occurs more than once.
+    /// Returns `handshake_refused` if the value is missing, empty or too long, or occurs more than once.
     pub(in crate::signature) fn text(&self, at: &HandshakeValueSource) -> Result<Cow<'_, str>, Refusal> {
         let missing = || {
             Refusal::new(
@@ -84,8 +85,11 @@ impl HandshakeRequest<'_> {
         text.filter(|text| !text.is_empty() && text.len() <= ECHO_BYTES_MAX).ok_or_else(missing)
     }
 
-    /// Returns the MAC of a value. The value must look like a challenge. Otherwise a caller could send the text of a
-    /// message as the challenge, and would receive a valid signature of this message.
+    /// Returns the MAC of a value of the request. The value must look like a challenge. Otherwise a caller could send
+    /// the text of a message as the challenge, and would receive a valid signature of this message.
+    ///
+    /// # Errors
+    /// Returns `handshake_refused` if the value does not look like a challenge, or if there is no key.
     fn hmac(&self, at: &HandshakeValueSource) -> Result<Vec<u8>, Refusal> {
         let refused = |detail: &'static str| Refusal::new(Denial::HandshakeRefused, detail);
         let text = self.text(at)?;
@@ -100,6 +104,9 @@ impl HandshakeRequest<'_> {
     }
 
     /// Returns the text of a reply template, filled with values of this request.
+    ///
+    /// # Errors
+    /// Returns `handshake_refused` if a value is missing, malformed, or occurs more than once.
     pub(in crate::signature) fn fill(&self, template: &ReplyTemplate) -> Result<String, Refusal> {
         let mut out = String::new();
         for piece in &template.0 {
@@ -113,7 +120,10 @@ impl HandshakeRequest<'_> {
         Ok(out)
     }
 
-    /// Returns a JSON object with these members.
+    /// Returns a JSON object with these names and values, filled with values of this request.
+    ///
+    /// # Errors
+    /// Returns `handshake_refused` if a value is missing, malformed, or occurs more than once.
     pub(in crate::signature) fn object(&self, members: &[(Box<str>, ReplyValue)]) -> Result<String, Refusal> {
         let mut out = String::from("{");
         for (i, (name, value)) in members.iter().enumerate() {

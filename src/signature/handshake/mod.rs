@@ -1,4 +1,4 @@
-//! Handshakes: requests by which a provider checks that a URL accepts its messages.
+//! Handshakes: requests with which a provider checks that a URL accepts its messages.
 
 mod handshake_request;
 mod handshake_rule;

@@ -1,5 +1,5 @@
-//! Certificates whose URL is in the message, for example in messages of SNS and PayPal. The scheme lists the hosts and
-//! the paths that such a URL may have.
+//! Certificates at URLs that messages name, for example messages of SNS and PayPal. The signature scheme lists the
+//! hosts and the paths that these URLs may have.
 
 use http::HeaderName;
 
@@ -8,38 +8,38 @@ use crate::json::Pointer;
 use crate::request::RequestHead;
 use crate::signature::request_parts::{BodyPart, body_parts, required_header};
 
-/// Maximum length of a certificate URL, in bytes.
+/// The maximum length of a certificate URL, in bytes.
 const URL_BYTES_MAX: usize = 256;
 
-/// Maximum length of the query of a confirmation URL, in bytes.
+/// The maximum length of the query of a subscription confirmation URL, in bytes.
 const CONFIRMATION_BYTES_MAX: usize = 2048;
 
-/// The part of a message that contains the certificate URL.
+/// The location of the certificate URL in a message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CertificateSource {
-    /// A member of the JSON body.
+    /// The certificate URL is the value at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// A header.
+    /// The certificate URL is the value of the header with this name.
     Header(HeaderName),
 }
 
-/// The certificate URLs that a message may name. Their URL scheme is always `https`.
+/// The rule for the certificate URLs that messages may name. The URL scheme must be `https`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CertificateRule {
-    /// The part of the message that contains the URL.
+    /// The location of the certificate URL in a message.
     pub source: CertificateSource,
-    /// The allowed hosts. The label `*` matches a cloud region, such as `us-east-1`.
+    /// The allowed hosts of the URL. The label `*` in a host matches a cloud region, such as `us-east-1`.
     pub hosts: Vec<Box<str>>,
-    /// The text with which the path of the URL must begin.
+    /// The text with which the path of the certificate URL must begin.
     pub path: Box<str>,
 }
 
 impl CertificateRule {
-    /// Returns the certificate URL of a message.
+    /// Returns the certificate URL that a message names.
     ///
     /// # Errors
-    /// `signature_missing` or `signature_malformed` if the URL cannot be read, `signature_key_unknown` if the URL is
-    /// not allowed.
+    /// Returns `signature_missing` or `signature_malformed` if the URL cannot be read, and `signature_key_unknown` if
+    /// the URL is not allowed.
     pub(in crate::signature) fn url(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
         let url = self.text(head, body)?;
         if self.allows(&url) {
@@ -61,11 +61,12 @@ impl CertificateRule {
         })
     }
 
-    /// Returns the URL that confirms a subscription. Unlike a certificate URL, it may have a query.
+    /// Returns the URL with which Callgate confirms a subscription. Unlike a certificate URL, this URL may have a
+    /// query.
     ///
     /// # Errors
-    /// `signature_missing` or `signature_malformed` if the URL cannot be read, `handshake_refused` if the URL is not
-    /// allowed.
+    /// Returns `signature_missing` or `signature_malformed` if the URL cannot be read, and `handshake_refused` if the
+    /// URL is not allowed.
     pub(in crate::signature) fn confirmation(
         &self,
         head: &RequestHead<'_>,
@@ -81,8 +82,8 @@ impl CertificateRule {
         Err(Refusal::new(Denial::HandshakeRefused, detail))
     }
 
-    /// Reports whether a URL has an allowed host and path. Empty segments and segments that begin with a dot are not
-    /// allowed. With them, one certificate could have many URLs.
+    /// Reports whether a URL has an allowed host and path. Empty path segments and path segments that begin with a dot
+    /// are not allowed, because they would give one certificate many URLs.
     pub(in crate::signature) fn allows(&self, url: &str) -> bool {
         let Some(rest) = url.strip_prefix("https://").filter(|_| url.len() <= URL_BYTES_MAX) else {
             return false;

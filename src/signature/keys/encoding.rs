@@ -4,14 +4,14 @@ use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 
 use super::mac::{AuthenticationTag, MacAlgorithm};
 
-/// The encoding of a signature as text.
+/// The encoding of the bytes of a signature as text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Encoding {
-    /// Base64 with padding.
+    /// Base64 with padding (RFC 4648 section 4).
     Base64,
-    /// Base64url without padding.
+    /// Base64url without padding (RFC 4648 section 5).
     Base64Url,
-    /// Hexadecimal. All digits of a value must have the same case. Callgate writes lower case.
+    /// Hexadecimal. The letters of one signature must all have the same case. Callgate writes lower case.
     Hex,
 }
 
@@ -25,8 +25,8 @@ impl Encoding {
         }
     }
 
-    /// Decodes an authentication tag. Returns `None` if the text is malformed, or if the tag is shorter or longer than
-    /// the tags of the algorithm. A truncated tag must never be compared.
+    /// Decodes an authentication tag, such as a MAC. Returns `None` if the text is malformed, or if the tag does not
+    /// have the length of the algorithm's tags. A truncated tag must never be compared.
     pub(in crate::signature) fn decode(
         self,
         text: &str,
@@ -50,7 +50,7 @@ impl Encoding {
     }
 
     /// Returns the decoder for a text. The case of the first letter in a hexadecimal text determines the case of all
-    /// digits.
+    /// letters.
     fn decoder(self, text: &str) -> data_encoding::Encoding {
         let first = text.bytes().find(u8::is_ascii_alphabetic);
         match self {
@@ -60,8 +60,8 @@ impl Encoding {
     }
 
     /// Returns the reason why a text is not a signature in this encoding, as a predicate such as `is not base64`. The
-    /// reason does not repeat the text. `algorithm` determines the length of a signature. `algorithm` is `None` for
-    /// public-key signatures, whose length is not checked.
+    /// reason does not repeat the text. `algorithm` determines the length of a MAC. It is `None` for public-key
+    /// signatures, whose length is not checked.
     pub(in crate::signature) fn fault(self, text: &str, algorithm: Option<MacAlgorithm>) -> String {
         let hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
         if text.is_empty() {
@@ -107,7 +107,7 @@ impl Encoding {
         format!("{fault} expected {name}")
     }
 
-    /// Encodes bytes.
+    /// Encodes bytes as text in this encoding.
     pub(in crate::signature) fn encode(self, bytes: &[u8]) -> String {
         self.encoding().encode(bytes)
     }

@@ -1,4 +1,4 @@
-//! The keys that Callgate has fetched.
+//! The keys that Callgate has fetched from providers, and the secrets that providers sent in handshakes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use super::public_key::KeySet;
 use crate::feed::FeedId;
 use crate::secret::Secret;
 
-/// The fetched keys: key sets and secrets by feed, certificates by URL.
+/// The fetched keys and learned secrets: key sets and secrets by feed, and certificates by URL. A feed is a document
+/// to fetch.
 #[derive(Clone, Debug, Default)]
 pub struct Keyring {
     sets: Vec<Option<Arc<KeySet>>>,
@@ -20,34 +21,35 @@ pub(in crate::signature) static NOTHING: Keyring =
     Keyring { sets: Vec::new(), certificates: BTreeMap::new(), secrets: BTreeMap::new() };
 
 impl Keyring {
-    /// Returns the secret of the feed `id`, which the provider sent in a handshake.
+    /// Returns the secret that the provider of the feed `id` sent in a handshake. Returns `None` if there is no secret
+    /// yet.
     pub fn secret(&self, id: FeedId) -> Option<&Secret> {
         self.secrets.get(&id.0)
     }
 
-    /// Stores the secret of the feed `id`, which the provider sent in a handshake.
+    /// Stores the secret that the provider of the feed `id` sent in a handshake.
     pub fn put_secret(&mut self, id: FeedId, secret: Secret) {
         self.secrets.insert(id.0, secret);
     }
 
-    /// Removes a key set.
+    /// Removes the key set that was fetched for the feed `id`.
     pub fn drop_set(&mut self, id: FeedId) {
         if let Some(place) = self.sets.get_mut(id.0) {
             *place = None;
         }
     }
 
-    /// Returns a key set, or `None` if it has not been fetched.
+    /// Returns the key set that was fetched for the feed `id`, or `None` if it has not been fetched.
     pub fn set(&self, id: FeedId) -> Option<&Arc<KeySet>> {
         self.sets.get(id.0)?.as_ref()
     }
 
-    /// Returns the certificate with this URL, if it has been fetched.
+    /// Returns the certificate at this URL, or `None` if it has not been fetched.
     pub fn certificate(&self, url: &str) -> Option<&Arc<KeySet>> {
         self.certificates.get(url)
     }
 
-    /// Stores a key set.
+    /// Stores the key set that was fetched for the feed `id`.
     pub fn put(&mut self, id: FeedId, set: KeySet) {
         if self.sets.len() <= id.0 {
             self.sets.resize(id.0 + 1, None);
@@ -57,8 +59,8 @@ impl Keyring {
         }
     }
 
-    /// Copies the key set and the secret that the keyring `from` has for the feed `before`, and stores them for the
-    /// feed `id`.
+    /// Copies the key set and the secret of the feed `before` from the keyring `from`, and stores them for the feed
+    /// `id`.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(set) = from.set(before) {
             self.put(id, KeySet::clone(set));
@@ -68,22 +70,22 @@ impl Keyring {
         }
     }
 
-    /// Returns the URLs of all certificates.
+    /// Returns the URLs of all certificates in the keyring.
     pub fn certificate_urls(&self) -> impl Iterator<Item = &str> {
         self.certificates.keys().map(|url| &**url)
     }
 
-    /// Copies those certificates of the keyring `from` whose URL satisfies `fits`.
+    /// Copies the certificates whose URLs satisfy `fits` from the keyring `from`.
     pub fn take_certificates(&mut self, from: &Self, fits: impl Fn(&str) -> bool) {
         let fitting = from.certificates.iter().filter(|(url, _)| fits(url));
         self.certificates.extend(fitting.map(|(url, set)| (url.clone(), Arc::clone(set))));
     }
 
-    /// Stores the certificate with this URL.
+    /// Stores the certificate at this URL.
     pub fn put_certificate(&mut self, url: &str, set: KeySet) {
         let before = self.certificates.insert(url.into(), Arc::new(set));
         // A certificate that is fetched again is usually unchanged. If the old certificate has verified a message, the
-        // new certificate is marked as if it had verified a message, too.
+        // new certificate is marked as well.
         if before.is_some_and(|before| before.has_proved_itself())
             && let Some(set) = self.certificates.get(url)
         {
@@ -91,7 +93,7 @@ impl Keyring {
         }
     }
 
-    /// Removes a certificate.
+    /// Removes the certificate at this URL.
     pub fn drop_certificate(&mut self, url: &str) {
         self.certificates.remove(url);
     }

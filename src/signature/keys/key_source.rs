@@ -1,10 +1,10 @@
-//! The sources of keys.
+//! The sources of the keys that verify messages.
 
 use super::certificate::CertificateRule;
 use super::public_key::KeySet;
 use crate::feed::FeedId;
 
-/// The place from which Callgate fetches the public keys of a provider.
+/// The source from which Callgate fetches the public keys of a provider.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PublicKeySource {
     /// A certificate at a URL that each message names.
@@ -13,21 +13,21 @@ pub enum PublicKeySource {
     Url(Box<str>),
 }
 
-/// The keys of a verifier, or their source.
+/// The keys with which a verifier checks messages, or the source of these keys.
 #[derive(Clone, Debug)]
 pub enum VerifierKeys {
-    /// One shared secret for each interaction.
-    /// [`SignatureContext::derived`](crate::signature::SignatureContext::derived) contains it.
+    /// One derived shared secret for each interaction, in
+    /// [`SignatureContext::derived`](crate::signature::SignatureContext::derived).
     Derived,
-    /// Public keys that Callgate fetches.
+    /// Public keys that Callgate fetches. The value identifies the feed, which is the document with the keys.
     Fetched(FeedId),
-    /// The shared secret that the provider sends in a handshake.
+    /// The shared secret that the provider sends in a handshake. The value identifies the feed that stores the secret.
     Learned(FeedId),
-    /// Certificates at the URLs that the messages name. If the second field is `Some`, its configured keys are used
-    /// instead.
+    /// Certificates at the URLs that messages name. If the second value is `Some`, Callgate uses these configured
+    /// certificates instead.
     Named(CertificateRule, Option<KeySet>),
-    /// Configured public keys.
+    /// Public keys that the configuration contains.
     Public(KeySet),
-    /// Configured shared secrets.
+    /// Shared secrets that the configuration contains.
     Shared,
 }

@@ -1,4 +1,4 @@
-//! Tests the MAC algorithms with the vectors of Wycheproof.
+//! Tests the MAC algorithms with the test vectors of Project Wycheproof.
 
 use super::encoding::Encoding;
 use super::mac::{MacAlgorithm, MacKey};
@@ -63,7 +63,7 @@ fn tags_are_read_strictly() {
         assert!(!tag(bad, Encoding::Hex), "{bad}");
     }
     assert!(tag("ASNFZ4mrze8BI0VniavN7wEjRWc=", Encoding::Base64));
-    // In the last text, the unused trailing bits are not zero.
+    // The last text is not canonical base64: its unused trailing bits are not zero.
     for bad in ["ASNFZ4mrze8BI0VniavN7wEjRWc", "ASNFZ4mrze8BI0VniavN7wEjRW==", "ASNFZ4mrze8BI0VniavN7wEjRWd="]
     {
         assert!(!tag(bad, Encoding::Base64), "{bad}");

@@ -1,4 +1,4 @@
-//! Keys, and the algorithms that use them.
+//! Keys that verify messages, and the algorithms that use these keys.
 
 mod algorithm;
 mod certificate;

@@ -13,16 +13,16 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::time::Timestamp;
 
-/// Maximum number of keys in one set.
+/// The maximum number of keys in one key set.
 const KEYS_MAX: usize = 64;
 
 /// The components of a public key, by the type of the key.
 #[derive(Clone, Eq, PartialEq)]
 pub(in crate::signature) enum PublicKeyMaterial {
     Ed25519(Box<[u8]>),
-    /// The curve point in uncompressed form.
+    /// The point on the curve P-256, in uncompressed form.
     P256(Box<[u8]>),
-    /// The curve point in uncompressed form.
+    /// The point on the curve P-384, in uncompressed form.
     P384(Box<[u8]>),
     Rsa {
         modulus: Box<[u8]>,
@@ -30,20 +30,20 @@ pub(in crate::signature) enum PublicKeyMaterial {
     },
 }
 
-/// A public key.
+/// A public key that verifies signatures.
 #[derive(Clone)]
 pub struct PublicKey {
     id: Option<Box<str>>,
-    /// The only JOSE algorithm that the key allows, if the key names an algorithm.
+    /// The JOSE name of the only algorithm that the key allows. `None` if the key names no algorithm.
     algorithm: Option<Box<str>>,
-    /// The purpose of the key (`adcp_use`), if the key names a purpose.
+    /// The purpose of the key, from the key `adcp_use` of a JWK. `None` if the key names no purpose.
     purpose: Option<Box<str>>,
-    /// The validity period, if the key is from a certificate.
+    /// The first and the last moment of the validity period, if the key is from a certificate.
     valid: Option<(Timestamp, Timestamp)>,
     material: PublicKeyMaterial,
 }
 
-/// Formats the type and the id of the key.
+/// Formats the type and the id of the public key.
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.material {
@@ -57,22 +57,22 @@ impl fmt::Debug for PublicKey {
 }
 
 impl PublicKey {
-    /// Returns the id of the key (`kid`), if it has one.
+    /// Returns the id of the key (`kid`). Returns `None` if the key has no id.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Returns the only JOSE algorithm that the key allows, if the key names an algorithm.
+    /// Returns the JOSE name of the only algorithm that the key allows. Returns `None` if the key names no algorithm.
     pub fn algorithm(&self) -> Option<&str> {
         self.algorithm.as_deref()
     }
 
-    /// Returns the purpose of the key, if the key names a purpose.
+    /// Returns the purpose of the key (`adcp_use`). Returns `None` if the key names no purpose.
     pub fn purpose(&self) -> Option<&str> {
         self.purpose.as_deref()
     }
 
-    /// Reports whether the key is within its validity period.
+    /// Reports whether the key is within its validity period at `now`. A key without a certificate is always valid.
     fn is_valid_at(&self, now: Timestamp) -> bool {
         self.valid.is_none_or(|(from, until)| from <= now && now <= until)
     }
@@ -113,7 +113,7 @@ impl PublicKey {
     }
 }
 
-/// Parses a curve point in uncompressed form. The length of the point determines the curve.
+/// Parses a point on an elliptic curve in uncompressed form. The length of the point determines the curve.
 fn point(bits: &[u8]) -> Option<PublicKeyMaterial> {
     match (bits.first()?, bits.len()) {
         (4, 65) => Some(PublicKeyMaterial::P256(bits.into())),
@@ -125,7 +125,7 @@ fn point(bits: &[u8]) -> Option<PublicKeyMaterial> {
 fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<PublicKeyMaterial> {
     let trim = |bytes: &[u8]| -> Box<[u8]> { bytes.iter().copied().skip_while(|b| *b == 0).collect() };
     let (modulus, exponent) = (trim(modulus), trim(exponent));
-    // Keys shorter than 2048 bits are too weak.
+    // RSA keys shorter than 2048 bits are too weak.
     (modulus.len() >= 256 && !exponent.is_empty()).then_some(PublicKeyMaterial::Rsa { modulus, exponent })
 }
 
@@ -133,11 +133,11 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<PublicKeyMaterial> {
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
     keys: Vec<PublicKey>,
-    /// True if one of the keys has verified a message. Clones share the flag.
+    /// True if one of the keys has verified a message. Clones of the set share this flag.
     proved: Arc<AtomicBool>,
 }
 
-/// The error for text that contains no usable key, or too many keys.
+/// The error for a text that contains no usable public key, or too many keys.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KeySetError;
 
@@ -181,8 +181,8 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// Returns the key if it can verify signatures. A JWKS may also contain keys of other types and for other uses. For
-    /// these, returns `None`.
+    /// Returns the public key if it can verify signatures. Returns `None` for other keys, which a JWKS may also
+    /// contain.
     fn key(self) -> Option<PublicKey> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
         let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| &**op == "verify"));
@@ -209,10 +209,11 @@ impl Jwk {
 }
 
 impl KeySet {
-    /// Parses public keys in any of the known formats. Unusable keys of a JWKS are skipped (RFC 7517 section 5).
+    /// Parses public keys in any supported format: JWK, JWKS, PEM, certificate, SubjectPublicKeyInfo, or raw Ed25519.
+    /// Unusable keys of a JWKS are skipped (RFC 7517 section 5).
     ///
     /// # Errors
-    /// [`KeySetError`] if the text contains no usable key, or too many keys.
+    /// Returns a [`KeySetError`] if the text contains no usable key, or too many keys.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
         let text = std::str::from_utf8(text).map_err(|_| KeySetError)?.trim();
         let keys = if text.starts_with('{') {
@@ -228,12 +229,12 @@ impl KeySet {
         }
     }
 
-    /// Returns the keys.
+    /// Returns all keys of the set.
     pub fn keys(&self) -> &[PublicKey] {
         &self.keys
     }
 
-    /// Returns a set with the keys of all `sets`.
+    /// Returns a key set with the keys of all `sets`.
     pub fn merged(sets: impl IntoIterator<Item = Self>) -> Self {
         Self { keys: sets.into_iter().flat_map(|set| set.keys).collect(), proved: Arc::default() }
     }
@@ -245,19 +246,19 @@ impl KeySet {
 
     /// Records that one of the keys has verified a message.
     pub fn prove(&self) {
-        // The flag is written only once, so that it stays in the cache of every thread that reads it.
+        // The flag is written only once. A cache line that is only read stays in the cache of every thread.
         if !self.has_proved_itself() {
             self.proved.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Returns the keys that are valid at `now`.
+    /// Returns the keys of the set whose validity period contains `now`.
     pub(in crate::signature) fn usable(&self, now: Timestamp) -> impl Iterator<Item = &PublicKey> {
         self.keys.iter().filter(move |key| key.is_valid_at(now))
     }
 
-    /// Returns the keys that have this id and are valid at `now`. Keys without an id match every id. If `id` is `None`,
-    /// every valid key matches.
+    /// Returns the keys that have this id and are valid at `now`. Keys without an id match every id. If `id` is
+    /// `None`, every valid key matches.
     pub(in crate::signature) fn named<'k>(
         &'k self,
         id: Option<&'k str>,
@@ -294,7 +295,7 @@ fn pem(text: &str) -> Option<Vec<PublicKey>> {
     Some(keys)
 }
 
-/// Parses one key that is neither in JSON nor in PEM. `whpk_` is the prefix of public keys in Standard Webhooks.
+/// Parses one public key that is neither JSON nor PEM. `whpk_` is the prefix of public keys in Standard Webhooks.
 fn bare(text: &str) -> Option<PublicKey> {
     let text = text.strip_prefix("whpk_").unwrap_or(text);
     let raw = |bytes: Vec<u8>| {

@@ -1,4 +1,4 @@
-//! Public-key signature algorithms. `ring` does the cryptography.
+//! Public-key signature algorithms. The library `ring` implements the cryptography.
 
 use ring::signature as crypto;
 
@@ -7,17 +7,17 @@ use super::public_key::{PublicKey, PublicKeyMaterial};
 /// A public-key signature algorithm.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PublicKeyAlgorithm {
-    /// ECDSA on P-256 with SHA-256, signature in DER.
+    /// ECDSA on P-256 with SHA-256. The signature is in DER.
     EcdsaP256Der,
-    /// ECDSA on P-256 with SHA-256, signature of fixed length (IEEE P1363), as in JWS.
+    /// ECDSA on P-256 with SHA-256. The signature has a fixed length (IEEE P1363), as in JWS.
     EcdsaP256Fixed,
-    /// ECDSA on P-384 with SHA-384, signature in DER.
+    /// ECDSA on P-384 with SHA-384. The signature is in DER.
     EcdsaP384Der,
-    /// ECDSA on P-384 with SHA-384, signature of fixed length (IEEE P1363).
+    /// ECDSA on P-384 with SHA-384. The signature has a fixed length (IEEE P1363), as in JWS.
     EcdsaP384Fixed,
     /// Ed25519 (RFC 8032).
     Ed25519,
-    /// RSASSA-PKCS1-v1_5 with SHA-1. Some providers still sign with it.
+    /// RSASSA-PKCS1-v1_5 with SHA-1. Some providers still sign with this algorithm.
     RsaPkcs1Sha1,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     RsaPkcs1Sha256,
@@ -50,7 +50,8 @@ impl PublicKeyAlgorithm {
         }
     }
 
-    /// Returns the public-key algorithm with this JOSE name (RFC 7518 section 3.1).
+    /// Returns the public-key algorithm with this JOSE name (RFC 7518 section 3.1). Returns `None` for all other
+    /// names.
     pub fn from_jose(name: &str) -> Option<Self> {
         Some(match name {
             "ES256" => Self::EcdsaP256Fixed,
@@ -91,8 +92,8 @@ impl PublicKeyAlgorithm {
         }
     }
 
-    /// Returns the RSA parameters of the algorithm, or `None` if it is not an RSA algorithm. The parameters allow keys
-    /// of 2048 to 8192 bits.
+    /// Returns the RSA parameters of the algorithm, or `None` if this is not an RSA algorithm. The parameters allow
+    /// keys of 2048 to 8192 bits.
     fn rsa(self) -> Option<&'static crypto::RsaParameters> {
         Some(match self {
             Self::RsaPkcs1Sha1 => &crypto::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,

@@ -1,4 +1,4 @@
-//! Tests the public-key algorithms with the vectors of Wycheproof.
+//! Tests the public-key algorithms with the test vectors of Project Wycheproof.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use jsonwebtoken::EncodingKey;
@@ -8,8 +8,8 @@ use super::public_key_algorithm::PublicKeyAlgorithm;
 use super::wycheproof::{groups, hex};
 use crate::time::Timestamp;
 
-/// Asserts that signatures are verified as the vectors expect. Returns the numbers of accepted and denied signatures. A
-/// signature that the vectors call acceptable may be accepted or denied.
+/// Asserts that the algorithm verifies signatures as the Wycheproof test vectors expect. Returns the numbers of
+/// accepted and denied signatures. A signature with the result `acceptable` may be accepted or denied.
 fn run(algorithm: PublicKeyAlgorithm, text: &str) -> (usize, usize) {
     let (mut accepted, mut refused) = (0, 0);
     for group in groups(text) {
@@ -103,7 +103,7 @@ const ALL: [PublicKeyAlgorithm; 12] = [
     PublicKeyAlgorithm::RsaPssSha512,
 ];
 
-/// `jsonwebtoken` makes the signatures, with other code than the code that verifies them.
+/// The library `jsonwebtoken` creates the signatures, so that Callgate does not verify signatures of its own code.
 #[test]
 fn a_signature_is_verified_by_its_own_algorithm_only() {
     let pem = |name: &str| std::fs::read(format!("tests/corpora/jwt/{name}.pem")).unwrap();
@@ -149,7 +149,7 @@ fn keys_are_read_in_every_form_and_no_other() {
     ] {
         assert!(KeySet::parse(bad.as_bytes()).is_err(), "{bad}");
     }
-    // Keys for encryption, and keys whose operations do not include verification, are skipped.
+    // Keys for encryption, and keys whose `key_ops` do not include `verify`, are skipped.
     let text = r#"{"keys":[
         {"kty":"OKP","crv":"Ed25519","use":"enc","x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"},
         {"kty":"OKP","crv":"Ed25519","key_ops":["sign"],"x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"},
@@ -178,7 +178,7 @@ fn a_key_in_a_subject_public_key_info_has_the_length_of_its_type() {
     assert!(!usable(&P256, &[2; 65]), "a point that is not in uncompressed form");
 }
 
-/// The validity of the certificate in `tests/corpora/tls`, in Unix seconds.
+/// The start of the validity period of the certificate in `tests/corpora/tls`, in Unix seconds.
 const NOT_BEFORE: i64 = 1_795_530_214;
 const NOT_AFTER: i64 = 4_949_130_214;
 
@@ -198,7 +198,7 @@ fn a_certificate_is_used_within_its_validity_only() {
             [set.usable(now).count(), set.named(None, now).count(), set.named(Some("k"), now).count()];
         assert_eq!(found, [usize::from(is_valid); 3], "{seconds}");
     }
-    // A key without a certificate does not expire.
+    // A public key without a certificate does not expire.
     let bare = KeySet::parse(b"PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=").unwrap();
     assert_eq!(bare.usable(Timestamp::from_unix_secs(NOT_AFTER + 1)).count(), 1);
 }

@@ -1,4 +1,4 @@
-//! The format of a shared secret. It determines how Callgate converts the text of the secret into a key.
+//! The format of a shared secret. The format determines how Callgate converts the text of the secret into a key.
 
 use std::fmt;
 
@@ -6,33 +6,33 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// The format of a shared secret.
+/// The format of a shared secret: how the text of the secret contains the key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SecretFormat {
-    /// Base64 after an optional prefix, such as `whsec_`.
+    /// The key is base64 after an optional prefix, such as `whsec_`.
     Base64 {
-        /// The prefix. Secrets without the prefix are accepted.
+        /// The prefix before the base64 text. Secrets without the prefix are accepted.
         prefix: Box<str>,
     },
-    /// Hexadecimal.
+    /// The key is in hexadecimal.
     Hex,
-    /// The id of the key, a colon, and the key as text.
+    /// The secret consists of the id of the key, a colon, and the key as text.
     IdAndSecret,
-    /// The bytes of the text are the key.
+    /// The bytes of the secret's text are the key.
     Utf8,
     /// The text after an optional prefix is the key. A `*` in the prefix matches any text.
     Utf8After {
-        /// The prefix, such as `signkey-*-`.
+        /// The prefix before the key, such as `signkey-*-`. Secrets without the prefix are accepted.
         prefix: Box<str>,
     },
 }
 
-/// The reason why a secret is not in the format of its scheme.
+/// The reason why a secret does not have the format that its signature scheme expects.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SecretFormatError {
-    /// The secret is not base64. The field describes the fault, and contains no part of the secret.
+    /// The secret is not base64. The value describes the fault, and contains no part of the secret.
     Base64(&'static str),
-    /// The key is empty.
+    /// The key in the secret is empty.
     Empty,
     /// The secret is not hexadecimal.
     Hex,
@@ -52,7 +52,7 @@ impl fmt::Display for SecretFormatError {
 }
 
 impl SecretFormat {
-    /// Returns the id of the key, if the format has one.
+    /// Returns the id of the key in a secret, or `None` if secrets of this format contain no id.
     pub(in crate::signature) fn id<'s>(&self, secret: &'s Secret) -> Option<&'s [u8]> {
         match self {
             Self::IdAndSecret => secret.expose().split(|b| *b == b':').next(),
@@ -60,7 +60,10 @@ impl SecretFormat {
         }
     }
 
-    /// Returns the key.
+    /// Returns the key that a secret of this format contains.
+    ///
+    /// # Errors
+    /// Returns a [`SecretFormatError`] if the secret does not have this format, or if the key is empty.
     pub(super) fn key(&self, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, SecretFormatError> {
         let text = secret.expose();
         let key = match self {
@@ -75,7 +78,8 @@ impl SecretFormat {
             }
             Self::Base64 { prefix } => {
                 let text = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
-                // The padding is optional, because some tools omit it. The key is the same with and without padding.
+                // The base64 padding is optional, because some tools omit it. The key is the same with and without
+                // padding.
                 let end = text.iter().rposition(|b| *b != b'=').map_or(0, |last| last + 1);
                 let text = text.get(..end).unwrap_or_default();
                 data_encoding::BASE64_NOPAD
@@ -87,7 +91,8 @@ impl SecretFormat {
     }
 }
 
-/// Returns the text after a prefix that may contain a `*`.
+/// Returns the text after a prefix that may contain one `*`, which matches any text. Returns `None` if `text` does not
+/// begin with the prefix.
 fn behind<'t>(text: &'t [u8], prefix: &str) -> Option<&'t [u8]> {
     let (before, after) = prefix.split_once('*').unwrap_or((prefix, ""));
     let rest = text.strip_prefix(before.as_bytes())?;
@@ -98,13 +103,14 @@ fn behind<'t>(text: &'t [u8], prefix: &str) -> Option<&'t [u8]> {
     rest.get(at + after.len()..)
 }
 
-/// Returns why a text is not base64. The description does not repeat a part of the text.
+/// Returns the reason why a secret is not base64. The reason does not repeat any part of the secret.
 fn base64_fault(text: &[u8]) -> &'static str {
     let has = |test: fn(&u8) -> bool| text.iter().any(test);
     if text.starts_with(b"v1,") {
         "it begins with `v1,`; write it from `whsec_` on"
     } else if text.starts_with(b"whsec_") {
-        // The prefix of the scheme was removed before. So the scheme has another prefix, or this one occurs twice.
+        // The prefix of the scheme was already removed. The scheme therefore has another prefix, or the secret has the
+        // prefix `whsec_` twice.
         "it begins with `whsec_`, but not with the prefix that this scheme expects; the table of presets shows the prefix"
     } else if text.starts_with(b"whpk_") || text.starts_with(b"v1a,whpk_") {
         "it is a public key, which begins with `whpk_`; this scheme needs the secret, which begins with `whsec_`"

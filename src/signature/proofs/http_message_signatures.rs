@@ -22,30 +22,31 @@ const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
-/// The maximum time by which `created` may be ahead of Callgate's clock.
+/// The maximum time by which `created` of a message signature may be ahead of Callgate's clock.
 const FUTURE: Duration = Duration::from_secs(60);
 
-/// The scheme of a provider that sends HTTP message signatures.
+/// The signature scheme of a provider that sends HTTP message signatures (RFC 9421).
 #[derive(Clone, Debug, Default)]
 pub struct MessageSignatureScheme {
     /// The accepted algorithms (RFC 9421 section 3.3). If the list contains a MAC algorithm, it must contain no other
     /// algorithm.
     pub algorithms: Vec<SignatureAlgorithm>,
-    /// The components that a signature must cover. A signature may cover more components.
+    /// The components of a request that a signature must cover, such as `@method`. A signature may cover more
+    /// components.
     pub components: Vec<Box<str>>,
     /// True if `expires` is required. The time in `expires` may be at most `max_age` after `created`.
     pub expires: bool,
-    /// The maximum accepted age of `created`.
+    /// The maximum accepted age of a signature, measured from its parameter `created`.
     pub max_age: Duration,
-    /// True if `nonce` is required.
+    /// True if the signature must have a `nonce` of at least 16 characters.
     pub nonce: bool,
-    /// The accepted purposes of a key. If the list is empty, keys need no purpose.
+    /// The accepted purposes of a key (`adcp_use`). If the list is empty, keys need no purpose.
     pub purposes: Vec<Box<str>>,
-    /// The required `tag` of the signature. If it is `None`, the signature may have any tag or none.
+    /// The required `tag` of the signature. If it is `None`, a signature with any tag or without a tag is accepted.
     pub tag: Option<Box<str>>,
 }
 
-/// A verified signature of a request head. The body must still be compared with the signed digest.
+/// The result of a verified signature over a request head. The body must still be compared with the signed digest.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct VerifiedMessageSignature {
     digest: Option<HeaderValue>,
@@ -53,21 +54,21 @@ pub(in crate::signature) struct VerifiedMessageSignature {
 }
 
 impl MessageSignatureScheme {
-    /// Reports whether the signature covers the digest of the body.
+    /// Reports whether signatures of this scheme must cover the digest of the body.
     pub fn covers_body(&self) -> bool {
         self.components.iter().any(|name| **name == *CONTENT_DIGEST.as_str())
     }
 
-    /// Returns the longest time for which a message may be accepted again after its arrival.
+    /// Returns the longest time for which the same message may be accepted again after its arrival.
     pub(in crate::signature) fn replay_window(&self) -> Duration {
         self.max_age.saturating_add(FUTURE)
     }
 
-    /// Verifies the signature of a request head.
+    /// Verifies the signature over a request head.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_malformed`, `signature_claim`, `signature_mismatch`, `signature_key_unknown`,
-    /// `signature_too_old`, `signature_too_new` or `header_duplicated`.
+    /// Returns `signature_missing`, `signature_malformed`, `signature_claim`, `signature_mismatch`,
+    /// `signature_key_unknown`, `signature_too_old`, `signature_too_new` or `header_duplicated`.
     pub(in crate::signature) fn verify_head(
         &self,
         context: &SignatureContext<'_>,
@@ -126,7 +127,7 @@ impl MessageSignatureScheme {
         Ok(())
     }
 
-    /// Checks that the signature was made with the provider's key that `keyid` names.
+    /// Checks that a key of the provider made the signature. The parameter `keyid` of the signature names the key.
     fn check_key(
         &self,
         input: &SignatureInput<'_>,
@@ -178,15 +179,15 @@ impl MessageSignatureScheme {
     }
 }
 
-/// The keys that verify a message signature.
+/// The keys with which HTTP message signatures are verified.
 pub(in crate::signature) enum MessageKeys<'k> {
-    /// Public keys.
+    /// Public keys of the provider.
     Public(&'k KeySet),
-    /// Shared keys.
+    /// MAC keys, each with the shared secret from which it was computed.
     Shared(&'k [(MacKey, Secret)]),
 }
 
-/// Returns the name of an algorithm in the registry of RFC 9421.
+/// Returns the name of an algorithm in the registry of HTTP signature algorithms (RFC 9421 section 6.2).
 fn registered_name(algorithm: SignatureAlgorithm) -> &'static str {
     match algorithm {
         SignatureAlgorithm::Public(PublicKeyAlgorithm::RsaPkcs1Sha256) => "rsa-v1_5-sha256",
@@ -196,10 +197,11 @@ fn registered_name(algorithm: SignatureAlgorithm) -> &'static str {
 }
 
 impl VerifiedMessageSignature {
-    /// Compares the body with every digest in Content-Digest.
+    /// Compares the body with every SHA-256 and SHA-512 digest in the signed header Content-Digest.
     ///
     /// # Errors
-    /// `signature_mismatch` if a digest differs, `signature_malformed` if there is no SHA-256 or SHA-512 digest.
+    /// Returns `signature_mismatch` if a digest differs, and `signature_malformed` if there is no SHA-256 or SHA-512
+    /// digest.
     pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
         let Some(digest) = &self.digest else { return Ok(Vec::new()) };
         let members = byte_sequences(text(digest)?)
@@ -226,7 +228,7 @@ impl VerifiedMessageSignature {
     }
 }
 
-/// Returns the signature base (RFC 9421 section 2.5).
+/// Returns the signature base, which is the signed text (RFC 9421 section 2.5).
 fn signature_base(input: &SignatureInput<'_>, context: &SignatureContext<'_>) -> Result<String, Refusal> {
     let mut base = String::new();
     for (i, component) in input.components.iter().enumerate() {
@@ -284,7 +286,7 @@ fn target_uri(context: &SignatureContext<'_>) -> String {
     format!("{}://{}{path}{target}", scheme.to_ascii_lowercase(), authority(context.public_url))
 }
 
-/// Changes the hexadecimal digits of percent-encodings to upper case (RFC 3986 section 6.2.2.1).
+/// Changes the hexadecimal digits of percent-encodings in a URL to upper case (RFC 3986 section 6.2.2.1).
 fn uppercase_escapes(target: &str) -> String {
     let mut digits = 0;
     let upper = |c: char| {
@@ -295,7 +297,7 @@ fn uppercase_escapes(target: &str) -> String {
     target.chars().map(upper).collect()
 }
 
-/// Returns the text of a header value.
+/// Returns a header value as text. Returns an error if the value contains bytes that are not visible ASCII.
 fn text(value: &HeaderValue) -> Result<&str, Refusal> {
     value
         .to_str()
@@ -346,7 +348,7 @@ mod tests {
             ..MessageSignatureScheme::default()
         };
         let now = 10_000;
-        // `created` and `expires` in seconds after now, the length of the nonce, and the result.
+        // `created` and `expires` in seconds after now, the length of the nonce, and the expected result.
         for (created, expires, nonce, expected) in [
             (0, 300, 16, Ok(())),
             (0, 301, 16, Err(Denial::SignatureClaim)),

@@ -1,6 +1,6 @@
-//! JWTs that providers send as signatures in a header, in the query or in the body. Some of these tokens contain the
-//! hash of the body. A token can also be the whole body. The others only identify the sender. The scheme determines which keys, algorithms and claims are accepted. The token never
-//! determines this (RFC 8725).
+//! JWTs that providers send as signatures in a header, in the query or in the body. Some tokens contain the hash of
+//! the body, some are the whole body, and others only identify the sender. The scheme, and never the token, determines
+//! which keys, algorithms and claims are accepted (RFC 8725).
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -20,23 +20,23 @@ use crate::signature::keys::{AuthenticationTag, Encoding, KeySet, MacKey, Public
 use crate::signature::request_parts::{SignaturePlace, body_parts};
 use crate::time::Timestamp;
 
-/// The expected value of a claim.
+/// The value that a claim of a JWT must have.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ExpectedClaim {
-    /// The id of the key that verified the token.
+    /// The claim must be the id of the key that verified the token.
     KeyId,
-    /// One of these texts.
+    /// The claim must be one of these texts.
     OneOf(Vec<Box<str>>),
-    /// The URL that the provider called, with its query.
+    /// The claim must be the URL that the provider called, with its query.
     Url,
 }
 
-/// The place of a JWT in a request.
+/// The location of a JWT in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum JwtPlace {
-    /// A part of the request.
+    /// The JWT is a part of the request, such as a header.
     At(SignaturePlace),
-    /// The whole body.
+    /// The JWT is the whole body.
     WholeBody,
 }
 
@@ -49,68 +49,69 @@ impl JwtPlace {
         }
     }
 
-    /// Returns the name of the header, if the token is in a header.
+    /// Returns the name of the header that contains the token, or `None` if the token is not in a header.
     pub fn header(&self) -> Option<&HeaderName> {
         let Self::At(place) = self else { return None };
         place.header()
     }
 
-    /// Returns the name of the query parameter, if the token is in the query.
+    /// Returns the name of the query parameter that contains the token, or `None` if the token is not in the query.
     pub fn parameter(&self) -> Option<&str> {
         let Self::At(place) = self else { return None };
         place.parameter()
     }
 }
 
-/// The scheme of a provider that sends a JWT as a signature.
+/// The signature scheme of a provider that sends a JWT.
 #[derive(Clone, Debug)]
 pub struct JwtScheme {
-    /// The place of the token.
+    /// The location of the token in the request.
     pub place: JwtPlace,
     /// The JOSE names of the accepted algorithms.
     pub algorithms: Vec<Box<str>>,
     /// The claims that a token must have, such as `iss`, `aud` and `sub`, each with its expected value.
     pub claims: Vec<(Box<str>, ExpectedClaim)>,
-    /// The claim that contains the SHA-256 digest of the body, and the encoding of the digest. If it is `None`, the
-    /// body is not signed.
+    /// The claim that contains the SHA-256 digest of the body, and the encoding of the digest. If it is `None`, no
+    /// claim covers the body.
     pub body_hash: Option<(Box<str>, Encoding)>,
-    /// The maximum accepted age of `iat`. If it is `None`, `iat` is optional.
+    /// The maximum accepted age of the claim `iat`. If it is `None`, `iat` is optional.
     pub max_age: Option<Duration>,
-    /// True if `exp` is required.
+    /// True if tokens must have the claim `exp`.
     pub expires: bool,
-    /// The accepted clock difference for `exp`, `nbf` and `iat`.
+    /// The accepted clock difference for the claims `exp`, `nbf` and `iat`.
     pub leeway: Duration,
-    /// The claim that contains the event id, if there is such a claim.
+    /// The claim that contains the event id. `None` if no claim contains it.
     pub id: Option<Box<str>>,
 }
 
-/// A token with a valid signature and valid claims.
+/// The result of a JWT with a valid signature and valid claims.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct VerifiedJwt {
-    /// The SHA-256 digest of the body, if the token has it.
+    /// The SHA-256 digest of the body that a claim of the token contains. `None` if the scheme has no claim for the
+    /// digest.
     body_hash: Option<Box<[u8]>>,
     pub(in crate::signature) id: Option<Box<str>>,
     tag: AuthenticationTag,
-    /// Whether the token is the whole body.
+    /// True if the token is the whole body.
     is_body: bool,
 }
 
-/// The keys that verify a JWT.
+/// The keys with which JWTs are verified.
 pub(in crate::signature) enum JwtKeys<'k> {
-    /// Shared keys, each with its secret, and a function that returns the id of the key in a secret.
+    /// MAC keys, each with its shared secret, and a function that returns the id of the key in a secret.
     Shared(&'k [(MacKey, Secret)], &'k dyn Fn(&Secret) -> Option<Box<str>>),
-    /// Public keys.
+    /// Public keys of the provider.
     Public(&'k KeySet),
 }
 
 impl JwtScheme {
-    /// Returns the longest time for which a token may be accepted again after its arrival. Returns `None` if the scheme
-    /// does not limit the age of `iat`.
+    /// Returns the longest time for which the same token may be accepted again after its arrival. Returns `None` if
+    /// the scheme does not limit the age of `iat`.
     pub(in crate::signature) fn replay_window(&self) -> Option<Duration> {
         self.max_age.map(|age| age.saturating_add(self.leeway))
     }
 
-    /// Reports whether the token is in the head of a request.
+    /// Reports whether the scheme expects the token in the head of a request.
     pub(in crate::signature) fn is_in_head(&self) -> bool {
         matches!(&self.place, JwtPlace::At(place) if place.body_part().is_none())
     }
@@ -120,10 +121,10 @@ impl JwtScheme {
         self.body_hash.is_some() || self.place == JwtPlace::WholeBody
     }
 
-    /// Returns the token of a request, if the token is in the head.
+    /// Returns the token in the head of a request. Returns `None` if the scheme expects the token in the body.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_malformed` or `header_duplicated`.
+    /// Returns `signature_missing`, `signature_malformed` or `header_duplicated`.
     pub(in crate::signature) fn head_token<'a>(
         &self,
         head: &RequestHead<'a>,
@@ -134,10 +135,10 @@ impl JwtScheme {
         }
     }
 
-    /// Returns the token of a request, if the token is in the body.
+    /// Returns the token in the body of a request. Returns `None` if the scheme expects the token in the head.
     ///
     /// # Errors
-    /// `signature_missing` or `signature_malformed`.
+    /// Returns `signature_missing` or `signature_malformed`.
     pub(in crate::signature) fn body_token<'b>(
         &self,
         head: &RequestHead<'_>,
@@ -159,7 +160,7 @@ impl JwtScheme {
         Ok(Some(token))
     }
 
-    /// Returns the event id in a token that was verified.
+    /// Returns the event id in a token that was already verified. Returns `None` if the token has no event id.
     pub(in crate::signature) fn id_in(&self, token: &str) -> Option<Box<str>> {
         let token = Unverified::parse_in_body(token).ok()?;
         let payload = BASE64URL_NOPAD.decode(token.payload().as_bytes()).ok()?;
@@ -167,11 +168,11 @@ impl JwtScheme {
         claims.text(self.id.as_deref()?).ok()?.map(Into::into)
     }
 
-    /// Verifies the token of a request.
+    /// Verifies the signature and the claims of a token.
     ///
     /// # Errors
-    /// `signature_malformed`, `signature_mismatch`, `signature_claim`, `signature_key_unknown`, `signature_too_old` or
-    /// `signature_too_new`.
+    /// Returns `signature_malformed`, `signature_mismatch`, `signature_claim`, `signature_key_unknown`,
+    /// `signature_too_old` or `signature_too_new`.
     pub(in crate::signature) fn verify(
         &self,
         token: &str,
@@ -244,8 +245,8 @@ impl JwtScheme {
         }
     }
 
-    /// Returns the token that the provider would send with this body. If the token is the whole body, `body` is the JSON
-    /// object with the other claims. The key must be a shared key.
+    /// Returns the token that the provider would send with this body, signed with a shared key. If the token is the
+    /// whole body, `body` is the JSON object with the other claims.
     pub(in crate::signature) fn sign(
         &self,
         context: &SignatureContext<'_>,
@@ -284,15 +285,15 @@ impl JwtScheme {
 }
 
 impl VerifiedJwt {
-    /// If the token contains a digest, compares the body with this digest.
+    /// Compares the body with the digest in the token, if the token contains a digest.
     ///
     /// # Errors
-    /// `signature_mismatch` if the digest is not the digest of the body.
+    /// Returns `signature_mismatch` if the digest is not the digest of the body.
     pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
         let same = |hash: &[u8]| bool::from(Sha256::digest(body).ct_eq(hash));
         if self.body_hash.as_deref().is_none_or(same) {
-            // A token without a digest does not identify a message, because a provider may send the same token with
-            // several messages.
+            // A token without a digest of the body does not identify a message, because a provider may send the same
+            // token with several messages.
             let is_of_message = self.is_body || self.body_hash.is_some();
             return Ok(is_of_message.then_some(self.tag).into_iter().collect());
         }
@@ -303,8 +304,8 @@ impl VerifiedJwt {
 /// Verifies the signature of a token. Returns the id of the shared key that verified the token, if the key has an id.
 ///
 /// # Errors
-/// `signature_mismatch` if no key verifies the token, `signature_key_unknown` if no public key of the provider fits the
-/// token's key id and algorithm.
+/// Returns `signature_mismatch` if no key verifies the token, and `signature_key_unknown` if no public key of the
+/// provider fits the token's key id and algorithm.
 fn verify_signature(
     token: &Unverified<'_>,
     keys: &JwtKeys<'_>,
@@ -373,7 +374,7 @@ fn matches(
     }
 }
 
-/// Decodes the digest in a claim. The padding of base64 is optional.
+/// Decodes a SHA-256 digest in a claim. The padding of base64 is optional.
 fn decode_digest(text: &str, encoding: Encoding) -> Option<Vec<u8>> {
     let hash = match encoding {
         Encoding::Hex => encoding.decode_any(text),
@@ -383,7 +384,7 @@ fn decode_digest(text: &str, encoding: Encoding) -> Option<Vec<u8>> {
     hash.filter(|hash| hash.len() == 32)
 }
 
-/// Replaces the `token_*` reason of a denial by the corresponding `signature_*` reason. The parser of JWTs returns
+/// Replaces the `token_*` reason of a denial by the corresponding `signature_*` reason. The JWT parser returns
 /// `token_*` reasons, but here the JWT is a signature.
 fn as_signature(refusal: Refusal) -> Refusal {
     let denial = match refusal.denial {

@@ -1,4 +1,4 @@
-//! Tests of the JWTs of providers.
+//! Tests of the JWTs that providers send as signatures.
 
 use serde_json::json;
 
@@ -26,7 +26,8 @@ fn each_limit_of_the_times_is_exact() {
         let claims: Claims = serde_json::from_value(claims.clone()).unwrap();
         scheme.check_times(&claims, Timestamp::from_unix_secs(now)).map_err(|refusal| refusal.denial)
     };
-    // The result for the scheme that requires `exp` and limits the age of `iat`, and the result for the other one.
+    // The claims, the expected result of the scheme `strict`, and the expected result of the scheme without these
+    // limits.
     for (claims, limited, unlimited) in [
         (json!({}), Err(Denial::SignatureClaim), Ok(())),
         (json!({ "exp": now + 1 }), Err(Denial::SignatureClaim), Ok(())),

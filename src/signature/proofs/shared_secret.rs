@@ -1,5 +1,5 @@
-//! Shared secrets that the provider sends with each message, as a token or as basic authentication. They authenticate
-//! the sender, but do not protect the message.
+//! Shared secrets that the provider sends with each message, as a token or as basic authentication. A shared secret
+//! authenticates the sender, but does not protect the message.
 
 use data_encoding::BASE64;
 use http::header::AUTHORIZATION;
@@ -11,27 +11,27 @@ use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::request_parts::{SignaturePlace, body_parts, required_header};
 
-/// The place of a shared secret in a request.
+/// The location of a shared secret in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SharedSecretPlace {
-    /// A header, a query parameter, a member of the body, or a field of a form.
+    /// The secret is in a header, a query parameter, a JSON value of the body, or a form field.
     At(SignaturePlace),
-    /// A member of every element of an array in the body.
+    /// The secret is a JSON value in every element of an array in the body.
     Each {
-        /// The array.
+        /// The JSON pointer to the array in the body.
         list: Pointer,
-        /// The member of each element.
+        /// The JSON pointer to the secret in each element of the array.
         member: Pointer,
     },
-    /// User name and password of basic authentication (RFC 7617).
+    /// The secret is the user name and the password of basic authentication (RFC 7617).
     Basic,
 }
 
 impl SharedSecretPlace {
-    /// Checks the secret, if the provider sends it in the head.
+    /// Checks the shared secret in the head of a request. Does nothing if the provider sends the secret in the body.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_malformed`, `signature_mismatch` or `header_duplicated`.
+    /// Returns `signature_missing`, `signature_malformed`, `signature_mismatch` or `header_duplicated`.
     pub(in crate::signature) fn check_head(
         &self,
         head: &RequestHead<'_>,
@@ -67,10 +67,10 @@ impl SharedSecretPlace {
         }
     }
 
-    /// Checks the secret, if the provider sends it in the body.
+    /// Checks the shared secret in the body of a request. Does nothing if the provider sends the secret in the head.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_malformed` or `signature_mismatch`.
+    /// Returns `signature_missing`, `signature_malformed` or `signature_mismatch`.
     pub(in crate::signature) fn check_body(
         &self,
         head: &RequestHead<'_>,
@@ -109,8 +109,8 @@ impl SharedSecretPlace {
         }
     }
 
-    /// Returns the name of the query parameter that contains the secret, if there is one. The parameter never reaches the
-    /// agent.
+    /// Returns the name of the query parameter that contains the secret, or `None` if the secret is not in the query.
+    /// This parameter never reaches the agent.
     pub fn parameter(&self) -> Option<&str> {
         match self {
             Self::At(place) => place.parameter(),
@@ -121,12 +121,14 @@ impl SharedSecretPlace {
 
 /// Checks that `candidate` is one of the secrets. Every secret is compared, so that the response time does not reveal
 /// which secret matched.
+///
+/// # Errors
+/// Returns `signature_mismatch` if no secret matches.
 fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
     found(secrets.iter().filter(|secret| secret.matches(candidate)).count(), secrets)
 }
 
-/// Returns an error if the token matches none of the secrets. `matches` is the number of secrets that the token
-/// matches.
+/// Returns `signature_mismatch` if `matches` is 0. `matches` is the number of `secrets` that the token matches.
 fn found(matches: usize, secrets: &[Secret]) -> Result<(), Refusal> {
     match (matches, secrets.len()) {
         (0, 1) => Err(Refusal::new(Denial::SignatureMismatch, "the token is not the provider's secret")),

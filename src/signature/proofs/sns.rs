@@ -1,5 +1,5 @@
-//! Amazon SNS. The signed content consists of members of the body. The type of the message determines which members are
-//! signed. Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>.
+//! Messages of Amazon SNS. The signed content consists of values of the JSON body. The type of the message determines
+//! which values are signed. Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>.
 
 use data_encoding::BASE64;
 use http::HeaderName;
@@ -16,12 +16,13 @@ use sha2::{Digest, Sha256};
 const TOPIC: HeaderName = HeaderName::from_static("x-amz-sns-topic-arn");
 const KIND: HeaderName = HeaderName::from_static("x-amz-sns-message-type");
 
-/// The maximum accepted age of a message. SNS retries a delivery for an hour.
+/// The maximum accepted age of an SNS message. SNS retries a delivery for an hour.
 const PAST: std::time::Duration = std::time::Duration::from_secs(3600);
-/// The maximum time by which the timestamp of a message may be ahead of Callgate's clock.
+/// The maximum time by which the timestamp of an SNS message may be ahead of Callgate's clock.
 const FUTURE: std::time::Duration = std::time::Duration::from_secs(300);
 
-/// The members that can be signed, and the members that describe the signature.
+/// The JSON keys of an SNS message that Callgate reads: the keys whose values can be signed, and the keys that
+/// describe the signature.
 const MEMBERS: [&str; 10] = [
     "Message",
     "MessageId",
@@ -35,7 +36,7 @@ const MEMBERS: [&str; 10] = [
     "Signature",
 ];
 
-/// A parsed SNS message.
+/// A parsed SNS message, whose signature has not been verified yet.
 pub(in crate::signature) struct SnsMessage {
     content: String,
     algorithm: PublicKeyAlgorithm,
@@ -44,14 +45,14 @@ pub(in crate::signature) struct SnsMessage {
 }
 
 impl SnsMessage {
-    /// The longest time for which a message may be accepted again after its arrival.
+    /// The longest time for which the same SNS message may be accepted again after its arrival.
     pub(in crate::signature) const REPLAY_WINDOW: std::time::Duration = PAST.saturating_add(FUTURE);
 
-    /// Parses a message. Its topic must be one of `topics`.
+    /// Parses an SNS message. Its topic must be one of `topics`.
     ///
     /// # Errors
-    /// `signature_malformed` if a member is missing or malformed, `signature_claim` if the topic is not one of
-    /// `topics`.
+    /// Returns `signature_malformed` if a value is missing or malformed, and `signature_claim` if the topic is not one
+    /// of `topics`, or if a header differs from the body.
     pub(in crate::signature) fn parse(
         context: &SignatureContext<'_>,
         topics: &[Secret],
@@ -68,8 +69,8 @@ impl SnsMessage {
         if !topics.iter().any(|ours| ours.matches(topic.as_bytes())) {
             return Err(claim("the topic of the message is not configured"));
         }
-        // The headers are not signed. An agent may read them instead of the body, so a header that differs from the
-        // body is an error.
+        // The headers are not signed, and an agent may read them instead of the body. A header that differs from the
+        // body is therefore an error.
         for (name, value) in [(TOPIC, topic), (KIND, kind)] {
             let all = context.head.headers.get_all(&name);
             if all.iter().any(|header| header.as_bytes() != value.as_bytes()) {
@@ -86,8 +87,8 @@ impl SnsMessage {
         let mut content = String::new();
         for name in names {
             match word(name) {
-                // Line breaks separate the members in the signed content. A line break inside a member could therefore
-                // end that member and begin a forged one.
+                // Line breaks separate the values in the signed content. A line break inside a value could therefore
+                // end this value and begin a forged value.
                 Some(value) if *name != "Message" && value.contains('\n') => {
                     return Err(malformed("a signed member contains a line break"));
                 }
@@ -108,10 +109,11 @@ impl SnsMessage {
         Ok(Self { content, algorithm, signature, at })
     }
 
-    /// Verifies the message with the keys of a certificate. Returns the authentication tags of the message.
+    /// Verifies the signature of the message with the public key of a certificate, and checks the timestamp. Returns
+    /// the authentication tags of the message.
     ///
     /// # Errors
-    /// `signature_mismatch`, `signature_too_old` or `signature_too_new`.
+    /// Returns `signature_mismatch`, `signature_too_old` or `signature_too_new`.
     pub(in crate::signature) fn verify(
         &self,
         keys: &KeySet,
@@ -128,11 +130,11 @@ impl SnsMessage {
     }
 }
 
-/// Returns the value of each member in [`MEMBERS`], in the same order. The value is `None` if the member is missing or
-/// null.
+/// Returns the value of each JSON key in [`MEMBERS`], in the same order. A value is `None` if the key is missing or
+/// its value is null.
 ///
 /// # Errors
-/// `signature_malformed` if a member occurs twice or is not a string.
+/// Returns `signature_malformed` if a key occurs twice, or if a value is not a string.
 fn members(body: &[u8]) -> Result<Vec<Option<Box<str>>>, Refusal> {
     let text = |name: &&str| {
         let pointer = Pointer::parse(&format!("/{name}"))
@@ -178,7 +180,7 @@ mod tests {
         SnsMessage::parse(&context, &topics, body.as_bytes()).map_err(|refusal| refusal.denial)
     }
 
-    /// Returns the JSON of a message in which `to` replaces `from`.
+    /// Returns the JSON text of an SNS message in which `to` replaces `from`.
     fn message(from: &str, to: &str) -> String {
         let text = format!(
             r#"{{"Type":"Notification","TopicArn":"{ARN}","Message":"m","MessageId":"i","Subject":"s","Timestamp":"2026-01-01T00:00:00Z","SignatureVersion":"1","Signature":"AAAA"}}"#

@@ -1,4 +1,4 @@
-//! Reads the parts of a body that are part of a signature: members of a JSON body, and fields of a form.
+//! Reads the parts of a body that belong to a signature: values of a JSON body, and fields of a form.
 
 use std::borrow::Cow;
 
@@ -7,19 +7,19 @@ use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_strict};
 use crate::request::RequestHead;
 
-/// A part of a body that is part of a signature.
+/// A part of a request body that belongs to a signature, such as a signed value or the signature itself.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::signature) enum BodyPart<'s> {
-    /// A field of a form.
+    /// The part is the form field of this name.
     Field(&'s str),
-    /// A member of a JSON body.
+    /// The part is the value at this JSON pointer in a JSON body.
     Member(&'s Pointer),
 }
 
-/// Returns the text of each part, in the order of `parts`. The text of a part that is missing is empty.
+/// Returns the text of each part of a body, in the order of `parts`. The text of a missing part is empty.
 ///
 /// # Errors
-/// `signature_malformed` if programs could read different values of a part.
+/// Returns `signature_malformed` if different programs could read different values of a part.
 pub(in crate::signature) fn body_parts<'b>(
     head: &RequestHead<'_>,
     body: &'b [u8],
@@ -45,14 +45,17 @@ pub(in crate::signature) fn body_parts<'b>(
     Ok(parts.iter().map(text).map(Option::unwrap_or_default).collect())
 }
 
-/// Returns the denial of a form, or of a query.
+/// Converts an error in a form or in a query into a denial of the signature.
 pub(in crate::signature) fn malformed_field(error: &FormError) -> Refusal {
     Refusal::new(Denial::SignatureMalformed, error.to_string())
 }
 
-/// Returns the text of each member, in the order of `pointers`. The text of a member that is missing or null is empty.
+/// Returns the text of the value at each JSON pointer in a JSON body, in the order of `pointers`. The text is empty if
+/// the value is missing or null.
 ///
-/// A member that occurs twice is an error, because Callgate and the agent could read different values.
+/// # Errors
+/// Returns `signature_malformed` if a JSON key occurs twice, because Callgate and the agent could read different
+/// values.
 fn body_members<'b>(body: &'b [u8], pointers: &[&Pointer]) -> Result<Vec<Cow<'b, str>>, Refusal> {
     let malformed = |detail: String| Refusal::new(Denial::SignatureMalformed, detail);
     let find = |pointer: &&Pointer| {

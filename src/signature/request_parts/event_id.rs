@@ -1,4 +1,4 @@
-//! The source of a provider's event id.
+//! The location of the event id in a request.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use http::HeaderName;
 
 use crate::json::Pointer;
 
-/// The part of a request that contains the event id.
+/// The location of a provider's event id in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum EventIdSource {
-    /// A member of the JSON body.
+    /// The event id is the value at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// A field of the form in the body.
+    /// The event id is in the form field of this name in the body.
     Form(Box<str>),
-    /// A header.
+    /// The event id is in the header of this name.
     Header(HeaderName),
-    /// A query parameter.
+    /// The event id is in the query parameter of this name.
     Query(Box<str>),
 }
 
 impl EventIdSource {
-    /// Returns the name of the header, if a header contains the id.
+    /// Returns the name of the header that contains the event id, or `None` if the id is not in a header.
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::Header(name) => Some(name),
@@ -28,13 +28,13 @@ impl EventIdSource {
         }
     }
 
-    /// Reports whether the head of a request contains the id.
+    /// Reports whether the event id is in the head of a request: in a header or in the query.
     pub fn is_in_head(&self) -> bool {
         matches!(self, Self::Header(_) | Self::Query(_))
     }
 }
 
-/// Formats the source as a noun phrase.
+/// Formats the location of the event id as a noun phrase, such as `header x-id`.
 impl fmt::Display for EventIdSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,17 +1,18 @@
-//! Reads headers that are part of a signature.
+//! Reads headers that belong to a signature.
 
 use http::{HeaderName, HeaderValue};
 
 use crate::denial::{Denial, Refusal};
 use crate::request::{RequestHead, Single};
 
-/// Maximum length of a header that is part of a signature, in bytes.
+/// The maximum length of a header that belongs to a signature, in bytes.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 
-/// Returns the value of a header, or `None` if the request does not have it.
+/// Returns the value of a header, or `None` if the request does not have the header.
 ///
 /// # Errors
-/// `header_duplicated` if the header occurs more than once, `signature_malformed` if the value is too long.
+/// Returns `header_duplicated` if the header occurs more than once, and `signature_malformed` if the value is too
+/// long.
 pub(in crate::signature) fn optional_header<'a>(
     head: &RequestHead<'a>,
     name: &HeaderName,
@@ -28,10 +29,10 @@ pub(in crate::signature) fn optional_header<'a>(
     }
 }
 
-/// Returns the value of a header.
+/// Returns the value of a header that the request must have.
 ///
 /// # Errors
-/// The errors of [`optional_header`], and `signature_missing` if the request does not have the header.
+/// Returns the errors of [`optional_header`], and `signature_missing` if the request does not have the header.
 pub(in crate::signature) fn required_header<'a>(
     head: &RequestHead<'a>,
     name: &HeaderName,

@@ -1,10 +1,10 @@
-//! The format of a signature header. It is written as an example of the header with placeholders, such as
+//! The format of a signature header. The format is written as an example of the header with placeholders, such as
 //! `t={timestamp},v1={signature}`.
 //!
-//! If the format has a separator, the header is a list. The prefix of an item, such as `v1=`, identifies the content of
-//! the item. Items with an unknown prefix are skipped, because providers add versions. The list may contain more than
-//! one signature, but only one timestamp. If the format has no separator, the header consists of one prefix and one
-//! signature.
+//! If the format has a separator, the header is a list. The prefix of an item, such as `v1=`, identifies the content
+//! of the item. Items with an unknown prefix are skipped, because providers add versions. The list may contain more
+//! than one signature, but only one timestamp. If the format has no separator, the header consists of one prefix and
+//! one signature.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,19 +13,19 @@ use http::HeaderValue;
 
 use crate::denial::{Denial, Refusal};
 
-/// The content of one item of the header.
+/// The content of one item of a signature header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Placeholder {
     Signature,
     Timestamp,
 }
 
-/// A parsed header format.
+/// A parsed format of a signature header, such as `t={timestamp},v1={signature}`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HeaderFormat {
     items: Vec<(Box<str>, Placeholder)>,
     separator: Option<char>,
-    /// Whether a comma may precede the separator.
+    /// True if a comma may precede the separator.
     commas: bool,
     text: Box<str>,
 }
@@ -33,13 +33,13 @@ pub struct HeaderFormat {
 /// The reason why the text of a header format is invalid.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HeaderFormatError {
-    /// An item has no placeholder, or has text after the placeholder.
+    /// An item of the header has no placeholder, or has text after the placeholder. The value is the text of the item.
     Item(String),
-    /// The prefix of one placeholder begins with the prefix of the other.
+    /// The prefix of one placeholder begins with the prefix of the other placeholder.
     Prefix,
-    /// No separator is between two placeholders.
+    /// There is no separator between the two placeholders.
     Separator,
-    /// `{signature}` is missing or occurs more than once.
+    /// The placeholder `{signature}` is missing or occurs more than once.
     Signature,
 }
 
@@ -57,11 +57,11 @@ impl fmt::Display for HeaderFormatError {
 }
 
 impl HeaderFormat {
-    /// Parses a header format. If `separator` is `None`, the separator is the character after the first of two
-    /// placeholders.
+    /// Parses the format of a signature header. If `separator` is `None`, the character after the first of two
+    /// placeholders is the separator.
     ///
     /// # Errors
-    /// [`HeaderFormatError`] if the text is not a header format.
+    /// Returns a [`HeaderFormatError`] if the text is not a header format.
     pub fn parse(text: &str, separator: Option<char>) -> Result<Self, HeaderFormatError> {
         let placeholders = text.matches('{').count();
         let implied = || text.split_once('}').and_then(|(_, rest)| rest.chars().next());
@@ -80,7 +80,7 @@ impl HeaderFormat {
         if signatures != 1 || timestamps > 1 {
             return Err(HeaderFormatError::Signature);
         }
-        // Authentication schemes that differ only in case are the same prefix.
+        // Authentication schemes that differ only in case count as the same prefix.
         let overlap = |a: &str, b: &str| after_prefix(a, b).is_some() || after_prefix(b, a).is_some();
         if let [(a, _), (b, _)] = items.as_slice()
             && overlap(a, b)
@@ -90,23 +90,27 @@ impl HeaderFormat {
         Ok(Self { items, separator, commas: false, text: text.into() })
     }
 
-    /// Returns this format with items that may end in a comma. Some senders separate the items with a comma and a space
-    /// instead of a space.
+    /// Returns this format with items that may end in a comma. Some senders separate the items with a comma and a
+    /// space instead of a space.
     pub fn with_commas(self) -> Self {
         Self { commas: true, ..self }
     }
 
-    /// Reports whether the header contains the timestamp.
+    /// Reports whether the format contains the placeholder `{timestamp}`.
     pub fn has_timestamp(&self) -> bool {
         self.items.iter().any(|(_, field)| *field == Placeholder::Timestamp)
     }
 
-    /// Returns the text of the format.
+    /// Returns the text from which the format was parsed.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Calls `signature` with each signature in a header value. Returns the timestamp, if the value has one.
+    /// Calls `signature` with each signature in a header value. Returns the timestamp in the value, or `None` if there
+    /// is no timestamp.
+    ///
+    /// # Errors
+    /// Returns `signature_malformed` if the value is not visible ASCII, or contains two timestamps.
     pub(in crate::signature) fn read<'v>(
         &self,
         value: &'v HeaderValue,
@@ -177,14 +181,15 @@ impl HeaderFormat {
         }
     }
 
-    /// Returns the header value for a timestamp and a signature.
+    /// Returns the header value with this timestamp and this signature.
     pub(in crate::signature) fn write(&self, timestamp: &str, signature: &str) -> String {
         self.text.replace("{timestamp}", timestamp).replace("{signature}", signature)
     }
 }
 
-/// Returns the text after a prefix. If the prefix is an authentication scheme, such as `Bearer `, its case does not
-/// matter, and more than one space may follow it (RFC 9110 section 11.1).
+/// Returns the text after a prefix, or `None` if `part` does not begin with the prefix. If the prefix is an
+/// authentication scheme, such as `Bearer `, its case does not matter, and more than one space may follow the scheme
+/// (RFC 9110 section 11.1).
 fn after_prefix<'t>(part: &'t str, prefix: &str) -> Option<&'t str> {
     if !is_authentication_scheme(prefix) {
         return part.strip_prefix(prefix);
@@ -193,7 +198,7 @@ fn after_prefix<'t>(part: &'t str, prefix: &str) -> Option<&'t str> {
     scheme.eq_ignore_ascii_case(prefix).then(|| rest.trim_start_matches(' '))
 }
 
-/// Reports whether a prefix is an authentication scheme: a name and a space.
+/// Reports whether a prefix is an HTTP authentication scheme: a name and a space, such as `Bearer `.
 fn is_authentication_scheme(prefix: &str) -> bool {
     let name = prefix.strip_suffix(' ');
     name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
@@ -209,7 +214,7 @@ fn item(part: &str) -> Result<(Box<str>, Placeholder), HeaderFormatError> {
     }
 }
 
-/// A part of a header value. It refers to the bytes of the value and does not copy them.
+/// A part of a header value, which refers to the bytes of the value without a copy.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct HeaderSlice {
     value: HeaderValue,
@@ -217,13 +222,13 @@ pub(in crate::signature) struct HeaderSlice {
 }
 
 impl HeaderSlice {
-    /// Returns the slice that is the whole value.
+    /// Returns the slice that contains the whole header value.
     pub(in crate::signature) fn whole(value: &HeaderValue) -> Self {
         Self { value: value.clone(), range: 0..value.len() }
     }
 
-    /// Returns the slice of `value` for `part`. `text` must be the text of `value`, and `part` must be a part of
-    /// `text`.
+    /// Returns the slice of the header value `value` for `part`. `text` must be the text of `value`, and `part` must
+    /// be a part of `text`.
     fn of(value: &HeaderValue, text: &str, part: &str) -> Self {
         let start = part.as_ptr().addr().saturating_sub(text.as_ptr().addr());
         Self { value: value.clone(), range: start..start + part.len() }

@@ -1,5 +1,5 @@
-//! Reads the parts of a request that signatures use: headers, query parameters, body members, form fields, timestamps
-//! and event ids.
+//! Reads the parts of a request that belong to signatures: headers, query parameters, values of the body, form fields,
+//! timestamps and event ids.
 
 mod body_member;
 mod event_id;

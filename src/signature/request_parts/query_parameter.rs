@@ -1,4 +1,4 @@
-//! Reads query parameters that are part of a signature.
+//! Reads query parameters that belong to a signature.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use crate::body::form::{PlusSign, query_parameters};
 use crate::denial::{Denial, Refusal};
 use crate::request::RequestHead;
 
-/// Maximum length of a query parameter that is part of a signature, in bytes.
+/// The maximum length of a query parameter that belongs to a signature, in bytes.
 const PARAMETER_BYTES_MAX: usize = 8 * 1024;
 
-/// Returns the value of a query parameter, or `None` if the query does not have it.
+/// Returns the decoded value of a query parameter, or `None` if the query does not have the parameter.
 ///
 /// # Errors
-/// `signature_malformed` if programs could read different values of the parameter, if the value is too long, or if it
-/// has a control character. A line break or a NUL can end the value for other programs, and can move the boundary
-/// between signed parts.
+/// Returns `signature_malformed` if different programs could read different values of the parameter, if the value is
+/// too long, or if the value has a control character. A line break or a NUL can end the value for other programs, and
+/// can move the boundary between signed parts.
 pub(in crate::signature) fn optional_parameter<'a>(
     head: &RequestHead<'a>,
     name: &str,
@@ -36,10 +36,10 @@ pub(in crate::signature) fn optional_parameter<'a>(
     }
 }
 
-/// Returns the value of a query parameter.
+/// Returns the decoded value of a query parameter that the request must have.
 ///
 /// # Errors
-/// The errors of [`optional_parameter`], and `signature_missing` if the query does not have the parameter.
+/// Returns the errors of [`optional_parameter`], and `signature_missing` if the query does not have the parameter.
 pub(in crate::signature) fn required_parameter<'a>(
     head: &RequestHead<'a>,
     name: &str,
@@ -49,7 +49,7 @@ pub(in crate::signature) fn required_parameter<'a>(
         .ok_or_else(|| Refusal::new(Denial::SignatureMissing, format!("the query has no parameter {name}")))
 }
 
-/// Reports whether a character is a control character, or a line or paragraph separator of Unicode.
+/// Reports whether a character is a control character, or a line separator or paragraph separator of Unicode.
 fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }

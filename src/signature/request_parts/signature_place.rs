@@ -1,4 +1,4 @@
-//! The place of a signature in a request.
+//! The location of a signature in a request.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,25 +14,26 @@ use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::request::RequestHead;
 
-/// The place of a signature in a request.
+/// The location of a signature, a JWT or a shared secret in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SignaturePlace {
-    /// A member of the JSON body.
+    /// The signature is the value at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// A field of the form in the body.
+    /// The signature is in the form field of this name in the body.
     Form(Box<str>),
-    /// One or more headers. Callgate reads the signatures of every header that the request has.
+    /// The signature is in one or more headers. Callgate reads the signatures in every header that the request has.
     Headers {
-        /// The names of the headers.
+        /// The names of the headers that may contain signatures.
         names: Vec<HeaderName>,
-        /// The format of the header values.
+        /// The format of the values of these headers.
         format: HeaderFormat,
     },
-    /// A query parameter. A `+` in its value stands for itself, because signatures and secrets contain no spaces.
+    /// The signature is in the query parameter of this name. A `+` in its value stands for itself, because signatures
+    /// and secrets contain no spaces.
     Query(Box<str>),
 }
 
-/// Formats the place as a noun phrase.
+/// Formats the location of the signature as a noun phrase, such as `the header x-signature`.
 impl fmt::Display for SignaturePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -48,11 +49,11 @@ impl fmt::Display for SignaturePlace {
 }
 
 impl SignaturePlace {
-    /// Calls `signature` with every signature in the headers or in the query. Returns the timestamp, if the format has
-    /// one.
+    /// Calls `signature` with every signature in the headers or in the query. Does nothing if the signature is in the
+    /// body. Returns the timestamp in the signature header, or `None` if there is no timestamp.
     ///
     /// # Errors
-    /// `signature_missing` if the request has none of the headers, or not the query parameter.
+    /// Returns `signature_missing` if the request has none of the headers, or does not have the query parameter.
     pub(in crate::signature) fn read<'a>(
         &self,
         head: &RequestHead<'a>,
@@ -83,7 +84,7 @@ impl SignaturePlace {
     /// Returns the only signature in the headers or in the query.
     ///
     /// # Errors
-    /// The errors of [`Self::read`], and `signature_malformed` if there is not exactly one signature.
+    /// Returns the errors of [`Self::read`], and `signature_malformed` if there is not exactly one signature.
     pub(in crate::signature) fn single<'a>(&self, head: &RequestHead<'a>) -> Result<Cow<'a, str>, Refusal> {
         let mut texts = Vec::new();
         self.read(head, |text| texts.push(text))?;
@@ -101,7 +102,7 @@ impl SignaturePlace {
         }
     }
 
-    /// Returns the part of the body that contains the signature, if the signature is in the body.
+    /// Returns the part of the body that contains the signature, or `None` if the signature is not in the body.
     pub(in crate::signature) fn body_part(&self) -> Option<BodyPart<'_>> {
         match self {
             Self::Body(pointer) => Some(BodyPart::Member(pointer)),
@@ -110,7 +111,8 @@ impl SignaturePlace {
         }
     }
 
-    /// Returns the name of the query parameter, if the signature is in the query.
+    /// Returns the name of the query parameter that contains the signature, or `None` if the signature is not in the
+    /// query.
     pub fn parameter(&self) -> Option<&str> {
         match self {
             Self::Query(name) => Some(name),
@@ -126,7 +128,8 @@ impl SignaturePlace {
         format.fault(value.unwrap_or_default(), is_secret)
     }
 
-    /// Returns the name of the first header, if the signature is in a header.
+    /// Returns the name of the first header that may contain the signature, or `None` if the signature is not in a
+    /// header.
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::Headers { names, .. } => names.first(),
@@ -134,7 +137,8 @@ impl SignaturePlace {
         }
     }
 
-    /// Returns the name of every header that may contain a signature.
+    /// Returns the names of all headers that may contain a signature. The list is empty if the signature is not in a
+    /// header.
     pub fn headers(&self) -> &[HeaderName] {
         match self {
             Self::Headers { names, .. } => names,
@@ -142,7 +146,8 @@ impl SignaturePlace {
         }
     }
 
-    /// Returns the header value for a timestamp and a signature.
+    /// Returns the text with this timestamp and this signature, in the format of the signature header. For other
+    /// locations, the text is the signature alone.
     pub(in crate::signature) fn write(&self, timestamp: &str, signature: &str) -> String {
         match self {
             Self::Headers { format, .. } => format.write(timestamp, signature),

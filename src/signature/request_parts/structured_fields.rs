@@ -1,29 +1,30 @@
 //! Parses the two kinds of structured fields (RFC 9651) that HTTP message signatures use: dictionaries of byte
 //! sequences, and dictionaries of inner lists of strings with parameters.
 //!
-//! The general parser `sfv` does not replace this one, because a verifier needs four things that `sfv` does not offer:
+//! The general parser `sfv` does not replace this parser, because a verifier needs four things that `sfv` does not
+//! offer:
 //!
-//! - Two members or two parameters with the same name are an error. RFC 9651 keeps the last one silently.
-//! - Base64 whose unused last bits are not zero is an error. RFC 9651 lets parsers accept it.
-//! - Base64url is accepted, because some senders use it. RFC 9651 does not have it.
-//! - The text of each inner list stays available as received, because that text was signed.
+//! - Two equal dictionary keys or two equal parameter names are an error. RFC 9651 silently uses the last value.
+//! - Base64 whose unused last bits are not zero is an error. RFC 9651 allows parsers to accept it.
+//! - Base64url is accepted, because some senders use it. RFC 9651 does not define it.
+//! - The text of each inner list stays available as received, because this text was signed.
 //!
 //! The tests compare both parsers: `sfv` must accept every field that this parser accepts, and read the same values.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 
-/// Maximum number of labels in one header.
+/// The maximum number of signature labels in one header.
 const LABELS_MAX: usize = 8;
-/// The maximum for both the number of components and the number of parameters of one signature.
+/// The maximum number of components of one signature, and also the maximum number of its parameters.
 const ITEMS_MAX: usize = 32;
 
-/// One member of `Signature-Input`.
+/// One labeled entry of the header `Signature-Input` (RFC 9421), which describes one signature.
 #[derive(Debug)]
 pub(in crate::signature) struct SignatureInput<'t> {
     pub(in crate::signature) label: &'t str,
     pub(in crate::signature) components: Vec<&'t str>,
     parameters: Vec<(&'t str, ParameterValue<'t>)>,
-    /// The inner list and its parameters, as received.
+    /// The inner list of components with its parameters, as received.
     pub(in crate::signature) raw: &'t str,
 }
 
@@ -34,7 +35,8 @@ enum ParameterValue<'t> {
 }
 
 impl<'t> SignatureInput<'t> {
-    /// Returns a parameter that is a string.
+    /// Returns the string parameter `name` of the signature. Returns `None` if the parameter is missing or not a
+    /// string.
     pub(in crate::signature) fn text(&self, name: &str) -> Option<&'t str> {
         self.parameters.iter().find_map(|(n, value)| match value {
             ParameterValue::Text(text) if *n == name => Some(*text),
@@ -42,7 +44,8 @@ impl<'t> SignatureInput<'t> {
         })
     }
 
-    /// Returns a parameter that is an integer.
+    /// Returns the integer parameter `name` of the signature. Returns `None` if the parameter is missing or not an
+    /// integer.
     pub(in crate::signature) fn integer(&self, name: &str) -> Option<i64> {
         self.parameters.iter().find_map(|(n, value)| match value {
             ParameterValue::Integer(number) if *n == name => Some(*number),
@@ -51,8 +54,8 @@ impl<'t> SignatureInput<'t> {
     }
 }
 
-/// Parses the value of `Signature-Input`. Returns `None` if it is malformed, or if a label, a component or a parameter
-/// occurs twice.
+/// Parses the value of the header `Signature-Input`. Returns `None` if the value is malformed, or if a label, a
+/// component or a parameter occurs twice.
 pub(in crate::signature) fn parse_signature_input(text: &str) -> Option<Vec<SignatureInput<'_>>> {
     let mut inputs: Vec<SignatureInput<'_>> = Vec::new();
     let mut rest = text.trim_matches([' ', '\t']);
@@ -72,8 +75,8 @@ pub(in crate::signature) fn parse_signature_input(text: &str) -> Option<Vec<Sign
     }
 }
 
-/// Returns the text that begins with the next dictionary member. Returns `Some(None)` if there is no further member,
-/// and `None` if the text is malformed.
+/// Returns the text that begins with the next entry of a dictionary. Returns `Some(None)` if there is no further
+/// entry, and `None` if the text is malformed.
 fn next(after: &str) -> Option<Option<&str>> {
     let after = after.trim_start_matches([' ', '\t']);
     if after.is_empty() {
@@ -84,7 +87,7 @@ fn next(after: &str) -> Option<Option<&str>> {
 }
 
 /// Parses an inner list such as `("@method" "content-digest")`. Returns its components and the rest of the text.
-/// Returns `None` if a component has parameters, which are not supported.
+/// Returns `None` if the list is malformed, or if a component has parameters, which are not supported.
 fn list(text: &str) -> Option<(Vec<&str>, &str)> {
     let mut rest = text.strip_prefix('(')?;
     let mut items = Vec::new();
@@ -125,8 +128,8 @@ fn parameters(text: &str) -> Option<(Vec<(&str, ParameterValue<'_>)>, &str)> {
     Some((found, rest))
 }
 
-/// Parses a string. Returns the string and the rest of the text. Returns `None` for a string with an escape, because no
-/// component and no parameter of a message signature needs one.
+/// Parses a string in quotation marks. Returns the string and the rest of the text. Returns `None` for a string with
+/// an escape, because no component and no parameter of a message signature needs an escape.
 fn string(text: &str) -> Option<(&str, &str)> {
     let (inside, after) = text.strip_prefix('"')?.split_once('"')?;
     let plain = inside.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'\\');
@@ -138,8 +141,8 @@ fn is_key(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.*".contains(&b))
 }
 
-/// Parses a dictionary of byte sequences, such as `sig1=:…:, sig2=:…:`. Returns `None` if it is malformed, or if a name
-/// occurs twice.
+/// Parses a dictionary of byte sequences, such as `sig1=:…:, sig2=:…:`. Returns the keys and the decoded bytes.
+/// Returns `None` if the dictionary is malformed, or if a key occurs twice.
 pub(in crate::signature) fn byte_sequences(text: &str) -> Option<Vec<(&str, Vec<u8>)>> {
     let mut members: Vec<(&str, Vec<u8>)> = Vec::new();
     let mut rest = text.trim_matches([' ', '\t']);
@@ -157,13 +160,14 @@ pub(in crate::signature) fn byte_sequences(text: &str) -> Option<Vec<(&str, Vec<
     }
 }
 
-/// Returns one member of a dictionary of byte sequences.
+/// Returns the byte sequence with the key `label` in a dictionary of byte sequences. Returns `None` if the dictionary
+/// is malformed, or if the key is missing.
 pub(in crate::signature) fn byte_sequence(text: &str, label: &str) -> Option<Vec<u8>> {
     byte_sequences(text)?.into_iter().find(|(name, _)| *name == label).map(|(_, bytes)| bytes)
 }
 
-/// Decodes base64 with padding (RFC 9651), or base64url without padding, which some senders use. A text that mixes the
-/// two is an error.
+/// Decodes base64 with padding (RFC 9651), or base64url without padding, which some senders use. A text that mixes
+/// both encodings is an error.
 fn decode(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text.as_bytes()).or_else(|_| BASE64URL_NOPAD.decode(text.as_bytes())).ok()
 }

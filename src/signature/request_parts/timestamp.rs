@@ -1,4 +1,5 @@
-//! The timestamp of a signature: its place, its format, and the accepted difference from Callgate's clock.
+//! The timestamp of a signature: its location in a request, its format, and the accepted difference from Callgate's
+//! clock.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,45 +12,46 @@ use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::time::Timestamp;
 
-/// Length of an HTTP date, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// The length of an HTTP date, such as `Sun, 06 Nov 1994 08:49:37 GMT`, in bytes.
 const HTTP_DATE_BYTES: usize = 29;
 
-/// The format of a timestamp.
+/// The format of the timestamp of a signature.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TimestampUnit {
     /// An HTTP date (RFC 9110 section 5.6.7).
     HttpDate,
-    /// RFC 3339.
+    /// A date and time as in RFC 3339.
     Rfc3339,
-    /// Unix milliseconds, decimal.
+    /// A Unix time in milliseconds, as a decimal number.
     UnixMilliseconds,
-    /// Unix seconds, decimal.
+    /// A Unix time in seconds, as a decimal number.
     UnixSeconds,
 }
 
-/// The part of a request that contains the timestamp.
+/// The location of the timestamp of a signature in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TimestampSource {
-    /// A member of the JSON body.
+    /// The timestamp is the value at this JSON pointer in the JSON body.
     Body(Pointer),
-    /// A field of the form in the body.
+    /// The timestamp is in the form field of this name in the body.
     Form(Box<str>),
-    /// A separate header.
+    /// The timestamp is in the header of this name, which contains nothing else.
     Header(HeaderName),
-    /// A query parameter.
+    /// The timestamp is in the query parameter of this name.
     Query(Box<str>),
-    /// The `{timestamp}` placeholder of the signature header.
+    /// The timestamp is at the placeholder `{timestamp}` in the format of the signature header.
     SignatureHeader,
 }
 
-/// The place and the format of a scheme's timestamp, and the accepted difference from Callgate's clock.
+/// The rule for the timestamp of a signature: its location, its format, and the accepted difference from Callgate's
+/// clock.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TimestampRule {
-    /// The part of the request that contains the timestamp.
+    /// The location of the timestamp in a request.
     pub source: TimestampSource,
     /// The format of the timestamp.
     pub unit: TimestampUnit,
-    /// The maximum accepted age. A timestamp of exactly this age is accepted.
+    /// The maximum accepted age of the timestamp. A timestamp of exactly this age is accepted.
     pub past: Duration,
     /// The maximum time by which the timestamp may be ahead of Callgate's clock. A timestamp that is ahead by exactly
     /// this time is accepted.
@@ -57,10 +59,10 @@ pub struct TimestampRule {
 }
 
 impl TimestampRule {
-    /// Parses a timestamp and compares it with `now`.
+    /// Parses the timestamp of a signature and compares it with `now`.
     ///
     /// # Errors
-    /// `signature_malformed`, `signature_too_old` or `signature_too_new`.
+    /// Returns `signature_malformed`, `signature_too_old` or `signature_too_new`.
     pub(in crate::signature) fn check(&self, text: &str, now: Timestamp) -> Result<(), Refusal> {
         let hint = || self.other_unit(text, now).map(|hint| format!("; {hint}")).unwrap_or_default();
         let Some(at) = self.unit.read(text) else {
@@ -72,7 +74,7 @@ impl TimestampRule {
             .map_err(|refusal| Refusal::new(refusal.denial, format!("{}{}", refusal.detail, hint())))
     }
 
-    /// Returns a hint if the text, read in another unit, is a time within a year of `now`.
+    /// Returns a hint if the timestamp, read in another format, is a time within a year of `now`.
     fn other_unit(&self, text: &str, now: Timestamp) -> Option<String> {
         const YEAR: Duration = Duration::from_secs(366 * 86_400);
         let is_plausible = |at: Timestamp| at >= now.minus(YEAR) && at <= now.plus(YEAR);
@@ -95,10 +97,10 @@ impl TimestampRule {
     }
 }
 
-/// Checks that `at` is at most `past` before `now` and at most `future` after it.
+/// Checks that the time `at` is at most `past` before `now` and at most `future` after `now`.
 ///
 /// # Errors
-/// `signature_too_old` or `signature_too_new`.
+/// Returns `signature_too_old` or `signature_too_new`.
 pub(in crate::signature) fn check_tolerance(
     at: Timestamp,
     now: Timestamp,
@@ -118,7 +120,7 @@ pub(in crate::signature) fn check_tolerance(
 }
 
 impl TimestampSource {
-    /// Returns the part of the body that contains the timestamp, if the timestamp is in the body.
+    /// Returns the part of the body that contains the timestamp, or `None` if the timestamp is not in the body.
     pub(in crate::signature) fn body_part(&self) -> Option<BodyPart<'_>> {
         match self {
             Self::Body(pointer) => Some(BodyPart::Member(pointer)),
@@ -128,7 +130,7 @@ impl TimestampSource {
     }
 }
 
-/// Formats the source as a noun phrase.
+/// Formats the location of the timestamp as a noun phrase, such as `the header x-timestamp`.
 impl fmt::Display for TimestampSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -142,10 +144,10 @@ impl fmt::Display for TimestampSource {
 }
 
 impl TimestampUnit {
-    /// Every format.
+    /// All formats of timestamps.
     const ALL: [Self; 4] = [Self::UnixSeconds, Self::UnixMilliseconds, Self::Rfc3339, Self::HttpDate];
 
-    /// Returns the format in words.
+    /// Returns the format of timestamps in words, for messages.
     const fn described(self) -> &'static str {
         match self {
             Self::HttpDate => "an HTTP date",
@@ -155,7 +157,7 @@ impl TimestampUnit {
         }
     }
 
-    /// Returns the name of the format in the configuration.
+    /// Returns the name of the timestamp format in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::HttpDate => "http-date",
@@ -166,9 +168,9 @@ impl TimestampUnit {
     }
 
     /// Parses a timestamp. A Unix time must consist of one to thirteen digits. A sign, a fraction or white space is an
-    /// error, because other parsers could read a different time. A leading zero is an error, and an HTTP date must have
-    /// its fixed length: otherwise the last bytes of the part before the timestamp could become the first bytes of the
-    /// timestamp.
+    /// error, because other parsers could read a different time. A leading zero is an error, and an HTTP date must
+    /// have its fixed length. Otherwise the last bytes of the part before the timestamp could become the first bytes
+    /// of the timestamp.
     fn read(self, text: &str) -> Option<Timestamp> {
         let decimal = || {
             let digits = (1..=13).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
@@ -186,7 +188,7 @@ impl TimestampUnit {
         }
     }
 
-    /// Formats a timestamp as a provider does.
+    /// Formats a time as a provider with this timestamp format does.
     pub(in crate::signature) fn write(self, at: Timestamp) -> String {
         match self {
             Self::HttpDate => {

@@ -1,4 +1,4 @@
-//! Answers handshakes.
+//! Replies to the handshake requests of a provider.
 
 use http::HeaderValue;
 
@@ -14,13 +14,14 @@ use crate::signature::request_parts::body_parts;
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Reports whether the provider has handshakes.
+    /// Reports whether the provider may send handshakes.
     pub fn has_handshakes(&self) -> bool {
         !self.scheme.handshakes.is_empty()
     }
 
-    /// Reports whether a request contains a signature. Such a request is never an unsigned handshake. A body that cannot
-    /// be read counts as signed, because some programs could find a signature in it. A shared secret is not a signature.
+    /// Reports whether a request contains a signature. Such a request is never an unsigned handshake. A body that
+    /// cannot be read counts as signed, because some programs could find a signature in the body. A shared secret is
+    /// not a signature.
     pub fn has_signature(
         &self,
         presented: Option<&PresentedSignature>,
@@ -43,31 +44,33 @@ impl Verifier {
         }
     }
 
-    /// Reports whether the head of a request meets the condition of a handshake.
+    /// Reports whether the head of a request meets the condition of any handshake. The body may still fail the
+    /// condition.
     pub fn may_be_handshake(&self, head: &RequestHead<'_>) -> bool {
         self.candidates(head).next().is_some()
     }
 
-    /// Reports whether the head of a request meets the condition of an unsigned handshake.
+    /// Reports whether the head of a request meets the condition of any unsigned handshake. The body may still fail
+    /// the condition.
     pub fn may_be_unsigned_handshake(&self, head: &RequestHead<'_>) -> bool {
         self.candidates(head).any(|handshake| !handshake.signed)
     }
 
-    /// Returns each handshake that the head of the request fits: the method is the same, and the head meets the
-    /// condition.
+    /// Returns each handshake whose method is the method of the request and whose condition the head of the request
+    /// meets.
     fn candidates<'v>(&'v self, head: &'v RequestHead<'_>) -> impl Iterator<Item = &'v Handshake> {
         self.scheme.handshakes.iter().filter(move |handshake| {
             handshake.method.as_str() == head.method && handshake.condition.fits_head(head)
         })
     }
 
-    /// Returns the reply to a request, or `None` if the request is not a handshake. `verified` is true if the signature
-    /// of the request was verified. If `verified` is true, only signed handshakes are answered. If it is false, only
-    /// unsigned handshakes are answered. `pending` is true if Callgate still expects the provider to send a secret.
+    /// Returns the reply to a request, or `None` if the request is not a handshake. `verified` is true if the
+    /// signature of the request was verified. Callgate then replies only to signed handshakes, and otherwise only to
+    /// unsigned handshakes. `pending` is true if Callgate still expects the provider to send a secret.
     ///
     /// # Errors
-    /// `handshake_refused` if the request is a handshake without a valid token or subscription, or with a missing
-    /// value.
+    /// Returns `handshake_refused` if the request is a handshake without a valid token or subscription, or with a
+    /// missing value.
     pub fn answer_handshake(
         &self,
         context: &SignatureContext<'_>,
@@ -84,7 +87,11 @@ impl Verifier {
         Some(self.answer(handshake, context, body))
     }
 
-    /// Returns the reply to one handshake.
+    /// Returns the reply to a request that meets the condition of `handshake`.
+    ///
+    /// # Errors
+    /// Returns `handshake_refused` if the token, the subscription or the secret in the request is not valid, or if a
+    /// value for the reply is missing.
     fn answer(
         &self,
         handshake: &Handshake,

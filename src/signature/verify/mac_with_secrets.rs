@@ -1,4 +1,4 @@
-//! Computes the MAC of a message under each secret of the provider, until a MAC is equal to one of the presented MACs.
+//! Computes the MAC of a message with each secret of the provider, until a MAC is equal to a MAC in the request.
 
 use super::presented::PresentedSignature;
 use super::signature_over_content::SignedBodyParts;
@@ -11,8 +11,9 @@ use crate::signature::keys::{AuthenticationTag, MacKey, VerifierKeys};
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Tries the secrets one after the other until a MAC is equal to one of `presented_macs`. Returns all computed
-    /// MACs. The last of them is the equal one. Returns `None` if no secret yields a presented MAC.
+    /// Tries the secrets one after the other until a computed MAC is equal to one of `presented_macs`, the MACs in the
+    /// request. Returns all computed MACs. The last computed MAC is the equal one. Returns `None` if no secret yields
+    /// a MAC in the request.
     pub(super) fn find_mac(
         &self,
         scheme: &ContentScheme,
@@ -38,8 +39,8 @@ impl Verifier {
             }
             _ => &self.mac_keys,
         };
-        // The response time may reveal the number of tried secrets. It must not reveal the position of the first
-        // different byte.
+        // The response time may reveal how many secrets were tried. It must not reveal the position of the first
+        // different byte in a MAC.
         let is_presented = |tag: &AuthenticationTag| presented_macs.iter().any(|mac| tag.matches(mac));
         let signs_form = scheme.content.parts().contains(&ContentPart::Form);
         let mut tags = Vec::with_capacity(mac_keys.len());
@@ -61,24 +62,28 @@ impl Verifier {
         Ok(None)
     }
 
-    /// Returns the position of the secret, beginning with 1, under which a message was verified that has these tags. Returns
-    /// `None` unless several secrets for MACs are configured.
+    /// Returns the position of the secret that verified a message, beginning with 1. `tags` are the authentication
+    /// tags of the verified message. Returns `None` unless several secrets for MACs are configured.
     pub fn matched_secret(&self, tags: &[AuthenticationTag]) -> Option<usize> {
         let Proof::Content(scheme) = &self.scheme.proof else { return None };
         let has_own = !matches!(self.keys, VerifierKeys::Derived | VerifierKeys::Learned(_));
-        // `find_mac` computes one tag for each secret that it tries, or two if the signed content has a form. Then the last
-        // secret can have one or two.
+        // `find_mac` computes one tag for each secret that it tries. If the signed content has a form, it computes two
+        // tags for each secret, but possibly only one tag for the last secret.
         let tags_per_secret = if scheme.content.parts().contains(&ContentPart::Form) { 2 } else { 1 };
         (has_own && self.mac_keys.len() > 1).then(|| tags.len().div_ceil(tags_per_secret))
     }
 
-    /// Returns the MAC key of a secret, together with the secret.
+    /// Returns the MAC key that is computed from a secret, together with the secret. Returns `None` if the scheme uses
+    /// no MAC, or if the secret is malformed.
     pub(super) fn mac_key(&self, secret: &Secret) -> Option<(MacKey, Secret)> {
         let keyed = MacKey::new(self.scheme.mac_algorithm()?, &self.scheme.secret_format, secret).ok()?;
         Some((keyed, secret.clone()))
     }
 
     /// Returns the MAC of a message, computed with one secret.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if a query parameter of the signed content is missing or ambiguous.
     pub(super) fn mac(
         &self,
         scheme: &ContentScheme,

@@ -1,5 +1,5 @@
-//! Describes why a signature is not valid. The description lists likely causes, and the bytes that should have been
-//! signed.
+//! Describes why a signature is not valid. The description lists likely causes, and the size and the digest of the
+//! bytes that should have been signed.
 
 use std::fmt::Write as _;
 
@@ -16,8 +16,8 @@ use crate::signature::keys::{MacAlgorithm, SignatureAlgorithm, VerifierKeys};
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Returns the refusal of a message with `count` signatures, none of which is valid. The detail lists the causes
-    /// that are likely for this request. The detail contains no expected value.
+    /// Returns the denial of a message with `count` signatures of which none is valid. The detail lists the likely
+    /// causes for this request. The detail contains no expected value of a signature.
     pub(super) fn mismatch(&self, count: usize, context: &SignatureContext<'_>, body: &[u8]) -> Refusal {
         let signatures = match count {
             1 => "the signature is not valid".to_owned(),
@@ -53,7 +53,7 @@ impl Verifier {
         Refusal::new(Denial::SignatureMismatch, detail)
     }
 
-    /// Returns a description of the keys that were tried.
+    /// Returns a description of the number or the kind of keys with which the message was verified.
     fn tried(&self, context: &SignatureContext<'_>) -> String {
         let secrets = match &self.keys {
             VerifierKeys::Derived => context.derived.len(),
@@ -69,9 +69,9 @@ impl Verifier {
         }
     }
 
-    /// Returns a description of the signed bytes, which `explain` prints. If the URL is signed, the description
-    /// contains the URL. If the scheme signs a content template without the secret, it contains the SHA-256 digest of
-    /// the signed bytes. Returns `None` if there is nothing to describe.
+    /// Returns a description of the signed bytes, which the command `explain` prints. The description contains the URL
+    /// if the URL is signed. The description contains the SHA-256 digest of the signed bytes if the scheme signs a
+    /// content template without the secret. Returns `None` if there is nothing to describe.
     pub fn describe_signed(
         &self,
         presented: &PresentedSignature,

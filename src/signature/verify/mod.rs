@@ -1,4 +1,4 @@
-//! Verifies signatures, answers handshakes, and signs as a provider does.
+//! Verifies signatures, replies to handshakes, and signs requests as a provider does.
 
 mod answer_handshake;
 mod mac_with_secrets;

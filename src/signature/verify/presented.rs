@@ -1,4 +1,4 @@
-//! The part of a signature that is in the request head.
+//! The signature, timestamp and event id in the head of a request.
 
 use http::HeaderValue;
 
@@ -8,11 +8,11 @@ use crate::signature::keys::{AuthenticationTag, SignatureAlgorithm};
 use crate::signature::proofs::{VerifiedJwt, VerifiedMessageSignature};
 use crate::signature::request_parts::{HeaderSlice, SignaturePlace};
 
-/// Maximum number of signatures in one message. A provider sends two signatures while it changes its key. The limit
-/// bounds the work that an attacker can cause.
+/// The maximum number of signatures in one message. A provider sends two signatures while it changes its key. The
+/// limit bounds the work that an attacker can cause.
 const SIGNATURES_MAX: usize = 16;
 
-/// The result of verifying the head of a request: its proof, timestamp and event id.
+/// The result of verifying the head of a request: the proof, the timestamp and the event id in the head.
 #[derive(Clone, Debug)]
 pub struct PresentedSignature {
     pub(super) proof: PresentedProof,
@@ -20,48 +20,49 @@ pub struct PresentedSignature {
     pub(super) id: Option<HeaderValue>,
 }
 
-/// The proof in the head of a request.
+/// The proof in the head of a request, before the body is verified.
 #[derive(Clone, Debug)]
 pub(super) enum PresentedProof {
-    /// The head contains no proof that still has to be verified: the proof is in the body, is already verified, or does
-    /// not exist.
+    /// The head contains no proof that still has to be verified: the proof is in the body, is already verified, or
+    /// does not exist.
     None,
-    /// A verified HTTP message signature.
+    /// An HTTP message signature, already verified except for the digest of the body.
     MessageSignature(Box<VerifiedMessageSignature>),
-    /// Public-key signatures.
+    /// Public-key signatures, which are verified with the body.
     Signatures(Vec<Box<[u8]>>),
-    /// A verified JWT.
+    /// A JWT, already verified except for the digest of the body.
     Jwt(Box<VerifiedJwt>),
-    /// MACs.
+    /// MACs, which are verified with the body.
     Macs(Vec<AuthenticationTag>),
 }
 
 impl PresentedSignature {
-    /// Returns the event id, if the head has it.
+    /// Returns the event id in the head of the request, or `None` if the head contains no event id.
     pub fn event_id(&self) -> Option<&HeaderValue> {
         self.id.as_ref()
     }
 
-    /// Reports whether the head contains a signature or a JWT. Such a request is never an unsigned handshake. A shared
-    /// secret is not a signature.
+    /// Reports whether the head contains a signature or a JWT. A request with a signature is never an unsigned
+    /// handshake. A shared secret is not a signature.
     pub fn is_in_head(&self) -> bool {
         match &self.proof {
             PresentedProof::None => false,
-            // The list is empty if the scheme has its signatures in the body.
+            // The list is empty if the scheme expects the signatures in the body.
             PresentedProof::Macs(tags) => !tags.is_empty(),
             PresentedProof::Signatures(signatures) => !signatures.is_empty(),
             PresentedProof::Jwt(_) | PresentedProof::MessageSignature(_) => true,
         }
     }
 
-    /// Returns the timestamp and event id of a message that is about to be signed.
+    /// Returns the head values of a message that Callgate is about to sign: the timestamp and the event id, but no
+    /// signature.
     pub(super) fn unsigned(timestamp: Option<HeaderSlice>, id: Option<HeaderValue>) -> Self {
         Self { proof: PresentedProof::None, timestamp, id }
     }
 }
 
 impl PresentedProof {
-    /// Returns a proof without signatures.
+    /// Returns an empty list of MACs or of public-key signatures, depending on the algorithm.
     pub(super) fn empty(algorithm: SignatureAlgorithm) -> Self {
         match algorithm {
             SignatureAlgorithm::Mac(_) => Self::Macs(Vec::new()),
@@ -69,7 +70,8 @@ impl PresentedProof {
         }
     }
 
-    /// Adds the signature that `text` contains. Returns false if the text is not a signature of this scheme.
+    /// Adds the signature that `text` encodes to the list. Returns false if the text is not a signature of this
+    /// scheme.
     pub(super) fn add(&mut self, scheme: &ContentScheme, text: &str) -> bool {
         match (self, scheme.algorithm) {
             (Self::Macs(tags), SignatureAlgorithm::Mac(algorithm)) => {
@@ -82,7 +84,7 @@ impl PresentedProof {
         }
     }
 
-    /// Returns the number of signatures.
+    /// Returns the number of signatures in the request, for the error message and the limit.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Macs(tags) => tags.len(),
@@ -91,8 +93,11 @@ impl PresentedProof {
         }
     }
 
-    /// Checks that there is at least one signature, and not too many. `place` names the place of the signatures for the
-    /// error. `fault` returns the reason why this place has no signature.
+    /// Checks that there is at least one signature, and not too many. `place` is the location of the signatures, which
+    /// the error names. `fault` returns the reason why this location contains no signature.
+    ///
+    /// # Errors
+    /// Returns `signature_malformed` if the number of signatures is wrong.
     pub(super) fn check_count(
         &self,
         place: &SignaturePlace,

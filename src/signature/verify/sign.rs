@@ -1,4 +1,4 @@
-//! Signs requests with shared secrets, in the same way as a provider. The signed requests pass verification.
+//! Signs requests with shared secrets in the same way as a provider. Verification accepts these requests.
 
 use std::borrow::Cow;
 
@@ -23,20 +23,22 @@ use crate::signature::request_parts::{
 };
 use crate::signature::scheme::Proof;
 
-/// The headers and the body of a signed request.
+/// The headers, the body and the target of a request that Callgate has signed as a provider does.
 #[derive(Debug)]
 pub struct SignedRequest<'b> {
-    /// The headers to set. They replace headers of the same name.
+    /// The headers to set in the request. They replace headers of the same name.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body. It differs from the original if the scheme has the signature or the timestamp in the body.
+    /// The body of the signed request. It differs from the original body if the scheme has the signature or the
+    /// timestamp in the body.
     pub body: Cow<'b, [u8]>,
-    /// The new request target, if the scheme has the signature, the timestamp or the event id in the query.
+    /// The new path and query of the request, if the scheme has the signature, the timestamp or the event id in the
+    /// query. `None` if the target stays unchanged.
     pub target: Option<String>,
 }
 
 impl Verifier {
-    /// Signs a request with the first secret, as the provider would do at the time `context.now`. Returns `None` if the
-    /// scheme uses public keys, if the scheme cannot sign this request, or if `id` is not a valid event id.
+    /// Signs a request with the first secret, as the provider would do at the time `context.now`. Returns `None` if
+    /// the scheme uses public keys, if the scheme cannot sign this request, or if `id` is not a valid event id.
     pub fn sign<'b>(
         &self,
         context: &SignatureContext<'_>,
@@ -78,7 +80,7 @@ impl Verifier {
             match &rule.source {
                 TimestampSource::Header(name) => signature.headers.push((name.clone(), value.clone())),
                 TimestampSource::Query(name) => signature.put_parameter(context, name, &text),
-                // A valid timestamp that the body already contains stays unchanged.
+                // If the body already contains a valid timestamp, this timestamp stays unchanged.
                 TimestampSource::Body(_) | TimestampSource::Form(_) => {
                     let part = rule.source.body_part()?;
                     let there = body_parts(&context.head, &signature.body, &[part]).ok()?;
@@ -122,7 +124,8 @@ impl Verifier {
         }
     }
 
-    /// Puts the event id into the request, if it belongs into the head. Returns the id.
+    /// Adds the event id to the signed request if the scheme expects the id in the head, and returns the id. Returns
+    /// `Some(None)` if the scheme expects no id in the head, and `None` if the id is not valid.
     fn put_id(
         &self,
         id: &str,
@@ -170,7 +173,8 @@ impl Verifier {
 }
 
 impl SignedRequest<'_> {
-    /// Puts a signature or a secret into its place.
+    /// Writes a signature, a JWT or a secret to its location in the request. Returns `None` if the location does not
+    /// fit the request.
     fn put_at(&mut self, context: &SignatureContext<'_>, place: &SignaturePlace, text: &str) -> Option<()> {
         match place {
             SignaturePlace::Body(_) | SignaturePlace::Form(_) => {
@@ -185,7 +189,8 @@ impl SignedRequest<'_> {
         Some(())
     }
 
-    /// Sets a member or a form field of the body. If `is_number` is true, a member becomes a number instead of a string.
+    /// Sets a JSON value or a form field in the body of the request. If `is_number` is true, a JSON value becomes a
+    /// number instead of a string. Returns `None` if the body does not have the right format.
     fn put(
         &mut self,
         context: &SignatureContext<'_>,
@@ -203,7 +208,7 @@ impl SignedRequest<'_> {
         Some(())
     }
 
-    /// Sets a parameter of the query.
+    /// Sets a parameter in the query of the request.
     fn put_parameter(&mut self, context: &SignatureContext<'_>, name: &str, value: &str) {
         let target = self.target.as_deref().unwrap_or(context.head.target);
         let (path, query) = target.split_once('?').unwrap_or((target, ""));

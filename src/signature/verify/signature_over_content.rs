@@ -1,4 +1,5 @@
-//! Verifies the signatures of schemes with a content template: first what is in the head, then what is in the body.
+//! Verifies the signatures of schemes with a content template. The first step reads the head of the request, and the
+//! second step reads the body.
 
 use std::borrow::Cow;
 
@@ -19,19 +20,21 @@ use crate::signature::request_parts::{
     HeaderSlice, TimestampSource, body_parts, required_header, required_parameter,
 };
 
-/// The parts of a signature that are in the body, and the parts of the signed content that come from the body.
+/// The signature and the timestamp if they are in the body, and the parts of the signed content that come from the
+/// body.
 pub(super) struct SignedBodyParts<'b> {
     proof: Option<PresentedProof>,
     pub(super) timestamp: Cow<'b, [u8]>,
-    /// The members and form fields that the template of the signed content names.
+    /// The JSON values and form fields of the body that the template of the signed content contains.
     pub(super) values: Vec<Cow<'b, str>>,
     pub(super) normalized_body: String,
-    /// The request target, without the query parameter that contains the signature.
+    /// The path and query of the request, without the query parameter that contains the signature.
     pub(super) target: Cow<'b, str>,
 }
 
 impl<'b> SignedBodyParts<'b> {
-    /// Returns the parts that signing needs. The body may lack the signature and the timestamp.
+    /// Returns the parts of the signed content of a request that Callgate is about to sign. The body may lack the
+    /// signature and the timestamp.
     pub(super) fn signing(
         scheme: &ContentScheme,
         head: &RequestHead<'b>,
@@ -46,7 +49,8 @@ impl<'b> SignedBodyParts<'b> {
     }
 }
 
-/// Returns the request target without the query parameter that contains the signature. A signature cannot cover itself.
+/// Returns the path and query of the request, without the query parameter that contains the signature. A signature
+/// cannot cover itself.
 fn signed_target<'a>(scheme: &ContentScheme, head: &RequestHead<'a>) -> Cow<'a, str> {
     let (Some(name), Some(query)) = (scheme.place.parameter(), head.raw_query()) else {
         return Cow::Borrowed(head.target);
@@ -58,7 +62,11 @@ fn signed_target<'a>(scheme: &ContentScheme, head: &RequestHead<'a>) -> Cow<'a, 
     }
 }
 
-/// Returns the timestamp in a query parameter.
+/// Returns the timestamp in the query parameter `name`.
+///
+/// # Errors
+/// Returns `signature_missing` if the parameter is missing, and `signature_malformed` if its value is ambiguous or not
+/// visible ASCII.
 fn parameter_slice(head: &RequestHead<'_>, name: &str) -> Result<HeaderSlice, Refusal> {
     let text = required_parameter(head, name, PlusSign::Ambiguous)?;
     let value = HeaderValue::from_str(&text).map_err(|_| {
@@ -69,7 +77,11 @@ fn parameter_slice(head: &RequestHead<'_>, name: &str) -> Result<HeaderSlice, Re
 }
 
 impl Verifier {
-    /// Reads signatures and timestamp from the head, and checks the timestamp.
+    /// Reads the signatures and the timestamp in the head of a request, and checks the timestamp.
+    ///
+    /// # Errors
+    /// Returns `signature_missing`, `signature_malformed`, `signature_too_old`, `signature_too_new` or
+    /// `header_duplicated`.
     pub(super) fn verify_content_head(
         &self,
         scheme: &ContentScheme,
@@ -104,7 +116,7 @@ impl Verifier {
             }
             timestamp = text;
         }
-        // A signed header must occur only once. Otherwise one value would be verified, and both would be delivered.
+        // A signed header must occur only once. Otherwise Callgate would verify one value and deliver both values.
         for name in scheme.content.headers() {
             required_header(head, name)?;
         }
@@ -114,7 +126,7 @@ impl Verifier {
         Ok((proof, timestamp))
     }
 
-    /// Verifies the signatures over the content.
+    /// Verifies the signatures over the signed content of a request. Returns the authentication tags of the message.
     pub(super) fn verify_content_body(
         &self,
         scheme: &ContentScheme,
@@ -130,8 +142,8 @@ impl Verifier {
             }
             (SignatureAlgorithm::Public(algorithm), PresentedProof::Signatures(signatures)) => {
                 let keys = self.public_keys(context, body)?;
-                // With public keys, `secrets` contains the ids of webhooks instead of keys. The placeholder `{secret}`
-                // is replaced by such an id.
+                // If the scheme uses public keys, `secrets` contains the ids of webhooks instead of keys. The
+                // placeholder `{secret}` stands for the id of a webhook.
                 let contents = self.signed_contents(scheme, presented, context, body, &parts)?;
                 contents.iter().find_map(|content| {
                     let mut valid = keys.usable(context.now);
@@ -147,7 +159,8 @@ impl Verifier {
         matched.ok_or_else(|| self.mismatch(proof.len(), context, body))
     }
 
-    /// Reads what the scheme needs from the body: the signed members, the timestamp and the signature.
+    /// Reads the parts of the body that the scheme needs: the signed values, the timestamp and the signature. Checks
+    /// the timestamp.
     pub(super) fn read_body<'b>(
         &self,
         scheme: &ContentScheme,
@@ -191,7 +204,8 @@ impl Verifier {
         Ok(SignedBodyParts { proof, timestamp, values: found, normalized_body, target })
     }
 
-    /// Returns the signed content. If the template has `{secret}`, there is one content for each secret.
+    /// Returns the signed content of the message. If the template contains `{secret}`, returns one content for each
+    /// secret.
     pub(super) fn signed_contents(
         &self,
         scheme: &ContentScheme,

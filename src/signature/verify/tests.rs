@@ -1,5 +1,5 @@
-//! Signs requests with the same settings as a verifier, and tests that the verifier accepts them. Tests which URLs a
-//! verifier makes Callgate fetch.
+//! Tests that a verifier accepts requests that Callgate signed with the same settings. Also tests for which URLs a
+//! verifier makes Callgate fetch certificates.
 
 use super::verifier::Verifier;
 use crate::request::RequestHead;

@@ -1,28 +1,28 @@
-//! The verifier of a provider.
+//! The verifier of a provider: its signature scheme and its keys.
 
 use crate::secret::Secret;
 use crate::signature::context::SignatureContext;
 use crate::signature::keys::{MacKey, SecretFormatError, VerifierKeys};
 use crate::signature::scheme::Scheme;
 
-/// A scheme with its keys. It verifies the messages of one provider.
+/// A signature scheme together with its keys, which verifies the messages of one provider.
 #[derive(Clone)]
 pub struct Verifier {
     pub(super) scheme: Scheme,
     pub(super) keys: VerifierKeys,
-    /// The shared secrets, each with the MAC key that Callgate computed from it.
+    /// The shared secrets, each with the MAC key that is computed from the secret.
     pub(super) mac_keys: Vec<(MacKey, Secret)>,
-    /// The configured values of `secrets`. Depending on the scheme, these are shared secrets, SNS topics or ids of
-    /// webhooks.
+    /// The configured values of `secrets`. Depending on the scheme, these values are shared secrets, SNS topics or ids
+    /// of webhooks.
     pub(super) secrets: Vec<Secret>,
-    /// The verify token, for handshakes that must contain one. If it is `None`, the first of `secrets` is the verify
+    /// The verify token for handshakes that must contain one. If it is `None`, the first of `secrets` is the verify
     /// token.
     pub(super) verify_token: Option<Secret>,
-    /// The subscriptions for which Callgate answers handshakes.
+    /// The subscriptions for which Callgate accepts handshakes.
     pub(super) subscriptions: Vec<Box<str>>,
 }
 
-/// Formats the scheme without the keys.
+/// Formats the signature scheme, but not the keys.
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Verifier({} secrets, {:?})", self.secrets.len(), self.scheme)
@@ -30,10 +30,11 @@ impl std::fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// Returns a verifier. A message may be signed with any of the secrets. Signing uses the first secret.
+    /// Creates a verifier. A message may be signed with any of the secrets. Callgate itself signs with the first
+    /// secret.
     ///
     /// # Errors
-    /// [`SecretFormatError`] and the index of the secret that is not in the format of the scheme.
+    /// Returns a [`SecretFormatError`] and the index of the secret that does not have the format of the scheme.
     pub fn new(
         scheme: Scheme,
         keys: VerifierKeys,
@@ -50,18 +51,18 @@ impl Verifier {
         Ok(Self { scheme, keys, mac_keys, secrets, verify_token: None, subscriptions: Vec::new() })
     }
 
-    /// Returns the verifier with a verify token and subscriptions for handshakes.
+    /// Returns this verifier with a verify token and subscriptions, which some handshakes need.
     #[must_use]
     pub fn with_handshakes(self, verify_token: Option<Secret>, subscriptions: Vec<Box<str>>) -> Self {
         Self { verify_token, subscriptions, ..self }
     }
 
-    /// Returns the scheme.
+    /// Returns the signature scheme of the provider.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme
     }
 
-    /// Returns the keys, or their source.
+    /// Returns the keys of the verifier, or the source of the keys.
     pub fn keys(&self) -> &VerifierKeys {
         &self.keys
     }
@@ -72,27 +73,28 @@ impl Verifier {
             || self.scheme.handshakes.iter().any(|handshake| handshake.confirmation.is_some())
     }
 
-    /// Reports whether messages name certificates that Callgate fetches.
+    /// Reports whether messages contain URLs of certificates that Callgate must fetch.
     pub fn names_certificates(&self) -> bool {
         matches!(self.keys, VerifierKeys::Named(_, None))
     }
 
-    /// Reports whether a message may name the certificate with this URL.
+    /// Reports whether messages of this provider may name a certificate at this URL.
     pub fn may_name(&self, url: &str) -> bool {
         matches!(&self.keys, VerifierKeys::Named(rule, None) if rule.allows(url))
     }
 
-    /// Returns the configured values of `secrets`, for code that removes them from a text.
+    /// Returns the configured values of `secrets`. Callers use them to remove secrets from a text.
     pub fn secrets(&self) -> &[Secret] {
         &self.secrets
     }
 
-    /// Returns the number of secrets.
+    /// Returns the number of configured `secrets`.
     pub fn secrets_count(&self) -> usize {
         self.secrets.len()
     }
 
-    /// Returns the URL of the certificate that a message names, if Callgate has not fetched this certificate.
+    /// Returns the URL of the certificate that a message names, if Callgate has not fetched this certificate yet.
+    /// Otherwise returns `None`.
     pub fn missing_certificate(&self, context: &SignatureContext<'_>, body: &[u8]) -> Option<String> {
         let VerifierKeys::Named(rule, None) = &self.keys else { return None };
         let url = rule.url(&context.head, body).ok()?;

@@ -1,4 +1,4 @@
-//! The second step of verification: the request body.
+//! The second step of verification, which needs the request body.
 
 use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
@@ -12,16 +12,17 @@ use crate::signature::proofs::SnsMessage;
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Verifies the raw body. The message is accepted if one of its signatures is valid under one of the keys.
+    /// Verifies the raw body of a message. The message is accepted if one of its signatures is valid under one of the
+    /// keys.
     ///
-    /// Returns the authentication tags that identify the message. If the message is signed with a MAC, the tags are its
-    /// MACs under all keys that were tried, and the matching MAC is the last one. At least one tag therefore stays the
-    /// same if a sender removes one of two signatures, or if the operator adds a new key before the old one. For other
-    /// signatures, the tag is the digest of the signed content.
+    /// Returns the authentication tags that identify the message. If the message is signed with a MAC, the tags are
+    /// its MACs under all keys that were tried, and the last tag is the matching MAC. At least one tag therefore stays
+    /// the same if a sender removes one of two signatures, or if the operator adds a new key before the old key. For
+    /// other signatures, the tag is the digest of the signed content.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_malformed`, `signature_mismatch`, `signature_claim`, `signature_key_unknown`,
-    /// `signature_too_old`, `signature_too_new` or `keys_unavailable`.
+    /// Returns `signature_missing`, `signature_malformed`, `signature_mismatch`, `signature_claim`,
+    /// `signature_key_unknown`, `signature_too_old`, `signature_too_new` or `keys_unavailable`.
     pub fn verify_body(
         &self,
         presented: &PresentedSignature,
@@ -40,7 +41,8 @@ impl Verifier {
             (Proof::MessageSignature(_), PresentedProof::MessageSignature(signature)) => {
                 signature.verify_body(body)
             }
-            // `parse` checks the topic first, so that no certificate is fetched for a message of another topic.
+            // `parse` checks the topic first, so that Callgate fetches no certificate for a message with another
+            // topic.
             (Proof::Sns, _) => SnsMessage::parse(context, &self.secrets, body)?
                 .verify(&*self.public_keys(context, body)?, context.now),
             (Proof::None, _) => Ok(Vec::new()),
@@ -52,7 +54,8 @@ impl Verifier {
         }
     }
 
-    /// Returns the event id in the JWT that is in the body. The JWT must have been verified.
+    /// Returns the event id in the JWT that the body contains. The JWT must have been verified before. Returns `None`
+    /// if there is no JWT or no event id in the body.
     pub fn id_in_body_token(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<Box<str>> {
         let Proof::Jwt(jwt) = &self.scheme.proof else { return None };
         jwt.id_in(&jwt.body_token(head, body).ok()??)
@@ -63,10 +66,10 @@ impl Verifier {
     ///
     /// - The body directly follows the URL in the signed content. The same bytes could be a longer URL and a shorter
     ///   body. An empty body is accepted in this case.
-    /// - Callgate signs the challenges of unauthenticated callers. The signed bytes could be such a challenge.
+    /// - Callgate signs the challenges of unauthenticated callers. The signed bytes could be a challenge.
     ///
     /// # Errors
-    /// `signature_malformed`.
+    /// Returns `signature_malformed` if the body does not begin like JSON.
     fn check_body_start(&self, body: &[u8]) -> Result<(), Refusal> {
         let joined =
             matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.joins_url_and_body());
@@ -78,7 +81,10 @@ impl Verifier {
         Err(Refusal::new(Denial::SignatureMalformed, detail))
     }
 
-    /// Checks that the body has none of the members that must be absent.
+    /// Checks that the body has none of the values that the scheme forbids in `absent`.
+    ///
+    /// # Errors
+    /// Returns `signature_malformed` if the body has a forbidden value, or is not JSON.
     fn check_absent(&self, body: &[u8]) -> Result<(), Refusal> {
         if self.scheme.absent.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The first step of verification: the request head.
+//! The first step of verification, which needs only the request head.
 
 use std::borrow::Cow;
 
@@ -20,13 +20,13 @@ use crate::signature::scheme::Proof;
 
 impl Verifier {
     /// Verifies the head of a request: reads the signature, timestamp and event id, and checks the timestamp. JWTs,
-    /// HTTP message signatures and shared secrets in a header are verified completely, apart from the digest of the
+    /// HTTP message signatures and shared secrets in the head are verified completely, except for the digest of the
     /// body.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_malformed`, `signature_too_old`, `signature_too_new` or `header_duplicated`. A
-    /// proof that is verified here has further errors: `signature_mismatch`, `signature_claim`, `signature_key_unknown`
-    /// and `keys_unavailable`.
+    /// Returns `signature_missing`, `signature_malformed`, `signature_too_old`, `signature_too_new` or
+    /// `header_duplicated`. A proof that is verified here can also cause `signature_mismatch`, `signature_claim`,
+    /// `signature_key_unknown` and `keys_unavailable`.
     pub fn verify_head(&self, context: &SignatureContext<'_>) -> Result<PresentedSignature, Refusal> {
         let head = &context.head;
         for (name, value) in &self.scheme.require {
@@ -48,7 +48,7 @@ impl Verifier {
                 proof
             }
             Proof::Jwt(jwt) => {
-                // A missing token is reported even if the keys have not been fetched.
+                // A missing token is reported even if the keys have not been fetched yet.
                 match jwt.head_token(head)? {
                     None => PresentedProof::None,
                     Some(token) => {
@@ -84,6 +84,10 @@ impl Verifier {
     }
 
     /// Verifies a JWT with the keys of the provider.
+    ///
+    /// # Errors
+    /// Returns `keys_unavailable` if the public keys have not been fetched, and otherwise the errors of the JWT
+    /// scheme, such as `signature_mismatch`.
     pub(super) fn verify_jwt(
         &self,
         jwt: &JwtScheme,
@@ -104,8 +108,9 @@ impl Verifier {
         jwt.verify(token, context, &keys, context.now)
     }
 
-    /// Returns a text for the trail that says what a successful [`Self::verify_head`] has checked. Returns `None` if
-    /// the scheme has no signature, no secret and no timestamp in the head.
+    /// Returns a description of the checks of a successful [`Self::verify_head`]. The trail, which is the list of
+    /// checks that ran for a request, contains this description. Returns `None` if the scheme has no signature, no
+    /// secret and no timestamp in the head.
     pub fn head_checks(&self) -> Option<&'static str> {
         match &self.scheme.proof {
             Proof::Content(scheme) => {
@@ -135,11 +140,11 @@ impl Verifier {
         }
     }
 
-    /// Checks an event id. The id must not contain the byte that follows it in the signed content. Otherwise the same
-    /// signed bytes could be split into another id and another timestamp.
+    /// Checks the event id of a message. The id must not contain the byte that follows the id in the signed content.
+    /// Otherwise the same signed bytes could be split into another id and another timestamp.
     ///
     /// # Errors
-    /// `signature_malformed`.
+    /// Returns `signature_malformed` if the id is empty, too long, or has a character that ids must not have.
     pub(super) fn check_event_id(&self, id: Option<&HeaderValue>) -> Result<(), Refusal> {
         let Some(id) = id else { return Ok(()) };
         let visible = !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic);
@@ -159,6 +164,9 @@ impl Verifier {
 
     /// Returns the event id in a header or in the query. The id is required if the template of the signed content
     /// contains it.
+    ///
+    /// # Errors
+    /// Returns `signature_missing`, `signature_malformed` or `header_duplicated`.
     fn head_id(
         &self,
         source: &EventIdSource,
@@ -189,11 +197,12 @@ impl Verifier {
         std::str::from_utf8(self.scheme.secret_format.id(secret)?).ok().map(Into::into)
     }
 
-    /// Returns the public keys that verify a message.
+    /// Returns the public keys with which a message is verified.
     ///
     /// # Errors
-    /// `keys_unavailable` if the keys have not been fetched. If the message names a certificate, reading the URL of the
-    /// certificate can cause other errors.
+    /// Returns `keys_unavailable` if the keys have not been fetched. If the message names a certificate, also returns
+    /// `signature_missing`, `signature_malformed` or `signature_key_unknown` if the URL of the certificate cannot be
+    /// read or is not allowed.
     pub(super) fn public_keys<'k>(
         &'k self,
         context: &'k SignatureContext<'_>,

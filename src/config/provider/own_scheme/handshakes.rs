@@ -1,9 +1,10 @@
-//! Checks of the handshakes of a scheme that a user describes.
+//! Checks of the handshakes in a signature scheme that a user describes.
 
 use crate::config::yaml::Fields;
 use crate::signature::{BodyFormat, Handshake, Proof, Scheme};
 
-/// Reports an error for each setting that a handshake needs and that is missing.
+/// Reports an error for each missing setting that a handshake needs. Also reports an error if the reply to an unsigned
+/// handshake could be a valid signature of a message.
 pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
     let any = |needs: fn(&Handshake) -> bool| scheme.handshakes.iter().any(needs);
     let has_secrets = fields.has("secrets");
@@ -18,8 +19,9 @@ pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
             let _: Option<()> = fields.at().error(message, "without it, Callgate denies this handshake");
         }
     }
-    // A challenge has no braces and brackets, and the body begins with one of them. Without the body in the signed
-    // content, a caller could send signed content as the challenge, and would receive its signature.
+    // The body of a signed message is JSON, which begins with a brace or a bracket, and a challenge contains neither.
+    // If the signature does not cover the body, a caller could send the signed content of a message as the challenge,
+    // and would receive its signature.
     let signs_body = match &scheme.proof {
         Proof::Content(content) => content.content.contains_json(),
         _ => false,
@@ -31,7 +33,7 @@ pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
     }
 }
 
-/// Reports an error for each handshake that no request can be, because its body would have to have two formats.
+/// Reports an error for each handshake that no request can match, because its body would need two formats at once.
 pub(super) fn answerable(fields: &mut Fields<'_>, scheme: &Scheme) {
     let Some(list) = fields.optional("handshakes").and_then(|at| at.list()) else { return };
     for (at, handshake) in list.iter().zip(&scheme.handshakes) {

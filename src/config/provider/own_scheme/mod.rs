@@ -1,5 +1,5 @@
-//! Checks of a scheme that a user describes. A mistake in such a scheme must not let anybody in, and must not go
-//! unnoticed until the provider sends its first message.
+//! Checks of a signature scheme that a user describes. A mistake in the scheme must not let unverified callers in. The
+//! mistake must also be reported before the provider sends its first message.
 
 mod handshakes;
 
@@ -7,8 +7,8 @@ use crate::config::yaml::{Cursor, Fields};
 use crate::signature::{ExpectedClaim, JwtScheme, Proof, PublicKeySource, Scheme};
 use handshakes::{answerable, complete};
 
-/// Reports an error for each part of a scheme that is not safe, or that cannot work. `accepted` is whether the user
-/// accepts a signature that does not cover the body.
+/// Reports an error for each part of a user's signature scheme that is not safe, or that cannot work. `accepted` is
+/// true if the user accepts a signature that does not cover the body.
 pub(super) fn check(at: &Cursor<'_>, fields: &mut Fields<'_>, scheme: &Scheme, accepted: bool) {
     covered(at, scheme, accepted);
     unambiguous(fields, scheme);
@@ -17,7 +17,9 @@ pub(super) fn check(at: &Cursor<'_>, fields: &mut Fields<'_>, scheme: &Scheme, a
     complete(fields, scheme);
 }
 
-/// Reports an error if the scheme does not cover the body, unless the user accepts this with `unsigned_body`.
+/// Reports an error if the signature does not cover the body, unless the user accepts this with
+/// `unsigned_body: accept`. Also reports an error if a JWT scheme accepts every token of an issuer, or if the scheme
+/// `none` has no handshakes.
 fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     let covers = scheme.covers().body;
     if covers && accepted {
@@ -49,7 +51,8 @@ fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     }
 }
 
-/// Reports an error if the signed content does not show where one of its parts ends.
+/// Reports an error if the signed content does not show where one of its parts ends. An attacker could then move bytes
+/// from one part to the next without a change of the signature.
 fn unambiguous(fields: &mut Fields<'_>, scheme: &Scheme) {
     let Proof::Content(content) = &scheme.proof else { return };
     let time = content.timestamp.as_ref().map(|rule| &rule.source);
@@ -64,7 +67,7 @@ fn unambiguous(fields: &mut Fields<'_>, scheme: &Scheme) {
     }
 }
 
-/// Reports an error if the signature would cover itself. No sender could compute such a signature.
+/// Reports an error if the signature of a user's scheme would cover itself. No sender could compute such a signature.
 fn verifiable(at: &Cursor<'_>, scheme: &Scheme) {
     match &scheme.proof {
         Proof::Content(content) if content.covers_itself() => {
