@@ -1,4 +1,4 @@
-//! What several subcommands share: exit codes, values of arguments, and output.
+//! Shared code of several subcommands: exit codes, values of arguments, and output.
 
 mod terminal;
 
