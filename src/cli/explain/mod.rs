@@ -157,8 +157,8 @@ impl<'a> Explanation<'a> {
             None => denial,
             Some(_) => steps.iter().find_map(taken_over),
         };
-        // In a captured request's explanation, a copy of the routes in observe mode is used. The mode to show is that
-        // of the configuration.
+        // The checks of a captured request ran with copies of the routes in observe mode. The explanation shows the
+        // configured route.
         let route =
             route.map(|route| ingress.routes().iter().find(|one| one.name == route.name).unwrap_or(route));
         let provider = route.and_then(|route| route.provider.as_ref());
