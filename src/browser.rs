@@ -17,8 +17,8 @@ pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site")
 /// The reason why Callgate treats a request as one that a web page could have caused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Foreign {
-    /// The `Host` header is missing, is duplicated, or names a host that is neither an IP address, nor `localhost`, nor
-    /// a configured host name.
+    /// The `Host` header is missing, is duplicated, or names a host other than this one. Names of this host are IP
+    /// addresses, `localhost`, and the configured host names.
     Host,
     /// The headers `Origin` or `Sec-Fetch-Site` show that a web page caused the request.
     Page,

@@ -11,12 +11,12 @@ use std::borrow::Cow;
 pub enum Class {
     /// The request failed a check. Nothing was delivered or sent.
     Deny,
-    /// The request passed all checks, but Callgate could not deliver, send, store or answer it.
+    /// The request passed all checks, but Callgate could not deliver, send, store or answer the request.
     Fail,
 }
 
-/// Declares [`Denial`] from one table. Its columns are: variant, code, class, HTTP status, public title, and help text
-/// for the operator.
+/// Declares the enum [`Denial`] from one table. The columns of the table are: variant, code, class, HTTP status, public
+/// title, and help text for the operator.
 macro_rules! denials {
     ($($variant:ident, $code:literal, $class:ident, $status:literal, $title:literal, $help:literal;)+) => {
         /// The reason why Callgate denied a callback or a request of the agent, or could not process it. Processing

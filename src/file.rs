@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Read};
 use std::path::Path;
 
-/// Maximum size of a configuration file, a secret file or a certificate file, in bytes.
+/// The maximum size of a configuration file, a secret file or a certificate file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The byte order mark of UTF-8, which some editors write at the beginning of a file.

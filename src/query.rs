@@ -12,7 +12,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The result of looking up a parameter of a query or of a form.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Parameter<'a> {
-    /// The parameter does not occur.
+    /// The parameter does not occur in the query or form.
     Missing,
     /// The parameter occurs once. The variant contains the percent-decoded value.
     One(Cow<'a, str>),

@@ -126,8 +126,8 @@ impl<'a> RequestHead<'a> {
             || self.body_bytes_declared.is_some_and(|declared| declared > 0)
     }
 
-    /// Reports whether the request asks for the protocol WebSocket (RFC 6455 section 4.1): a GET with
-    /// `Upgrade: websocket`, `Connection: upgrade`, and no body.
+    /// Reports whether the request asks for the WebSocket protocol (RFC 6455 section 4.1): a GET with `Upgrade:
+    /// websocket`, `Connection: upgrade`, and no body.
     pub fn asks_for_websocket(&self) -> bool {
         self.method == "GET" && !self.has_body() && is_websocket(self.headers)
     }
@@ -139,7 +139,7 @@ impl<'a> RequestHead<'a> {
         codings.into_iter().any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     }
 
-    /// Looks up a header that must not occur more than once, because an access check reads it.
+    /// Looks up a header that an access check reads. The header must not occur more than once.
     pub fn single(&self, name: &HeaderName) -> Single<'a> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {
@@ -150,14 +150,15 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// The result of [`RequestHead::single`].
+/// The result of [`RequestHead::single`], which looks up a header that must not be repeated.
 #[derive(Clone, Copy, Debug)]
 pub enum Single<'a> {
     /// The header does not occur.
     Missing,
     /// The header occurs once.
     One(&'a HeaderValue),
-    /// The header occurs more than once. HTTP implementations differ in which value they use, so Callgate uses none.
+    /// The header occurs more than once. HTTP implementations differ in which value they use, so Callgate uses no
+    /// value.
     Several,
 }
 

@@ -55,7 +55,7 @@ impl Timestamp {
     }
 }
 
-/// Converts a timestamp. A time before the Unix epoch becomes the epoch.
+/// Converts a timestamp into the time type of the standard library. A time before the Unix epoch becomes the epoch.
 impl From<Timestamp> for std::time::SystemTime {
     fn from(at: Timestamp) -> Self {
         Self::UNIX_EPOCH + Duration::from_millis(u64::try_from(at.unix_ms).unwrap_or(0))
@@ -92,7 +92,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Appends `number` in decimal, with as many digits as `scale` has. Pads with leading zeros.
+/// Appends `number` in decimal, padded with leading zeros to the number of digits of `scale`, a power of ten.
 fn digits(text: &mut String, number: u32, mut scale: u32) {
     while scale > 0 {
         text.push(char::from_digit(number / scale % 10, 10).unwrap_or('0'));
@@ -145,7 +145,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Parses the date of an HTTP header in its preferred form, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section
+/// Parses the date in an HTTP header in its preferred form, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section
 /// 5.6.7). Returns `None` for any other text.
 pub fn parse_http_date(text: &str) -> Option<Timestamp> {
     let moment = OffsetDateTime::parse(text, &Rfc2822).ok()?;

@@ -50,7 +50,7 @@ pub enum Check {
 }
 
 impl Check {
-    /// The maximum number of steps of one request. The rate check can run twice, and every other check once.
+    /// The maximum number of checks that one trail records. The rate check can run twice, and every other check once.
     const STEPS_MAX: usize = 17;
 
     /// Reports whether the duration of this check is measured when the check passes. A check that is not measured takes
@@ -256,7 +256,7 @@ impl Trail {
     }
 
     /// Returns the sentence about the first check that failed. Returns `None` if no check failed, or if the trail is
-    /// verbose.
+    /// the one for `callgate explain`, which stores a sentence about every check.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }

@@ -25,7 +25,7 @@ const LINE_BYTES_MAX: u64 = 1 << 10;
 /// The file extension of a cache file that is still being written.
 const DRAFT: &str = "new";
 
-/// A certificate from the cache.
+/// A certificate that was read from the cache folder.
 pub(super) struct CachedCertificate {
     /// The URL that the certificate was fetched from.
     pub url: String,

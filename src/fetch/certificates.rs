@@ -81,7 +81,7 @@ fn verifiers_of<'p>(policy: &'p Policy, url: &str) -> impl Iterator<Item = &'p V
     policy.verifiers().filter(move |verifier| verifier.may_name(url))
 }
 
-/// Returns the URLs of the certificates in `keyring` that messages of the verifier's provider may name.
+/// Returns the URLs of the certificates in `keyring` that messages of the provider of `verifier` may name.
 fn certificates_of<'k>(verifier: &Verifier, keyring: &'k Keyring) -> impl Iterator<Item = &'k str> {
     keyring.certificate_urls().filter(|url| verifier.may_name(url))
 }

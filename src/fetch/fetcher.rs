@@ -58,7 +58,7 @@ struct Requests {
     wake: Notify,
 }
 
-/// The handle through which code that handles messages requests fetches.
+/// The handle through which the code that verifies messages requests fetches from the fetching task.
 pub struct Fetcher {
     requests: Arc<Requests>,
     policy: Arc<ArcSwap<Policy>>,
@@ -86,7 +86,8 @@ pub fn with_cached(policy: Policy) -> Result<Policy, String> {
 }
 
 impl Fetcher {
-    /// Creates the handle and the state of the fetching task. Loads the cached documents before it returns.
+    /// Creates the fetching task and the handle for requests to this task. Loads the cached documents before it
+    /// returns.
     ///
     /// # Errors
     /// Returns the reason as text if the trusted roots or the cache folder cannot be used.

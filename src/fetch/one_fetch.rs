@@ -11,7 +11,7 @@ use super::requested_fetches::RequestedFetch;
 use crate::policy::{Feed, Policy};
 use crate::signature::KeySet;
 
-/// The document that one fetch gets.
+/// A document to fetch: one that a message requests, or one that is fetched at intervals.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum FetchTarget {
     /// A document that a message requests.

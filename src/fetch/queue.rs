@@ -44,7 +44,7 @@ pub(super) struct FetchQueue {
     next_start: Option<Instant>,
 }
 
-/// The result of [`FetchQueue::start_next`].
+/// The result of [`FetchQueue::start_next`]: the next URL to fetch, or how long to wait.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum NextFetch {
     /// The URL must be fetched now.
@@ -59,7 +59,7 @@ pub(super) enum NextFetch {
 struct Entry {
     url: Box<str>,
     network: IpAddr,
-    /// Whether the URL was requested more than once.
+    /// Whether messages requested the URL more than once.
     repeated: bool,
     failures: u32,
     due: Instant,
@@ -128,7 +128,7 @@ impl FetchQueue {
         self.entries.retain(|entry| Some(entry.sequence) != worst);
     }
 
-    /// Chooses the next URL to fetch, and marks it as running until [`Self::finish`] is called.
+    /// Chooses the next URL of the queue to fetch, and marks it as running until [`Self::finish`] is called.
     pub(super) fn start_next(&mut self, now: Instant) -> NextFetch {
         let running: Vec<_> = self.entries.iter().filter(|entry| entry.running).collect();
         if running.len() >= RUNNING_MAX {
@@ -183,7 +183,7 @@ impl FetchQueue {
         }
     }
 
-    /// Removes the waiting URLs for which `needed` returns `false`. Running fetches are not interrupted.
+    /// Removes the waiting URLs for which `needed` returns `false` from the queue. Running fetches are not interrupted.
     pub(super) fn retain(&mut self, needed: impl Fn(&str) -> bool) {
         self.entries.retain(|entry| entry.running || needed(&entry.url));
     }

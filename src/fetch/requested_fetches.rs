@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::queue::{FetchQueue, NextFetch};
 use crate::signature::Verifier;
 
-/// A fetch that a message requests.
+/// A fetch that a message requests: of a certificate, or of a URL that confirms a subscription.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum RequestedFetch {
     /// A certificate that a message names. Contains the name of the message's provider and the URL of the certificate.

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use crate::config::LoadedSecret;
 use crate::time::Timestamp;
 
-/// The number of characters of a configuration version: the beginning of the SHA-256 of a configuration, in
-/// hexadecimal.
+/// The length of a configuration version, in characters. The version is the beginning of the SHA-256 of a
+/// configuration, in hexadecimal.
 const VERSION_CHARS: usize = 12;
 
 /// Records which configuration is in use, and the errors of a configuration that the last reload rejected.

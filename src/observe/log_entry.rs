@@ -30,7 +30,7 @@ pub struct Entry<'a> {
     pub verdict: &'static str,
     /// The reason of the verdict: the code of a denial, or another reason such as `ok` or `duplicate`.
     pub reason: &'static str,
-    /// Whether the route is in observe mode.
+    /// Whether the route of the request is in observe mode.
     pub observes: bool,
     /// The denials that would have applied in enforce mode. Empty unless the request was delivered on a route in
     /// observe mode.

@@ -22,7 +22,7 @@ pub(super) struct Log {
     pub(super) not_json: u64,
     /// The number of lines that are JSON, but not an entry of the access log.
     pub(super) other_json: u64,
-    /// The number of entries before the time of `--since`.
+    /// The number of access-log entries before the time of `--since`.
     pub(super) older: u64,
     /// The number of requests that the agent sent (egress requests).
     pub(super) egress: u64,

@@ -113,7 +113,7 @@ struct Explanation<'a> {
     status: Option<u16>,
     route: Option<String>,
     provider: Option<String>,
-    /// The name of the agent of the route.
+    /// The name of the agent to which the route forwards the request.
     agent: Option<String>,
     forward: Option<String>,
     /// Callgate's response to a handshake of the provider.

@@ -38,7 +38,7 @@ impl NotFetched {
         Self { feeds: missing.map(|feed| feed.label().to_owned()).collect(), why }
     }
 
-    /// Returns a sentence about what the missing documents mean for the verdict.
+    /// Returns a sentence about what the missing key sets and address lists mean for the verdict.
     pub(super) fn text(&self) -> String {
         let missing = match self.feeds.as_slice() {
             [] => format!("`explain` does not fetch what it needs, {}", self.why),

@@ -41,8 +41,8 @@ struct Parts {
 enum Rule {
     /// A complete entry that is in use.
     Active(String),
-    /// An entry in comments, in two parts. Between the parts, the text lists where the user must remove the comment
-    /// signs.
+    /// A commented-out entry, in two parts. A list of the places at which the user must remove the comment signs
+    /// belongs between the parts.
     Commented(String, String),
 }
 

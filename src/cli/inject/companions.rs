@@ -8,8 +8,7 @@ use super::sidecar::{BaseUrl, Companion, DAMAGED, Sidecar};
 use super::yaml::{self, Mapping, Value};
 use crate::config::CHANGE_ME;
 
-/// The files of the kustomize component for the Service and the NetworkPolicies. They are the only definition of these
-/// objects.
+/// The texts of the kustomize components that define the Service and the NetworkPolicies.
 const SERVICE: &str = include_str!("../../../deploy/kustomize/component/service.yaml");
 const NETWORK_POLICY: &str = include_str!("../../../deploy/kustomize/component/network-policy.yaml");
 const EGRESS_POLICY: &str = include_str!("../../../deploy/kustomize/egress-policy/network-policy.yaml");

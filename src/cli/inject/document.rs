@@ -22,7 +22,7 @@ const KINDS: [(&str, &str, &[&str]); 6] = [
 /// The key of the annotation or label that opts a workload out of the sidecar, if its value is `false`.
 const INJECT: &str = "callgate.dev/inject";
 
-/// The result of [`inject`] or [`remove`].
+/// The result of [`inject`] or [`remove`]: the new manifests, and hints for their author.
 #[derive(Debug)]
 pub struct Injected {
     /// The new text of the whole file of manifests.
@@ -121,7 +121,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// The result of [`inject_object`].
+/// The result of [`inject_object`], which adds the sidecar to one Kubernetes object.
 pub enum Rewritten {
     /// The object with the sidecar, and hints for its author.
     Changed(serde_json::Value, Vec<String>),
@@ -130,7 +130,8 @@ pub enum Rewritten {
 }
 
 /// Adds the sidecar to one Kubernetes object. Objects that `--with` would add are not returned. `is_new` means that the
-/// object is being created. A new object that opts out does not change, even if it has a record of an injection.
+/// object is being created. A new object that opts out does not change, even if it has the record of an earlier
+/// sidecar.
 ///
 /// # Errors
 /// Returns a message if the sidecar cannot be added to the workload.

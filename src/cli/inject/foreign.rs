@@ -1,12 +1,13 @@
-//! Checks data that somebody else than `inject` may have written: the record of an injection, and the mounts of other
-//! containers.
+//! Checks data that somebody else than `callgate inject` may have written: its record in an annotation of a workload,
+//! and the mounts of other containers.
 
 use super::ports::{LISTS, containers};
 use super::sidecar::name;
 use super::undo::{ANNOTATION, Env, Port, Record};
 use super::yaml::{Mapping, Value};
 
-/// The maximum number of entries in each list of the record of an injection. `inject` writes fewer entries.
+/// The maximum number of entries in each list of the record that `callgate inject` writes into an annotation. It writes
+/// fewer entries.
 const ENTRIES_MAX: usize = 256;
 /// The YAML keys that a port of a container can have.
 const PORT_KEYS: [&str; 5] = ["containerPort", "hostIP", "hostPort", "name", "protocol"];
@@ -20,11 +21,11 @@ pub(super) fn container(name: &str) -> String {
     format!("it has a container {name} that `callgate inject` did not put there")
 }
 
-/// Checks that `inject` can have written the record of an injection. `sidecar` is the sidecar's container in the same
-/// pod.
+/// Checks that `callgate inject` can have written this record into the annotation of a workload. `sidecar` is the
+/// sidecar's container in the same pod.
 ///
 /// # Errors
-/// Returns a message if the record contains an entry that `inject` does not write.
+/// Returns a message if the record contains an entry that `callgate inject` does not write.
 pub(super) fn check_record(record: &Record, sidecar: Option<&Value>) -> Result<(), String> {
     let lists = [record.volumes.len(), record.variables.len(), record.handlers.len(), record.made.len()];
     let too_long = lists.iter().any(|length| *length > ENTRIES_MAX);

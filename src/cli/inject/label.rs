@@ -53,7 +53,7 @@ fn controller(object: &Mapping) -> Option<&Value> {
     owners.iter().find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))
 }
 
-/// Reports whether an object is a pod of a StatefulSet.
+/// Reports whether a Kubernetes object is a pod that a StatefulSet controls.
 pub(super) fn is_pod_of_stateful_set(object: &Mapping) -> bool {
     let owner = controller(object).and_then(|owner| owner.get("kind")?.as_str());
     object.get("kind").and_then(Value::as_str) == Some("Pod") && owner == Some("StatefulSet")

@@ -11,8 +11,9 @@ pub(super) const LISTS: [&str; 2] = ["containers", "initContainers"];
 /// A port that a container of a pod declares.
 pub(super) struct DeclaredPort {
     pub(super) container: String,
-    /// The position of the port: the list, the index of the container in the list, and the index of the port in the
-    /// container. The position identifies the port, because the entries of two ports can be equal.
+    /// The position of the port in the pod: the key of the list of containers, the index of the container in the list,
+    /// and the index of the port in the container. The position identifies the port, because two ports can have equal
+    /// entries.
     pub(super) at: (&'static str, usize, usize),
     pub(super) number: u64,
     pub(super) entry: Mapping,

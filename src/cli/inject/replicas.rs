@@ -8,7 +8,7 @@ use super::sidecar::{DAMAGED, Sidecar, name};
 use super::undo::Record;
 use super::yaml::{self, Mapping, Value};
 
-/// The files of the kustomize component for several replicas. They are the only definition of these objects.
+/// The texts of the kustomize component for several replicas. No other file defines these objects.
 const SIDECAR: &str = include_str!("../../../deploy/kustomize/replicas/sidecar.yaml");
 const SERVICE: &str = include_str!("../../../deploy/kustomize/replicas/service.yaml");
 const NETWORK_POLICY: &str = include_str!("../../../deploy/kustomize/replicas/network-policy.yaml");
@@ -81,7 +81,7 @@ fn governing(object: &mut Mapping, key: &str, service: &str, record: &mut Record
     record.text(spec, key, service)
 }
 
-/// Removes the name of the governing Service that [`prepare`] set.
+/// Removes `serviceName` or `subdomain`, the name of the governing Service, if [`prepare`] set it.
 pub(super) fn undo(object: &mut Mapping, record: &Record) {
     let Some(workload) = &record.replicas else { return };
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_mapping_mut) {
@@ -267,8 +267,8 @@ pub(super) fn claims(spec: &Value) -> Vec<String> {
     templates.into_iter().flatten().filter_map(claim).collect()
 }
 
-/// Reports whether a pod has a volume for the ledger that outlives the pod. The pods of a StatefulSet have one for each
-/// entry of its `volumeClaimTemplates`.
+/// Reports whether a pod has a persistent volume for the ledger, which outlives the pod. The pods of a StatefulSet have
+/// a persistent volume for each entry of its `volumeClaimTemplates`.
 pub(super) fn has_claim(pod: &Mapping) -> bool {
     let volumes = pod.get("volumes").and_then(Value::as_sequence);
     let is_claim = |volume: &Value| volume.get("persistentVolumeClaim").is_some();

@@ -21,7 +21,7 @@ pub(super) struct Scaling {
 }
 
 impl Scaling {
-    /// Records a workload that has the sidecar.
+    /// Records a workload that has the sidecar, with the reason if it has several pods.
     pub(super) fn workload(&mut self, object: &Mapping) {
         let (kind, namespace, name) = identity(&Value::from(object.clone()));
         let replicas = object.get("spec").and_then(|spec| spec.get("replicas")).and_then(Value::as_u64);

@@ -10,7 +10,7 @@ use super::yaml::{self, Mapping, Value};
 
 pub(super) use super::yaml::name;
 
-/// The file of the kustomize component that defines the sidecar. It is the only definition of the sidecar.
+/// The text of the kustomize component that defines the sidecar. No other file defines the sidecar.
 const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");
 /// The name of the volume with the TLS certificate, and of its mount. Both are removed if no certificate is configured.
 const TLS: &str = "callgate-tls";
@@ -35,7 +35,8 @@ pub struct Sidecar {
     pub agent_port: Option<String>,
     /// The port of the sidecar for metrics and health checks.
     pub admin_port: u16,
-    /// The environment variable that makes the agent listen on loopback. `None` means that no variable is set.
+    /// The environment variable that makes the agent listen only on the loopback address. `None` means that no variable
+    /// is set.
     pub bind_env: Option<String>,
     /// The port of the sidecar for other replicas. `None` means that the workload is not prepared for several replicas.
     pub replica_port: Option<u16>,
@@ -84,9 +85,9 @@ impl Default for Sidecar {
 /// An environment variable of the agent's clients, and the path on the egress listener that becomes their base URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
-    /// The name of the environment variable.
+    /// The name of the environment variable, such as `OPENAI_BASE_URL`.
     pub variable: String,
-    /// The path on the egress listener. It begins with a slash.
+    /// The path on the egress listener that becomes the base URL. It begins with a slash.
     pub path: String,
 }
 
@@ -168,7 +169,7 @@ impl Sidecar {
         self.config_map.contains(NAME)
     }
 
-    /// Reports whether `--with` adds the NetworkPolicy for connections to the pods.
+    /// Reports whether `--with` adds the NetworkPolicy that restricts connections to the pods.
     pub(super) fn has_policy(&self) -> bool {
         self.with.contains(&Companion::NetworkPolicy)
     }

@@ -7,25 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use super::yaml::{Mapping, Sequence, Value, name};
 
-/// The key of the annotation that contains the record of an injection.
+/// The key of the annotation in which `callgate inject` records its changes of a workload.
 pub(super) const ANNOTATION: &str = "callgate.dev/injected";
 
-/// The record of an injection: the changes of a workload in addition to the sidecar's container.
+/// The record of the changes that `callgate inject` made in a workload, in addition to the sidecar's container.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
-    /// The name of the agent's container, if the injection changed it.
+    /// The name of the agent's container, if `callgate inject` changed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) container: Option<String>,
-    /// The agent's port that the injection moved to the sidecar.
+    /// The agent's port that `callgate inject` moved to the sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<Port>,
-    /// The probes and hooks of the agent's container that the injection changed, such as `livenessProbe.httpGet`. The
-    /// injection replaced the name of the port in them by its number.
+    /// The probes and hooks of the agent's container that `callgate inject` changed, such as `livenessProbe.httpGet`.
+    /// The name of the agent's port was replaced by its number in them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) handlers: Vec<String>,
-    /// The environment variable of the agent that the injection set. Only records of earlier versions contain it. Newer
-    /// records contain `variables`.
+    /// The environment variable of the agent that `callgate inject` set. Only records of earlier versions contain this
+    /// key. Newer records contain `variables`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) env: Option<Env>,
     /// The name of the workload, if it was prepared for several replicas (`--replicas`).
@@ -34,12 +34,12 @@ pub(super) struct Record {
     /// The value of the label `callgate.dev/agent` that the pods received, unless they had this label already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) label: Option<String>,
-    /// The environment variables of the agent's container that the injection set.
+    /// The environment variables that `callgate inject` set in the agent's container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) variables: Vec<Env>,
-    /// The names of the volumes that the injection added to the pod.
+    /// The names of the volumes that `callgate inject` added to the pod.
     pub(super) volumes: Vec<String>,
-    /// The keys under which the injection created a list, a mapping or a text, each with the state of the key before.
+    /// The YAML keys under which `callgate inject` created a list, a mapping or a text, each with its state before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) made: BTreeMap<String, Made>,
 }
@@ -52,7 +52,7 @@ pub(super) struct Port {
     pub(super) entry: Mapping,
 }
 
-/// An environment variable of the agent's container, and its entry before the injection.
+/// An environment variable of the agent's container, and its entry before `callgate inject` changed it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Env {
@@ -61,7 +61,8 @@ pub(super) struct Env {
     pub(super) was: Option<Mapping>,
 }
 
-/// The state of a YAML key before the injection created a value under it: the key was absent, or its value was null.
+/// The state of a YAML key before `callgate inject` created a value under it: the key was absent, or its value was
+/// null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Made {
@@ -132,8 +133,8 @@ impl Record {
         Ok(())
     }
 
-    /// Restores the entries that the environment variables of a container had before the injection, the last variable
-    /// first.
+    /// Restores the entries that the environment variables of a container had before `callgate inject` changed them,
+    /// the last variable first.
     pub(super) fn unset(&self, container: &mut Mapping) {
         if let Some(env) = container.get_mut("env").and_then(Value::as_sequence_mut) {
             for Env { name: variable, was } in self.env.iter().chain(&self.variables).rev() {
@@ -163,24 +164,24 @@ impl Record {
         parent.get_mut(key)
     }
 
-    /// Restores the state of `key` before the injection, if the injection created the text under this key and the text
-    /// is still `text`.
+    /// Restores the previous state of `key`, if `callgate inject` created the text under this key and the text is still
+    /// `text`.
     pub(super) fn unmake_text(&self, parent: &mut Mapping, key: &str, text: &str) {
         if parent.get(key).and_then(Value::as_str) == Some(text) {
             self.restore(parent, key);
         }
     }
 
-    /// Restores the state of `key` before the injection, if the injection created the number under this key and the
-    /// number is still `number`.
+    /// Restores the previous state of `key`, if `callgate inject` created the number under this key and the number is
+    /// still `number`.
     pub(super) fn unmake_number(&self, parent: &mut Mapping, key: &str, number: u64) {
         if parent.get(key).and_then(Value::as_u64) == Some(number) {
             self.restore(parent, key);
         }
     }
 
-    /// Restores the state of `key` before the injection, if the injection created the list or mapping under this key
-    /// and it is empty again.
+    /// Restores the previous state of `key`, if `callgate inject` created the list or mapping under this key and it is
+    /// empty again.
     pub(super) fn unmake(&self, parent: &mut Mapping, key: &str) {
         let is_empty = match parent.get(key) {
             Some(Value::Sequence(items)) => items.is_empty(),

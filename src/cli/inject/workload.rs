@@ -11,7 +11,7 @@ use super::sidecar::{self, Parts, Sidecar, name};
 use super::undo::{ANNOTATION, Port, Record};
 use super::yaml::{self, Mapping, Value};
 
-/// The name of the sidecar's container.
+/// The name of the sidecar's container in a pod.
 const CONTAINER: &str = "callgate";
 /// The group ID of the sidecar's container.
 const GID: u64 = 65532;
@@ -114,7 +114,7 @@ fn labelled(
     }
 }
 
-/// Writes the record of the injection into an annotation of the workload.
+/// Writes the record of the changes into an annotation of the workload.
 fn remember(object: &mut Mapping, record: &mut Record) -> Result<(), String> {
     let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
     let metadata = metadata.ok_or("it has no `metadata`")?;
@@ -172,7 +172,7 @@ pub(super) fn has_sidecar(object: &mut Mapping, template: &[&str]) -> Result<boo
     }
 }
 
-/// Reports whether a workload has the record of an injection.
+/// Reports whether a workload has the annotation in which `callgate inject` records its changes.
 pub(super) fn has_record(object: &Mapping) -> bool {
     let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
     annotations.is_some_and(|annotations| annotations.get(ANNOTATION).is_some())
@@ -348,7 +348,7 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     Ok(())
 }
 
-/// Restores the agent's container to its state before the injection.
+/// Restores the agent's container to its state before the sidecar was added.
 fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
     let Some(agent) = &record.container else { return Ok(()) };
     let container = container(pod, agent).ok_or_else(|| format!("the container {agent} no longer exists"))?;

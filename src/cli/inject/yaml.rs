@@ -18,14 +18,14 @@ const TRUE: [&str; 2] = ["yes", "on"];
 const FALSE: [&str; 2] = ["no", "off"];
 /// Words without quotes that some readers of YAML 1.1 read as text, and other readers as another type.
 const AMBIGUOUS: [&str; 4] = ["y", "n", "=", MERGE];
-/// The merge key of YAML 1.1. Its value is a mapping. Keys of this mapping are added to the mapping that contains the
-/// merge key, unless that mapping already has them.
+/// The merge key of YAML 1.1. Its value is a mapping, whose keys are added to the mapping that contains the merge key.
+/// Keys that exist already are not replaced.
 const MERGE: &str = "<<";
 /// The tag of a text without quotes that YAML parsers interpret differently. The tag exists only in memory: the text is
 /// written as it was read, without quotes.
 const AS_READ: &str = "!callgate.dev/plain";
-/// The maximum length of the record of an injection, in bytes. A record contains the previous values of a few
-/// environment variables.
+/// The maximum length of the record that `callgate inject` writes into an annotation, in bytes. The record contains the
+/// previous values of a few environment variables.
 const RECORD_BYTES_MAX: usize = 64 << 10;
 
 /// Reads one YAML document, and applies its merge keys.
@@ -54,7 +54,7 @@ pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T,
     serde_yaml::from_str(text).map_err(|error| error.to_string())
 }
 
-/// Serializes the record of an injection as YAML.
+/// Serializes the record that `callgate inject` writes into an annotation, as YAML.
 pub(super) fn to_text<T: serde::Serialize>(record: &T) -> Result<String, String> {
     serde_yaml::to_string(record).map_err(|error| error.to_string())
 }

@@ -28,10 +28,11 @@ pub(super) struct Reloader {
     metrics: Arc<Metrics>,
     /// The texts of the last good configuration, and the files that it was read from.
     good: (Texts, Stamps),
-    /// The secrets of the last good configuration.
+    /// The secrets of the last configuration that was applied.
     secrets: Vec<LoadedSecret>,
-    /// The watched files. These are the files of the configuration that was read last, and the files of the last good
-    /// configuration. The two configurations differ if the one that was read last has mistakes.
+    /// The files that are watched for changes, with their metadata: the files of the configuration that was read last,
+    /// and the files of the last good configuration. These are two configurations if the one that was read last has
+    /// mistakes.
     stamps: Stamps,
     /// The metadata of the watched files when a change was last noticed. `None` if no change is pending.
     changed: Option<Stamps>,
@@ -146,8 +147,8 @@ impl Reloader {
         self.metrics.config_refused();
     }
 
-    /// Reads the secrets and certificates of the last good configuration again. Secrets and certificates can therefore
-    /// be rotated even while the configuration file has a mistake.
+    /// Reads the secrets and certificates of the last good configuration again, and applies them. Secrets and
+    /// certificates can therefore be rotated even while the configuration file has a mistake.
     async fn renew(&mut self, serving: &Serving) {
         let (texts, stamps) = self.good.clone();
         let config = &self.args.config;

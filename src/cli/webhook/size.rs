@@ -18,7 +18,7 @@ pub(super) fn limited<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value
     serde_json::from_str(raw.get()).map(Some).map_err(D::Error::custom)
 }
 
-/// Returns an upper bound of the number of values in a JSON text.
+/// Returns an upper bound of the number of values in a JSON text, without parsing the text.
 fn values(text: &str) -> usize {
     let (mut count, mut in_string, mut is_escaped) = (1, false, false);
     for byte in text.bytes() {

@@ -179,7 +179,7 @@ fn decoded_name(name: &str) -> String {
     percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
 
-/// Reports whether the route expects its token in this header.
+/// Reports whether a callback carries the token of its route in this header.
 pub(super) fn carries(route: Option<(&Route, &Captures)>, name: &HeaderName) -> bool {
     route
         .and_then(|(route, _)| route.token.as_ref())

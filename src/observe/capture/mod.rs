@@ -76,7 +76,7 @@ pub struct CapturedRequest {
     pub client: Option<IpAddr>,
     /// The source address of the connection.
     pub peer: IpAddr,
-    /// The redacted request in the format of `.http` files.
+    /// The request without its secrets, in the format of `.http` files.
     pub file: Box<str>,
 }
 

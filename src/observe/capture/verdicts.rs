@@ -79,7 +79,8 @@ impl Verdicts {
         Denial::ALL.iter().copied().find(|denial| denial.code() == verdict)
     }
 
-    /// Returns the values of the headers [`FACTS_HEADER`] and [`CHECKS_HEADER`].
+    /// Returns the headers [`FACTS_HEADER`] and [`CHECKS_HEADER`] with their values, for the `.http` file of the
+    /// request.
     pub(super) fn headers(&self) -> [(HeaderName, String); 2] {
         let facts = format!("time={}; peer={}; reason={}", self.time, self.peer.to_canonical(), self.reason);
         let checks = self.checks.iter().map(|(check, verdict)| format!("{check}={verdict}"));

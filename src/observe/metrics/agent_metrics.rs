@@ -19,7 +19,7 @@ const FAULTS: [Denial; 5] = [
     Denial::AgentUnreachable,
 ];
 
-/// Metrics of the requests that the agents receive.
+/// The registered metrics of the requests that the agents receive.
 #[derive(Debug)]
 pub(super) struct AgentMetrics {
     requests: IntCounterVec,

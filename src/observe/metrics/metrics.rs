@@ -33,7 +33,7 @@ const CAUSES: [&str; 3] = ["expired", "stalled", "undelivered"];
 /// The outcomes of an attempt to send a notice, as values of the label `outcome`.
 const NOTICED: [&str; 3] = ["answered", "failed", "given_up"];
 
-/// All metrics of the process.
+/// All registered metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -289,7 +289,7 @@ impl Metrics {
         self.ledger.open.with_label_values(&[route]).dec();
     }
 
-    /// Counts an interaction that was added to the ledger because of a valid token.
+    /// Counts an interaction that was not in the ledger and was added to it because of a valid token.
     pub fn interaction_adopted(&self, route: &str) {
         self.ledger.adopted.with_label_values(&[route]).inc();
     }
@@ -350,8 +350,8 @@ impl Metrics {
 
     // === Egress ===
 
-    /// Counts one egress request and records its duration. `reason` has the same values as in the access log: `ok`,
-    /// `kept` and the codes of denials.
+    /// Counts one egress request and records its duration in seconds. `reason` is the code of a denial, `ok` or `kept`,
+    /// as in the access log.
     pub fn egress(&self, rule: &str, verdict: &str, reason: &str, seconds: f64) {
         self.egress.egress_requests.with_label_values(&[rule, verdict, reason]).inc();
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);

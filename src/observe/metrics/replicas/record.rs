@@ -19,8 +19,8 @@ impl Metrics {
         self.replicas.denied.inc();
     }
 
-    /// Counts a callback for an interaction whose owner process is dead. `did` is `adopted`, `refused` or `retry`: what
-    /// `replicas.gone` caused.
+    /// Counts a callback for an interaction whose owner process is dead. `did` is what `replicas.gone` made of the
+    /// callback: `adopted`, `refused` or `retry`.
     pub fn owner_gone(&self, did: &str) {
         self.replicas.owner_gone.with_label_values(&[did]).inc();
     }
