@@ -204,7 +204,7 @@ impl Work {
         self.expire();
     }
 
-    /// Schedules the documents that a reload has added to the configuration. Forgets those that a reload has removed.
+    /// Schedules the documents that a reload has added to the configuration. Forgets the documents that it has removed.
     fn sync_feeds(&mut self) {
         let policy = self.policy.load_full();
         let needed = |feed: &Feed| feed.kind != FeedKind::Secret && policy.feeds.contains(feed);

@@ -55,7 +55,8 @@ pub struct Refused {
 }
 
 impl ConfigState {
-    /// Creates the record for the configuration with which Callgate started. `text` is its text. It has generation 1.
+    /// Creates the record for the configuration with which Callgate started. `text` is its text. Its generation number
+    /// is 1.
     pub fn new(text: &str, now: Timestamp) -> Self {
         Self(Mutex::new(ConfigStatus {
             generation: 1,

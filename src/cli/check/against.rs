@@ -33,7 +33,7 @@ pub(super) struct Comparison {
     /// The environment variables that have other values in the running Callgate. A reload does not change these values.
     environment: Vec<String>,
     generation: u64,
-    /// The version of the running Callgate. `None` if it is the version of this program.
+    /// The version of the running Callgate. `None` if this program has the same version.
     other_program: Option<String>,
     /// The settings that differ and that only a restart can change, each with its key, its running value and its new
     /// value.

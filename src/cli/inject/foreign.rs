@@ -6,8 +6,8 @@ use super::sidecar::name;
 use super::undo::{ANNOTATION, Env, Port, Record};
 use super::yaml::{Mapping, Value};
 
-/// The maximum number of entries in each list of the record that `callgate inject` writes into an annotation. It writes
-/// fewer entries.
+/// The maximum number of entries in each list of the record that `callgate inject` writes into an annotation. The
+/// command itself writes fewer entries.
 const ENTRIES_MAX: usize = 256;
 /// The YAML keys that a port of a container can have.
 const PORT_KEYS: [&str; 5] = ["containerPort", "hostIP", "hostPort", "name", "protocol"];

@@ -39,7 +39,7 @@ pub(super) struct Record {
     pub(super) variables: Vec<Env>,
     /// The names of the volumes that `callgate inject` added to the pod.
     pub(super) volumes: Vec<String>,
-    /// The YAML keys under which `callgate inject` created a list, a mapping or a text, each with its state before.
+    /// The YAML keys under which `callgate inject` created a list, a mapping or a text, each with its previous state.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) made: BTreeMap<String, Made>,
 }

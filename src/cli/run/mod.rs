@@ -110,7 +110,7 @@ struct Served {
     routes: String,
     rules: String,
     agents: String,
-    /// A phrase for the log if the egress listener has TLS. Empty if it has not.
+    /// The words ` with TLS` for the log if the egress listener has TLS, or else an empty text.
     egress_tls: &'static str,
 }
 
