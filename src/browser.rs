@@ -10,24 +10,25 @@ use http::HeaderMap;
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::uri::Authority;
 
-/// The header in which a browser states how the requesting page and the server are related: `same-origin`, `same-site`,
-/// `cross-site` or `none` (W3C Fetch Metadata Request Headers).
+/// The HTTP header `Sec-Fetch-Site` (W3C Fetch Metadata Request Headers). A browser writes into this header how the
+/// page that sends the request and the server are related: `same-origin`, `same-site`, `cross-site` or `none`.
 pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The reason why Callgate treats a request as a request of a web page.
+/// The reason why Callgate treats a request as one that a web page could have caused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Foreign {
-    /// The `Host` header is missing, is duplicated, or names a host that is neither an IP address, nor `localhost`, nor
-    /// a configured host name.
+    /// The `Host` header is missing, is duplicated, or names a host other than this one. Names of this host are IP
+    /// addresses, `localhost`, and the configured host names.
     Host,
-    /// The headers show that a web page caused the request.
+    /// The headers `Origin` or `Sec-Fetch-Site` show that a web page caused the request.
     Page,
 }
 
-/// Checks that a request was not caused by a web page. `hosts` are the configured host names in lower case.
+/// Checks by its headers that a request was not caused by a web page. `hosts` are the configured host names in lower
+/// case.
 ///
 /// # Errors
-/// Returns the reason if a web page caused the request, or could have caused it.
+/// Returns [`Foreign::Page`] if a web page caused the request, and [`Foreign::Host`] if `Host` does not name this host.
 pub fn refuse_pages(headers: &HeaderMap, hosts: &[Box<str>]) -> Result<(), Foreign> {
     if is_from_page(headers) {
         return Err(Foreign::Page);
@@ -41,8 +42,8 @@ pub fn is_from_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || once(headers, &SEC_FETCH_SITE).is_some_and(|site| site != "none")
 }
 
-/// Reports whether `Host` names an IP address, `localhost` or one of `hosts`, with or without a port. An entry of
-/// `hosts` that contains a port matches only this port. Returns false if `Host` is missing.
+/// Reports whether the header `Host` names an IP address, `localhost` or one of `hosts`, with or without a port. An
+/// entry of `hosts` that contains a port matches only this port. Returns false if `Host` is missing.
 pub fn names_this_host(headers: &HeaderMap, hosts: &[Box<str>]) -> bool {
     let host = host(headers);
     let Ok(authority) = host.parse::<Authority>() else { return false };
@@ -54,13 +55,15 @@ pub fn names_this_host(headers: &HeaderMap, hosts: &[Box<str>]) -> bool {
             || hosts.iter().any(|listed| **listed == *name || **listed == *host))
 }
 
-/// Returns the value of `Host` in lower case, or an empty string if the header is missing or duplicated.
+/// Returns the value of the header `Host` in lower case. Returns an empty string if the header is missing or
+/// duplicated.
 pub fn host(headers: &HeaderMap) -> String {
     once(headers, &HOST).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Returns the value of a header that must not be repeated. Returns `None` if the header is missing, and an empty text
-/// if it is repeated or not ASCII text. A repeated header is ambiguous: another server might use the other value.
+/// Returns the value of a header that must not be repeated. Returns `None` if the header is missing. Returns an empty
+/// text if the header is repeated or not ASCII text, because another server might use the other value of a repeated
+/// header.
 pub fn once<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;

@@ -1,4 +1,4 @@
-//! The clocks. All other modules receive the time as an argument, so that tests can choose it.
+//! The clocks of the program. All other modules receive the time as an argument, so that tests can choose the time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,19 +8,19 @@ use parking_lot::Mutex;
 
 use crate::time::{Steady, Timestamp};
 
-/// A wall clock.
+/// A source of the wall-clock time: the operating system, or a chosen time in tests.
 #[derive(Clone, Debug)]
 pub enum Clock {
     /// A clock that always shows this time, for tests.
     Fixed(Timestamp),
-    /// A clock that shows the stored Unix time in milliseconds, for tests that change the time.
+    /// A clock that shows the Unix time in milliseconds that is stored here, for tests that change the time.
     Set(Arc<AtomicI64>),
     /// The clock of the operating system.
     System,
 }
 
 impl Clock {
-    /// Returns the current time.
+    /// Returns the current wall-clock time.
     #[allow(clippy::disallowed_methods, reason = "all other modules read the time through this module")]
     pub fn now(&self) -> Timestamp {
         match self {
@@ -34,27 +34,29 @@ impl Clock {
     }
 }
 
-/// Returns the time of the monotonic clock, for measuring durations.
+/// Returns the current time of the monotonic clock, which is used to measure durations.
 #[allow(clippy::disallowed_methods, reason = "all other modules read the time through this module")]
 #[cfg(not(test))]
 pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// Returns the time of tokio's clock, which unit tests can pause.
+/// Returns the current time of tokio's clock, which unit tests can pause.
 #[cfg(test)]
 pub fn instant() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Returns the time since a file was written, or zero if its modification time is in the future.
+/// Returns the time since a file was written. `written` is the modification time of the file. Returns zero if `written`
+/// is in the future.
 #[allow(clippy::disallowed_methods, reason = "all other modules read the time through this module")]
 pub(crate) fn age_of(written: SystemTime) -> Duration {
     SystemTime::now().duration_since(written).unwrap_or_default()
 }
 
-/// The clock by which the ledger decides whether a deadline has passed. Such a decision cannot be undone. Therefore
-/// this clock follows a forward jump of the wall clock only if the jump lasts (see [`Steady`]).
+/// The clock by which the ledger, which records the interactions, decides whether a deadline has passed. This decision
+/// cannot be undone. Therefore the clock follows a forward jump of the wall clock only if the jump lasts (see
+/// [`Steady`]).
 #[derive(Debug)]
 pub struct LedgerClock {
     clock: Clock,
@@ -63,7 +65,7 @@ pub struct LedgerClock {
 }
 
 impl LedgerClock {
-    /// Creates a clock that starts now.
+    /// Creates the clock of the ledger. Monotonic time is measured from this call.
     pub fn new(clock: Clock) -> Self {
         Self { clock, began: instant(), steady: Mutex::default() }
     }

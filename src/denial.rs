@@ -6,51 +6,54 @@
 
 use std::borrow::Cow;
 
-/// The two kinds of [`Denial`].
+/// The two classes of a [`Denial`]: a failed check, or a failure of Callgate after all checks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Class {
     /// The request failed a check. Nothing was delivered or sent.
     Deny,
-    /// The request passed all checks, but Callgate could not deliver, send, store or answer it.
+    /// The request passed all checks, but Callgate could not deliver, send, store or answer the request.
     Fail,
 }
 
-/// Declares [`Denial`] from one table. Its columns are: variant, code, class, HTTP status, public title, and help text
-/// for the operator.
+/// Declares the enum [`Denial`] from one table. The columns of the table are: variant, code, class, HTTP status, public
+/// title, and help text for the operator.
 macro_rules! denials {
     ($($variant:ident, $code:literal, $class:ident, $status:literal, $title:literal, $help:literal;)+) => {
-        /// The reason why Callgate denied a callback or a request of the agent, or why it could not deliver, send,
-        /// store or answer the callback or the request. The variants are sorted alphabetically. Their codes are stable.
+        /// The reason why Callgate denied a callback or a request of the agent, or could not process it. Processing
+        /// means to deliver, to send, to store or to answer. The variants are sorted alphabetically. Their codes are
+        /// stable.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum Denial {
             $(#[doc = $help] $variant,)+
         }
 
         impl Denial {
-            /// Every reason, in the order of declaration.
+            /// Every denial reason, in the order of declaration.
             pub const ALL: &'static [Denial] = &[$(Denial::$variant),+];
 
-            /// Returns the stable snake_case code. It is used as metric label, log field and documentation anchor.
+            /// Returns the stable snake_case code of the denial. The code is used as metric label, log field and
+            /// documentation anchor.
             pub const fn code(self) -> &'static str {
                 match self { $(Denial::$variant => $code,)+ }
             }
 
-            /// Returns the class: whether a check failed, or whether Callgate failed after all checks had passed.
+            /// Returns the class of the denial: a failed check, or a failure of Callgate after all checks had passed.
             pub const fn class(self) -> Class {
                 match self { $(Denial::$variant => Class::$class,)+ }
             }
 
-            /// Returns the HTTP status for the caller.
+            /// Returns the HTTP status that the caller receives for this denial.
             pub const fn status(self) -> u16 {
                 match self { $(Denial::$variant => $status,)+ }
             }
 
-            /// Returns the title for the caller. The title names the class of the error, never the check that failed.
+            /// Returns the title that the caller receives. The title names the class of the error, never the check that
+            /// failed.
             pub const fn title(self) -> &'static str {
                 match self { $(Denial::$variant => $title,)+ }
             }
 
-            /// Returns the help text for the operator: one or two sentences.
+            /// Returns the help text about this denial for the operator. The text has one or two sentences.
             pub const fn help(self) -> &'static str {
                 match self { $(Denial::$variant => $help,)+ }
             }
@@ -265,7 +268,7 @@ denials! {
 }
 
 impl Denial {
-    /// Returns the verdict, `deny` or `fail`. It is used as metric label and log field.
+    /// Returns the verdict of the denial, `deny` or `fail`. The verdict is used as metric label and log field.
     pub const fn verdict(self) -> &'static str {
         match self.class() {
             Class::Deny => "deny",
@@ -273,7 +276,7 @@ impl Denial {
         }
     }
 
-    /// Returns the seconds for `Retry-After`, or `None` if sending the same request again cannot help.
+    /// Returns the seconds for the header `Retry-After`. Returns `None` if sending the same request again cannot help.
     pub const fn retry_after_secs(self) -> Option<u32> {
         match (self, self.class()) {
             (_, Class::Fail) | (Self::RateLimited, _) => Some(5),
@@ -282,17 +285,18 @@ impl Denial {
     }
 }
 
-/// A denial and a sentence for the trail. The sentence contains no secret, no token and no expected value.
+/// A denial of a request, with a sentence for the trail, which is the list of the checks of the request. The sentence
+/// contains no secret, no token and no expected value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
-    /// The reason, from the closed list.
+    /// The reason of the denial.
     pub denial: Denial,
     /// A sentence about what the check found in the request.
     pub detail: Cow<'static, str>,
 }
 
 impl Refusal {
-    /// Creates a refusal.
+    /// Creates a refusal from a denial reason and a sentence about what the check found in the request.
     pub fn new(denial: Denial, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { denial, detail: detail.into() }
     }

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Read};
 use std::path::Path;
 
-/// Maximum size of a configuration file, a secret file or a certificate file, in bytes.
+/// The maximum size of a configuration file, a secret file or a certificate file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The byte order mark of UTF-8, which some editors write at the beginning of a file.
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
-/// Removes a byte order mark at the beginning.
+/// Removes the UTF-8 byte order mark at the beginning of the content of a file.
 pub fn without_byte_order_mark(mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes.starts_with(&BYTE_ORDER_MARK) {
         bytes.drain(..BYTE_ORDER_MARK.len());
@@ -18,7 +18,8 @@ pub fn without_byte_order_mark(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Reads a file of at most `bytes_max` bytes, without a byte order mark at its beginning. Follows symbolic links.
+/// Reads a file of at most `bytes_max` bytes. Follows symbolic links. Removes a byte order mark at the beginning of the
+/// content.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, is not a regular file, or is larger than `bytes_max`.

@@ -6,15 +6,15 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use crate::json::is_same_name;
 
-/// The characters to percent-encode: all except the unreserved characters of RFC 3986.
+/// The characters to percent-encode in a query: all except the unreserved characters of RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The result of looking up one parameter.
+/// The result of looking up a parameter of a query or of a form.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Parameter<'a> {
-    /// The parameter does not occur.
+    /// The parameter does not occur in the query or form.
     Missing,
-    /// The parameter occurs once. Contains its percent-decoded value.
+    /// The parameter occurs once. The variant contains the percent-decoded value.
     One(Cow<'a, str>),
     /// The parameter occurs more than once, or its value is not UTF-8.
     Several,
@@ -37,7 +37,7 @@ fn name_of(pair: &str) -> Cow<'_, str> {
     percent_decode_str(pair.split_once('=').map_or(pair, |(name, _)| name)).decode_utf8_lossy()
 }
 
-/// Looks up the parameter `name` of a query. The name in the query may be percent-encoded.
+/// Looks up the parameter `name` of a query. The name in the query may be percent-encoded. Returns the decoded value.
 pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     let mut found = query.split('&').filter(|pair| name_of(pair) == name);
     let (Some(pair), None) = (found.next(), found.next()) else {
@@ -51,9 +51,9 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     percent_decode_str(value).decode_utf8().map_or(Parameter::Several, Parameter::One)
 }
 
-/// Looks up a parameter strictly. Also returns [`Parameter::Several`] if the parameter occurs in another spelling that
-/// some programs read as the same name: in another case, after a `;`, as `name[...]`, after a space, or with `.` or a
-/// space in place of `_`.
+/// Looks up a query parameter strictly. Returns [`Parameter::Several`] also if the parameter occurs in a spelling that
+/// some programs read as the same name. These spellings are: another case, after a `;`, as `name[...]`, after a space,
+/// and with `.` or a space in place of `_`.
 pub fn parameter_strict<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     let wanted = loose(name);
     let spelled = query.split(['&', ';']).filter(|pair| is_same_name(&loose(&name_of(pair)), &wanted));
@@ -64,15 +64,15 @@ pub fn parameter_strict<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     }
 }
 
-/// Returns a name as the most lenient programs read it. PHP drops the spaces before a name and everything from the
-/// first `[`, and replaces `.` and spaces by `_`.
+/// Returns the name of a query parameter as the most lenient programs read it. PHP drops the spaces before a name and
+/// everything from the first `[`, and replaces `.` and spaces by `_`.
 pub(crate) fn loose(name: &str) -> String {
     let name = name.trim_start_matches([' ', '+']).split('[').next().unwrap_or_default();
     name.replace(['.', ' ', '+'], "_")
 }
 
-/// Looks up a field of a form (WHATWG URL, application/x-www-form-urlencoded). Unlike in [`parameter`], a `+` means a
-/// space.
+/// Looks up a field of a form (WHATWG URL, `application/x-www-form-urlencoded`). In contrast to [`parameter`], a `+` in
+/// a value means a space.
 pub fn form_parameter<'a>(fields: &'a str, name: &str) -> Parameter<'a> {
     match parameter(fields, name) {
         // `+` is replaced before the text is decoded, because a literal `+` means a space, but `%2B` means a plus sign.
@@ -87,18 +87,18 @@ pub fn form_parameter<'a>(fields: &'a str, name: &str) -> Parameter<'a> {
     }
 }
 
-/// Returns the value of each parameter called `name`, still percent-encoded.
+/// Returns the values of all parameters called `name` in a query, still percent-encoded.
 pub fn raw_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let pairs = query.split('&').filter(move |pair| name_of(pair) == name);
     pairs.filter_map(|pair| pair.split_once('=').map(|(_, value)| value))
 }
 
-/// Returns `name=value` for a form or a query, percent-encoded.
+/// Returns the percent-encoded pair `name=value` for a form or a query.
 pub fn pair(name: &str, value: &str) -> String {
     format!("{}={}", utf8_percent_encode(name, ENCODED), utf8_percent_encode(value, ENCODED))
 }
 
-/// Returns the query without all parameters called `name`, or `None` if nothing is left.
+/// Returns the query without all parameters called `name`. Returns `None` if no parameter is left.
 pub fn without_parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     if query.is_empty() {
         return None;
@@ -110,7 +110,7 @@ pub fn without_parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>>
     if rest.is_empty() { None } else { Some(Cow::Owned(rest.join("&"))) }
 }
 
-/// Returns `url` with one more query parameter.
+/// Returns `url` with one more query parameter at its end.
 pub fn with_parameter(url: &str, name: &str, value: &str) -> String {
     let joint = if url.contains('?') { '&' } else { '?' };
     let encoded = |text| utf8_percent_encode(text, ENCODED);

@@ -10,8 +10,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 /// Headers that apply to one connection only (RFC 9110 section 7.6.1), and headers that describe the framing of a
-/// message or belong to one hop of a request. Callgate never forwards them. It writes its own headers for each
-/// connection. The only exceptions are in [`is_hop_by_hop_of_response`].
+/// message or belong to one hop of a request. Callgate does not forward these headers, and writes its own headers for
+/// each connection. [`is_hop_by_hop_of_response`] names the two exceptions.
 pub const HOP_BY_HOP: [HeaderName; 12] = [
     CONNECTION,
     CONTENT_LENGTH,
@@ -27,8 +27,8 @@ pub const HOP_BY_HOP: [HeaderName; 12] = [
     UPGRADE,
 ];
 
-/// Headers with a digest of the body as it was sent. RFC 9530 computes all of them over the encoded body. They are wrong
-/// once Callgate decodes or changes the body.
+/// Headers with a digest of the body as it was sent. RFC 9530 computes the digest over the encoded body, so the digest
+/// is wrong once Callgate decodes or changes the body.
 pub const BODY_DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("content-md5"),
@@ -36,28 +36,28 @@ pub const BODY_DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// Reports whether a response is relayed without this header. `Content-Length` is relayed, because the body of a response
-/// keeps its length. `relays_trailers` says that the trailers of the response are relayed. `Trailer`, which announces
-/// them, is then relayed, too.
+/// Reports whether Callgate removes this header from a response. `Content-Length` is relayed, because the body of a
+/// response keeps its length. `Trailer` is relayed if `relays_trailers` is true, because then the trailers that it
+/// announces are relayed, too.
 pub fn is_hop_by_hop_of_response(name: &HeaderName, relays_trailers: bool) -> bool {
     HOP_BY_HOP.contains(name) && *name != CONTENT_LENGTH && !(*name == TRAILER && relays_trailers)
 }
 
-/// The head of a received request.
+/// The head of a received HTTP request: method, target, headers, and facts about the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
-    /// The method, as received.
+    /// The method of the request, as received.
     pub method: &'a str,
-    /// The request target in origin form: the path and the query, still percent-encoded. A target that was received in
-    /// absolute form is reduced to this part.
+    /// The request target in origin form: the path and the query, still percent-encoded. A target in absolute form is
+    /// reduced to its path and query.
     pub target: &'a str,
-    /// All headers. The values of a repeated header keep their order.
+    /// All headers of the request. The values of a repeated header keep their order.
     pub headers: &'a HeaderMap,
-    /// The address of the peer of the connection.
+    /// The IP address of the program at the other end of the connection: a client or a proxy.
     pub peer: IpAddr,
-    /// The value of `Content-Length`. `None` if the header is missing, or if the body is chunked.
+    /// The value of the header `Content-Length`. `None` if the header is missing, or if the body is chunked.
     pub body_bytes_declared: Option<u64>,
-    /// The verified client certificate of the TLS connection. `None` if the client sent none.
+    /// The verified client certificate of the TLS connection. `None` if the client sent no certificate.
     pub certificate: Option<&'a ClientCertificate>,
     /// Whether the request arrived over TLS at the listener.
     pub is_tls: bool,
@@ -67,12 +67,12 @@ pub struct RequestHead<'a> {
 /// of the certificate.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ClientCertificate {
-    /// The DNS names and URIs of its subject alternative names (RFC 5280 section 4.2.1.6).
+    /// The DNS names and URIs in the subject alternative names of the certificate (RFC 5280 section 4.2.1.6).
     pub names: Vec<Box<str>>,
 }
 
 impl<'a> RequestHead<'a> {
-    /// Creates a head. `target` is the request target as received, in origin form or absolute form.
+    /// Creates a request head. `target` is the request target as received, in origin form or absolute form.
     pub fn new(method: &'a str, target: &'a str, headers: &'a HeaderMap, peer: IpAddr) -> Self {
         Self {
             method,
@@ -85,60 +85,61 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// Returns this head with the client certificate of its connection.
+    /// Returns this request head with the client certificate of its connection.
     #[must_use]
     pub fn with_certificate(self, certificate: Option<&'a ClientCertificate>) -> Self {
         Self { certificate, ..self }
     }
 
-    /// Returns this head with the field `is_tls` set to this value.
+    /// Returns this request head with the field `is_tls` set to the argument.
     #[must_use]
     pub fn with_tls(self, is_tls: bool) -> Self {
         Self { is_tls, ..self }
     }
 
-    /// Returns the raw path: the target up to the first `?`.
+    /// Returns the raw path: the part of the request target before the first `?`.
     pub fn raw_path(&self) -> &'a str {
         self.target.split_once('?').map_or(self.target, |(path, _)| path)
     }
 
-    /// Returns the raw query: the part of the target after the first `?`.
+    /// Returns the raw query: the part of the request target after the first `?`. Returns `None` if the target has no
+    /// `?`.
     pub fn raw_query(&self) -> Option<&'a str> {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    /// Reports whether `Content-Type` is `application/x-www-form-urlencoded`.
+    /// Reports whether the `Content-Type` of the request is `application/x-www-form-urlencoded`.
     pub fn is_form(&self) -> bool {
         let media = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let media = media.split(';').next().unwrap_or_default().trim();
         media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
     }
 
-    /// Reports whether the media type is JSON.
+    /// Reports whether the `Content-Type` of the request is JSON.
     pub fn is_json(&self) -> bool {
         is_json(self.headers)
     }
 
-    /// Reports whether the request has a body: a `Content-Length` above zero, or the chunked coding.
+    /// Reports whether the request has a body: a `Content-Length` above zero, or a `Transfer-Encoding`.
     pub fn has_body(&self) -> bool {
         self.headers.contains_key(TRANSFER_ENCODING)
             || self.body_bytes_declared.is_some_and(|declared| declared > 0)
     }
 
-    /// Reports whether the request asks for the protocol WebSocket (RFC 6455 section 4.1): a GET with
-    /// `Upgrade: websocket`, `Connection: upgrade`, and no body.
+    /// Reports whether the request asks for the WebSocket protocol (RFC 6455 section 4.1): a GET with `Upgrade:
+    /// websocket`, `Connection: upgrade`, and no body.
     pub fn asks_for_websocket(&self) -> bool {
         self.method == "GET" && !self.has_body() && is_websocket(self.headers)
     }
 
-    /// Reports whether the sender accepts trailers: `TE: trailers` (RFC 9110 section 10.1.4).
+    /// Reports whether the sender of the request accepts trailers: `TE: trailers` (RFC 9110 section 10.1.4).
     pub fn accepts_trailers(&self) -> bool {
         let codings =
             self.headers.get_all(TE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
         codings.into_iter().any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     }
 
-    /// Looks up a header that must not occur more than once, because an access check reads it.
+    /// Looks up a header that an access check reads. The header must not occur more than once.
     pub fn single(&self, name: &HeaderName) -> Single<'a> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {
@@ -149,18 +150,19 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// The result of [`RequestHead::single`].
+/// The result of [`RequestHead::single`], which looks up a header that must not be repeated.
 #[derive(Clone, Copy, Debug)]
 pub enum Single<'a> {
     /// The header does not occur.
     Missing,
     /// The header occurs once.
     One(&'a HeaderValue),
-    /// The header occurs more than once. HTTP implementations differ in which value they use, so Callgate uses none.
+    /// The header occurs more than once. HTTP implementations differ in which value they use, so Callgate uses no
+    /// value.
     Several,
 }
 
-/// Reports whether a message with these headers switches the connection to the protocol WebSocket, or asks for it.
+/// Reports whether the headers of a message ask for the WebSocket protocol, or confirm the switch to it.
 pub fn is_websocket(headers: &HeaderMap) -> bool {
     let mut protocols = headers.get_all(UPGRADE).iter();
     let is_one = protocols.next().is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"websocket"));
@@ -169,20 +171,21 @@ pub fn is_websocket(headers: &HeaderMap) -> bool {
         && connection_options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"))
 }
 
-/// Reports whether the `Content-Type` of a message is JSON.
+/// Reports whether the `Content-Type` of a message is JSON: its media type ends with `/json` or `+json`.
 pub fn is_json(headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence.ends_with("/json") || essence.ends_with("+json")
 }
 
-/// Reports whether headers describe a stream of events, `text/event-stream`.
+/// Reports whether the `Content-Type` of a message is `text/event-stream`, a stream of server-sent events.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     media_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
 }
 
-/// Returns the header names that `Connection` lists as hop-by-hop (RFC 9110 section 7.6.1), as written.
+/// Returns the options in the header `Connection` as written. Most of them are the names of hop-by-hop headers (RFC
+/// 9110 section 7.6.1).
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let options = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
     options
@@ -190,8 +193,8 @@ pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .filter(|option| !option.is_empty())
 }
 
-/// Returns the names that the `Connection` header of a message lists as hop-by-hop, each once. Leaves out names that no
-/// header of the message has, so the result is not longer than the list of headers.
+/// Returns the names of the headers that `Connection` lists as hop-by-hop, each once. Leaves out names that no header
+/// of the message has, so the result is not longer than the list of headers.
 pub fn headers_of_one_hop(headers: &HeaderMap) -> Vec<HeaderName> {
     let options =
         connection_options(headers).filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok());
@@ -201,7 +204,7 @@ pub fn headers_of_one_hop(headers: &HeaderMap) -> Vec<HeaderName> {
     listed
 }
 
-/// Reports whether the connection stays open after a message with these headers (RFC 9112 section 9.3).
+/// Reports whether the connection stays open after an HTTP message with these headers (RFC 9112 section 9.3).
 pub fn lasts(version: Version, headers: &HeaderMap) -> bool {
     let (mut close, mut keep) = (false, version == Version::HTTP_11);
     for option in connection_options(headers) {
@@ -211,8 +214,8 @@ pub fn lasts(version: Version, headers: &HeaderMap) -> bool {
     keep && !close
 }
 
-/// Writes one header line. Skips a value that contains CR, LF or NUL, because it would break the framing. The parsers
-/// already deny such values. This second check prevents an injected header if a parser has a bug.
+/// Appends one header line to `out`. Skips a value that contains CR, LF or NUL, because it would break the framing. The
+/// parsers already deny these values. This second check prevents an injected header if a parser has a bug.
 pub fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
         return;
@@ -223,7 +226,8 @@ pub fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Reduces an absolute-form target (RFC 9112 section 3.2.2) to its path and query. Returns other targets unchanged.
+/// Reduces a request target in absolute form (RFC 9112 section 3.2.2) to its path and query. Returns any other target
+/// unchanged.
 fn origin_form(target: &str) -> &str {
     let absolute = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
     match absolute {
@@ -238,8 +242,8 @@ fn origin_form(target: &str) -> &str {
     }
 }
 
-/// Returns the value of `Content-Length`. Returns `None` if the header is missing, or if the body is chunked. The
-/// parser of the head has already denied repeated and malformed lengths.
+/// Returns the value of the header `Content-Length`. Returns `None` if the header is missing, or if the body is
+/// chunked. The parser of the head has already denied repeated and malformed lengths.
 fn declared(headers: &HeaderMap) -> Option<u64> {
     if headers.contains_key(TRANSFER_ENCODING) {
         return None;

@@ -1,5 +1,5 @@
-//! A type for secrets. It overwrites its bytes when it is dropped and prints as `[secret]`. It has no `PartialEq`, so
-//! that secrets cannot be compared with `==`, which would leak timing.
+//! A type for secrets. It overwrites its bytes when it is dropped and prints as `[secret]`. The type has no
+//! `PartialEq`, because a comparison with `==` would leak timing.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// A secret, or raw key material.
+/// A secret text or raw key material. The bytes are overwritten when the value is dropped.
 #[derive(Clone)]
 pub struct Secret {
     bytes: Zeroizing<Vec<u8>>,
@@ -20,13 +20,13 @@ impl Secret {
         Self { bytes: Zeroizing::new(bytes) }
     }
 
-    /// Returns the raw bytes, for code that creates a key from them or decodes them. The caller must not log them, put
-    /// them into an error, or compare them with `==`.
+    /// Returns the raw bytes of the secret, for code that creates a key from the bytes or decodes them. The caller must
+    /// not log the bytes, put them into an error, or compare them with `==`.
     pub fn expose(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Returns the length in bytes.
+    /// Returns the length of the secret in bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -36,21 +36,22 @@ impl Secret {
         self.bytes.is_empty()
     }
 
-    /// Compares the secret with `candidate` in constant time. Hashes both and compares the digests, which always have
-    /// the same length. The time therefore does not reveal how many bytes of the candidate are correct.
+    /// Compares the secret with `candidate` in constant time. The SHA-256 digests of the two values are compared,
+    /// because digests always have the same length. The time therefore does not reveal how many bytes of the candidate
+    /// are correct.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         Sha256::digest(&*self.bytes).ct_eq(&Sha256::digest(candidate)).into()
     }
 }
 
-/// The authentication schemes that a secret for the header `Authorization` can begin with. IANA has registered these
+/// Authentication schemes of the header `Authorization`, each with the space that follows it. IANA has registered these
 /// schemes, except `Token`, which is common although it is not registered.
 const SCHEMES: [&[u8]; 5] = [b"basic ", b"bearer ", b"digest ", b"hoba ", b"token "];
 
 impl Secret {
     /// Compares the secret with the value of the header `Authorization`. The case of the authentication scheme does not
-    /// matter, and more than one space may follow it (RFC 9110 section 11.1). All other bytes are compared as in
-    /// [`Self::matches`].
+    /// matter, and more than one space may follow the scheme (RFC 9110 section 11.1). All other bytes are compared as
+    /// in [`Self::matches`].
     pub fn matches_authorization(&self, value: &[u8]) -> bool {
         let same_scheme = |scheme: &&&[u8]| {
             let begins = |text: &[u8]| {
@@ -68,19 +69,20 @@ impl Secret {
     }
 }
 
-/// The length of the shortest secret that has a fingerprint, in bytes.
+/// The minimum length of a secret that has a fingerprint, in bytes.
 const FINGERPRINT_BYTES_MIN: usize = 16;
-/// The text that is hashed before the secret, so that the fingerprint is not the hash of the secret itself.
+/// The text that is hashed in front of a secret, so that the fingerprint is not the hash of the secret itself.
 const FINGERPRINT_LABEL: &[u8] = b"callgate secret fingerprint 1\0";
 
 impl Secret {
-    /// Returns the fingerprint, which consists of 8 hexadecimal digits. It is the same in every process, so that an
-    /// operator can compare two secrets without seeing them. Returns `None` for a short secret.
+    /// Returns the fingerprint of the secret: 8 hexadecimal digits. The fingerprint is the same in every process, so
+    /// that an operator can compare two secrets without seeing them. Returns `None` for a secret of fewer than 16
+    /// bytes.
     ///
     /// An attacker who knows the fingerprint can test guesses without asking Callgate. Only one of 2^32 wrong guesses
-    /// has the same fingerprint. This is harmless for a random secret, because nobody can test enough guesses. It is a
-    /// risk for a secret that a person invented, because few guesses are likely. Invented secrets are often short, so
-    /// short secrets have no fingerprint.
+    /// has the same fingerprint. This is harmless for a random secret, because nobody can test enough guesses. For a
+    /// secret that a person invented, it is a risk, because the number of likely guesses is small. Invented secrets are
+    /// often short, so short secrets have no fingerprint.
     pub fn fingerprint(&self) -> Option<String> {
         if self.len() < FINGERPRINT_BYTES_MIN {
             return None;

@@ -15,7 +15,7 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// Creates a timestamp from Unix seconds. Saturates at the ends of the range.
+    /// Creates a timestamp from Unix seconds. A value outside the range becomes the nearest end of the range.
     pub const fn from_unix_secs(secs: i64) -> Self {
         Self { unix_ms: secs.saturating_mul(1000) }
     }
@@ -25,27 +25,27 @@ impl Timestamp {
         Self { unix_ms }
     }
 
-    /// Returns Unix seconds, rounded down.
+    /// Returns the timestamp in Unix seconds, rounded down.
     pub const fn unix_secs(self) -> i64 {
         self.unix_ms.div_euclid(1000)
     }
 
-    /// Returns Unix milliseconds.
+    /// Returns the timestamp in Unix milliseconds.
     pub const fn unix_ms(self) -> i64 {
         self.unix_ms
     }
 
-    /// Returns this time plus `duration`. Saturates at the end of the range.
+    /// Returns the time that is `duration` later. Saturates at the end of the range.
     pub fn plus(self, duration: Duration) -> Self {
         Self { unix_ms: self.unix_ms.saturating_add(millis(duration)) }
     }
 
-    /// Returns this time minus `duration`. Saturates at the beginning of the range.
+    /// Returns the time that is `duration` earlier. Saturates at the beginning of the range.
     pub fn minus(self, duration: Duration) -> Self {
         Self { unix_ms: self.unix_ms.saturating_sub(millis(duration)) }
     }
 
-    /// Parses an RFC 3339 timestamp or Unix seconds. Returns `None` for any other text.
+    /// Parses a timestamp in RFC 3339 or in Unix seconds. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
             return text.parse().ok().map(Self::from_unix_secs);
@@ -55,15 +55,15 @@ impl Timestamp {
     }
 }
 
-/// Converts a timestamp. A time before the Unix epoch becomes the epoch.
+/// Converts a timestamp into the time type of the standard library. A time before the Unix epoch becomes the epoch.
 impl From<Timestamp> for std::time::SystemTime {
     fn from(at: Timestamp) -> Self {
         Self::UNIX_EPOCH + Duration::from_millis(u64::try_from(at.unix_ms).unwrap_or(0))
     }
 }
 
-/// Formats the timestamp in RFC 3339, in UTC, with milliseconds unless they are zero. The formatter of the `time` crate
-/// is not used, because it is slower and every line of the access log contains a timestamp.
+/// Formats the timestamp in RFC 3339, in UTC. Milliseconds are written unless they are zero. The formatter of the
+/// `time` crate is not used, because it is slower and every line of the access log contains a timestamp.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(moment) = OffsetDateTime::from_unix_timestamp(self.unix_secs()) else {
@@ -92,7 +92,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Appends `number` in decimal, with as many digits as `scale` has. Pads with leading zeros.
+/// Appends `number` in decimal, padded with leading zeros to the number of digits of `scale`, a power of ten.
 fn digits(text: &mut String, number: u32, mut scale: u32) {
     while scale > 0 {
         text.push(char::from_digit(number / scale % 10, 10).unwrap_or('0'));
@@ -109,20 +109,21 @@ fn digits(text: &mut String, number: u32, mut scale: u32) {
 /// that time could be after the expiry of a new token.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steady {
-    /// The difference between the wall clock and the monotonic clock, in milliseconds.
+    /// The last accepted difference between the wall clock and the monotonic clock, in milliseconds.
     offset_ms: Option<i64>,
-    /// The monotonic time at which a jump was first seen. `None` if no jump is pending.
+    /// The monotonic time at which a jump of the wall clock was first seen. `None` if no jump is pending.
     apart_since: Option<Duration>,
 }
 
 impl Steady {
-    /// A change of the difference by at most this many milliseconds is drift. A larger change is a jump.
+    /// The maximum change of the difference between wall clock and monotonic clock that counts as drift, in
+    /// milliseconds. A larger change is a jump.
     const DRIFT_MS: i64 = 2_000;
-    /// How long a changed difference must last before the new wall clock time is used.
+    /// How long the wall clock must stay ahead after a jump before the new wall-clock time is used.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Returns the time, protected against jumps. `wall` is the current wall clock time, `steady` the current monotonic
-    /// time.
+    /// Returns the wall-clock time, protected against jumps. `wall` is the current time of the wall clock, and `steady`
+    /// the current time of the monotonic clock.
     pub fn look(&mut self, wall: Timestamp, steady: Duration) -> Timestamp {
         let offset = wall.unix_ms.saturating_sub(millis(steady));
         let believed = *self.offset_ms.get_or_insert(offset);
@@ -144,14 +145,14 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Parses the date of an HTTP header in its preferred form, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section
+/// Parses the date in an HTTP header in its preferred form, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section
 /// 5.6.7). Returns `None` for any other text.
 pub fn parse_http_date(text: &str) -> Option<Timestamp> {
     let moment = OffsetDateTime::parse(text, &Rfc2822).ok()?;
     moment.offset().is_utc().then(|| Timestamp::from_unix_secs(moment.unix_timestamp()))
 }
 
-/// Parses a duration: a whole number and one unit of `ms`, `s`, `m`, `h`, `d`. Returns `None` for any other text.
+/// Parses a duration: a whole number and one of the units `ms`, `s`, `m`, `h`, `d`. Returns `None` for any other text.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (digits, unit) = text.split_at_checked(split)?;
@@ -168,7 +169,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     i64::try_from(ms).ok().map(|_| Duration::from_millis(ms))
 }
 
-/// Formats a duration in the format of [`parse_duration`], in the largest unit without a remainder.
+/// Formats a duration as [`parse_duration`] reads it, in the largest unit that leaves no remainder.
 pub fn format_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
@@ -179,17 +180,17 @@ pub fn format_duration(duration: Duration) -> String {
     format!("{ms}ms")
 }
 
-/// A rate limit of `requests` in each duration `per`. All of these requests can arrive at once.
+/// A rate limit: at most `requests` requests in each period `per`. All of these requests can arrive at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rate {
-    /// Maximum number of requests.
+    /// The maximum number of requests in one period.
     pub requests: NonZero<u32>,
-    /// The duration in which the requests are counted.
+    /// The length of the period in which the requests are counted.
     pub per: Duration,
 }
 
-/// Parses a rate of at most a million requests: a number, `/` and one unit of `s`, `m`, `h`. Returns `None` for any other
-/// text.
+/// Parses a rate limit of at most a million requests: a number, `/` and one of the units `s`, `m`, `h`. Returns `None`
+/// for any other text.
 pub fn parse_rate(text: &str) -> Option<Rate> {
     let (number, unit) = text.split_once('/')?;
     let per = match unit {

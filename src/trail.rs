@@ -9,51 +9,52 @@ use serde::Serialize;
 
 use crate::denial::Denial;
 
-/// The checks, in the order in which they run. Cheap checks come first, checks of the body follow those of the head,
-/// and the ledger comes last.
+/// The checks of a request, in the order in which they run. Cheap checks come first. The checks of the body follow the
+/// checks of the head. The lookup in the ledger, which records the interactions, comes last.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// The head is valid HTTP. The trail contains this check only if it failed.
+    /// Checks that the head of the request is valid HTTP. The trail contains this check only if it failed.
     Head,
-    /// The path is canonical.
+    /// Checks that the path is in canonical form, for example without dot segments.
     Path,
-    /// A route has this path.
+    /// Checks that a route has the path of the request.
     Route,
-    /// The route lists the method.
+    /// Checks that the route lists the method of the request.
     Method,
-    /// The declared size is within the limit.
+    /// Checks that the declared size of the body is within the limit of the route.
     Size,
-    /// The client address is allowed.
+    /// Checks that the client address is allowed.
     Address,
-    /// The route accepts the client certificate.
+    /// Checks that the route accepts the client certificate of the connection.
     Certificate,
-    /// The token is genuine, has not expired, and is bound to this path.
+    /// Checks that the token is genuine, has not expired, and is bound to this path.
     Token,
-    /// The signature headers are present, well-formed and fresh.
+    /// Checks that the signature headers are present, well-formed and fresh.
     SignatureHeaders,
-    /// The client address and the route are within their rate limits.
+    /// Checks that the client address and the route are within their rate limits.
     Rate,
-    /// The body is complete and within the size limit.
+    /// Checks that the body is complete and within the size limit.
     Body,
-    /// The signature over the raw bytes is valid.
+    /// Checks the signature over the raw bytes of the request.
     Signature,
-    /// The request is a provider's handshake.
+    /// Recognizes a handshake: a request with which a provider tests the callback URL. Callgate answers it itself.
     Handshake,
-    /// The action endpoint in the body is at a host that the route lists.
+    /// Checks that the action endpoint in the body, to which the agent's answer will be sent, is at a host that the
+    /// route lists.
     Action,
-    /// The event was not delivered before.
+    /// Checks that the event was not delivered before.
     Duplicate,
-    /// The interaction is open.
+    /// Checks that the interaction to which the callback belongs is open.
     Interaction,
 }
 
 impl Check {
-    /// Maximum number of steps of one request. The rate check can run twice, and every other check once.
+    /// The maximum number of checks that one trail records. The rate check can run twice, and every other check once.
     const STEPS_MAX: usize = 17;
 
-    /// Reports whether the trail measures the duration of this check when it passes. The other checks take less time
-    /// than reading the clock. Their time is included in the duration of the next measured check.
+    /// Reports whether the duration of this check is measured when the check passes. A check that is not measured takes
+    /// less time than reading the clock. Its time is included in the duration of the next measured check.
     const fn is_timed(self) -> bool {
         !matches!(
             self,
@@ -70,7 +71,8 @@ impl Check {
         )
     }
 
-    /// Returns the stable snake_case name. It appears in the log and in the output of `explain`.
+    /// Returns the stable snake_case name of the check. The name appears in the log and in the output of `callgate
+    /// explain`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Head => "head",
@@ -93,12 +95,12 @@ impl Check {
     }
 }
 
-/// The result of a check.
+/// The result of one check of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// The check passed.
     Pass,
-    /// The route does not use this check.
+    /// The check did not run, because the route does not use it.
     Skip,
     /// The check failed, for this reason.
     Deny(Denial),
@@ -108,7 +110,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns `pass`, `skip`, `deny` or `hold`.
+    /// Returns the name of the check result: `pass`, `skip`, `deny` or `hold`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -119,21 +121,21 @@ impl Outcome {
     }
 }
 
-/// One check that ran.
+/// One check of a request that ran, with its result and duration.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// The check.
+    /// The check that ran.
     pub check: Check,
     /// The result of the check.
     pub outcome: Outcome,
-    /// Nanoseconds since the previous measured step. `None` if this step was not measured.
+    /// The nanoseconds since the previous measured check. `None` if this check was not measured.
     pub nanos: Option<u32>,
 }
 
-/// The checks that ran, in order. The unused entries at the end are `None`.
+/// The checks of a request that ran, in order. The unused entries at the end are `None`.
 pub type Steps = [Option<Step>; Check::STEPS_MAX];
 
-/// The checks of one request.
+/// The checks of one request that ran, in order, with their results and durations.
 #[derive(Debug)]
 pub struct Trail {
     steps: Steps,
@@ -145,7 +147,7 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// Creates a trail for `explain`: it keeps the sentence of every step and measures no durations.
+    /// Creates a trail for `callgate explain`. The trail stores the sentence of every check and measures no durations.
     pub fn verbose() -> Self {
         Self {
             steps: [None; Check::STEPS_MAX],
@@ -157,7 +159,7 @@ impl Trail {
         }
     }
 
-    /// Creates a trail for production: it measures durations and keeps the sentence of the first denial.
+    /// Creates a trail for production. The trail measures durations and stores only the sentence of the first denial.
     pub fn timed(clock: fn() -> Instant) -> Self {
         let last = Some(clock());
         Self {
@@ -170,18 +172,18 @@ impl Trail {
         }
     }
 
-    /// Reports whether the trail is for `explain`.
+    /// Reports whether the trail stores a sentence about every check, as `callgate explain` needs it.
     pub fn is_verbose(&self) -> bool {
         self.details.is_some()
     }
 
-    /// Starts to measure the next check now. Called after waiting for the network, so that no check includes the
-    /// waiting time.
+    /// Starts the time measurement of the next check now. The caller calls this function after it has waited for the
+    /// network, so that no check includes the waiting time.
     pub fn resume(&mut self) {
         self.last = self.clock.map(|clock| clock());
     }
 
-    /// Records that `check` passed. `detail` returns a sentence about what the check found.
+    /// Records that `check` passed. `detail` returns a sentence about what the check found in the request.
     pub fn pass(&mut self, check: Check, detail: impl FnOnce() -> String) {
         if check.is_timed() {
             self.push(check, Outcome::Pass, detail);
@@ -190,18 +192,19 @@ impl Trail {
         }
     }
 
-    /// Records that the route does not use `check`.
+    /// Records that `check` did not run, because the route does not use it. `detail` is a sentence about the reason.
     pub fn skip(&mut self, check: Check, detail: &'static str) {
         self.record(Step { check, outcome: Outcome::Skip, nanos: None }, || detail.to_owned());
     }
 
-    /// Records that `check` found a valid callback that must not be delivered, such as a duplicate.
+    /// Records that `check` found a valid callback that must not be delivered, such as a duplicate. `detail` is a
+    /// sentence about what the check found.
     pub fn hold(&mut self, check: Check, detail: &'static str) {
         self.push(check, Outcome::Hold, || detail.to_owned());
     }
 
-    /// Records that `check` failed. `detail` returns a sentence about what the check found. Returns `denial`, so that
-    /// the caller can return it as an error.
+    /// Records that `check` failed. `detail` returns a sentence about what the check found in the request. Returns
+    /// `denial`, so that the caller can return it as an error.
     pub fn deny(&mut self, check: Check, denial: Denial, detail: impl FnOnce() -> String) -> Denial {
         self.push(check, Outcome::Deny(denial), detail);
         denial
@@ -231,34 +234,34 @@ impl Trail {
         }
     }
 
-    /// Returns the steps so far.
+    /// Returns the checks that have run so far, with their results.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().flatten()
     }
 
-    /// Returns the array of steps, including its unused `None` entries.
+    /// Returns the array of the checks that ran, including its unused `None` entries.
     pub fn all(&self) -> &Steps {
         &self.steps
     }
 
-    /// Returns the steps with their sentences. The sentences are empty unless the trail is verbose.
+    /// Returns the checks that ran, each with its sentence. The sentences are empty unless the trail is verbose.
     pub fn details(&self) -> impl Iterator<Item = (&Step, &str)> {
         let details = self.details.as_deref().unwrap_or_default();
         self.steps().enumerate().map(|(i, step)| (step, details.get(i).map_or("", String::as_str)))
     }
 
-    /// Returns the time at which the last measured check ended, or `None` if the trail measures no durations.
+    /// Returns the time at which the last measured check ended. Returns `None` if the trail measures no durations.
     pub fn last(&self) -> Option<Instant> {
         self.last
     }
 
     /// Returns the sentence about the first check that failed. Returns `None` if no check failed, or if the trail is
-    /// verbose.
+    /// the one for `callgate explain`, which stores a sentence about every check.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }
 
-    /// Returns the nanoseconds spent on checks. The time spent waiting for the network is not included.
+    /// Returns the time spent on all checks, in nanoseconds. The time spent waiting for the network is not included.
     pub fn nanos(&self) -> u64 {
         self.steps().filter_map(|step| step.nanos).map(u64::from).sum()
     }

@@ -12,15 +12,18 @@ use crate::config::AdminListener;
 use crate::secret::Secret;
 use crate::source::reachable;
 
-/// Timeout for each answer. A revocation with several members can take some seconds.
+/// The timeout for each response of the admin listener. A revocation with several replicas can take some seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The host and the port of an admin listener.
+/// The host and port of an admin listener, such as `127.0.0.1:9901`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct AdminAddress(String);
 
 impl AdminAddress {
-    /// Reads an address such as `127.0.0.1:9901`, or a URL.
+    /// Parses the address of an admin listener, such as `127.0.0.1:9901`, or its URL.
+    ///
+    /// # Errors
+    /// Returns an explanation if the text is neither an address nor a URL.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let expected = "expected the address of an admin listener, such as 127.0.0.1:9901, or its URL";
         match text.strip_prefix("http://") {
@@ -30,7 +33,7 @@ impl AdminAddress {
         .ok_or_else(|| expected.to_owned())
     }
 
-    /// Reads the URL of an admin listener. Its path is empty.
+    /// Parses the URL of an admin listener, such as `http://127.0.0.1:9901`. Returns `None` if the URL has a path.
     pub(super) fn of_url(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("http://")?;
         Self::of_authority(rest.strip_suffix('/').unwrap_or(rest))
@@ -46,7 +49,8 @@ impl AdminAddress {
         is_whole.then(|| Self(text.to_owned()))
     }
 
-    /// Sends a request to the first address that answers. Returns the status and the body.
+    /// Sends a request to the admin listener, to the first of its addresses that responds. Returns the HTTP status and
+    /// the body.
     ///
     /// # Errors
     /// Returns an explanation if there is no valid response.
@@ -75,14 +79,15 @@ impl std::fmt::Display for AdminAddress {
     }
 }
 
-/// The admin listener of a running Callgate, with its token.
+/// A client of the admin listener of a running Callgate.
 pub(super) struct AdminApi {
     pub(super) address: AdminAddress,
     token: Option<Secret>,
 }
 
 impl AdminApi {
-    /// Returns the admin listener that a configuration names.
+    /// Creates a client for the admin listener that a configuration names. Prints an error and returns the exit code if
+    /// the configuration has mistakes or no admin listener.
     pub(super) fn of(config: &ConfigArg) -> Result<Self, u8> {
         let Some(admin) = config.load()?.startup.admin else {
             eprintln!("error: the configuration has no `listen.admin`");
@@ -91,13 +96,14 @@ impl AdminApi {
         Ok(Self::new(admin, None))
     }
 
-    /// Creates the client of a listener. `address` is the address at which it is reached, if the configuration has
-    /// another one.
+    /// Creates a client for an admin listener. `address` is the address at which the listener is reached. `None` means
+    /// the address in the configuration.
     pub(super) fn new(listener: AdminListener, address: Option<AdminAddress>) -> Self {
         Self { address: address.unwrap_or_else(|| listener.address.into()), token: listener.token }
     }
 
-    /// Sends a request. Returns the status and the body. Prints why if there is no answer, and returns the exit code.
+    /// Sends a request to the admin listener. Returns the HTTP status and the JSON body. If there is no response,
+    /// prints an error and returns the exit code.
     pub(super) fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value), u8> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let token = self.token.as_ref().map(Secret::expose);
@@ -109,7 +115,8 @@ impl AdminApi {
         Ok((status, serde_json::from_str(&text).unwrap_or_default()))
     }
 
-    /// Sends a request. Prints why if it was not successful, and returns the exit code.
+    /// Sends a request to the admin listener and returns the JSON body. If the HTTP status is not 2xx or there is no
+    /// response, prints an error and returns the exit code.
     pub(super) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, u8> {
         let (status, answer) = self.send(method, path, body)?;
         if (200..300).contains(&status) {
@@ -120,13 +127,13 @@ impl AdminApi {
     }
 }
 
-/// Returns the explanation in an answer, without control characters.
+/// Returns the explanation in a response of the admin listener (key `detail`), without control characters.
 pub(super) fn detail(answer: &Value) -> String {
     let detail = answer.get("detail").and_then(Value::as_str).unwrap_or("no reason given");
     printable(detail)
 }
 
-/// Encodes a value for a path or a query.
+/// Percent-encodes a value for a path or a query.
 pub(super) fn encoded(value: &str) -> String {
     let encoded = percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
     encoded.to_string().replace("%5F", "_").replace("%2D", "-")

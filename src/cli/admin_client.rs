@@ -4,12 +4,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Timeout for the connection and for each read and write. It is shorter than the timeout of a typical probe.
+/// The default timeout for the connection to the admin listener, and for each read and write. It is shorter than the
+/// timeout of a typical probe.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Maximum size of the response, in bytes. The rest is not read.
+/// The maximum number of bytes that are read of a response of a running Callgate.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
-/// Sends a GET request, with the bearer token of the admin listener if there is one. Returns the status and the body.
+/// Sends a GET request to the admin listener at `address`. `token` is its bearer token, if one is configured. Returns
+/// the HTTP status and the body.
 ///
 /// # Errors
 /// Returns an explanation if there is no valid response.
@@ -17,28 +19,28 @@ pub(super) fn ask(address: SocketAddr, path: &str, token: Option<&str>) -> Resul
     send(address, &Request { token: token.map(str::as_bytes), ..Request::to("GET", path) })
 }
 
-/// A request.
+/// A request to a listener of a running Callgate.
 pub(super) struct Request<'r> {
     pub(super) method: &'r str,
-    /// The value of `Host`. `None` means the address.
+    /// The value of the header `Host`. `None` means the address to which the request is sent.
     pub(super) host: Option<&'r str>,
     pub(super) path: &'r str,
-    /// The bearer token of the admin listener, if there is one.
+    /// The bearer token of the admin listener. `None` if the listener has no token.
     pub(super) token: Option<&'r [u8]>,
-    /// The JSON body. Empty if there is none.
+    /// The JSON body of the request. Empty if the request has no body.
     pub(super) body: &'r str,
-    /// Timeout for the connection and for each read and write.
+    /// The timeout for the connection, and for each read and write.
     pub(super) patience: Duration,
 }
 
 impl<'r> Request<'r> {
-    /// Creates a request without a token and a body.
+    /// Creates a request without a token and without a body.
     pub(super) fn to(method: &'r str, path: &'r str) -> Self {
         Self { method, host: None, path, token: None, body: "", patience: PATIENCE }
     }
 }
 
-/// Sends a request. Returns the status and the body.
+/// Sends a request to the listener at `address`. Returns the HTTP status and the body.
 ///
 /// # Errors
 /// Returns an explanation if there is no valid response.

@@ -1,6 +1,6 @@
-//! `callgate health`: asks a running Callgate for `/livez` or `/readyz`.
+//! `callgate health`: sends `GET /livez` or `GET /readyz` to a running Callgate.
 //!
-//! It serves as a probe in container images that have neither a shell nor curl.
+//! The command is the probe in container images that have neither a shell nor curl.
 
 use std::net::SocketAddr;
 
@@ -39,8 +39,8 @@ pub(super) fn health(args: &HealthArgs) -> u8 {
     }
 }
 
-/// Returns the first line of a response without control characters. The server on that port may be another program. Its
-/// text must not send escape sequences to the terminal.
+/// Returns the first line of a response without control characters. The server may be another program than Callgate,
+/// and its text must not send escape sequences to the terminal.
 fn first_line(body: &str) -> String {
     printable(body.lines().next().unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! `callgate members`: asks a running Callgate which members of its installation it knows.
+//! `callgate members`: asks a running Callgate which replicas of its installation it has found.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -57,12 +57,12 @@ pub(super) fn members(args: &MembersArgs) -> u8 {
     0
 }
 
-/// Returns a field of an object. A missing field is null.
+/// Returns a field of a JSON object, or null if the field is missing.
 fn field<'v>(value: &'v Value, name: &str) -> &'v Value {
     value.get(name).unwrap_or(&Value::Null)
 }
 
-/// Returns the members as a table.
+/// Returns the replicas in the response of `GET /members` as a table, with one row for each replica.
 fn table(members: &Value) -> String {
     let own = [field(members, "own")];
     let others = field(members, "members").as_array().map(Vec::as_slice).unwrap_or_default();

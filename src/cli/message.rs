@@ -12,18 +12,19 @@ use crate::source::LOOPBACK;
 
 const HEADERS_MAX: usize = 128;
 
-/// A request read from a file.
+/// An HTTP request that was read from a file.
 #[derive(Clone, Debug)]
 pub struct Message {
     method: String,
     target: String,
     headers: HeaderMap,
-    /// The raw body, without the newline that an editor adds at the end of the file.
+    /// The raw body of the request, without the newline that an editor adds at the end of the file.
     pub body: Vec<u8>,
 }
 
 impl Message {
-    /// Parses a request: request line, headers, empty line, body. A line may end with LF instead of CRLF.
+    /// Parses an HTTP request: request line, headers, empty line, body. A line of the head may end with LF instead of
+    /// CRLF.
     ///
     /// # Errors
     /// Returns a description of the first error.
@@ -64,16 +65,17 @@ impl Message {
         Ok(message.without_last_newline())
     }
 
-    /// Reads and parses a file.
+    /// Reads an HTTP request from a file and parses it.
     ///
     /// # Errors
-    /// Returns the path and a description of the error.
+    /// Returns the path of the file and a description of the error.
     pub fn read(path: &Path) -> Result<Self, String> {
         let bytes = std::fs::read(path).map(without_byte_order_mark).map_err(|error| error.to_string());
         bytes.and_then(|bytes| Self::parse(&bytes)).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Removes the newline that an editor adds at the end of a file, if `Content-Length` excludes it from the body.
+    /// Removes the newline that an editor adds at the end of a request file. The newline is removed only if
+    /// `Content-Length` excludes it from the body.
     fn without_last_newline(mut self) -> Self {
         let declared = self.head(LOOPBACK).body_bytes_declared.and_then(|bytes| usize::try_from(bytes).ok());
         if let Some(declared) = declared
@@ -84,17 +86,17 @@ impl Message {
         self
     }
 
-    /// Returns the request head, with `peer` as the source address of the connection.
+    /// Returns the head of the request, with `peer` as the source address of the connection.
     pub fn head(&self, peer: IpAddr) -> RequestHead<'_> {
         RequestHead::new(&self.method, &self.target, &self.headers, peer)
     }
 
-    /// Returns the first value of a header, or `None` if the header is missing or is not ASCII text.
+    /// Returns the first value of a request header. Returns `None` if the header is missing or is not ASCII text.
     pub fn header(&self, name: &HeaderName) -> Option<String> {
         self.headers.get(name)?.to_str().ok().map(str::to_owned)
     }
 
-    /// Returns the value of a query parameter, or `None` if it does not occur exactly once.
+    /// Returns the decoded value of a query parameter. Returns `None` if the parameter does not occur exactly once.
     pub fn parameter(&self, name: &str) -> Option<String> {
         match parameter(self.head(LOOPBACK).raw_query()?, name) {
             Parameter::One(value) => Some(value.into_owned()),
@@ -102,22 +104,22 @@ impl Message {
         }
     }
 
-    /// Returns the headers.
+    /// Returns the headers of the request.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// Replaces the request target.
+    /// Replaces the target of the request.
     pub fn set_target(&mut self, target: String) {
         self.target = target;
     }
 
-    /// Sets a header and removes its previous values.
+    /// Sets a header of the request and removes the previous values of this header.
     pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
         self.headers.insert(name, value);
     }
 
-    /// Serializes the request as HTTP/1.1.
+    /// Serializes the request as an HTTP/1.1 message.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
         for (name, value) in &self.headers {

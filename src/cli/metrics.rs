@@ -77,8 +77,8 @@ fn plain(series: &Series) -> String {
     text
 }
 
-/// Formats a label and its values for a table cell. If the values include every denial, writes a link to the list of
-/// denials instead of their names.
+/// Formats a label of a metric and its values for a cell of the table. If the values include every denial, the cell
+/// contains a link to the list of denials instead of their names.
 fn cell(label: &Label) -> String {
     let values = match &label.values {
         Values::From(place) => return format!("`{}` from {place}", label.name),
@@ -115,7 +115,7 @@ fn table(all: &[Series]) -> String {
     table
 }
 
-/// Returns the Markdown table in `docs/metrics.md`.
+/// Returns the Markdown table of all metrics for `docs/metrics.md`.
 ///
 /// # Errors
 /// Returns an error if a metric cannot be registered.

@@ -19,9 +19,9 @@ use crate::source::reachable;
 use crate::time::{Timestamp, format_duration, parse_duration};
 use crate::token::Form;
 
-/// Timeout for the connection to the running Callgate, and for each read.
+/// The timeout for the connection to the running Callgate, and for each read.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Maximum size of the running Callgate's response, in bytes.
+/// The maximum number of bytes that are read of the running Callgate's response.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Args)]
@@ -93,7 +93,8 @@ pub(super) fn mint(args: &MintArgs) -> u8 {
 }
 
 impl MintArgs {
-    /// Mints from the configuration alone. On failure, returns the exit code and the message.
+    /// Mints a callback URL and its token from the configuration alone. On failure, returns the exit code and the
+    /// message.
     fn make(&self, config: &Config) -> Result<Value, (u8, String)> {
         let store = &config.startup.store;
         if config.policy.minting.as_ref().is_some_and(|minting| minting.minter.form() == Form::Opaque) {
@@ -123,7 +124,8 @@ impl MintArgs {
         }))
     }
 
-    /// Asks the running Callgate to mint. Returns `None` if no Callgate is running.
+    /// Asks the running Callgate to mint a callback URL and its token. Returns `None` if no Callgate is running. On
+    /// failure, returns the exit code and the message.
     fn ask(&self, admin: &AdminListener) -> Option<Result<Value, (u8, String)>> {
         let address = reachable(admin.address);
         let Ok(stream) = TcpStream::connect_timeout(&address, PATIENCE) else {

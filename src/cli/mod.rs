@@ -111,7 +111,7 @@ enum Command {
     Webhook(webhook::WebhookArgs),
 }
 
-/// Checks whether the command line accepts these arguments, without running them.
+/// Checks whether the `callgate` command accepts these arguments, without running a subcommand.
 ///
 /// # Errors
 /// Returns the message that the command line would print.
@@ -119,7 +119,7 @@ pub fn understands(args: &[&str]) -> Result<(), String> {
     Cli::try_parse_from(args).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Parses the arguments, runs the subcommand, and returns its exit code.
+/// Parses the arguments of the `callgate` command, runs the subcommand, and returns its exit code.
 pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,

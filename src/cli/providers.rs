@@ -44,7 +44,8 @@ pub(super) fn providers(args: &ProvidersArgs) -> u8 {
     print(&known().map(line).collect::<String>())
 }
 
-/// Prints a text. A closed pipe is not an error: `callgate providers | head` reads only the beginning.
+/// Prints a text and returns the exit code. A closed pipe is not an error, because `callgate providers | head` reads
+/// only the beginning.
 fn print(text: &str) -> u8 {
     u8::from(
         std::io::stdout()
@@ -68,12 +69,13 @@ fn words(entry: &PresetDefinition) -> String {
     }
 }
 
-/// Returns the parts of a request that the signature covers.
+/// Returns the parts of a request that the provider's signature covers.
 fn covered(entry: &PresetDefinition) -> Vec<&'static str> {
     entry.scheme.as_ref().map(|scheme| scheme.covers().names()).unwrap_or_default()
 }
 
-/// Returns the gaps of the scheme: parts that the signature does not cover, and other known weaknesses.
+/// Returns the gaps of the provider's signature scheme as text: parts that the signature does not cover, and other
+/// known weaknesses.
 fn uncovered(entry: &PresetDefinition) -> String {
     let mut open = Vec::new();
     let covers = entry.scheme.as_ref().map(Scheme::covers).unwrap_or_default();
@@ -90,7 +92,7 @@ fn uncovered(entry: &PresetDefinition) -> String {
     open.join("; ")
 }
 
-/// Returns the parts of a message by which duplicates are recognized.
+/// Returns the parts of a message by which Callgate recognizes duplicates, as text.
 fn identity(entry: &PresetDefinition) -> String {
     entry
         .scheme
@@ -133,7 +135,7 @@ fn handshakes(entry: &PresetDefinition) -> Vec<&str> {
         .collect()
 }
 
-/// Returns the Markdown table in `docs/providers.md`.
+/// Returns the Markdown table of all providers for `docs/providers.md`.
 pub fn provider_table() -> String {
     let mut table = String::from(
         "| preset | provider | scheme | covers | does not cover | same event if equal | handshakes | `allow: published` | `inject` | `secrets` | checked against |\n\

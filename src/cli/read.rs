@@ -35,7 +35,8 @@ impl ConfigArg {
         Read::new(self).config
     }
 
-    /// Returns the configuration. If it has mistakes, prints all of them and returns the exit code.
+    /// Reads and compiles the configuration. If the configuration has mistakes, prints all of them and returns the exit
+    /// code.
     pub(super) fn load(&self) -> Result<Config, u8> {
         self.parse().map_err(|errors| {
             self.print_errors(&errors);
@@ -45,26 +46,26 @@ impl ConfigArg {
 
     pub(super) fn print_errors(&self, errors: &[ConfigError]) {
         for error in errors {
-            // The text can quote the configuration, and somebody else may have written it.
+            // The text of an error can quote the configuration, which somebody else may have written.
             let text = printable_lines(&error.to_string());
             match &error.file {
                 Some(_) => eprintln!("error: {text}"),
                 None => eprintln!("error: {}: {text}", self.config.display()),
             }
         }
-        // If errors were omitted, the last entry reports how many. The length of the list is then not the number of
-        // mistakes.
+        // If errors were omitted, the last entry is a text with their number. The length of the list is then not the
+        // number of mistakes.
         if errors.len() <= ERRORS_MAX {
             eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
         }
     }
 }
 
-/// Metadata that shows whether a file was changed or replaced: device, inode, size, modification and change time.
-/// Symbolic links are followed. `None` means that the file does not exist.
+/// The metadata of a file that shows whether the file was changed or replaced: device, inode, size, modification time
+/// and change time. Symbolic links are followed. `None` means that the file does not exist.
 pub(super) type Stamp = Option<(u64, u64, u64, i64, i64, i64)>;
 
-/// The files that a configuration was read from, with their metadata.
+/// The files that a configuration was read from, each with the metadata that shows whether the file has changed.
 pub(super) type Stamps = BTreeMap<PathBuf, Stamp>;
 
 pub(super) fn stamp(path: &Path) -> Stamp {
@@ -72,12 +73,13 @@ pub(super) fn stamp(path: &Path) -> Stamp {
     Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime_nsec()))
 }
 
-/// A folder that contains the files of another machine, such as those of a pod. `None` means the files of this machine.
+/// The folder in which the absolute paths of a configuration are looked up, such as a copy of the files of a pod.
+/// `None` means the root folder of this machine.
 #[derive(Default)]
 pub(super) struct Root(pub(super) Option<PathBuf>);
 
 impl Root {
-    /// Resolves a path. An absolute path is resolved below the folder, and `..` cannot leave the folder. A relative
+    /// Resolves a path. An absolute path is resolved below the folder, and `..` cannot leave this folder. A relative
     /// path is returned unchanged.
     pub(super) fn find(&self, path: &str) -> PathBuf {
         let path = Path::new(path);
@@ -94,7 +96,7 @@ impl Root {
         root.join(found.iter().collect::<PathBuf>())
     }
 
-    /// Adds the path below the folder to an error, because the configuration names a different path.
+    /// Adds the resolved path to the error of a file, because the configuration names a different path.
     fn explain(&self, found: &Path, error: std::io::Error) -> std::io::Error {
         match self.0 {
             Some(_) => std::io::Error::new(error.kind(), format!("{}: {error}", found.display())),
@@ -103,31 +105,33 @@ impl Root {
     }
 }
 
-/// The texts of a configuration: the text of the file, and those of the files that `include` names.
+/// The texts of a configuration: the text of its file, and the texts of the files that `include` names.
 #[derive(Clone, Default)]
 pub(super) struct Texts {
     main: String,
     included: Included,
 }
 
-/// The included files, with their content, in the order of `include`. The order is the same on every machine, although
-/// the folders may have other names.
+/// The files that `include` names, with their contents, in the order of `include`. The order is the same on every
+/// machine, although the folders may have other names.
 type Included = Vec<(PathBuf, Vec<u8>)>;
 
 impl Texts {
-    /// Returns all texts as one, so that it can be compared with the texts of another configuration.
+    /// Returns all texts of the configuration as one text, so that it can be compared with that of another
+    /// configuration.
     pub(super) fn whole(&self) -> String {
         let included = self.included.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes));
         included.fold(self.main.clone(), |whole, text| whole + "\0" + &text)
     }
 
-    /// Reports whether `path` is an included file.
+    /// Reports whether the configuration includes the file `path`.
     pub(super) fn includes(&self, path: &Path) -> bool {
         self.included.iter().any(|(included, _)| included == path)
     }
 }
 
-/// The result of reading a configuration: its texts, the compiled configuration, and the files that were read.
+/// The result of reading a configuration: its texts, the compiled configuration, and the metadata of the files that
+/// were read.
 pub(super) struct Read {
     pub(super) texts: Texts,
     pub(super) config: Result<Config, Vec<ConfigError>>,
@@ -135,17 +139,17 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Reads the configuration file and the files that it names.
+    /// Reads and compiles the configuration file, and reads the files that it names.
     pub(super) fn new(args: &ConfigArg) -> Self {
         Self::below(args, &Root::default())
     }
 
-    /// Compiles a configuration whose texts were already read, and reads the other files that it names.
+    /// Compiles a configuration whose texts were already read, and reads the other files that the configuration names.
     pub(super) fn of(args: &ConfigArg, texts: Texts) -> Self {
         Self::compile(args, Ok(texts.main), &texts.included, &Root::default())
     }
 
-    /// Does the same as [`Self::new`], with absolute paths resolved below `root`.
+    /// Reads and compiles the configuration file like [`Self::new`], with absolute paths resolved below `root`.
     pub(super) fn below(args: &ConfigArg, root: &Root) -> Self {
         Self::compile(args, args.text(), &Included::new(), root)
     }
@@ -157,8 +161,8 @@ impl Read {
         root: &Root,
     ) -> Self {
         let (stamps, included) = (Mutex::new(Stamps::new()), Mutex::new(Included::new()));
-        // Metadata is recorded before the file is read. If the file changes while it is read, the next check therefore
-        // notices the change.
+        // Metadata is recorded before the file is read. If the file changes while it is read, the next comparison
+        // therefore shows the change.
         let look = |path: &Path| {
             stamps.lock().insert(path.to_owned(), stamp(path));
         };

@@ -16,7 +16,7 @@ pub(super) struct SchemaArgs {
     markdown: bool,
 }
 
-/// Returns the configuration language as JSON Schema.
+/// Returns the configuration language as JSON Schema. Returns `None` if the schema in the program cannot be parsed.
 pub fn schema() -> Option<Value> {
     from_yaml(SCHEMA)
 }
@@ -28,7 +28,8 @@ pub(super) fn print(args: &SchemaArgs) -> u8 {
     u8::from(std::io::stdout().write_all(text.as_bytes()).is_err())
 }
 
-/// Allows `{env: NAME}` beside every text. The schema does not repeat this at each key, because it holds for all texts.
+/// Allows `{env: NAME}` as an alternative to every text in the schema. The schema does not repeat this alternative at
+/// each key, because it applies to all texts.
 fn allow_variables(schema: &mut Value) {
     match schema {
         Value::Array(all) => all.iter_mut().for_each(allow_variables),
@@ -43,7 +44,7 @@ fn allow_variables(schema: &mut Value) {
             members.insert("anyOf".to_owned(), json!([text, variable]));
         }
         Value::Object(members) => {
-            // The names of variables and the paths of secrets are texts only.
+            // The names of environment variables and the paths of secrets can only be texts.
             let inner =
                 members.iter_mut().filter(|(name, _)| !matches!(name.as_str(), "secret" | "text_or_env"));
             inner.for_each(|(_, value)| allow_variables(value));
@@ -52,7 +53,7 @@ fn allow_variables(schema: &mut Value) {
     }
 }
 
-/// Returns a Markdown table with one row for each configuration key.
+/// Returns the Markdown table of the configuration language for `docs/reference.md`, with one row for each key.
 pub fn reference() -> String {
     let mut out = "| key | | default |\n|---|---|---|\n".to_owned();
     if let Some(schema) = schema() {
@@ -61,13 +62,14 @@ pub fn reference() -> String {
     out
 }
 
-/// Returns the schema that `$ref` names, or the schema itself if it has no `$ref`.
+/// Returns the schema to which `$ref` refers, or the schema itself if it has no `$ref`.
 fn resolved<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
     let target = schema["$ref"].as_str().and_then(|to| root.pointer(to.trim_start_matches('#')));
     target.unwrap_or(schema)
 }
 
-/// For each key of a mapping, appends a row for the key and then the rows for the keys within its value.
+/// Appends the table rows for the keys of a mapping: for each key a row, and then the rows for the keys within its
+/// value.
 fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
     let schema = resolved(root, schema);
     for (key, own) in schema["properties"].as_object().into_iter().flatten() {
@@ -89,11 +91,11 @@ fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
     }
 }
 
-/// Appends the rows for the keys within a value. These are the keys of the value itself, of the elements if it is a
-/// list, of the entries if it is a mapping with arbitrary names, and of each form if it has `anyOf`.
+/// Appends the table rows for the keys within a value. These are the keys of the value itself, of its elements if it is
+/// a list, of its entries if it is a mapping with arbitrary names, and of each form if its schema has `anyOf`.
 fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
-    // A reference to a secret has the same keys everywhere. They have no rows, because the documentation explains them
-    // once, at the top.
+    // A reference to a secret has the same keys everywhere. These keys have no rows, because the documentation explains
+    // them once, at the top.
     if Some(schema) == root.pointer("/$defs/secret") {
         return;
     }
@@ -109,7 +111,8 @@ fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
     }
 }
 
-/// Joins the values, each once. Equal values occur, for example if a version is allowed both as a number and as text.
+/// Returns the allowed values of a key as text, separated by commas. Each value occurs once, even if the schema allows
+/// it both as a number and as text.
 fn words(all: &[Value]) -> String {
     let mut words: Vec<_> = all.iter().map(word).collect();
     let mut seen = std::collections::BTreeSet::new();

@@ -104,7 +104,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
     u8::from(std::io::stdout().write_all(&message.to_bytes()).is_err())
 }
 
-/// Returns the event id in the captured request. It is kept if there is no `--id`.
+/// Returns the event id in the request file. The request keeps this id if the option `--id` is missing.
 fn own_id(verifier: &Verifier, message: &Message) -> Option<String> {
     match &verifier.scheme().id {
         Some(EventIdSource::Header(name)) => message.header(name),
@@ -113,7 +113,8 @@ fn own_id(verifier: &Verifier, message: &Message) -> Option<String> {
     }
 }
 
-/// Returns the signature headers as JSON, with the body and the request target if signing changed them.
+/// Returns the signature headers as JSON. The JSON contains the body and the request target only if signing changed
+/// them.
 fn as_json(headers: &[(HeaderName, HeaderValue)], body: Option<&[u8]>, target: Option<&str>) -> Value {
     let headers =
         headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()));
@@ -127,8 +128,8 @@ fn as_json(headers: &[(HeaderName, HeaderValue)], body: Option<&[u8]>, target: O
     printed
 }
 
-/// Returns the derived secret of the interaction if the provider signs with derived secrets. Returns an empty list for
-/// all other providers. Returns `None` if the secret is needed but `--interaction` is missing.
+/// Returns the secret of the interaction if the provider signs with secrets that Callgate derives. Returns an empty
+/// list for all other providers. Returns `None` if the secret is needed but `--interaction` is missing.
 fn derived(args: &SignArgs, verifier: &Verifier, policy: &Policy) -> Option<Vec<Secret>> {
     match (verifier.keys(), &args.interaction, &policy.minting) {
         (VerifierKeys::Derived, Some(interaction), Some(minting)) => {

@@ -16,32 +16,32 @@ use crate::clock::age_of;
 use crate::file::{FILE_BYTES_MAX, read};
 use crate::secret::Secret;
 
-/// Subfolder for certificates. The first line of each file is the URL that the certificate was fetched from.
+/// The name of the subfolder for certificates. The first line of each file in it is the URL of the certificate.
 const CERTIFICATES: &str = "certificates";
-/// Maximum number of files that are read from the subfolder for certificates.
+/// The maximum number of files that are read from the cache's subfolder for certificates.
 const FILES_MAX: usize = 1 << 16;
-/// Maximum length of the line that contains the URL, including its newline, in bytes.
+/// The maximum length of the first line of a cached certificate, which contains its URL, in bytes with the newline.
 const LINE_BYTES_MAX: u64 = 1 << 10;
-/// File extension of a file that is still being written.
+/// The file extension of a cache file that is still being written.
 const DRAFT: &str = "new";
 
-/// A certificate from the cache.
+/// A certificate that was read from the cache folder.
 pub(super) struct CachedCertificate {
-    /// URL that the certificate was fetched from.
+    /// The URL that the certificate was fetched from.
     pub url: String,
-    /// The document as it was received.
+    /// The content of the certificate file, as it was received.
     pub bytes: Vec<u8>,
-    /// Time since the fetch.
+    /// The time since the certificate was fetched.
     pub age: Duration,
 }
 
-/// The cache folder. If no folder is configured, documents are neither stored nor found.
+/// The cache folder for fetched documents. If no folder is configured, nothing is stored and nothing is found.
 pub(super) struct Cache {
     folder: Option<PathBuf>,
 }
 
 impl Cache {
-    /// Opens the cache. Creates the folder if it does not exist.
+    /// Opens the cache for fetched documents. Creates the folder if it does not exist.
     ///
     /// # Errors
     /// Returns the reason as text if the folder cannot be created.
@@ -51,19 +51,19 @@ impl Cache {
         Ok(Self { folder: Some(folder.into()) })
     }
 
-    /// Returns the document that was fetched from a URL, and the time since the fetch.
+    /// Returns the cached document of a URL, and the time since it was fetched.
     pub(super) fn read(&self, url: &str) -> Option<(Vec<u8>, Duration)> {
         let path = self.path(url)?;
         let age = age_of(fs::metadata(&path).ok()?.modified().ok()?);
         Some((read(&path, DOCUMENT_BYTES_MAX).ok()?, age))
     }
 
-    /// Returns the time since a cached document was fetched.
+    /// Returns the time since the cached document of a URL was fetched.
     pub(super) fn age(&self, url: &str) -> Option<Duration> {
         Some(age_of(fs::metadata(self.path(url)?).ok()?.modified().ok()?))
     }
 
-    /// Stores a document. The file is replaced atomically.
+    /// Stores the document of a URL in the cache. The file is replaced atomically.
     pub(super) fn write(&self, url: &str, bytes: &[u8]) -> std::io::Result<()> {
         self.path(url).map_or(Ok(()), |path| replace(&path, bytes))
     }
@@ -72,27 +72,27 @@ impl Cache {
         Some(self.folder.as_ref()?.join(file_name(url)))
     }
 
-    /// Stores a certificate. The file is replaced atomically.
+    /// Stores the certificate of a URL in the cache. The file is replaced atomically.
     pub(super) fn write_certificate(&self, url: &str, bytes: &[u8]) -> std::io::Result<()> {
         let Some(folder) = self.certificates_folder() else { return Ok(()) };
         fs::create_dir_all(&folder)?;
         replace(&folder.join(file_name(url)), &[url.as_bytes(), b"\n", bytes].concat())
     }
 
-    /// Returns the time since a cached certificate was fetched.
+    /// Returns the time since the cached certificate of a URL was fetched.
     pub(super) fn certificate_age(&self, url: &str) -> Option<Duration> {
         let path = self.certificates_folder()?.join(file_name(url));
         Some(age_of(fs::metadata(path).ok()?.modified().ok()?))
     }
 
-    /// Deletes a certificate.
+    /// Deletes the certificate of a URL from the cache.
     pub(super) fn remove_certificate(&self, url: &str) {
         if let Some(folder) = self.certificates_folder() {
             let _ = fs::remove_file(folder.join(file_name(url)));
         }
     }
 
-    /// Returns the cached certificates, newest first. Skips files whose name does not match the URL in their first
+    /// Returns the cached certificates, newest first. Skips a file if its name does not match the URL in its first
     /// line.
     pub(super) fn certificates(&self) -> Vec<CachedCertificate> {
         let read_one = |path: PathBuf| {
@@ -109,8 +109,8 @@ impl Cache {
         kept
     }
 
-    /// Deletes all certificates except those that were fetched from `urls`. Also deletes files that were not written
-    /// completely.
+    /// Deletes all cached certificates except those that were fetched from `urls`. Also deletes files that were not
+    /// written completely.
     pub(super) fn retain_certificates<'u>(&self, urls: impl Iterator<Item = &'u str>) {
         let names: HashSet<_> = urls.map(file_name).collect();
         for path in self.certificate_files() {
@@ -125,8 +125,8 @@ impl Cache {
         Some(self.folder.as_ref()?.join(CERTIFICATES))
     }
 
-    /// Returns the paths of all certificate files, including incomplete ones. Other files are recognized by their names
-    /// and left out.
+    /// Returns the paths of all certificate files in the cache, including incomplete ones. Files with any other form of
+    /// name are left out.
     fn certificate_files(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let entries = self.certificates_folder().and_then(|folder| fs::read_dir(folder).ok());
         entries.into_iter().flatten().flatten().take(FILES_MAX).map(|entry| entry.path()).filter(|path| {
@@ -137,12 +137,13 @@ impl Cache {
         })
     }
 
-    /// Reads a secret from a file. Returns `None` if the file does not exist, is empty or cannot be read.
+    /// Reads the secret that a provider sent in a handshake from its file. Returns `None` if the file does not exist,
+    /// is empty or cannot be read.
     pub(super) fn secret(path: &str) -> Option<Secret> {
         read(path, FILE_BYTES_MAX).ok().filter(|bytes| !bytes.is_empty()).map(Secret::new)
     }
 
-    /// Stores a secret in a file that only the owner may read.
+    /// Stores a secret in a new file that only the owner may read.
     ///
     /// # Errors
     /// Returns the reason as text if the file cannot be written, or if the file already exists.
@@ -165,14 +166,14 @@ impl Cache {
     }
 }
 
-/// Returns the file name for a document: the first 32 hexadecimal characters of the SHA-256 of its URL.
+/// Returns the name of the cache file of a document: the first 32 hexadecimal characters of the SHA-256 of its URL.
 fn file_name(url: &str) -> String {
     let mut name = HEXLOWER.encode(&Sha256::digest(url));
     name.truncate(32);
     name
 }
 
-/// Replaces a file atomically.
+/// Replaces the content of a file atomically.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let draft = path.with_extension(DRAFT);
     fs::write(&draft, bytes)?;

@@ -1,6 +1,6 @@
-//! Keeps the certificates that messages of providers name by URL.
+//! Stores the certificates that messages of providers name by URL.
 //!
-//! Fetched certificates are kept in memory and, across restarts, in the cache folder. The number of certificates per
+//! Fetched certificates are stored in memory and, across restarts, in the cache folder. The number of certificates per
 //! provider is limited, so that messages with invented URLs cannot fill the memory.
 
 use std::cmp::Reverse;
@@ -13,10 +13,10 @@ use super::publish::update;
 use crate::policy::Policy;
 use crate::signature::{KeySet, Keyring, Verifier};
 
-/// Maximum number of certificates that are kept for one provider.
+/// The maximum number of certificates that are stored for one provider.
 const CERTIFICATES_MAX: usize = 256;
 
-/// Loads certificates from the cache. Skips stale certificates. Also skips certificates whose URL no message may name
+/// Loads the certificates from the cache folder. Skips stale certificates, and certificates that no message may name
 /// under the current policy.
 ///
 /// # Errors
@@ -42,8 +42,8 @@ pub(super) fn load_cached_certificates(policy: &ArcSwap<Policy>) -> Result<(), S
     Ok(())
 }
 
-/// Publishes a policy that contains the certificate from `url`. If no message may name this URL under the current
-/// policy, publishes nothing and returns `false`.
+/// Publishes a policy that contains the certificate from `url`. Publishes nothing and returns `false` if no message may
+/// name this URL under the current policy.
 pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     let before = policy.rcu(|old| {
         if !old.may_be_named(url) {
@@ -56,9 +56,9 @@ pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     before.may_be_named(url)
 }
 
-/// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`] because the certificate from `url` was
-/// added. Certificates that have never verified a message are removed first, and older ones before newer ones. The
-/// certificate from `url` is not removed. `age` returns the age of a certificate.
+/// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`] certificates after the certificate
+/// from `url` was added. Certificates that have never verified a message are removed first, and older ones before newer
+/// ones. The certificate from `url` is not removed. `age` returns the age of the certificate from a URL.
 pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) -> Duration) {
     loop {
         let now = policy.load_full();
@@ -76,12 +76,12 @@ pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) 
     }
 }
 
-/// Returns the verifier of each provider whose messages may name `url`.
+/// Returns the verifiers of the providers whose messages may name the certificate at `url`.
 fn verifiers_of<'p>(policy: &'p Policy, url: &str) -> impl Iterator<Item = &'p Verifier> {
     policy.verifiers().filter(move |verifier| verifier.may_name(url))
 }
 
-/// Returns the URLs of the certificates in `keyring` that messages of the verifier's provider may name.
+/// Returns the URLs of the certificates in `keyring` that messages of the provider of `verifier` may name.
 fn certificates_of<'k>(verifier: &Verifier, keyring: &'k Keyring) -> impl Iterator<Item = &'k str> {
     keyring.certificate_urls().filter(|url| verifier.may_name(url))
 }

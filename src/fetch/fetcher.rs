@@ -28,11 +28,11 @@ use crate::policy::{Feed, FeedKind, Policy};
 use crate::secret::Secret;
 use crate::signature::Verifier;
 
-/// Interval at which the task checks whether a fetch is due.
+/// The interval at which the fetching task checks whether a document must be fetched.
 const TICK: Duration = Duration::from_secs(1);
-/// Delay of the first retry. The delay doubles with each further failure, up to the normal interval.
+/// The delay before the first retry of a failed fetch. It doubles with each further failure, up to the normal interval.
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(5);
-/// Maximum number of periodic fetches at the same time.
+/// The maximum number of documents that are fetched at intervals and whose fetches run at the same time.
 const RUNNING_MAX: usize = 4;
 
 /// The state of a document that is fetched at intervals.
@@ -41,7 +41,7 @@ struct State {
     running: bool,
     failures: u32,
     due: Option<Instant>,
-    /// Time at which the document was last loaded, and its age at that time.
+    /// The time at which the document was last loaded, and the age of the document at that time.
     loaded: Option<(Instant, Duration)>,
 }
 
@@ -51,30 +51,30 @@ impl State {
     }
 }
 
-/// The fetches that messages request, and the signal that wakes the task.
+/// The fetches that messages request, and the signal that wakes the fetching task.
 #[derive(Default)]
 struct Requests {
     fetches: Mutex<RequestedFetches>,
     wake: Notify,
 }
 
-/// The handle through which code that handles messages requests fetches.
+/// The handle through which the code that verifies messages requests fetches from the fetching task.
 pub struct Fetcher {
     requests: Arc<Requests>,
     policy: Arc<ArcSwap<Policy>>,
 }
 
-/// The state of the fetching task.
+/// The state of the task that fetches key sets, address lists and certificates.
 pub struct Work {
     requests: Arc<Requests>,
     policy: Arc<ArcSwap<Policy>>,
-    /// The HTTP client. It is created at first use.
+    /// The HTTP client of the fetching task. It is created at first use.
     client: Option<HttpClient>,
     metrics: Arc<Metrics>,
     states: HashMap<PeriodicFetch, State>,
 }
 
-/// Returns the policy with the documents from files and from the cache. Uses no network.
+/// Returns the policy with the documents from files and from the cache folder. Uses no network.
 ///
 /// # Errors
 /// Returns the reason as text if the cache folder cannot be used.
@@ -86,7 +86,8 @@ pub fn with_cached(policy: Policy) -> Result<Policy, String> {
 }
 
 impl Fetcher {
-    /// Creates the handle and the state of the fetching task. Loads the cached documents before it returns.
+    /// Creates the fetching task and the handle for requests to this task. Loads the cached documents before it
+    /// returns.
     ///
     /// # Errors
     /// Returns the reason as text if the trusted roots or the cache folder cannot be used.
@@ -107,8 +108,8 @@ impl Fetcher {
         Ok((Self { requests, policy: Arc::clone(policy) }, work))
     }
 
-    /// Queues the certificate that a message names, if the message could not be verified because the certificate is
-    /// missing.
+    /// Queues the fetch of a certificate that a message names. `seen` describes the message. Does nothing unless the
+    /// message could not be verified because the certificate is missing.
     pub fn want(&self, seen: &Seen) {
         let provider = seen.route.as_ref().and_then(|route| route.provider.as_ref());
         let (Some(url), Some(provider)) = (&seen.wanted, provider) else { return };
@@ -121,14 +122,14 @@ impl Fetcher {
         self.requests.wake.notify_one();
     }
 
-    /// Queues the URL that confirms a subscription. Returns `false` if too many confirmations are waiting.
+    /// Queues a request to the URL that confirms a subscription. Returns `false` if too many confirmations are waiting.
     pub fn confirm(&self, url: &str) -> bool {
         let taken = self.requests.fetches.lock().confirmation(url, instant());
         self.requests.wake.notify_one();
         taken
     }
 
-    /// Stores the secret that a provider handed over in a handshake, and publishes it in the policy.
+    /// Stores the secret that a provider sent in a handshake, and publishes the secret in the policy.
     ///
     /// # Errors
     /// Returns the reason as text if the secret cannot be stored, or if a secret is already stored.
@@ -147,7 +148,7 @@ impl Fetcher {
 }
 
 impl Work {
-    /// Loads the documents in files and in the cache, and schedules a fetch of every feed.
+    /// Loads the documents from files and from the cache, and schedules a fetch of every key set and address list.
     fn load(&mut self, policy: &Policy) -> Result<(), String> {
         let ages = load_cached_feeds(&self.policy)?;
         for (feed, age) in policy.feeds.iter().zip(ages) {
@@ -168,7 +169,7 @@ impl Work {
         Ok(())
     }
 
-    /// Runs the task. Never returns; abort the task to stop it.
+    /// Runs the fetching task. Never returns; abort the task to stop it.
     pub async fn run(mut self) {
         let (done, mut ended) = mpsc::channel::<FetchEnd>(RUNNING_MAX);
         let mut ticks = tokio::time::interval(TICK);
@@ -196,14 +197,14 @@ impl Work {
         }
     }
 
-    /// Adapts the task to the current policy, and removes stale documents.
+    /// Adapts the fetching task to the current policy, and removes stale keys and certificates.
     fn maintain(&mut self) {
         self.sync_feeds();
         self.sync_certificates();
         self.expire();
     }
 
-    /// Adds the feeds that a reload has added, and removes the feeds that a reload has removed.
+    /// Schedules the documents that a reload has added to the configuration. Forgets the documents that it has removed.
     fn sync_feeds(&mut self) {
         let policy = self.policy.load_full();
         let needed = |feed: &Feed| feed.kind != FeedKind::Secret && policy.feeds.contains(feed);
@@ -228,8 +229,8 @@ impl Work {
         }
     }
 
-    /// Deletes cache files of certificates that are no longer in use. Removes queued certificates that messages are no
-    /// longer allowed to name. Schedules the next fetch of each certificate that has no schedule yet.
+    /// Deletes cache files of certificates that are no longer in use. Removes queued fetches of certificates that
+    /// messages may no longer name. Schedules the next fetch of each certificate that has no schedule yet.
     fn sync_certificates(&mut self) {
         let policy = self.policy.load_full();
         let keyring = &policy.ingress.edge().fetched_data.keyring;
@@ -262,8 +263,8 @@ impl Work {
         Ok(client)
     }
 
-    /// Starts the fetches that are due, within the limits. Returns the earliest time at which the next requested fetch
-    /// can start.
+    /// Starts the fetches that are due, within the limits. Returns the earliest time at which the next fetch that a
+    /// message requested can start.
     fn start_due(&mut self, done: &mpsc::Sender<FetchEnd>) -> Option<Instant> {
         let policy = self.policy.load_full();
         let now = instant();
@@ -293,7 +294,7 @@ impl Work {
         next_start
     }
 
-    /// Records the result of a fetch, and schedules the next fetch of the document.
+    /// Records the result of a fetch in metrics and log, and schedules the next fetch of the document.
     fn finish(&mut self, target: &FetchTarget, result: Result<Option<String>, String>) {
         let policy = self.policy.load_full();
         let label = target.label().to_owned();
@@ -353,7 +354,7 @@ impl Work {
         }
     }
 
-    /// Updates the metrics of the feeds. Removes keys and certificates that are older than `stale_ok`.
+    /// Updates the metrics of key sets and address lists. Removes keys and certificates that are older than `stale_ok`.
     fn expire(&mut self) {
         let policy = self.policy.load_full();
         let now = instant();

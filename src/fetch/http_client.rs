@@ -1,5 +1,5 @@
-//! The HTTP client for documents. It verifies TLS with the configured or the platform's trusted roots, uses the outbound
-//! proxy if there is one, follows no redirects, and limits the size of documents.
+//! The HTTP client that fetches documents. It verifies TLS with the configured or the platform's trusted roots, uses
+//! the outbound proxy if there is one, follows no redirects, and limits the size of documents.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use crate::policy::Policy;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Error, Proxy, ProxyProtocol};
 
-/// Maximum size of a document, in bytes.
+/// The maximum size of a fetched key set or address list, in bytes.
 pub(super) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
-/// Maximum size of a certificate that a message names, in bytes.
+/// The maximum size of a certificate that a message names, in bytes.
 pub(super) const CERTIFICATE_BYTES_MAX: u64 = 64 << 10;
 
-/// A client that fetches documents from URLs and files.
+/// An HTTP client that fetches documents from `https:` and `file:` URLs.
 #[derive(Clone)]
 pub(super) struct HttpClient {
-    /// The settings that this client was created for.
+    /// The settings with which this HTTP client was created.
     settings: Arc<Settings>,
-    /// The agent for direct connections.
+    /// The `ureq` agent for direct connections.
     direct: Agent,
-    /// The agent for connections through the outbound proxy. `None` if there is no proxy.
+    /// The `ureq` agent for connections through the outbound proxy. `None` if no proxy is configured.
     proxied: Option<Agent>,
 }
 
@@ -35,7 +35,7 @@ struct Settings {
 }
 
 impl HttpClient {
-    /// Creates a client with the timeout, the trusted roots and the outbound proxy of `policy`.
+    /// Creates an HTTP client with the timeout, the trusted roots and the outbound proxy of `policy`.
     ///
     /// # Errors
     /// Returns the reason as text if the trusted roots cannot be read, or if the proxy cannot be used.
@@ -65,7 +65,7 @@ impl HttpClient {
         Ok(Self { settings, direct: agent(None), proxied })
     }
 
-    /// Reports whether the client was created for the settings of `policy`.
+    /// Reports whether this HTTP client was created with the same settings as those of `policy`.
     pub(super) fn fits(&self, policy: &Policy) -> bool {
         let Settings { timeout, roots, proxy } = &*self.settings;
         let same_proxy = match (proxy, &policy.outbound_proxy) {
@@ -76,9 +76,9 @@ impl HttpClient {
         *timeout == policy.fetching.timeout && *roots == policy.trusted_roots && same_proxy
     }
 
-    /// Returns the agent for a URL, and the proxy through which it connects.
+    /// Returns the `ureq` agent for a URL, and the outbound proxy through which the agent connects.
     fn agent(&self, url: &str) -> (&Agent, Option<&OutboundProxy>) {
-        // A URL that only the other parser accepts does not bypass the proxy.
+        // A URL that only the parser of the HTTP library accepts must not bypass the proxy.
         let is_proxied =
             |proxy: &&OutboundProxy| Url::parse(url).map_or(true, |url| proxy.serves(&url, None));
         match (&self.proxied, self.settings.proxy.as_ref().filter(is_proxied)) {
@@ -87,11 +87,12 @@ impl HttpClient {
         }
     }
 
-    /// Fetches the document at an `https:` or `file:` URL, without a byte order mark at its beginning. Blocks the thread.
+    /// Fetches the document at an `https:` or `file:` URL, and removes a byte order mark at its beginning. Blocks the
+    /// thread.
     ///
     /// # Errors
-    /// Returns the reason as text. A document of more than `bytes_max` bytes is an error, and so is every HTTP status
-    /// except 200.
+    /// Returns the reason as text if the document cannot be fetched, if it has more than `bytes_max` bytes, or if the
+    /// HTTP status is not 200.
     pub(super) fn get(&self, url: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
         if let Some(path) = url.strip_prefix("file:") {
             return read(path, bytes_max).map_err(|error| error.to_string());
@@ -114,7 +115,7 @@ impl HttpClient {
     }
 }
 
-/// Returns the settings of the proxy in the form of the HTTP library. The proxy resolves the names of the hosts.
+/// Returns the settings of the outbound proxy in the form of the HTTP library. The proxy resolves the host names.
 fn through(proxy: &OutboundProxy) -> Result<Proxy, String> {
     let host = match proxy.url().address() {
         Some(IpAddr::V6(address)) => format!("[{address}]"),

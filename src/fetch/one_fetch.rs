@@ -11,7 +11,7 @@ use super::requested_fetches::RequestedFetch;
 use crate::policy::{Feed, Policy};
 use crate::signature::KeySet;
 
-/// The document to fetch.
+/// A document to fetch: one that a message requests, or one that is fetched at intervals.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum FetchTarget {
     /// A document that a message requests.
@@ -23,18 +23,19 @@ pub(super) enum FetchTarget {
 /// A document that is fetched at intervals.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum PeriodicFetch {
-    /// A certificate, by its URL. Its first fetch was requested by a message that named it.
+    /// A certificate at this URL. A message that named the URL caused the first fetch.
     Certificate(Box<str>),
     /// A key set or address list that the configuration names.
     Feed(Feed),
 }
 
-/// A fetch that has ended, and its result. `Ok` contains a log line if the fetch changed something. `Err` contains the
-/// reason for the failure.
+/// A fetch that has ended, and its result. `Ok` contains a log line if the fetched document changed something. `Err`
+/// contains the reason of the failure.
 pub(super) type FetchEnd = (FetchTarget, Result<Option<String>, String>);
 
 impl FetchTarget {
-    /// Returns the name of the document in metrics and in the log.
+    /// Returns the name of the document in metrics and in the log: the label of a feed, `certificate` or
+    /// `confirmation`.
     pub(super) fn label(&self) -> &str {
         match self {
             Self::Requested(RequestedFetch::Certificate(..))
@@ -62,8 +63,8 @@ pub(super) fn start_fetch(
     });
 }
 
-/// Fetches one document, publishes it in `published`, and stores it in the cache that `policy` configures. Blocks.
-/// Returns a log line if something changed.
+/// Fetches one document, publishes it in the policy `published`, and stores it in the cache that `policy` configures.
+/// Blocks the thread. Returns a log line if the document changed something.
 pub(super) fn fetch(
     client: &HttpClient,
     policy: &Policy,

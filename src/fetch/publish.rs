@@ -14,7 +14,7 @@ use crate::ingress::FetchedData;
 use crate::policy::{Feed, FeedKind, Policy};
 use crate::signature::KeySet;
 
-/// Publishes a policy with changed fetched data.
+/// Publishes a copy of the policy in which `change` has changed the fetched data.
 pub(super) fn update(policy: &ArcSwap<Policy>, change: impl Fn(&mut FetchedData)) {
     policy.rcu(|old| {
         let mut data = old.ingress.edge().fetched_data.clone();
@@ -23,7 +23,8 @@ pub(super) fn update(policy: &ArcSwap<Policy>, change: impl Fn(&mut FetchedData)
     });
 }
 
-/// Publishes a policy with changed data of one feed. Has no effect if the current policy does not contain the feed.
+/// Publishes a copy of the policy in which `change` has changed the fetched data of one feed (a key set, an address
+/// list or a secret). Has no effect if the current policy does not contain the feed.
 pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut FetchedData, FeedId)) {
     policy.rcu(|old| {
         let Some(id) = old.feed(feed) else { return Policy::clone(old) };
@@ -33,8 +34,8 @@ pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut Fe
     });
 }
 
-/// Loads the documents from files and from the cache. Returns the age of each feed, in the order of the policy. The age
-/// is `None` for a secret, and for a feed that could not be loaded.
+/// Loads the key sets, address lists and secrets from files and from the cache into the policy. Returns the age of each
+/// feed, in the order of the policy. The age is `None` for a secret, and for a feed that could not be loaded.
 ///
 /// # Errors
 /// Returns the reason as text if the cache folder cannot be used.
@@ -57,8 +58,8 @@ pub(super) fn load_cached_feeds(policy: &ArcSwap<Policy>) -> Result<Vec<Option<D
     Ok(now.feeds.iter().map(take).collect())
 }
 
-/// Parses and publishes a fetched document. If any part of the document cannot be parsed, publishes nothing. Returns a
-/// log line if the contents changed.
+/// Parses a fetched key set or address list, and publishes it in the policy. Publishes nothing if any part of the
+/// document cannot be parsed. Returns a log line if the contents changed.
 ///
 /// # Errors
 /// Returns the reason as text if the document cannot be parsed, or if the current policy does not contain the feed.

@@ -11,45 +11,45 @@ use std::time::{Duration, Instant};
 
 use super::recent_requests::RecentRequests;
 
-/// Maximum number of URLs in the queue. This includes the URLs that are being fetched.
+/// The maximum number of URLs in the fetch queue, including the URLs that are being fetched.
 const ENTRIES_MAX: usize = 64;
-/// Maximum number of fetches at the same time.
+/// The maximum number of fetches from one queue that run at the same time.
 const RUNNING_MAX: usize = 4;
-/// Maximum number of fetches at the same time for one client network.
+/// The maximum number of fetches that run at the same time for clients of one network.
 const RUNNING_PER_NETWORK_MAX: usize = 3;
-/// Maximum number of fetches at the same time for URLs that were requested only once.
+/// The maximum number of fetches that run at the same time for URLs that were requested only once.
 const RUNNING_FIRST_REQUESTS_MAX: usize = 2;
-/// Minimum average time between the starts of two fetches.
+/// The minimum average time between the starts of two fetches from one queue.
 const START_INTERVAL: Duration = Duration::from_millis(500);
-/// Number of fetches that can start at once after a pause.
+/// The maximum number of fetches from one queue that can start at once after a pause.
 const BURST: u32 = 8;
-/// Number of failed attempts after which a URL is removed. A later message can request the URL again.
+/// The number of failed attempts after which a URL leaves the queue. A later message can request the URL again.
 const ATTEMPTS_MAX: u32 = 4;
-/// Delay of the first retry. The delay doubles with each further failure.
+/// The delay before the first retry of a failed fetch. The delay doubles with each further failure.
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(5);
-/// Maximum number of networks whose last fetch is recorded.
+/// The maximum number of client networks for which the queue records when it last started a fetch.
 const SERVED_MAX: usize = 256;
 
-/// The URLs that wait to be fetched, and those that are being fetched.
+/// A queue of URLs to fetch. It contains the waiting URLs and the URLs that are being fetched.
 #[derive(Debug, Default)]
 pub(super) struct FetchQueue {
-    /// The URLs, sorted by network.
+    /// The URLs in the queue, sorted by the network of the client that requested them.
     entries: Vec<Entry>,
     recent: RecentRequests,
-    /// The networks for which a fetch was started, latest first.
+    /// The client networks for which a fetch was started, latest fetch first.
     served: VecDeque<IpAddr>,
-    /// Sequence number of the latest request.
+    /// The sequence number of the latest request to the queue.
     sequence: u64,
-    /// Time at which the next fetch would start if bursts were not allowed.
+    /// The time at which the next fetch would start if bursts were not allowed.
     next_start: Option<Instant>,
 }
 
-/// The result of [`FetchQueue::start_next`].
+/// The result of [`FetchQueue::start_next`]: the next URL to fetch, or how long to wait.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum NextFetch {
-    /// The URL to fetch now.
+    /// The URL must be fetched now.
     Start(Box<str>),
-    /// A URL is due, but the rate limit does not allow its fetch before this time.
+    /// A URL waits, but the rate limit does not allow its fetch before this time.
     WaitUntil(Instant),
     /// No fetch can start until the queue changes or a retry is due.
     Nothing,
@@ -59,17 +59,17 @@ pub(super) enum NextFetch {
 struct Entry {
     url: Box<str>,
     network: IpAddr,
-    /// Whether the URL was requested more than once.
+    /// Whether messages requested the URL more than once.
     repeated: bool,
     failures: u32,
     due: Instant,
     running: bool,
-    /// Sequence number of the latest request for the URL.
+    /// The sequence number of the latest request for this URL.
     sequence: u64,
 }
 
 impl FetchQueue {
-    /// Queues a URL that a client requested. If the queue is full, [`Self::make_room`] removes another URL first.
+    /// Queues a URL that a message of `client` names. If the queue is full, [`Self::make_room`] removes another URL.
     pub(super) fn request(&mut self, url: &str, client: IpAddr, now: Instant) {
         let (repeated, network) = (self.recent.record(url), network(client));
         let known = self.entries.iter().position(|entry| *entry.url == *url);
@@ -94,24 +94,24 @@ impl FetchQueue {
         self.entries.insert(at, entry);
     }
 
-    /// Reports whether the queue is full.
+    /// Reports whether the fetch queue has its maximum number of URLs.
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= ENTRIES_MAX
     }
 
-    /// Reports whether no URL waits and no fetch runs.
+    /// Reports whether the queue is empty: no URL waits and no fetch runs.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Reports whether a URL waits or is being fetched.
+    /// Reports whether the URL is in the fetch queue, waiting or being fetched.
     pub(super) fn contains(&self, url: &str) -> bool {
         self.entries.iter().any(|entry| *entry.url == *url)
     }
 
     /// Removes one waiting URL, so that a URL from the network `newcomer` can be added. Chooses the network with the
-    /// most URLs, including the new URL. Of this network's URLs, prefers those that were requested only once, among
-    /// these a URL whose fetch has failed, and then the URL with the oldest request.
+    /// most URLs, including the new URL. Prefers a URL that was requested only once, then a URL whose fetch has failed,
+    /// and then the URL with the oldest request.
     fn make_room(&mut self, newcomer: IpAddr) {
         let runs = self.entries.chunk_by(|a, b| a.network == b.network);
         let rated = runs.flat_map(|run| {
@@ -128,7 +128,7 @@ impl FetchQueue {
         self.entries.retain(|entry| Some(entry.sequence) != worst);
     }
 
-    /// Chooses the next URL to fetch, and marks it as running until [`Self::finish`] is called.
+    /// Chooses the next URL of the queue to fetch, and marks it as running until [`Self::finish`] is called.
     pub(super) fn start_next(&mut self, now: Instant) -> NextFetch {
         let running: Vec<_> = self.entries.iter().filter(|entry| entry.running).collect();
         if running.len() >= RUNNING_MAX {
@@ -170,8 +170,8 @@ impl FetchQueue {
         NextFetch::Start(url)
     }
 
-    /// Records that a fetch has ended. Removes the URL after a success, or after [`ATTEMPTS_MAX`] failures. Otherwise
-    /// schedules a retry.
+    /// Records that the fetch of a URL has ended. Removes the URL after a success, or after [`ATTEMPTS_MAX`] failures.
+    /// Otherwise schedules a retry.
     pub(super) fn finish(&mut self, url: &str, succeeded: bool, now: Instant) {
         let Some(at) = self.entries.iter().position(|entry| *entry.url == *url) else { return };
         let Some(entry) = self.entries.get_mut(at) else { return };
@@ -183,19 +183,19 @@ impl FetchQueue {
         }
     }
 
-    /// Removes the waiting URLs for which `needed` returns `false`. Running fetches are not interrupted.
+    /// Removes the waiting URLs for which `needed` returns `false` from the queue. Running fetches are not interrupted.
     pub(super) fn retain(&mut self, needed: impl Fn(&str) -> bool) {
         self.entries.retain(|entry| entry.running || needed(&entry.url));
     }
 
-    /// Returns the number of other networks that were served after this network was last served. Returns `usize::MAX`
-    /// if no fetch for this network is recorded, so that this network comes first.
+    /// Returns the number of other networks for which a fetch was started after the last fetch for this network.
+    /// Returns `usize::MAX` if no fetch for this network is recorded, so that this network comes first.
     fn served_since(&self, network: IpAddr) -> usize {
         self.served.iter().position(|other| *other == network).unwrap_or(usize::MAX)
     }
 }
 
-/// Returns the network of a client: `/24` for IPv4, `/48` for IPv6. One party usually owns the whole network.
+/// Returns the network of a client address: `/24` for IPv4, `/48` for IPv6. One party usually owns the whole network.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(v4) => {

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-/// Number of the most recently requested URLs that are always remembered. Up to as many older URLs may be remembered,
+/// The number of recently requested URLs that are remembered for certain. Up to as many older URLs may be remembered,
 /// too.
 pub(super) const RECENT_MAX: usize = 1 << 15;
 
-/// Hashes of the recently requested URLs: at least the last [`RECENT_MAX`], and at most twice as many.
+/// The hashes of the recently requested URLs: at least the last [`RECENT_MAX`], and at most twice as many.
 #[derive(Debug, Default)]
 pub(super) struct RecentRequests {
     hasher: RandomState,
@@ -17,7 +17,7 @@ pub(super) struct RecentRequests {
 }
 
 impl RecentRequests {
-    /// Records a URL. Returns whether the URL was already recorded.
+    /// Records that a URL was requested. Returns whether the URL had already been recorded.
     pub(super) fn record(&mut self, url: &str) -> bool {
         let hash = self.hasher.hash_one(url);
         let known = self.new.contains(&hash) || self.old.contains(&hash);

@@ -11,12 +11,12 @@ use std::time::Instant;
 use super::queue::{FetchQueue, NextFetch};
 use crate::signature::Verifier;
 
-/// A fetch that a message requests.
+/// A fetch that a message requests: of a certificate, or of a URL that confirms a subscription.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum RequestedFetch {
     /// A certificate that a message names. Contains the name of the message's provider and the URL of the certificate.
     Certificate(Arc<str>, Box<str>),
-    /// A confirmation of a subscription. Contains the URL. Fetching this URL confirms the subscription.
+    /// A confirmation of a subscription. Contains the URL whose fetch confirms the subscription.
     Confirmation(Box<str>),
 }
 
@@ -28,14 +28,14 @@ pub(super) struct RequestedFetches {
 }
 
 impl RequestedFetches {
-    /// Queues the fetch of a certificate. A message of `provider` contains its URL. `client` is the client address of
-    /// that message.
+    /// Queues the fetch of the certificate at `url`. A message of `provider` names this URL. `client` is the client
+    /// address of the message.
     pub(super) fn certificate(&mut self, provider: &Arc<str>, url: &str, client: IpAddr, now: Instant) {
         self.certificates.entry(Arc::clone(provider)).or_default().request(url, client, now);
     }
 
-    /// Queues a confirmation. Returns `false` if the queue is full. No waiting confirmation is removed for the new one,
-    /// because each waiting confirmation belongs to a verified message.
+    /// Queues the fetch of a URL that confirms a subscription. Returns `false` if the queue is full. No waiting
+    /// confirmation is removed to make room, because each waiting confirmation belongs to a verified message.
     pub(super) fn confirmation(&mut self, url: &str, now: Instant) -> bool {
         let room = !self.confirmations.is_full() || self.confirmations.contains(url);
         if room {
@@ -44,12 +44,12 @@ impl RequestedFetches {
         room
     }
 
-    /// Reports whether all queues are empty.
+    /// Reports whether the queues of certificates and of confirmations are all empty.
     pub(super) fn is_empty(&self) -> bool {
         self.confirmations.is_empty() && self.certificates.values().all(FetchQueue::is_empty)
     }
 
-    /// Returns the fetches to start now, and the earliest time at which the next fetch can start.
+    /// Returns the fetches to start now, and the earliest time at which another fetch can start.
     pub(super) fn start_due(&mut self, now: Instant) -> (Vec<RequestedFetch>, Option<Instant>) {
         let (mut fetches, mut next_start) = (Vec::new(), None::<Instant>);
         let mut drain = |queue: &mut FetchQueue, fetch: &dyn Fn(Box<str>) -> RequestedFetch| loop {
@@ -68,7 +68,7 @@ impl RequestedFetches {
         (fetches, next_start)
     }
 
-    /// Records that a fetch has ended. After a success, the certificate is removed from the queues of all providers.
+    /// Records that a fetch has ended. A certificate that was fetched is removed from the queues of all providers.
     pub(super) fn finish(&mut self, fetch: &RequestedFetch, succeeded: bool, now: Instant) {
         match fetch {
             RequestedFetch::Confirmation(url) => self.confirmations.finish(url, succeeded, now),
@@ -83,7 +83,7 @@ impl RequestedFetches {
         }
     }
 
-    /// Removes certificates that messages are no longer allowed to name. `verifier` returns the verifier of a provider.
+    /// Removes queued certificates that messages may no longer name. `verifier` returns the verifier of a provider.
     pub(super) fn retain<'p>(&mut self, verifier: impl Fn(&str) -> Option<&'p Verifier>) {
         self.certificates.retain(|provider, queue| {
             let Some(verifier) = verifier(provider) else { return false };

@@ -9,24 +9,25 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Maximum time that a line waits for more lines before it is written.
+/// The maximum time that a line of the access log waits for more lines before it is written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
-/// Maximum time for which a stopping process waits for the reader of the log to take the remaining lines.
+/// The maximum time for which a stopping process waits until the remaining lines of the access log are written.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// Size in bytes at which a batch of lines is written without waiting for more lines.
+/// The size in bytes at which a batch of access-log lines is written without waiting for more lines.
 const BATCH_BYTES: usize = 64 << 10;
-/// Maximum size of all waiting lines, in bytes. Further lines are dropped, and the caller of `log` counts them.
+/// The maximum size of all access-log lines that wait to be written, in bytes. Further lines are dropped, and the
+/// caller of `log` counts them.
 const PENDING_BYTES_MAX: usize = 8 << 20;
 
 #[derive(Debug, Default)]
 struct Pending {
     bytes: Vec<u8>,
     closed: bool,
-    /// Whether all lines are written and the writer thread has ended.
+    /// Whether all lines of the access log are written and the writer thread has ended.
     done: bool,
-    /// Whether the writer thread is waiting for the first line of a batch.
+    /// Whether the writer thread of the access log is waiting for the first line of a batch.
     writer_waits: bool,
-    /// Whether the writer thread is waiting for the batch to fill or for the interval to end.
+    /// Whether the writer thread of the access log is waiting until the batch is full or [`FLUSH_INTERVAL`] is over.
     gathering: bool,
 }
 
@@ -44,7 +45,7 @@ pub struct AccessLogger {
 }
 
 impl AccessLogger {
-    /// Starts the thread that writes to `out`.
+    /// Starts the thread that writes the access log to `out`.
     ///
     /// # Errors
     /// Returns an error if the thread cannot be started.
@@ -55,7 +56,7 @@ impl AccessLogger {
         Ok(Self { shared })
     }
 
-    /// Queues one line. Drops the line and returns `false` if the queue is full.
+    /// Queues one line of the access log. Drops the line and returns `false` if the queue is full.
     pub fn log(&self, line: &[u8]) -> bool {
         let mut pending = self.shared.pending.lock();
         if pending.bytes.len() + line.len() > PENDING_BYTES_MAX {
@@ -73,7 +74,7 @@ impl AccessLogger {
     }
 }
 
-/// Dropping the logger waits up to `CLOSE_DEADLINE` until the queued lines are written.
+/// Dropping the access logger waits up to `CLOSE_DEADLINE` until the queued lines are written.
 impl Drop for AccessLogger {
     fn drop(&mut self) {
         let mut pending = self.shared.pending.lock();

@@ -10,30 +10,32 @@ use sha2::{Digest, Sha256};
 use crate::config::LoadedSecret;
 use crate::time::Timestamp;
 
-/// Number of characters of a version. A version is the beginning of the SHA-256 of a configuration, in hexadecimal.
+/// The length of a configuration version, in characters. The version is the beginning of the SHA-256 of a
+/// configuration, in hexadecimal.
 const VERSION_CHARS: usize = 12;
 
-/// Records which configuration is in use, and the result of the last reload.
+/// Records which configuration is in use, and the errors of a configuration that the last reload rejected.
 #[derive(Debug)]
 pub struct ConfigState(Mutex<ConfigStatus>);
 
-/// A snapshot of [`ConfigState`], for the admin listener.
+/// A snapshot of [`ConfigState`], which records the configuration in use. The admin listener returns it as JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigStatus {
-    /// Number of configurations applied so far, including the first one.
+    /// The number of configurations applied so far, including the first one.
     pub generation: u64,
-    /// The first characters of the SHA-256 of the configuration file. The files that the configuration names are not
-    /// included.
+    /// The version of the configuration in use: the first characters of the SHA-256 of the configuration file and of
+    /// the files that it includes. Secrets and certificates are not part of the version.
     pub version: String,
-    /// Time at which the configuration was applied (RFC 3339).
+    /// The time at which the configuration in use was applied (RFC 3339).
     pub taken: String,
     /// Whether Callgate runs in development mode.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dev: bool,
-    /// The secrets in use, with their fingerprints. Only callers that may use the callbacks API may see them.
+    /// The secrets of the configuration in use, with their fingerprints. Only callers that may use the callbacks API
+    /// may see this list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<LoadedSecret>,
-    /// The environment variables whose values are texts of the configuration, with their fingerprints.
+    /// The environment variables that the configuration uses as texts, each with the fingerprint of its value.
     #[serde(skip)]
     pub environment: BTreeMap<String, String>,
     /// The configuration that the last reload rejected, with its errors. `None` if the last reload succeeded.
@@ -41,19 +43,20 @@ pub struct ConfigStatus {
     pub refused: Option<Refused>,
 }
 
-/// A configuration that was not applied, with its errors.
+/// A configuration that a reload rejected, with its errors.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refused {
-    /// Time of the attempt (RFC 3339).
+    /// The time at which the reload rejected the configuration (RFC 3339).
     pub at: String,
-    /// Version of this configuration, computed like [`ConfigStatus::version`].
+    /// The version of the rejected configuration, computed like [`ConfigStatus::version`].
     pub version: String,
-    /// Every error in this configuration.
+    /// All errors in the rejected configuration.
     pub errors: Vec<String>,
 }
 
 impl ConfigState {
-    /// Creates the state for the configuration with which Callgate started. This configuration has generation 1.
+    /// Creates the record for the configuration with which Callgate started. `text` is its text. Its generation number
+    /// is 1.
     pub fn new(text: &str, now: Timestamp) -> Self {
         Self(Mutex::new(ConfigStatus {
             generation: 1,
@@ -73,7 +76,7 @@ impl ConfigState {
         self
     }
 
-    /// Records that another configuration was applied. Returns the generation of this configuration.
+    /// Records that a reload applied another configuration. `text` is its text. Returns its generation.
     pub fn taken(&self, text: &str, now: Timestamp) -> u64 {
         let mut status = self.0.lock();
         *status = ConfigStatus {
@@ -88,19 +91,19 @@ impl ConfigState {
         status.generation
     }
 
-    /// Records the secrets and the environment variables of the configuration in use.
+    /// Records the secrets and the environment variables that the configuration in use has read.
     pub fn loaded(&self, secrets: Vec<LoadedSecret>, environment: BTreeMap<String, String>) {
         let mut status = self.0.lock();
         status.secrets = secrets;
         status.environment = environment;
     }
 
-    /// Records that a new configuration was rejected. The current configuration stays in use.
+    /// Records that a reload rejected a new configuration. The current configuration stays in use.
     pub fn refused(&self, text: &str, errors: Vec<String>, now: Timestamp) {
         self.0.lock().refused = Some(Refused { at: now.to_string(), version: version(text), errors });
     }
 
-    /// Returns a snapshot.
+    /// Returns a snapshot of the configuration state.
     pub fn status(&self) -> ConfigStatus {
         self.0.lock().clone()
     }

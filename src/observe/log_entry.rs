@@ -9,72 +9,77 @@ use crate::source::write_address;
 use crate::time::Timestamp;
 use crate::trail::Trail;
 
-/// Maximum length of `detail`, in bytes. A longer text is cut at this length, or before the character at this length.
+/// The maximum length of the fields `detail` and `event_id` of a log entry, in bytes. A longer text is cut at a
+/// character boundary.
 const DETAIL_BYTES_MAX: usize = 300;
 
 /// The access-log entry of one ingress request. It never contains a token, a secret, a query or a body.
 #[derive(Debug)]
 pub struct Entry<'a> {
-    /// Time at which the request ended.
+    /// The time at which the request ended.
     pub time: Timestamp,
-    /// The request id, which the caller also receives.
+    /// The request id. The caller receives the same id in the response.
     pub request_id: &'a str,
-    /// Name of the route, or `none` if no route matches the path.
+    /// The name of the route, or `none` if no route matches the path.
     pub route: &'a str,
-    /// Name of the provider, or `none` if the route has no provider.
+    /// The name of the provider, or `none` if the route has no provider.
     pub provider: &'a str,
-    /// Name of the agent of the route. `None` if no route matches the path.
+    /// The name of the agent of the route. `None` if no route matches the path.
     pub agent: Option<&'a str>,
-    /// `allow`, `duplicate`, `observe`, `deny` or `fail`.
+    /// The verdict about the request: `allow`, `duplicate`, `observe`, `deny` or `fail`.
     pub verdict: &'static str,
-    /// The code of a denial, or another reason such as `ok` or `duplicate`.
+    /// The reason of the verdict: the code of a denial, or another reason such as `ok` or `duplicate`.
     pub reason: &'static str,
-    /// Whether the route is in observe mode.
+    /// Whether the route of the request is in observe mode.
     pub observes: bool,
-    /// For a delivered request on a route in observe mode: the denials that would have applied in enforce mode.
+    /// The denials that would have applied in enforce mode. Empty unless the request was delivered on a route in
+    /// observe mode.
     pub observed: &'a [Denial],
-    /// HTTP status that the caller received, or 0 if it received none.
+    /// The HTTP status that the caller received, or 0 if the caller received no response.
     pub status: u16,
-    /// The method, or `other` if it is not a standard method. `-` if the head could not be parsed.
+    /// The method of the request, or `other` if it is not a standard method. `-` if the head could not be parsed.
     pub method: &'a str,
-    /// The path, with text that could be a token replaced. `-` if the head could not be parsed.
+    /// The path of the request, with text that could be a token replaced. `-` if the head could not be parsed.
     pub path: &'a str,
     /// The client address, if it could be determined.
     pub client: Option<IpAddr>,
-    /// Source address of the connection.
+    /// The source address of the connection.
     pub peer: IpAddr,
-    /// The interaction, if the token named one.
+    /// The id of the interaction, if the token of the request named one.
     pub interaction: Option<&'a str>,
-    /// The provider's event id of a verified callback.
+    /// The event id that the provider gave to a verified callback.
     pub event_id: Option<&'a str>,
-    /// The position of the secret that the request was verified with, if several secrets are configured.
+    /// The position of the secret that verified the request among the configured secrets. `None` if only one secret is
+    /// configured.
     pub secret: Option<usize>,
-    /// The address of the replica that owns the interaction, if the request was handed over to it and it has answered.
+    /// The address of the process that owns the interaction, if the request was forwarded to this process and it has
+    /// responded.
     pub member: Option<&'a str>,
-    /// The replica that handed the request over to this one: its address, or its incarnation if the address is unknown.
+    /// The process that forwarded the request to this one: its address. If the address is unknown: the id of one run of
+    /// the process.
     pub from_member: Option<&'a str>,
-    /// Number of body bytes that were received.
+    /// The number of bytes of the request body that were received.
     pub body_bytes: u64,
-    /// Time from the end of the request head to the end of the response, in microseconds.
+    /// The time from the end of the request head to the end of the response, in microseconds.
     pub duration_us: u64,
-    /// Duration of the delivery, in microseconds: until the end of the agent's response, or until the failure. 0 if
-    /// Callgate did not try to deliver the request.
+    /// The duration of the delivery to the agent, in microseconds: until the end of the agent's response, or until the
+    /// failure. 0 if Callgate did not try to deliver the request.
     pub deliver_us: u64,
-    /// The checks that ran. The log contains the duration of each check in nanoseconds, or null if it is included in
-    /// the duration of the next check.
+    /// The checks that ran. The log entry contains the duration of each check in nanoseconds, or null if the duration
+    /// is included in that of the next check.
     pub trail: &'a Trail,
 }
 
 impl Entry<'_> {
-    /// Returns the entry as one line of JSON.
+    /// Returns the log entry as one line of JSON.
     pub fn line(&self) -> Vec<u8> {
         let mut line = Vec::with_capacity(640);
         self.write(&mut line);
         line
     }
 
-    /// Writes the line without a serializer, which would take four times as long. Only the values that a caller can
-    /// choose are searched for characters that must be escaped in JSON.
+    /// Appends the log entry to `out` as one line of JSON. A serializer is not used, because it would take four times
+    /// as long. Only the values that a caller can choose are searched for characters that must be escaped in JSON.
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"time\":\"");
         // Writing to a vector cannot fail.
@@ -141,39 +146,41 @@ impl Entry<'_> {
 /// The access-log entry of one egress request. It never contains a token, a secret, a query or a body.
 #[derive(Debug)]
 pub struct EgressEntry<'a> {
-    /// Time at which the request ended.
+    /// The time at which the egress request ended.
     pub time: Timestamp,
-    /// The request id, which the agent also receives.
+    /// The request id. The agent receives the same id in the response.
     pub request_id: &'a str,
-    /// Name of the egress rule, or `none` if no rule matches the path.
+    /// The name of the egress rule, or `none` if no rule matches the path.
     pub rule: &'a str,
-    /// `allow`, `deny` or `fail`.
+    /// The verdict about the egress request: `allow`, `deny` or `fail`.
     pub verdict: &'static str,
-    /// The code of a denial, or one of two other values. `ok`: the request was sent. `kept`: the request was sent
-    /// unchanged, because it already had a callback and the rule has `if_present: keep`.
+    /// The reason of the verdict: the code of a denial, `ok` or `kept`. `ok` means that the request was sent. `kept`
+    /// means that the request was sent unchanged, because it already had a callback and the rule has `if_present:
+    /// keep`.
     pub reason: &'static str,
-    /// HTTP status that the agent received, or 0 if it received none.
+    /// The HTTP status that the agent received, or 0 if the agent received no response.
     pub status: u16,
-    /// The method, or `other` if it is not a standard method. `-` if the head could not be parsed.
+    /// The method of the request, or `other` if it is not a standard method. `-` if the head could not be parsed.
     pub method: &'a str,
-    /// The path, with text that could be a token replaced. `-` if the head could not be parsed.
+    /// The path of the request, with text that could be a token replaced. `-` if the head could not be parsed.
     pub path: &'a str,
-    /// The reason why the request was not sent or not answered.
+    /// A sentence about why the request was not sent or why the agent received no response of the provider.
     pub detail: Option<&'a str>,
-    /// The interaction that this request started, or the interaction whose question this request answers.
+    /// The id of the interaction that this request started, or of the interaction whose question this request answers.
     pub interaction: Option<&'a str>,
-    /// Host and port that the agent asked the forward proxy for. `None` for other requests.
+    /// The host and port to which the agent wants to connect through the forward proxy. `None` for other requests.
     pub host: Option<&'a str>,
-    /// Size of the request body, in bytes. For a tunnel, the bytes of the agent.
+    /// The size of the request body, in bytes. For a tunnel of the forward proxy: the number of bytes that the agent
+    /// sent.
     pub body_bytes: u64,
-    /// For a tunnel, the bytes of the host.
+    /// For a tunnel of the forward proxy: the number of bytes that the host sent. `None` for other requests.
     pub received_bytes: Option<u64>,
-    /// Time from the end of the request head to the end of the response, in microseconds.
+    /// The time from the end of the request head to the end of the response, in microseconds.
     pub duration_us: u64,
 }
 
 impl EgressEntry<'_> {
-    /// Returns the entry as one line of JSON.
+    /// Returns the log entry as one line of JSON.
     pub fn line(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         out.extend_from_slice(b"{\"time\":\"");
@@ -204,21 +211,21 @@ impl EgressEntry<'_> {
     }
 }
 
-/// Returns the beginning of a detail: at most [`DETAIL_BYTES_MAX`] bytes.
+/// Returns the beginning of a text for a log entry: at most [`DETAIL_BYTES_MAX`] bytes, cut at a character boundary.
 fn beginning(detail: &str) -> &str {
     let ends = (0..=detail.len().min(DETAIL_BYTES_MAX)).rev();
     ends.into_iter().find_map(|end| detail.get(..end)).unwrap_or_default()
 }
 
-/// Appends `before`, and then `value` without escaping. `value` must need no escaping, such as a configured name, a
-/// code or a hexadecimal number.
+/// Appends `before` and then `value` to `out`, both without escaping. `value` must need no escaping in JSON, such as a
+/// configured name, a code or a hexadecimal number.
 fn word(out: &mut Vec<u8>, before: &str, value: &str) {
     out.extend_from_slice(before.as_bytes());
     out.extend_from_slice(value.as_bytes());
 }
 
-/// Appends `before`, and then `value` as a JSON string in quotation marks. `value` may contain any characters: those
-/// that must be escaped in JSON are escaped. `before` is appended without escaping.
+/// Appends `before` without escaping, and then `value` as a JSON string in quotation marks. `value` may contain any
+/// characters. Characters that must be escaped in JSON are escaped.
 fn text(out: &mut Vec<u8>, before: &str, value: &str) {
     out.extend_from_slice(before.as_bytes());
     let plain = value.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\');
@@ -227,7 +234,7 @@ fn text(out: &mut Vec<u8>, before: &str, value: &str) {
         out.extend_from_slice(value.as_bytes());
         out.push(b'"');
     } else {
-        // Somebody may read the log on a terminal.
+        // Somebody may read the log on a terminal, so unsafe characters are escaped as well.
         let mut escaped = String::with_capacity(value.len() + 2);
         escape_unsafe(&serde_json::to_string(value).unwrap_or_default(), &mut escaped);
         out.extend_from_slice(escaped.as_bytes());

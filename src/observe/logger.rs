@@ -14,8 +14,8 @@ use crate::time::Timestamp;
 struct Logger;
 
 static LOGGER: Logger = Logger;
-/// The clock for the time at the beginning of each line. Without it, lines have no time: the collectors of containers and
-/// the journal add one.
+/// The clock for the time at the beginning of each line of the event log. Without a clock, lines have no time, because
+/// the journal and the log collectors of containers add one.
 static CLOCK: OnceLock<fn() -> Timestamp> = OnceLock::new();
 
 impl Log for Logger {
@@ -35,15 +35,15 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Reports whether a terminal could interpret a character: a control character, or one that ends a line or changes the
-/// direction of the text.
+/// Reports whether a character is unsafe on a terminal: a control character, a character that ends a line, or one that
+/// changes the direction of the text.
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Appends JSON text to `out`. Characters that a terminal could interpret are escaped as `\u…`, which does not change the
-/// values. Line feeds are kept: in JSON they are only between values.
+/// Appends JSON text to `out`. Characters that a terminal could interpret are escaped as `\u…`, which does not change
+/// the values of the JSON. Line feeds are copied, because in JSON they occur only between values.
 pub fn escape_unsafe(json: &str, out: &mut String) {
     for c in json.chars() {
         if c != '\n' && is_unsafe(c) {
@@ -55,8 +55,8 @@ pub fn escape_unsafe(json: &str, out: &mut String) {
     }
 }
 
-/// Returns a message as one line. Escapes line breaks and other control characters, because parts of a message can come
-/// from outside: they could forge another line or control the terminal.
+/// Returns a log message as one line. Escapes line breaks and other control characters. Parts of a message can come
+/// from other hosts, and could otherwise forge another line or control the terminal.
 fn one_line(message: String) -> String {
     if !message.contains(is_unsafe) {
         return message;
@@ -68,12 +68,12 @@ fn one_line(message: String) -> String {
     line
 }
 
-/// Lets each line of the event log begin with its time. A second call has no effect.
+/// Sets the clock whose time is written at the beginning of each line of the event log. A second call has no effect.
 pub fn add_time(clock: fn() -> Timestamp) {
     let _ = CLOCK.set(clock);
 }
 
-/// Installs the event log. A second call has no effect.
+/// Installs the event log, which writes to standard error, as the logger of the process. A second call has no effect.
 pub fn install() {
     if log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(LevelFilter::Info);

@@ -1,6 +1,6 @@
-//! Keeps the most recent ingress requests in memory, for the admin page.
+//! Stores the most recent ingress requests in memory, for the admin page.
 //!
-//! For each request, this module keeps only data of the access-log entry.
+//! For each request, this module stores only data of the access-log entry.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -15,13 +15,13 @@ use crate::denial::Denial;
 use crate::time::Timestamp;
 use crate::trail::{Outcome, Steps};
 
-/// Maximum length of one text field, in bytes. Longer texts are cut, so that callers cannot fill the memory with long
-/// paths.
+/// The maximum length of one text field of a recent request, in bytes. Longer texts are cut, so that callers cannot
+/// fill the memory with long paths.
 const TEXT_BYTES_MAX: usize = 400;
-/// Number of text fields of one request.
+/// The number of text fields that are stored for one recent request.
 const TEXTS: usize = 9;
 
-/// A ring buffer of the most recent ingress requests.
+/// A ring buffer of the most recent ingress requests, for the admin page.
 #[derive(Debug)]
 pub struct Recent {
     began: Timestamp,
@@ -31,12 +31,12 @@ pub struct Recent {
 
 #[derive(Debug, Default)]
 struct Ring {
-    /// Number of the newest request. The first request has number 1.
+    /// The number of the newest request in the ring buffer. The first request has number 1.
     last: u64,
     exchanges: VecDeque<Arc<Exchange>>,
 }
 
-/// One request.
+/// One request to the ingress listeners, with data of its access-log entry.
 #[derive(Debug)]
 struct Exchange {
     time: Timestamp,
@@ -53,41 +53,41 @@ struct Exchange {
     texts: Texts,
 }
 
-/// The text fields of one request, concatenated, so that they need one allocation instead of nine.
+/// The text fields of one recent request, concatenated, so that they need one memory allocation instead of nine.
 #[derive(Debug)]
 struct Texts {
     text: Box<str>,
     ends: [u16; TEXTS],
 }
 
-/// A page of recent requests.
+/// A page of the list of recent requests.
 #[derive(Clone, Debug)]
 pub struct Rows {
-    /// Time at which the numbering began. If this time is not the same as on the previous page, Callgate has restarted,
-    /// and the reader must start again at number 0.
+    /// The time at which the numbering of the requests began. If this time is not the same as on the previous page,
+    /// Callgate has restarted, and the reader must start again at number 0.
     pub began: Timestamp,
-    /// Number of the newest request.
+    /// The number of the newest request.
     pub last: u64,
-    /// Maximum number of requests that are kept.
+    /// The maximum number of recent requests that are stored.
     pub max: usize,
-    /// The requests, oldest first.
+    /// The recent requests on this page as JSON objects, oldest first.
     pub rows: Vec<Value>,
-    /// True if there are newer requests after this page.
+    /// Whether there are newer requests after this page.
     pub more: bool,
 }
 
 impl Recent {
-    /// Creates a ring buffer for `max` requests. If `max` is 0, it keeps no requests.
+    /// Creates a ring buffer for `max` recent requests. If `max` is 0, no requests are stored.
     pub fn new(max: usize, began: Timestamp) -> Self {
         Self { began, max: AtomicUsize::new(max), ring: Mutex::default() }
     }
 
-    /// Reports whether requests are kept.
+    /// Reports whether recent requests are stored.
     pub fn is_on(&self) -> bool {
         self.max.load(Ordering::Relaxed) > 0
     }
 
-    /// Changes the maximum number of requests. If more than `max` requests are kept, drops the oldest ones.
+    /// Changes the maximum number of recent requests. If more than `max` requests are stored, drops the oldest ones.
     pub fn resize(&self, max: usize) {
         let mut ring = self.ring.lock();
         self.max.store(max, Ordering::Relaxed);
@@ -96,7 +96,8 @@ impl Recent {
         ring.exchanges.shrink_to(max);
     }
 
-    /// Adds one request. Memory is allocated before the lock is taken, and freed after the lock is released.
+    /// Adds one request to the ring buffer, and drops the oldest request if the buffer is full. Memory is allocated
+    /// before the lock is acquired, and freed after the lock is released.
     pub fn keep(&self, entry: &Entry<'_>) {
         let exchange = Arc::new(Exchange::of(entry));
         let mut ring = self.ring.lock();
@@ -111,7 +112,7 @@ impl Recent {
         drop(gone);
     }
 
-    /// Returns the requests with numbers greater than `after`, oldest first, and at most `limit` of them.
+    /// Returns a page of the recent requests: at most `limit` requests with numbers greater than `after`, oldest first.
     pub fn after(&self, after: u64, limit: usize) -> Rows {
         let ring = self.ring.lock();
         let (last, held) = (ring.last, ring.exchanges.len());
@@ -215,7 +216,7 @@ impl Texts {
     }
 }
 
-/// Returns the text, cut to [`TEXT_BYTES_MAX`] bytes at a character boundary.
+/// Returns the text of a field, cut to [`TEXT_BYTES_MAX`] bytes at a character boundary.
 pub(super) fn shortened(text: &str) -> &str {
     let cut = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     cut.and_then(|cut| text.get(..cut)).unwrap_or_default()

@@ -2,8 +2,8 @@
 
 use crate::path::redacted_segment;
 
-/// Redacts a path that matches no route. Segments that look like a secret are replaced, control and non-ASCII characters
-/// are escaped, and only the first 16 segments are kept.
+/// Redacts a path that matches no route, for the access log. Segments that look like a secret are replaced, control and
+/// non-ASCII characters are escaped, and only the first 16 segments are returned.
 pub fn redact_path(path: &str) -> String {
     path.split('/').map(redacted_segment).take(16).collect::<Vec<_>>().join("/").escape_default().to_string()
 }

@@ -25,29 +25,29 @@ use super::metrics::Metrics;
 use super::recent::shortened;
 use crate::config::TraceSettings;
 
-/// Timeout for sending a batch.
+/// The timeout for sending a batch of spans to the collector.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeout for sending the last batch when the process stops.
+/// The timeout for sending the last batch of spans when the process stops.
 const LAST: Duration = Duration::from_secs(2);
-/// Maximum size of a response of the collector, in bytes.
+/// The maximum size of a response of the trace collector, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// Number of different 32-bit values. The sampler draws one of them at random.
+/// The number of different 32-bit values. The sampler generates one of these values at random for each span.
 const NUMBERS: f64 = 4_294_967_296.0;
 
-/// Creates spans and sends them to the collector.
+/// Creates trace spans and sends them to the collector by OTLP over HTTP.
 #[derive(Debug)]
 pub struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
 }
 
-/// The span of one request.
+/// The trace span of one request.
 #[derive(Debug)]
 pub struct Span(SdkSpan);
 
 impl Traces {
-    /// Starts the exporter. It connects to the collector only when there are spans to send.
+    /// Starts the exporter of trace spans. It connects to the collector only when there are spans to send.
     ///
     /// # Errors
     /// Returns the reason as text if the exporter cannot be created.
@@ -80,14 +80,15 @@ impl Traces {
         Ok(Self { provider, tracer })
     }
 
-    /// Starts the span of a request. `came` is the `traceparent` header of the request, if it has one.
+    /// Starts the span of a request. `came` is the value of the header `traceparent` of the request, if it has this
+    /// header.
     pub fn begin(&self, name: &'static str, came: Option<&str>) -> Span {
         let parent = came.and_then(parse).map(|parent| Context::new().with_remote_span_context(parent));
         let builder = self.tracer.span_builder(name).with_kind(SpanKind::Server);
         Span(self.tracer.build_with_context(builder, &parent.unwrap_or_default()))
     }
 
-    /// Sends the remaining spans. Blocks for up to `LAST`.
+    /// Sends the remaining spans to the collector. Blocks the thread for up to `LAST`.
     pub fn stop(&self) {
         // Spans that cannot be sent are dropped, as they are while Callgate is running.
         let _ = self.provider.shutdown_with_timeout(LAST);
@@ -95,7 +96,8 @@ impl Traces {
 }
 
 impl Span {
-    /// Returns the `traceparent` header for the request to the agent or provider (W3C Trace Context, section 3.2).
+    /// Returns the value of the header `traceparent` for the request to the agent or provider (W3C Trace Context,
+    /// section 3.2).
     pub fn traceparent(&self) -> String {
         let context = self.0.span_context();
         format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8())
@@ -157,8 +159,9 @@ impl Span {
     }
 }
 
-/// A sampler that records a random fraction of the spans, from 0 to 1. It ignores the sampled flag and the trace id
-/// that the caller sent, because a caller must not be able to choose whether its requests are recorded.
+/// A sampler that records a random fraction of the spans. The field is the fraction, from 0 to 1. The sampler ignores
+/// the sampled flag and the trace id that the caller sent, because a caller must not choose whether its requests are
+/// recorded.
 #[derive(Clone, Debug)]
 struct Share(f64);
 
@@ -187,7 +190,7 @@ impl ShouldSample for Share {
     }
 }
 
-/// Parses a `traceparent` header. Returns `None` if the header is not valid. The request then starts a new trace.
+/// Parses the header `traceparent`. Returns `None` if it is not valid. The request then starts a new trace.
 fn parse(text: &str) -> Option<SpanContext> {
     let mut parts = text.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -203,7 +206,7 @@ fn parse(text: &str) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// The HTTP client that sends batches of spans.
+/// The HTTP client that sends batches of trace spans to the collector.
 #[derive(Debug)]
 struct Post {
     agent: ureq::Agent,

@@ -2,20 +2,20 @@
 
 use serde::Deserialize;
 
-/// The maximum length of a text, in characters. Callgate writes shorter ones.
+/// The maximum length of a text in an access-log entry, in characters. Callgate writes shorter texts.
 const TEXT_CHARS_MAX: usize = 200;
-/// The maximum number of failed checks of a request. Callgate has fewer checks.
+/// The maximum number of failed checks in one access-log entry. Callgate has fewer checks.
 const OBSERVED_MAX: usize = 100;
 
-/// A line of a log.
+/// A parsed line of a log file.
 pub(super) enum Line {
     Entry(Box<Entry>),
-    /// JSON, but not an entry of the access log.
+    /// The line is JSON, but not an entry of the access log.
     OtherJson,
     NotJson,
 }
 
-/// An entry of the access log.
+/// An entry of Callgate's access log, as parsed from one line of JSON.
 #[derive(Debug, Deserialize)]
 pub(super) struct Entry {
     pub(super) time: Option<String>,
@@ -35,7 +35,7 @@ pub(super) struct Entry {
 impl Line {
     pub(super) fn parse(line: &[u8]) -> Self {
         let direct = serde_json::from_slice::<serde_json::Value>(line).ok();
-        // `docker compose logs` and `kubectl logs --prefix` write a name before each line.
+        // `docker compose logs` and `kubectl logs --prefix` write a prefix before each line.
         let value = direct.or_else(|| {
             let start = line.windows(9).position(|bytes| bytes == b"{\"time\":\"")?;
             serde_json::from_slice(line.get(start..)?).ok()
@@ -49,7 +49,8 @@ impl Line {
 }
 
 impl Entry {
-    /// Limits what somebody else may have written: the texts and the number of failed checks.
+    /// Limits the length of the texts and the number of failed checks in the entry, because another program may have
+    /// written it.
     fn shortened(mut self) -> Self {
         let texts = [
             &mut self.time,
@@ -76,8 +77,9 @@ impl Entry {
         self.egress.is_some() || (self.route.is_some() && self.verdict.is_some())
     }
 
-    /// Reports whether the agent has answered the request. The line of a callback that was handed over does not count:
-    /// the owner has a line of its own. Neither do the requests of streams, which are no callbacks.
+    /// Reports whether the agent received the request and answered it. The entry of a callback that was forwarded to
+    /// the process that owns its interaction does not count, because the owner writes an entry of its own. The entries
+    /// of streamed requests do not count either, because they are no callbacks.
     pub(super) fn was_delivered(&self) -> bool {
         match self.verdict.as_deref() {
             Some("allow") => self.reason.as_deref() == Some("ok"),
@@ -86,14 +88,14 @@ impl Entry {
         }
     }
 
-    /// Returns the status with which the agent rejected the request. Returns `None` if the agent has accepted it, or has
-    /// not received it.
+    /// Returns the HTTP status with which the agent rejected the request. Returns `None` if the agent accepted the
+    /// request or did not receive it.
     pub(super) fn agent_rejection(&self) -> Option<u16> {
-        // The status is 0 if the provider closed the connection before it received the answer.
+        // The status is 0 if the provider closed the connection before it received the response.
         self.status.filter(|status| self.was_delivered() && *status >= 300)
     }
 
-    /// Returns the address of the caller.
+    /// Returns the client address of the request, or else the source address of the connection.
     pub(super) fn caller(&self) -> &str {
         self.client.as_ref().or(self.peer.as_ref()).map_or("unknown", String::as_str)
     }

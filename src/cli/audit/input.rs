@@ -1,4 +1,4 @@
-//! Reads access logs line by line, also compressed ones.
+//! Reads access logs line by line. Logs that are compressed with gzip are decompressed.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Error, Read};
@@ -8,19 +8,19 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::window::Window;
 
-/// The maximum length of a line, in bytes. The rest of a longer line is skipped.
+/// The maximum length of a line of a log, in bytes. The rest of a longer line is skipped.
 const LINE_BYTES_MAX: usize = 1 << 20;
 /// The first bytes of a gzip file.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// The name of standard input on the command line.
+/// The argument that stands for standard input on the command line.
 const STANDARD_INPUT: &str = "-";
 
-/// Returns the name of a file for messages.
+/// Returns the name of a log file for messages.
 pub(super) fn name(file: &Path) -> String {
     if file.as_os_str() == STANDARD_INPUT { "standard input".to_owned() } else { file.display().to_string() }
 }
 
-/// Reads one file, or standard input, and decompresses it if it is a gzip file.
+/// Reads one access log into `window`. The file can be `-` for standard input, and can be compressed with gzip.
 pub(super) fn read(file: &Path, window: &mut Window) -> Result<(), Error> {
     if file.as_os_str() == STANDARD_INPUT {
         return read_plain_or_gzip(std::io::stdin().lock(), window);
@@ -39,7 +39,7 @@ fn read_plain_or_gzip(mut input: impl BufRead, window: &mut Window) -> Result<()
     }
 }
 
-/// Reads a log line by line, so that its size does not matter.
+/// Reads an access log line by line, so that the memory does not depend on the size of the log.
 fn read_lines(mut lines: impl BufRead, window: &mut Window) -> Result<(), Error> {
     let mut line = Vec::new();
     loop {
@@ -51,7 +51,7 @@ fn read_lines(mut lines: impl BufRead, window: &mut Window) -> Result<(), Error>
     }
 }
 
-/// Reads the beginning of the next line into `line`. Returns false at the end.
+/// Reads the next line into `line`, up to [`LINE_BYTES_MAX`] bytes. Returns false at the end of the input.
 fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, Error> {
     let mut is_first = true;
     loop {

@@ -4,77 +4,81 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::entry::Entry;
 
-/// The maximum number of routes, and of callers of each route, that are counted one by one.
+/// The maximum number of routes, and of callers of each route, that are counted separately.
 const NAMES_MAX: usize = 10_000;
-/// The maximum number of reasons that are counted one by one for each caller.
+/// The maximum number of denial reasons that are counted separately for each caller.
 const REASONS_MAX: usize = 100;
-/// The maximum number of pairs of a verdict and a reason that are counted one by one for each route. Callgate has fewer.
+/// The maximum number of pairs of a verdict and a reason that are counted separately for each route. Callgate has fewer
+/// pairs.
 const VERDICTS_MAX: usize = 1000;
-/// The name under which further routes, callers and reasons are counted.
+/// The name under which routes, callers and reasons above the maximum numbers are counted together.
 const OTHERS: &str = "others";
 
-/// What was counted in an access log.
+/// The counts of the entries of access logs.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) lines: u64,
-    /// Lines that are not JSON.
+    /// The number of lines that are not JSON.
     pub(super) not_json: u64,
-    /// Lines that are JSON, but not an entry of the access log.
+    /// The number of lines that are JSON, but not an entry of the access log.
     pub(super) other_json: u64,
-    /// Entries before `--since`.
+    /// The number of access-log entries before the time of `--since`.
     pub(super) older: u64,
-    /// Requests of the agent.
+    /// The number of requests that the agent sent (egress requests).
     pub(super) egress: u64,
     pub(super) first: Option<String>,
     pub(super) last: Option<String>,
-    /// The requests of each route. `none` contains the requests to no route.
+    /// The counts of the requests to each route, by its name. The name `none` is for requests whose path matches no
+    /// route.
     pub(super) routes: BTreeMap<String, Route>,
 }
 
-/// The requests of one route.
+/// The counts of the requests to one route.
 #[derive(Debug, Default)]
 pub(super) struct Route {
     pub(super) requests: u64,
-    /// Requests that passed all checks: delivered, or answered because they were duplicates or handshakes.
+    /// The number of requests that passed all checks. They were delivered, or Callgate answered them because they were
+    /// duplicates or handshakes.
     pub(super) accepted: u64,
-    /// Requests that Callgate denied.
+    /// The number of requests that Callgate denied.
     pub(super) denied: u64,
-    /// Requests that Callgate accepted, and could not deliver.
+    /// The number of requests that passed all checks but could not be delivered.
     pub(super) failed: u64,
-    /// Requests that were delivered because the route was in observe mode.
+    /// The number of requests that were delivered while the route was in observe mode.
     pub(super) observed: u64,
-    /// Requests that the agent received and answered.
+    /// The number of requests that the agent received and answered.
     pub(super) delivered: u64,
-    /// The delivered requests that the agent answered with an error, by status.
+    /// The number of requests that the agent answered with an error, by HTTP status.
     pub(super) agent_rejections: BTreeMap<u16, u64>,
-    /// The observed requests that would be rejected in enforce mode.
+    /// The number of requests in observe mode that would be rejected in enforce mode.
     pub(super) would_reject: u64,
-    /// The checks that these requests failed. A request can fail several checks.
+    /// The number of requests in observe mode that failed each check, by the code of the denial. A request can fail
+    /// several checks.
     pub(super) would_reject_reasons: BTreeMap<String, u64>,
-    /// The time of the last of these requests.
+    /// The time of the last request in observe mode that would be rejected in enforce mode.
     pub(super) would_reject_last: Option<String>,
-    /// Number of requests of each verdict and reason.
+    /// The number of requests by verdict and reason.
     pub(super) reasons: BTreeMap<(String, String), u64>,
     pub(super) providers: BTreeMap<String, u64>,
     pub(super) callers: HashMap<String, Caller>,
-    /// Whether the route was in observe mode at its newest request.
+    /// Whether the route was in observe mode at the time of its newest request.
     pub(super) observes: bool,
-    /// The time of the newest request.
+    /// The time of the newest request to the route.
     newest: Option<String>,
 }
 
-/// The requests of one caller to one route.
+/// The counts of the requests of one caller to one route.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caller {
     pub(super) requests: u64,
-    /// Requests that were denied, or would be in enforce mode.
+    /// The number of requests of this caller that were denied, or that would be denied in enforce mode.
     pub(super) rejected: u64,
-    /// The reason of each of these requests: of the first check that failed.
+    /// The number of rejected requests of this caller by reason. The reason is that of the first check that failed.
     pub(super) reasons: BTreeMap<String, u64>,
 }
 
 impl Log {
-    /// Counts one entry.
+    /// Counts one entry of an access log.
     pub(super) fn add(&mut self, entry: Entry) {
         match (&entry.egress, &entry.route, &entry.verdict) {
             (Some(_), ..) => self.egress += 1,
@@ -93,12 +97,12 @@ impl Log {
         }
     }
 
-    /// Returns the number of entries.
+    /// Returns the number of access-log entries that were counted.
     pub(super) fn entries(&self) -> u64 {
         self.egress + self.routes.values().map(|route| route.requests).sum::<u64>()
     }
 
-    /// Reports whether the log has lines, but no entry.
+    /// Reports whether the log has lines, but no entry of Callgate's access log.
     pub(super) fn is_foreign(&self) -> bool {
         self.lines > 0 && self.entries() + self.older == 0
     }
@@ -115,7 +119,7 @@ impl Route {
             _ => (&mut self.accepted, false),
         };
         *group += 1;
-        // A route can change its mode, and files can be read in any order.
+        // A route can change its mode, and the log files can be read in any order.
         if entry.time >= self.newest {
             self.newest.clone_from(&entry.time);
             self.observes = verdict == "observe" || entry.mode.as_deref() == Some("observe");
@@ -153,14 +157,14 @@ impl Route {
         }
     }
 
-    /// Returns the callers, those with the most requests first.
+    /// Returns the callers of the route, those with the most requests first.
     pub(super) fn callers(&self) -> Vec<(&str, &Caller)> {
         let mut callers: Vec<_> = self.callers.iter().map(|(name, caller)| (&**name, caller)).collect();
         callers.sort_by(|a, b| b.1.requests.cmp(&a.1.requests).then(a.0.cmp(b.0)));
         callers
     }
 
-    /// Returns the number of requests that were accepted or delivered.
+    /// Returns the number of requests to the route that were accepted, or delivered in observe mode.
     pub(super) fn let_in(&self) -> u64 {
         self.accepted + self.observed
     }
@@ -170,7 +174,8 @@ impl Route {
         self.agent_rejections.values().sum()
     }
 
-    /// Reports whether the route is in enforce mode, or would have rejected none of the requests that were let in.
+    /// Reports whether the route had accepted requests, and none of them is rejected in enforce mode. This is also true
+    /// for a route that is in enforce mode already.
     pub(super) fn can_be_enforced(&self) -> bool {
         self.let_in() > 0 && (!self.observes || self.would_reject == 0)
     }
@@ -180,13 +185,14 @@ impl Route {
         self.observes && self.would_reject > 0
     }
 
-    /// Reports whether no request to the route was accepted.
+    /// Reports whether no request to the route passed all checks.
     pub(super) fn is_unused(&self) -> bool {
         self.let_in() + self.failed == 0
     }
 }
 
-/// Returns the value of a name. The value of a new name is `others` if there are too many names.
+/// Returns the value of a name in a map, and creates it if it does not exist. If the map has `names_max` names already,
+/// returns the value of `others` instead of that of a new name.
 fn named<'m, T: Default>(map: &'m mut BTreeMap<String, T>, name: &str, names_max: usize) -> &'m mut T {
     let name = if map.len() >= names_max && !map.contains_key(name) { OTHERS } else { name };
     map.entry(name.to_owned()).or_default()

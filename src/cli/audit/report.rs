@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::log::{Log, Route};
 use crate::cli::common::printable;
 
-/// The number of callers that the text shows for each route.
+/// The maximum number of callers per route in the text report.
 const CALLERS_SHOWN: usize = 10;
-/// The name that the access log uses for requests to no route.
+/// The route name that the access log contains for requests whose path matches no route.
 const NO_ROUTE: &str = "none";
 
-/// Returns the report as JSON.
+/// Returns the report of `callgate audit` as JSON.
 pub(super) fn json(log: &Log) -> Value {
     let names = |wanted: fn(&Route) -> bool| -> Vec<&str> {
         configured(log).filter(|(_, route)| wanted(route)).map(|(name, _)| name).collect()
@@ -78,7 +78,7 @@ fn mode(route: &Route) -> &'static str {
     if route.observes { "observe" } else { "enforce" }
 }
 
-/// Returns what the operator can do about a route.
+/// Returns the advice to the operator about a route, as one sentence.
 fn advice(name: &str, route: &Route) -> String {
     let advice = advice_about_mode(name, route);
     match route.agent_rejected() {
@@ -113,7 +113,7 @@ fn advice_about_mode(name: &str, route: &Route) -> String {
     "is closed: it accepts only requests that pass every check".to_owned()
 }
 
-/// Returns the report as text.
+/// Returns the report of `callgate audit` as text.
 pub(super) fn text(log: &Log) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.

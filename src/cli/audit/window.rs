@@ -1,4 +1,4 @@
-//! The entries that `--since` selects.
+//! Selects the access-log entries since the time of `--since`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use super::entry::{Entry, Line};
 use super::log::Log;
 use crate::time::{Timestamp, parse_duration};
 
-/// The value of `--since`.
+/// The value of the option `--since`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Since {
-    /// The duration before the newest entry of all files.
+    /// Selects the entries within this duration before the newest entry of all log files.
     Duration(Duration),
-    /// A time.
+    /// Selects the entries since this time.
     Time(Timestamp),
 }
 
@@ -25,14 +25,14 @@ impl Since {
     }
 }
 
-/// Counts the entries of a log, except for those before `--since`.
+/// Counts the entries of access logs, without the entries before `--since`.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     log: Log,
     since: Option<Since>,
     newest: Option<Timestamp>,
-    /// The entries that may be in the window. It is needed only for a duration: the time of the newest entry is known
-    /// at the end.
+    /// The entries that may be selected, for a `--since` with a duration. They wait here, because the time of the
+    /// newest entry is known only at the end of the logs.
     waiting: VecDeque<(Timestamp, Entry)>,
 }
 
@@ -41,7 +41,7 @@ impl Window {
         Self { since, ..Self::default() }
     }
 
-    /// Reads one line.
+    /// Counts one line of an access log.
     pub(super) fn add(&mut self, line: &[u8]) {
         let line = line.trim_ascii();
         if line.is_empty() {
@@ -72,7 +72,7 @@ impl Window {
         }
     }
 
-    /// Returns the time at which the window begins, as far as it is known.
+    /// Returns the time from which entries are selected. For a duration, this time depends on the newest entry so far.
     fn first(&self) -> Option<Timestamp> {
         match self.since? {
             Since::Time(first) => Some(first),
@@ -80,7 +80,8 @@ impl Window {
         }
     }
 
-    /// Removes entries that are too old already, so that the memory depends on the window and not on the log.
+    /// Drops waiting entries that are too old already. The memory therefore depends on the duration of `--since` and
+    /// not on the size of the log.
     fn forget_older(&mut self) {
         let first = self.first();
         while self.waiting.front().is_some_and(|(time, _)| Some(*time) < first) {
@@ -89,7 +90,7 @@ impl Window {
         }
     }
 
-    /// Returns what was counted.
+    /// Returns the counts of the selected entries.
     pub(super) fn into_log(mut self) -> Log {
         let first = self.first();
         for (time, entry) in std::mem::take(&mut self.waiting) {

@@ -12,36 +12,39 @@ use crate::cli::common::printable;
 use crate::config::{Config, RestartSetting};
 use crate::observe::config_version;
 
-/// What the running Callgate reports about its configuration.
+/// The response of the running Callgate to `GET /config`: its configuration, and the version of the program.
 #[derive(Deserialize)]
 struct Running {
     program: String,
     version: String,
     generation: u64,
     restart: Vec<RestartSetting>,
-    /// Missing in earlier versions.
+    /// The environment variables of the running configuration. Missing in the responses of earlier versions of
+    /// Callgate.
     #[serde(default)]
     environment: BTreeMap<String, String>,
 }
 
-/// What a reload of the running Callgate would do.
+/// A comparison of a configuration with the one of the running Callgate. It shows what a reload would do.
 pub(super) struct Comparison {
     url: String,
-    /// Whether the running Callgate uses this text already.
+    /// Whether the running Callgate already uses the text of this configuration.
     has_text: bool,
-    /// The environment variables that have other values in the running Callgate. A reload does not change them.
+    /// The environment variables that have other values in the running Callgate. A reload does not change these values.
     environment: Vec<String>,
     generation: u64,
-    /// The version of the running program if it is another one than this program's.
+    /// The version of the running Callgate. `None` if this program has the same version.
     other_program: Option<String>,
-    /// Each setting that only a restart can change and that differs: its key, its running value and its new value.
+    /// The settings that differ and that only a restart can change, each with its key, its running value and its new
+    /// value.
     differences: Vec<(String, String, String)>,
 }
 
-/// Asks the running Callgate at `url` for its configuration, and compares.
+/// Asks the running Callgate at `url` for its configuration, and compares `config` with it. `text` is the text of
+/// `config`.
 ///
 /// # Errors
-/// Returns an explanation if there is no usable answer.
+/// Returns an explanation if there is no usable response.
 pub(super) fn compare(
     url: &str,
     token: Option<&[u8]>,
@@ -62,7 +65,7 @@ pub(super) fn compare(
     let value = |settings: &[RestartSetting], key: &str| {
         settings.iter().find(|setting| setting.key == key).map(|setting| setting.value.clone())
     };
-    // A setting that only one of two program versions has cannot be compared.
+    // A setting that exists in only one of the two program versions cannot be compared.
     let differences = own.iter().filter_map(|new| {
         let old = value(&running.restart, &new.key)?;
         (old != new.value).then(|| (new.key.to_string(), old, new.value.clone()))
@@ -88,18 +91,18 @@ fn address(url: &str) -> Result<AdminAddress, String> {
     })
 }
 
-/// Checks the value of `--against`.
+/// Parses the value of `--against`, the URL of an admin listener.
 pub(super) fn url(text: &str) -> Result<String, String> {
     address(text).map(|_| text.to_owned())
 }
 
 impl Comparison {
-    /// Returns the settings that need a restart.
+    /// Returns the keys of the settings that differ and that only a restart can change.
     pub(super) fn restart(&self) -> Vec<&str> {
         self.differences.iter().map(|(key, ..)| key.as_str()).collect()
     }
 
-    /// Returns the comparison as JSON.
+    /// Returns the comparison with the running Callgate as JSON.
     pub(super) fn to_json(&self) -> Value {
         let changes: Vec<_> = self
             .differences
@@ -115,7 +118,7 @@ impl Comparison {
         })
     }
 
-    /// Prints what a reload would do.
+    /// Prints what a reload of the running Callgate would do with the configuration in `file`.
     pub(super) fn print(&self, file: &Path) {
         let Self { url, generation, .. } = self;
         if let Some(program) = self.other_program.as_deref().map(printable) {

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Step, Tls, to_yaml};
 use crate::proxy::{check_agent, check_authority, check_tls};
 
-/// Exit code if a reload would be rejected, because a changed setting needs a restart.
+/// The exit code if a reload would be rejected, because a changed setting needs a restart.
 const EXIT_RESTART: u8 = 1;
 
 #[derive(Args)]
@@ -83,7 +83,7 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
 }
 
 impl CheckArgs {
-    /// Compares with the running Callgate at `url`.
+    /// Compares the configuration with that of the running Callgate at `url`.
     fn compare(&self, url: &str, config: &Config, text: &str) -> Result<Comparison, String> {
         let stated = self.token.as_ref().map(std::fs::read).transpose();
         let stated = stated.map_err(|error| format!("cannot read the file of the token: {error}"))?;
@@ -92,11 +92,11 @@ impl CheckArgs {
         against::compare(url, token, config, text)
     }
 
-    /// Prints a configuration without mistakes.
+    /// Prints the result for a configuration without mistakes.
     fn report(&self, config: &Config, restart: &[&str], comparison: Option<&Comparison>) {
         if self.json {
             let policy = self.print.then(|| describe(config));
-            // Without a running Callgate, nothing is known about a restart.
+            // Without the configuration of a running Callgate, it is unknown whether a restart is needed.
             let needed = (self.running.is_some() || comparison.is_some()).then_some(restart);
             print_json(&json!({
                 "ok": restart.is_empty(),
@@ -131,8 +131,8 @@ impl CheckArgs {
     }
 }
 
-/// Returns the settings that differ from the configuration file `running` and that only a restart can change. If
-/// `running` has mistakes, prints them and returns the exit code.
+/// Returns the keys of the settings that differ from the configuration file `running` and that only a restart can
+/// change. If `running` has mistakes, prints them and returns the exit code.
 fn needs_restart(config: &Config, running: &Path, root: &Root) -> Result<Vec<&'static str>, u8> {
     let file = ConfigArg { config: running.to_owned() };
     let running = Read::below(&file, root).config.map_err(|errors| {
@@ -152,7 +152,8 @@ fn error_json(error: &ConfigError) -> serde_json::Value {
     })
 }
 
-/// Returns an error for each `tls` whose files are unusable or do not belong together.
+/// Returns the configuration if all its TLS files are usable. Otherwise returns an error for each section `tls` whose
+/// files are unusable or do not belong together.
 fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigError>> {
     let hint = "look at the files: a key must belong to the certificate beside it";
     let outlines = config.sources.outlines();

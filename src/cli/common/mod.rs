@@ -1,4 +1,4 @@
-//! What several subcommands share: exit codes, values of arguments, and output.
+//! Shared code of several subcommands: exit codes, values of arguments, and output.
 
 mod terminal;
 
@@ -8,11 +8,11 @@ use crate::time::Timestamp;
 
 pub(super) use terminal::{printable, printable_lines, write_bytes};
 
-/// Exit code for wrong usage or a wrong configuration (`EX_USAGE` in sysexits.h).
+/// The exit code for wrong usage or a wrong configuration (`EX_USAGE` in sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
-/// Exit code for an input file that cannot be used (`EX_DATAERR` in sysexits.h).
+/// The exit code for an input file that cannot be used (`EX_DATAERR` in sysexits.h).
 pub const EXIT_DATA: u8 = 65;
-/// Exit code for a resource that is unavailable, such as a port in use (`EX_UNAVAILABLE` in sysexits.h).
+/// The exit code for a resource that is unavailable, such as a port in use (`EX_UNAVAILABLE` in sysexits.h).
 pub const EXIT_UNAVAILABLE: u8 = 69;
 
 #[allow(
@@ -23,7 +23,7 @@ pub(super) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Parses the value of `--at`: RFC 3339 or Unix seconds.
+/// Parses a time on the command line, such as the value of `--at`: RFC 3339 or Unix seconds.
 pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse(text)
         .ok_or_else(|| "expected RFC 3339, such as 2026-01-01T00:00:00Z, or Unix seconds".to_owned())

@@ -1,25 +1,26 @@
-//! Text from outside on a terminal: it must not send escape sequences, forge lines, or turn the direction of the text.
+//! Makes text from other hosts safe for a terminal. The text must not send escape sequences, forge lines, or change the
+//! direction of the text.
 
 use std::io::Write;
 
 use crate::observe::{escape_unsafe_in_json, is_unsafe};
 
-/// The beginning of a further line of a message.
+/// The separator before an indented line of a message, such as a hint.
 const INDENTED: &str = "\n    ";
 
-/// Replaces the characters that a terminal could interpret.
+/// Returns a text in which every character that a terminal could interpret is replaced.
 pub(in crate::cli) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// Replaces the characters that a terminal could interpret, and keeps the line feeds before indented lines, such as hints.
-/// Text from outside thus cannot begin a line of its own.
+/// Replaces the characters that a terminal could interpret, except the line feeds before indented lines, such as hints.
+/// Text from other hosts can therefore not begin a line without indentation.
 pub(in crate::cli) fn printable_lines(text: &str) -> String {
     text.split(INDENTED).map(printable).collect::<Vec<_>>().join(INDENTED)
 }
 
-/// Returns a value as JSON with indentation. Characters that a terminal could interpret are escaped as `\u…`, which does not
-/// change the value.
+/// Returns a value as JSON text with indentation. Characters that a terminal could interpret are escaped as `\u…`,
+/// which does not change the value.
 pub(super) fn json_text(value: &serde_json::Value) -> String {
     let text = format!("{value:#}");
     let mut out = String::with_capacity(text.len());
@@ -27,7 +28,8 @@ pub(super) fn json_text(value: &serde_json::Value) -> String {
     out
 }
 
-/// Writes bytes from outside and a line feed: as they are, or without what a terminal could interpret.
+/// Writes bytes from another host and a line feed. On a terminal, characters that the terminal could interpret are
+/// replaced.
 ///
 /// # Errors
 /// Returns the error of the output, such as a closed pipe.

@@ -1,4 +1,4 @@
-//! The agents and the inbox of a compiled configuration.
+//! Describes the agents and the inbox of a compiled configuration as JSON.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::inbox::InboxSettings;
 use crate::policy::Policy;
 use crate::time::format_duration;
 
-/// Returns the sections `agent` and `agents`. One of them is null.
+/// Describes the sections `agent` and `agents` of the configuration as JSON. One of the two sections is null.
 pub(super) fn agents(policy: &Policy) -> [(String, Value); 2] {
     let (one, several) = match policy.agents.as_slice() {
         [only] if *only.name == *ONLY_AGENT => (agent(only), Value::Null),
@@ -41,7 +41,7 @@ fn agent(agent: &Agent) -> Value {
     })
 }
 
-/// Returns the section `inbox`.
+/// Describes the section `inbox` of the configuration as JSON.
 pub(super) fn inbox(inbox: &InboxSettings) -> Value {
     let word = |is, yes, no| if is { yes } else { no };
     json!({

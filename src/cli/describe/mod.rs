@@ -1,4 +1,4 @@
-//! Describes a compiled configuration, with defaults and without secrets.
+//! Describes a compiled configuration as JSON, with defaults and without secrets.
 
 mod delivery;
 mod startup;
@@ -18,11 +18,11 @@ use crate::source::{Allowlist, Networks};
 use crate::time::{Rate, format_duration};
 use crate::token::Form;
 
-/// The maximum number of ranges printed for each list.
+/// The maximum number of IP address ranges that are printed for each list.
 const RANGES_MAX: usize = 50;
 
-/// Returns the output of `check --print`: all sections of the configuration, and each route with the settings that it
-/// refers to.
+/// Returns the output of `callgate check --print` as JSON: all sections of the configuration, and each route with the
+/// settings that apply to it.
 pub(super) fn describe(config: &Config) -> Value {
     let policy = &config.policy;
     let mut shown = startup::startup(&config.startup);
@@ -82,7 +82,8 @@ fn client_address(policy: &Policy) -> Value {
     )
 }
 
-/// Returns the keys that verify callback tokens. All routes with callback tokens use the same keys.
+/// Returns the keys that verify callback tokens. All routes with callback tokens use the same keys. Returns `None` if
+/// there is no such route.
 fn callback_keys(policy: &Policy) -> Option<Vec<String>> {
     policy.ingress.routes().iter().find_map(|route| match &route.token {
         Some(TokenRule::Callback { verifier, .. }) => {
@@ -253,7 +254,7 @@ fn address(policy: &Policy, provider: &Provider) -> Value {
     }
 }
 
-/// Describes the URLs that Callgate fetches, and the settings of `fetch`.
+/// Describes the section `fetch` of the configuration as JSON, with the URLs that Callgate fetches.
 fn fetching(policy: &Policy) -> Value {
     let fetching = &policy.fetching;
     json!({
@@ -266,7 +267,7 @@ fn fetching(policy: &Policy) -> Value {
     })
 }
 
-/// Returns the networks in the configuration, and the URLs of the published lists.
+/// Describes an allowlist as text: the networks in the configuration, and the URLs of the published address lists.
 fn allowlist(policy: &Policy, allow: &Allowlist) -> Vec<String> {
     let mut shown = ranges(&allow.fixed);
     let feeds = allow.feeds.iter().filter_map(|id| policy.feeds.get(id.0));
@@ -274,8 +275,8 @@ fn allowlist(policy: &Policy, allow: &Allowlist) -> Vec<String> {
     shown
 }
 
-/// Returns the ranges of a set of networks as text. If there are more than [`RANGES_MAX`], a last entry reports how
-/// many were omitted.
+/// Returns the ranges of a set of networks as text. If there are more than [`RANGES_MAX`] ranges, the last entry
+/// contains the number of omitted ranges.
 fn ranges(networks: &Networks) -> Vec<String> {
     let one = |(first, last): (IpAddr, IpAddr)| {
         if first == last { first.to_string() } else { format!("{first} to {last}") }

@@ -1,4 +1,4 @@
-//! Describes the startup configuration: listeners, store, shutdown and traces.
+//! Describes the startup configuration as JSON: listeners, store, shutdown and traces.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::egress::ForwardProxy;
 use crate::replica::{Gone, Replicas};
 use crate::time::format_duration;
 
-/// Returns the sections of the startup configuration.
+/// Describes the sections of the startup configuration as JSON.
 pub(super) fn startup(startup: &Startup) -> Value {
     let store = &startup.store;
     json!({
@@ -60,7 +60,7 @@ pub(super) fn startup(startup: &Startup) -> Value {
     })
 }
 
-/// Returns the section `store.redis`, without logins.
+/// Describes the section `store.redis` of the configuration as JSON, without user names and passwords.
 fn redis(redis: &RedisSettings) -> Value {
     let (mode, master) = match &redis.mode {
         RedisMode::Single => ("single", None),
@@ -78,7 +78,7 @@ fn redis(redis: &RedisSettings) -> Value {
     })
 }
 
-/// Returns the section `replicas`.
+/// Describes the section `replicas` of the configuration as JSON.
 pub(super) fn replicas(listener: &ReplicaListener, replicas: &Replicas) -> Value {
     json!({
         "address": listener.listener.address.to_string(),

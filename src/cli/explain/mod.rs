@@ -3,8 +3,8 @@
 //! The decision is made by the same code that runs in production. The ledger is not consulted, so `explain` cannot
 //! detect duplicates or interactions that are over.
 //!
-//! A request that Callgate has captured contains no token and no signature. The verdicts of their checks are taken over
-//! from the capture.
+//! A request that Callgate has captured contains no token and no signature. For the checks that need them, `explain`
+//! uses the verdicts that Callgate recorded in the captured request.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
             return EXIT_DATA;
         }
     };
-    // Uses the keys and address lists that the running Callgate has in its cache; `explain` fetches nothing itself.
+    // Uses the keys and address lists that the running Callgate has in its cache, because `explain` fetches nothing.
     let policy = match with_cached(config.policy) {
         Ok(policy) => policy,
         Err(error) => {
@@ -77,7 +77,7 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
     let mut trail = Trail::verbose();
     let decided = match &captured {
         None => decide(&policy.ingress, &head, Some(&message.body), now, &mut trail),
-        // All checks run, because the verdicts of some of them are replaced afterwards.
+        // All checks run, because the verdicts of some checks are replaced afterwards.
         Some(captured) => {
             let body = captured.has_body.then_some(&*message.body);
             decide(&policy.ingress.observing(None), &head, body, now, &mut trail)
@@ -93,7 +93,8 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
     u8::from(explanation.verdict != "allow")
 }
 
-/// Decides about a request. Without a body, decides about the head only, and returns `None` if it passes.
+/// Decides about a request. Without a body, decides only about the head, and returns `None` if the head passes all
+/// checks.
 fn decide(
     ingress: &Ingress,
     head: &RequestHead<'_>,
@@ -112,19 +113,20 @@ struct Explanation<'a> {
     status: Option<u16>,
     route: Option<String>,
     provider: Option<String>,
-    /// The name of the agent of the route.
+    /// The name of the agent to which the route forwards the request.
     agent: Option<String>,
     forward: Option<String>,
-    /// Callgate's response to the provider's handshake.
+    /// Callgate's response to a handshake of the provider.
     answer: Option<HandshakeReply>,
-    /// True if the route is in observe mode. The request is then delivered even if the verdict is a denial.
+    /// Whether the route is in observe mode, in which a request is delivered even if the verdict is a denial.
     observes: bool,
-    /// True if the route passes requests on while they arrive.
+    /// Whether the route has `stream: true`, so that requests are forwarded while they arrive.
     streams: bool,
     steps: Vec<Step>,
-    /// What a check could not be decided by. `None` if every check that ran could be decided.
+    /// The documents that a check needs and that `explain` does not have. `None` if every check could be decided.
     not_fetched: Option<NotFetched>,
-    /// The capture, if Callgate has captured the request.
+    /// The verdicts that Callgate recorded when it captured the request. `None` if the request was not captured by
+    /// Callgate.
     captured: Option<&'a Verdicts>,
 }
 
@@ -155,7 +157,8 @@ impl<'a> Explanation<'a> {
             None => denial,
             Some(_) => steps.iter().find_map(taken_over),
         };
-        // The routes of a captured request observe only for this explanation.
+        // The checks of a captured request ran with copies of the routes in observe mode. The explanation shows the
+        // configured route.
         let route =
             route.map(|route| ingress.routes().iter().find(|one| one.name == route.name).unwrap_or(route));
         let provider = route.and_then(|route| route.provider.as_ref());
@@ -269,7 +272,7 @@ impl<'a> Explanation<'a> {
         }
     }
 
-    /// Prints where the verdicts of a captured request come from.
+    /// Prints when and why the captured request was denied, and which verdicts were copied from the capture.
     fn print_capture(&self) {
         let Some(captured) = self.captured else { return };
         println!(
@@ -287,14 +290,14 @@ impl<'a> Explanation<'a> {
         }
     }
 
-    /// Returns the names of the checks whose verdicts were taken over from the capture.
+    /// Returns the names of the checks whose verdicts were copied from the captured request.
     fn taken_over(&self) -> Vec<&str> {
         self.steps.iter().filter(|step| step.is_taken_over).map(|step| &*step.check).collect()
     }
 }
 
-/// Returns an internal target without the parameters that Callgate removes. The checks of a captured request run in observe
-/// mode, in which the agent receives the whole query.
+/// Returns the request target for the agent without the query parameters that Callgate removes in enforce mode. The
+/// checks of a captured request run in observe mode, in which the agent receives the whole query.
 fn without_secrets(route: &Route, target: &str) -> String {
     let Some((path, query)) = target.split_once('?').filter(|_| !route.observes()) else {
         return target.to_owned();

@@ -1,22 +1,22 @@
-//! Key sets and address lists that are not known to `explain`. It fetches nothing, and it reads the copies that a running
-//! Callgate keeps in `fetch.cache`.
+//! Finds the key sets and address lists that `callgate explain` does not have. `explain` fetches nothing, and reads
+//! only the copies that a running Callgate stores in `fetch.cache`.
 
 use crate::feed::FeedId;
 use crate::ingress::Route;
 use crate::policy::Policy;
 use crate::signature::VerifierKeys;
 
-/// What a check could not be decided by.
+/// The key sets and address lists that a check needs and that `callgate explain` does not have.
 #[derive(Debug, Default)]
 pub(super) struct NotFetched {
-    /// The URLs of the documents, without secrets.
+    /// The URLs of the missing key sets and address lists, without secrets.
     pub(super) feeds: Vec<String>,
-    /// Why there are no copies.
+    /// The reason why there are no copies of the documents, as part of a sentence.
     why: String,
 }
 
 impl NotFetched {
-    /// Returns the documents that the checks of a route need and that are missing.
+    /// Returns the key sets and address lists that the checks of a route need and that are missing.
     pub(super) fn of(policy: &Policy, route: Option<&Route>) -> Self {
         let proxies = policy.ingress.edge().client_address.as_ref().map(|rule| &rule.trusted_proxies);
         let provider = route.and_then(|route| route.provider.as_ref());
@@ -38,7 +38,7 @@ impl NotFetched {
         Self { feeds: missing.map(|feed| feed.label().to_owned()).collect(), why }
     }
 
-    /// Says what the missing documents mean for the verdict.
+    /// Returns a sentence about what the missing key sets and address lists mean for the verdict.
     pub(super) fn text(&self) -> String {
         let missing = match self.feeds.as_slice() {
             [] => format!("`explain` does not fetch what it needs, {}", self.why),

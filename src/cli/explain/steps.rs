@@ -1,4 +1,4 @@
-//! The steps of an explanation: the checks that ran, and those whose verdicts are taken over from a capture.
+//! The steps of an explanation: the checks that ran, and the checks whose verdicts are copied from a captured request.
 
 use serde_json::{Value, json};
 
@@ -6,33 +6,34 @@ use crate::denial::Denial;
 use crate::observe::capture::Verdicts;
 use crate::trail::{Outcome, Trail};
 
-/// The checks of which a captured request contains only the verdict: it has no token, signature and certificate, and the
-/// ledger and the rates are those of the running Callgate.
+/// The names of the checks that `callgate explain` cannot repeat for a captured request. Their verdicts are copied from
+/// the request. It contains no token, signature or certificate, and only the running Callgate has the ledger and the
+/// rates.
 const TAKEN_OVER: [&str; 7] =
     ["certificate", "token", "signature_headers", "rate", "signature", "duplicate", "interaction"];
-/// The checks that need the body.
+/// The names of the checks that need the body of the request.
 const OF_THE_BODY: [&str; 3] = ["body", "handshake", "action"];
 
-/// The result of a check.
+/// The result of a check in the output of `callgate explain`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Mark {
     Pass,
     Skip,
     Deny(Denial),
     Hold,
-    /// The check needs a key set or address list that is not known here. Holds the denial that follows from that.
+    /// The check needs a key set or address list that `explain` does not have. Contains the denial that follows.
     NotFetched(Denial),
-    /// The capture has no verdict of this check.
+    /// The captured request contains no verdict of this check.
     Unknown,
 }
 
-/// A check and its result.
+/// A check of a request, with its result, in the output of `callgate explain`.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
     pub(super) check: Box<str>,
     pub(super) mark: Mark,
     pub(super) detail: String,
-    /// Whether the result is the one of the captured request.
+    /// Whether the result was copied from the captured request, because `explain` cannot repeat the check.
     pub(super) is_taken_over: bool,
 }
 
@@ -59,7 +60,7 @@ impl Mark {
         }
     }
 
-    /// Returns the name in the text of `explain`.
+    /// Returns the name of the result for the text output of `callgate explain`. All names have the same width.
     pub(super) fn printed(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -81,8 +82,8 @@ impl Step {
     }
 }
 
-/// Returns the steps of a trail. If the request was captured, the verdicts of the checks that it cannot pass without its
-/// secrets are those of the capture.
+/// Returns the checks in a trail as steps of the explanation. If the request was captured, the verdicts of the checks
+/// that need a secret or the ledger are copied from the captured request.
 pub(super) fn steps(trail: &Trail, captured: Option<&Verdicts>) -> Vec<Step> {
     let ran = trail.details().map(|(step, detail)| Step {
         check: step.check.name().into(),
@@ -93,7 +94,7 @@ pub(super) fn steps(trail: &Trail, captured: Option<&Verdicts>) -> Vec<Step> {
     let mut steps: Vec<Step> = ran.collect();
     let Some(captured) = captured else { return steps };
     for step in &mut steps {
-        // The running Callgate may have fetched what is not known here.
+        // The running Callgate may have fetched a document that `explain` does not have.
         let is_known_there =
             matches!(step.mark, Mark::NotFetched(_)) && captured.verdict(&step.check).is_some();
         // A check that the configuration no longer requires stays skipped.
@@ -102,7 +103,8 @@ pub(super) fn steps(trail: &Trail, captured: Option<&Verdicts>) -> Vec<Step> {
             step.is_taken_over = step.mark != Mark::Unknown;
         }
     }
-    // The capture also knows checks that `explain` does not run: those of the ledger, and of a body that it does not have.
+    // The captured request also contains verdicts of checks that `explain` does not run: those of the ledger, and those
+    // of a body that was left out.
     let others = captured.checks.iter().filter(|(check, verdict)| {
         let is_from_there =
             TAKEN_OVER.contains(&&**check) || (!captured.has_body && OF_THE_BODY.contains(&&**check));

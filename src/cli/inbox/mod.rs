@@ -1,5 +1,5 @@
-//! `callgate inbox` and `callgate wait`: the kept callbacks of a running Callgate. Both find its listeners in the
-//! configuration.
+//! `callgate inbox` and `callgate wait`: the callbacks in the inbox of a running Callgate. Both commands read the
+//! addresses of its listeners from the configuration.
 
 mod wait;
 
@@ -127,7 +127,7 @@ fn run(command: &InboxCommand) -> Result<(), u8> {
     }
 }
 
-/// Prints all messages, page by page.
+/// Prints all messages in the inbox that match the filter. Requests them from the admin listener page by page.
 fn list(api: &AdminApi, filter: &str, as_json: bool) -> Result<(), u8> {
     let (mut after, mut all) = (0, Vec::new());
     loop {

@@ -14,13 +14,14 @@ use crate::cli::common::{EXIT_UNAVAILABLE, write_bytes};
 use crate::cli::read::ConfigArg;
 use crate::source::reachable;
 
-/// How long one request waits for callbacks, and for its answer.
+/// How long the server waits for callbacks before it responds to one request, as the value of the query parameter
+/// `wait`.
 const WAIT: &str = "20s";
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Interval between two looks at an interaction whose callbacks cannot be watched.
+/// The interval between two requests for the state of an interaction whose callbacks cannot be watched.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The outcomes of an interaction, each with its exit code.
+/// The outcomes of an interaction, each with the exit code of `callgate wait`.
 const OUTCOMES: [(&str, u8); 5] =
     [("done", 0), ("failed", 1), ("expired", 2), ("revoked", 3), ("not_sent", 4)];
 
@@ -47,7 +48,8 @@ fn outcome(state: &str) -> Option<u8> {
     OUTCOMES.iter().find(|(name, _)| *name == state).map(|(_, code)| *code)
 }
 
-/// Watches the callbacks at the egress listener. They are neither leased nor settled.
+/// Prints the callbacks of an interaction while they arrive at the egress listener, until the interaction ends.
+/// Watching neither leases nor settles the callbacks. Returns the exit code.
 fn watch(address: SocketAddr, interaction: &str) -> Result<u8, u8> {
     let mut after = 0;
     loop {
@@ -83,18 +85,19 @@ fn watch(address: SocketAddr, interaction: &str) -> Result<u8, u8> {
     }
 }
 
-/// Prints the body of a callback, and a line feed. A terminal receives no control characters.
+/// Prints the body of a callback, and a line feed. On a terminal, control characters are replaced.
 fn print(event: &Value) {
     let text = event.get("body").and_then(Value::as_str).map(|text| text.as_bytes().to_vec());
     let encoded = event.get("body_base64").and_then(Value::as_str);
     let body = text.or_else(|| BASE64.decode(encoded?.as_bytes()).ok()).unwrap_or_default();
     let mut out = std::io::stdout().lock();
     let is_terminal = out.is_terminal();
-    // The reader may have closed the pipe. The exit code still shows the outcome.
+    // The reader may have closed the pipe. The exit code still reports the outcome.
     let _ = write_bytes(&mut out, &body, is_terminal);
 }
 
-/// Asks the admin listener for the state of the interaction until it has ended. Bodies are not shown.
+/// Requests the state of an interaction from the admin listener until the interaction has ended. The bodies of
+/// callbacks are not printed. Returns the exit code.
 fn poll(config: &ConfigArg, interaction: &str) -> Result<u8, u8> {
     let api = AdminApi::of(config)?;
     loop {

@@ -1,10 +1,10 @@
-//! The text of a first configuration.
+//! Creates the text of a first configuration.
 
 use crate::config::{CHANGE_ME, CallbackConvention, Config, PresetDefinition, Surroundings, TokenReturn};
 use crate::egress::{CallbackRequest, RequestCondition, Slot};
 
-/// Example secrets, one for each format that schemes require. A new configuration is compiled once with each of them,
-/// until one compilation succeeds.
+/// Example secrets, one for each format that signature schemes require. A new configuration is compiled once with each
+/// secret, until one compilation succeeds.
 const SECRETS: [&str; 6] = [
     TOKEN_KEY,
     "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
@@ -14,40 +14,41 @@ const SECRETS: [&str; 6] = [
     r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#,
 ];
 
-/// An example of a key of callback tokens.
+/// An example of a secret key that signs callback tokens.
 const TOKEN_KEY: &str = "a secret of thirty-two bytes, or more";
 
-/// The setting for a provider whose secrets Callgate derives. Each interaction has a secret of its own.
+/// The setting of a provider whose secrets Callgate derives. Each interaction has a secret of its own.
 const DERIVED: &str = "secrets: derived";
 
-/// The address of the egress listener.
+/// The address of the egress listener in a first configuration.
 const EGRESS: &str = "127.0.0.1:8081";
 
 const OBSERVE: &str = "    # mode: observe  # also delivers requests that fail a check, and counts them; use it at first for existing traffic\n";
 
-/// The parts of the configuration for one provider.
+/// The parts of a first configuration that belong to one provider.
 struct Parts {
-    /// The entry of `providers`.
+    /// The text of the provider's entry in the section `providers`.
     provider: String,
-    /// The entry of `routes`.
+    /// The text of the provider's entry in the section `routes`.
     route: String,
-    /// The entry of `egress`. `None` if the provider has one address for all callbacks.
+    /// The text of the provider's entry in the section `egress`. `None` if the provider sends all callbacks to one URL.
     rule: Option<Rule>,
-    /// An example secret with which the configuration compiles.
+    /// An example secret of the provider with which the configuration compiles.
     secret: &'static str,
 }
 
-/// An entry of `egress`.
+/// The text of an entry in the section `egress`.
 enum Rule {
-    /// A complete entry.
+    /// A complete entry that is in use.
     Active(String),
-    /// An entry in comments. Between the two texts is the list of the places at which the user removes the comments.
+    /// A commented-out entry, in two parts. A list of the places at which the user must remove the comment signs
+    /// belongs between the parts.
     Commented(String, String),
 }
 
-/// Returns a configuration that compiles, with comments that say what to change. Each provider has the name under which
-/// it is known. Returns `None` if no configuration for one of the providers compiles, or if the configuration for all of
-/// them does not compile.
+/// Returns the text of a configuration that compiles, with comments about the values to change. Each provider is called
+/// by the given name. Returns `None` if the configuration for one of the providers, or for all of them, does not
+/// compile.
 pub fn first_configuration(providers: &[(&str, PresetDefinition)]) -> Option<String> {
     let parts: Vec<_> = providers.iter().map(|(name, entry)| parts(name, entry)).collect::<Option<_>>()?;
     let text = configuration(providers, &parts);
@@ -58,7 +59,8 @@ pub fn first_configuration(providers: &[(&str, PresetDefinition)]) -> Option<Str
     compiles(&text, &secret).then_some(text)
 }
 
-/// Returns the parts for one provider. Its settings are those with which a configuration for this provider compiles.
+/// Returns the parts of the configuration for one provider. Tries several settings, and returns the first ones with
+/// which a configuration for this provider compiles.
 fn parts(name: &str, entry: &PresetDefinition) -> Option<Parts> {
     let slots = |callback: &CallbackConvention| {
         callback.insertions().any(|insertion| insertion.shape.holds(Slot::Secret))
@@ -88,14 +90,14 @@ fn parts(name: &str, entry: &PresetDefinition) -> Option<Parts> {
     })
 }
 
-/// Reports whether a configuration compiles. `secret` returns the value of each environment variable.
+/// Reports whether the text of a configuration compiles. `secret` returns the value of each environment variable.
 fn compiles(text: &str, secret: &dyn Fn(&str) -> &'static str) -> bool {
     let env = |name: &str| Some(secret(name).to_owned());
     let file = |_: &str| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
     Config::parse(&text.replace(CHANGE_ME, "changed"), &Surroundings { env: &env, file: &file }).is_ok()
 }
 
-/// Returns the environment variable for a provider's secret: `stripe` becomes `STRIPE_SECRET`.
+/// Returns the name of the environment variable for a provider's secret: `stripe` becomes `STRIPE_SECRET`.
 fn variable(name: &str) -> String {
     let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     format!("{}_SECRET", name.chars().map(upper).collect::<String>())
@@ -129,7 +131,7 @@ fn configuration(providers: &[(&str, PresetDefinition)], parts: &[Parts]) -> Str
         ),
         (false, false) => format!("  # egress: {{ address: {EGRESS} }}  # for the egress rule at the end\n"),
     };
-    // Without a rule, no route has a callback token.
+    // Without an egress rule, no route has a callback token.
     let tokens = match rules.is_empty() {
         true => "",
         false => {
@@ -141,7 +143,7 @@ fn configuration(providers: &[(&str, PresetDefinition)], parts: &[Parts]) -> Str
         (false, true) => "\negress:\n".to_owned(),
         (false, false) => "\n# egress:\n".to_owned(),
     };
-    // If another provider has an active rule, the section and the listener are active already.
+    // If another provider has an active egress rule, the section `egress` and its listener are active already.
     let places = if is_active { "here" } else { "here, at `egress`, and at `listen`" };
     let rule = |rule: &&Rule| match rule {
         Rule::Active(text) => text.clone(),
@@ -171,7 +173,7 @@ store: {{ kind: file, path: callgate-ledger.redb }}  # in the working directory 
     )
 }
 
-/// Returns a route with one address for all callbacks. Such a route needs no further listener.
+/// Returns the text of a route whose provider sends all callbacks to one URL. This route needs no egress listener.
 fn one_address(name: &str, entry: &PresetDefinition) -> String {
     format!(
         "  - name: {name}
@@ -183,7 +185,7 @@ fn one_address(name: &str, entry: &PresetDefinition) -> String {
     )
 }
 
-/// Returns a route with one address for each request.
+/// Returns the text of a route in which each request to the provider has a callback URL of its own.
 fn addresses(name: &str, entry: &PresetDefinition) -> String {
     let title = &entry.title;
     let has_final_states = entry
@@ -207,13 +209,13 @@ fn addresses(name: &str, entry: &PresetDefinition) -> String {
     )
 }
 
-/// Returns the places in which the provider sends the token.
+/// Returns where a callback of the provider carries the token, as the value of the setting `from`.
 fn token_places(entry: &PresetDefinition) -> String {
     match entry.callback.as_ref().map(|callback| &callback.token) {
         None | Some(TokenReturn::Url) => "query".to_owned(),
         Some(TokenReturn::Bearer) => "bearer".to_owned(),
         Some(TokenReturn::Header(name)) => {
-            // Some protocols have several spellings of the header.
+            // Some protocols have several spellings of the header that carries the token.
             let headers = entry.scheme.as_ref().map_or(&[] as &[_], |scheme| scheme.proof_headers());
             let names = if headers.contains(name) { headers } else { std::slice::from_ref(name) };
             let names: Vec<_> = names.iter().map(|name| format!("{{ header: {name} }}")).collect();
@@ -222,8 +224,9 @@ fn token_places(entry: &PresetDefinition) -> String {
     }
 }
 
-/// Returns the egress rule that creates the addresses of callbacks. If the convention of the provider is unknown, the rule
-/// is in comments. If `derived` is true, only an egress rule can send the secret of an address to the provider.
+/// Returns the text of the egress rule that creates callback URLs. If it is unknown where the provider expects the
+/// callback URL, the rule is in comments. `derived` means that only an egress rule can send the secret of an
+/// interaction to the provider.
 fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> Rule {
     let title = &entry.title;
     let by_hand = match derived {
@@ -273,8 +276,8 @@ fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> Rule {
     })
 }
 
-/// Returns the origin of the provider's API if one rule can pass on the whole API. Otherwise a request without a callback
-/// could get one.
+/// Returns the origin of the provider's API if one egress rule can forward all requests to the API. Returns `None` if
+/// this rule would also add a callback to requests that need none.
 fn prefix(callback: &CallbackConvention) -> Option<String> {
     let has_condition = |request: &CallbackRequest| request.condition != RequestCondition::default();
     match &callback.api {
@@ -286,7 +289,7 @@ fn prefix(callback: &CallbackConvention) -> Option<String> {
     }
 }
 
-/// Describes the requests that get a callback.
+/// Describes the requests to which the egress rule adds a callback, as text.
 fn requests(requests: &[CallbackRequest]) -> String {
     let paths = requests.iter().flat_map(|request| &request.condition.paths);
     let paths: Vec<&str> = paths.map(|path| &**path).collect();

@@ -19,8 +19,8 @@ pub(super) struct InitArgs {
     /// A provider. Repeat the option for each provider. `callgate providers` lists all names.
     #[arg(long = "provider", value_name = "NAME", required = true)]
     providers: Vec<String>,
-    /// For the first minutes with `callgate run --dev`: no other machine can reach the listeners, and callback URLs begin
-    /// with an address of this host.
+    /// For the first minutes with `callgate run --dev`: no other machine can reach the listeners, and callback URLs
+    /// begin with an address of this host.
     #[arg(long)]
     dev: bool,
     /// The file to write, which must not exist. Default: standard output.
@@ -71,7 +71,7 @@ pub(super) fn init(args: &InitArgs) -> u8 {
     }
 }
 
-/// Returns a configuration whose listeners only this host can reach.
+/// Changes a configuration so that only this host can reach its listeners, and returns its text.
 fn for_this_host(text: &str) -> String {
     let lines = text.lines().map(|line| match line.trim_start() {
         begin if begin.starts_with("public_url: ") => {
@@ -87,7 +87,7 @@ fn for_this_host(text: &str) -> String {
     lines.map(|line| line + "\n").collect()
 }
 
-/// Returns the environment variables that a configuration names.
+/// Returns the names of the environment variables that the text of a configuration uses, without those in comments.
 fn variables(text: &str) -> Vec<&str> {
     let active = text.lines().filter(|line| !line.trim_start().starts_with('#'));
     let mut names: Vec<_> = active

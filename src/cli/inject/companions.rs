@@ -8,35 +8,37 @@ use super::sidecar::{BaseUrl, Companion, DAMAGED, Sidecar};
 use super::yaml::{self, Mapping, Value};
 use crate::config::CHANGE_ME;
 
-/// The files of the kustomize component. They are the only definition of these objects.
+/// The texts of the kustomize components that define the Service and the NetworkPolicies.
 const SERVICE: &str = include_str!("../../../deploy/kustomize/component/service.yaml");
 const NETWORK_POLICY: &str = include_str!("../../../deploy/kustomize/component/network-policy.yaml");
 const EGRESS_POLICY: &str = include_str!("../../../deploy/kustomize/egress-policy/network-policy.yaml");
-/// The annotation of Services and NetworkPolicies that `inject` adds. Its value is the name of the workload.
+/// The key of the annotation that `inject` writes on the Services and NetworkPolicies that it adds. Its value is the
+/// name of the workload.
 const ANNOTATION: &str = "callgate.dev/added-for";
 
-/// What follows the name of the workload in the names of Services and NetworkPolicies.
+/// The suffixes of the names of added Services and NetworkPolicies. The name of the workload is before the suffix.
 const SUFFIX: &str = "-callgate";
 const EGRESS_SUFFIX: &str = "-callgate-egress";
-/// The maximum length of the name of a Service.
+/// The maximum length of the name of a Kubernetes Service.
 const NAME_MAX: usize = 63;
 
-/// A workload and its sidecar.
+/// A Kubernetes workload with the sidecar, for which `--with` adds objects.
 pub(super) struct Workload<'a> {
     pub(super) sidecar: &'a Sidecar,
     pub(super) name: &'a str,
     pub(super) namespace: Option<Value>,
-    /// The value of the label of its pods.
+    /// The value of the label `callgate.dev/agent` of the workload's pods.
     pub(super) label: &'a str,
     pub(super) agent_port: Option<u64>,
-    /// The variable with the address of a replica, and the name of the headless Service.
+    /// The environment variable that contains the address of a replica, and the name of the headless Service. `None`
+    /// without `--replicas`.
     pub(super) replicas: Option<(&'static str, &'a str)>,
-    /// The ports that the other containers declare.
+    /// The ports that the other containers of the pod declare.
     pub(super) open: Vec<DeclaredPort>,
 }
 
 impl Workload<'_> {
-    /// Returns the objects that `--with` names.
+    /// Returns the Kubernetes objects that the option `--with` requests for this workload.
     pub(super) fn companions(&self) -> Result<Vec<Value>, String> {
         let make = |companion: &Companion| match companion {
             Companion::Config => self.config_map(),
@@ -104,7 +106,7 @@ impl Workload<'_> {
         if let Some(port) = self.sidecar.replica_port {
             rules.push(replicas::rule(port, self.label)?);
         }
-        // A policy closes every port that it does not name. The Services of other ports must not break.
+        // A NetworkPolicy closes every port that it does not name. The Services of the other ports must still work.
         rules.extend(ports::open(&self.open).map(Value::from));
         Some(object)
     }
@@ -125,7 +127,7 @@ impl Workload<'_> {
         Some(object)
     }
 
-    /// Writes the name and the namespace into the metadata of an object.
+    /// Writes the name, and the namespace of the workload, into the metadata of a Kubernetes object.
     fn place(&self, object: &mut Value, name: &str) -> Option<()> {
         let metadata = object.get_mut("metadata")?.as_mapping_mut()?;
         metadata.insert("name".into(), name.into());
@@ -135,7 +137,8 @@ impl Workload<'_> {
         Some(())
     }
 
-    /// Does the same for an object that `--remove` removes.
+    /// Writes the name, the namespace and the annotation into the metadata of an object. The annotation marks the
+    /// object, so that `--remove` removes it. The name is that of the workload and `suffix`.
     fn own(&self, object: &mut Value, suffix: &str) -> Option<()> {
         self.place(object, &format!("{}{suffix}", self.name))?;
         let mut annotations = Mapping::new();
@@ -144,7 +147,8 @@ impl Workload<'_> {
         Some(())
     }
 
-    /// Returns a first configuration. Its placeholders are errors until they are replaced.
+    /// Returns the text of a first configuration for the workload. Its placeholders are errors until the author
+    /// replaces them.
     fn configuration(&self) -> String {
         let Sidecar { port, admin_port, egress_port, .. } = self.sidecar;
         let tls = match self.sidecar.tls_secret {
@@ -191,32 +195,37 @@ routes:
     }
 }
 
-/// Returns a mapping with one member.
+/// Returns a YAML mapping with one key.
 fn one(key: &str, value: Value) -> Mapping {
     let mut mapping = Mapping::new();
     mapping.insert(key.into(), value);
     mapping
 }
 
-/// Returns the rule for a base URL.
+/// Returns the egress rule of the first configuration for a path of the option `--base-url`.
 fn rule(BaseUrl { variable, path }: &BaseUrl) -> String {
     let name = variable.to_ascii_lowercase().replace('_', "-");
     let path = path.trim_end_matches('/');
     format!("  - {{ name: {name}, path: \"{path}/{{*rest}}\", target: \"https://{CHANGE_ME}/{{rest}}\" }}\n")
 }
 
-/// Reports whether `inject` added this Service or NetworkPolicy. The annotation alone does not prove it, because anybody
-/// can write it.
+/// Reports whether `--with` added this Service or NetworkPolicy. The annotation alone does not prove this, because
+/// anybody can write it.
 pub(super) fn is_companion(object: &Value) -> bool {
     suffix_of_added(object, ANNOTATION).is_some_and(|suffix| [SUFFIX, EGRESS_SUFFIX].contains(&suffix))
 }
 
-/// Reports whether an object belongs to its author once it is written: `inject` neither replaces nor removes it.
+/// Reports whether an object is a ConfigMap or a Secret. Its author fills it in, so `inject` neither replaces nor
+/// removes it.
 fn is_authors(object: &Value) -> bool {
     matches!(object.get("kind").and_then(Value::as_str), Some("ConfigMap" | "Secret"))
 }
 
-/// Appends the objects of all workloads. `others` are the identities of the objects in the file.
+/// Appends the objects in `companions` to the text of the manifests. `others` are the kind, namespace and name of each
+/// object that the manifests already contain.
+///
+/// # Errors
+/// Returns a message if two objects have the same kind, namespace and name, and neither can be left out.
 pub(super) fn append(
     text: &mut String,
     companions: &[Value],
@@ -255,7 +264,7 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Checks that a workload can have the objects of `--with`.
+/// Returns the name of the workload, if the objects of `--with` can have names that begin with it.
 pub(super) fn check_name(workload: Option<&str>) -> Result<&str, String> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     match workload {

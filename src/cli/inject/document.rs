@@ -8,7 +8,7 @@ use super::sidecar::Sidecar;
 use super::yaml::{Mapping, Value};
 use super::{companions, label, ports, workload, yaml};
 
-/// The kinds of workloads: `apiVersion`, the kind, and the path of the pod template. The version is compared, too,
+/// The kinds of Kubernetes workloads: `apiVersion`, kind, and path of the pod template. The version is compared, too,
 /// because other API groups also define a `Job`.
 const KINDS: [(&str, &str, &[&str]); 6] = [
     ("apps/v1", "Deployment", &["spec", "template"]),
@@ -19,27 +19,29 @@ const KINDS: [(&str, &str, &[&str]); 6] = [
     ("v1", "Pod", &[]),
 ];
 
-/// The annotation or label that keeps the sidecar away from a workload, if its value is `false`.
+/// The key of the annotation or label that opts a workload out of the sidecar, if its value is `false`.
 const INJECT: &str = "callgate.dev/inject";
 
-/// The result of [`inject`] or [`remove`].
+/// The result of [`inject`] or [`remove`]: the new manifests, and hints for their author.
 #[derive(Debug)]
 pub struct Injected {
-    /// The new text of the whole file.
+    /// The new text of the whole file of manifests.
     pub text: String,
     /// Hints for the author of the manifests.
     pub notes: Vec<String>,
-    /// The objects with a pod that stay without the sidecar, although nobody has asked for it.
+    /// The objects with a pod to which the sidecar was not added, although neither the author nor the selector excluded
+    /// them.
     pub missed: Vec<String>,
 }
 
-/// A change of a workload. The second argument is the path of its pod template. Returns whether it has the sidecar now.
+/// A function that changes a workload. The second argument is the path of its pod template. The function returns
+/// whether the workload has the sidecar now.
 type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<Note>) -> Result<bool, String> + 'a;
 
-/// Adds the sidecar to every selected workload, or replaces it.
+/// Adds the sidecar to every selected workload in a file of manifests. A sidecar that is there already is replaced.
 ///
 /// # Errors
-/// Returns a message if the text is not a list of workloads, or if a workload cannot have the sidecar.
+/// Returns a message if the text is not a list of workloads, or if the sidecar cannot be added to a workload.
 pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
     let mut companions = Vec::new();
     let mut left = Vec::new();
@@ -64,24 +66,25 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
         ));
     }
     if done.seen.injected > 0 && !sidecar.has_own_config_map() {
-        // The note is the same for all workloads.
+        // The note about the ConfigMap is the same for all workloads.
         notes.push(notes::pod::configuration(sidecar, &format!("the ConfigMap {}", sidecar.config_map)));
     }
     Ok(Injected { text: done.text, notes, missed: done.seen.missed })
 }
 
-/// What happens to a workload.
+/// The decision about a workload: whether it gets the sidecar.
 #[derive(Debug, Eq, PartialEq)]
 enum Choice {
-    /// The workload gets the sidecar with these settings.
+    /// The sidecar is added to the workload with these settings.
     Inject(Box<Sidecar>),
-    /// The workload has the annotation or the label that keeps the sidecar away.
+    /// The workload has opted out with `callgate.dev/inject: "false"`. Contains `annotation` or `label`, whichever it
+    /// uses.
     OptedOut(&'static str),
     /// The label selector does not select the workload.
     NotSelected,
 }
 
-/// Decides what happens to a workload. `template` is the path of its pod template.
+/// Decides whether a workload gets the sidecar. `template` is the path of the pod template in the workload.
 fn choice(object: &Mapping, template: &[&str], sidecar: &Sidecar) -> Result<Choice, String> {
     let metadata =
         [object.get("metadata"), template_of(object, template).and_then(|pod| pod.get("metadata"))];
@@ -108,7 +111,7 @@ fn template_of<'o>(object: &'o Mapping, template: &[&str]) -> Option<&'o Value> 
     rest.iter().try_fold(object.get(*first)?, |at, key| at.get(*key))
 }
 
-/// Returns a scalar as text. Annotations and labels are texts, but authors forget the quotes.
+/// Returns a YAML scalar as text. Annotations and labels are texts, but authors forget the quotes.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -118,19 +121,20 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// The result of [`inject_object`].
+/// The result of [`inject_object`], which adds the sidecar to one Kubernetes object.
 pub enum Rewritten {
     /// The object with the sidecar, and hints for its author.
     Changed(serde_json::Value, Vec<String>),
-    /// The object stays as it is: it is not a workload, it is not selected, or it has the sidecar already.
+    /// The object did not change: it is not a workload, it is not selected, or it has the sidecar already.
     Unchanged,
 }
 
-/// Adds the sidecar to one object. Objects that `--with` would add are not returned. A new object that opts out stays as
-/// it is, whatever its record says.
+/// Adds the sidecar to one Kubernetes object. Objects that `--with` would add are not returned. `is_new` means that the
+/// object is being created. A new object that opts out does not change, even if it has the record of an earlier
+/// sidecar.
 ///
 /// # Errors
-/// Returns a message if the workload cannot have the sidecar.
+/// Returns a message if the sidecar cannot be added to the workload.
 pub fn inject_object(
     object: serde_json::Value,
     sidecar: &Sidecar,
@@ -145,7 +149,8 @@ pub fn inject_object(
     let stays = match choice(object, &template, sidecar)? {
         Choice::NotSelected => true,
         Choice::OptedOut(_) => is_new || !has_record,
-        // A pod cannot be changed later, and the pods of a workload that has the sidecar have it without a record.
+        // A pod cannot be changed later. The pods of a workload with the sidecar have the sidecar, but no record of an
+        // injection.
         Choice::Inject(_) => workload::has_sidecar(object, &template)? && (kind == "Pod" || !has_record),
     };
     if stays {
@@ -158,7 +163,8 @@ pub fn inject_object(
     Ok(Rewritten::Changed(changed, notes))
 }
 
-/// Changes one workload. Returns whether the selector selects it, and the objects to add if it has the sidecar now.
+/// Adds the sidecar to one workload, or removes it if the workload has opted out. Returns whether the selector selects
+/// the workload, and the objects to add. The objects are `None` if the workload does not have the sidecar now.
 fn change(
     object: &mut Mapping,
     template: &[&str],
@@ -182,7 +188,7 @@ fn change(
     }
 }
 
-/// Removes the sidecar from every workload to which [`inject`] added it.
+/// Removes the sidecar from every workload of a file of manifests to which [`inject`] added it.
 ///
 /// # Errors
 /// Returns a message if the text is not a list of workloads, or if the sidecar cannot be removed from a workload.
@@ -190,10 +196,10 @@ pub fn remove(text: &str) -> Result<Injected, String> {
     remove_from(text, &[])
 }
 
-/// Does the same as [`remove`], also for custom resources.
+/// Removes the sidecar like [`remove`], also from custom resources of the kinds in `custom`.
 ///
 /// # Errors
-/// The same as those of [`remove`].
+/// Returns a message in the same cases as [`remove`].
 pub fn remove_from(text: &str, custom: &[CustomKind]) -> Result<Injected, String> {
     let take = &mut |object: &mut Mapping, template: &[&str], _: &mut Vec<Note>| {
         workload::take(object, template).map(|()| false)
@@ -202,7 +208,7 @@ pub fn remove_from(text: &str, custom: &[CustomKind]) -> Result<Injected, String
     Ok(Injected { text: done.text, notes: notes::grouped(&done.notes), missed: Vec::new() })
 }
 
-/// The new text of a file, with the notes on its workloads.
+/// The new text of a file of manifests, with the notes on its workloads.
 struct NewText {
     text: String,
     notes: Vec<(String, Note)>,
@@ -238,7 +244,7 @@ fn rewrite(text: &str, custom: &[CustomKind], change: &mut Change<'_>) -> Result
     Err(format!("no workload in it: expected one of {}; found {found}", kinds.join(", ")))
 }
 
-/// Reports whether `inject` added an object for a workload.
+/// Reports whether `inject` added this object to the manifests for a workload.
 fn is_added(object: &Value) -> bool {
     is_companion(object) || companions::is_companion(object)
 }
@@ -249,17 +255,17 @@ struct Seen {
     /// The number of workloads that have the sidecar now.
     injected: usize,
     others: Vec<String>,
-    /// The objects that contain pods, and whose kind or version is unknown.
+    /// The objects that contain pods, but whose kind or version is unknown.
     missed: Vec<String>,
-    /// The objects that are not workloads.
+    /// The kind, namespace and name of each object that is not a workload.
     identities: Vec<Identity>,
     scaling: Scaling,
 }
 
-/// The kind, the namespace and the name of an object.
+/// The kind, the namespace and the name of a Kubernetes object.
 type Identity = (String, String, String);
 
-/// Returns the path of the pod template of a kind, if it is known.
+/// Returns the path of the pod template in objects of a kind. Returns `None` if the kind is unknown.
 fn template<'k>(version: &str, kind: &str, custom: &'k [CustomKind]) -> Option<Vec<&'k str>> {
     let known = KINDS.iter().find(|(versions, name, _)| *name == kind && *versions == version);
     let own = || custom.iter().find(|custom| custom.is(version, kind));
@@ -269,7 +275,7 @@ fn template<'k>(version: &str, kind: &str, custom: &'k [CustomKind]) -> Option<V
     }
 }
 
-/// Returns the kind and the name of an object.
+/// Returns the kind and the name of a Kubernetes object as text.
 fn described(object: &Mapping) -> String {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     let name = text(object.get("metadata").and_then(|metadata| metadata.get("name")));
@@ -280,7 +286,7 @@ fn described(object: &Mapping) -> String {
     )
 }
 
-/// Changes an object that is a workload, or the workloads in a list.
+/// Applies `change` to an object that is a workload, or to each workload in a `List` object.
 fn change_all(
     value: &mut Value,
     custom: &[CustomKind],
@@ -320,7 +326,7 @@ fn change_all(
 }
 
 impl Seen {
-    /// Records an object that is not a workload, and adds a note if it looks like one.
+    /// Records an object that is not a workload of a known kind. Adds a note if the object looks like a workload.
     fn other(
         &mut self,
         object: &Mapping,
@@ -363,8 +369,8 @@ impl Seen {
     }
 }
 
-/// Returns the text of each document, with the `---` before it. A line with `---` ends a document even inside a block
-/// of text, so no parser is needed.
+/// Splits a file of manifests into its YAML documents, each with the `---` before it. A line with `---` ends a document
+/// even inside a block of text, so no parser is needed.
 fn parts(text: &str) -> Vec<&str> {
     let mut starts = vec![0];
     let mut at = 0;

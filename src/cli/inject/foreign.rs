@@ -1,27 +1,31 @@
-//! Checks on what others have written: the record of an injection, which anybody can write, the mounts of other
-//! containers, and the size of an object.
+//! Checks data that somebody else than `callgate inject` may have written: its record in an annotation of a workload,
+//! and the mounts of other containers.
 
 use super::ports::{LISTS, containers};
 use super::sidecar::name;
 use super::undo::{ANNOTATION, Env, Port, Record};
 use super::yaml::{Mapping, Value};
 
-/// The maximum number of entries of each list of a record. `inject` writes fewer.
+/// The maximum number of entries in each list of the record that `callgate inject` writes into an annotation. The
+/// command itself writes fewer entries.
 const ENTRIES_MAX: usize = 256;
-/// The keys of a port of a container.
+/// The YAML keys that a port of a container can have.
 const PORT_KEYS: [&str; 5] = ["containerPort", "hostIP", "hostPort", "name", "protocol"];
-/// The keys of an environment variable.
+/// The YAML keys that an environment variable of a container can have.
 const ENV_KEYS: [&str; 3] = ["name", "value", "valueFrom"];
-/// The kinds of containers that a pod can have in addition to [`LISTS`].
+/// The list of containers that a pod can have in addition to [`LISTS`].
 const EPHEMERAL: &str = "ephemeralContainers";
 
-/// Returns the message about a container with the name of the sidecar.
+/// Returns the error about a container that has the name of the sidecar, but that `inject` did not add.
 pub(super) fn container(name: &str) -> String {
     format!("it has a container {name} that `callgate inject` did not put there")
 }
 
-/// Returns an error if a record contains something that `inject` cannot have removed from this pod. `sidecar` is the
-/// sidecar's container.
+/// Checks that `callgate inject` can have written this record into the annotation of a workload. `sidecar` is the
+/// sidecar's container in the same pod.
+///
+/// # Errors
+/// Returns a message if the record contains an entry that `callgate inject` does not write.
 pub(super) fn check_record(record: &Record, sidecar: Option<&Value>) -> Result<(), String> {
     let lists = [record.volumes.len(), record.variables.len(), record.handlers.len(), record.made.len()];
     let too_long = lists.iter().any(|length| *length > ENTRIES_MAX);
@@ -37,15 +41,16 @@ pub(super) fn check_record(record: &Record, sidecar: Option<&Value>) -> Result<(
     ))
 }
 
-/// Reports whether a variable has its own name in its previous entry, and no unknown keys.
+/// Reports whether the previous entry of an environment variable has the name of this variable, and no unknown keys.
 fn is_variable(Env { name: variable, was }: &Env) -> bool {
     was.as_ref().is_none_or(|was| {
         has_only(was, &ENV_KEYS) && was.get("name").and_then(Value::as_str) == Some(variable)
     })
 }
 
-/// Reports whether the sidecar has taken a port over from the agent. A port of the node must be one of the sidecar's,
-/// because a record must not open ports of the node that nobody has declared.
+/// Reports whether `inject` can have moved this port from the agent to the sidecar. If the port is also one of the node
+/// (`hostPort`), the sidecar must declare it, because a record must not open ports of the node that nobody has
+/// declared.
 fn is_moved(port: &Port, sidecar: Option<&Value>) -> bool {
     let number = port.entry.get("containerPort").and_then(Value::as_u64);
     let has_form =
@@ -62,7 +67,7 @@ fn has_only(entry: &Mapping, keys: &[&str]) -> bool {
     entry.keys().all(|key| key.as_str().is_some_and(|key| keys.contains(&key)))
 }
 
-/// Returns an error if a container of the pod, which does not contain the sidecar yet, mounts a volume that `inject` adds.
+/// Returns an error if a container of the pod mounts a volume of the sidecar. The pod does not contain the sidecar yet.
 /// The volumes contain the secrets of the sidecar and the key of its certificate authority.
 pub(super) fn refuse_mounts(pod: &Mapping, volumes: &[Value]) -> Result<(), String> {
     let is_own =

@@ -1,21 +1,21 @@
-//! The label `callgate.dev/agent` of the agent's pods, which Services, policies and monitors select.
+//! The label `callgate.dev/agent` of the agent's pods. Services, network policies and monitors select the pods by it.
 
 use super::undo::Record;
 use super::yaml::{Mapping, Value, name};
 
-/// The label. Its value is the name of the workload.
+/// The key of the label on the agent's pods. Its value is the name of the workload.
 pub(super) const LABEL: &str = "callgate.dev/agent";
-/// The annotation with the name of the workload, if it has another name in the configuration of the cluster.
+/// The key of the annotation that overrides the name of a workload in labels and in the names of added objects.
 pub(super) const NAME: &str = "callgate.dev/name";
-/// The labels with the hash of the pod template, for a Deployment and for a Rollout of Argo. The name of a ReplicaSet is
-/// the name of one of them and this hash.
+/// The labels that contain the hash of the pod template, for a Deployment and for a Rollout of Argo. The name of a
+/// ReplicaSet is the name of its Deployment or Rollout, a hyphen and this hash.
 const HASHES: [&str; 2] = ["pod-template-hash", "rollouts-pod-template-hash"];
-/// The times with which the names of a CronJob's Jobs end, in minutes since 1970: the years 2017 to 2065.
+/// The times in the names of Jobs that a CronJob creates, in minutes since 1970: the years 2017 to 2065.
 const SCHEDULES: std::ops::Range<u32> = 25_000_000..50_000_000;
-/// The maximum length of the value of a label.
+/// The maximum length of the value of a Kubernetes label.
 const VALUE_MAX: usize = 63;
 
-/// Reports whether a name can be the value of a label.
+/// Reports whether a name can be the value of a Kubernetes label.
 pub(super) fn is_value(text: &str) -> bool {
     let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -25,8 +25,8 @@ pub(super) fn is_value(text: &str) -> bool {
         && text.chars().all(is_inner)
 }
 
-/// Returns the name by which a workload is known. For a pod of a workload, this is the name of the workload that
-/// somebody wrote, such as a Deployment. Returns `None` if the object has no name.
+/// Returns the name of a workload. For a pod, this is the name of the object that somebody wrote and that controls the
+/// pod, such as a Deployment. Returns `None` if the object has no name.
 pub(super) fn workload(object: &Mapping) -> Option<String> {
     let metadata = object.get("metadata")?;
     let Some(owner) = controller(object) else {
@@ -47,20 +47,20 @@ pub(super) fn workload(object: &Mapping) -> Option<String> {
     Some(written.unwrap_or(owner_name).to_owned())
 }
 
-/// Returns the reference to the controller of an object, such as the StatefulSet of a pod.
+/// Returns the reference to the controller of a Kubernetes object, such as the StatefulSet of a pod.
 fn controller(object: &Mapping) -> Option<&Value> {
     let owners = object.get("metadata")?.get("ownerReferences")?.as_sequence()?;
     owners.iter().find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))
 }
 
-/// Reports whether an object is a pod of a StatefulSet.
+/// Reports whether a Kubernetes object is a pod that a StatefulSet controls.
 pub(super) fn is_pod_of_stateful_set(object: &Mapping) -> bool {
     let owner = controller(object).and_then(|owner| owner.get("kind")?.as_str());
     object.get("kind").and_then(Value::as_str) == Some("Pod") && owner == Some("StatefulSet")
 }
 
-/// Returns the name of the CronJob that created a Job. The pod has no other reference to the CronJob. Returns `None` if
-/// the name of the Job does not end with a time in minutes. A date such as `20260102` is not such a time.
+/// Returns the name of the CronJob that created the Job with this name. Returns `None` if the name of the Job does not
+/// end with a time in minutes. A date such as `20260102` is not in the range of these times.
 fn without_schedule(job: &str) -> Option<&str> {
     let (cron_job, minutes) = job.rsplit_once('-')?;
     let is_number = minutes.chars().all(|c| c.is_ascii_digit());
@@ -68,7 +68,7 @@ fn without_schedule(job: &str) -> Option<&str> {
     (SCHEDULES.contains(&minutes) && !cron_job.is_empty()).then_some(cron_job)
 }
 
-/// Checks the name from the annotation [`NAME`]. Names of objects contain it.
+/// Checks the name of a workload from the annotation [`NAME`]. The name becomes a part of the names of added objects.
 pub(super) fn named(text: String) -> Result<String, String> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     match is_value(&text) && text.chars().all(is_word) {
@@ -79,12 +79,12 @@ pub(super) fn named(text: String) -> Result<String, String> {
     }
 }
 
-/// Returns the error about a workload without a name. `what` needs the name.
+/// Returns the error about a workload without a name. `what` is the option that needs the name.
 pub(super) fn nameless(what: &str) -> String {
     format!("it has no name, which {what} needs; the annotation {NAME} can give it one")
 }
 
-/// Returns the value of the label. If the pods have no such label, adds one with this value.
+/// Returns the value of the label [`LABEL`] of a workload's pods. If the pods have no such label, adds it with `value`.
 pub(super) fn put(
     object: &mut Mapping,
     template: &[&str],
@@ -102,9 +102,9 @@ pub(super) fn put(
     Ok(label)
 }
 
-/// Removes what [`put`] added.
+/// Removes the label that [`put`] added to a workload's pods.
 pub(super) fn take(object: &mut Mapping, template: &[&str], record: &Record) {
-    // Earlier versions added the label only for several replicas.
+    // Earlier versions added the label only with `--replicas`.
     let Some(value) = record.label.as_ref().or(record.replicas.as_ref()) else { return };
     let mut at = object;
     for key in template {

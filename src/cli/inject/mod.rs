@@ -43,8 +43,8 @@ pub(super) struct InjectArgs {
     /// With `network-policy`: a network from which callbacks come, such as that of the load balancers. Can be repeated.
     #[arg(long, value_name = "NETWORK", value_parser = network, requires = "with")]
     load_balancer: Vec<String>,
-    /// Print nothing and end with exit code 65 if a kind with a pod stays without the sidecar, unless it has the annotation
-    /// `callgate.dev/inject: "false"` or `-l` does not select it.
+    /// Print nothing and end with exit code 65 if a kind with a pod stays without the sidecar, unless it has the
+    /// annotation `callgate.dev/inject: "false"` or `-l` does not select it.
     #[arg(long, conflicts_with = "remove")]
     strict: bool,
     #[command(flatten)]
@@ -70,7 +70,8 @@ pub(super) struct SidecarArgs {
     /// The Secret whose keys become files in /secrets. `{name}` is the name of the workload.
     #[arg(long, value_name = "NAME", default_value = "callgate")]
     secret: String,
-    /// The Secret with `tls.crt` and `tls.key`, which become files in /tls. Leave it out if a load balancer terminates TLS.
+    /// The Secret with `tls.crt` and `tls.key`, which become files in /tls. Leave it out if a load balancer terminates
+    /// TLS.
     #[arg(long, value_name = "NAME")]
     tls_secret: Option<String>,
     /// The port of the sidecar, as in `listen.ingress`.
@@ -92,7 +93,8 @@ pub(super) struct SidecarArgs {
     /// A kind of custom resource that gets the sidecar, too: KIND.GROUP=PATH of its pod template. Can be repeated.
     #[arg(long, value_name = "KIND.GROUP=PATH", value_parser = CustomKind::parse)]
     pod_template: Vec<CustomKind>,
-    /// Prepare the workload for several replicas: environment variables, a port, a headless Service and a NetworkPolicy.
+    /// Prepare the workload for several replicas: environment variables, a port, a headless Service and a
+    /// NetworkPolicy.
     #[arg(long)]
     replicas: bool,
     /// The port for other replicas, as in `replicas.address`.
@@ -161,7 +163,7 @@ impl InjectArgs {
 }
 
 impl SidecarArgs {
-    /// Returns the settings.
+    /// Returns the settings of the sidecar from the command line.
     pub(super) fn settings(&self) -> Sidecar {
         Sidecar {
             name: None,

@@ -3,16 +3,17 @@
 use super::sidecar::{Sidecar, name};
 use super::yaml::{self, Mapping, Sequence, Value};
 
-/// The annotation with the agent's port, by name or number.
+/// The key of the annotation that contains the agent's port, by name or number.
 pub(super) const AGENT_PORT: &str = "callgate.dev/agent-port";
-/// The lists of containers in a pod.
+/// The YAML keys of the lists of containers in a pod.
 pub(super) const LISTS: [&str; 2] = ["containers", "initContainers"];
 
-/// A declared port.
+/// A port that a container of a pod declares.
 pub(super) struct DeclaredPort {
     pub(super) container: String,
-    /// The position of the port: the list, the index of the container in the list, and the index of the port in the
-    /// container. The position identifies the port, because the entries of two ports can be equal.
+    /// The position of the port in the pod: the key of the list of containers, the index of the container in the list,
+    /// and the index of the port in the container. The position identifies the port, because two ports can have equal
+    /// entries.
     pub(super) at: (&'static str, usize, usize),
     pub(super) number: u64,
     pub(super) entry: Mapping,
@@ -43,7 +44,7 @@ impl DeclaredPort {
     }
 }
 
-/// Returns a rule of a NetworkPolicy that opens these ports to everybody. Returns `None` if there is no port.
+/// Returns a rule of a NetworkPolicy that opens the ports to everybody. Returns `None` if `ports` is empty.
 pub(super) fn open(ports: &[DeclaredPort]) -> Option<Mapping> {
     let mut listed = Sequence::new();
     for port in ports {
@@ -59,10 +60,10 @@ pub(super) fn open(ports: &[DeclaredPort]) -> Option<Mapping> {
     rule.insert("ports".into(), listed.into());
     (!is_empty).then_some(rule)
 }
-/// The maximum number of ports in a text.
+/// The maximum number of ports that a message lists.
 const WORDS_MAX: usize = 20;
 
-/// Returns the ports as text.
+/// Returns the ports as text for a message.
 pub(super) fn words(ports: &[DeclaredPort]) -> String {
     let mut words: Vec<_> = ports.iter().take(WORDS_MAX).map(DeclaredPort::words).collect();
     let more = ports.len().saturating_sub(WORDS_MAX);
@@ -76,7 +77,7 @@ pub(super) fn containers<'a>(pod: &'a Mapping, list: &str) -> impl Iterator<Item
     pod.get(list).and_then(Value::as_sequence).into_iter().flatten()
 }
 
-/// Returns the ports that the containers in `list` declare, whatever their protocol is. `list` is one of [`LISTS`].
+/// Returns the ports that the containers in one list of a pod declare, for all protocols. `list` is one of [`LISTS`].
 pub(super) fn declared(pod: &Mapping, list: &'static str) -> Result<Vec<DeclaredPort>, String> {
     let mut all = Vec::new();
     for (nth, container) in containers(pod, list).enumerate() {
@@ -108,7 +109,8 @@ pub(super) fn all(pod: &Mapping) -> Result<Vec<DeclaredPort>, String> {
     Ok(lists.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// Returns the port of the agent. Returns `None` if no port is declared.
+/// Returns the port of the agent in a pod. Returns `None` if the containers declare no port. Returns an error if the
+/// settings do not select one of several ports.
 pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<DeclaredPort>, String> {
     if containers(pod, "containers").next().is_none() {
         return Err("it has no containers".to_owned());

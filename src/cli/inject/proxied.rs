@@ -1,27 +1,28 @@
-//! `--proxied`: the clients of the agent use the sidecar as their forward proxy.
+//! `inject --proxied`: makes the clients of the agent use the sidecar as their forward proxy.
 
 use super::notes::Note;
 use super::undo::Record;
 use super::yaml::{Mapping, Sequence, Value, name};
 use crate::cli::proxied::{ProxyUrl, variables};
 
-/// The volume with the certificates that the agent must trust, and its folder in both containers.
+/// The volume with the certificates that the agent must trust, and its mount path in both containers.
 const TRUST: &str = "callgate-trust";
 const TRUST_FOLDER: &str = "/run/callgate/trust";
-/// The volume with the certificate authority, and its folder in the sidecar.
+/// The volume with the certificate authority, and its mount path in the sidecar.
 const CA: &str = "callgate-ca";
 const CA_FOLDER: &str = "/ca";
-/// The mode of the files of a Secret. With the pod's `fsGroup`, Kubernetes adds the right to read for this group.
+/// The mode of the files of a mounted Secret. If the pod has an `fsGroup`, Kubernetes also lets this group read the
+/// files.
 const SECRET_MODE: u32 = 0o400;
-/// The volumes of `--proxied`.
+/// The volumes that `inject --proxied` adds to a pod.
 pub(super) const VOLUMES: [&str; 2] = [CA, TRUST];
 
-/// The settings of `--proxied`.
+/// The settings of `inject --proxied`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxied {
-    /// The Secret with `ca.crt` and `ca.key`, which only the sidecar mounts.
+    /// The name of the Secret with `ca.crt` and `ca.key`. Only the sidecar mounts it.
     pub ca_secret: String,
-    /// Hosts that clients reach directly, such as the networks of the cluster.
+    /// The hosts that clients reach directly, without the proxy, such as the networks of the cluster.
     pub direct: Vec<String>,
 }
 
@@ -41,7 +42,7 @@ fn mount(volume: &str, folder: &str, is_read_only: bool) -> Value {
     mount.into()
 }
 
-/// Adds the volumes, and their mounts in the sidecar.
+/// Adds the volumes of the forward proxy, and their mounts in the sidecar's container.
 pub(super) fn extend(proxied: &Proxied, container: &mut Mapping, volumes: &mut Vec<Value>) -> Option<()> {
     let secret =
         mapping(&[("secretName", proxied.ca_secret.as_str().into()), ("defaultMode", SECRET_MODE.into())]);
@@ -54,7 +55,8 @@ pub(super) fn extend(proxied: &Proxied, container: &mut Mapping, volumes: &mut V
     Some(())
 }
 
-/// Sets the variables in the agent's container, and mounts the certificates there. Keeps existing values.
+/// Sets the environment variables of the forward proxy in the agent's container, and mounts the certificates there.
+/// Variables whose values are not in the manifest do not change.
 pub(super) fn set(
     proxied: &Proxied,
     egress_port: u16,
@@ -64,7 +66,7 @@ pub(super) fn set(
 ) -> Result<(), String> {
     let url = ProxyUrl::local(egress_port).ok_or("the egress port is not usable")?;
     let env: &Sequence = record.list(agent, "env")?;
-    // A value that the manifest does not contain cannot be extended.
+    // A variable with `valueFrom` has no value in the manifest, so its value cannot be extended.
     let is_indirect = |entry: &Value| entry.get("value").and_then(Value::as_str).is_none();
     let find = |variable: &str| env.iter().find(|entry| name(entry) == Some(variable));
     let existing =
@@ -96,7 +98,7 @@ pub(super) fn set(
     Ok(())
 }
 
-/// Removes the mount from the agent's container.
+/// Removes the mount of the certificates from the agent's container.
 pub(super) fn restore(agent: &mut Mapping, record: &Record) {
     if !record.volumes.iter().any(|volume| volume == TRUST) {
         return;

@@ -1,5 +1,5 @@
-//! What the sidecar needs as one of several replicas: environment variables, a port, a label of the pod, a headless
-//! Service and a NetworkPolicy.
+//! Adds the parts that the sidecar needs as one of several replicas: environment variables, a port, a label of the pod,
+//! a headless Service and a NetworkPolicy.
 
 use super::label::{self, LABEL};
 use super::notes::Note;
@@ -8,39 +8,42 @@ use super::sidecar::{DAMAGED, Sidecar, name};
 use super::undo::Record;
 use super::yaml::{self, Mapping, Value};
 
-/// The files of the kustomize component. They are the only definition of these objects.
+/// The texts of the kustomize component for several replicas. No other file defines these objects.
 const SIDECAR: &str = include_str!("../../../deploy/kustomize/replicas/sidecar.yaml");
 const SERVICE: &str = include_str!("../../../deploy/kustomize/replicas/service.yaml");
 const NETWORK_POLICY: &str = include_str!("../../../deploy/kustomize/replicas/network-policy.yaml");
-/// The annotation of the objects that `inject` adds. Its value is the name of the workload.
+/// The key of the annotation that `inject --replicas` writes on the objects that it adds. Its value is the name of the
+/// workload.
 const ANNOTATION: &str = "callgate.dev/replicas-of";
-/// The variable with the DNS name of a pod of a StatefulSet.
+/// The name of the environment variable that contains the DNS name of a pod of a StatefulSet.
 const DNS_NAME: &str = "POD_DNS_NAME";
-/// The volume of the ledger.
+/// The name of the volume with the ledger.
 pub(super) const STATE: &str = "callgate-state";
-/// The maximum length of the name of a Service and of the value of a label.
+/// The maximum length of the name of a Kubernetes Service, and of the value of a label.
 const NAME_MAX: usize = 63;
 
-/// The names that a workload has among its replicas.
+/// The names that `inject --replicas` uses for a workload and its added objects.
 pub(super) struct Names {
-    /// The name of the headless Service and of the NetworkPolicy.
+    /// The name of the added headless Service and of the added NetworkPolicy.
     pub(super) service: String,
     workload: String,
     namespace: Option<Value>,
-    /// The Service that gives each pod of a StatefulSet a DNS name.
+    /// The name of the Service that gives each pod of a StatefulSet a DNS name. `None` if the workload is not a
+    /// StatefulSet.
     governing: Option<String>,
-    /// The value of the label [`LABEL`].
+    /// The value of the label [`LABEL`] of the workload's pods.
     label: String,
 }
 
 impl Names {
-    /// Returns the variable with the address of a replica.
+    /// Returns the name of the environment variable that contains the address of a replica.
     pub(super) fn advertised(&self) -> &'static str {
         if self.governing.is_some() { DNS_NAME } else { "POD_IP" }
     }
 }
 
-/// Adds the label, and for a StatefulSet the name of the governing Service.
+/// Adds the label to the pods of a workload. For a StatefulSet without `serviceName`, also sets this key. Returns the
+/// names that the added objects need.
 pub(super) fn prepare(
     object: &mut Mapping,
     template: &[&str],
@@ -71,13 +74,14 @@ pub(super) fn prepare(
     Ok(Names { service, workload, namespace, governing, label })
 }
 
-/// Returns the Service that gives the pods of a StatefulSet their names. If there is none, names the headless Service.
+/// Returns the name of the Service that gives the pods of a StatefulSet their DNS names. If there is none, sets it to
+/// `service`, the name of the headless Service.
 fn governing(object: &mut Mapping, key: &str, service: &str, record: &mut Record) -> Result<String, String> {
     let spec = object.get_mut("spec").and_then(Value::as_mapping_mut).ok_or("it has no `spec`")?;
     record.text(spec, key, service)
 }
 
-/// Removes what [`prepare`] added.
+/// Removes `serviceName` or `subdomain`, the name of the governing Service, if [`prepare`] set it.
 pub(super) fn undo(object: &mut Mapping, record: &Record) {
     let Some(workload) = &record.replicas else { return };
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_mapping_mut) {
@@ -87,7 +91,7 @@ pub(super) fn undo(object: &mut Mapping, record: &Record) {
     }
 }
 
-/// Adds the environment variables and the port to the sidecar.
+/// Adds to the sidecar's container the environment variables and the port for several replicas.
 pub(super) fn extend(container: &mut Mapping, port: u16, names: &Names) -> Result<(), String> {
     let mut add = || {
         let patch = yaml::read(SIDECAR).ok()?;
@@ -111,13 +115,14 @@ pub(super) fn extend(container: &mut Mapping, port: u16, names: &Names) -> Resul
     add().ok_or_else(|| DAMAGED.to_owned())
 }
 
-/// Returns a variable whose value is a field of the pod.
+/// Returns an environment variable whose value is a field of the pod. `path` is the path of the field.
 fn field(variable: &str, path: &str) -> Option<Value> {
     yaml::read(&format!("name: {variable}\nvalueFrom: {{ fieldRef: {{ fieldPath: {path} }} }}\n")).ok()
 }
 
-/// Returns the Service and the NetworkPolicy of a workload. `pod` contains the sidecar. The policy of `--with` takes the
-/// place of this one: both together would open the admin port to everybody, because policies add up.
+/// Returns the Service and the NetworkPolicy of a workload with several replicas. `pod` contains the sidecar. The
+/// policy is left out if `--with` adds one: both policies together would open the admin port to everybody, because
+/// policies add up.
 pub(super) fn companions(
     pod: &Mapping,
     sidecar: &Sidecar,
@@ -144,8 +149,8 @@ fn service(port: u16, names: &Names) -> Option<Value> {
     Some(service)
 }
 
-/// Returns the policy. It also allows all other declared ports, because a policy closes every port that it does not
-/// name.
+/// Returns the NetworkPolicy of a workload with several replicas. The policy also allows all other declared ports,
+/// because a policy closes every port that it does not name.
 fn network_policy(port: u16, open: &[DeclaredPort], names: &Names) -> Option<Value> {
     let mut policy = yaml::read(NETWORK_POLICY).ok()?;
     own(&mut policy, names)?;
@@ -157,7 +162,7 @@ fn network_policy(port: u16, open: &[DeclaredPort], names: &Names) -> Option<Val
     Some(policy)
 }
 
-/// Returns the rule of a NetworkPolicy that lets the pods of the same agent connect to the replica listener.
+/// Returns the NetworkPolicy rule that lets the pods of the same agent connect to the replica listener.
 pub(super) fn rule(port: u16, label: &str) -> Option<Value> {
     let policy = yaml::read(NETWORK_POLICY).ok()?;
     let mut rule = policy.get("spec")?.get("ingress")?.get(0)?.clone();
@@ -167,7 +172,7 @@ pub(super) fn rule(port: u16, label: &str) -> Option<Value> {
     Some(rule)
 }
 
-/// Writes the names into the metadata of an object that belongs to a workload.
+/// Writes the name, the namespace and the annotation into the metadata of an object that is added for a workload.
 fn own(object: &mut Value, names: &Names) -> Option<()> {
     let metadata = object.get_mut("metadata")?.as_mapping_mut()?;
     metadata.insert("name".into(), names.service.as_str().into());
@@ -180,13 +185,15 @@ fn own(object: &mut Value, names: &Names) -> Option<()> {
     Some(())
 }
 
-/// Reports whether `inject` added this object. The annotation alone does not prove it, because anybody can write it.
+/// Reports whether `inject --replicas` added this object. The annotation alone does not prove this, because anybody can
+/// write it.
 pub(super) fn is_companion(object: &Value) -> bool {
     suffix_of_added(object, ANNOTATION) == Some("-replicas")
 }
 
-/// Returns how the name of a Service or NetworkPolicy continues after the name of its workload, which is in an annotation.
-/// Returns `None` if the object does not select exactly the pods that `inject` has labelled.
+/// Returns the part of the name of a Service or NetworkPolicy after the name of its workload. The name of the workload
+/// is the value of `annotation`. Returns `None` if the object does not select exactly the pods that `inject` has
+/// labelled.
 pub(super) fn suffix_of_added<'o>(object: &'o Value, annotation: &str) -> Option<&'o str> {
     let metadata = object.get("metadata")?;
     let workload = metadata.get("annotations")?.get(annotation)?.as_str()?;
@@ -202,7 +209,7 @@ pub(super) fn suffix_of_added<'o>(object: &'o Value, annotation: &str) -> Option
     name(metadata).filter(|_| selects_agent)?.strip_prefix(workload)
 }
 
-/// Returns the kind, the namespace and the name of an object.
+/// Returns the kind, the namespace and the name of a Kubernetes object.
 pub(super) fn identity(object: &Value) -> (String, String, String) {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
     let metadata = object.get("metadata");
@@ -210,7 +217,8 @@ pub(super) fn identity(object: &Value) -> (String, String, String) {
     (text(object.get("kind")), of("namespace"), of("name"))
 }
 
-/// Returns notes about what the configuration and the cluster need.
+/// Returns notes about what the author must add to the configuration and the cluster for several replicas. `claims` are
+/// the names of the volumes that outlive a pod.
 pub(super) fn notes(sidecar: &Sidecar, port: u16, names: &Names, claims: &[String]) -> Vec<Note> {
     let Names { service, governing, .. } = names;
     let Sidecar { config_map, secret, .. } = sidecar;
@@ -252,15 +260,15 @@ pub(super) fn notes(sidecar: &Sidecar, port: u16, names: &Names, claims: &[Strin
     notes
 }
 
-/// Returns the names of the volumes in `volumeClaimTemplates`.
+/// Returns the names in `volumeClaimTemplates` of a StatefulSet.
 pub(super) fn claims(spec: &Value) -> Vec<String> {
     let templates = spec.get("volumeClaimTemplates").and_then(Value::as_sequence);
     let claim = |template: &Value| template.get("metadata").and_then(name).map(str::to_owned);
     templates.into_iter().flatten().filter_map(claim).collect()
 }
 
-/// Reports whether a pod has a volume for the ledger that outlives the pod. The pods of a StatefulSet have one for each
-/// entry of its `volumeClaimTemplates`.
+/// Reports whether a pod has a persistent volume for the ledger, which outlives the pod. The pods of a StatefulSet have
+/// a persistent volume for each entry of its `volumeClaimTemplates`.
 pub(super) fn has_claim(pod: &Mapping) -> bool {
     let volumes = pod.get("volumes").and_then(Value::as_sequence);
     let is_claim = |volume: &Value| volume.get("persistentVolumeClaim").is_some();

@@ -1,19 +1,19 @@
-//! Finds workloads with more than one pod, each of which has a ledger of its own.
+//! Finds workloads with more than one pod. Each of these pods has a ledger of its own, so the author gets a note.
 
 use super::notes::Note;
 use super::replicas::identity;
 use super::yaml::{Mapping, Value};
 
-/// A workload, or what an autoscaler scales.
+/// A workload, or the workload that an autoscaler scales.
 struct Scaled {
     kind: String,
     namespace: String,
     name: String,
-    /// Why the workload has several pods. `None` if it does not say so itself.
+    /// The reason why the workload has several pods. `None` if its own manifest does not ask for several pods.
     reason: Option<String>,
 }
 
-/// The workloads of a file, and the autoscalers for them.
+/// The workloads with the sidecar in a file of manifests, and the workloads that the autoscalers in the file scale.
 #[derive(Default)]
 pub(super) struct Scaling {
     workloads: Vec<Scaled>,
@@ -21,7 +21,7 @@ pub(super) struct Scaling {
 }
 
 impl Scaling {
-    /// Records a workload that has the sidecar.
+    /// Records a workload that has the sidecar, with the reason if it has several pods.
     pub(super) fn workload(&mut self, object: &Mapping) {
         let (kind, namespace, name) = identity(&Value::from(object.clone()));
         let replicas = object.get("spec").and_then(|spec| spec.get("replicas")).and_then(Value::as_u64);
@@ -33,7 +33,7 @@ impl Scaling {
         self.workloads.push(Scaled { kind, namespace, name, reason });
     }
 
-    /// Records an object that may be an autoscaler.
+    /// Records the workload that an object scales, if the object is a HorizontalPodAutoscaler.
     pub(super) fn other(&mut self, object: &Mapping) {
         let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
         let is_scaler = text(object.get("kind")) == "HorizontalPodAutoscaler"
@@ -50,7 +50,7 @@ impl Scaling {
         });
     }
 
-    /// Returns a note for each workload with several pods.
+    /// Returns a note for each workload with several pods, with the name of the workload.
     pub(super) fn notes(&self) -> Vec<(String, Note)> {
         let scaler = |workload: &Scaled| {
             let is_target = |scaler: &&Scaled| {

@@ -1,8 +1,8 @@
-//! Which workloads get the sidecar: a label selector, and kinds of custom resources.
+//! Selects the workloads that get the sidecar: by a label selector, and by kinds of custom resources.
 
 use super::yaml::{Mapping, Value};
 
-/// A label selector, as `kubectl` reads it.
+/// A Kubernetes label selector in the syntax of `kubectl`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Selector(Vec<Requirement>);
 
@@ -21,10 +21,10 @@ enum Rule {
 }
 
 impl Selector {
-    /// Reads a selector, such as `app=agent,tier in (a, b),!legacy`.
+    /// Parses a label selector, such as `app=agent,tier in (a, b),!legacy`.
     ///
     /// # Errors
-    /// Returns an explanation if the text is not a selector.
+    /// Returns an explanation if the text is not a label selector.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parts = vec![String::new()];
         let mut depth = 0_usize;
@@ -46,7 +46,7 @@ impl Selector {
         parts.iter().map(|part| requirement(part.trim())).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Reports whether an object is selected. `label` returns the value of a label.
+    /// Reports whether the label selector selects an object. `label` returns the value of a label of the object.
     pub(super) fn matches(&self, label: impl Fn(&str) -> Option<String>) -> bool {
         self.0.iter().all(|Requirement { key, rule }| match (rule, label(key)) {
             (Rule::Exists, found) => found.is_some(),
@@ -85,19 +85,19 @@ fn requirement(part: &str) -> Result<Requirement, String> {
     }
 }
 
-/// A kind of custom resource with a pod template.
+/// A kind of custom resource that has a pod template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CustomKind {
-    /// The kind.
+    /// The kind of the custom resource, such as `Rollout`.
     pub kind: String,
-    /// The API group.
+    /// The API group of the custom resource, such as `argoproj.io`.
     pub group: String,
-    /// The path of the pod template.
+    /// The path of the pod template in the custom resource, such as `spec` and `template`.
     pub template: Vec<String>,
 }
 
 impl CustomKind {
-    /// Reads `KIND.GROUP=PATH`, such as `Rollout.argoproj.io=spec.template`.
+    /// Parses a kind of custom resource in the form `KIND.GROUP=PATH`, such as `Rollout.argoproj.io=spec.template`.
     ///
     /// # Errors
     /// Returns an explanation if the text has another form.
@@ -113,29 +113,29 @@ impl CustomKind {
         read().ok_or_else(|| "expected KIND.GROUP=PATH, such as Rollout.argoproj.io=spec.template".to_owned())
     }
 
-    /// Reports whether an object with this API version and kind is one.
+    /// Reports whether an object with this `apiVersion` and kind is a custom resource of this kind.
     pub(super) fn is(&self, version: &str, kind: &str) -> bool {
         kind == self.kind && version.split_once('/').is_some_and(|(group, _)| group == self.group)
     }
 }
 
-/// The maximum depth at which a pod template is looked for.
+/// The maximum depth at which a pod template is searched for in an object.
 const TEMPLATE_DEPTH_MAX: usize = 16;
 
-/// Returns the path of the first pod template in an object. Custom resources have it at any place, such as
-/// `spec.podTemplate`. The path is empty if it cannot be named.
+/// Returns the path of the first pod template in an object. Custom resources can have a pod template anywhere, such as
+/// at `spec.podTemplate`. The path is empty if `--pod-template` cannot express it.
 pub(super) fn pod_template(object: &Mapping) -> Option<Vec<String>> {
     object.iter().find_map(|(key, value)| {
         let mut path = find_containers(value, TEMPLATE_DEPTH_MAX)?;
         path.insert(0, key.as_str()?.to_owned());
-        // `--pod-template` names the object that has the pod under `spec`.
+        // The value of `--pod-template` is the path of the object that contains the pod under `spec`.
         let is_named = path.pop().as_deref() == Some("spec") && !path.iter().any(String::is_empty);
         Some(if is_named { path } else { Vec::new() })
     })
 }
 
-/// Returns the path of the mapping with a list of containers, each of which has a name or an image. An element of a list
-/// has an empty name.
+/// Returns the path of the first mapping that has a list `containers`, in which an element has a name or an image.
+/// Elements of other lists have an empty name in the path.
 fn find_containers(value: &Value, depth: usize) -> Option<Vec<String>> {
     let depth = depth.checked_sub(1)?;
     let inner = |key: &str, value: &Value| {

@@ -10,48 +10,51 @@ use super::yaml::{self, Mapping, Value};
 
 pub(super) use super::yaml::name;
 
-/// The file of the component. It is the only definition of the sidecar.
+/// The text of the kustomize component that defines the sidecar. No other file defines the sidecar.
 const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");
-/// The name of the volume and of its mount, which are removed if no certificate is configured.
+/// The name of the volume with the TLS certificate, and of its mount. Both are removed if no certificate is configured.
 const TLS: &str = "callgate-tls";
 pub(super) const DAMAGED: &str = "the sidecar in this program is damaged";
 
-/// The settings of the sidecar.
+/// The settings of the sidecar that `inject` adds to workloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sidecar {
-    /// The name of the workload, from an annotation. `None` means the name in its metadata.
+    /// The name of the workload, from its annotation `callgate.dev/name`. `None` means the name in its metadata.
     pub name: Option<String>,
-    /// The image.
+    /// The container image of the sidecar.
     pub image: String,
-    /// The ConfigMap with `callgate.yaml`.
+    /// The name of the ConfigMap that contains `callgate.yaml`.
     pub config_map: String,
-    /// The Secret whose keys are files in `/secrets`.
+    /// The name of the Secret whose keys become files in `/secrets`.
     pub secret: String,
-    /// The Secret with the certificate and key for TLS. `None` means that the sidecar accepts plain HTTP.
+    /// The name of the Secret with the certificate and key for TLS. `None` means that the sidecar accepts plain HTTP.
     pub tls_secret: Option<String>,
-    /// The port for callbacks.
+    /// The port on which the sidecar receives callbacks.
     pub port: u16,
     /// The agent's port, by name or number. `None` means the only port that the pod declares.
     pub agent_port: Option<String>,
-    /// The port for metrics and health checks.
+    /// The port of the sidecar for metrics and health checks.
     pub admin_port: u16,
-    /// The environment variable that makes the agent listen on loopback. `None` means that no variable is set.
+    /// The environment variable that makes the agent listen only on the loopback address. `None` means that no variable
+    /// is set.
     pub bind_env: Option<String>,
-    /// The port for other replicas. `None` means that the workload is not prepared for several replicas.
+    /// The port of the sidecar for other replicas. `None` means that the workload is not prepared for several replicas.
     pub replica_port: Option<u16>,
-    /// The settings of the forward proxy. `None` means that the agent does not use it.
+    /// The settings of the forward proxy. `None` means that the agent does not use the sidecar as a forward proxy.
     pub proxied: Option<Proxied>,
-    /// The variables of the agent's clients, and the paths on the egress listener that become their base URLs.
+    /// Environment variables of the agent's clients, each with the path on the egress listener that becomes its base
+    /// URL.
     pub base_urls: Vec<BaseUrl>,
-    /// The port of the egress listener.
+    /// The port of the sidecar's egress listener.
     pub egress_port: u16,
-    /// Selects the workloads that get the sidecar.
+    /// The label selector for the workloads that get the sidecar.
     pub selector: Selector,
-    /// Custom resources that get the sidecar, too.
+    /// The kinds of custom resources that get the sidecar, in addition to the workloads of Kubernetes.
     pub custom: Vec<CustomKind>,
-    /// The objects that are added for each workload.
+    /// The Kubernetes objects that `--with` adds for each workload.
     pub with: Vec<Companion>,
-    /// The networks from which callbacks come, for the NetworkPolicy. If there is none, everybody can send callbacks.
+    /// The networks from which callbacks come, for the NetworkPolicy. If the list is empty, everybody can send
+    /// callbacks.
     pub load_balancers: Vec<String>,
 }
 
@@ -79,17 +82,17 @@ impl Default for Sidecar {
     }
 }
 
-/// A variable of the agent's clients, and the path on the egress listener that becomes their base URL.
+/// An environment variable of the agent's clients, and the path on the egress listener that becomes their base URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
-    /// The name of the environment variable.
+    /// The name of the environment variable, such as `OPENAI_BASE_URL`.
     pub variable: String,
-    /// The path, which begins with a slash.
+    /// The path on the egress listener that becomes the base URL. It begins with a slash.
     pub path: String,
 }
 
 impl BaseUrl {
-    /// Reads `VARIABLE=PATH`, such as `OPENAI_BASE_URL=/openai/v1`.
+    /// Parses a base URL in the form `VARIABLE=PATH`, such as `OPENAI_BASE_URL=/openai/v1`.
     ///
     /// # Errors
     /// Returns an explanation if the text has another form.
@@ -125,17 +128,18 @@ pub enum Companion {
     EgressPolicy,
 }
 
-/// The parts of the sidecar in a pod.
+/// The container and the volumes of the sidecar in a pod.
 pub(super) struct Parts {
     pub(super) container: Mapping,
     pub(super) volumes: Vec<Value>,
 }
 
-/// Stands for the name of the workload in the names of ConfigMaps and Secrets.
+/// The placeholder for the name of the workload in the names of ConfigMaps and Secrets.
 const NAME: &str = "{name}";
 
 impl Sidecar {
-    /// Returns these settings for one workload: `{name}` in the names of ConfigMaps and Secrets becomes its name.
+    /// Returns the settings of the sidecar for one workload. In the names of ConfigMaps and Secrets, the placeholder
+    /// `{name}` is replaced by the name of the workload.
     pub(super) fn named(&self, workload: Option<&str>) -> Result<Self, String> {
         let mut own = self.clone();
         for field in [&mut own.config_map, &mut own.secret].into_iter().chain(&mut own.tls_secret) {
@@ -146,8 +150,8 @@ impl Sidecar {
         Ok(own)
     }
 
-    /// Returns the ports of the sidecar, each with its option. The egress listener is only among them if the agent uses it,
-    /// or if the first configuration contains it.
+    /// Returns the ports of the sidecar, each with its command-line option. The port of the egress listener is included
+    /// only if the agent uses it, or if the first configuration contains it.
     pub(super) fn ports(&self) -> Vec<(&'static str, u16)> {
         let has_egress =
             self.proxied.is_some() || !self.base_urls.is_empty() || self.with.contains(&Companion::Config);
@@ -160,22 +164,23 @@ impl Sidecar {
         all.into_iter().filter_map(|(flag, port)| Some((flag, port?))).collect()
     }
 
-    /// Reports whether each workload has a ConfigMap of its own.
+    /// Reports whether each workload has a ConfigMap of its own, because its name contains the placeholder `{name}`.
     pub(super) fn has_own_config_map(&self) -> bool {
         self.config_map.contains(NAME)
     }
 
-    /// Reports whether `--with` adds the NetworkPolicy for connections to the pods.
+    /// Reports whether `--with` adds the NetworkPolicy that restricts connections to the pods.
     pub(super) fn has_policy(&self) -> bool {
         self.with.contains(&Companion::NetworkPolicy)
     }
 
-    /// Reports whether the agent's container needs no change besides its port.
+    /// Reports whether the settings require no change of the agent's container besides its port.
     pub(super) fn leaves_agent(&self) -> bool {
         self.bind_env.is_none() && self.proxied.is_none() && self.base_urls.is_empty()
     }
 
-    /// Returns the container and the volumes. `public` is the entry of the agent's port, which the sidecar takes over.
+    /// Returns the container and the volumes of the sidecar. `public` is the entry of the agent's port, which is moved
+    /// to the sidecar.
     pub(super) fn parts(&self, public: Option<&Mapping>) -> Result<Parts, String> {
         self.read(public).ok_or_else(|| DAMAGED.to_owned())
     }
@@ -220,7 +225,7 @@ impl Sidecar {
     }
 }
 
-/// Returns the container and the volumes of the component.
+/// Returns the container and the volumes of the sidecar as the kustomize component defines them.
 fn component() -> Option<Parts> {
     let component = yaml::read(COMPONENT).ok()?;
     let pod = component.get("spec")?.get("template")?.get("spec")?;
@@ -229,8 +234,8 @@ fn component() -> Option<Parts> {
 }
 
 /// Checks that a container and volumes belong to a sidecar that `inject` added. The check is needed because anybody can
-/// write the annotation, and `--remove` deletes what the annotation names. The container may have settings that
-/// somebody added later.
+/// write the annotation with the record, and `--remove` deletes the volumes in the record. The container may have
+/// settings that somebody added later.
 pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
     let made = component().ok_or(DAMAGED)?;
     let is_made = |volume: &&String| {

@@ -1,4 +1,5 @@
-//! The record of an injection, in an annotation of the workload, so that `--remove` can undo it.
+//! The record of an injection of the sidecar. It is an annotation of the workload, so that `--remove` can undo the
+//! injection.
 
 use std::collections::BTreeMap;
 
@@ -6,43 +7,44 @@ use serde::{Deserialize, Serialize};
 
 use super::yaml::{Mapping, Sequence, Value, name};
 
-/// The annotation with the record.
+/// The key of the annotation in which `callgate inject` records its changes of a workload.
 pub(super) const ANNOTATION: &str = "callgate.dev/injected";
 
-/// The changes that an injection made in addition to the sidecar itself.
+/// The record of the changes that `callgate inject` made in a workload, in addition to the sidecar's container.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
-    /// The agent's container, if it was changed.
+    /// The name of the agent's container, if `callgate inject` changed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) container: Option<String>,
-    /// The port that was moved to the sidecar.
+    /// The agent's port that `callgate inject` moved to the sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<Port>,
-    /// The changed handlers of the agent, such as `livenessProbe.httpGet`. In these handlers, the name of the port was
-    /// replaced by its number.
+    /// The probes and hooks of the agent's container that `callgate inject` changed, such as `livenessProbe.httpGet`.
+    /// The name of the agent's port was replaced by its number in them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) handlers: Vec<String>,
-    /// The environment variable that was set. Only earlier versions write it here, and not into `variables`.
+    /// The environment variable of the agent that `callgate inject` set. Only records of earlier versions contain this
+    /// key. Newer records contain `variables`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) env: Option<Env>,
-    /// The name of the workload, if it was prepared for several replicas.
+    /// The name of the workload, if it was prepared for several replicas (`--replicas`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replicas: Option<String>,
-    /// The value of the label `callgate.dev/agent` that the pods got, unless they had the label already.
+    /// The value of the label `callgate.dev/agent` that the pods received, unless they had this label already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) label: Option<String>,
-    /// The environment variables that were set.
+    /// The environment variables that `callgate inject` set in the agent's container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) variables: Vec<Env>,
-    /// The volumes that were added.
+    /// The names of the volumes that `callgate inject` added to the pod.
     pub(super) volumes: Vec<String>,
-    /// Maps each key under which the injection created a list, a mapping or a text to the previous value of this key.
+    /// The YAML keys under which `callgate inject` created a list, a mapping or a text, each with its previous state.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) made: BTreeMap<String, Made>,
 }
 
-/// A port of the agent: its entry, and its index in the list.
+/// A port of the agent's container: its entry, and its index in the list of ports.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Port {
@@ -50,7 +52,7 @@ pub(super) struct Port {
     pub(super) entry: Mapping,
 }
 
-/// An environment variable of the agent, and its previous entry.
+/// An environment variable of the agent's container, and its entry before `callgate inject` changed it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Env {
@@ -59,8 +61,8 @@ pub(super) struct Env {
     pub(super) was: Option<Mapping>,
 }
 
-/// The previous value of a key under which the injection created a value. The key was absent, or its value
-/// was null.
+/// The state of a YAML key before `callgate inject` created a value under it: the key was absent, or its value was
+/// null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Made {
@@ -69,7 +71,8 @@ pub(super) enum Made {
 }
 
 impl Record {
-    /// Returns the list under `key`. If the key is absent or null, creates an empty list and records this.
+    /// Returns the list under `key` of a mapping. If the key is absent or null, creates an empty list and records this
+    /// change.
     pub(super) fn list<'a>(
         &mut self,
         parent: &'a mut Mapping,
@@ -79,7 +82,8 @@ impl Record {
         value.and_then(Value::as_sequence_mut).ok_or_else(|| format!("`{key}` is not a list"))
     }
 
-    /// Returns the mapping under `key`. If the key is absent or null, creates an empty mapping and records this.
+    /// Returns the mapping under `key` of another mapping. If the key is absent or null, creates an empty mapping and
+    /// records this change.
     pub(super) fn mapping<'a>(
         &mut self,
         parent: &'a mut Mapping,
@@ -89,19 +93,21 @@ impl Record {
         value.and_then(Value::as_mapping_mut).ok_or_else(|| format!("`{key}` is not a mapping"))
     }
 
-    /// Returns the text under `key`. If the key is absent or null, sets it to `new` and records this.
+    /// Returns the text under `key` of a mapping. If the key is absent or null, sets the text to `new` and records this
+    /// change.
     pub(super) fn text(&mut self, parent: &mut Mapping, key: &str, new: &str) -> Result<String, String> {
         let value = self.make(parent, key, Value::from(new));
         let text = value.and_then(|value| value.as_str()).filter(|text| !text.is_empty());
         text.map(str::to_owned).ok_or_else(|| format!("`{key}` is not a name"))
     }
 
-    /// If the key is absent or null, sets it to a number and records this.
+    /// Sets `key` of a mapping to the number `new` and records this change. Does nothing if the key has a value that is
+    /// not null.
     pub(super) fn number(&mut self, parent: &mut Mapping, key: &str, new: u64) {
         self.make(parent, key, Value::from(new));
     }
 
-    /// Sets an environment variable of a container to a text, and records its previous entry.
+    /// Sets an environment variable of a container to a text, and records the entry that the variable had before.
     pub(super) fn set(&mut self, container: &mut Mapping, variable: &str, value: &str) -> Result<(), String> {
         let mut entry = Mapping::new();
         entry.insert("name".into(), variable.into());
@@ -109,8 +115,8 @@ impl Record {
         let env = self.list(container, "env")?;
         let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
         let was = match (old.next(), old.next()) {
-            // Kubernetes would use only the last one of several entries, and `--remove` would have to restore all of
-            // them.
+            // Of several entries for one variable, Kubernetes would use the last one, and `--remove` would have to
+            // restore all.
             (Some(_), Some(_)) => {
                 return Err(format!("`env` of the agent has {variable} more than once; keep one of them"));
             }
@@ -127,7 +133,8 @@ impl Record {
         Ok(())
     }
 
-    /// Restores the environment variables of a container, the last one first.
+    /// Restores the entries that the environment variables of a container had before `callgate inject` changed them,
+    /// the last variable first.
     pub(super) fn unset(&self, container: &mut Mapping) {
         if let Some(env) = container.get_mut("env").and_then(Value::as_sequence_mut) {
             for Env { name: variable, was } in self.env.iter().chain(&self.variables).rev() {
@@ -151,13 +158,13 @@ impl Record {
         };
         if let Some(made) = made {
             self.made.insert(key.to_owned(), made);
-            // A key whose value was null keeps its place among the keys of `parent`.
+            // A key whose value was null stays at its position among the keys of `parent`.
             parent.insert(key.into(), empty);
         }
         parent.get_mut(key)
     }
 
-    /// Restores the previous value under `key`, if the injection created the text under this key, and if it is still
+    /// Restores the previous state of `key`, if `callgate inject` created the text under this key and the text is still
     /// `text`.
     pub(super) fn unmake_text(&self, parent: &mut Mapping, key: &str, text: &str) {
         if parent.get(key).and_then(Value::as_str) == Some(text) {
@@ -165,15 +172,16 @@ impl Record {
         }
     }
 
-    /// Does the same for a number.
+    /// Restores the previous state of `key`, if `callgate inject` created the number under this key and the number is
+    /// still `number`.
     pub(super) fn unmake_number(&self, parent: &mut Mapping, key: &str, number: u64) {
         if parent.get(key).and_then(Value::as_u64) == Some(number) {
             self.restore(parent, key);
         }
     }
 
-    /// Restores the previous value under `key`, if the injection created the list or mapping under this key, and if
-    /// this list or mapping is empty.
+    /// Restores the previous state of `key`, if `callgate inject` created the list or mapping under this key and it is
+    /// empty again.
     pub(super) fn unmake(&self, parent: &mut Mapping, key: &str) {
         let is_empty = match parent.get(key) {
             Some(Value::Sequence(items)) => items.is_empty(),

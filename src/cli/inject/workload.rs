@@ -1,4 +1,4 @@
-//! Adds the sidecar to a workload, and removes it.
+//! Adds the sidecar to a Kubernetes workload, and removes it.
 
 use super::companions::{self, Workload};
 use super::foreign;
@@ -11,11 +11,11 @@ use super::sidecar::{self, Parts, Sidecar, name};
 use super::undo::{ANNOTATION, Port, Record};
 use super::yaml::{self, Mapping, Value};
 
-/// The name of the sidecar's container.
+/// The name of the sidecar's container in a pod.
 const CONTAINER: &str = "callgate";
 /// The group ID of the sidecar's container.
 const GID: u64 = 65532;
-/// The handlers of a container: the path of each handler in the container, and its name in notes and records.
+/// The probes and hooks of a container: the path of each one in the container, and its name in notes and records.
 const HANDLERS: [(&[&str], &str); 5] = [
     (&["livenessProbe"], "livenessProbe"),
     (&["readinessProbe"], "readinessProbe"),
@@ -23,10 +23,11 @@ const HANDLERS: [(&[&str], &str); 5] = [
     (&["lifecycle", "postStart"], "lifecycle.postStart"),
     (&["lifecycle", "preStop"], "lifecycle.preStop"),
 ];
-/// The kinds of handlers that have a port.
+/// The kinds of actions of a probe or hook that have a port.
 const MEANS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 
-/// Adds the sidecar. A sidecar that an earlier call added is removed first. Returns the objects to add.
+/// Adds the sidecar to a workload. A sidecar that an earlier call added is removed first. Returns the additional
+/// objects that the workload needs, such as a Service.
 pub(super) fn put(
     object: &mut Mapping,
     template: &[&str],
@@ -66,7 +67,7 @@ pub(super) fn put(
         said.extend(replicas::notes(sidecar, *port, names, &claims));
     }
     let open = ports::all(self::pod(object, template)?)?;
-    // The sidecar is the first container, so that all others can use it when they start.
+    // The sidecar is the first container, so that all other containers can use it when they start.
     record.list(self::pod(object, template)?, "initContainers")?.insert(0, container.into());
     let label = labelled(object, template, workload.as_deref(), &mut record, said)?;
     let mut companions = Vec::new();
@@ -84,14 +85,16 @@ pub(super) fn put(
     Ok(companions)
 }
 
-/// Sets the group that may read the files of Secrets and write to volumes, unless the pod has one.
+/// Sets the group (`fsGroup`) that may read the files of Secrets and write to volumes, unless the pod has a group
+/// already.
 fn set_group(pod: &mut Mapping, record: &mut Record) -> Result<(), String> {
     let context = record.mapping(pod, "securityContext")?;
     record.number(context, "fsGroup", GID);
     Ok(())
 }
 
-/// Adds the label of the pods, and returns its value. Returns `None` if the workload has no usable name.
+/// Adds the label [`label::LABEL`] to the pods of a workload, and returns its value. If the workload has no usable
+/// name, adds a note and returns `None`.
 fn labelled(
     object: &mut Mapping,
     template: &[&str],
@@ -111,7 +114,7 @@ fn labelled(
     }
 }
 
-/// Writes the record of the injection into an annotation.
+/// Writes the record of the changes into an annotation of the workload.
 fn remember(object: &mut Mapping, record: &mut Record) -> Result<(), String> {
     let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
     let metadata = metadata.ok_or("it has no `metadata`")?;
@@ -122,8 +125,9 @@ fn remember(object: &mut Mapping, record: &mut Record) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes the volume of the ledger if the workload has a claim for it. `claims` are the names in
-/// `volumeClaimTemplates`, and [`STATE`] if the pod has a claim itself.
+/// Removes the sidecar's volume for the ledger if the workload has a persistent volume for it. `claims` are the names
+/// in `volumeClaimTemplates`, and [`STATE`] if the pod itself has such a volume. Returns an error if a name in `claims`
+/// is that of another volume of the sidecar.
 fn keep_claims(claims: &[String], volumes: &mut Vec<Value>) -> Result<(), String> {
     if claims.iter().any(|claim| claim == STATE) {
         volumes.retain(|volume| name(volume) != Some(STATE));
@@ -140,7 +144,7 @@ fn record_has(volumes: &[Value], wanted: &str) -> bool {
     volumes.iter().any(|volume| name(volume) == Some(wanted))
 }
 
-/// Returns the specification of the pod.
+/// Returns the `spec` of the pod in a workload. `template` is the path of the pod template.
 fn pod<'a>(object: &'a mut Mapping, template: &[&str]) -> Result<&'a mut Mapping, String> {
     let mut at = object;
     for key in template.iter().chain(&["spec"]) {
@@ -154,7 +158,7 @@ fn pod<'a>(object: &'a mut Mapping, template: &[&str]) -> Result<&'a mut Mapping
 /// Reports whether the pod of a workload has the sidecar.
 ///
 /// # Errors
-/// Returns a message if another container has its name.
+/// Returns a message if a container has the name of the sidecar, but `inject` did not add it.
 pub(super) fn has_sidecar(object: &mut Mapping, template: &[&str]) -> Result<bool, String> {
     let Ok(pod) = pod(object, template) else { return Ok(false) };
     let is_named = |container: &&Value| name(container) == Some(CONTAINER);
@@ -168,13 +172,14 @@ pub(super) fn has_sidecar(object: &mut Mapping, template: &[&str]) -> Result<boo
     }
 }
 
-/// Reports whether a workload has the record of an injection.
+/// Reports whether a workload has the annotation in which `callgate inject` records its changes.
 pub(super) fn has_record(object: &Mapping) -> bool {
     let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
     annotations.is_some_and(|annotations| annotations.get(ANNOTATION).is_some())
 }
 
-/// Returns an error if this pod cannot have the sidecar.
+/// Returns an error if the sidecar cannot be added to this pod: if a name or a port is in use, or if the pod uses the
+/// network of the node.
 fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     let own = sidecar.ports();
     for list in LISTS {
@@ -206,13 +211,14 @@ fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns the agent's container.
+/// Returns the container of the pod with the name `wanted`.
 fn container<'a>(pod: &'a mut Mapping, wanted: &str) -> Option<&'a mut Mapping> {
     let all = pod.get_mut("containers")?.as_sequence_mut()?;
     all.iter_mut().find(|container| name(container) == Some(wanted))?.as_mapping_mut()
 }
 
-/// Removes the port from the agent, and sets the variable that makes the agent listen on loopback.
+/// Changes the agent's container: removes its port, which is moved to the sidecar, and sets the environment variables
+/// of the options `--bind-env`, `--proxied` and `--base-url`.
 fn change_agent(
     pod: &mut Mapping,
     sidecar: &Sidecar,
@@ -264,7 +270,8 @@ fn change_agent(
     Ok(())
 }
 
-/// Returns the settings of a handler such as `livenessProbe.httpGet`.
+/// Returns the settings of an action of a probe or hook, such as `livenessProbe.httpGet`. `means` is the kind of the
+/// action.
 fn means<'a>(container: &'a mut Mapping, path: &[&str], means: &str) -> Option<&'a mut Mapping> {
     let mut at = container;
     for key in path {
@@ -273,8 +280,9 @@ fn means<'a>(container: &'a mut Mapping, path: &[&str], means: &str) -> Option<&
     at.get_mut(means)?.as_mapping_mut()
 }
 
-/// Replaces the name of the agent's port by its number in the handlers of the agent's container. The port has moved to
-/// the sidecar, and a handler can refer only to port names of its own container.
+/// Replaces the name of the agent's port by its number in the probes and hooks of the agent's container. Returns the
+/// names of the changed probes and hooks. The change is needed because the port was moved to the sidecar, and a probe
+/// or hook can refer only to port names of its own container.
 fn renumber(container: &mut Mapping, by_name: Option<&str>, number: u64) -> Vec<String> {
     let mut changed = Vec::new();
     for (path, handler) in HANDLERS {
@@ -289,8 +297,8 @@ fn renumber(container: &mut Mapping, by_name: Option<&str>, number: u64) -> Vec<
     changed
 }
 
-/// Returns the names of the probes and lifecycle hooks that make the kubelet connect to this port at the address of the
-/// pod, such as `livenessProbe.httpGet`. These probes and hooks fail if the agent listens only on loopback.
+/// Returns the names of the probes and hooks that make the kubelet connect to this port at the address of the pod, such
+/// as `livenessProbe.httpGet`. These probes and hooks fail if the agent listens only on loopback.
 fn asked_from_outside(container: &mut Mapping, number: u64) -> impl Iterator<Item = String> {
     let mut all = Vec::new();
     for (path, handler) in HANDLERS {
@@ -304,7 +312,7 @@ fn asked_from_outside(container: &mut Mapping, number: u64) -> impl Iterator<Ite
     all.into_iter()
 }
 
-/// Removes the sidecar, if `put` added it.
+/// Removes the sidecar from a workload. Does nothing if [`put`] did not add the sidecar.
 pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String> {
     let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
     let annotations = metadata.and_then(|metadata| metadata.get_mut("annotations"));
@@ -313,7 +321,7 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     let record: Record = yaml::from_text(kept.as_str().unwrap_or_default())
         .map_err(|error| format!("the annotation {ANNOTATION} is not a valid record: {error}"))?;
     annotations.shift_remove(ANNOTATION);
-    // Nothing is changed before everything is checked.
+    // The workload is changed only after all checks have passed.
     let pod = pod(object, template)?;
     let own = containers(pod, "initContainers").find(|container| name(container) == Some(CONTAINER));
     sidecar::is_own(own, &record.volumes)?;
@@ -340,7 +348,7 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     Ok(())
 }
 
-/// Restores the agent's container.
+/// Restores the agent's container to its state before the sidecar was added.
 fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
     let Some(agent) = &record.container else { return Ok(()) };
     let container = container(pod, agent).ok_or_else(|| format!("the container {agent} no longer exists"))?;

@@ -1,7 +1,8 @@
-//! Reads and writes YAML so that Kubernetes, which reads version 1.1, reads the same values from both texts.
+//! Reads and writes manifests in YAML. Kubernetes reads YAML 1.1, and must read the same values from the text before
+//! and after the change.
 //!
-//! The library reads version 1.2. The versions differ about scalars without quotes, such as `0644` and `yes`, and about
-//! the merge key `<<`.
+//! The YAML library reads version 1.2. The two versions differ about scalars without quotes, such as `0644` and `yes`,
+//! and about the merge key `<<`.
 
 use std::fmt;
 
@@ -12,22 +13,22 @@ pub(super) use serde_yaml::{Mapping, Sequence, Value};
 
 use crate::config::{Outline, check_depth};
 
-/// The words for true in version 1.1, and the words for false. Readers also accept them capitalized and in upper case.
+/// The words for true and for false in YAML 1.1. Readers also accept these words capitalized and in upper case.
 const TRUE: [&str; 2] = ["yes", "on"];
 const FALSE: [&str; 2] = ["no", "off"];
-/// Some readers of version 1.1 read these words as text if they have no quotes. Other readers read them as another
-/// type.
+/// Words without quotes that some readers of YAML 1.1 read as text, and other readers as another type.
 const AMBIGUOUS: [&str; 4] = ["y", "n", "=", MERGE];
-/// The merge key of YAML 1.1. Its value is a mapping. Keys of this mapping are added to the mapping that contains the
-/// merge key, unless that mapping already has them.
+/// The merge key of YAML 1.1. Its value is a mapping, whose keys are added to the mapping that contains the merge key.
+/// Keys that exist already are not replaced.
 const MERGE: &str = "<<";
-/// The tag of a text that parsers interpret differently. The tag exists only in memory: the text is written as it was
-/// read, without quotes.
+/// The tag of a text without quotes that YAML parsers interpret differently. The tag exists only in memory: the text is
+/// written as it was read, without quotes.
 const AS_READ: &str = "!callgate.dev/plain";
-/// The maximum length of a record, in bytes. It contains the previous values of a few environment variables.
+/// The maximum length of the record that `callgate inject` writes into an annotation, in bytes. The record contains the
+/// previous values of a few environment variables.
 const RECORD_BYTES_MAX: usize = 64 << 10;
 
-/// Reads one document, and applies its merge keys.
+/// Reads one YAML document, and applies its merge keys.
 pub(super) fn read(text: &str) -> Result<Value, String> {
     check_nesting(text).map_err(|error| format!("not YAML: {error}"))?;
     let outline = Outline::parse(text);
@@ -35,7 +36,7 @@ pub(super) fn read(text: &str) -> Result<Value, String> {
     reader.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| format!("not YAML: {error}"))
 }
 
-/// Returns a JSON value in the form of a YAML document.
+/// Converts a JSON value into the value of a YAML document.
 pub(super) fn from_json(value: serde_json::Value) -> Result<Value, String> {
     serde_yaml::to_value(value).map_err(|error| error.to_string())
 }
@@ -44,7 +45,7 @@ fn check_nesting(text: &str) -> Result<(), String> {
     check_depth(text).map_err(|(message, at)| format!("{message}, at line {}", at.line))
 }
 
-/// Reads a record that [`to_text`] wrote. Anybody can write such a text.
+/// Deserializes a record that [`to_text`] wrote. Limits its length and depth, because anybody can write such a text.
 pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     if text.len() > RECORD_BYTES_MAX {
         return Err(format!("it is longer than {} KiB", RECORD_BYTES_MAX >> 10));
@@ -53,13 +54,13 @@ pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T,
     serde_yaml::from_str(text).map_err(|error| error.to_string())
 }
 
-/// Serializes one of Callgate's own types as YAML.
+/// Serializes the record that `callgate inject` writes into an annotation, as YAML.
 pub(super) fn to_text<T: serde::Serialize>(record: &T) -> Result<String, String> {
     serde_yaml::to_string(record).map_err(|error| error.to_string())
 }
 
-/// Builds the value at one position of the outline. The library provides the contents of a scalar, and the outline
-/// provides its style.
+/// Builds the YAML value at one position of a document. The library provides the contents of a scalar. The outline of
+/// the document provides its style: with or without quotes.
 #[derive(Clone, Copy)]
 struct Reader<'o> {
     outline: &'o Outline,
@@ -81,7 +82,7 @@ impl Reader<'_> {
     }
 }
 
-/// Returns the value that Kubernetes reads from a scalar without quotes and tag.
+/// Returns the value that Kubernetes reads from a YAML scalar without quotes and tag.
 fn resolved(text: &str) -> Value {
     let is_one_of = |words: [&str; 2]| {
         let first = |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase();
@@ -108,7 +109,7 @@ fn resolved(text: &str) -> Value {
     if needs_quotes(text) { as_read(text) } else { text.into() }
 }
 
-/// Reports whether Kubernetes reads a value as true.
+/// Reports whether Kubernetes reads a YAML value as true.
 pub(super) fn is_true(value: &Value) -> bool {
     // Kubernetes reads `y` without quotes as true. Other parsers read it as text.
     value.as_bool() == Some(true) || *value == as_read("y") || *value == as_read("Y")
@@ -211,9 +212,12 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// Adds the keys of `merged` that the mapping does not have. `at` is the position of the merge key among the keys of
-/// the mapping. Inner mappings are read first, so the merge keys in `merged` have already been applied. If `merged` has
-/// a different value for a key that is before the merge key, this is an error. Kubernetes would use the value in
+/// Adds to a mapping the keys of `merged`, the value of its merge key `<<`, that the mapping does not have. `at` is the
+/// position of the merge key among the keys of the mapping. Inner mappings are read first, so the merge keys in
+/// `merged` have already been applied.
+///
+/// # Errors
+/// Returns a message if a key before the merge key has a different value in `merged`. Kubernetes would use the value in
 /// `merged`, and other parsers would use the mapping's own value.
 fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), String> {
     let merged = match merged {
@@ -238,7 +242,7 @@ fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), Stri
     Ok(())
 }
 
-/// Writes a value as YAML that parsers of both versions read in the same way.
+/// Returns a value as YAML text that parsers of versions 1.1 and 1.2 read in the same way.
 pub(super) fn write(value: &Value) -> Result<String, String> {
     let written = |value: &Value| serde_yaml::to_string(value).map_err(|error| error.to_string());
     let plain = written(value)?;
@@ -253,9 +257,9 @@ pub(super) fn write(value: &Value) -> Result<String, String> {
     Ok(written(&marked(value, &quote, &bare))?.replace(&quote, "\"").replace(&bare, ""))
 }
 
-/// Puts marks around texts for which the library could choose the wrong quotes. The mark `quote` is for a text that
-/// needs quotes, and the mark `bare` is for a text that must have none. [`write`] replaces `quote` with a quote, and
-/// removes `bare`.
+/// Puts marks around texts for which the YAML library could choose the wrong quotes. The mark `quote` is for a text
+/// that needs quotes, and the mark `bare` is for a text that must have none. [`write`] replaces `quote` with a quote,
+/// and removes `bare`.
 fn marked(value: &Value, quote: &str, bare: &str) -> Value {
     let again = |value: &Value| marked(value, quote, bare);
     match value {
@@ -273,8 +277,8 @@ fn marked(value: &Value, quote: &str, bare: &str) -> Value {
     }
 }
 
-/// Reports whether a parser of version 1.1 reads a text without quotes as something else: as a boolean, a merge key,
-/// or one of the many forms of numbers and dates. Text with `: ` in it is quoted in every version.
+/// Reports whether a parser of YAML 1.1 reads a text without quotes as something else: as a boolean, a merge key, or
+/// one of the many forms of numbers and dates. A text that contains `: ` is quoted in every version.
 fn needs_quotes(text: &str) -> bool {
     let small = text.to_ascii_lowercase();
     let is_word = [&TRUE[..], &FALSE, &AMBIGUOUS].iter().any(|words| words.contains(&small.as_str()));
@@ -285,7 +289,7 @@ fn needs_quotes(text: &str) -> bool {
     is_word || (is_like_a_number && !text.contains(": "))
 }
 
-/// Returns the `name` of an element of a list.
+/// Returns the value of the key `name` of an element of a list.
 pub(super) fn name(item: &Value) -> Option<&str> {
     item.get("name")?.as_str()
 }

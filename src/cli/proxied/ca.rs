@@ -82,7 +82,7 @@ pub(in crate::cli) fn ca(args: &CaArgs) -> u8 {
     0
 }
 
-/// Returns the certificates of an earlier authority.
+/// Returns the certificates in the `ca.crt` of an earlier authority, in PEM.
 fn previous(file: &Path) -> Result<String, String> {
     let path = file.display().to_string();
     let content = read(file, FILE_BYTES_MAX).map_err(|error| format!("cannot read {path}: {error}"))?;

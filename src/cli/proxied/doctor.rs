@@ -17,10 +17,10 @@ use crate::config::{Config, Surroundings};
 use crate::observe::{ConfigState, Metrics};
 use crate::random::new_id;
 
-/// How long one client may take.
+/// The maximum time that one client may need for its request.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
-/// The end of the names of the hosts that the clients ask for. No host can have such a name.
+/// The end of the names of the hosts that the tested clients request. No real host can have such a name.
 const DOMAIN: &str = "callgate-doctor.invalid";
 
 #[derive(Args)]
@@ -36,15 +36,16 @@ enum What {
     Egress,
 }
 
-/// A client to try.
+/// An HTTP client that `callgate doctor egress` tests with the forward proxy.
 struct Client {
-    /// The name of the client. It is also a part of the name of its host.
+    /// The name of the client. It is also a part of the host name that the client requests.
     name: &'static str,
-    /// The program and its arguments. `URL` stands for the URL to request, and `FOLDER` for a folder of the client.
+    /// The program of the client and its arguments. `URL` is replaced by the URL to request, and `FOLDER` by the folder
+    /// with the files of the test.
     command: &'static [&'static str],
     /// A command that fails if the client is not installed.
     probe: &'static [&'static str],
-    /// What to do if the client does not use the proxy.
+    /// A hint about what to do if the client does not use the proxy.
     cure: &'static str,
 }
 
@@ -137,12 +138,12 @@ pub(in crate::cli) fn doctor(args: &DoctorArgs) -> u8 {
     code
 }
 
-/// A forward proxy that intercepts one host for each client, and answers every request with 404.
+/// A forward proxy for testing clients. It intercepts one host for each client, and answers every request with 404.
 struct Practice {
     folder: PathBuf,
     metrics: Arc<Metrics>,
     address: SocketAddr,
-    /// The server, which lives as long as this value.
+    /// The running server. It stops when this value is dropped.
     _serving: Serving,
     _runtime: Runtime,
 }
@@ -172,7 +173,7 @@ impl Practice {
         Ok(Self { folder: folder.to_owned(), metrics, address, _serving: serving, _runtime: runtime })
     }
 
-    /// Tries each client and prints a table.
+    /// Tests each HTTP client with the forward proxy, and prints the results as a table.
     fn examine(&self) {
         println!("{:<10} {:<32} cure", "client", "result");
         for client in &CLIENTS {
@@ -198,7 +199,8 @@ impl Practice {
         }
     }
 
-    /// Runs a command with the variables for the proxy. Reports whether it succeeded in time.
+    /// Runs a command with the environment variables of the forward proxy. Reports whether the command succeeded in
+    /// time.
     fn succeeds(&self, command: &[&str], name: &str) -> bool {
         let url = format!("https://{name}.{DOMAIN}/");
         let folder = self.folder.display().to_string();

@@ -10,11 +10,12 @@ use crate::egress::DIRECT_HOSTS;
 use crate::file::{FILE_BYTES_MAX, read};
 use crate::guard::Url;
 
-/// The variables with the URL of the proxy. `ALL_PROXY` is not one of them, because it also applies to other protocols.
+/// The environment variables for the URL of the forward proxy. `ALL_PROXY` is not among them, because it also applies
+/// to other protocols than HTTP.
 const PROXY: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"];
-/// The variables with hosts that are reached directly.
+/// The environment variables for the hosts that clients reach directly, without the proxy.
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
-/// The variables with a file that replaces the trusted roots of a program.
+/// The environment variables for a certificate file that replaces the trusted roots of a program.
 const ROOTS: [&str; 6] = [
     "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE",
@@ -23,7 +24,7 @@ const ROOTS: [&str; 6] = [
     "AWS_CA_BUNDLE",
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 ];
-/// The variables with a file of certificates that a program trusts in addition.
+/// The environment variables for a certificate file that a program trusts in addition to its own roots.
 const MORE: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
 
 #[derive(Args)]
@@ -89,7 +90,7 @@ pub(in crate::cli) fn env(args: &EnvArgs) -> u8 {
     0
 }
 
-/// The URL of the proxy, with its host and its port.
+/// The URL of the forward proxy, as text and parsed. Only the text contains the password.
 pub(in crate::cli) struct ProxyUrl {
     text: String,
     url: Url,
@@ -101,13 +102,13 @@ impl ProxyUrl {
         (url.target() == "/").then(|| Self { text: text.trim_end_matches('/').to_owned(), url })
     }
 
-    /// Returns the URL of a proxy on this host.
+    /// Returns the URL of a forward proxy on this host.
     pub(in crate::cli) fn local(port: u16) -> Option<Self> {
         Self::parse(&format!("http://127.0.0.1:{port}"))
     }
 }
 
-/// Returns a URL without a user name and a password.
+/// Returns a URL without its user name and password.
 fn without_password(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
@@ -115,8 +116,9 @@ fn without_password(url: &str) -> String {
     }
 }
 
-/// Returns the variables, and warnings. `existing` returns the value that a variable already has. `covers` reports whether
-/// the first file contains every certificate of the second one, or `None` if the first file does not exist yet.
+/// Returns the environment variables with which clients use the forward proxy, and warnings. `existing` returns the
+/// value that a variable already has. `covers` reports whether the first file contains every certificate of the second
+/// file. It returns `None` if the first file does not exist yet.
 pub(in crate::cli) fn variables(
     proxy: &ProxyUrl,
     bundle: &str,
@@ -128,7 +130,7 @@ pub(in crate::cli) fn variables(
     let (all, own) = (format!("{bundle}/bundle.pem"), format!("{bundle}/ca.pem"));
     let mut set: Vec<(&'static str, String)> = PROXY.map(|name| (name, proxy.text.clone())).into();
     let mut warnings: Vec<_> = replaced(proxy, existing).into_iter().collect();
-    // A client reads one of the two spellings, so each of them needs the hosts of both.
+    // A client reads either `NO_PROXY` or `no_proxy`, so each of them needs the hosts of both.
     let listed = NO_PROXY.map(|name| existing(name).unwrap_or_default());
     let mut hosts: Vec<&str> = DIRECT_HOSTS.into_iter().chain(direct.iter().map(String::as_str)).collect();
     merge(&mut hosts, listed.iter().flat_map(|listed| listed.split(',')));
@@ -137,7 +139,8 @@ pub(in crate::cli) fn variables(
         warnings
             .push("NO_PROXY contains `*`: clients reach every host directly, without Callgate".to_owned());
     }
-    // A program that trusts other certificates already may also need a file with both.
+    // A program that already trusts other certificates needs a file that contains these and the certificates of
+    // Callgate.
     let mut kept: Vec<(&str, String)> = Vec::new();
     for (names, files) in [(&ROOTS[..], &[&all][..]), (&MORE[..], &[&own, &all])] {
         let Some(ours) = files.first() else { continue };
@@ -159,7 +162,7 @@ pub(in crate::cli) fn variables(
     (set, warnings)
 }
 
-/// Returns a warning about another proxy that Callgate takes the place of.
+/// Returns a warning if another forward proxy is configured already and Callgate replaces it.
 fn replaced(proxy: &ProxyUrl, existing: impl Fn(&str) -> Option<String>) -> Option<String> {
     let own = PROXY.into_iter().filter_map(|name| {
         let url = existing(name).filter(|url| url.trim_end_matches('/') != proxy.text)?;
@@ -173,8 +176,8 @@ fn replaced(proxy: &ProxyUrl, existing: impl Fn(&str) -> Option<String>) -> Opti
     ))
 }
 
-/// Returns warnings about variables that keep a file with other trusted roots. `has_bundle` says whether the file with
-/// the certificates exists.
+/// Returns warnings about the variables in `kept`, which retain a file with other trusted roots. `has_bundle` says
+/// whether the file with all certificates exists.
 fn kept_roots(kept: &[(&str, String)], bundle: &str, has_bundle: bool) -> Vec<String> {
     let mut files: Vec<(&String, Vec<&str>)> = Vec::new();
     for (name, theirs) in kept {
@@ -202,8 +205,8 @@ fn kept_roots(kept: &[(&str, String)], bundle: &str, has_bundle: bool) -> Vec<St
     files.iter().map(warning).collect()
 }
 
-/// Reports whether the file `ours` contains every certificate of the file `theirs`. A file that cannot be read has no
-/// certificates.
+/// Reports whether the PEM text `ours` contains every certificate of the PEM text `theirs`. `None` stands for a file
+/// that cannot be read and has no certificates.
 fn contains(ours: Option<String>, theirs: Option<String>) -> bool {
     let certificates = |text: &str| -> Vec<String> {
         let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1);
@@ -343,7 +346,7 @@ mod tests {
         );
         let (all, warnings) = with(&pem("DD"));
         assert!(value(&all, "SSL_CERT_FILE").is_none() && warnings[0].contains("SSL_CERT_FILE=/corp.pem"));
-        // Node trusts more certificates than those of Callgate: the file with both replaces theirs.
+        // Node trusts more certificates than those of Callgate, so the file with both replaces its file.
         let files = [("/trust/bundle.pem", &*ours), ("/trust/ca.pem", &*pem("CC")), ("/corp.pem", &*theirs)];
         let (all, warnings) = of("http://h:1", &[("NODE_EXTRA_CA_CERTS", "/corp.pem")], &files);
         let node = value(&all, "NODE_EXTRA_CA_CERTS").unwrap();

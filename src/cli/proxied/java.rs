@@ -1,10 +1,10 @@
-//! The options with which Java uses the forward proxy and trusts its certificates.
+//! The options of Java (`JAVA_TOOL_OPTIONS`) that make it use the forward proxy and trust its certificates.
 
 use crate::egress::DIRECT_HOSTS;
 use crate::guard::Url;
 
-/// Returns the options for Java, and a warning. Hosts that the options already list, and a trust store that they name,
-/// are kept.
+/// Returns the value of `JAVA_TOOL_OPTIONS` for the forward proxy, and a warning. `existing` is the current value. The
+/// hosts and the trust store in the current value are retained.
 pub(super) fn java(
     proxy: &Url,
     bundle: &str,
@@ -28,7 +28,7 @@ pub(super) fn java(
         ours.map(|host| if host.starts_with('.') { format!("*{host}") } else { host.to_owned() }).collect();
     let mut hosts: Vec<&str> = ours.iter().map(String::as_str).collect();
     let existing = existing.unwrap_or_default();
-    // The last one of two options has effect, so that an option that is kept would be without effect.
+    // If an option occurs twice, Java uses the last one. An existing option is therefore replaced, not repeated.
     let mut kept = Vec::new();
     let options: Vec<_> =
         options(&existing).into_iter().map(|raw| (raw, raw.replace(['"', '\''], ""))).collect();
@@ -54,7 +54,7 @@ pub(super) fn java(
     (all.join(" "), None)
 }
 
-/// Adds the hosts that the list does not contain yet.
+/// Adds to a list of hosts the hosts that it does not contain yet.
 pub(super) fn merge<'h>(hosts: &mut Vec<&'h str>, more: impl Iterator<Item = &'h str>) {
     for host in more.map(str::trim).filter(|host| !host.is_empty()) {
         if !hosts.contains(&host) {
@@ -63,7 +63,7 @@ pub(super) fn merge<'h>(hosts: &mut Vec<&'h str>, more: impl Iterator<Item = &'h
     }
 }
 
-/// Returns the options in a text. As in Java, white space separates options, except in quotes.
+/// Splits the value of `JAVA_TOOL_OPTIONS` into options. As in Java, white space separates options, except in quotes.
 fn options(text: &str) -> Vec<&str> {
     let mut quote = None;
     let is_end = |c: char| {

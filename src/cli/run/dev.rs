@@ -1,5 +1,5 @@
-//! `callgate run --dev`: for the first minutes with Callgate on a laptop. Callers learn why a request was denied, and no
-//! other machine can reach the listeners.
+//! `callgate run --dev`: a development mode for the first minutes with Callgate on a laptop. Callers learn why a
+//! request was denied, and no other machine can reach the listeners.
 
 use std::net::SocketAddr;
 
@@ -8,26 +8,26 @@ use crate::policy::Policy;
 use crate::proxy::Server;
 use crate::source::reachable;
 
-/// Whether Callgate runs in development mode.
+/// The settings of the development mode (`callgate run --dev`).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dev {
-    /// Whether the mode is on.
+    /// Whether Callgate runs in development mode.
     pub(super) is_on: bool,
-    /// Whether other machines may reach the listeners.
+    /// Whether other machines may reach the listeners in development mode.
     pub(super) any_address: bool,
 }
 
 impl Dev {
-    /// Returns the configuration with the changes of the mode.
+    /// Returns the configuration with the changes of the development mode.
     pub(super) fn apply(self, mut config: Config) -> Config {
         config.policy.explain_denials |= self.is_on;
         config
     }
 
-    /// Reports listeners that other machines could reach.
+    /// Checks that no other machine can reach the listeners in development mode, unless this is allowed.
     ///
     /// # Errors
-    /// Returns a message for each of them.
+    /// Returns a message for each listener that other machines could reach.
     pub(super) fn check(self, startup: &Startup) -> Result<(), Vec<String>> {
         if !self.is_on || self.any_address {
             return Ok(());
@@ -52,7 +52,7 @@ impl Dev {
         if messages.is_empty() { Ok(()) } else { Err(messages) }
     }
 
-    /// Prints what the mode does and where the listeners are.
+    /// Prints the addresses of the listeners and what the development mode does, if the mode is on.
     pub(super) fn announce(self, server: &Server, policy: &Started) {
         if self.is_on {
             eprint!("{}", banner(&server.ingress, server.egress, server.admin, policy));
@@ -60,11 +60,12 @@ impl Dev {
     }
 }
 
-/// What the banner says about the configuration.
+/// The facts about a configuration that the banner of the development mode contains.
 pub(super) struct Started {
     /// Whether the first ingress listener has TLS.
     has_tls: bool,
-    /// The method and the path of the first route, with `test` in place of the captures.
+    /// The method and the path of the first route. `test` replaces the captures of the path. `None` if there is no
+    /// route.
     request: Option<(String, String)>,
 }
 

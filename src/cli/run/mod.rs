@@ -29,19 +29,19 @@ use crate::proxy::{Server, StartError};
 
 pub use serving::{Serving, serve};
 
-/// The number of SIGXFSZ on Linux.
+/// The number of the signal SIGXFSZ on Linux.
 const SIGXFSZ: i32 = 25;
 /// The maximum time to wait at exit until the reader of standard output has read the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum number of worker threads if the configuration does not set `threads`.
+/// The maximum number of worker threads if the configuration does not set `threads`.
 const THREADS_DEFAULT_MAX: usize = 2;
 
 #[derive(Args)]
 pub(super) struct RunArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// Development mode: tell callers why a request was denied, print where to find everything, and refuse listeners that
-    /// other machines can reach.
+    /// Development mode: tell callers why a request was denied, print where to find everything, and refuse listeners
+    /// that other machines can reach.
     #[arg(long)]
     dev: bool,
     /// With --dev, accept listeners that other machines can reach, such as those in a container.
@@ -91,7 +91,8 @@ pub(super) fn run(args: &RunArgs) -> u8 {
     }
 }
 
-/// Creates the tokio runtime. A single thread needs no work stealing, so the cheaper single-threaded scheduler is used.
+/// Creates the tokio runtime. For one thread, the cheaper single-threaded scheduler is used, because no work stealing
+/// is needed.
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     match threads {
         1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
@@ -109,7 +110,7 @@ struct Served {
     routes: String,
     rules: String,
     agents: String,
-    /// Says whether the egress listener has TLS.
+    /// The words ` with TLS` for the log if the egress listener has TLS, or else an empty text.
     egress_tls: &'static str,
 }
 
@@ -125,7 +126,7 @@ impl Served {
     }
 }
 
-/// Returns the agents with their addresses. An agent of the section `agent` has no name.
+/// Describes the agents with their addresses for the log. The agent in the section `agent` has no name.
 fn agents(policy: &Policy) -> String {
     match policy.agents.as_slice() {
         [agent] if *agent.name == *ONLY_AGENT => format!("the agent at {}", agent.address),
@@ -149,10 +150,10 @@ fn announce(server: &Server, Served { routes, rules, agents, egress_tls }: &Serv
     }
 }
 
-/// The signals that the process handles.
+/// The handlers of the signals that the process handles.
 struct Signals {
-    /// SIGXFSZ, which the kernel sends when a file reaches the size limit of the process. By default, the signal ends
-    /// the process. With a handler, the write fails instead, and the ledger reports the failure.
+    /// The handler of SIGXFSZ, which the kernel sends when a file reaches the size limit of the process. By default,
+    /// the signal ends the process. With a handler, the write fails instead, and the ledger reports the failure.
     _file_size: Signal,
     hangup: Signal,
     interrupt: Signal,
@@ -227,7 +228,7 @@ async fn until_stopped((args, dev): (&ConfigArg, Dev), read: &Read, config: Conf
     0
 }
 
-/// Flushes standard output. Gives up after [`FLUSH_TIMEOUT`], because the reader of the output may be stuck.
+/// Flushes standard output. Stops waiting after [`FLUSH_TIMEOUT`], because the reader of the output may be stuck.
 fn flush_output() {
     let (done, flushed) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

@@ -1,6 +1,7 @@
 //! Reloads the configuration while Callgate serves: on SIGHUP, and when one of its files changes.
 //!
-//! A new configuration is applied completely or not at all. If it has a mistake, Callgate keeps the last good one.
+//! A new configuration is applied completely or not at all. If it has a mistake, the last good configuration stays in
+//! use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,28 +16,29 @@ use crate::clock::Clock;
 use crate::config::{Config, LoadedSecret};
 use crate::observe::{ConfigState, Metrics};
 
-/// Interval at which files are checked for changes. A changed file is read only after it has stayed unchanged for one
-/// more interval.
+/// The interval at which the files of the configuration are checked for changes. A changed file is read only after it
+/// has stayed unchanged for one more interval.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Reloads the configuration.
+/// Reloads the configuration of a running Callgate.
 pub(super) struct Reloader {
     args: ConfigArg,
     dev: Dev,
     state: Arc<ConfigState>,
     metrics: Arc<Metrics>,
-    /// Texts of the last good configuration, and the files that it was read from.
+    /// The texts of the last good configuration, and the files that it was read from.
     good: (Texts, Stamps),
-    /// The secrets of the last good configuration.
+    /// The secrets of the last configuration that was applied.
     secrets: Vec<LoadedSecret>,
-    /// The watched files. These are the files of the configuration that was read last, and the files of the last good
-    /// configuration. The two configurations differ if the one that was read last has mistakes.
+    /// The files that are watched for changes, with their metadata: the files of the configuration that was read last,
+    /// and the files of the last good configuration. These are two configurations if the one that was read last has
+    /// mistakes.
     stamps: Stamps,
     /// The metadata of the watched files when a change was last noticed. `None` if no change is pending.
     changed: Option<Stamps>,
 }
 
-/// What a configuration has read in addition to its texts: secrets, and environment variables.
+/// The data that a configuration has read in addition to its texts: secrets, and environment variables.
 #[derive(Default)]
 struct Loaded {
     secrets: Vec<LoadedSecret>,
@@ -50,7 +52,7 @@ impl Loaded {
 }
 
 impl Reloader {
-    /// Creates a reloader. `read` is the configuration that was read at startup.
+    /// Creates a reloader of the configuration. `read` is the configuration that was read at startup.
     pub(super) fn new(
         (args, dev): (ConfigArg, Dev),
         read: &Read,
@@ -62,7 +64,8 @@ impl Reloader {
         Self { args, dev, state, metrics, good, secrets, stamps: read.stamps.clone(), changed: None }
     }
 
-    /// Records what a configuration that was applied has read, and logs the secrets that are new or have changed.
+    /// Records the secrets and environment variables that a new configuration has read. Logs the secrets that are new
+    /// or have changed.
     fn loaded(&mut self, Loaded { secrets, environment }: Loaded) {
         for secret in secrets.iter().filter(|secret| !self.secrets.contains(secret)) {
             log::info!("secret {secret}");
@@ -71,7 +74,8 @@ impl Reloader {
         self.secrets = secrets;
     }
 
-    /// Reloads whenever the signal arrives. If `watches` is true, also reloads when a file changes. Never returns.
+    /// Reloads the configuration whenever the signal `asked` arrives. If `watches` is true, also reloads the
+    /// configuration when one of its files changes. Never returns.
     pub(super) async fn run(&mut self, serving: &Serving, asked: &mut Signal, watches: bool) {
         let mut looks = tokio::time::interval(LOOK);
         loop {
@@ -84,7 +88,7 @@ impl Reloader {
         }
     }
 
-    /// Reports whether files have changed and were then unchanged for one interval.
+    /// Reports whether the files of the configuration have changed and were then unchanged for one interval.
     async fn is_due(&mut self) -> bool {
         let Some(now) = off_thread(now(&self.stamps)).await else { return false };
         if now == self.stamps {
@@ -96,7 +100,7 @@ impl Reloader {
         settled
     }
 
-    /// Reads the configuration, and applies it if it has no mistake.
+    /// Reads the configuration, and applies it if it has no mistake. Otherwise logs the mistakes.
     async fn reload(&mut self, serving: &Serving) {
         let args = self.args.clone();
         let Some(read) = off_thread(move || Read::new(&args)).await else {
@@ -124,8 +128,8 @@ impl Reloader {
             Err(errors) => {
                 self.refused(&text, errors);
                 self.renew(serving).await;
-                // The last good configuration stays in use, so its files are watched as well. If a secret or a
-                // certificate among them changes, it is read again.
+                // The last good configuration stays in use, so its files are watched as well. If one of its secrets or
+                // certificates changes, the file is read again.
                 for (path, is) in &self.good.1 {
                     self.stamps.entry(path.clone()).or_insert(*is);
                 }
@@ -135,7 +139,7 @@ impl Reloader {
 
     fn refused(&self, text: &str, errors: Vec<String>) {
         for error in &errors {
-            // The event log has one line for each message.
+            // The event log has one line for each message, so a hint must be on the same line.
             log::error!("not reloaded: {}", error.replace("\n    hint: ", "; hint: "));
         }
         log::error!("the new configuration has mistakes; Callgate keeps the last good one");
@@ -143,8 +147,8 @@ impl Reloader {
         self.metrics.config_refused();
     }
 
-    /// Reads the secrets and certificates of the last good configuration again. Secrets and certificates can therefore
-    /// be rotated even while the configuration file has a mistake.
+    /// Reads the secrets and certificates of the last good configuration again, and applies them. Secrets and
+    /// certificates can therefore be rotated even while the configuration file has a mistake.
     async fn renew(&mut self, serving: &Serving) {
         let (texts, stamps) = self.good.clone();
         let config = &self.args.config;
@@ -178,7 +182,8 @@ fn now(stamps: &Stamps) -> impl FnOnce() -> Stamps + Send + 'static {
     move || paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect()
 }
 
-/// Runs blocking work on another thread. Reading and compiling takes milliseconds, and must not delay requests.
+/// Runs blocking work on another thread. Reading and compiling a configuration takes milliseconds, and must not delay
+/// requests. Returns `None` if the work panics.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }

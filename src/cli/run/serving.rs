@@ -1,5 +1,5 @@
-//! Connects the parts of Callgate: the ledger, the admin service and the server. Replaces the configuration of a running
-//! server.
+//! Connects the parts of Callgate: the ledger, the admin service and the server. Replaces the configuration of a
+//! running server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +17,9 @@ use crate::proxy::{CallbacksApi, Options, Replication, Server, StartError};
 use crate::replica::Owner;
 use crate::store::{self, Store};
 
-/// A running server, its readiness flag, and the parts that a reload replaces.
+/// A running server, with its readiness flag and the parts that a reload replaces.
 pub struct Serving {
-    /// The server.
+    /// The server with its listeners.
     pub server: Server,
     ready: Arc<AtomicBool>,
     admin: Option<Arc<Admin>>,
@@ -33,7 +33,7 @@ impl Serving {
     /// Applies another configuration, completely or not at all. Returns its warnings.
     ///
     /// # Errors
-    /// Returns the reason as text if the configuration cannot be applied. The old one then stays in use.
+    /// Returns the reason as text if the configuration cannot be applied. The current configuration then stays in use.
     pub async fn apply(&self, config: Config) -> Result<Vec<String>, String> {
         let Config { startup, policy, warnings, .. } = config;
         let differences = self.startup.differences(&startup);
@@ -55,7 +55,8 @@ impl Serving {
         Ok(warnings)
     }
 
-    /// Checks that the new policy has every route of the current one that has waiting messages.
+    /// Checks that the new policy still has every route for which messages wait in the inbox. Returns an error if it
+    /// does not, unless the new policy drops the messages of removed routes.
     fn keeps_waiting_routes(&self, policy: &Policy) -> Result<(), String> {
         if policy.inbox.drops_removed_routes {
             return Ok(());
@@ -79,8 +80,8 @@ impl Serving {
     }
 
     /// Stops the server. For `delay`, the server reports "not ready" but still accepts requests. Then it accepts no
-    /// more requests, and waits up to `grace` for the running exchanges. Returns the number of exchanges that were cut
-    /// off.
+    /// more requests, and waits up to `grace` until the running requests have their responses. Returns the number of
+    /// requests that were cut off.
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
         self.ready.store(false, Ordering::Relaxed);
         self.server.stop(delay, grace).await
@@ -90,7 +91,7 @@ impl Serving {
 /// Starts the store, the listeners and the traces of a configuration. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// Returns a [`StartError`] if one of them cannot start. No listener stays bound then.
+/// Returns a [`StartError`] if the store, a listener or the traces cannot start. No listener stays bound then.
 pub async fn serve(
     config: Config,
     clock: Clock,
@@ -163,13 +164,13 @@ async fn respond(admin: Option<Arc<Admin>>, request: AdminRequest) -> AdminRespo
     }
 }
 
-/// Returns the policy of this process. `own` is its identity as a member.
+/// Returns the policy with the identity of this process. `own` is its identity in a group of replicas.
 fn own_member(policy: Policy, own: Option<Owner>) -> Policy {
     let replicas = policy.replicas.as_ref().zip(own).map(|(replicas, own)| Arc::new(replicas.of(own)));
     Policy { replicas, ..policy }
 }
 
-/// Returns the identity of this process as a member, or `None` without the section `replicas`.
+/// Returns the identity of this process in a group of replicas. Returns `None` without the section `replicas`.
 fn own_identity(config: &Config) -> Result<Option<Owner>, StartError> {
     let Some(replicas) = &config.policy.replicas else { return Ok(None) };
     let incarnation = store::incarnation(config.startup.store.path.as_deref());

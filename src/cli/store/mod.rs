@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::observe::Metrics;
 use crate::store::{BackupError, CopyError, CopyReport, Lost, back_up, copy_ledger, restore_ledger};
 
-/// Exit code if the command would lose something.
+/// The exit code if the command would lose data.
 const EXIT_REFUSED: u8 = 1;
 
 #[derive(Args)]
@@ -22,14 +22,14 @@ pub(super) struct StoreArgs {
 
 #[derive(Subcommand)]
 enum StoreCommand {
-    /// Copy the ledger of one configuration to that of another one, such as from a file to Redis. All processes that use
-    /// one of the ledgers must be stopped. The copy can be repeated. Exits with 1 if the other ledger cannot take
+    /// Copy the ledger of one configuration to that of another one, such as from a file to Redis. All processes that
+    /// use one of the ledgers must be stopped. The copy can be repeated. Exits with 1 if the other ledger cannot take
     /// everything.
     Copy(CopyArgs),
     /// Write a backup of a ledger's file. The process that uses the ledger must be stopped.
     Backup(BackupArgs),
-    /// Replace a ledger's file by a backup. The process that uses the ledger must be stopped. Exits with 1 if the ledger
-    /// is newer than the backup.
+    /// Replace a ledger's file by a backup. The process that uses the ledger must be stopped. Exits with 1 if the
+    /// ledger is newer than the backup.
     Restore(RestoreArgs),
 }
 
@@ -80,7 +80,7 @@ pub(super) fn store(args: &StoreArgs) -> u8 {
 }
 
 fn fail(code: u8, message: impl std::fmt::Display) -> u8 {
-    // The message can contain text of an engine or of a backup.
+    // The message can contain text of a Redis server or of a backup file.
     eprintln!("error: {}", printable(&message.to_string()));
     code
 }
@@ -178,8 +178,8 @@ fn json(report: &CopyReport) -> serde_json::Value {
 
 // === Backups ===
 
-/// Returns the path of the ledger of a configuration. If the ledger is not in a file, prints that and returns the exit
-/// code.
+/// Returns the path of the ledger file of a configuration. If the ledger is not in a file, prints an error and returns
+/// the exit code.
 fn ledger(config: &ConfigArg) -> Result<Box<str>, u8> {
     let store = config.load()?.startup.store;
     store.path.ok_or_else(|| {

@@ -29,14 +29,14 @@ use workers::{THREADS_MAX, Workers};
 
 pub use review::{Policy, answer};
 
-/// Interval at which the files of the certificate are checked for changes.
+/// The interval at which the files of the webhook's certificate are checked for changes.
 const LOOK: Duration = Duration::from_secs(1);
-/// Maximum number of connections.
+/// The maximum number of connections to the webhook.
 const CONNECTIONS_MAX: usize = 512;
-/// Maximum size of a request, in bytes. etcd limits an object to 1.5 MiB, and a request has the object before and after
-/// the change.
+/// The maximum size of a request to the webhook, in bytes. A request contains the object before and after the change,
+/// and etcd limits an object to 1.5 MiB.
 const BODY_BYTES_MAX: u64 = 4 << 20;
-/// Maximum memory for all requests together, in bytes. The pod has 256 MiB.
+/// The maximum memory for the bodies of all requests to the webhook together, in bytes. Its pod has 256 MiB.
 const BODIES_BYTES_MAX: u64 = 32 << 20;
 
 #[derive(Args)]
@@ -83,7 +83,7 @@ pub(super) fn webhook(args: &WebhookArgs) -> u8 {
     code
 }
 
-/// Serves until SIGTERM or SIGINT arrives.
+/// Serves the webhook until SIGTERM or SIGINT arrives. Returns the exit code.
 async fn serve(args: &WebhookArgs, certificate: Arc<ServedCertificate>) -> u8 {
     let bound = async {
         let listener = TcpListener::bind(args.listen).await?;
@@ -129,7 +129,7 @@ async fn serve(args: &WebhookArgs, certificate: Arc<ServedCertificate>) -> u8 {
     0
 }
 
-/// Reads the certificate again whenever one of its files changes. Never returns.
+/// Reads the webhook's certificate again whenever its file or the file of its key changes. Never returns.
 async fn rotate(args: &WebhookArgs, certificate: &ServedCertificate) {
     let now = || -> [Stamp; 2] { [&args.certificate, &args.key].map(|file| stamp(Path::new(file))) };
     let mut known = now();
@@ -148,7 +148,7 @@ async fn rotate(args: &WebhookArgs, certificate: &ServedCertificate) {
     }
 }
 
-/// Returns the response to one request.
+/// Returns the response to one request to the webhook.
 fn respond(policy: &Policy, outcomes: &Outcomes, request: &AdminRequest) -> AdminResponse {
     let text =
         |status, body: &str| AdminResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"));

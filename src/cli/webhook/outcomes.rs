@@ -1,19 +1,19 @@
-//! The metrics of the webhook: how many requests it has answered, by outcome.
+//! The metrics of the webhook: the number of requests that it has answered, by outcome.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What the webhook did with a request.
+/// The outcome of a request to the webhook.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Outcome {
-    /// It added the sidecar.
+    /// The webhook added the sidecar to the object.
     Patched,
-    /// The object stays as it is.
+    /// The webhook did not change the object.
     Unchanged,
-    /// The workload cannot have the sidecar. The webhook denied it.
+    /// The sidecar cannot be added to the workload. The webhook denied the request.
     Denied,
-    /// The workload cannot have the sidecar. The webhook admitted it with a warning.
+    /// The sidecar cannot be added to the workload. The webhook admitted the workload with a warning.
     Unusable,
-    /// The request was not an AdmissionReview.
+    /// The body of the request was not an AdmissionReview of Kubernetes.
     Invalid,
 }
 
@@ -25,7 +25,7 @@ const ALL: [(Outcome, &str); 5] = [
     (Outcome::Invalid, "invalid"),
 ];
 
-/// The number of requests by outcome.
+/// The number of requests to the webhook, by outcome.
 #[derive(Default)]
 pub(super) struct Outcomes([AtomicU64; ALL.len()]);
 
@@ -38,7 +38,7 @@ impl Outcomes {
         }
     }
 
-    /// Returns the metrics in the text format of Prometheus.
+    /// Returns the metrics of the webhook in the text format of Prometheus.
     pub(super) fn text(&self) -> String {
         let mut text = "# HELP callgate_webhook_reviews_total Requests to /mutate by outcome\n\
                         # TYPE callgate_webhook_reviews_total counter\n"

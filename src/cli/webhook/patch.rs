@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-/// Returns the operations that change `before` into `after`. A list that differs is replaced as a whole.
+/// Returns the JSON Patch operations (RFC 6902) that change `before` into `after`. A list that differs is replaced as a
+/// whole.
 pub(super) fn between(before: &Value, after: &Value) -> Vec<Value> {
     let mut operations = Vec::new();
     compare(before, after, "", &mut operations);

@@ -1,5 +1,5 @@
-//! Answers an AdmissionReview. The answer depends only on the request and the settings, so a dry run and a repeated
-//! request have no side effects.
+//! Answers an AdmissionReview, the request of Kubernetes to the webhook. The response depends only on the request and
+//! the settings, so a dry run and a repeated request have no side effects.
 
 use data_encoding::BASE64;
 use serde::Deserialize;
@@ -9,23 +9,24 @@ use super::outcomes::Outcome;
 use super::{patch, size};
 use crate::cli::inject::{Rewritten, Sidecar, inject_object};
 
-/// The version of the API that Kubernetes and the webhook use.
+/// The version of the admission API of Kubernetes that the webhook supports.
 const VERSION: &str = "admission.k8s.io/v1";
-/// Maximum length of a message or a warning, in characters. Kubernetes cuts longer warnings.
+/// The maximum length of a message or a warning of the webhook, in characters. Kubernetes cuts longer warnings.
 const MESSAGE_CHARS_MAX: usize = 250;
 
-/// Maximum number of warnings. Kubernetes shows at most 4096 characters of them.
+/// The maximum number of warnings in a response of the webhook. Kubernetes shows at most 4096 characters of all
+/// warnings.
 const WARNINGS_MAX: usize = 16;
 
-/// How the webhook decides.
+/// The settings by which the webhook decides about workloads.
 pub struct Policy {
-    /// The settings of the sidecar.
+    /// The settings of the sidecar that the webhook adds.
     pub sidecar: Sidecar,
-    /// Whether workloads that cannot have the sidecar are admitted, with a warning. Otherwise they are denied.
+    /// Whether a workload to which the sidecar cannot be added is admitted with a warning. Otherwise it is denied.
     pub admits_unusable: bool,
 }
 
-/// The parts of an AdmissionReview that the webhook reads.
+/// The parts of an AdmissionReview, the request of Kubernetes, that the webhook reads.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Review {
@@ -47,7 +48,7 @@ struct Request {
     name: Option<String>,
     #[serde(default)]
     dry_run: Option<bool>,
-    /// `None` if it has too many values.
+    /// The object to admit. `None` if it has more than [`size::VALUES_MAX`] values.
     #[serde(default = "no_object", deserialize_with = "size::limited")]
     object: Option<Value>,
 }
@@ -56,7 +57,7 @@ fn no_object() -> Option<Value> {
     Some(Value::Null)
 }
 
-/// Returns the answer to a review as JSON.
+/// Returns the response to an AdmissionReview of Kubernetes, as JSON.
 ///
 /// # Errors
 /// Returns an explanation if the body is not an AdmissionReview of version v1 with a request.
@@ -64,7 +65,7 @@ pub fn answer(policy: &Policy, body: &[u8]) -> Result<Value, &'static str> {
     decide(policy, body).map(|(_, answer)| answer)
 }
 
-/// Returns the answer to a review, and its kind for the metrics.
+/// Returns the response to an AdmissionReview of Kubernetes, and its outcome for the metrics.
 pub(super) fn decide(policy: &Policy, body: &[u8]) -> Result<(Outcome, Value), &'static str> {
     let wrong = "the body is not an AdmissionReview of admission.k8s.io/v1 with a request";
     let review: Review = serde_json::from_slice(body).map_err(|_| wrong)?;
@@ -102,15 +103,16 @@ pub(super) fn decide(policy: &Policy, body: &[u8]) -> Result<(Outcome, Value), &
     Ok((outcome, json!({ "apiVersion": VERSION, "kind": "AdmissionReview", "response": response })))
 }
 
-/// Returns the beginning of a text that Kubernetes would cut.
+/// Returns the beginning of a message or a warning, so that Kubernetes need not cut it.
 fn shortened(text: &str) -> String {
     text.chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
-/// The operations of a patch, and hints for the author of the object.
+/// The JSON Patch operations that add the sidecar, and hints for the author of the object.
 type Rewrite = (Vec<Value>, Vec<String>);
 
-/// Returns the operations of the patch, and hints for the author of the object, or `None` if the object stays as it is.
+/// Returns the JSON Patch operations that add the sidecar, and hints for the author of the object. Returns `None` if
+/// the object must not change.
 fn rewritten(policy: &Policy, request: &Request) -> Result<Option<Rewrite>, String> {
     let is_new = request.operation == "CREATE";
     if !(is_new || request.operation == "UPDATE") || !request.sub_resource.is_empty() {
@@ -121,7 +123,7 @@ fn rewritten(policy: &Policy, request: &Request) -> Result<Option<Rewrite>, Stri
     if !before.is_object() {
         return Ok(None);
     }
-    // Containers cannot be added to a pod that exists.
+    // Kubernetes does not allow containers to be added to an existing pod.
     if before.get("kind").and_then(Value::as_str) == Some("Pod") && !is_new {
         return Ok(None);
     }
@@ -138,7 +140,7 @@ fn rewritten(policy: &Policy, request: &Request) -> Result<Option<Rewrite>, Stri
 }
 
 impl Request {
-    /// Returns the kind, the namespace and the name of the object.
+    /// Returns the kind, the namespace and the name of the object in the request, as text.
     fn described(&self) -> String {
         let object = self.object.as_ref().unwrap_or(&Value::Null);
         let metadata = object.get("metadata");

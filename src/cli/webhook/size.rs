@@ -1,15 +1,15 @@
-//! Limits the number of values in an object. Each value takes much more memory than its text: an object below the
-//! maximum size of a request could otherwise use more memory than the pod has.
+//! Limits the number of values in a Kubernetes object. Each value needs much more memory than its text. An object below
+//! the maximum size of a request could otherwise use more memory than the pod of the webhook has.
 
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The maximum number of values in an object. etcd limits an object to 1.5 MiB, and the values of real objects have about
-/// 30 bytes.
+/// The maximum number of values in a Kubernetes object. etcd limits an object to 1.5 MiB, and the values of real
+/// objects have about 30 bytes.
 pub(super) const VALUES_MAX: usize = 50_000;
 
-/// Reads an object. Returns `None` if it has more than [`VALUES_MAX`] values.
+/// Deserializes a Kubernetes object. Returns `None` if it has more than [`VALUES_MAX`] values.
 pub(super) fn limited<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
     let raw = <&RawValue>::deserialize(from)?;
     if values(raw.get()) > VALUES_MAX {
@@ -18,7 +18,7 @@ pub(super) fn limited<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value
     serde_json::from_str(raw.get()).map(Some).map_err(D::Error::custom)
 }
 
-/// Returns an upper bound of the number of values in a JSON text.
+/// Returns an upper bound of the number of values in a JSON text, without parsing the text.
 fn values(text: &str) -> usize {
     let (mut count, mut in_string, mut is_escaped) = (1, false, false);
     for byte in text.bytes() {

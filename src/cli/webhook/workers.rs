@@ -1,4 +1,5 @@
-//! Computes answers on threads of their own, a few at a time, so that the webhook answers health checks meanwhile.
+//! Computes the responses of the webhook on threads of their own, a few at a time. The webhook can therefore respond to
+//! health checks at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +9,14 @@ use tokio::time::timeout;
 
 use crate::admin::AdminResponse;
 
-/// The maximum number of answers that are computed at the same time. Each one can take some ten MiB.
+/// The maximum number of webhook responses that are computed at the same time. One computation can use some ten MiB.
 const RUNNING_MAX: usize = 2;
-/// The maximum number of threads: one more than [`RUNNING_MAX`].
+/// The maximum number of threads for blocking work: one more than [`RUNNING_MAX`].
 pub(super) const THREADS_MAX: usize = RUNNING_MAX + 1;
-/// The time until an answer must be ready. By default, Kubernetes waits as long.
+/// The maximum time until a response of the webhook must be ready. By default, Kubernetes waits for the same time.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The threads that compute answers.
+/// The threads that compute the responses of the webhook.
 pub(super) struct Workers(Arc<Semaphore>);
 
 impl Default for Workers {
@@ -25,7 +26,7 @@ impl Default for Workers {
 }
 
 impl Workers {
-    /// Computes an answer. Returns 503 if this takes too long.
+    /// Computes a response on a thread for blocking work. Returns a response with status 503 if this takes too long.
     pub(super) async fn run<F>(&self, answer: F) -> AdminResponse
     where
         F: FnOnce() -> AdminResponse + Send + 'static,
@@ -33,7 +34,7 @@ impl Workers {
         let computed = async {
             let permit = Arc::clone(&self.0).acquire_owned().await.ok()?;
             let computed = tokio::task::spawn_blocking(move || {
-                // A computation that is too late keeps its permit until it ends.
+                // A computation that exceeds the deadline holds its permit until it ends.
                 let _permit = permit;
                 answer()
             });

@@ -9,7 +9,7 @@ use super::known::{
 use crate::json::{Pointer, Scalar, quoted, scalars};
 use crate::signature::{JwtPlace, Proof, Scheme, SharedSecretPlace, SignaturePlace};
 
-/// Returns the body without secrets, or the reason why it is left out.
+/// Returns the body of a captured request without secrets. Returns the reason as an error if the body is left out.
 pub(super) fn redacted_body(
     request: &Request<'_>,
     known: &Known,
@@ -28,7 +28,7 @@ pub(super) fn redacted_body(
     if let Some(redacted) = redacted_json(text, &place, known) {
         return Ok(redacted);
     }
-    // A secret in a text that is almost JSON cannot be found by its name.
+    // In a text that is almost JSON, a secret cannot be found by the name of its JSON key.
     if begins_like_json(text) {
         return Err("left out: it begins like JSON, but is not valid JSON");
     }
@@ -54,7 +54,7 @@ fn begins_like_json(text: &str) -> bool {
     text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').starts_with(['{', '['])
 }
 
-/// Returns a field of a form without secrets. The value of a field can be JSON.
+/// Returns a `name=value` pair of a form without secrets. The value can be JSON.
 fn redacted_pair(pair: &str, place: &BodyPlace<'_>, known: &Known) -> String {
     let Some((name, value)) = pair.split_once('=') else { return known.remove_from(pair, IN_TARGET) };
     let is_place = matches!(place, BodyPlace::Field(field) if **field == *name);
@@ -76,7 +76,7 @@ fn redacted_pair(pair: &str, place: &BodyPlace<'_>, known: &Known) -> String {
     known.remove_from(pair, IN_TARGET)
 }
 
-/// Replaces the secrets in a JSON text. Everything else stays byte for byte the same. Returns `None` if the text is not
+/// Replaces the secrets in a JSON text. All other bytes of the text stay the same. Returns `None` if the text is not
 /// JSON.
 fn redacted_json(text: &str, place: &BodyPlace<'_>, known: &Known) -> Option<String> {
     let mut found = Vec::new();
@@ -100,7 +100,7 @@ fn redacted_json(text: &str, place: &BodyPlace<'_>, known: &Known) -> Option<Str
     Some(known.remove_from(&out, IN_BODY))
 }
 
-/// Reports whether a value is a secret because of the name of a member around it.
+/// Reports whether a JSON value is a secret because one of the JSON keys that contain it has the name of a secret.
 fn is_secret(scalar: &Scalar<'_, '_>) -> bool {
     let is_named = |names: &dyn Fn(&str) -> bool| scalar.path.iter().any(|name| names(name));
     match scalar.raw.as_bytes().first() {
@@ -113,13 +113,13 @@ fn is_secret(scalar: &Scalar<'_, '_>) -> bool {
     }
 }
 
-/// Returns the replacement of a value that contains a known secret in another spelling than the secret itself: with
-/// escapes, as a number, or in JSON in a string.
+/// Returns the replacement of a JSON value that contains a known secret in another spelling: with escapes, as a number,
+/// or in JSON inside a string. Returns `None` if the value contains no known secret.
 fn redacted_scalar(scalar: &Scalar<'_, '_>, known: &Known) -> Option<String> {
     let Some(text) = scalar.text() else {
         return (known.remove_from(scalar.raw, IN_BODY) != scalar.raw).then(|| quoted(IN_BODY));
     };
-    // The JSON in the string is read once more, but not the JSON in its strings.
+    // The JSON in the string is parsed once more. JSON in the strings of this inner JSON is not parsed.
     let redacted = match begins_like_json(&text) {
         true => redacted_json_in_string(&text, known),
         false => None,
@@ -128,7 +128,7 @@ fn redacted_scalar(scalar: &Scalar<'_, '_>, known: &Known) -> Option<String> {
     (redacted != text).then(|| quoted(&redacted))
 }
 
-/// Replaces the secrets in a JSON text that is in a string of another one.
+/// Replaces the secrets in a JSON text that is inside a string of another JSON text. Returns `None` if it is not JSON.
 fn redacted_json_in_string(text: &str, known: &Known) -> Option<String> {
     let (mut out, mut end) = (String::with_capacity(text.len()), 0);
     scalars(text, &mut |scalar| {
@@ -142,12 +142,12 @@ fn redacted_json_in_string(text: &str, known: &Known) -> Option<String> {
     Some(known.remove_from(&out, IN_BODY))
 }
 
-/// The place of the provider's proof, if it is in the body.
+/// The location of the provider's proof (a signature, a token or a secret) in the body of a request, if it is there.
 enum BodyPlace<'s> {
     None,
     Member(&'s Pointer),
     Each(&'s Pointer, &'s Pointer),
-    /// The signature of Amazon SNS.
+    /// The JSON key `Signature` of a message of Amazon SNS.
     Sns,
     Field(&'s str),
     Whole,
@@ -175,7 +175,7 @@ impl<'s> BodyPlace<'s> {
         }
     }
 
-    /// Reports whether a value is the proof, or a part of it.
+    /// Reports whether a JSON value of the body is the provider's proof, or a part of it.
     fn contains(&self, scalar: &Scalar<'_, '_>) -> bool {
         match self {
             Self::Member(pointer) => scalar.is_below(pointer),

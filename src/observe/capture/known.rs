@@ -1,4 +1,4 @@
-//! The values that a captured request must not contain.
+//! Finds the values that the `.http` file of a captured request must not contain, such as tokens and secrets.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::path::{Captures, TOKEN_CAPTURE};
 use crate::query::raw_values;
 use crate::request::RequestHead;
 
-/// The replacement in the target, where brackets are not allowed.
+/// The text that replaces a secret in the target of a request, where brackets are not allowed.
 pub(super) const IN_TARGET: &str = "redacted";
-/// The replacement in a body.
+/// The text that replaces a secret in the body of a captured request.
 pub(super) const IN_BODY: &str = "[redacted]";
-/// The shortest value that is also replaced elsewhere. Shorter texts occur by chance.
+/// The minimum length of a secret value that is replaced wherever it occurs, in bytes. Shorter texts occur by chance.
 pub(super) const VALUE_BYTES_MIN: usize = 8;
-/// Parts of the names of headers, parameters and members that contain a secret.
+/// Parts of the names of headers and of parameters whose values are secrets.
 pub(super) const SECRET_NAMES: [&str; 20] = [
     "apikey",
     "api-key",
@@ -41,7 +41,8 @@ pub(super) const SECRET_NAMES: [&str; 20] = [
     "token",
     "verification",
 ];
-/// The same for members of a body, where more names have another meaning.
+/// Parts of the names of JSON keys whose values are secrets. The list is shorter than that for headers and parameters,
+/// because more names of JSON keys have another meaning.
 pub(super) const SECRET_MEMBERS: [&str; 10] = [
     "apikey",
     "api_key",
@@ -55,7 +56,7 @@ pub(super) const SECRET_MEMBERS: [&str; 10] = [
     "token",
 ];
 
-/// Names of members whose numbers are secrets, too.
+/// Names of JSON keys whose values are secrets even if they are numbers.
 pub(super) const SECRET_NUMBERS: [&str; 20] = [
     "access_token",
     "api_key",
@@ -79,20 +80,20 @@ pub(super) const SECRET_NUMBERS: [&str; 20] = [
     "token",
 ];
 
-/// A request and what is known about it.
+/// A request to capture, with its route and all other routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'r> {
-    /// The head as received.
+    /// The head of the request as received.
     pub head: &'r RequestHead<'r>,
-    /// The body, or the reason why there is none.
+    /// The body of the request, or the reason why there is none.
     pub body: Result<&'r [u8], &'static str>,
-    /// The route and the captures of the path. `None` if no route has this path.
+    /// The route of the request, and the values of its path captures. `None` if no route has this path.
     pub route: Option<(&'r Route, &'r Captures)>,
-    /// All routes. A caller may send a secret of another route.
+    /// All configured routes. They are needed because a caller may send a secret of another route.
     pub all: &'r [Arc<Route>],
 }
 
-/// The values that must not appear anywhere in the file.
+/// The secret values that must not appear anywhere in the `.http` file of a captured request.
 pub(super) struct Known(pub(super) Vec<String>);
 
 impl Known {
@@ -105,7 +106,7 @@ impl Known {
         };
         for (name, value) in head.headers.iter().filter(|(name, _)| is_secret_header(request, name)) {
             add(value.as_bytes());
-            // The credentials alone, without the authentication scheme.
+            // Adds the credentials without the authentication scheme.
             if let Some((_, credentials)) = value.to_str().ok().and_then(|text| text.split_once(' ')) {
                 let is_credentials = *name == AUTHORIZATION || carries(request.route, name);
                 if is_credentials {
@@ -141,7 +142,7 @@ impl Known {
         Self(values)
     }
 
-    /// Returns the known values and further ones.
+    /// Returns the known secret values together with the values in `further`.
     pub(super) fn with(&self, further: Vec<String>) -> Self {
         let further = further.into_iter().filter(|value| value.len() >= VALUE_BYTES_MIN && value != IN_BODY);
         let mut values: Vec<_> = self.0.iter().cloned().chain(further).collect();
@@ -150,7 +151,7 @@ impl Known {
         Self(values)
     }
 
-    /// Replaces the known values, all tokens, and the values of parameters with the names of secrets in a text.
+    /// Replaces in a text the known secret values, all tokens, and the values of parameters with the names of secrets.
     pub(super) fn remove_from(&self, text: &str, replacement: &str) -> String {
         let text =
             self.0.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), replacement));
@@ -159,26 +160,26 @@ impl Known {
     }
 }
 
-/// Words of names that contain a secret. In longer words, these letters have another meaning.
+/// Whole words in the names of secrets. The letters of these words have another meaning inside longer words.
 const SECRET_WORDS: [&str; 5] = ["bearer", "otp", "pass", "pin", "pwd"];
 
-/// Reports whether a name is that of a secret: whether it contains one of `parts`, or a word of [`SECRET_WORDS`]. The name
-/// may be encoded as in a query.
+/// Reports whether a name is the name of a secret: whether it contains one of `parts`, or a word of [`SECRET_WORDS`].
+/// The name may be encoded as in a query.
 pub(super) fn is_secret_name(name: &str, parts: &[&str]) -> bool {
     let name = decoded_name(name).to_ascii_lowercase().replace(['-', ' '], "_");
     let has_part = parts.iter().any(|part| name.contains(part));
     let has_word = name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| SECRET_WORDS.contains(&word));
-    // The time of a signature is no secret, and its age cannot be checked without it.
+    // The timestamp of a signature is no secret, and `callgate explain` needs it to check the age of the signature.
     (has_part || has_word) && !name.contains("timestamp") && !name.contains("digest")
 }
 
-/// Decodes a name as in a query.
+/// Decodes a name that is encoded as in a query.
 fn decoded_name(name: &str) -> String {
     let spaced = name.replace('+', " ");
     percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
 
-/// Reports whether a header carries the token of the route.
+/// Reports whether a callback carries the token of its route in this header.
 pub(super) fn carries(route: Option<(&Route, &Captures)>, name: &HeaderName) -> bool {
     route
         .and_then(|(route, _)| route.token.as_ref())

@@ -1,7 +1,8 @@
-//! Keeps the next rejected requests in memory when an operator asks for it, so that `callgate explain` can repeat the
-//! decision. Tokens, secrets and signatures are never kept: the verdicts of their checks take their place.
+//! Records the next rejected requests in memory when an operator asks for it, so that `callgate explain` can repeat the
+//! decision. Tokens, secrets and signatures are never recorded. The verdicts of the checks that need them are recorded
+//! instead.
 //!
-//! A capture ends by itself, after a number of requests, after a time, or when the memory for it is used up.
+//! The recording ends after a number of requests, after a time, or when the memory for it is used up.
 
 mod body;
 mod known;
@@ -24,71 +25,72 @@ pub use known::Request;
 pub use redact::redacted_request;
 pub use verdicts::{BODY_HEADER, CHECKS_HEADER, FACTS_HEADER, Verdicts};
 
-/// Maximum number of requests of one capture.
+/// The maximum number of requests that an operator can ask Callgate to capture.
 pub const REQUESTS_MAX: usize = 100;
-/// Number of requests of a capture if the operator gives none.
+/// The number of requests to capture if the operator does not choose a number.
 pub const REQUESTS_DEFAULT: usize = 10;
-/// Maximum duration of a capture.
+/// The maximum time for which rejected requests are captured.
 pub const DURATION_MAX: Duration = Duration::from_secs(86_400);
-/// Duration of a capture if the operator gives none.
+/// The time for which rejected requests are captured if the operator does not choose a time.
 pub const DURATION_DEFAULT: Duration = Duration::from_secs(600);
-/// Maximum size of a body that is kept, in bytes.
+/// The maximum size of the body of a captured request, in bytes. A larger body is left out.
 pub const BODY_BYTES_MAX: u64 = 64 << 10;
-/// Maximum number of bodies that are read at the same time only because of a capture. Their callers are not
-/// authenticated, and must not take the memory for bodies away from others.
+/// The maximum number of bodies that are read at the same time only to capture their requests. The callers of these
+/// requests are not authenticated, and must not use up the memory for the bodies of other requests.
 const READS_MAX: usize = 8;
-/// Maximum size of all kept requests, in bytes.
+/// The size of all captured requests at which capturing ends, in bytes.
 const BYTES_MAX: usize = 4 << 20;
 
-/// The requests that an operator wants to see.
+/// Describes which rejected requests are captured, how many, and until when.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The name of the route, or `none` for requests to no route. `None` means every route.
+    /// The name of the route whose requests are captured. `none` stands for requests to no route. `None` means every
+    /// route.
     pub route: Option<Box<str>>,
-    /// The reason. `None` means every reason.
+    /// The denial reason of the requests to capture. `None` means every reason.
     pub reason: Option<Denial>,
-    /// The number of requests.
+    /// The number of requests to capture.
     pub requests: usize,
-    /// The time at which the capture ends.
+    /// The time at which capturing ends.
     pub until: Timestamp,
 }
 
-/// A kept request.
+/// A captured request: a rejected request that was recorded without its secrets.
 #[derive(Clone, Debug)]
 pub struct CapturedRequest {
-    /// Time at which the request arrived.
+    /// The time at which the request arrived.
     pub time: Timestamp,
-    /// The request id, which names the file.
+    /// The request id. It is also the name of the `.http` file of the captured request.
     pub request_id: Box<str>,
-    /// The name of the route, or `none`.
+    /// The name of the route, or `none` if no route has the path of the request.
     pub route: Box<str>,
-    /// The name of the provider, or `none`.
+    /// The name of the provider, or `none` if the route has no provider.
     pub provider: Box<str>,
-    /// `deny`, `fail` or `observe`.
+    /// The verdict about the request: `deny`, `fail` or `observe`.
     pub verdict: &'static str,
-    /// The code of the denial.
+    /// The code of the denial of the request.
     pub reason: &'static str,
-    /// The method, and the path without secrets.
+    /// The method of the request and its path without secrets.
     pub line: Box<str>,
-    /// The client address.
+    /// The client address, if it could be determined.
     pub client: Option<IpAddr>,
     /// The source address of the connection.
     pub peer: IpAddr,
-    /// The redacted request in the format of `.http` files.
+    /// The request without its secrets, in the format of `.http` files.
     pub file: Box<str>,
 }
 
-/// The capture and its requests.
+/// The captured requests, and the settings of the recording that is active.
 #[derive(Debug, Default)]
 pub struct Captures {
-    /// Whether a capture may be active. Requests read only this value while there is no capture.
+    /// Whether requests may be captured at present. If not, requests read only this value, without the lock.
     is_on: AtomicBool,
-    /// The number of bodies that are being read only because of the capture.
+    /// The number of bodies that are being read only to capture their requests.
     reads: AtomicUsize,
     state: Mutex<State>,
 }
 
-/// The right to read a body only because of a capture. It ends when this value is dropped.
+/// A permit to read the body of a request only to capture the request. Dropping the permit returns it.
 #[derive(Debug)]
 pub struct Reading<'c>(&'c Captures);
 
@@ -106,7 +108,8 @@ struct State {
 }
 
 impl State {
-    /// Returns the active capture. Ends it if its time is over.
+    /// Returns the settings of the active recording of requests. Ends the recording if its time is over, if it has its
+    /// number of requests, or if its memory is used up.
     fn active(&mut self, now: Timestamp) -> Option<&Wanted> {
         let is_full =
             |wanted: &Wanted, state: &Self| state.kept.len() >= wanted.requests || state.bytes >= BYTES_MAX;
@@ -118,26 +121,27 @@ impl State {
 }
 
 impl Captures {
-    /// Begins a capture. Ends the previous one and removes its requests.
+    /// Begins to capture requests. Ends the previous recording and removes its requests.
     pub fn begin(&self, wanted: Wanted) {
         let mut state = self.state.lock();
         *state = State { wanted: Some(wanted), ..State::default() };
         self.is_on.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the capture and removes its requests.
+    /// Ends capturing and removes the captured requests.
     pub fn end(&self) {
         let mut state = self.state.lock();
         self.is_on.store(false, Ordering::Relaxed);
         *state = State::default();
     }
 
-    /// Reports whether a capture may be active.
+    /// Reports whether requests may be captured at present.
     pub fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Relaxed)
     }
 
-    /// Reports whether the capture wants a request of this route that was denied for one of these reasons.
+    /// Reports whether a request is to be captured. `route` is the name of its route, and `reasons` are its denial
+    /// reasons.
     pub fn wants(&self, route: &str, reasons: &[Denial], now: Timestamp) -> bool {
         if !self.is_on() || reasons.is_empty() {
             return false;
@@ -155,14 +159,15 @@ impl Captures {
         }
     }
 
-    /// Allows to read a body only because of a capture. Returns `None` if too many bodies are being read.
+    /// Returns a permit to read the body of a request only to capture the request. Returns `None` if too many of these
+    /// bodies are being read.
     pub fn begin_reading(&self) -> Option<Reading<'_>> {
         let more = |reads: usize| (reads < READS_MAX).then_some(reads + 1);
         let began = self.reads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         began.then(|| Reading(self))
     }
 
-    /// Keeps a request, unless the capture has ended meanwhile.
+    /// Stores a captured request, unless capturing has ended meanwhile.
     pub fn keep(&self, request: CapturedRequest, now: Timestamp) {
         let mut state = self.state.lock();
         if state.active(now).is_none() {
@@ -175,14 +180,14 @@ impl Captures {
         }
     }
 
-    /// Returns the redacted request with this id in the format of `.http` files.
+    /// Returns the captured request with this id in the format of `.http` files, without its secrets.
     pub fn file(&self, request_id: &str) -> Option<String> {
         let state = self.state.lock();
         let found = state.kept.iter().find(|request| *request.request_id == *request_id);
         found.map(|request| request.file.to_string())
     }
 
-    /// Removes a request. Returns false if it does not exist. The capture continues.
+    /// Removes the captured request with this id. Returns false if it does not exist. Capturing continues.
     pub fn remove(&self, request_id: &str) -> bool {
         let mut state = self.state.lock();
         let Some(at) = state.kept.iter().position(|request| *request.request_id == *request_id) else {
@@ -190,14 +195,14 @@ impl Captures {
         };
         let removed = state.kept.remove(at);
         state.bytes = state.bytes.saturating_sub(removed.bytes());
-        // A removed request does not make room for another one.
+        // Another request must not be captured in place of the removed one.
         if let Some(wanted) = &mut state.wanted {
             wanted.requests = wanted.requests.saturating_sub(1);
         }
         true
     }
 
-    /// Returns the active capture and the kept requests as JSON, oldest request first.
+    /// Returns the active recording and the captured requests as JSON, oldest request first.
     pub fn to_json(&self, now: Timestamp) -> Value {
         let mut state = self.state.lock();
         let active = state.active(now).cloned();
@@ -208,7 +213,7 @@ impl Captures {
 }
 
 impl Wanted {
-    /// Returns the capture as JSON. `kept` is the number of requests that it has kept.
+    /// Returns the settings of the recording as JSON. `kept` is the number of requests that were captured so far.
     pub fn to_json(&self, kept: usize) -> Value {
         json!({
             "route": self.route,
@@ -221,7 +226,7 @@ impl Wanted {
 }
 
 impl CapturedRequest {
-    /// Returns the memory that the request takes, in bytes.
+    /// Returns the memory that the captured request uses, in bytes.
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.file.len()
     }

@@ -1,8 +1,13 @@
 //! Writes a captured request in the format of `.http` files, without tokens, secrets and signatures.
 //!
-//! These values are replaced: the places in which the route expects a token and the provider sends its proof; headers,
-//! query parameters and members of the body whose names are those of secrets; JWTs; and all occurrences of a value that
-//! was replaced elsewhere, and of the secrets of all routes and their providers. A body that cannot be searched is left out.
+//! These values are replaced:
+//! - the values in which the route expects a token, and those in which the provider sends its proof;
+//! - the values of headers, query parameters and JSON keys that have the name of a secret;
+//! - JWTs and opaque callback tokens;
+//! - all occurrences of a value that was replaced elsewhere;
+//! - the secrets of all routes and their providers.
+//!
+//! A body that cannot be searched for secrets is left out.
 
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue};
@@ -12,7 +17,8 @@ use super::known::{IN_BODY, IN_TARGET, Known, Request, carries, is_secret_header
 use super::verdicts::{BODY_HEADER, Verdicts};
 use crate::observe::redact_path;
 
-/// Returns the redacted request. The verdicts of the checks take the place of the values that were removed.
+/// Returns the captured request in the format of `.http` files. Secrets are replaced by the verdicts of the checks that
+/// would need them.
 pub fn redacted_request(request: Request<'_>, verdicts: &Verdicts) -> String {
     let known = Known::of(&request);
     let body = request.body.and_then(|body| redacted_body(&request, &known, body));
@@ -43,7 +49,7 @@ pub fn redacted_request(request: Request<'_>, verdicts: &Verdicts) -> String {
     out
 }
 
-/// Returns the value of a header in the file.
+/// Returns the value of a request header for the `.http` file, without secrets.
 fn header(
     request: &Request<'_>,
     known: &Known,
@@ -69,12 +75,12 @@ fn header(
     }
 }
 
-/// Reports whether a text is a usual name of an authentication scheme, and not a part of a secret.
+/// Reports whether a text is the usual name of an authentication scheme, and not a part of a secret.
 fn is_scheme(text: &str) -> bool {
     ["basic", "bearer", "digest", "token"].iter().any(|scheme| text.eq_ignore_ascii_case(scheme))
 }
 
-/// Returns the target without secrets. The path keeps its form, so that the same route has it.
+/// Returns the request target without secrets. The form of the path does not change, so that the same route matches it.
 fn target(request: &Request<'_>, known: &Known) -> String {
     let path = match request.route {
         Some((_, captures)) => captures.redacted_path(),

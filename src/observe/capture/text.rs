@@ -1,16 +1,16 @@
-//! Finds secrets in any text by their form: callback tokens, JWTs, and parameters of URLs with the names of secrets. The
-//! characters of a secret may be written as escapes of URLs (`%2E`) or of JSON (`\u002e`).
+//! Finds secrets in any text by their form: callback tokens, JWTs, and parameters of URLs with the names of secrets.
+//! The characters of a secret may be written as escapes of URLs (`%2E`) or of JSON (`\u002e`).
 
 use std::ops::Range;
 
 use crate::path::is_opaque_form;
 
-/// The maximum length of the name of a parameter, in characters.
+/// The maximum length of the name of a URL parameter, in characters.
 const NAME_CHARS_MAX: usize = 64;
-/// The length from which random text is replaced, in characters. A callback token can be a part of such a text.
+/// The length that random text must exceed to be replaced, in characters. A callback token can be a part of this text.
 const RANDOM_CHARS_MIN: usize = 32;
 
-/// A character of a text, and its place there.
+/// A decoded character of a text, and the range of the bytes that encode it in the text.
 struct Unit {
     shown: char,
     at: Range<usize>,
@@ -25,7 +25,7 @@ fn units(text: &str) -> Vec<Unit> {
     units
 }
 
-/// Returns the first character of a text, and the length of its spelling in bytes.
+/// Returns the first character of a text, decoded from an escape of URLs or JSON, and its encoded length in bytes.
 fn first(text: &str) -> Option<(char, usize)> {
     let hex = |range: Range<usize>| {
         let digits = text.get(range).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
@@ -41,7 +41,8 @@ fn first(text: &str) -> Option<(char, usize)> {
     })
 }
 
-/// Returns a text in which the ranges are replaced. They are in order, and do not overlap.
+/// Returns a text in which each range of bytes is replaced by `replacement`. The ranges must be in order and must not
+/// overlap.
 fn replaced(text: &str, ranges: &[Range<usize>], replacement: &str) -> String {
     let (mut out, mut end) = (String::with_capacity(text.len()), 0);
     for range in ranges {
@@ -57,14 +58,14 @@ fn span(units: &[Unit]) -> Option<Range<usize>> {
     Some(units.first()?.at.start..units.last()?.at.end)
 }
 
-/// Replaces everything that looks like a JWT, or begins like one, and everything that looks like an opaque callback
-/// token.
+/// Replaces every part of a text that looks like a JWT or the beginning of one, and every part that looks like an
+/// opaque callback token.
 pub(super) fn without_tokens(text: &str, replacement: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '~');
     let (units, mut ranges) = (units(text), Vec::new());
     for run in units.split(|unit| !is_part(unit.shown)) {
         let shown: String = run.iter().map(|unit| unit.shown).collect();
-        // All characters of a run are ASCII, so that a position in `shown` is one in `run`.
+        // All characters of a run are ASCII, so a byte position in `shown` is also a position in `run`.
         if let Some(token) = shown.find("eyJ").and_then(|at| run.get(at..)) {
             ranges.extend(span(token));
             continue;
@@ -75,7 +76,7 @@ pub(super) fn without_tokens(text: &str, replacement: &str) -> String {
     replaced(text, &ranges, replacement)
 }
 
-/// Reports whether a text looks like an opaque callback token, or is long enough to contain one and random.
+/// Reports whether a text looks like an opaque callback token, or is so long and so random that it could contain one.
 fn is_random(part: &[Unit]) -> bool {
     let shown: String = part.iter().map(|unit| unit.shown).collect();
     let has = |is: fn(&u8) -> bool| shown.bytes().any(|byte| is(&byte));
@@ -86,8 +87,8 @@ fn is_random(part: &[Unit]) -> bool {
             && has(u8::is_ascii_digit))
 }
 
-/// Replaces the values of parameters of URLs whose names are those of secrets, such as `?token=…` and `;sig=…`. `is_secret`
-/// tells whether a name is one.
+/// Replaces the values of URL parameters that have the name of a secret, such as `?token=…` and `;sig=…`. `is_secret`
+/// reports whether a name is the name of a secret.
 pub(super) fn without_parameters(text: &str, replacement: &str, is_secret: fn(&str) -> bool) -> String {
     let (units, mut ranges) = (units(text), Vec::<Range<usize>>::new());
     let mut rest = units.as_slice();

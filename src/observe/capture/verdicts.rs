@@ -1,5 +1,5 @@
-//! The verdicts of the checks of a captured request. The redacted file contains them as headers, and `callgate explain`
-//! reads them.
+//! The verdicts of the checks of a captured request. The `.http` file of the captured request contains the verdicts as
+//! headers, and `callgate explain` reads them.
 
 use std::net::IpAddr;
 
@@ -9,31 +9,33 @@ use crate::denial::Denial;
 use crate::time::Timestamp;
 use crate::trail::{Outcome, Trail};
 
-/// The header with the time, the source address and the reason of a captured request.
+/// The header that contains the time, the source address and the denial reason of a captured request.
 pub const FACTS_HEADER: HeaderName = HeaderName::from_static("callgate-captured");
-/// The header with the verdict of each check.
+/// The header that contains the verdict of each check of a captured request.
 pub const CHECKS_HEADER: HeaderName = HeaderName::from_static("callgate-captured-checks");
-/// The header of a captured request whose body was not kept. It says why.
+/// The header of a captured request whose body was left out. Its value is the reason.
 pub const BODY_HEADER: HeaderName = HeaderName::from_static("callgate-captured-body");
 
-/// The verdicts of the checks of a captured request, and what else the file says about it.
+/// The verdicts of the checks of a captured request, with its time, its source address and its denial reason.
 #[derive(Clone, Debug)]
 pub struct Verdicts {
-    /// Time at which the request arrived.
+    /// The time at which the captured request arrived.
     pub time: Timestamp,
-    /// The source address of the connection.
+    /// The source address of the connection of the captured request.
     pub peer: IpAddr,
-    /// The code of the denial.
+    /// The code of the denial of the captured request.
     pub reason: Box<str>,
-    /// The name of each check with its verdict: `pass`, `skip`, `hold` or the code of a denial.
+    /// The name of each check of the captured request, with its verdict: `pass`, `skip`, `hold` or the code of a
+    /// denial.
     pub checks: Vec<(Box<str>, Box<str>)>,
-    /// Whether the file contains the body.
+    /// Whether the `.http` file of the captured request contains the body.
     pub has_body: bool,
 }
 
 impl Verdicts {
-    /// Collects the verdicts of two trails. `all` has every check that could be run without the ledger, and `real` the
-    /// checks that decided about the request.
+    /// Collects the verdicts of two trails of the same request. `all` has every check that could be run without the
+    /// ledger, and `real` the checks that decided about the request. If a check is in both trails, the verdict in `all`
+    /// counts.
     pub fn of(time: Timestamp, peer: IpAddr, reason: &str, all: &Trail, real: &Trail) -> Self {
         let mut checks: Vec<(Box<str>, Box<str>)> = Vec::new();
         for step in all.steps().chain(real.steps()) {
@@ -48,8 +50,8 @@ impl Verdicts {
         Self { time, peer, reason: reason.into(), checks, has_body: false }
     }
 
-    /// Reads the verdicts from the headers of a captured request. Returns `None` if the request was not captured by
-    /// Callgate.
+    /// Reads the verdicts from the headers of the `.http` file of a captured request. Returns `None` if Callgate did
+    /// not capture the request.
     pub fn read(headers: &HeaderMap) -> Option<Self> {
         let text = |name: &HeaderName| headers.get(name)?.to_str().ok();
         let facts: Vec<_> =
@@ -66,18 +68,19 @@ impl Verdicts {
         })
     }
 
-    /// Returns the verdict of a check.
+    /// Returns the verdict of a check of the captured request, by the name of the check.
     pub fn verdict(&self, check: &str) -> Option<&str> {
         self.checks.iter().find(|(name, _)| **name == *check).map(|(_, verdict)| &**verdict)
     }
 
-    /// Returns the denial of a check, if the check failed.
+    /// Returns the denial of a check of the captured request. Returns `None` if the check did not fail.
     pub fn denial(&self, check: &str) -> Option<Denial> {
         let verdict = self.verdict(check)?;
         Denial::ALL.iter().copied().find(|denial| denial.code() == verdict)
     }
 
-    /// Returns the values of the headers [`FACTS_HEADER`] and [`CHECKS_HEADER`].
+    /// Returns the headers [`FACTS_HEADER`] and [`CHECKS_HEADER`] with their values, for the `.http` file of the
+    /// request.
     pub(super) fn headers(&self) -> [(HeaderName, String); 2] {
         let facts = format!("time={}; peer={}; reason={}", self.time, self.peer.to_canonical(), self.reason);
         let checks = self.checks.iter().map(|(check, verdict)| format!("{check}={verdict}"));

@@ -6,11 +6,11 @@ use super::metrics::Metrics;
 use super::registry::{Label, MetricRegistry};
 use crate::denial::Denial;
 
-/// The result of a request to an agent that answered with 2xx.
+/// The value of the label `result` for a request that an agent answered with 2xx.
 pub const AGENT_ACCEPTED: &str = "accepted";
-/// The result of a request to an agent that answered with another status.
+/// The value of the label `result` for a request that an agent answered with a status other than 2xx.
 pub const AGENT_REJECTED: &str = "rejected";
-/// The other results of a request to an agent, which are the codes of denials.
+/// The denials that mean that a request to an agent failed. Their codes are values of the label `result`.
 const FAULTS: [Denial; 5] = [
     Denial::AgentGarbled,
     Denial::AgentRedirected,
@@ -19,14 +19,14 @@ const FAULTS: [Denial; 5] = [
     Denial::AgentUnreachable,
 ];
 
-/// Metrics of the requests that the agents receive.
+/// The registered metrics of the requests that the agents receive.
 #[derive(Debug)]
 pub(super) struct AgentMetrics {
     requests: IntCounterVec,
     rejected: IntCounterVec,
 }
 
-/// Returns all results of a request to an agent.
+/// Returns all values of the label `result` for requests to an agent.
 fn results() -> impl Iterator<Item = &'static str> {
     [AGENT_ACCEPTED, AGENT_REJECTED].into_iter().chain(FAULTS.iter().map(|denial| denial.code()))
 }
@@ -49,24 +49,25 @@ impl AgentMetrics {
 }
 
 impl Metrics {
-    /// Counts a callback or notice for an agent. `result` is [`AGENT_ACCEPTED`], [`AGENT_REJECTED`] or the code of a
-    /// denial.
+    /// Counts a callback or a notice that was sent to an agent. `result` is [`AGENT_ACCEPTED`], [`AGENT_REJECTED`] or
+    /// the code of a denial.
     pub fn agent_request(&self, agent: &str, result: &str) {
         self.agents.requests.with_label_values(&[agent, result]).inc();
     }
 
-    /// Counts a callback that the agent has received and answered with a status other than 2xx.
+    /// Counts a callback that the agent received and answered with a status other than 2xx.
     pub fn delivery_rejected(&self, route: &str) {
         self.agents.rejected.with_label_values(&[route]).inc();
     }
 
-    /// Creates the series of rejected callbacks of a route with the value 0, so that an alert detects the first one.
+    /// Creates the time series of rejected callbacks of a route with the value 0. An alert can then detect even the
+    /// first rejected callback, as an increase from 0.
     pub fn expect_route(&self, route: &str) {
         self.agents.rejected.with_label_values(&[route]);
     }
 
-    /// Creates a series with the value 0 for each result of a request to this agent. An alert can then detect even the
-    /// first failure, as an increase from 0.
+    /// Creates a time series with the value 0 for each result of a request to this agent. An alert can then detect even
+    /// the first failure, as an increase from 0.
     pub fn expect_agent(&self, agent: &str) {
         for result in results() {
             self.agents.requests.with_label_values(&[agent, result]);

@@ -7,10 +7,10 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec};
 
 use super::registry::{Label, MetricRegistry};
 
-/// Values of the label `outcome` in the metric that counts fetches.
+/// The values of the label `outcome` in the metric that counts fetches.
 pub(super) const OUTCOMES: [&str; 2] = ["ok", "failed"];
 
-/// The registered metrics of fetches and handshakes.
+/// The registered metrics of fetched documents and of provider handshakes.
 #[derive(Debug)]
 pub(super) struct FetchMetrics {
     pub(super) age_seconds: GaugeVec,

@@ -4,10 +4,10 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::registry::{Label, MetricRegistry};
 
-/// The outcomes of TLS handshakes with the agent's clients.
+/// The outcomes of TLS handshakes between the forward proxy and the clients of the agent.
 const OUTCOMES: [&str; 3] = ["client_refused", "failed", "ok"];
 
-/// The metrics of the forward proxy.
+/// The registered metrics of the forward proxy.
 #[derive(Debug)]
 pub(super) struct ForwardProxyMetrics {
     pub(super) bytes: IntCounterVec,

@@ -5,19 +5,20 @@ use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 use super::registry::{Label, MetricRegistry};
 use crate::inbox::Cause;
 
-/// Buckets for the time until a message is delivered, in seconds: milliseconds if the agent is there, and days if not.
+/// The histogram buckets for the time until a message of the inbox is delivered, in seconds. The time is milliseconds
+/// if the agent is reachable, and up to days if it is not.
 const DELAY_BUCKETS: &[f64] = &[
     5e-3, 1e-2, 2.5e-2, 1e-1, 5e-1, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0, 86_400.0,
     259_200.0,
 ];
-/// The results of an attempt to deliver a message.
+/// The results of an attempt to deliver a message of the inbox, as values of the label `result`.
 pub(super) const RESULTS: [&str; 6] = ["accepted", "busy", "failed", "gone", "rejected", "unreachable"];
-/// The ends of a message, besides the causes of its death.
+/// The outcomes of a message of the inbox, as values of the label `outcome`, except the causes of dead messages.
 const ENDS: [&str; 4] = ["delivered", "erased", "overtaken", "taken"];
-/// The results of waking an agent.
+/// The results of a request that wakes an agent, as values of the label `result`.
 const WOKEN: [&str; 2] = ["failed", "sent"];
 
-/// Metrics of the inbox.
+/// The registered metrics of the inbox.
 #[derive(Debug)]
 pub(super) struct InboxMetrics {
     pub(super) accepted: IntCounterVec,
@@ -35,7 +36,7 @@ pub(super) struct InboxMetrics {
     pub(super) wakes: IntCounterVec,
 }
 
-/// Returns the ends of a message.
+/// Returns all outcomes of a message of the inbox, including the causes of dead messages.
 pub(super) fn ends() -> impl Iterator<Item = &'static str> {
     ENDS.into_iter().chain(Cause::ALL.map(Cause::name))
 }

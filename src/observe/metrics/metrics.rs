@@ -16,24 +16,24 @@ use super::server_metrics::ServerMetrics;
 use super::shared_store::SharedStoreMetrics;
 use crate::guard::Refused;
 
-/// Buckets for the time of a decision, in seconds. A decision takes microseconds.
+/// The histogram buckets for the time to decide about a request, in seconds. A decision takes microseconds.
 const DECIDE_BUCKETS: &[f64] = &[5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2];
-/// Buckets for the response times of agents and providers, in seconds. Responses take milliseconds to minutes.
+/// The histogram buckets for the response times of agents and providers, in seconds: milliseconds to minutes.
 const DELIVER_BUCKETS: &[f64] =
     &[1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
-/// Buckets for the time of a commit to the ledger file, in seconds. The time depends on the disk.
+/// The histogram buckets for the time of a commit to the ledger file, in seconds. The time depends on the disk.
 const COMMIT_BUCKETS: &[f64] =
     &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 10.0];
-/// Source of the values of the label `rule`.
+/// The description of the values of the metric label `rule`.
 const RULES: &str = "`egress[].name`, or `actions` for answers to questions, or `callbacks` for callbacks that the agent asks for, or `none` if no rule matches, or `unmatched` and `others` for requests that the forward proxy sends unchanged";
-/// Final states of an interaction.
+/// The final states of an interaction, as values of the label `outcome`.
 const OUTCOMES: [&str; 5] = ["done", "failed", "expired", "revoked", "not_sent"];
-/// Causes of a notice to the agent.
+/// The causes of a notice to the agent, as values of the label `cause`.
 const CAUSES: [&str; 3] = ["expired", "stalled", "undelivered"];
-/// Outcomes of an attempt to send a notice.
+/// The outcomes of an attempt to send a notice, as values of the label `outcome`.
 const NOTICED: [&str; 3] = ["answered", "failed", "given_up"];
 
-/// All metrics of the process.
+/// All registered metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -49,7 +49,7 @@ pub struct Metrics {
     pub(super) shared_store: SharedStoreMetrics,
 }
 
-/// Metrics of requests that the agent sends.
+/// The registered metrics of requests that the agent sends.
 #[derive(Debug)]
 pub(super) struct Egress {
     pub(super) egress_requests: IntCounterVec,
@@ -57,7 +57,7 @@ pub(super) struct Egress {
     guard_refusals: IntCounterVec,
 }
 
-/// Metrics of requests from outside.
+/// The registered metrics of requests from outside.
 #[derive(Debug)]
 pub(super) struct Ingress {
     decide_seconds: Histogram,
@@ -68,7 +68,7 @@ pub(super) struct Ingress {
     reports_unreadable: IntCounterVec,
 }
 
-/// Metrics of interactions and of the store.
+/// The registered metrics of interactions and of the store.
 #[derive(Debug)]
 pub(super) struct Ledger {
     adopted: IntCounterVec,
@@ -218,8 +218,8 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Creates a series with the value 0 for every outcome that an interaction or a notice of this route can have. An
-    /// alert can then detect even the first interaction that expires, as an increase from 0.
+    /// Creates a time series with the value 0 for every outcome that an interaction or a notice of this route can have.
+    /// An alert can then detect even the first interaction that expires, as an increase from 0.
     pub(super) fn expect(&self, route: &str) {
         for outcome in OUTCOMES {
             self.ended.with_label_values(&[route, outcome]);
@@ -231,7 +231,7 @@ impl Ledger {
 }
 
 impl Metrics {
-    /// Creates and registers all metrics.
+    /// Creates and registers all metrics of the process.
     ///
     /// # Errors
     /// Returns an error if a name is registered twice, which is a mistake in the code.
@@ -278,18 +278,18 @@ impl Metrics {
         self.ledger.open.with_label_values(&[route]).inc();
     }
 
-    /// Counts an open interaction that ended. `outcome` is its final state.
+    /// Counts an open interaction that ended. `outcome` is its final state, such as `done` or `expired`.
     pub fn interaction_ended(&self, route: &str, outcome: &str) {
         self.ledger.open.with_label_values(&[route]).dec();
         self.ledger.ended.with_label_values(&[route, outcome]).inc();
     }
 
-    /// Counts an open interaction that another member has taken over.
+    /// Counts an open interaction that left this process, because another process took it over.
     pub fn interaction_left(&self, route: &str) {
         self.ledger.open.with_label_values(&[route]).dec();
     }
 
-    /// Counts an interaction that was added to the ledger because of a valid token.
+    /// Counts an interaction that was not in the ledger and was added to it because of a valid token.
     pub fn interaction_adopted(&self, route: &str) {
         self.ledger.adopted.with_label_values(&[route]).inc();
     }
@@ -299,12 +299,12 @@ impl Metrics {
         self.ledger.minted.with_label_values(&[route]).inc();
     }
 
-    /// Counts a callback that is a duplicate.
+    /// Counts a callback that is a duplicate of an earlier one.
     pub fn duplicate(&self, route: &str) {
         self.ledger.duplicates.with_label_values(&[route]).inc();
     }
 
-    /// Counts a callback whose status and progress could not be read.
+    /// Counts a callback whose status and progress could not be read, because the body is not JSON.
     pub fn report_unreadable(&self, route: &str) {
         self.ingress.reports_unreadable.with_label_values(&[route]).inc();
     }
@@ -315,12 +315,13 @@ impl Metrics {
         self.ledger.stale.with_label_values(&[route, handling]).inc();
     }
 
-    /// Counts an attempt to send the agent a notice. `cause` is `expired`, `stalled` or `undelivered`.
+    /// Counts an attempt to send the agent a notice. `cause` is `expired`, `stalled` or `undelivered`. `outcome` is
+    /// `answered`, `failed` or `given_up`.
     pub fn notice(&self, route: &str, cause: &str, outcome: &str) {
         self.ledger.notices.with_label_values(&[route, cause, outcome]).inc();
     }
 
-    /// Counts a delivered event that was removed early because the store was full.
+    /// Counts a delivered event that the store removed early because the store was full.
     pub fn event_forgotten(&self) {
         self.ledger.events_forgotten.inc();
     }
@@ -331,14 +332,14 @@ impl Metrics {
         self.ledger.interactions_max.set(i64::try_from(interactions_max).unwrap_or(i64::MAX));
     }
 
-    /// Sets the numbers of interactions and of events in the store.
+    /// Sets the current numbers of interactions and of events in the store.
     pub fn store_counts(&self, (interactions, events): (usize, usize)) {
         self.ledger.interactions.set(i64::try_from(interactions).unwrap_or(i64::MAX));
         self.ledger.events.set(i64::try_from(events).unwrap_or(i64::MAX));
     }
 
-    /// Sets the age in seconds of the oldest open interaction, for each route that has one. Removes the series of all
-    /// other routes.
+    /// Sets the age of the oldest open interaction of each route, in seconds. Removes the time series of all routes
+    /// that `ages` does not contain.
     pub fn oldest<'r>(&self, ages: impl Iterator<Item = (&'r str, f64)>) {
         self.ledger.oldest_seconds.reset();
         for (route, seconds) in ages {
@@ -349,15 +350,15 @@ impl Metrics {
 
     // === Egress ===
 
-    /// Counts one egress request and records its duration. `reason` has the same values as in the access log: `ok`,
-    /// `kept` and the codes of denials.
+    /// Counts one egress request and records its duration in seconds. `reason` is the code of a denial, `ok` or `kept`,
+    /// as in the access log.
     pub fn egress(&self, rule: &str, verdict: &str, reason: &str, seconds: f64) {
         self.egress.egress_requests.with_label_values(&[rule, verdict, reason]).inc();
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);
     }
 
-    /// Counts an action endpoint that was denied. `class` is the class of the denied address or URL, such as
-    /// `loopback`.
+    /// Counts an action endpoint or a host of the forward proxy that was denied. `class` is the class of the denied
+    /// address or URL, such as `loopback`.
     pub fn guard_refusal(&self, class: &str) {
         self.egress.guard_refusals.with_label_values(&[class]).inc();
     }
@@ -365,7 +366,7 @@ impl Metrics {
     // === Ingress ===
 
     /// Counts one ingress request, and records the time that Callgate needed to decide about it. `reason` is the code
-    /// of a denial, or one of the other values in the label's list, such as `ok`.
+    /// of a denial, or another value of the label `reason`, such as `ok`.
     pub fn request(&self, route: &str, provider: &str, verdict: &str, reason: &str, decide_nanos: u64) {
         self.ingress.ingress_requests.with_label_values(&[route, provider, verdict, reason]).inc();
         if matches!(verdict, "deny" | "fail") {
@@ -374,12 +375,12 @@ impl Metrics {
         self.ingress.decide_seconds.observe(decide_nanos as f64 / 1e9);
     }
 
-    /// Records the duration of one delivery to the agent.
+    /// Records the duration of one delivery of a callback to the agent.
     pub fn delivery(&self, route: &str, seconds: f64) {
         self.ingress.deliver_seconds.with_label_values(&[route]).observe(seconds);
     }
 
-    /// Counts an access-log line that was dropped.
+    /// Counts an access-log line that was dropped, because standard output did not keep up.
     pub fn log_line_lost(&self) {
         self.ingress.log_lines_lost.inc();
     }

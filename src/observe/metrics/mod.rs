@@ -1,4 +1,4 @@
-//! The metrics of the process. `registry` registers every metric and keeps its description.
+//! The metrics of the process. `registry` registers every metric and stores its description.
 
 mod agent_metrics;
 mod fetch_metrics;

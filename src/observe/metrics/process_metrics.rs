@@ -6,27 +6,28 @@ use prometheus::{GaugeVec, IntGaugeVec};
 
 use super::registry::MetricRegistry;
 
-/// What the process uses. A value is `None` if the operating system does not provide it.
+/// The resources that the process uses. A value is `None` if the operating system does not provide it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessUsage {
-    /// CPU time since the start, of the process and of the system on its behalf.
+    /// The CPU time that the process has used since its start, including the time of the operating system on its
+    /// behalf.
     pub cpu: Option<Duration>,
-    /// Resident memory in bytes.
+    /// The resident memory of the process, in bytes.
     pub resident_bytes: Option<u64>,
-    /// Virtual memory in bytes.
+    /// The virtual memory of the process, in bytes.
     pub virtual_bytes: Option<u64>,
-    /// The number of open file descriptors.
+    /// The number of open file descriptors of the process.
     pub open_fds: Option<u64>,
-    /// The maximum number of open file descriptors.
+    /// The maximum number of open file descriptors of the process.
     pub max_fds: Option<u64>,
-    /// The number of threads.
+    /// The number of threads of the process.
     pub threads: Option<u64>,
-    /// Time of the start, in Unix seconds.
+    /// The start time of the process, in Unix seconds.
     pub started: Option<f64>,
 }
 
-/// The registered metrics of the process. A series exists only after its first value, so that a system that does not
-/// provide a value has no series with a wrong one.
+/// The registered metrics of the process. A time series is created with its first value. On a system that does not
+/// provide a value, the metric therefore has no series instead of a wrong value.
 #[derive(Debug)]
 pub(super) struct ProcessMetrics {
     pub(super) cpu_seconds: prometheus::CounterVec,

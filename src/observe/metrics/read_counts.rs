@@ -1,31 +1,31 @@
-//! Reads counters back, for the admin page.
+//! Reads the values of counters, for the admin page.
 
 use prometheus::core::Collector;
 
 use super::metrics::Metrics;
 
-/// The number of requests with the same labels.
+/// The number of requests with the same route or egress rule, provider, verdict and reason.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Count {
-    /// Name of the route or of the egress rule.
+    /// The name of the route or of the egress rule.
     pub name: String,
-    /// Name of the provider. Empty for requests of the agent.
+    /// The name of the provider. Empty for requests of the agent.
     pub provider: String,
-    /// The verdict.
+    /// The verdict about the requests, such as `allow` or `deny`.
     pub verdict: String,
-    /// The reason.
+    /// The reason of the verdict: the code of a denial, or another reason such as `ok`.
     pub reason: String,
-    /// The number of requests since the start.
+    /// The number of requests since the start of the process.
     pub requests: u64,
 }
 
 impl Metrics {
-    /// Returns the requests from outside, by route, provider, verdict and reason.
+    /// Returns the numbers of ingress requests since the start, by route, provider, verdict and reason.
     pub fn ingress_counts(&self) -> Vec<Count> {
         counts(&self.ingress.ingress_requests, "route")
     }
 
-    /// Returns the requests of the agent, by rule, verdict and reason.
+    /// Returns the numbers of requests of the agent since the start, by egress rule, verdict and reason.
     pub fn egress_counts(&self) -> Vec<Count> {
         counts(&self.egress.egress_requests, "rule")
     }

@@ -9,19 +9,20 @@ use super::process_metrics::ProcessUsage;
 // === Server ===
 
 impl Metrics {
-    /// Counts a connection that was closed before its first request.
+    /// Counts an ingress connection that was closed before its first request. `reason` is a value such as `full` or
+    /// `tls`.
     pub fn connection_refused(&self, reason: &str) {
         self.server.connections_refused.with_label_values(&[reason]).inc();
     }
 
-    /// Sets the number of open ingress connections and the memory reserved for bodies, in bytes.
+    /// Sets the number of open ingress connections, and the memory reserved for request bodies in bytes.
     pub fn held(&self, connections: usize, body_bytes: u64) {
         self.server.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
         self.server.body_bytes.set(i64::try_from(body_bytes).unwrap_or(i64::MAX));
     }
 
-    /// Sets the expiry time of each server certificate in use, in Unix seconds. Each certificate is identified by its
-    /// file. Removes the series of all other files.
+    /// Sets the expiry time of each server certificate in use. `ends` contains the file of each certificate and its
+    /// expiry time in Unix seconds. Removes the time series of all other files.
     pub fn certificates<'c>(&self, ends: impl Iterator<Item = (&'c str, i64)>) {
         let mut known = self.server.certificates.lock();
         let gone = std::mem::take(&mut *known);
@@ -34,7 +35,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a batch of spans. `ok` is true if the collector accepted the batch.
+    /// Counts a batch of trace spans that was sent. `ok` is true if the collector accepted the batch.
     pub fn traces_sent(&self, ok: bool) {
         self.server.traces.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
@@ -51,12 +52,12 @@ impl Metrics {
         self.server.observed.with_label_values(&[route, provider, reason]).inc();
     }
 
-    /// Sets the number of routes that pass requests on while they arrive.
+    /// Sets the number of routes with `stream: true`, which forward requests while they arrive.
     pub fn routes_streaming(&self, count: usize) {
         self.server.routes_streaming.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Sets the metrics of the process.
+    /// Sets the metrics of the resources that the process uses.
     pub fn process(&self, usage: &ProcessUsage) {
         let process = &self.server.process;
         let no_labels: &[&str] = &[];
@@ -73,7 +74,8 @@ impl Metrics {
         }
         if let Some(cpu) = usage.cpu {
             let counter = process.cpu_seconds.with_label_values(no_labels);
-            // Two scrapes at the same time may each add the difference. A counter cannot be set, so it is reset first.
+            // A counter cannot be set to a value, so it is reset and then increased. Two scrapes at the same time may
+            // each increase it.
             counter.reset();
             counter.inc_by(cpu.as_secs_f64());
         }
@@ -82,7 +84,8 @@ impl Metrics {
         }
     }
 
-    /// Sets the number of ended interactions that the store keeps only to show them.
+    /// Sets the number of ended interactions that the store retains only so that they can be looked up
+    /// (`store.keep_ended`).
     pub fn store_kept(&self, interactions: usize) {
         self.server.interactions_kept.set(i64::try_from(interactions).unwrap_or(i64::MAX));
     }
@@ -98,8 +101,8 @@ impl Metrics {
         self.server.routes_observing.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Records that a configuration was applied, with its generation and the time. Generation 1 is the configuration at
-    /// start, which does not count as a reload.
+    /// Records that a configuration was applied, with its generation number and the time in Unix seconds. Generation 1
+    /// is the configuration at start, which does not count as a reload.
     pub fn config_taken(&self, generation: u64, unix_secs: i64) {
         self.server.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.server.loaded.set(unix_secs);
@@ -109,7 +112,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a request to the admin listener with this status, if the status is that of a refusal.
+    /// Counts a request to the admin listener if its response has the status 401 or 403. Ignores all other statuses.
     pub fn admin_answered(&self, status: u16) {
         let refused = match status {
             401 => "401",
@@ -119,7 +122,7 @@ impl Metrics {
         self.server.admin_refused.with_label_values(&[refused]).inc();
     }
 
-    /// Counts a failed reload.
+    /// Counts a reload that failed, because the new configuration was rejected.
     pub fn config_refused(&self) {
         self.server.reload_failed.set(1);
         self.server.reloads.with_label_values(&["refused"]).inc();
@@ -129,7 +132,8 @@ impl Metrics {
 // === Fetches and handshakes ===
 
 impl Metrics {
-    /// Counts a finished fetch. `feed` is a configured URL, `certificate` or `confirmation`.
+    /// Counts a finished fetch of a document. `feed` is a configured URL, `certificate` or `confirmation`. `ok` is true
+    /// if the fetch succeeded.
     pub fn fetched(&self, feed: &str, ok: bool) {
         // Both series are created at the first fetch. An alert can then detect even the first failure, as an increase
         // from 0.
@@ -141,7 +145,8 @@ impl Metrics {
         self.fetch.fetches.with_label_values(&[feed, outcome]).inc();
     }
 
-    /// Sets the age of a feed, in seconds. `None` means that the feed was not fetched yet. The call then has no effect.
+    /// Sets the time since the last successful fetch of a key set or address list. `feed` is its URL. Has no effect if
+    /// `seconds` is `None`, which means that the document was not fetched yet.
     pub fn feed_age(&self, feed: &str, seconds: Option<f64>) {
         if let Some(seconds) = seconds {
             self.fetch.age_seconds.with_label_values(&[feed]).set(seconds);
@@ -149,24 +154,24 @@ impl Metrics {
         }
     }
 
-    /// Records whether the content of a feed is there.
+    /// Sets whether the content of a key set or address list is available. `feed` is its URL.
     pub fn feed_available(&self, feed: &str, is_available: bool) {
         self.fetch.available.with_label_values(&[feed]).set(is_available.into());
     }
 
-    /// Removes the age and the availability of a feed that is no longer fetched.
+    /// Removes the time series of a key set or address list that is no longer fetched. `feed` is its URL.
     pub fn feed_gone(&self, feed: &str) {
         let _ = self.fetch.age_seconds.remove_label_values(&[feed]);
         let _ = self.fetch.available.remove_label_values(&[feed]);
         self.fetch.ages.lock().remove(feed);
     }
 
-    /// Returns the age of each fetched feed, in seconds.
+    /// Returns the time since the last successful fetch of each key set and address list, in seconds, by its URL.
     pub fn feed_ages(&self) -> BTreeMap<String, f64> {
         self.fetch.ages.lock().clone()
     }
 
-    /// Counts a handshake that was answered.
+    /// Counts a provider handshake that Callgate answered. `handshake` is the name of the handshake.
     pub fn handshake(&self, route: &str, handshake: &str) {
         self.fetch.handshakes.with_label_values(&[route, handshake]).inc();
     }

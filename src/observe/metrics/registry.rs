@@ -16,71 +16,72 @@ use crate::denial::Denial;
 /// The description of a registered metric.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// Name of the metric. For a histogram: the common prefix of its series.
+    /// The name of the metric. For a histogram: the common prefix of the names of its time series.
     pub name: String,
-    /// `counter`, `gauge` or `histogram`.
+    /// The type of the metric: `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Labels, in the order of their declaration.
+    /// The labels of the metric, in the order of their declaration.
     pub labels: Vec<Label>,
-    /// Help text.
+    /// The help text of the metric.
     pub help: String,
-    /// Upper bounds of the buckets, in the unit of the metric. Empty unless the metric is a histogram.
+    /// The upper bounds of the buckets of a histogram, in the unit of the metric. Empty for other metrics.
     pub buckets: Vec<f64>,
-    /// True if all series of the metric exist when Callgate starts.
+    /// Whether all time series of the metric exist when Callgate starts.
     pub from_start: bool,
 }
 
-/// A label of a metric.
+/// The description of a label of a metric.
 #[derive(Clone, Debug)]
 pub struct Label {
-    /// Name of the label.
+    /// The name of the label.
     pub name: &'static str,
-    /// Possible values of the label.
+    /// The possible values of the label.
     pub values: Values,
 }
 
-/// The possible values of a label. They never come from a request.
+/// The possible values of a metric label. The values never come from a request.
 #[derive(Clone, Debug)]
 pub enum Values {
     /// A fixed list of values.
     Closed(Vec<&'static str>),
-    /// The source of the values, in words, such as a configuration key.
+    /// A text that describes the source of the values, such as a configuration key.
     From(&'static str),
 }
 
 impl Label {
-    /// Creates a label with a fixed list of values.
+    /// Creates the description of a label with a fixed list of values.
     pub(super) fn closed(name: &'static str, values: impl IntoIterator<Item = &'static str>) -> Self {
         Self { name, values: Values::Closed(values.into_iter().collect()) }
     }
 
-    /// Creates a label whose values come from `place`, such as a configuration key.
+    /// Creates the description of a label whose values come from `place`, such as a configuration key.
     pub(super) const fn from(name: &'static str, place: &'static str) -> Self {
         Self { name, values: Values::From(place) }
     }
 
-    /// Creates the label `route`.
+    /// Creates the description of the label `route`.
     pub(super) const fn route() -> Self {
         Self::from("route", "`routes[].name`, or `none` if no route matches")
     }
 
-    /// Creates the label `agent`.
+    /// Creates the description of the label `agent`.
     pub(super) const fn agent() -> Self {
         Self::from("agent", "`agents`, or `agent` if the configuration has the section `agent`")
     }
 
-    /// Creates the label `provider`.
+    /// Creates the description of the label `provider`.
     pub(super) const fn provider() -> Self {
         Self::from("provider", "`providers`, or `none` if the route has no provider")
     }
 
-    /// Creates the label `reason`. Its values are the codes of all denials, and the values in `besides`.
+    /// Creates the description of the label `reason`. Its values are the codes of all denials, and the values in
+    /// `besides`.
     pub(super) fn reason(besides: &[&'static str]) -> Self {
         Self::closed("reason", Denial::ALL.iter().map(|denial| denial.code()).chain(besides.iter().copied()))
     }
 }
 
-/// Creates metrics and registers them.
+/// Creates metrics, registers them with Prometheus, and records their descriptions.
 pub(super) struct MetricRegistry<'r> {
     registry: &'r Registry,
     made: RefCell<Vec<Series>>,
@@ -92,8 +93,8 @@ impl<'r> MetricRegistry<'r> {
     }
 
     /// Returns the descriptions of all metrics, sorted by name. Sets `from_start` to true for each metric that already
-    /// has series when this function is called. The function must therefore be called directly after all metrics are
-    /// created, before any event is counted.
+    /// has time series when this function is called. The function must therefore be called directly after all metrics
+    /// are created, before any event is counted.
     pub(super) fn described(self) -> Vec<Series> {
         let there = self.registry.gather();
         let mut made = self.made.into_inner();
@@ -104,8 +105,8 @@ impl<'r> MetricRegistry<'r> {
         made
     }
 
-    /// Registers a metric and records its description. Every metric is registered by this function. A label without a
-    /// description is an error, so that the list of metrics is always complete.
+    /// Registers a metric and records its description. All other functions that create metrics call this one. Returns
+    /// an error if a label has no description, so that the list of metrics is always complete.
     fn register<C: Collector + Clone + 'static>(
         &self,
         made: prometheus::Result<C>,
@@ -136,8 +137,8 @@ impl<'r> MetricRegistry<'r> {
         self.register(IntCounter::new(name, help), &[], &[])
     }
 
-    /// Creates counters with labels. If all labels have fixed values, every series is created at once with the value 0.
-    /// An alert can then detect even the first event, as an increase from 0.
+    /// Creates a counter with labels. If all labels have fixed values, all time series are created at once with the
+    /// value 0. An alert can then detect even the first event, as an increase from 0.
     pub(super) fn counters(
         &self,
         name: &str,
@@ -152,7 +153,7 @@ impl<'r> MetricRegistry<'r> {
         Ok(counters)
     }
 
-    /// Creates a counter of seconds, which can have fractions. It exists only after its first value.
+    /// Creates a counter of seconds, which can have fractions. Its time series is created with its first value.
     pub(super) fn seconds(&self, name: &str, help: &str) -> prometheus::Result<CounterVec> {
         self.register(CounterVec::new(Opts::new(name, help), &[]), &[], &[])
     }
@@ -165,7 +166,7 @@ impl<'r> MetricRegistry<'r> {
         self.register(IntGaugeVec::new(Opts::new(name, help), &names(labels)), labels, &[])
     }
 
-    /// Creates gauges for times in seconds, which can have fractions.
+    /// Creates a gauge with labels for times in seconds, which can have fractions.
     pub(super) fn ages(&self, name: &str, help: &str, labels: &[Label]) -> prometheus::Result<GaugeVec> {
         self.register(GaugeVec::new(Opts::new(name, help), &names(labels)), labels, &[])
     }
@@ -201,7 +202,7 @@ const fn kind(kind: MetricType) -> &'static str {
     }
 }
 
-/// Returns every combination of label values. Returns no combination if the values of a label are not fixed.
+/// Returns every combination of label values. Returns no combination if a label has no fixed list of values.
 fn combinations(labels: &[Label]) -> Vec<Vec<&'static str>> {
     let mut rows = vec![Vec::new()];
     for label in labels {

@@ -9,11 +9,11 @@ use super::forward_proxy_metrics::ForwardProxyMetrics;
 use super::process_metrics::ProcessMetrics;
 use super::registry::{Label, MetricRegistry};
 
-/// Values of the label `reason` for connections that were closed before their first request.
+/// The values of the label `reason` for ingress connections that were closed before their first request.
 const CONNECTIONS_REFUSED: [&str; 6] =
     ["address_full", "full", "proxy_header", "proxy_untrusted", "slow", "tls"];
 
-/// The registered metrics of the server.
+/// The registered metrics of the server: connections, memory, certificates, configuration, observe mode and traces.
 #[derive(Debug)]
 pub(super) struct ServerMetrics {
     pub(super) admin_refused: IntCounterVec,

@@ -1,37 +1,40 @@
-//! Hints for the author of the manifests, and how the same hint about several workloads becomes one line.
+//! Hints for the author of the manifests. The same hint about several workloads becomes one line.
 
 pub(super) mod pod;
 
-/// A hint about one workload.
+/// A hint for the author of the manifests about one workload.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::cli::inject) struct Note {
-    /// The note if it concerns one workload only.
+    /// The text of the hint if it concerns one workload only.
     single: String,
-    /// The note without the part that differs between workloads. Notes with the same text are printed as one.
+    /// The text of the hint without the part that differs between workloads. Hints with the same shared text are
+    /// printed as one.
     shared: String,
-    /// The part that differs between workloads. Empty if nothing differs.
+    /// The part of the hint that differs between workloads. Empty if nothing differs.
     detail: String,
 }
 
 impl Note {
-    /// Creates a note whose text is the same for every workload.
+    /// Creates a hint whose text is the same for every workload.
     pub(in crate::cli::inject) fn same(text: impl Into<String>) -> Self {
         let text = text.into();
         Self { single: text.clone(), shared: text, detail: String::new() }
     }
 
-    /// Returns the text of the note if it concerns one workload only.
+    /// Returns the text of the hint for one workload only.
     pub(in crate::cli::inject) fn into_text(self) -> String {
         self.single
     }
 
-    /// Creates a note with a part that differs between workloads.
+    /// Creates a hint with a part that differs between workloads. `single` is its text for one workload, `shared` its
+    /// text without this part, and `detail` the part.
     pub(in crate::cli::inject) fn of(single: String, shared: &str, detail: impl Into<String>) -> Self {
         Self { single, shared: shared.to_owned(), detail: detail.into() }
     }
 }
 
-/// Returns one line for each note. If several workloads have the same note, one line names all of them.
+/// Returns the hints as lines. `notes` contains the name of a workload with each hint. If several workloads have the
+/// same hint, one line names all of them.
 pub(in crate::cli::inject) fn grouped(notes: &[(String, Note)]) -> Vec<String> {
     let mut groups: Vec<Vec<&(String, Note)>> = Vec::new();
     for entry in notes {
@@ -47,7 +50,7 @@ pub(in crate::cli::inject) fn grouped(notes: &[(String, Note)]) -> Vec<String> {
     groups.iter().flat_map(|group| lines(group)).collect()
 }
 
-/// Returns the lines for notes with the same text.
+/// Returns the lines for hints with the same shared text.
 fn lines(group: &[&(String, Note)]) -> Vec<String> {
     let Some((first, note)) = group.first() else { return Vec::new() };
     if group.iter().all(|(name, _)| name == first) {

@@ -1,18 +1,19 @@
-//! Hints for the author of a workload about settings that the sidecar does not control.
+//! Hints for the author of a workload about settings of the pod that the sidecar cannot change.
 
 use super::Note;
 use crate::cli::inject::ports::{self, DeclaredPort, LISTS, containers, words};
 use crate::cli::inject::sidecar::{Sidecar, name};
 use crate::cli::inject::yaml::{self, Mapping, Value};
 
-/// The user ID of the sidecar's container.
+/// The user ID with which the sidecar's container runs.
 const UID: u64 = 65532;
-/// The seconds that the sidecar needs to stop with default settings, plus some seconds for the agent.
+/// The minimum grace period of a pod with the sidecar, in seconds: the time that the sidecar needs to stop with default
+/// settings, plus some seconds for the agent.
 const GRACE_MIN: i64 = 15;
-/// The number of seconds that Kubernetes gives a pod to stop by default.
+/// The grace period that Kubernetes gives a pod to stop by default, in seconds.
 const GRACE_DEFAULT: i64 = 30;
 
-/// Returns all notes about a pod, which does not contain the sidecar yet. `found` is the agent's port.
+/// Returns the hints about a pod that does not contain the sidecar yet. `found` is the agent's port.
 pub(in crate::cli::inject) fn all(
     pod: &Mapping,
     sidecar: &Sidecar,
@@ -24,7 +25,7 @@ pub(in crate::cli::inject) fn all(
     Ok(notes)
 }
 
-/// Returns a note about the end of a pod that runs only once.
+/// Returns a hint for a Job or CronJob: callbacks are lost when its pod ends. Returns `None` for all other kinds.
 pub(in crate::cli::inject) fn ends(kind: &str) -> Option<Note> {
     matches!(kind, "CronJob" | "Job").then(|| {
         Note::same(
@@ -35,7 +36,7 @@ pub(in crate::cli::inject) fn ends(kind: &str) -> Option<Note> {
     })
 }
 
-/// Returns notes about the port that the sidecar took over from the agent.
+/// Returns the hints about the port that was moved from the agent to the sidecar.
 pub(in crate::cli::inject) fn moved(sidecar: &Sidecar, port: &DeclaredPort) -> [Note; 2] {
     let name = port.entry.get("name").and_then(Value::as_str);
     let names = name.map_or(String::new(), |name| format!("`{name}` or "));
@@ -52,7 +53,7 @@ pub(in crate::cli::inject) fn moved(sidecar: &Sidecar, port: &DeclaredPort) -> [
     [Note::of(service, &services, port.number.to_string()), Note::same(api)]
 }
 
-/// Returns a note with the settings that the configuration needs for this sidecar.
+/// Returns the text of a hint about the settings that the configuration needs for this sidecar.
 pub(in crate::cli::inject) fn configuration(sidecar: &Sidecar, config_map: &str) -> String {
     let Sidecar { port, admin_port, .. } = sidecar;
     format!(
@@ -61,14 +62,14 @@ pub(in crate::cli::inject) fn configuration(sidecar: &Sidecar, config_map: &str)
     )
 }
 
-/// Returns the same note for a workload with a ConfigMap of its own.
+/// Returns a hint about the settings that the configuration needs, for a workload with a ConfigMap of its own.
 pub(in crate::cli::inject) fn own_configuration(sidecar: &Sidecar) -> Note {
     let config_map = &sidecar.config_map;
     let one = configuration(sidecar, &format!("the ConfigMap {config_map}"));
     Note::of(one, &configuration(sidecar, "the ConfigMap of each"), config_map.as_str())
 }
 
-/// Returns notes about requests that can reach the pod without passing the sidecar.
+/// Returns the hints about requests that can reach the pod without passing the sidecar.
 fn stays_open(pod: &Mapping, sidecar: &Sidecar, found: Option<&DeclaredPort>) -> Result<Vec<Note>, String> {
     let mut others = ports::all(pod)?;
     others.retain(|other| found.is_none_or(|found| found.at != other.at));
@@ -92,7 +93,7 @@ fn stays_open(pod: &Mapping, sidecar: &Sidecar, found: Option<&DeclaredPort>) ->
     Ok(notes)
 }
 
-/// Returns notes about containers that can read the sidecar's secrets.
+/// Returns the hints about containers that can read the sidecar's secrets.
 fn is_shared(pod: &Mapping) -> Vec<Note> {
     let mut notes = Vec::new();
     for (switch, whose) in [("shareProcessNamespace", "the pod's"), ("hostPID", "the node's")] {
@@ -121,7 +122,7 @@ fn is_shared(pod: &Mapping) -> Vec<Note> {
     notes
 }
 
-/// Returns notes about callbacks that fail while the pod stops.
+/// Returns the hints about callbacks that fail while the pod stops.
 fn stops(pod: &Mapping, found: Option<&DeclaredPort>) -> Vec<Note> {
     let mut notes = Vec::new();
     let grace = pod.get("terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(GRACE_DEFAULT);

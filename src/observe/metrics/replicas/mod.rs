@@ -1,4 +1,4 @@
-//! The metrics of several members of one installation.
+//! The metrics of an installation of several processes (replicas).
 
 mod record;
 
@@ -6,14 +6,14 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use crate::observe::metrics::registry::{Label, MetricRegistry};
 
-/// Bounds of the time to hand over a callback, in seconds.
+/// The histogram buckets for the time to forward a callback to the process that owns its interaction, in seconds.
 const BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// The outcomes of attempts to hand over a callback.
+/// The outcomes of attempts to forward a callback to the process that owns its interaction.
 const OUTCOMES: [&str; 7] =
     ["answered", "mistaken", "moved", "refused", "stopping", "unknown", "unreachable"];
 
-/// The metrics of several members of one installation.
+/// The registered metrics of an installation of several processes (replicas).
 #[derive(Debug)]
 pub(in crate::observe::metrics) struct ReplicaMetrics {
     pub(in crate::observe::metrics) denied: IntCounter,

@@ -1,11 +1,12 @@
-//! Records the metrics of several members of one installation.
+//! Records the metrics of an installation of several processes (replicas).
 
 use std::time::Duration;
 
 use crate::observe::metrics::metrics::Metrics;
 
 impl Metrics {
-    /// Counts an attempt to hand over a callback. `took` is the time until the response, if there is one.
+    /// Counts an attempt to forward a callback to the process that owns its interaction. `took` is the time until the
+    /// response. `None` means that there was no response.
     pub fn replica_request(&self, outcome: &str, took: Option<Duration>) {
         self.replicas.requests.with_label_values(&[outcome]).inc();
         if let Some(took) = took {
@@ -13,27 +14,29 @@ impl Metrics {
         }
     }
 
-    /// Counts a request to the replica listener without a valid proof.
+    /// Counts a request to the replica listener that has no valid proof of another replica.
     pub fn replica_denied(&self) {
         self.replicas.denied.inc();
     }
 
-    /// Counts a callback whose owner is gone.
+    /// Counts a callback for an interaction whose owner process is dead. `did` is what `replicas.gone` made of the
+    /// callback: `adopted`, `refused` or `retry`.
     pub fn owner_gone(&self, did: &str) {
         self.replicas.owner_gone.with_label_values(&[did]).inc();
     }
 
-    /// Sets the number of present members.
+    /// Sets the number of replicas that are present, including this process.
     pub fn members(&self, count: usize) {
         self.replicas.members.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Counts the interactions that this process has taken over from another member.
+    /// Counts interactions that this process took over from a replica that stopped.
     pub fn taken_over(&self, count: usize) {
         self.replicas.taken_over.inc_by(count as u64);
     }
 
-    /// Counts the interactions that another member has taken over, and those that were lost.
+    /// Counts the interactions of this process at its end. `taken` interactions were taken over by another replica, and
+    /// `lost` interactions were not.
     pub fn handed_over(&self, taken: usize, lost: usize) {
         for (result, count) in [("taken", taken), ("lost", lost)] {
             self.replicas.handed_over.with_label_values(&[result]).inc_by(count as u64);

@@ -1,4 +1,4 @@
-//! The metrics of a store that several processes share.
+//! The metrics of a store that several processes share: Redis or Valkey.
 
 mod record;
 
@@ -6,10 +6,10 @@ use prometheus::{GaugeVec, HistogramVec, IntCounter, IntGauge};
 
 use crate::observe::metrics::registry::{Label, MetricRegistry};
 
-/// Bounds of the time of a call, in seconds.
+/// The histogram buckets for the time of a call to Redis or Valkey, in seconds.
 const BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
-/// The calls.
+/// The names of the calls to Redis or Valkey, as values of the label `call`.
 const CALLS: [&str; 30] = [
     "accept",
     "accept_event",
@@ -43,7 +43,7 @@ const CALLS: [&str; 30] = [
     "unbind",
 ];
 
-/// The metrics of a store that several processes share.
+/// The registered metrics of a store that several processes share: Redis or Valkey.
 #[derive(Debug)]
 pub(in crate::observe::metrics) struct SharedStoreMetrics {
     pub(in crate::observe::metrics) call_seconds: HistogramVec,

@@ -1,55 +1,59 @@
-//! Records the metrics of a store that several processes share.
+//! Records the metrics of a store that several processes share, and the failures of any store.
 
 use crate::observe::metrics::metrics::Metrics;
 
 impl Metrics {
-    /// Records the duration of a commit to the ledger file.
+    /// Records the duration of a commit to the ledger file, in seconds.
     pub fn commit(&self, seconds: f64) {
         self.ledger.commit_seconds.observe(seconds);
     }
 
-    /// Sets whether the ledger cannot be written at present: its file, or Redis or Valkey.
+    /// Sets whether the ledger cannot be written at present. The ledger is in a file, or in Redis or Valkey.
     pub fn store_failed(&self, failed: bool) {
         self.ledger.store_failed.set(i64::from(failed));
     }
 
-    /// Records the time of a call.
+    /// Records the duration of a call to Redis or Valkey, in seconds. `call` is the name of the call.
     pub fn store_call(&self, call: &str, seconds: f64) {
         self.shared_store.call_seconds.with_label_values(&[call]).observe(seconds);
     }
 
-    /// Counts a change that was decided again because of a change of another process.
+    /// Counts a change of the shared store that was decided again, because another process had changed the same
+    /// interaction.
     pub fn store_conflict(&self) {
         self.shared_store.conflicts.inc();
     }
 
-    /// Counts a change whose response was lost.
+    /// Counts a change of the shared store whose response was lost, so that the process must look up whether it was
+    /// made.
     pub fn store_unknown_outcome(&self) {
         self.shared_store.unknown_outcomes.inc();
     }
 
-    /// Sets whether the data of the store was replaced.
+    /// Sets whether the data of Redis or Valkey was replaced since this process started.
     pub fn store_replaced(&self, is_replaced: bool) {
         self.shared_store.replaced.set(i64::from(is_replaced));
     }
 
-    /// Sets by how much the clock of this process is ahead of the clock of the store.
+    /// Sets by how many seconds the clock of this process is ahead of the clock of Redis or Valkey.
     pub fn store_clock_skew(&self, seconds: f64) {
         self.shared_store.clock_skew.with_label_values::<&str>(&[]).set(seconds);
     }
 
-    /// Records that a route has interactions in a shared store.
+    /// Creates the time series of a route that has interactions in a shared store. The open interactions are counted by
+    /// `shared_open`.
     pub fn shared_interaction_opened(&self, route: &str) {
         self.ledger.expect(route);
     }
 
-    /// Counts an interaction of a shared store that ended. The number of open ones is counted separately, because
-    /// another process may have opened it.
+    /// Counts an interaction of a shared store that ended. The number of open interactions is not changed here, because
+    /// another process may have opened this interaction.
     pub fn shared_interaction_ended(&self, route: &str, outcome: &str) {
         self.ledger.ended.with_label_values(&[route, outcome]).inc();
     }
 
-    /// Sets the numbers of open interactions of the part of the ledger that this process counts.
+    /// Sets the number of open interactions of each route. `counts` covers only the part of the shared ledger that this
+    /// process counts.
     pub fn shared_open<'r>(&self, counts: impl Iterator<Item = (&'r str, i64)>) {
         self.ledger.open.reset();
         for (route, count) in counts {
