@@ -1,12 +1,12 @@
-//! Which headers of a caller reach the agent.
+//! Decides which headers of a caller reach the agent.
 
 use http::HeaderName;
 
 use crate::request::HOP_BY_HOP;
 
-/// Headers that agents and their frameworks trust, because a proxy, a content delivery network or an application server
-/// usually sets them. Such a header contains the client address, the path, the host, the method, or the identity of a
-/// user. A caller must not choose these values, so Callgate removes the headers. Sorted.
+/// The names of request headers that Callgate always removes, sorted. Agents and their frameworks trust these headers,
+/// because a proxy, a content delivery network or an application server usually sets them. They contain the client
+/// address, the path, the host, the method, or the identity of a user. A caller must not choose these values.
 const REMOVED: [&str; 82] = [
     "ali-cdn-real-ip",
     "cdn-real-ip",
@@ -94,8 +94,8 @@ const REMOVED: [&str; 82] = [
     "x-waws-unencoded-url",
 ];
 
-/// Prefixes of header names. Agents and their frameworks also trust headers whose names begin with these prefixes.
-/// Sorted.
+/// The prefixes of header names that Callgate always removes, sorted. Agents and their frameworks trust the headers
+/// with these prefixes.
 const REMOVED_PREFIXES: [&str; 48] = [
     "callgate-",
     // Cloudflare.
@@ -156,32 +156,32 @@ const REMOVED_PREFIXES: [&str; 48] = [
     "x-webauth-",
 ];
 
-/// Headers that every allowlist contains. The first three describe the body, which Callgate delivers unchanged.
-/// `traceparent` identifies the trace, and Callgate sets the span in it.
+/// The headers that every allowlist contains. The first three headers describe the body, which Callgate delivers
+/// unchanged. `traceparent` identifies the trace, and Callgate sets its span.
 const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "content-type", "traceparent"];
 
-/// Reports whether Callgate always removes this header of a caller, whatever the configuration says. It removes
-/// hop-by-hop headers, headers that only a proxy is allowed to set, and headers of Callgate itself.
+/// Reports whether Callgate always removes this header of a caller, whatever the configuration says. This is the case
+/// for hop-by-hop headers, headers that only a proxy is allowed to set, and `Callgate-*` headers.
 pub fn is_always_removed(name: &HeaderName) -> bool {
     let text = name.as_str();
-    // No prefix begins with another one. The only prefix with which the name can begin is therefore the last one that is
-    // not greater than the name.
+    // No prefix in the list begins with another prefix of the list. The name can therefore begin only with the last
+    // prefix that is not greater than the name.
     let prefixes = REMOVED_PREFIXES.partition_point(|prefix| *prefix <= text);
     let prefix = prefixes.checked_sub(1).and_then(|last| REMOVED_PREFIXES.get(last));
     REMOVED.binary_search(&text).is_ok()
         || prefix.is_some_and(|prefix| text.starts_with(prefix))
         || HOP_BY_HOP.contains(name)
-        // CGI gateways and WSGI servers read `callgate_route` as `callgate-route`. Some of them read `callgate.route`
-        // in the same way.
+        // CGI gateways and WSGI servers treat `callgate_route` as the header `callgate-route`. Some of them treat
+        // `callgate.route` in the same way.
         || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
-/// The headers of callers that reach the agent. All other headers are removed.
+/// The names of the headers of callers that reach the agent. Callgate removes all other headers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HeaderAllowlist(Vec<HeaderName>);
 
 impl HeaderAllowlist {
-    /// Creates an allowlist of `names`, of the headers that describe the body, and of `traceparent`.
+    /// Creates an allowlist of `names`, the headers that describe the body, and `traceparent`.
     pub fn new(mut names: Vec<HeaderName>) -> Self {
         names.extend(ALWAYS_PASSED.map(HeaderName::from_static));
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
@@ -189,7 +189,7 @@ impl HeaderAllowlist {
         Self(names)
     }
 
-    /// Returns all names that pass, sorted.
+    /// Returns all names in the allowlist, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(HeaderName::as_str)
     }
