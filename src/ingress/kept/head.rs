@@ -56,8 +56,9 @@ pub struct Kept {
 }
 
 impl Permit {
-    /// Returns the head to keep. `head` must be the head of the permitted request, and `body` the body that the agent
-    /// receives. `keeps_signature` keeps the provider's signature headers.
+    /// Returns the head that the inbox stores for this callback. `head` must be the head of the permitted request, and
+    /// `body` the body that the agent receives. If `keeps_signature` is true, the result contains the provider's
+    /// signature headers.
     pub fn keep(
         &self,
         head: &RequestHead<'_>,
