@@ -10,8 +10,8 @@ use http::header::CONTENT_ENCODING;
 
 use crate::request::{RequestHead, Single};
 
-/// The size of the buffer for decoded bytes. If the limit for the decoded body is exceeded, at most this number of
-/// bytes was decoded in vain.
+/// The size of the buffer for decoded bytes. It is also the maximum number of bytes that are decoded beyond the size
+/// limit of a body.
 const CHUNK_BYTES: usize = 16 << 10;
 /// The maximum number of bytes of the encoded body that one step reads. An encoded body can have many bytes that decode
 /// to nothing, such as empty gzip members.
@@ -248,7 +248,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// `{"a":1}` repeated once, in Brotli.
+    /// The text `{"a":1}` in Brotli format.
     const BROTLI: &[u8] = &[0x0b, 0x03, 0x80, b'{', b'"', b'a', b'"', b':', b'1', b'}', 0x03];
 
     fn decode(coding: ContentCoding, body: &[u8], max: u64) -> Result<Vec<u8>, DecodeError> {

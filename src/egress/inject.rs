@@ -92,7 +92,7 @@ impl Inject {
         }
     }
 
-    /// Returns the insertions of all kinds of requests.
+    /// Returns the values that are inserted into any kind of request, with their locations.
     pub fn insertions(&self) -> impl Iterator<Item = &Insertion> {
         self.requests.iter().flat_map(|request| &request.insertions)
     }

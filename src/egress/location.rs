@@ -12,15 +12,15 @@ use crate::guard::Url;
 
 /// The destination of a `Location` header.
 enum Destination<'l> {
-    /// A relative reference.
+    /// A relative reference, which has no host.
     Relative(Cow<'l, str>),
-    /// A URL with a host.
+    /// A URL with a host. The fields are the whole URL and its parts.
     Absolute(Cow<'l, str>, Authority<'l>),
-    /// A URL that is not an HTTP URL.
+    /// A URL with a scheme other than `http` and `https`.
     Other,
 }
 
-/// The host and the port of a URL, and the part of the URL after them.
+/// The host and the port of a URL, and the rest of the URL after them.
 struct Authority<'l> {
     host: String,
     port: Option<u16>,

@@ -56,7 +56,7 @@ pub struct Target {
     pub path: Option<Template>,
 }
 
-/// What Callgate does with a request of the agent.
+/// The decision about a request of the agent: whether it gets a callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Plan {
     /// Mint a callback with these names and values of path captures, and then send the request.

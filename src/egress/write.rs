@@ -71,7 +71,8 @@ impl Rule {
         let unpacked =
             self.injection(head).is_some_and(Inject::reads_response) || self.card_place(head, body).is_some();
         let skip = |name: &HeaderName| {
-            // If Callgate reads the provider's id from the response, the response must not be compressed.
+            // If Callgate reads the response, the response must not be compressed. Callgate reads the provider's id of
+            // the work, and the URLs in agent cards.
             (unpacked && *name == ACCEPT_ENCODING) || replaces(extra.iter().map(|(extra, _)| *extra), name)
         };
         let mut out = Vec::with_capacity(1024);

@@ -47,7 +47,7 @@ fn shorter<'s, 'l: 's>(line: (&'l str, &'l [u8])) -> (&'s str, &'s [u8]) {
 /// The framing of the response body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum ResponseFraming {
-    /// Chunked transfer coding.
+    /// The body has the chunked transfer coding.
     Chunks,
     /// The body ends at the end of the connection.
     Close,
@@ -150,12 +150,12 @@ impl Http1Session {
         (&mut self.stream, std::mem::take(&mut self.read_buffer))
     }
 
-    /// Limits the duration of each write.
+    /// Sets the timeout for each write of the response.
     pub(crate) fn set_write_timeout(&mut self, timeout: Duration) {
         self.write_timeout = timeout;
     }
 
-    /// Reports whether the whole body has been read.
+    /// Reports whether the whole request body has been read.
     pub(crate) fn is_body_done(&self) -> bool {
         self.body.is_done()
     }
@@ -223,7 +223,7 @@ impl Http1Session {
                     let read = chunks.read_with_trailers(next, |data| body.extend_from_slice(data), keep);
                     let is_too_large = self.trailers.as_ref().is_some_and(Trailers::is_too_large);
                     let Some(taken) = read.ok().filter(|_| !is_too_large) else {
-                        // After a framing error, the rest of the stream is untrusted.
+                        // After a framing error, the rest of the byte stream must not be interpreted.
                         self.body = Framing::Close;
                         return Err(io::ErrorKind::InvalidData.into());
                     };
@@ -248,7 +248,7 @@ impl Http1Session {
         pending().await
     }
 
-    /// Writes `100 Continue` (RFC 9110 section 10.1.1).
+    /// Writes the interim response `100 Continue` (RFC 9110 section 10.1.1).
     pub(crate) async fn write_continue(&mut self) -> io::Result<()> {
         self.write_buffer.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         self.flush_buffer().await

@@ -65,7 +65,7 @@ fn take_line(bytes: &mut Bytes) -> Option<Bytes> {
     Some(line)
 }
 
-/// The result of waiting for a request head.
+/// The result of waiting for the next request head on a connection.
 pub(crate) enum HeadRead {
     /// A valid head, and the bytes that were read after the head.
     Request(RequestParts, BytesMut),

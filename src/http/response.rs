@@ -120,7 +120,7 @@ fn problem_lines<'l>(
     lines.into_iter().flatten()
 }
 
-/// The side that caused a failure while a response was relayed.
+/// The side that is responsible for a failure while a response was relayed.
 pub(crate) enum RelayError {
     /// The response of the upstream is incomplete or malformed.
     Upstream(ResponseFault),

@@ -93,7 +93,7 @@ impl Session {
         }
     }
 
-    /// Limits the duration of each write.
+    /// Sets the timeout for each write of the response.
     pub(crate) fn set_write_timeout(&mut self, timeout: Duration) {
         match self {
             Self::Http1(http1) => http1.set_write_timeout(timeout),
@@ -109,7 +109,7 @@ impl Session {
         }
     }
 
-    /// Reports whether the whole body has been read.
+    /// Reports whether the whole request body has been read.
     pub(crate) fn is_body_done(&mut self) -> bool {
         match self {
             Self::Http1(http1) => http1.is_body_done(),

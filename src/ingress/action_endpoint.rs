@@ -71,8 +71,8 @@ impl Permit {
         self.question().is_some() && self.route().actions.as_ref().is_some_and(|actions| actions.rewrite)
     }
 
-    /// Returns the body with the action endpoint replaced by a local URL that begins with `local`. Returns `None` if
-    /// the route does not replace action endpoints, or if the callback asks no question.
+    /// Returns the body of the callback with the action endpoint replaced by a local URL. The local URL begins with
+    /// `local`. Returns `None` if the route does not replace action endpoints, or if the callback asks no question.
     pub fn body_with_local_endpoint(&self, body: &[u8], local: &str) -> Option<String> {
         let actions = self.route().actions.as_ref().filter(|actions| actions.rewrite)?;
         let number = self.question()?;

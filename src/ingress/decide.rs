@@ -36,7 +36,7 @@ pub struct Ingress {
 pub struct Document {
     /// The path of the document.
     pub path: Box<str>,
-    /// The JSON text.
+    /// The document as JSON text.
     pub body: String,
 }
 
@@ -44,9 +44,9 @@ pub struct Document {
 /// determined.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// The client address.
+    /// The client address of the request.
     pub client: Option<IpAddr>,
-    /// The route.
+    /// The route of the request, if one was found.
     pub route: Option<Arc<Route>>,
     /// The captures of the request path.
     pub captures: Option<Captures>,

@@ -64,8 +64,8 @@ impl Edge {
 /// A snapshot of the fetched keys and address lists. Each request is checked with a single snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct FetchedData {
-    /// The keys.
+    /// The fetched key sets and certificates.
     pub keyring: Keyring,
-    /// The address lists.
+    /// The fetched address lists.
     pub lists: Lists,
 }

@@ -28,7 +28,7 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Returns the internal request target.
+    /// Returns the internal request target (path and query at the agent).
     pub fn target(&self) -> &str {
         &self.target
     }

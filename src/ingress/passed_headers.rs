@@ -13,7 +13,7 @@ const REMOVED: [&str; 82] = [
     "cdn-src-ip",
     "cf-ipcountry",
     "cf-visitor",
-    // RFC 9440.
+    // Defined by RFC 9440.
     "client-cert",
     "client-cert-chain",
     "client-dn",
@@ -98,19 +98,19 @@ const REMOVED: [&str; 82] = [
 /// with these prefixes.
 const REMOVED_PREFIXES: [&str; 48] = [
     "callgate-",
-    // Cloudflare.
+    // Set by Cloudflare.
     "cf-access-",
     "cf-connecting-",
     "cf-pseudo-",
     "cloudfront-",
     "fly-forwarded-",
     "oidc-claim-",
-    // Authelia, and `REMOTE_USER` of CGI.
+    // Set by Authelia. CGI also uses `REMOTE_USER`.
     "remote-",
-    // nginx.
+    // Set by nginx.
     "ssl-client-",
     "tailscale-user-",
-    // WebLogic.
+    // Set by WebLogic.
     "wl-proxy-",
     "x-accel-",
     "x-akamai-",
@@ -122,26 +122,26 @@ const REMOVED_PREFIXES: [&str; 48] = [
     "x-amzn-tls-",
     "x-apisix-",
     "x-appengine-",
-    // Azure App Service.
+    // Set by Azure App Service.
     "x-arr-",
-    // oauth2-proxy.
+    // Set by oauth2-proxy.
     "x-auth-request-",
     "x-authenticated-",
     "x-authentik-",
     "x-azure-",
     "x-client-cert",
     "x-client-dn",
-    // Kong.
+    // Set by Kong.
     "x-consumer-",
     "x-credential-",
     "x-envoy-",
     "x-forwarded-",
     "x-goog-authenticated-",
     "x-goog-iap-",
-    // Next.js.
+    // Used by Next.js.
     "x-invoke-",
     "x-middleware-",
-    // Azure App Service.
+    // Set by Azure App Service.
     "x-ms-client-principal",
     "x-ms-original-",
     "x-ms-token-",

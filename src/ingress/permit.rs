@@ -49,7 +49,7 @@ impl Verified {
         &self.admitted.route
     }
 
-    /// Returns the internal request target.
+    /// Returns the internal request target (path and query at the agent).
     pub fn target(&self) -> &str {
         &self.target
     }
@@ -84,7 +84,7 @@ impl Verified {
         self.admitted.into_seen()
     }
 
-    /// Returns the input for the check of the ledger.
+    /// Returns the description of this callback for the check of the ledger.
     pub fn ask(&self) -> Ask<'_> {
         let route = self.route();
         Ask {
@@ -229,7 +229,7 @@ impl Permit {
         &self.verified.report
     }
 
-    /// Returns the internal request target.
+    /// Returns the internal request target (path and query at the agent).
     pub fn target(&self) -> &str {
         &self.verified.target
     }

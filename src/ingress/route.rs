@@ -51,7 +51,7 @@ pub enum Carrier {
     Bearer,
     /// Another header, by its name.
     Header(HeaderName),
-    /// The path segment `{callback_token}`.
+    /// The path segment that matches the capture `{callback_token}`.
     Path,
     /// A query parameter, by its name.
     Query(Box<str>),
@@ -151,9 +151,9 @@ pub struct Actions {
 /// What Callgate does with the query of a callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QueryRule {
-    /// The query is removed.
+    /// The query is removed before the agent receives the callback.
     Drop,
-    /// The agent receives the query without the token.
+    /// The agent receives the query of the callback without the token.
     Pass,
 }
 

@@ -22,7 +22,7 @@ pub struct Notice<'a> {
     pub interaction: &'a Interaction,
     /// The cause of the notice.
     pub cause: Overdue,
-    /// The settings that all routes share.
+    /// The settings and the data that all routes share.
     pub edge: &'a Edge,
     /// The id of the message, and the time at which it is sent.
     pub stamp: Stamp<'a>,

@@ -64,7 +64,7 @@ fn first_half(bytes: &[u8]) -> u128 {
     bytes.first_chunk().copied().map_or(0, u128::from_be_bytes)
 }
 
-/// The scope in which event keys are unique.
+/// The scope in which an event key is unique: one interaction, or one route with its captures.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
     /// The path captures of a request. This scope is for routes whose tokens do not name an interaction.
@@ -77,7 +77,7 @@ pub enum Scope<'a> {
 /// callback now.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// The route.
+    /// The name of the route that received the callback.
     pub route: &'a Arc<str>,
     /// The provider of the route, if the route has one.
     pub provider: Option<&'a Arc<str>>,
@@ -144,14 +144,15 @@ impl<'a> Ask<'a> {
 /// The proof that the ledger permits the delivery of a callback. Only the ledger creates it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cleared {
-    /// The number of the question that this callback asks, if it asks one.
+    /// The number of the question that the permitted callback asks, if it asks one.
     question: Option<u32>,
-    /// Whether the reported progress is stale (see [`Stale`](super::Stale)).
+    /// Whether the progress that the permitted callback reports is stale (see [`Stale`](super::Stale)).
     stale: bool,
 }
 
 impl Cleared {
-    /// Creates the proof. Only a ledger is allowed to call this: `tests/tidy.rs` checks that no other module calls it.
+    /// Creates the proof. Only the ledger is allowed to call this function. `tests/tidy.rs` checks that no other module
+    /// calls it.
     pub fn by_the_ledger(question: Option<u32>, stale: bool) -> Self {
         Self { question, stale }
     }

@@ -1,5 +1,5 @@
-//! The effects of time on an interaction: it expires at its deadline, it stalls if no callback arrives for too long,
-//! and the agent gets notices about both.
+//! The effects of time on an interaction. It expires at its deadline, and it stalls if no callback arrives for too
+//! long. The agent gets notices about both.
 
 use std::num::NonZeroI64;
 use std::time::Duration;
@@ -25,9 +25,9 @@ const LAPSE_MS_MAX: i64 = 60_000;
 /// The result of [`Interaction::pass`]: the changes of the record, and the actions that the caller must take.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Due {
-    /// Whether the record changed.
+    /// Whether this call changed the record of the interaction.
     pub changed: bool,
-    /// Whether this call of [`Interaction::pass`] ended the interaction.
+    /// Whether this call of [`Interaction::pass`] ended the interaction because of its deadline.
     pub lapsed: bool,
     /// The notice that the caller must send now.
     pub notice: Option<NoticeId>,
@@ -115,7 +115,7 @@ impl Interaction {
         due
     }
 
-    /// Reports whether the agent has not acknowledged this notice yet.
+    /// Reports whether this notice is still pending, which means that the agent has not acknowledged it yet.
     pub fn owes(&self, id: NoticeId) -> bool {
         let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
         notice.is_some_and(|notice| notice.id() == id)
@@ -185,7 +185,7 @@ mod tests {
         let mut record = record.followed(&follow, true);
         let first = record.pass(at(11)).notice.unwrap();
         assert_eq!(record.pass(at(12)).notice, None, "it is under way");
-        // One more callback arrives, and then no further one.
+        // One more callback arrives, and no callback follows.
         record.stall_noticed = false;
         record.last_event = NonZeroI64::new(at(13).unix_ms());
         let second = record.pass(at(23)).notice.unwrap();

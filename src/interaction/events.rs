@@ -5,17 +5,18 @@ use super::ask::EventKey;
 /// The minimum number of fingerprints in a list that is pruned (see [`Events::prune`]).
 const PRUNED_FROM: usize = 64;
 
-/// The events of one interaction. The ledger remembers the delivered events by their fingerprints.
+/// The delivered events of one interaction, and the events that are being delivered. A delivered event is stored as a
+/// fingerprint.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events {
     /// The fingerprints of the delivered events. The ledger may have forgotten some of these events.
     delivered: Vec<u64>,
-    /// The events that are being delivered, each with the number of its claim.
+    /// The number of the claim and the key of each event that is being delivered.
     delivering: Vec<(u32, EventKey)>,
     claims: u32,
 }
 
-/// A callback that the agent did not accept.
+/// A callback that the agent did not accept, with the number of failed attempts.
 #[derive(Clone, Debug)]
 pub(super) struct FailedEvent {
     /// The keys of the event. The list is empty if the event has nothing that distinguishes it from other events.

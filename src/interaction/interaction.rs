@@ -30,7 +30,7 @@ pub struct Interaction {
     pub provider: Option<Arc<str>>,
     /// The path captures, as the text that [`pairs`](super::pairs) returns.
     pub captures: Box<str>,
-    /// The current state.
+    /// The current state of the interaction.
     pub state: State,
     /// The time of creation, in Unix milliseconds. The other times of the record have the same unit.
     pub(super) created: i64,
@@ -70,7 +70,7 @@ pub struct Claim {
     number: u32,
     /// The number of the question that the callback asks, if it asks one.
     pub question: Option<u32>,
-    /// Whether the reported progress is stale (see [`Stale`]).
+    /// Whether the progress that the callback reports is stale (see [`Stale`]).
     pub stale: bool,
 }
 
@@ -86,7 +86,7 @@ impl Claim {
 }
 
 impl Interaction {
-    /// Creates an open interaction.
+    /// Creates the record of an interaction in the state `open`.
     pub fn new(route: Arc<str>, captures: Box<str>, issued: Timestamp, expires: Timestamp) -> Self {
         Self {
             route,
@@ -108,7 +108,7 @@ impl Interaction {
         }
     }
 
-    /// Limits the number of callbacks. `None` allows any number.
+    /// Limits the number of callbacks of the interaction. `None` allows any number.
     pub fn limited(mut self, uses: Option<u32>) -> Self {
         self.uses_left = uses.unwrap_or_else(any_number);
         self
@@ -136,7 +136,7 @@ impl Interaction {
         self
     }
 
-    // === Reading ===
+    // === Accessors ===
 
     /// Returns the time at which the callback token was minted, which is before the agent's request was sent.
     pub fn created(&self) -> Timestamp {

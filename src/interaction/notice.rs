@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// A notice that must be sent to the agent.
+/// A pending notice to the agent about an interaction.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Notice {
     /// The cause of the notice.

@@ -36,11 +36,11 @@ pub struct Follow {
     /// The locations in a callback that can contain the provider's id of the work. The first location that has a value
     /// counts. This id must equal the id that the provider returned in its response to the agent's request.
     pub id: Vec<StatusAt>,
-    /// The status values with which the provider asks a question.
+    /// The status values that mean that the provider asks a question.
     pub asking: Vec<Box<str>>,
-    /// The status values that mean success.
+    /// The status values that mean that the work has succeeded.
     pub done: Vec<Box<str>>,
-    /// The status values that mean failure.
+    /// The status values that mean that the work has failed.
     pub failed: Vec<Box<str>>,
     /// The maximum time from the agent's request to the final callback.
     pub deadline: Option<Duration>,
@@ -63,7 +63,7 @@ pub enum UnmatchedCallback {
     Refuse,
 }
 
-/// The values that one callback reports.
+/// The values that a callback reports: status, progress, id of the work, and question.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// The status, if the callback has one.

@@ -45,7 +45,7 @@ pub enum Event {
     Answered,
     /// A callback asked a question.
     Asked,
-    /// A callback reported success, or was the last one allowed.
+    /// A callback reported success, or was the last callback that the token allows.
     Completed,
     /// A callback reported failure.
     Failed,
@@ -65,7 +65,7 @@ pub enum Event {
 pub struct Over(pub State);
 
 impl State {
-    /// Every state.
+    /// All states, in alphabetical order.
     pub const ALL: [Self; 8] = [
         Self::Asking,
         Self::Done,

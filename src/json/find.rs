@@ -14,7 +14,7 @@ pub enum Found<'t> {
     /// More than one value matches, because an object on the path contains the same key twice. JSON parsers differ in
     /// which of the two values they use.
     Doubled,
-    /// No value matches.
+    /// The document has no value at the pointer.
     Missing,
     /// Exactly one value matches. The field is the JSON text of the value.
     One(&'t RawValue),

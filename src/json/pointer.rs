@@ -29,7 +29,7 @@ impl Pointer {
         Some(Self { text: text.into(), tokens: tokens.collect() })
     }
 
-    /// Returns the pointer as written.
+    /// Returns the JSON pointer as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }

@@ -19,7 +19,7 @@ pub enum Segment {
     /// A capture with this name. It matches one path segment of 1 to 255 characters from `[A-Za-z0-9._~-]`. The capture
     /// of a token matches up to 8 KiB.
     Capture(Arc<str>),
-    /// A literal segment.
+    /// A literal segment. It matches only the same text.
     Literal(Box<str>),
     /// A remainder (`{*name}`) with this name. It is always the last segment. It matches one or more path segments of
     /// any characters that a canonical path may contain. The last path segment may be empty.
@@ -102,7 +102,7 @@ impl Template {
         Ok(Self { text: text.into(), segments, names: names.into() })
     }
 
-    /// Returns the template `/`.
+    /// Returns the template of the path `/`.
     pub fn root() -> Self {
         Self { text: "/".into(), segments: vec![Segment::Literal("".into())], names: Arc::new([]) }
     }
@@ -117,7 +117,7 @@ impl Template {
         &self.segments
     }
 
-    /// Returns the names of the captures, first to last, including [`TOKEN_CAPTURE`].
+    /// Returns the names of the captures, in the order of the template, including [`TOKEN_CAPTURE`].
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &**name)
     }

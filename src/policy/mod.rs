@@ -26,7 +26,7 @@ pub use limits::Limits;
 /// The compiled, immutable configuration by which Callgate decides about requests, including fetched data.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The agents, in the order of the configuration.
+    /// The agents that Callgate serves, in the order of the configuration.
     pub agents: Vec<Arc<Agent>>,
     /// The egress rules for the agent's own requests.
     pub egress: Egress,
@@ -36,15 +36,17 @@ pub struct Policy {
     pub feeds: Vec<Feed>,
     /// The settings for fetching the feeds.
     pub fetching: Fetching,
-    /// The settings of the inbox.
+    /// The settings of the inbox, which stores callbacks until the agent has received them.
     pub inbox: Arc<InboxSettings>,
     /// The routes for callbacks, with their checks.
     pub ingress: Ingress,
     /// The limits that apply to all routes.
     pub limits: Limits,
-    /// The key and the default lifetime of new callback tokens. `None` if `callback_tokens` is not configured.
+    /// The key and the default lifetime of new callback tokens. `None` if the section `callback_tokens` is not
+    /// configured.
     pub minting: Option<Minting>,
-    /// The forward proxy for connections to providers and for fetches. `None` if Callgate connects directly.
+    /// The forward proxy that Callgate uses for connections to providers and for fetches. `None` if Callgate connects
+    /// directly.
     pub outbound_proxy: Option<OutboundProxy>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
@@ -72,7 +74,7 @@ impl Feed {
     }
 }
 
-/// The kind of a fetched document.
+/// The kind of a document that Callgate fetches.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum FeedKind {
     /// A list of IP networks. The selection describes the locations of the networks in the document.
@@ -129,7 +131,7 @@ pub struct Minted {
     pub route: Arc<Route>,
     /// The path captures as text: `name=value`, separated by `&`.
     pub captures: Box<str>,
-    /// The time at which the token was minted.
+    /// The time at which the callback token was minted.
     pub issued: Timestamp,
     /// The number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
@@ -139,7 +141,7 @@ pub struct Minted {
     pub callback_url: String,
     /// The callback token. The callback URL also contains the token if the route reads the token from the URL.
     pub callback_token: String,
-    /// The time at which the token expires.
+    /// The time at which the callback token expires.
     pub expires: Timestamp,
 }
 

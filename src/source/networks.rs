@@ -39,7 +39,7 @@ impl Networks {
         self.v4.len() + self.v6.len()
     }
 
-    /// Reports whether the set contains every IPv4 address, or every IPv6 address.
+    /// Reports whether the set contains all IPv4 addresses or all IPv6 addresses.
     pub fn is_everything(&self) -> bool {
         self.v4 == [(0, u32::MAX)] || self.v6 == [(0, u128::MAX)]
     }
@@ -51,7 +51,7 @@ impl Networks {
         v4.chain(v6)
     }
 
-    /// Returns the networks of the set. Adjacent and overlapping networks are merged.
+    /// Returns the set as IP networks. Adjacent and overlapping networks are merged.
     pub fn nets(&self) -> Vec<IpNet> {
         let v4 =
             self.v4.iter().flat_map(|(a, b)| Ipv4Subnets::new(Ipv4Addr::from(*a), Ipv4Addr::from(*b), 0));

@@ -35,7 +35,7 @@ pub(super) fn boundary(content_type: &str) -> Option<String> {
     }
     let mut found = parameters.iter().filter(|(name, _)| name.eq_ignore_ascii_case("boundary"));
     let (Some((_, boundary)), None) = (found.next(), found.next()) else { return None };
-    // RFC 2046 section 5.1.1.
+    // RFC 2046 section 5.1.1 defines the length and the characters of a boundary.
     let valid = (1..=70).contains(&boundary.len())
         && !boundary.ends_with(' ')
         && boundary.bytes().all(|b| b.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&b));

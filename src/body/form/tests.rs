@@ -1,4 +1,4 @@
-//! Tests of both kinds of forms.
+//! Tests of urlencoded forms and multipart forms.
 
 use std::net::IpAddr;
 

@@ -15,7 +15,7 @@ pub enum PlusSign {
     Ambiguous,
     /// `+` stands for itself. This is for values that cannot contain a space.
     Literal,
-    /// `+` stands for a space.
+    /// `+` stands for a space, as the format specifies.
     Space,
 }
 

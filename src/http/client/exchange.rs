@@ -337,7 +337,7 @@ impl UpstreamResponse {
         Some((connection.stream, self.read))
     }
 
-    /// Reports whether the whole body has been read.
+    /// Reports whether the whole response body has been read.
     pub(crate) fn is_complete(&self) -> bool {
         self.body.is_done()
     }

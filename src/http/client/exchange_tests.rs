@@ -64,7 +64,7 @@ async fn an_answer_counts_although_the_request_is_still_being_written() {
     }
 }
 
-/// The head is larger than the buffers of the sockets, so the response is read while the request is written.
+/// The head is larger than the buffers of the sockets, so the response is read while the request is being written.
 #[tokio::test]
 async fn a_large_request_can_ask_for_another_protocol() {
     const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\nhello";

@@ -7,9 +7,9 @@ use crate::denial::Denial;
 pub(crate) enum ResponseFault {
     /// A response with status 2xx or 101 arrived before the whole request was sent.
     Early,
-    /// The response is not valid HTTP/1.
+    /// The response of the upstream is not valid HTTP/1.
     Garbled,
-    /// The connection was closed. The upstream may have received the request.
+    /// The upstream closed the connection. It may have received the request.
     Reset,
     /// The response did not arrive in time. The upstream may have received the request.
     Timeout,

@@ -73,7 +73,7 @@ where
 /// The connection attempts that are still running, each with its address.
 type Attempts<F> = Vec<(SocketAddr, Pin<Box<F>>)>;
 
-/// Waits until an attempt succeeds or fails. Removes this attempt from the list and returns its result.
+/// Waits until one of the attempts succeeds or fails. Removes this attempt from the list and returns its result.
 async fn first_ended<T, F>(attempts: &mut Attempts<F>) -> io::Result<(SocketAddr, T)>
 where
     F: Future<Output = io::Result<T>>,

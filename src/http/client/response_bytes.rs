@@ -24,7 +24,7 @@ pub struct ResponseBytes {
     /// Whether the framing was unambiguous. After a response with ambiguous framing, Callgate does not reuse the
     /// connection.
     pub is_unambiguous: bool,
-    /// The number of bytes after the end of the body.
+    /// The number of bytes that follow the end of the response body.
     pub rest: usize,
 }
 

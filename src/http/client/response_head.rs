@@ -1,4 +1,4 @@
-//! Reads the head of a response, and determines the framing of its body.
+//! Reads the head of an HTTP/1 response, and determines the framing of its body.
 
 use std::mem::MaybeUninit;
 

@@ -122,7 +122,7 @@ async fn send_and_receive(
 }
 
 impl Upload<'_> {
-    /// Sends the head and the whole body.
+    /// Sends the head of the request and the whole body.
     async fn send(
         &mut self,
         writer: &mut (impl AsyncWrite + Unpin),

@@ -16,11 +16,11 @@ const RECORD_HEADER_BYTES: usize = 5;
 
 /// A byte stream to the agent or to a provider.
 pub(crate) enum Upstream {
-    /// Plain TCP.
+    /// A plain TCP connection.
     Tcp(TcpStream),
-    /// TLS over TCP.
+    /// A TLS connection over TCP.
     Tls(Box<ClientTlsStream<Records>>),
-    /// A Unix socket.
+    /// A connection to a Unix socket.
     Unix(UnixStream),
 }
 
@@ -46,7 +46,7 @@ impl Upstream {
     }
 }
 
-/// Checks whether a non-blocking socket has unread bytes, or was closed by the peer.
+/// Checks whether a non-blocking socket is still idle. Unread bytes, or a closed connection, end the idle state.
 fn peek(socket: &impl AsFd) -> IdleState {
     let mut byte = [MaybeUninit::uninit()];
     match SockRef::from(socket).peek(&mut byte) {
@@ -55,7 +55,8 @@ fn peek(socket: &impl AsFd) -> IdleState {
     }
 }
 
-/// Checks whether the socket or the TLS session has unread bytes, or was closed by the peer.
+/// Checks whether a TLS connection is still idle. Unread bytes in the socket or in the TLS session, or a closed
+/// connection, end the idle state.
 fn tls_idle_state(stream: &mut ClientTlsStream<Records>) -> IdleState {
     if peek(&stream.get_ref().0.stream) == IdleState::Ended {
         // The unread bytes may be TLS 1.3 session tickets, which can arrive at any time. A read consumes session

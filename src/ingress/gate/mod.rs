@@ -29,7 +29,7 @@ pub(super) struct Found {
     pub(super) matched: Option<Box<str>>,
     /// The id of the interaction in a denied token whose signature is valid. It is used only for the log.
     pub(super) named: Option<Box<str>>,
-    /// The event id of a verified callback, for the log.
+    /// The provider's event id, if the callback was verified. It is used only for the log.
     pub(super) event_id: Option<Box<str>>,
     /// The position of the secret that verified the request, starting at 1. `None` if only one secret is configured.
     pub(super) secret: Option<usize>,

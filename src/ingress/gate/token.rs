@@ -186,7 +186,8 @@ fn duplicated(name: &HeaderName) -> Refusal {
     Refusal::new(Denial::HeaderDuplicated, format!("{name} occurs more than once"))
 }
 
-/// Returns the credentials of a `Bearer` header (RFC 6750 section 2.1). The scheme is case-insensitive.
+/// Returns the credentials from an `Authorization: Bearer` header (RFC 6750 section 2.1). The scheme name is
+/// case-insensitive. Returns `None` for another scheme.
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))

@@ -18,7 +18,7 @@ use crate::token::{Asserted, Stamp, UNTRUSTED};
 pub struct Attempt<'a> {
     /// The route of the callback in the current configuration.
     pub route: &'a Route,
-    /// The settings that all routes share.
+    /// The settings and the data that all routes share.
     pub edge: &'a Edge,
     /// The id of the message in the inbox. It is the same in all attempts.
     pub id: &'a str,

@@ -50,7 +50,7 @@ impl Streamed {
         &self.admitted.route
     }
 
-    /// Returns the internal request target.
+    /// Returns the internal request target (path and query at the agent).
     pub fn target(&self) -> &str {
         &self.target
     }

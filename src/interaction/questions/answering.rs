@@ -45,8 +45,8 @@ impl Interaction {
         }
     }
 
-    /// Reserves a question for an answer: the question `number`, or the only open question if `number` is `None`.
-    /// Returns the number of the question and the URL for the answer.
+    /// Reserves a question for an answer: the question with this number, or the only open question if `number` is
+    /// `None`. Returns the number of the question and the URL for the answer.
     ///
     /// # Errors
     /// Returns a [`QuestionFault`] if no question can be answered.
@@ -104,7 +104,7 @@ impl Interaction {
         }
     }
 
-    /// Reports whether this question was answered.
+    /// Reports whether the question with this number was answered.
     pub(in crate::interaction) fn is_answered(&self, number: u32) -> bool {
         self.questions().iter().any(|question| question.number == number && question.answered)
     }

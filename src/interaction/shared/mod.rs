@@ -21,7 +21,7 @@ const EVENTS_MAX: usize = 8;
 /// The record of an interaction that several processes share.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SharedRecord {
-    /// The interaction.
+    /// The state of the interaction.
     #[serde(rename = "i")]
     pub interaction: Interaction,
     /// The id of the process whose agent receives the callbacks, as text.
@@ -29,7 +29,7 @@ pub struct SharedRecord {
     pub owner: Option<Box<str>>,
     #[serde(rename = "l", default, skip_serializing_if = "Vec::is_empty")]
     leases: Vec<Lease>,
-    /// The last delivered events, oldest first.
+    /// The keys of the last delivered events, oldest first.
     #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
     events: Vec<EventKey>,
 }
@@ -42,7 +42,7 @@ pub type LeaseId = u64;
 pub struct Terms {
     /// The id of the work, generated at random.
     pub id: LeaseId,
-    /// The end of the lease.
+    /// The end of the lease, on the clock of the store.
     pub until: Timestamp,
 }
 
@@ -85,7 +85,7 @@ struct CallbackWork {
 /// The result of [`SharedRecord::settle`], which records that the agent accepted a callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Settled {
-    /// The delivery is recorded.
+    /// The ledger has recorded the delivery.
     Recorded {
         /// Whether this callback ended the interaction.
         ended: bool,
@@ -164,7 +164,7 @@ impl SharedRecord {
         !events.is_empty() && events.iter().all(|event| self.has_delivered(*event) || known.contains(event))
     }
 
-    /// Returns the last delivered events, oldest first.
+    /// Returns the keys of the last delivered events, oldest first.
     pub fn events(&self) -> &[EventKey] {
         &self.events
     }

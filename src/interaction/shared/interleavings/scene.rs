@@ -40,7 +40,7 @@ pub(super) enum Job {
     Revoke,
 }
 
-/// One operation on a record.
+/// One operation on the record of the interaction.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Kind {
     Claim(usize),
