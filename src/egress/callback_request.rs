@@ -6,8 +6,8 @@ use crate::json::{Found, Pointer, find_one};
 use crate::path::CanonicalPath;
 use crate::request::RequestHead;
 
-/// The kind of body that a request must have, so that an egress rule whose path ends with a remainder (`{*name}`)
-/// inserts a callback.
+/// The kind of body that a request must have to get a callback. It matters only for egress rules whose path ends with a
+/// remainder (`{*name}`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BodyKind {
     /// A JSON body or a form body.
@@ -65,8 +65,8 @@ pub struct CallbackRequest {
 }
 
 impl RequestCondition {
-    /// Reports whether a request can meet the condition, judged by its head. `is_prefix` is true if the egress rule
-    /// applies to a whole API.
+    /// Reports whether the head of a request shows that the request can meet the condition. `is_prefix` is true if the
+    /// egress rule applies to a whole API.
     pub(super) fn may_match(&self, head: &RequestHead<'_>, is_prefix: bool) -> bool {
         if !is_prefix || self.paths.is_empty() {
             return true;

@@ -74,7 +74,7 @@ impl Inject {
         }
     }
 
-    /// Reports whether a request can meet the condition `when`, judged by its head.
+    /// Reports whether the head of a request shows that the request can meet the condition `when`.
     pub(super) fn may_apply(&self, head: &RequestHead<'_>) -> bool {
         self.when.is_empty() || (head.has_body() && head.is_json())
     }

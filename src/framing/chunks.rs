@@ -21,41 +21,42 @@ pub struct ChunkFault;
 /// The state of the parser: the kind of bytes that come next in the chunked body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum At {
-    /// In a chunk size. The field is the number of hexadecimal digits that were read so far.
+    /// The next byte belongs to a chunk size. The field is the number of hexadecimal digits that were read so far.
     Size(u8),
-    /// In the white space after a chunk size.
+    /// The next byte belongs to the white space after a chunk size.
     Padding,
-    /// In a chunk extension of a response, which Callgate ignores.
+    /// The next byte belongs to a chunk extension of a response. Callgate ignores chunk extensions of responses.
     Extension,
-    /// In the name of a chunk extension. The field is true after the first character of the name.
+    /// The next byte belongs to the name of a chunk extension. The field is true after the first character of the name.
     ExtensionName(bool),
-    /// In the unquoted value of a chunk extension. The field is true after the first character of the value.
+    /// The next byte belongs to the unquoted value of a chunk extension. The field is true after the first character of
+    /// the value.
     ExtensionValue(bool),
-    /// In the quoted value of a chunk extension.
+    /// The next byte belongs to the quoted value of a chunk extension.
     Quoted,
-    /// After a backslash in the quoted value of a chunk extension.
+    /// The next byte follows a backslash in the quoted value of a chunk extension.
     QuotedPair,
-    /// After the quoted value of a chunk extension.
+    /// The next byte follows the quoted value of a chunk extension.
     QuotedEnd,
-    /// After the CR of a chunk size line.
+    /// The next byte must be the LF at the end of a chunk size line.
     SizeEnd,
-    /// In the data of a chunk.
+    /// The next byte belongs to the data of a chunk.
     Data,
-    /// Before the CR that follows the data of a chunk.
+    /// The next byte must be the CR after the data of a chunk.
     DataCr,
-    /// After the CR that follows the data of a chunk.
+    /// The next byte must be the LF after the data of a chunk.
     DataLf,
-    /// At the beginning of a trailer line.
+    /// The next byte begins a trailer line, or the final empty line.
     Trailer,
-    /// In the name of a trailer.
+    /// The next byte belongs to the name of a trailer.
     Name,
-    /// In the value of a trailer.
+    /// The next byte belongs to the value of a trailer.
     Value,
-    /// After the CR of a trailer line.
+    /// The next byte must be the LF at the end of a trailer line.
     ValueEnd,
-    /// After the CR of the final empty line.
+    /// The next byte must be the LF of the final empty line.
     End,
-    /// After the end of the chunked body.
+    /// The body has ended. The next byte does not belong to the body.
     Done,
 }
 

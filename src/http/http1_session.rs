@@ -134,7 +134,7 @@ impl Http1Session {
         self.drain_body = true;
     }
 
-    /// Stores the trailers of the request body, which are otherwise ignored. Must be called before the body is read.
+    /// Enables storing the trailers of the request body. Must be called before the body is read.
     pub(crate) fn keep_trailers(&mut self) {
         self.trailers = Some(Trailers::default());
     }

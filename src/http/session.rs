@@ -117,8 +117,7 @@ impl Session {
         }
     }
 
-    /// Stores the trailers of a chunked HTTP/1 body, which are otherwise ignored. Must be called before the body is
-    /// read.
+    /// Enables storing the trailers of a chunked HTTP/1 request body. Must be called before the body is read.
     pub(crate) fn keep_trailers(&mut self) {
         if let Self::Http1(http1) = self {
             http1.keep_trailers();

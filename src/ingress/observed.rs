@@ -8,7 +8,7 @@ use super::decide::{Admitted, Seen};
 use super::route::Route;
 use crate::denial::Denial;
 
-/// The consequence for a verified request that gets no permit.
+/// What Callgate does with a verified request that gets no permit. The request is denied, or delivered in observe mode.
 #[derive(Debug)]
 pub enum Turned {
     /// The request is not delivered.

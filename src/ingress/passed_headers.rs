@@ -161,7 +161,8 @@ const REMOVED_PREFIXES: [&str; 48] = [
 const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "content-type", "traceparent"];
 
 /// Reports whether Callgate always removes this header of a caller, whatever the configuration says. This is the case
-/// for hop-by-hop headers, headers that only a proxy is allowed to set, and `Callgate-*` headers.
+/// for hop-by-hop headers, headers that only a proxy is allowed to set, `Callgate-*` headers, and headers whose name
+/// has a character other than letters, digits and `-`.
 pub fn is_always_removed(name: &HeaderName) -> bool {
     let text = name.as_str();
     // No prefix in the list begins with another prefix of the list. The name can therefore begin only with the last

@@ -39,7 +39,7 @@ pub struct Permit {
 pub struct Halted {
     /// The reason for which the ledger does not allow the delivery.
     pub held: ClaimError,
-    /// The consequence for the request. It is delivered nevertheless if its route is in observe mode.
+    /// What Callgate does with the request: it is denied, or delivered because its route is in observe mode.
     pub turned: Turned,
 }
 
@@ -105,7 +105,8 @@ impl Verified {
         }
     }
 
-    /// Returns the consequence of a denial that follows after all checks of the body have passed.
+    /// Denies the request after all checks of its body have passed. Returns whether it is delivered because of observe
+    /// mode.
     fn turned_away(mut self, denial: Denial) -> Turned {
         self.admitted.found.observed.push(denial);
         self.turned(denial.code())
@@ -188,7 +189,8 @@ fn knows_events(denial: Denial) -> bool {
 }
 
 impl Permit {
-    /// Returns the consequence of a denial that follows after the permit, for example because of a rate limit.
+    /// Denies the callback although it has a permit, for example because of a rate limit. Returns whether it is
+    /// delivered because of observe mode.
     pub fn turned_away(self, denial: Denial) -> Turned {
         self.verified.turned_away(denial)
     }

@@ -140,7 +140,8 @@ impl Interaction {
         }
     }
 
-    /// Ends an attempt to send the pending notice whose result is unknown. The notice is sent again.
+    /// Ends an attempt to send the pending notice, because the result of the attempt is unknown. The notice is sent
+    /// again.
     pub(super) fn end_notice_attempt(&mut self) {
         if let Some(notice) = self.more.as_mut().and_then(|more| more.notice.as_mut()) {
             notice.reset();

@@ -34,8 +34,8 @@ impl Interaction {
         informed.push(Informed { by, at: now.unix_ms() });
     }
 
-    /// Reports whether a callback has ended the interaction, but the agent has not accepted this callback as far as the
-    /// ledger knows. This is the case while the callback waits in the inbox.
+    /// Reports whether a callback has ended the interaction, but the ledger has not recorded that the agent accepted
+    /// this callback. This is the case while the callback waits in the inbox.
     pub fn lacks_final_callback(&self) -> bool {
         matches!(self.state, State::Done | State::Failed) && self.informed_at().is_none()
     }

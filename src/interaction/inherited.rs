@@ -1,4 +1,4 @@
-//! The content that the record of an interaction has after another replica has handed it over.
+//! The data in the record of an interaction about the former owners that have handed over the interaction.
 
 use super::interaction::Interaction;
 use super::more::Inherited;
@@ -33,7 +33,7 @@ impl Interaction {
             let surplus = more.inherited.len().saturating_sub(MEMBERS_MAX);
             more.inherited.drain(..surplus);
         }
-        // The other process does not know the result of an attempt to send a notice that is under way here.
+        // The other process does not know the result of an attempt to send a notice that is in progress here.
         if let Some(notice) = &mut more.notice {
             notice.reset();
         }

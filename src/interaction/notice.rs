@@ -29,7 +29,7 @@ pub struct NoticeId {
 }
 
 impl Notice {
-    /// Ends an attempt to send the notice whose result is unknown. The notice is sent again.
+    /// Ends an attempt to send the notice, because the result of the attempt is unknown. The notice is sent again.
     pub(super) fn reset(&mut self) {
         self.in_flight = false;
     }
@@ -87,7 +87,7 @@ impl Undelivered {
 /// A callback or a notice that the agent has accepted, and the time.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Informed {
-    /// Whether the agent accepted a callback or a notice, and of which kind.
+    /// The kind of the accepted callback or notice.
     pub by: InformedBy,
     pub(super) at: i64,
 }

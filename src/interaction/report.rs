@@ -46,8 +46,8 @@ pub struct Follow {
     pub deadline: Option<Duration>,
     /// The maximum time between two callbacks.
     pub stalled_after: Option<Duration>,
-    /// The effect of a callback without a token whose provider's id of the work belongs to no interaction. `None` if
-    /// the route does not match callbacks by the provider's id, because the token of a callback names the interaction.
+    /// What Callgate does with a callback whose provider's id of the work belongs to no interaction. `None` if the
+    /// route does not match callbacks by the provider's id, because the token of a callback names its interaction.
     pub matching: Option<UnmatchedCallback>,
     /// What Callgate does with stale progress (see [`Stale`]). If this is `None`, a callback with lower progress is
     /// delivered, and every callback after a final callback is denied.
@@ -78,8 +78,8 @@ pub struct Report {
     pub asks: bool,
     /// The action endpoint (the URL for answers), if the callback has one that the route allows.
     pub question: Option<Box<str>>,
-    /// Whether a value should be read from the body, but the body is not valid JSON. False if the status was found
-    /// outside the body, for example in a header.
+    /// Whether the body is not valid JSON although a value must be read from it. False if the status was found outside
+    /// the body, for example in a header.
     pub unreadable: bool,
 }
 

@@ -10,7 +10,7 @@ use crate::query::loose;
 /// verifies their signatures.
 const FIELDS_MAX: usize = 1000;
 
-/// One requested field, and its value as far as it was found.
+/// One requested field, and its value if the value was already found.
 struct Wanted<'n, 'b> {
     name: &'n str,
     loose: String,

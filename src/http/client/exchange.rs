@@ -307,8 +307,7 @@ impl UpstreamResponse {
         Ok(body.freeze())
     }
 
-    /// Makes this response store the trailers of its body. Without this call, trailers are ignored. Must be called
-    /// before the body is read.
+    /// Enables storing the trailers of the response body. Must be called before the body is read.
     pub(crate) fn keep_trailers(&mut self) {
         self.trailers = Some(Trailers::default());
     }

@@ -1,4 +1,4 @@
-//! The checks of a gate that need only the head of a request. They run in this order: method, declared size, client
+//! The checks of a route that need only the head of a request. They run in this order: method, declared size, client
 //! address, client certificate, token, signature headers. This file fixes the order. A route configures only the
 //! checks.
 

@@ -97,8 +97,8 @@ impl Interaction {
         left
     }
 
-    /// Adds the fingerprints of events from other ledgers that another copy of this record contains. Returns the number
-    /// of fingerprints for which the record has no space.
+    /// Copies the fingerprints of events that were delivered with other ledgers from another copy of this record.
+    /// Returns the number of fingerprints for which the record has no space.
     pub fn inherit_from(&mut self, other: &Self) -> usize {
         other.inherited().iter().map(|events| self.inherit(events.clone())).sum()
     }

@@ -37,7 +37,7 @@ pub struct SharedRecord {
 /// The id of work in progress on an interaction: a callback, an answer or a notice that is being sent.
 pub type LeaseId = u64;
 
-/// The id and the end of a lease.
+/// The id and the end of a lease. A lease is the time limit for work of one process on an interaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// The id of the work, generated at random.
