@@ -190,7 +190,8 @@ impl Ingress {
     }
 
     /// Chooses a route for the request among the routes with the same path. Prefers the route with the method of the
-    /// request, then the route whose provider sends such a handshake, then the first route, which denies the method.
+    /// request, then the route whose provider sends handshakes of this form, then the first route, which denies the
+    /// method.
     fn choose(&self, first: usize, path: &CanonicalPath<'_>, head: &RequestHead<'_>) -> Option<usize> {
         let fitting = || self.with_path(first, path);
         let takes = |route: &Route| route.methods.iter().any(|method| method.as_str() == head.method);

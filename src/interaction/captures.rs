@@ -3,8 +3,8 @@
 /// Returns the text form of path captures: `name=value`, separated by `&`. Capture names cannot contain `=`, `&` or
 /// `*`.
 ///
-/// Only the value of a trailing `{*name}` capture can contain `&`. This capture is always the last one. In this case
-/// its name is preceded by `*`, and its value extends to the end of the text.
+/// Only the value of a trailing `{*name}` capture, which is always the last one, can contain `&`. If the value contains
+/// `&`, the name is preceded by `*`, and the value extends to the end of the text.
 pub fn pairs<'c>(captures: impl Iterator<Item = (&'c str, &'c str)>) -> Box<str> {
     let pair = |(name, value): (&str, &str)| {
         let mark = if value.contains('&') { "*" } else { "" };

@@ -18,8 +18,8 @@ const IN_FLIGHT_LOOK: Duration = Duration::from_secs(1);
 /// The time after which Callgate gives up a notice that the agent did not acknowledge.
 const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
 
-/// The maximum difference between the deadline and the end of an interaction, in milliseconds, up to which the record
-/// omits the time of the end. The deadline is then shown as the time of the end.
+/// If an interaction ends less than this number of milliseconds after its deadline, the record does not store the time
+/// of the end. The deadline is then shown instead.
 const LAPSE_MS_MAX: i64 = 60_000;
 
 /// The result of [`Interaction::pass`]: the changes of the record, and the actions that the caller must take.

@@ -39,8 +39,9 @@ impl Interaction {
         }
     }
 
-    /// Merges another record of the same interaction into this one. If one of the two records has ended or was revoked,
-    /// so is the result. The smaller number of remaining uses remains. Merging the same record again changes nothing.
+    /// Merges another record of the same interaction into this one. If the interaction has ended or was revoked in one
+    /// of the records, this is also the case in the result. The lower number of remaining uses applies. Merging the
+    /// same record again changes nothing.
     pub fn merge(&mut self, other: &Self) {
         if other.state == State::Revoked {
             self.go(Event::Revoked);

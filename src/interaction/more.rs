@@ -62,7 +62,7 @@ pub(super) struct More {
 }
 
 /// The events of an interaction that another process, or the same process with another ledger, has delivered. The
-/// record contains them since it was handed over or copied.
+/// events were added when the record was handed over or copied.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Inherited {
     /// The key of the hash function with which the other ledger computed the fingerprints.

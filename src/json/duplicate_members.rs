@@ -23,7 +23,7 @@ pub fn is_same_name(a: &str, b: &str) -> bool {
 }
 
 /// Looks up one JSON pointer strictly. Returns [`Found::Doubled`] if an object on the path has two keys that are equal
-/// or differ only in case, because JSON parsers differ in which of them they use. Also returns [`Found::Doubled`] if
+/// or differ only in case, because JSON parsers differ in which key they use. Also returns [`Found::Doubled`] if
 /// the object has only one such key, but this key differs from the pointer in case. A token that consists of digits is
 /// an array index, never a key.
 ///

@@ -94,7 +94,8 @@ pub(crate) struct UpstreamResponse {
 /// an error.
 ///
 /// # Errors
-/// Returns [`ResponseFault`]. After any fault except `Unreachable`, the peer may have received the request.
+/// Returns a [`ResponseFault`] if there is no valid response. After any fault except `Unreachable`, the peer may have
+/// received the request.
 pub(crate) async fn exchange(
     mut connection: Connection,
     message: Message,

@@ -117,9 +117,10 @@ impl Kept {
     }
 }
 
-/// Reports whether the inbox does not store this header of the caller. Shared secrets are never stored. Signatures
-/// would be too old at the time of the delivery, so they are stored only if the configuration says so. Callgate
-/// generates the headers of Standard Webhooks itself, so the caller's values are stored only as a provider's signature.
+/// Reports whether this header of the caller is left out when the inbox stores a callback. Shared secrets are never
+/// stored. Signatures would be too old at the time of the delivery, so they are stored only if the configuration says
+/// so. Callgate generates the headers of Standard Webhooks itself, so the caller's values are stored only as a
+/// provider's signature.
 fn is_removed(route: &Route, name: &HeaderName, keeps_signature: bool) -> bool {
     let is_written = [WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE].contains(&name.as_str());
     let Some(verifier) = route.verifier() else { return is_written };
