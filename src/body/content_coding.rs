@@ -1,5 +1,5 @@
-//! Content codings of request bodies (RFC 9110 section 8.4.1): gzip, deflate and br. Decoding is limited, because a small
-//! body can become a very large one.
+//! The content codings of request bodies (RFC 9110 section 8.4.1): gzip, deflate and br. The size of a decoded body is
+//! limited, because a small body can decode to a very large body.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -10,20 +10,21 @@ use http::header::CONTENT_ENCODING;
 
 use crate::request::{RequestHead, Single};
 
-/// Size of the buffer through which bytes are decoded. At most this many bytes are decoded beyond a limit.
+/// The size of the buffer for decoded bytes. It is also the maximum number of bytes that are decoded beyond the size
+/// limit of a body.
 const CHUNK_BYTES: usize = 16 << 10;
-/// Number of bytes of the encoded body that one step reads at most. An encoded body can have many bytes that decode to
-/// nothing, such as empty members of gzip.
+/// The maximum number of bytes of the encoded body that one step reads. An encoded body can have many bytes that decode
+/// to nothing, such as empty gzip members.
 const STEP_INPUT_BYTES: usize = 32 << 10;
-/// Number of decoded bytes after which a step ends.
+/// The number of decoded bytes after which a decoding step ends.
 const STEP_OUTPUT_BYTES: usize = 256 << 10;
-/// Maximum ratio of the decoded size to the encoded size. Decoding costs CPU before the signature is verified. Without
-/// this limit, a few bytes could decode to the maximum size of a body.
+/// The maximum ratio of the decoded size to the encoded size. Decoding costs CPU time before the signature is verified.
+/// Without this limit, a few bytes could decode to the maximum size of a body.
 const RATIO_MAX: u64 = 256;
-/// Size up to which the ratio is not limited, in bytes.
+/// The size of a decoded body up to which the ratio is not limited, in bytes.
 const FREE_BYTES: u64 = 64 << 10;
 
-/// A content coding that Callgate can decode.
+/// A content coding of request bodies that Callgate can decode.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ContentCoding {
     /// `br`, the Brotli format (RFC 7932).
@@ -34,14 +35,15 @@ pub enum ContentCoding {
     Gzip,
 }
 
-/// The reason why a body was not decoded.
+/// The reason why a body could not be decoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DecodeError {
-    /// The body is not in the format of its coding, is incomplete, or has bytes after its end.
+    /// The body is not in the format of its content coding, is incomplete, or has bytes after its end.
     Malformed,
-    /// There is not enough memory for all bodies.
+    /// The memory for all bodies is used up.
     NoMemory,
-    /// The decoded body has more bytes than this limit: `bytes_max`, or the limit of the ratio if that is smaller.
+    /// The decoded body is larger than this number of bytes. The number is `bytes_max`, or the limit of the ratio if
+    /// that limit is smaller.
     TooLarge(u64),
 }
 
@@ -52,7 +54,7 @@ impl fmt::Display for ContentCoding {
 }
 
 impl ContentCoding {
-    /// Returns the name of the coding.
+    /// Returns the name of the content coding.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Brotli => "br",
@@ -61,8 +63,8 @@ impl ContentCoding {
         }
     }
 
-    /// Returns the coding of a request's body. Returns `None` if the body has no coding, several codings or an unknown
-    /// one.
+    /// Returns the content coding of a request body. Returns `None` if the body has no coding, several codings or an
+    /// unknown coding.
     pub fn of(head: &RequestHead<'_>) -> Option<Self> {
         let Single::One(value) = head.single(&CONTENT_ENCODING) else { return None };
         match value.to_str().ok()?.trim().to_ascii_lowercase().as_str() {
@@ -73,10 +75,10 @@ impl ContentCoding {
         }
     }
 
-    /// Decodes a body at once, as [`BodyDecoder`] does.
+    /// Decodes a whole body with a [`BodyDecoder`].
     ///
     /// # Errors
-    /// [`DecodeError`]. Decoding stops as soon as the limit is exceeded.
+    /// Returns a [`DecodeError`] if the body cannot be decoded. Decoding stops as soon as a limit is exceeded.
     pub fn decode(
         self,
         body: &[u8],
@@ -89,7 +91,7 @@ impl ContentCoding {
     }
 }
 
-/// The encoded body. A decoder reads at most `budget` bytes of it in one step.
+/// The unread part of the encoded body. A decoder reads at most `budget` bytes in one step.
 struct Input<'b> {
     rest: &'b [u8],
     budget: usize,
@@ -117,7 +119,7 @@ impl Read for Input<'_> {
     }
 }
 
-/// The decoder of one coding.
+/// The decoder of one of the content codings.
 enum Decoder<'b> {
     Brotli(Box<Decompressor<Input<'b>>>),
     Deflate(ZlibDecoder<Input<'b>>),
@@ -141,9 +143,9 @@ impl<'b> Decoder<'b> {
         }
     }
 
-    /// Reports whether the encoded body ends where its stream ends.
+    /// Reports whether the encoded body has no bytes after the end of its compressed stream.
     fn is_at_end(&mut self) -> bool {
-        // If the Brotli decoder has already read bytes after the end of the stream, it reports them at the next read.
+        // If the Brotli decoder has already read bytes after the end of the stream, its next read returns an error.
         let is_read = match self {
             Self::Brotli(decoder) => decoder.read(&mut [0]).is_ok(),
             Self::Deflate(_) | Self::Gzip(_) => true,
@@ -162,8 +164,8 @@ pub struct BodyDecoder<'b> {
 }
 
 impl<'b> BodyDecoder<'b> {
-    /// Returns the decoder of a body. The decoded body may have at most `bytes_max` bytes. Above 64 KiB, it may also
-    /// have at most 256 times as many bytes as `body`.
+    /// Creates a decoder for a body. The decoded body may have at most `bytes_max` bytes. A decoded body of more than
+    /// 64 KiB may also have at most 256 times as many bytes as `body`.
     pub fn new(coding: ContentCoding, body: &'b [u8], bytes_max: u64) -> Self {
         let bytes_max = bytes_max.min(RATIO_MAX.saturating_mul(body.len() as u64).max(FREE_BYTES));
         let input = Input { rest: body, budget: 0 };
@@ -176,21 +178,21 @@ impl<'b> BodyDecoder<'b> {
         Self { coding, decoder, decoded: Vec::new(), chunk: vec![0; CHUNK_BYTES], bytes_max }
     }
 
-    /// Returns the coding.
+    /// Returns the content coding that this decoder decodes.
     pub fn coding(&self) -> ContentCoding {
         self.coding
     }
 
-    /// Returns the bytes that were decoded.
+    /// Returns the decoded body.
     pub fn into_decoded(self) -> Vec<u8> {
         self.decoded
     }
 
-    /// Decodes the next part of the body. Returns whether the body is complete. `grow` reserves memory: it receives the
-    /// number of bytes that decoding needs so far, and returns false if there is not enough memory.
+    /// Decodes the next part of the body. Returns true if the whole body is decoded. `grow` reserves memory: its
+    /// argument is the number of bytes that decoding needs so far, and it returns false if there is not enough memory.
     ///
     /// # Errors
-    /// [`DecodeError`]. Decoding stops as soon as the limit is exceeded.
+    /// Returns a [`DecodeError`] if the body cannot be decoded. Decoding stops as soon as a limit is exceeded.
     pub fn step(&mut self, grow: &mut dyn FnMut(u64) -> bool) -> Result<bool, DecodeError> {
         self.decoder.input().budget = STEP_INPUT_BYTES;
         let end = self.decoded.len().saturating_add(STEP_OUTPUT_BYTES);
@@ -207,7 +209,7 @@ impl<'b> BodyDecoder<'b> {
         Ok(false)
     }
 
-    /// Appends the first `count` bytes of the chunk to the decoded body.
+    /// Appends the first `count` bytes of the buffer to the decoded body.
     fn append(&mut self, count: usize, grow: &mut dyn FnMut(u64) -> bool) -> Result<(), DecodeError> {
         let needed = self.decoded.len().saturating_add(count);
         if needed > self.bytes_max {
@@ -246,7 +248,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// `{"a":1}` repeated once, in Brotli.
+    /// The text `{"a":1}` in Brotli format.
     const BROTLI: &[u8] = &[0x0b, 0x03, 0x80, b'{', b'"', b'a', b'"', b':', b'1', b'}', 0x03];
 
     fn decode(coding: ContentCoding, body: &[u8], max: u64) -> Result<Vec<u8>, DecodeError> {
@@ -275,7 +277,8 @@ mod tests {
         assert_eq!(result, Err(DecodeError::TooLarge(100_000)));
         assert!(reserved <= 100_000, "{reserved}");
         assert_eq!(decode(ContentCoding::Gzip, &gzip(b"ab"), 1), Err(DecodeError::TooLarge(1)));
-        // The ratio is limited, too, although the maximum size is not exceeded. The error names the limit that applied.
+        // The ratio is limited as well, although the maximum size is not exceeded. The error contains the limit that
+        // applied.
         let of_ratio = 256 * bomb.len() as u64;
         assert_eq!(decode(ContentCoding::Gzip, &bomb, u64::MAX), Err(DecodeError::TooLarge(of_ratio)));
         let small = gzip(&[0; (64 << 10) + 1]);

@@ -1,5 +1,6 @@
-//! Agent cards of A2A. They contain the URLs at which a client sends its requests to the other agent. Callgate replaces
-//! the URLs that a rule covers by the address of the rule, so that the client stays behind Callgate.
+//! Agent cards of the A2A protocol. A card contains the URLs of an agent, to which clients send their requests.
+//! Callgate replaces the URLs that an egress rule covers by the address of the rule on the egress listener, so that the
+//! client's requests still pass through Callgate.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -8,51 +9,52 @@ use super::rule::Rule;
 use crate::json::{Found, Pointer, find, find_one, quoted, replace_all};
 use crate::request::RequestHead;
 
-/// The ends of the paths at which agents publish their cards: the two well-known paths, and the extended card of the
-/// binding HTTP+JSON in the versions 1.0 and 0.3.
+/// The ends of the paths at which agents publish their cards: the two well-known paths, and the paths of the extended
+/// card in the HTTP+JSON binding of A2A 1.0 and 0.3.
 const PATHS: [(&str, CardPlace); 4] = [
     ("/.well-known/agent-card.json", CardPlace::Whole),
     ("/.well-known/agent.json", CardPlace::Whole),
     ("/extendedAgentCard", CardPlace::Whole),
     ("/v1/card", CardPlace::WholeWithSkills),
 ];
-/// The JSON-RPC methods that return the extended card, in the versions 1.0 and 0.3.
+/// The JSON-RPC methods that return the extended agent card in A2A 1.0 and 0.3.
 const METHODS: [&str; 2] = ["GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"];
-/// The lists of a card whose elements have a `url`.
+/// The JSON keys of a card whose values are arrays of objects with a `url`.
 const LISTS: [&str; 2] = ["supportedInterfaces", "additionalInterfaces"];
-/// Maximum number of elements of these lists together. The limit bounds the work for one card.
+/// The maximum number of interfaces in an agent card. The limit bounds the work for one card.
 pub const INTERFACES_MAX: usize = 64;
 
-/// The place of an agent card in a response.
+/// The location of an agent card in a response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CardPlace {
-    /// The response is the card.
+    /// The whole response is the card.
     Whole,
-    /// The response is the card, if it has a list `skills`. Other APIs can have the same path.
+    /// The whole response is the card if it has an array `skills`. Without this array, it is the response of another
+    /// API with the same path.
     WholeWithSkills,
-    /// The card is the result of a JSON-RPC call.
+    /// The card is the `result` of a JSON-RPC response.
     Result,
 }
 
-/// What became of a response that can be an agent card.
+/// The result of replacing the URLs in a response that can be an agent card.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LocalCard {
     /// The response is not an agent card.
     None,
-    /// The card is signed. A change would invalidate the signature.
+    /// The card is signed. It is not changed, because a change would invalidate the signature.
     Signed,
-    /// The card has more than [`INTERFACES_MAX`] interfaces.
+    /// The card has more than [`INTERFACES_MAX`] interfaces. It is not changed.
     TooMany,
-    /// A card.
+    /// The response is an unsigned card.
     Card {
         /// The text of the response with the replaced URLs. `None` if no URL was replaced.
         text: Option<String>,
-        /// The URLs that the rule does not cover. They were not replaced.
+        /// The URLs that were not replaced, because the rule does not cover them.
         foreign: Vec<String>,
     },
 }
 
-/// The members of a card that decide whether it is changed.
+/// The JSON keys of a card that determine whether Callgate may change the card.
 #[derive(Deserialize)]
 struct Card<'c> {
     #[serde(borrow)]
@@ -62,8 +64,9 @@ struct Card<'c> {
 }
 
 impl Rule {
-    /// Returns the place of the agent card in the response to a request. Returns `None` if the request does not ask for
-    /// a card, or if the client reaches the URLs of a card through Callgate anyway. `body` is empty if it was not read.
+    /// Returns the location of the agent card in the response to a request. Returns `None` if the request does not ask
+    /// for an agent card. Also returns `None` if Callgate is the client's proxy, because the client then reaches all
+    /// URLs through Callgate. `body` is empty if the body of the request was not read.
     pub fn card_place(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<CardPlace> {
         if self.is_by_url {
             return None;
@@ -78,8 +81,8 @@ impl Rule {
 }
 
 impl CardPlace {
-    /// Replaces the URLs of the card in a response. `local` returns the URL that replaces a URL, or `None` if the rule
-    /// does not cover the URL.
+    /// Replaces the URLs of the agent card in a response. For a URL, `local` returns its replacement, or `None` if the
+    /// rule does not cover the URL.
     pub fn localize(self, response: &[u8], local: impl Fn(&str) -> Option<String>) -> LocalCard {
         let Ok(document) = std::str::from_utf8(response) else { return LocalCard::None };
         let prefix = match self {
@@ -116,7 +119,7 @@ impl CardPlace {
     }
 }
 
-/// Returns the pointers to the URLs of a card, or `None` if it has too many interfaces.
+/// Returns JSON pointers to the URLs of an agent card, or `None` if the card has too many interfaces.
 fn places(response: &[u8], prefix: &str) -> Option<Vec<Pointer>> {
     let mut places = vec![format!("{prefix}/url")];
     for list in LISTS {
@@ -131,7 +134,7 @@ fn places(response: &[u8], prefix: &str) -> Option<Vec<Pointer>> {
     Some(places.iter().filter_map(|text| Pointer::parse(text)).collect())
 }
 
-/// Returns the number of elements of a list, or `None` if the value is not a list.
+/// Returns the number of elements of a JSON array, or `None` if the value is not an array.
 fn length(list: &RawValue) -> Option<usize> {
     serde_json::from_str::<Vec<&RawValue>>(list.get()).ok().map(|items| items.len())
 }

@@ -1,4 +1,4 @@
-//! The kinds of requests that get a callback from an egress rule, and the places of the callback in each kind.
+//! The kinds of requests into which an egress rule inserts a callback, and the locations of the callback in each kind.
 
 use super::place::{Insertion, InsertionPlace, Occupancy};
 use crate::denial::{Denial, Refusal};
@@ -6,19 +6,20 @@ use crate::json::{Found, Pointer, find_one};
 use crate::path::CanonicalPath;
 use crate::request::RequestHead;
 
-/// The kind of body that a request must have to get a callback from a rule whose path ends with a remainder.
+/// The kind of body that a request must have to get a callback. It matters only for egress rules whose path ends with a
+/// remainder (`{*name}`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BodyKind {
-    /// JSON or a form.
+    /// A JSON body or a form body.
     Any,
-    /// A form, `application/x-www-form-urlencoded`.
+    /// A form body, `application/x-www-form-urlencoded`.
     Form,
-    /// JSON.
+    /// A JSON body.
     Json,
 }
 
 impl BodyKind {
-    /// Returns the name of the kind.
+    /// Returns the name of the body kind for error messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Any => "a JSON body or a form",
@@ -27,7 +28,7 @@ impl BodyKind {
         }
     }
 
-    /// Reports whether a request has a body of this kind, according to its head.
+    /// Reports whether the head of a request declares a body of this kind.
     pub(super) fn is_of(self, head: &RequestHead<'_>) -> bool {
         head.has_body()
             && match self {
@@ -38,31 +39,34 @@ impl BodyKind {
     }
 }
 
-/// The condition for a kind of request. Without any condition, every request is of this kind.
+/// The condition that a request must meet to be of a certain kind. Without any condition, every request is of this
+/// kind.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RequestCondition {
-    /// The ends of the paths of such requests, such as `/message:send`. An empty list accepts every path. Rules for one
-    /// path ignore this list, because the path of the rule already says which requests get a callback.
+    /// The ends of the accepted paths, for example `/message:send`. An empty list accepts every path. Egress rules for
+    /// a single path ignore this list, because the path of the rule already determines which requests get a callback.
     pub paths: Vec<Box<str>>,
-    /// A member of the JSON body and its accepted values, for protocols in which the body names the method.
+    /// The location of a value in the JSON body, and the accepted values. It is used for protocols whose body contains
+    /// the method.
     pub member: Option<(Pointer, Vec<Box<str>>)>,
 }
 
-/// A kind of request that gets a callback.
+/// A kind of request into which an egress rule inserts a callback.
 #[derive(Clone, Debug, Default)]
 pub struct CallbackRequest {
-    /// The condition for such a request.
+    /// The condition that a request must meet to be of this kind.
     pub condition: RequestCondition,
-    /// The values to insert, each with its place.
+    /// The values that are inserted into the request, each with its location.
     pub insertions: Vec<Insertion>,
-    /// The members of the provider's response that can contain the provider's id of the work. The first member that is
-    /// present applies. In a stream of events, it is a member of an event. If the list is empty, Callgate does not read
-    /// this id.
+    /// The locations of the provider's id of the work in the JSON body of the provider's response. The first location
+    /// that has a value counts. In an event stream, the locations refer to the JSON data of an event. If the list is
+    /// empty, Callgate does not read this id.
     pub response: Vec<Pointer>,
 }
 
 impl RequestCondition {
-    /// Reports whether a request may meet the condition, according to its head.
+    /// Reports whether the head of a request shows that the request can meet the condition. `is_prefix` is true if the
+    /// egress rule applies to a whole API.
     pub(super) fn may_match(&self, head: &RequestHead<'_>, is_prefix: bool) -> bool {
         if !is_prefix || self.paths.is_empty() {
             return true;
@@ -71,14 +75,14 @@ impl RequestCondition {
         self.paths.iter().any(|end| path.as_str().ends_with(&**end))
     }
 
-    /// Reports whether a body meets the condition.
+    /// Reports whether the body of a request meets the condition.
     fn matches_body(&self, body: &[u8]) -> bool {
         self.member.as_ref().is_none_or(|(pointer, accepted)| has_member(body, pointer, accepted))
     }
 }
 
-/// Reports whether a member of a JSON body has one of the accepted values. A body in which the member occurs twice has it:
-/// some parsers could read the accepted value.
+/// Reports whether a JSON body has one of the accepted values at this location. Returns true if the JSON key occurs
+/// twice, because some parsers could read an accepted value.
 pub(super) fn has_member(body: &[u8], pointer: &Pointer, accepted: &[Box<str>]) -> bool {
     match find_one(body, pointer) {
         found @ Found::One(_) => found.word().is_some_and(|word| accepted.contains(&word)),
@@ -88,22 +92,23 @@ pub(super) fn has_member(body: &[u8], pointer: &Pointer, accepted: &[Box<str>]) 
 }
 
 impl CallbackRequest {
-    /// Reports whether a request is of this kind. `is_prefix` reports whether the rule applies to a whole API.
+    /// Reports whether a request is of this kind. `is_prefix` is true if the egress rule applies to a whole API.
     pub(super) fn matches(&self, head: &RequestHead<'_>, body: &[u8], is_prefix: bool) -> bool {
         self.condition.may_match(head, is_prefix) && self.condition.matches_body(body)
     }
 
-    /// Returns the places at which the agent's request must not have a value yet. Places of constant values are not
-    /// included, because the agent may set these values itself.
+    /// Returns the locations at which the agent's request must not have a value yet. Locations of constant values are
+    /// left out, because the agent may set these values itself.
     pub fn places(&self) -> impl Iterator<Item = &InsertionPlace> {
         let moving = self.insertions.iter().filter(|insertion| !insertion.shape.is_constant());
         moving.map(|insertion| &insertion.place)
     }
 
-    /// Returns the first place at which the request already has a value.
+    /// Returns the first location at which the request already has a value.
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if a place is ambiguous. Such a request can neither be changed nor be sent unchanged.
+    /// Returns a [`Refusal`] if different programs could read different values at a location. Callgate must then
+    /// neither change the request nor send it unchanged.
     pub(super) fn taken(
         &self,
         head: &RequestHead<'_>,
@@ -124,8 +129,8 @@ impl CallbackRequest {
         Ok(taken)
     }
 
-    /// Returns the values to insert into a request. Omits a constant value if the request already has a value at its
-    /// place.
+    /// Returns the values that must be inserted into a request. Leaves out a constant value if the request already has
+    /// a value at the same location.
     pub(super) fn wanted<'i>(
         &'i self,
         head: &'i RequestHead<'_>,

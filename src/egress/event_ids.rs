@@ -1,33 +1,34 @@
-//! Finds the provider's id of the work in a stream of events (`text/event-stream`), while the stream is passed on.
+//! Finds the provider's id of the work in an event stream (`text/event-stream`), while the stream is passed on.
 
 use crate::json::{Pointer, find};
 
-/// Maximum number of bytes of a stream in which the id is looked for.
+/// The maximum number of bytes of an event stream in which Callgate searches for the provider's id of the work.
 const BYTES_MAX: usize = 256 << 10;
 
-/// Looks for the id in the events of a stream. The id is a member of the JSON data of an event.
+/// Searches the events of a stream for the provider's id of the work. The id is a value in the JSON data of an event.
 #[derive(Debug)]
 pub struct EventIds {
     pointers: Vec<Pointer>,
-    /// The current line without its end.
+    /// The current line without its line ending.
     line: Vec<u8>,
-    /// The data of the current event.
+    /// The data of the current event (the text of its `data` lines).
     data: Vec<u8>,
-    /// Whether the last byte was a carriage return. A line feed after it belongs to the same end of line.
+    /// Whether the last byte was a carriage return. A line feed after it belongs to the same line ending.
     after_carriage_return: bool,
-    /// The number of bytes that may still be read.
+    /// The number of bytes that may still be searched.
     bytes_left: usize,
 }
 
 impl EventIds {
-    /// Creates a search for the first of the members `pointers` that an event has.
+    /// Creates a search for an id. `pointers` are the possible locations of the id in the data of an event. The first
+    /// location that has a value counts.
     pub fn new(pointers: Vec<Pointer>) -> Self {
         let (line, data) = (Vec::new(), Vec::new());
         Self { pointers, line, data, after_carriage_return: false, bytes_left: BYTES_MAX }
     }
 
-    /// Reads the next bytes of the stream. Returns the id when the event that contains it is complete. Later calls read
-    /// nothing.
+    /// Searches the next bytes of the stream. Returns the id as soon as the event with the id is complete. After that,
+    /// all calls return `None`.
     pub fn read(&mut self, bytes: &[u8]) -> Option<Box<str>> {
         for byte in bytes {
             self.bytes_left = self.bytes_left.checked_sub(1)?;
@@ -49,7 +50,7 @@ impl EventIds {
         None
     }
 
-    /// Processes a line. An empty line ends the event. Returns the id if the event has one.
+    /// Processes a complete line. An empty line ends the event. Returns the id if the event contains one.
     fn end_line(&mut self) -> Option<Box<str>> {
         let line = std::mem::take(&mut self.line);
         if let Some(data) = line.strip_prefix(b"data:") {
@@ -65,7 +66,8 @@ impl EventIds {
     }
 }
 
-/// Returns the first of these members that a JSON document has, if it is a string or a number of at most 256 bytes.
+/// Returns the first value that a JSON document has at one of these locations. Returns `None` unless it is a string or
+/// a number of 1 to 256 bytes.
 pub fn id_at(document: &[u8], pointers: &[Pointer]) -> Option<Box<str>> {
     let found = find(document, &pointers.iter().collect::<Vec<_>>()).ok()?;
     found.into_iter().find_map(|found| found.word()).filter(|id| !id.is_empty() && id.len() <= 256)

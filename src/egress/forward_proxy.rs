@@ -1,5 +1,5 @@
-//! The settings of the forward proxy: which hosts the agent may reach through the egress listener, besides the hosts of
-//! the rules.
+//! The settings of the forward proxy. They determine which hosts the agent may reach through the egress listener, in
+//! addition to the hosts of the egress rules.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,37 +12,38 @@ use crate::secret::Secret;
 /// The settings of the forward proxy.
 #[derive(Clone, Debug)]
 pub struct ForwardProxy {
-    /// Whether connections to hosts that no rule names are tunnelled. Otherwise they are refused.
+    /// Whether connections to hosts that no egress rule names are tunneled. If false, these connections are refused.
     pub tunnels_others: bool,
-    /// The hosts that are tunnelled in any case.
+    /// The hosts that are always tunneled, whatever the other settings say.
     pub tunnel: Vec<HostPattern>,
-    /// The ports of tunnelled hosts.
+    /// The ports that a tunneled connection may have.
     pub ports: Vec<u16>,
-    /// Checks the addresses of tunnelled hosts.
+    /// The check of the IP addresses of tunneled hosts.
     pub guard: Guard,
-    /// The folder for the certificates that the agent must trust.
+    /// The folder into which Callgate writes the certificates that the agent must trust.
     pub bundle: Box<str>,
-    /// The certificate authority. If it is `None`, Callgate creates one at start and keeps its key in memory.
+    /// The files of the certificate authority for intercepted hosts. If it is `None`, Callgate creates a certificate
+    /// authority at start and keeps its key in memory.
     pub authority: Option<AuthorityFiles>,
-    /// The password of the proxy. If it is `None`, the proxy needs no password.
+    /// The password of the proxy. If it is `None`, the proxy requires no password.
     pub password: Option<Secret>,
-    /// The maximum number of tunnels.
+    /// The maximum number of tunnels at the same time.
     pub tunnels_max: usize,
-    /// How long a tunnel may be idle.
+    /// The maximum time for which a tunnel may be idle.
     pub idle: Duration,
 }
 
-/// What Callgate does with requests to an intercepted host that match no rule.
+/// What Callgate does with requests to an intercepted host that match no egress rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unmatched {
-    /// It sends them unchanged.
+    /// The request is sent unchanged.
     Pass,
-    /// It denies them.
+    /// The request is denied.
     Refuse,
 }
 
 impl Unmatched {
-    /// Returns the value in the configuration.
+    /// Returns the name of this value in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -51,23 +52,23 @@ impl Unmatched {
     }
 }
 
-/// The files of the certificate authority.
+/// The files of the certificate authority for intercepted hosts.
 #[derive(Clone, Debug)]
 pub struct AuthorityFiles {
-    /// The certificate.
+    /// The certificate of the authority.
     pub certificate: Pem,
     /// The private key of the certificate.
     pub key: Pem,
 }
 
 impl ForwardProxy {
-    /// Reports whether a host is tunnelled in any case.
+    /// Reports whether the setting `tunnel` contains the host, so that the host is always tunneled.
     pub fn always_tunnels(&self, host: &str) -> bool {
         self.tunnel.iter().any(|pattern| pattern.matches(host))
     }
 
-    /// Checks whether the agent may reach the host of a URL that no rule names. The addresses of the host are checked
-    /// when they are known. A plain HTTP URL may have port 80.
+    /// Checks whether the agent may reach the host and the port of a URL that no egress rule names. Port 80 is always
+    /// allowed for plain HTTP. The IP addresses of the host are checked later, after name resolution.
     ///
     /// # Errors
     /// Returns a [`Refusal`] if the host or its port is not allowed.
@@ -84,12 +85,12 @@ impl ForwardProxy {
     }
 }
 
-/// A host name, or all names below a name.
+/// A pattern that matches one host name, or all names below a host name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostPattern {
-    /// The name in lower case, without `*.`.
+    /// The host name in lower case, without `*.`.
     name: Box<str>,
-    /// Whether the pattern stands for the names below `name`, at any depth.
+    /// Whether the pattern matches the names below `name`, at any depth, instead of `name` itself.
     is_below: bool,
 }
 
@@ -104,7 +105,7 @@ impl HostPattern {
             return None;
         }
         let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        // A URL with this host has the same rules for names and addresses.
+        // The host must follow the same rules as the host of a URL.
         let url = Url::parse(&format!("https://{bracketed}")).ok()?;
         (!is_below || url.address().is_none()).then(|| Self { name: url.host().into(), is_below })
     }

@@ -1,4 +1,5 @@
-//! Puts the callback URL and token into a request, and reads the values of the captures from it.
+//! Inserts the callback URL and the callback token into a request, and reads the values of path captures from the
+//! request.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,46 +17,48 @@ use crate::path::{Captures, is_capturable, is_remainder};
 use crate::query::{Parameter, pair, parameter, without_parameter};
 use crate::request::RequestHead;
 
-/// The callback that a rule inserts into a request, and the places for it.
+/// The settings of the callback that an egress rule inserts into a request.
 #[derive(Clone, Debug)]
 pub struct Inject {
-    /// The route that receives the callback.
+    /// The name of the route that receives the callback.
     pub route: Arc<str>,
-    /// The capture of this route that is the remainder of the path, if the path has one.
+    /// The name of the remainder capture (`{*name}`) in the path of this route, if the path has one.
     pub remainder: Option<Box<str>>,
-    /// The captures of this route, each with the source of its value.
+    /// The path captures of this route, each with the source of its value in the agent's request.
     pub params: Vec<(Box<str>, ValueSource)>,
-    /// The kinds of requests that get the callback, each with its places. The first kind that matches a request applies.
+    /// The kinds of requests that get the callback, each with the locations of the callback. The first kind that
+    /// matches a request applies.
     pub requests: Vec<CallbackRequest>,
-    /// The members that the JSON body of a request must have to get the callback, each with its accepted values. Other
-    /// requests are sent unchanged. An empty list accepts every request.
+    /// The locations of values in the JSON body, each with the accepted values. A request gets the callback only if it
+    /// has an accepted value at each location. Other requests are sent unchanged. An empty list accepts every request.
     pub when: Vec<(Pointer, Vec<Box<str>>)>,
-    /// Whether a request that already has a value at one of the places is sent unchanged. If false, such a request is
-    /// denied.
+    /// Whether a request that already has a value at the location of the callback is sent unchanged. If false, this
+    /// request is denied.
     pub keep: bool,
-    /// Lifetime of the token. If it is `None`, the default of `callback_tokens` applies.
+    /// The lifetime of the callback token. If it is `None`, the default in the section `callback_tokens` applies.
     pub ttl: Option<Duration>,
-    /// Number of callbacks that the token allows. `None` means any number.
+    /// The number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
 }
 
-/// The source of the value of a capture.
+/// The source of the value of a path capture in the agent's request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ValueSource {
     /// A string, a number or a boolean in the JSON body.
     Body(Pointer),
-    /// A header.
+    /// A header, by its name.
     Header(HeaderName),
-    /// A new id, which Callgate creates for this request.
+    /// A new id, which Callgate generates for this request.
     New,
-    /// A capture of the path of the egress rule.
+    /// A path capture of the egress rule, by its name.
     Path(Box<str>),
-    /// A query parameter.
+    /// A query parameter, by its name.
     Query(Box<str>),
 }
 
 impl Inject {
-    /// Returns the kind of body into which the callback can be inserted, and from which its captures are read.
+    /// Returns the kind of body that a request needs: the callback is inserted into it, and the path captures are read
+    /// from it.
     pub fn body_kind(&self) -> BodyKind {
         let in_form = |one: &Insertion| matches!(one.place, InsertionPlace::Form(_));
         let in_json = |one: &Insertion| matches!(one.place, InsertionPlace::Body(_));
@@ -71,17 +74,17 @@ impl Inject {
         }
     }
 
-    /// Reports whether a request can meet `when`, according to its head.
+    /// Reports whether the head of a request shows that the request can meet the condition `when`.
     pub(super) fn may_apply(&self, head: &RequestHead<'_>) -> bool {
         self.when.is_empty() || (head.has_body() && head.is_json())
     }
 
-    /// Reports whether the body of a request meets `when`.
+    /// Reports whether the body of a request meets the condition `when`.
     pub(super) fn applies(&self, body: &[u8]) -> bool {
         self.when.iter().all(|(pointer, accepted)| has_member(body, pointer, accepted))
     }
 
-    /// Reports whether `value` is valid for the capture `name` of the route.
+    /// Reports whether `value` is valid for the path capture `name` of the route.
     pub(super) fn accepts(&self, name: &str, value: &str) -> bool {
         match &self.remainder {
             Some(remainder) if **remainder == *name => is_remainder(value),
@@ -89,20 +92,20 @@ impl Inject {
         }
     }
 
-    /// Returns the insertions of all kinds of requests.
+    /// Returns the values that are inserted into any kind of request, with their locations.
     pub fn insertions(&self) -> impl Iterator<Item = &Insertion> {
         self.requests.iter().flat_map(|request| &request.insertions)
     }
 
-    /// Reports whether the response to a request contains the provider's id of the work.
+    /// Reports whether Callgate must read the provider's id of the work from the response to a request.
     pub fn reads_response(&self) -> bool {
         self.requests.iter().any(|request| !request.response.is_empty())
     }
 }
 
 impl ValueSource {
-    /// Returns the value from a request. Returns `None` if the request has no such value or has it more than once. The
-    /// value of [`ValueSource::New`] is not in the request, so the result is `None` as well.
+    /// Reads the value from a request. Returns `None` if the request does not have the value, or has it more than once.
+    /// Also returns `None` for [`ValueSource::New`], because this value is not in the request.
     pub(super) fn read(&self, head: &RequestHead<'_>, body: &[u8], captures: &Captures) -> Option<String> {
         match self {
             Self::Body(pointer) => find_one(body, pointer).word().map(Into::into),
@@ -133,7 +136,7 @@ impl fmt::Display for ValueSource {
     }
 }
 
-/// Returns the body as text, or a [`Refusal`] if the body is not valid JSON.
+/// Returns the body as text.
 pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
     let not_json = |detail| Refusal::new(Denial::RequestNotJson, detail);
     let text =
@@ -144,7 +147,7 @@ pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
     }
 }
 
-/// Returns the body with all insertions.
+/// Returns the body of the request with all values inserted.
 pub(super) fn body<'b>(
     request: &CallbackRequest,
     head: &RequestHead<'_>,
@@ -161,7 +164,8 @@ pub(super) fn body<'b>(
                 };
                 let value = shape.json(callback);
                 let absent = if shape.is_constant() { Absent::Null } else { Absent::NullOrEmpty };
-                // Every `-` is resolved in the agent's body, so that all insertions refer to the same new element.
+                // Each `-` in a pointer is resolved in the agent's original body, so that all insertions refer to the
+                // same new array element.
                 let inserted =
                     resolve_appends(body, pointer).and_then(|at| insert(document, &at, &value, absent));
                 text = Some(inserted.map_err(|fault| refusal(fault, pointer))?);
@@ -171,7 +175,7 @@ pub(super) fn body<'b>(
                     Some(text) => text,
                     None => form(head, body)?.to_owned(),
                 };
-                // An empty field of the agent counts as absent and is replaced.
+                // An empty form field of the agent counts as missing and is replaced.
                 let fields = without_parameter(&fields, name).unwrap_or_default();
                 let separator = if fields.is_empty() { "" } else { "&" };
                 text = Some(format!("{fields}{separator}{}", pair(name, &shape.plain(callback))));
@@ -182,7 +186,7 @@ pub(super) fn body<'b>(
     Ok(text.map_or(Cow::Borrowed(body), |text| Cow::Owned(text.into_bytes())))
 }
 
-/// Returns the body as text, or a [`Refusal`] if the body is not a form.
+/// Returns the body as text, or a [`Refusal`] if the request does not have a form body.
 fn form<'b>(head: &RequestHead<'_>, body: &'b [u8]) -> Result<&'b str, Refusal> {
     let text = std::str::from_utf8(body).ok();
     match text.filter(|_| head.is_form()) {

@@ -1,5 +1,6 @@
-//! The `Location` of a response, as the most lenient clients read it (WHATWG URL). A client resolves it against the address
-//! of the egress listener. It must not reach another rule, because Callgate would send the credentials of this rule.
+//! The `Location` header of a provider's response, interpreted as the most lenient clients do (WHATWG URL). A client
+//! resolves the value against the address of the egress listener. The result must not belong to another egress rule,
+//! because Callgate would then send the credentials of that rule.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -9,27 +10,27 @@ use percent_encoding::percent_decode_str;
 use super::redirect::{absolute_location, has_scheme};
 use crate::guard::Url;
 
-/// The destination of a `Location`.
+/// The destination of a `Location` header.
 enum Destination<'l> {
-    /// A relative reference.
+    /// A relative reference, which has no host.
     Relative(Cow<'l, str>),
-    /// A URL with a host.
+    /// A URL with a host. The fields are the whole URL and its parts.
     Absolute(Cow<'l, str>, Authority<'l>),
-    /// A URL that is not an HTTP URL.
+    /// A URL with a scheme other than `http` and `https`.
     Other,
 }
 
-/// The host and the port of a URL, and the part of the URL after them.
+/// The host and the port of a URL, and the rest of the URL after them.
 struct Authority<'l> {
     host: String,
     port: Option<u16>,
     rest: &'l str,
 }
 
-/// Returns the `Location` that the agent receives instead of this one, or `None` if it is not replaced. `sent` is the URL of
-/// the request. `local` returns the address on the egress listener for a location that the rule covers. `is_own` reports
-/// whether a host and a port belong to the egress listener. A location with the address of the egress listener is treated
-/// as a relative one: it means the same path at the provider.
+/// Returns the value that replaces this `Location` for the agent, or `None` if the value stays as it is. `sent` is the
+/// URL of the request. For a location that the egress rule covers, `local` returns the address on the egress listener.
+/// `is_own` reports whether a host and a port belong to the egress listener. A location with the address of the egress
+/// listener is treated as a relative location, which means the same path at the provider.
 pub fn relayed_location(
     location: &[u8],
     sent: &Url,
@@ -46,7 +47,7 @@ pub fn relayed_location(
                 (Some(port), _) => is_own(&host, port),
                 (None, Some("http")) => is_own(&host, 80),
                 (None, Some("https")) => is_own(&host, 443),
-                // A URL without a scheme has the scheme of the agent's URL.
+                // A URL without a scheme has the scheme of the URL that the agent requested.
                 (None, _) => is_own(&host, 80) || is_own(&host, 443),
             };
             if is_own { with_slash(rest) } else { url }
@@ -55,8 +56,8 @@ pub fn relayed_location(
     local(&reference).or_else(|| absolute_location(&reference, sent))
 }
 
-/// Returns a header value as a client reads it: without tabs and the spaces around it, and with bytes outside ASCII as
-/// percent-encoding.
+/// Returns a header value as a client reads it: without tabs and surrounding whitespace, and with non-ASCII bytes
+/// percent-encoded.
 fn visible(location: &[u8]) -> String {
     let mut text = String::with_capacity(location.len());
     for b in location.trim_ascii() {
@@ -86,14 +87,15 @@ fn destination(text: &str) -> Destination<'_> {
     if !(scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")) {
         return Destination::Other;
     }
-    // If the scheme of a URL without a host equals the scheme of the base URL, the URL is relative.
+    // A URL without a host whose scheme equals the scheme of the base URL is relative (WHATWG URL).
     if slashes(after) < 2 {
         return Destination::Relative(forward(after));
     }
     Destination::Absolute(Cow::Borrowed(text), authority(after.trim_start_matches(is_slash)))
 }
 
-/// Reads a host and a port. The host is decoded and in lower case, without brackets and without a final dot.
+/// Parses the host and the port at the beginning of a text. The returned host is percent-decoded and in lower case,
+/// without brackets and without a final dot.
 fn authority(text: &str) -> Authority<'_> {
     let end = text.find(['/', '\\', '?', '#']).unwrap_or(text.len());
     let (authority, rest) = text.split_at_checked(end).unwrap_or((text, ""));
@@ -107,7 +109,7 @@ fn authority(text: &str) -> Authority<'_> {
     Authority { host, port: port.parse().ok(), rest }
 }
 
-/// Returns a reference with slashes in place of backslashes, which some clients do not distinguish in the path.
+/// Replaces backslashes in the path of a reference by slashes, because some clients treat both in the same way.
 fn forward(reference: &str) -> Cow<'_, str> {
     let end = reference.find(['?', '#']).unwrap_or(reference.len());
     match reference.split_at_checked(end) {
@@ -116,11 +118,11 @@ fn forward(reference: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns the part of a URL after its host as a reference that begins with one slash.
+/// Returns the part of a URL after the host as a relative reference that begins with exactly one slash.
 fn with_slash(rest: &str) -> Cow<'_, str> {
     let path = forward(rest);
     match path.strip_prefix('/') {
-        // Two slashes would begin a host.
+        // Two slashes at the beginning would introduce a host.
         Some(after) if after.starts_with('/') => Cow::Owned(format!("/.{path}")),
         Some(_) => path,
         None => Cow::Owned(format!("/{path}")),

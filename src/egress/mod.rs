@@ -1,15 +1,16 @@
-//! The egress core: it finds the rule for a request of the agent, decides which callback the request needs, and
-//! writes the request to the provider. It has no side effects: it does not resolve names, connect, mint tokens or
-//! read a clock.
+//! The egress core: it finds the egress rule for a request of the agent, decides which callback the request needs, and
+//! writes the request to the provider. It has no side effects: it does not resolve names, connect, mint tokens or read
+//! a clock.
 //!
 //! [`Egress::find`] finds the rule. [`Rule::plan`] decides whether a callback must be minted, and for which captures.
-//! [`Rule::request`] puts the callback URL and token into the request. All other parts of the body and the query stay
-//! unchanged. [`Rule::unchanged`] writes the head of a request that gets no callback, so that its body can be sent while
-//! it arrives. [`Rule::local_location`] and [`relayed_location`] keep redirects of the provider on the egress listener, and
-//! [`CardPlace::localize`] the URLs in agent cards. [`EventIds`] finds the provider's id of the work in a stream of events.
+//! [`Rule::request`] inserts the callback URL and token into the request. All other parts of the body and the query
+//! stay unchanged. [`Rule::unchanged`] writes the head of a request that gets no callback, so that its body can be sent
+//! while it arrives. [`Rule::local_location`] and [`relayed_location`] replace URLs in redirects, and
+//! [`CardPlace::localize`] replaces URLs in agent cards, so that the next request also passes through the egress
+//! listener. [`EventIds`] finds the provider's id of the work in an event stream.
 //!
-//! If Callgate is the agent's proxy, [`ForwardProxy`] decides which hosts the agent may reach, and [`Egress::find_by_url`]
-//! finds the rule.
+//! If Callgate is the agent's proxy, [`ForwardProxy`] decides which hosts the agent may reach, and
+//! [`Egress::find_by_url`] finds the rule.
 
 mod agent_card;
 mod callback_request;

@@ -1,4 +1,4 @@
-//! The places in a request at which values can be inserted.
+//! The locations in a request at which Callgate can insert values.
 
 use std::fmt;
 
@@ -11,46 +11,47 @@ use crate::json::{Absent, Found, InsertFault, Pointer, find_one, find_strict, re
 use crate::query::{Parameter, parameter, parameter_strict};
 use crate::request::RequestHead;
 
-/// A place in a request at which a value can be inserted.
+/// A location in a request at which Callgate can insert a value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum InsertionPlace {
-    /// A member of a JSON body.
+    /// A location in a JSON body.
     Body(Pointer),
-    /// A field of a form body.
+    /// A field of a form body, by its name.
     Form(Box<str>),
-    /// A header.
+    /// A header, by its name.
     Header(HeaderName),
-    /// A query parameter.
+    /// A query parameter, by its name.
     Query(Box<str>),
 }
 
-/// A value that is inserted into a request.
+/// A value that Callgate inserts into a request, and its location.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Insertion {
-    /// The place of the value in the request.
+    /// The location of the value in the request.
     pub place: InsertionPlace,
-    /// The form of the value.
+    /// The template of the value, which can contain parts of the callback.
     pub shape: Shape,
 }
 
-/// What a request has at the place of an insertion.
+/// Whether the agent's request already has a value at the location of an insertion.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Occupancy {
-    /// Different programs read different values from this place. For example, the request has more than one value
+    /// Different programs can read different values at this location. For example, the request has several values
     /// there, or a value under another spelling of the name.
     Ambiguous,
-    /// The request has no value there, or only a value that counts as absent: `null` or an empty text.
+    /// The request has no value at this location. `null` and an empty text count as no value.
     Free,
-    /// The request has exactly one value there.
+    /// The request has exactly one value at this location.
     Taken,
 }
 
 impl InsertionPlace {
-    /// Returns what the request has at this place. A value under another spelling of the name counts, too. Otherwise a
-    /// provider that ignores case could read the agent's callback URL instead of the inserted one.
+    /// Returns whether the request already has a value at this location. A value under another spelling of the name
+    /// counts as well. Otherwise a provider that ignores the case of names could read the agent's callback URL instead
+    /// of the inserted one.
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if the place is in a JSON body and the body is not JSON.
+    /// Returns a [`Refusal`] if the location is in a JSON body and the body is not JSON.
     pub(super) fn occupancy(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<Occupancy, Refusal> {
         Ok(match self {
             Self::Body(pointer) => {
@@ -80,7 +81,7 @@ impl InsertionPlace {
         })
     }
 
-    /// Reports whether the request already has a value at this place. `null` does not count as a value.
+    /// Reports whether the request already has a value at this location. `null` does not count as a value.
     pub(super) fn is_taken(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         match self {
             Self::Body(pointer) => {
@@ -126,7 +127,7 @@ impl fmt::Display for InsertionPlace {
     }
 }
 
-/// Returns the refusal of a request into which a value cannot be inserted.
+/// Returns the refusal for a request into whose JSON body a value cannot be inserted.
 pub(super) fn refusal(fault: InsertFault, pointer: &Pointer) -> Refusal {
     let at = pointer.as_str();
     match fault {

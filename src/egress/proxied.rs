@@ -1,5 +1,5 @@
-//! Rules with `proxied: true`. Callgate finds them by the URL of a request that it receives as the agent's proxy, and not
-//! only by a path on the egress listener.
+//! Egress rules with `proxied: true`. If Callgate is the agent's proxy, it finds these rules by the URL of a request.
+//! They are also found by their path on the egress listener, like all egress rules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,18 @@ use crate::guard::{Scheme, Url};
 use crate::path::{Captures, Template};
 use crate::request::RequestHead;
 
-/// The name of the rule for requests to an intercepted host that match no rule. It is a metric label and a log field.
+/// The name of the generated rule for requests to an intercepted host that match no egress rule. The name is a metric
+/// label and a log field.
 pub const UNMATCHED: &str = "unmatched";
-/// The name of the rule for plain HTTP requests to hosts that no rule names.
+/// The name of the generated rule for plain HTTP requests to hosts that no egress rule names. The name is a metric
+/// label and a log field.
 pub const OTHERS: &str = "others";
 
-/// The hosts that the clients of the agent reach directly, as in `NO_PROXY`: this host, and names of a Kubernetes cluster.
-/// Without loopback addresses, an agent would lose its local servers.
+/// The hosts that the agent's HTTP clients reach without the proxy, for the variable `NO_PROXY`: the local host, and
+/// names in a Kubernetes cluster. Without the loopback addresses, an agent could not reach its local servers.
 pub const DIRECT_HOSTS: [&str; 5] = ["localhost", "127.0.0.1", "::1", ".svc", ".cluster.local"];
 
-/// Reports whether the clients of the agent reach a host directly.
+/// Reports whether the agent's HTTP clients reach a host without the proxy.
 pub fn is_direct(host: &str) -> bool {
     let host = host.trim_end_matches('.').trim_matches(['[', ']']);
     DIRECT_HOSTS.iter().any(|direct| match direct.strip_prefix('.') {
@@ -31,17 +33,17 @@ pub fn is_direct(host: &str) -> bool {
     })
 }
 
-/// Timeout for connecting to a host that no rule names.
+/// The timeout for connecting to a host that no egress rule names.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Egress {
-    /// Reports whether a rule names the scheme, the host and the port of a URL.
+    /// Reports whether an egress rule has the scheme, the host and the port of this URL.
     pub fn names(&self, url: &Url) -> bool {
         self.of_origin(url).next().is_some()
     }
 
-    /// Returns the names of the intercepted hosts, sorted, each once.
+    /// Returns the names of the intercepted hosts, sorted and without duplicates.
     pub fn intercepted_hosts(&self) -> Vec<Box<str>> {
         let https = self.by_url.iter().filter(|rule| rule.target.url.scheme() == Scheme::Https);
         let mut hosts: Vec<Box<str>> = https.map(|rule| rule.target.url.host().into()).collect();
@@ -50,8 +52,9 @@ impl Egress {
         hosts
     }
 
-    /// Returns the rule for a request to the origin of `url`, and the captures of the request's path. The rules must name
-    /// the origin. A request that no rule accepts gets a rule that sends it unchanged, unless the rules refuse it.
+    /// Returns the egress rule for a request to the origin of `url`, and the captures of the request path. At least one
+    /// rule must have this origin. If no rule accepts the request, returns a generated rule that sends the request
+    /// unchanged, unless the rules with this origin deny such requests.
     ///
     /// # Errors
     /// Returns [`Unruled`] if the request is denied.
@@ -73,7 +76,7 @@ impl Egress {
 }
 
 impl Rule {
-    /// Creates a rule that sends every request unchanged to the origin of `url`.
+    /// Creates an egress rule that sends every request unchanged to the origin of `url`.
     pub fn passing(name: &str, url: &Url) -> Self {
         let methods = [
             Method::DELETE,
@@ -99,8 +102,8 @@ impl Rule {
         }
     }
 
-    /// Returns the rule as it is found by a URL: its path is the path of its target. Returns `None` if the rule is not
-    /// proxied.
+    /// Returns a copy of the egress rule for requests to the proxy. Its path is the path of its target. Returns `None`
+    /// if the rule does not have `proxied: true`.
     pub(super) fn by_url(&self) -> Option<Self> {
         self.proxied?;
         let path = match &self.target.path {

@@ -1,5 +1,5 @@
-//! The hosts that a request to a forward proxy names: in its target, in `Host`, and inside a tunnel. They must be unambiguous
-//! and equal.
+//! The hosts that a request to a forward proxy contains: in the request target, in the `Host` header, and in requests
+//! inside a tunnel. They must be unambiguous and equal.
 
 use http::header::HOST;
 use http::{HeaderMap, Method};
@@ -8,7 +8,8 @@ use crate::browser::once;
 use crate::denial::{Denial, Refusal};
 use crate::guard::Url;
 
-/// Returns the origin of a target in absolute form (RFC 9112 section 3.2.2), or `None` for another target.
+/// Returns the origin of a request target in absolute form (RFC 9112 section 3.2.2), or `None` if the target has
+/// another form.
 ///
 /// # Errors
 /// Returns a [`Refusal`] if the URL is invalid or ambiguous.
@@ -23,10 +24,11 @@ pub fn target_origin(target: &str) -> Result<Option<Url>, Refusal> {
     url.map(Some).map_err(|fault| malformed(format!("the URL of the request is invalid: {}", fault.name())))
 }
 
-/// Returns the URL with the host and the port of a CONNECT request. Its `Host` must not name another host.
+/// Returns a URL with the host and the port of a CONNECT request. Checks that the `Host` header does not contain
+/// another host.
 ///
 /// # Errors
-/// Returns a [`Refusal`] if the target is not exactly one host with a port, or if `Host` differs from it.
+/// Returns a [`Refusal`] if the target is not exactly one host with a port, or if `Host` differs from the target.
 pub fn tunnel_target(target: &str, headers: &HeaderMap) -> Result<Url, Refusal> {
     let url = Url::parse(&format!("https://{target}"))
         .map_err(|fault| malformed(format!("the target of CONNECT is invalid: {}", fault.name())))?;
@@ -41,13 +43,13 @@ pub fn tunnel_target(target: &str, headers: &HeaderMap) -> Result<Url, Refusal> 
     }
 }
 
-/// Reports whether the value of `Host` names the host and the port of a URL.
+/// Reports whether the value of a `Host` header has the host and the port of a URL.
 fn is_host_of(host: &str, url: &Url) -> bool {
     let named = Url::parse(&format!("{}://{host}", url.scheme().name()));
     !host.contains(['/', '?']) && named.is_ok_and(|named| named.has_origin_of(url))
 }
 
-/// Returns the host of a URL as `Host` contains it, without a port.
+/// Returns the host of a URL in the format of the `Host` header, without a port.
 fn bare_host(url: &Url) -> String {
     match url.address() {
         Some(std::net::IpAddr::V6(_)) => format!("[{}]", url.host()),
@@ -55,10 +57,11 @@ fn bare_host(url: &Url) -> String {
     }
 }
 
-/// Checks that a request on an intercepted connection is for `url`, the host and the port of the CONNECT request.
+/// Checks that a request on an intercepted connection has the origin `url`, which is the host and the port of the
+/// CONNECT request.
 ///
 /// # Errors
-/// Returns a [`Refusal`] if it is for another host.
+/// Returns a [`Refusal`] if the request is for another host or port, or if its method is CONNECT.
 pub fn check_same_origin(
     method: &Method,
     target: &str,

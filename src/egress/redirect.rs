@@ -1,5 +1,5 @@
-//! Redirects of a provider to its own host. They get an address on the egress listener, so that a client that follows
-//! them stays behind Callgate.
+//! Redirects of a provider to its own host. Callgate replaces their URLs by addresses on the egress listener, so that a
+//! client that follows a redirect still sends its request through Callgate.
 
 use std::borrow::Cow;
 
@@ -8,11 +8,11 @@ use crate::guard::Url;
 use crate::path::{CanonicalPath, Captures};
 
 impl Rule {
-    /// Returns the address on the egress listener, a path with a query and a fragment, for the `Location` of a response.
-    /// `sent` is the URL of the request, and `captures` are the captures of its path.
+    /// Returns the address on the egress listener (path, query and fragment) that corresponds to the `Location` of a
+    /// response. `sent` is the URL of the request, and `captures` are the captures of the request path.
     ///
-    /// Returns `None` if the location is on another host, has another scheme or port, is not below the path of the
-    /// rule's target, or is not canonical.
+    /// Returns `None` if the location has another scheme, host or port than `sent`, is not below the path of the rule's
+    /// target, or is not canonical.
     pub fn local_location(&self, location: &str, sent: &Url, captures: &Captures) -> Option<String> {
         let (location, fragment) = match location.split_once('#') {
             Some((location, fragment)) => (location, Some(fragment)),
@@ -47,8 +47,9 @@ impl Rule {
     }
 }
 
-/// Returns the absolute URL for a relative `Location`, or `None` if the location is absolute. `sent` is the URL of the
-/// request. A client would resolve a relative location against the egress listener, and could reach another rule.
+/// Returns the absolute URL for a relative `Location`, or `None` if the location is already absolute. `sent` is the URL
+/// of the request. Without this change, a client would resolve a relative location against the egress listener, and
+/// could reach another egress rule.
 pub(super) fn absolute_location(location: &str, sent: &Url) -> Option<String> {
     if location.starts_with("//") {
         return Some(format!("{}:{location}", sent.scheme().name()));
@@ -62,7 +63,7 @@ pub(super) fn absolute_location(location: &str, sent: &Url) -> Option<String> {
     Some(format!("{}://{}{target}{fragment}", sent.scheme().name(), sent.authority()))
 }
 
-/// Reports whether a reference begins with a scheme (RFC 3986 section 3.1).
+/// Reports whether a URI reference begins with a scheme (RFC 3986 section 3.1).
 pub(super) fn has_scheme(reference: &str) -> bool {
     let is_scheme = |scheme: &str| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -71,8 +72,8 @@ pub(super) fn has_scheme(reference: &str) -> bool {
     reference.split_once(':').is_some_and(|(scheme, _)| is_scheme(scheme))
 }
 
-/// Returns the path and the query of a `Location` (RFC 3986 section 5.2) without a fragment. Returns `None` if it has
-/// another scheme, host or port than `sent`.
+/// Resolves a `Location` without a fragment against the URL `sent` (RFC 3986 section 5.2). Returns the path and the
+/// query. Returns `None` if the result has another scheme, host or port than `sent`.
 fn resolve<'l>(location: &'l str, sent: &Url) -> Option<Cow<'l, str>> {
     let absolute = |text: &str| {
         let url = Url::parse(text).ok()?;

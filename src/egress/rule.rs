@@ -1,4 +1,4 @@
-//! Egress rules: where the agent's requests are sent, and which callbacks they get.
+//! Egress rules. They determine where the agent's requests are sent, and which callbacks are inserted into them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,62 +16,64 @@ use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// An egress rule.
+/// An egress rule: it sends requests of the agent to a provider, and can insert a callback into them.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// The name of the rule. It is used as metric label and log field.
+    /// The name of the rule. The name is a metric label and a log field.
     pub name: Box<str>,
-    /// The path to which the agent sends its request on the egress listener.
+    /// The path on the egress listener to which the agent sends its requests.
     pub path: Template,
-    /// The methods that the rule accepts.
+    /// The HTTP methods that the rule accepts.
     pub methods: Vec<Method>,
-    /// The destination of the request.
+    /// The provider's URL to which Callgate sends the requests.
     pub target: Target,
-    /// The callback for the request. `None` if the rule inserts no callback.
+    /// The callback that is inserted into the requests. `None` if the rule inserts no callback.
     pub inject: Option<Inject>,
-    /// Headers that Callgate adds to the request, including the provider's credentials. They replace the agent's
-    /// headers of the same name.
+    /// The headers that Callgate adds to the requests, including the provider's credentials. They replace headers of
+    /// the agent with the same names.
     pub headers: Vec<(HeaderName, Secret)>,
-    /// Maximum size of the body, in bytes.
+    /// The maximum size of the body, in bytes.
     pub body_bytes_max: u64,
-    /// Timeout for connecting to the provider, including TLS.
+    /// The timeout for connecting to the provider, including the TLS handshake.
     pub connect_timeout: Duration,
-    /// Timeout for reading the head of the provider's response, and for each read of the response's body.
+    /// The timeout for the head of the provider's response, and for each read of the response body.
     pub response_timeout: Duration,
-    /// If the rule is also found by the URL of a request: what happens to requests to its host that match no rule.
+    /// What Callgate does with proxy requests to the host of this rule that match no rule. `None` if the rule does not
+    /// have `proxied: true`.
     pub proxied: Option<Unmatched>,
-    /// Whether this is the rule for requests that are found by their URL. Their path and query are sent as the agent wrote
-    /// them, and URLs in their responses are not replaced, because the client reaches these URLs through Callgate.
+    /// Whether this rule is for requests that Callgate receives as the agent's proxy. The path and the query of these
+    /// requests are sent as the agent wrote them. URLs in the responses are not replaced, because the client reaches
+    /// these URLs through Callgate anyway.
     pub is_by_url: bool,
 }
 
-/// The destination of a request.
+/// The destination of the requests of an egress rule.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The URL. If `path` is `Some`, only the scheme, the host and the port of this URL are used.
+    /// The URL of the destination. If `path` is `Some`, only the scheme, the host and the port of this URL are used.
     pub url: Url,
-    /// The template of the destination path. `None` if this path has no captures.
+    /// The template of the destination path. `None` if the destination path has no captures.
     pub path: Option<Template>,
 }
 
-/// What Callgate does with a request of the agent.
+/// The decision about a request of the agent: whether it gets a callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Plan {
-    /// Mint a callback with these captures, then send the request.
+    /// Mint a callback with these names and values of path captures, and then send the request.
     Mint(Vec<(Box<str>, String)>),
     /// Send the request without a callback.
     Pass {
-        /// Whether the request already had a callback, which the rule keeps.
+        /// Whether the request already has a callback of the agent, which Callgate does not replace.
         kept: bool,
     },
 }
 
-/// A request that no rule accepts.
+/// The error for a request that no egress rule accepts.
 #[derive(Clone, Debug)]
 pub struct Unruled {
-    /// The reason.
+    /// The reason for the denial.
     pub refusal: Refusal,
-    /// The rule that matches the path, but does not accept the method or the size of the request. `None` if no rule
+    /// The rule whose path matches, but which does not accept the method or the size of the request. `None` if no rule
     /// matches the path.
     pub rule: Option<Arc<Rule>>,
 }
@@ -80,12 +82,12 @@ pub struct Unruled {
 #[derive(Clone, Debug, Default)]
 pub struct Egress {
     rules: Vec<Arc<Rule>>,
-    /// The rules with `proxied: true`, as they are found by a URL.
+    /// The copies of the rules with `proxied: true` for requests to the proxy.
     pub(super) by_url: Vec<Arc<Rule>>,
 }
 
 impl Egress {
-    /// Creates the set of rules. No two rules may have paths of the same shape (see [`Template::same_shape`]).
+    /// Creates the set of egress rules. No two rules may have paths of the same shape (see [`Template::same_shape`]).
     pub fn new(mut rules: Vec<Arc<Rule>>) -> Self {
         let mut by_url: Vec<_> = rules.iter().filter_map(|rule| rule.by_url().map(Arc::new)).collect();
         by_url.sort_by(|a, b| a.path.precedence(&b.path));
@@ -93,14 +95,14 @@ impl Egress {
         Self { rules, by_url }
     }
 
-    /// Returns the rules in the order in which they are tried (see [`Template::precedence`]).
+    /// Returns the rules in the order in which they are compared with a request (see [`Template::precedence`]).
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
     }
 
-    /// Returns the rule for a request, and the captures of the request's path. If the first rule that matches the path does
-    /// not accept the method, a later rule with a remainder is used that accepts it. Otherwise a rule for `POST` to one
-    /// path would hide this path for all other methods of the same API.
+    /// Returns the egress rule for a request, and the captures of the request path. If the first rule that matches the
+    /// path does not accept the method, a later rule that ends with a remainder (`{*name}`) can apply. Otherwise a rule
+    /// for `POST` to one path would hide this path for all other methods of the same API.
     ///
     /// # Errors
     /// Returns [`Unruled`] if no rule accepts the request.
@@ -108,7 +110,8 @@ impl Egress {
         Self::find_among(self.rules.iter(), head)
     }
 
-    /// Returns the first of `rules` that accepts a request. See [`Self::find`].
+    /// Returns the first rule in `rules` that accepts a request, with the captures of the request path. See
+    /// [`Self::find`].
     pub(super) fn find_among<'r>(
         rules: impl Iterator<Item = &'r Arc<Rule>>,
         head: &RequestHead<'_>,
@@ -143,12 +146,13 @@ impl Egress {
 }
 
 impl Rule {
-    /// Returns the callback for a request with this head. Returns `None` if the request is sent as it is.
+    /// Returns the settings of the callback for a request with this head. Returns `None` if the request is sent
+    /// unchanged.
     ///
-    /// A rule whose path ends with a remainder applies to a whole API. It inserts a callback only into requests that
-    /// have a body into which the callback can be inserted, and whose path fits one of the kinds of requests. Without
-    /// this condition, it would deny `GET /v1/models`. If the preset names the paths, and the callback is not in the
-    /// body, it also inserts a callback into a `POST` with another body, such as a recording.
+    /// A rule whose path ends with a remainder (`{*name}`) applies to a whole API, including requests such as `GET
+    /// /v1/models`. It inserts a callback only into requests whose path fits one of the kinds of requests and whose
+    /// body can contain the callback. If the preset lists the paths and the callback is not in the body, the rule also
+    /// inserts a callback into a `POST` with another body, such as a recording.
     pub fn injection(&self, head: &RequestHead<'_>) -> Option<&Inject> {
         let inject = self.inject.as_ref().filter(|inject| inject.may_apply(head))?;
         if !self.is_prefix() {
@@ -163,7 +167,7 @@ impl Rule {
         inject.requests.iter().any(fits).then_some(inject)
     }
 
-    /// Returns the kind of a request, and the callback of the rule. Returns `None` if the request gets no callback.
+    /// Returns the callback of the rule, and the kind of the request. Returns `None` if the request gets no callback.
     pub fn callback_request(
         &self,
         head: &RequestHead<'_>,
@@ -174,16 +178,16 @@ impl Rule {
         Some((inject, request))
     }
 
-    /// Reports whether the path of the rule ends with a remainder.
+    /// Reports whether the path of the rule ends with a remainder (`{*name}`).
     fn is_prefix(&self) -> bool {
         self.path.remainder().is_some()
     }
 
-    /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is
-    /// [`ValueSource::New`].
+    /// Decides whether a request needs a callback, and reads the values of its path captures. `fresh` generates an id
+    /// for a capture whose source is [`ValueSource::New`].
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if the callback cannot be put into the request. The request must not be sent then.
+    /// Returns a [`Refusal`] if the callback cannot be inserted into the request. The request must then not be sent.
     pub fn plan(
         &self,
         head: &RequestHead<'_>,
@@ -221,7 +225,7 @@ impl Rule {
                 }
             }
         }
-        // Try the insertion with empty values before anything is minted. If the insertion is not possible, the ledger
+        // Try the insertion with empty values before a callback is minted. If the insertion is not possible, the ledger
         // must not record an interaction.
         let nothing = Callback { url: "", token: "", secret: "", expires: Timestamp::from_unix_secs(0) };
         inject::body(request, head, body, &nothing)?;

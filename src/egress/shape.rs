@@ -1,5 +1,5 @@
-//! The values that egress inserts into a request: texts or JSON values that contain the URL, the token or the secret
-//! of a callback.
+//! The values that Callgate inserts into the agent's requests: texts or JSON values that contain the URL, the token or
+//! the secret of a callback.
 
 use data_encoding::BASE64;
 
@@ -11,18 +11,18 @@ use crate::time::Timestamp;
 pub struct Callback<'a> {
     /// The callback URL.
     pub url: &'a str,
-    /// The callback token. If the route reads the token from the URL, the URL contains it as well.
+    /// The callback token. The callback URL also contains the token if the route reads the token from the URL.
     pub token: &'a str,
-    /// The secret with which the provider must sign the callback. It is empty for providers with another kind of key.
+    /// The secret with which the provider must sign the callback. Empty for providers that use another kind of key.
     pub secret: &'a str,
-    /// The time at which the token expires.
+    /// The time at which the callback token expires.
     pub expires: Timestamp,
 }
 
-/// A part of a callback that can be inserted.
+/// The name of a part of a callback that can be inserted into a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Slot {
-    /// The time at which the token expires, in RFC 3339.
+    /// The time at which the callback token expires, in RFC 3339 format.
     Expires,
     /// The secret with which the provider must sign the callback.
     Secret,
@@ -33,7 +33,7 @@ pub enum Slot {
 }
 
 impl Slot {
-    /// Returns the placeholder for this part in a text.
+    /// Returns the placeholder that stands for this part in a template, for example `{url}`.
     pub fn placeholder(self) -> &'static str {
         match self {
             Self::Expires => "{expires}",
@@ -44,37 +44,38 @@ impl Slot {
     }
 }
 
-/// One segment of a text.
+/// A segment of a text template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Segment {
     /// A literal text.
     Literal(Box<str>),
-    /// A part of the callback.
+    /// A placeholder for a part of the callback.
     Slot(Slot),
 }
 
-/// The form of a value to insert. It can contain parts of the callback.
+/// The template of a value that Callgate inserts into a request. It can contain parts of the callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Shape {
-    /// The base64 of the JSON text of another value.
+    /// The base64 encoding of the JSON text of another value.
     Base64(Box<Shape>),
-    /// A JSON list.
+    /// A JSON array.
     List(Vec<Shape>),
     /// A JSON object.
     Object(Vec<(Box<str>, Shape)>),
-    /// A JSON text that is inserted unchanged: a number, `true` or `false`.
+    /// A JSON literal that is inserted unchanged: a number, `true` or `false`.
     Raw(Box<str>),
-    /// A text, which may contain parts of the callback.
+    /// A text that may contain parts of the callback.
     Text(Vec<Segment>),
 }
 
 impl Shape {
-    /// Creates a text that consists of one part of the callback.
+    /// Creates a text template that consists of one part of the callback.
     pub fn slot(slot: Slot) -> Self {
         Self::Text(vec![Segment::Slot(slot)])
     }
 
-    /// Parses a text with the placeholders `{url}`, `{token}`, `{secret}` and `{expires}`. Other braces are literal.
+    /// Parses a text template with the placeholders `{url}`, `{token}`, `{secret}` and `{expires}`. All other braces
+    /// are literal.
     pub fn text(text: &str) -> Self {
         let slots =
             [Slot::Expires, Slot::Secret, Slot::Token, Slot::Url].map(|slot| (slot.placeholder(), slot));
@@ -98,7 +99,7 @@ impl Shape {
         Self::Text(segments)
     }
 
-    /// Reports whether the value contains this part of the callback.
+    /// Reports whether the template contains this part of the callback.
     pub fn holds(&self, slot: Slot) -> bool {
         match self {
             Self::Base64(inner) => inner.holds(slot),
@@ -109,12 +110,12 @@ impl Shape {
         }
     }
 
-    /// Reports whether the value is constant: it contains no part of the callback.
+    /// Reports whether the template is constant, which means that it contains no part of the callback.
     pub fn is_constant(&self) -> bool {
         [Slot::Expires, Slot::Secret, Slot::Token, Slot::Url].iter().all(|slot| !self.holds(*slot))
     }
 
-    /// Returns the value as JSON.
+    /// Returns the value as JSON text, with the parts of the callback filled in.
     pub(super) fn json(&self, callback: &Callback<'_>) -> String {
         match self {
             Self::Raw(raw) => raw.to_string(),
@@ -131,7 +132,7 @@ impl Shape {
         }
     }
 
-    /// Returns the value as text, for a header, a query or a form.
+    /// Returns the value as plain text for a header, a query or a form, with the parts of the callback filled in.
     pub(super) fn plain(&self, callback: &Callback<'_>) -> String {
         match self {
             Self::Base64(inner) => BASE64.encode(inner.json(callback).as_bytes()),

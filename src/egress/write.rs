@@ -1,5 +1,4 @@
-//! Writes the requests to providers: the agent's requests with the callback URL and token in them, and the agent's
-//! answers to questions.
+//! Writes requests to providers: the agent's requests with the inserted callback, and the agent's answers to questions.
 
 use std::borrow::Cow;
 
@@ -17,35 +16,35 @@ use crate::path::{Captures, with_parameter, without_parameter};
 use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line};
 use crate::secret::Secret;
 
-/// A request that is ready to be sent.
+/// A request to the provider that is ready to be sent.
 #[derive(Debug)]
 pub struct Outgoing<'b> {
-    /// The URL of the provider.
+    /// The URL at the provider to which the request is sent.
     pub url: Url,
     /// The head of the HTTP/1.1 request, including the blank line.
     pub head: Vec<u8>,
-    /// The body.
+    /// The body of the request.
     pub body: Cow<'b, [u8]>,
 }
 
-/// The head of a request that is sent to the provider as it is.
+/// The head of a request to the provider that gets no callback. Its body is sent unchanged.
 #[derive(Debug)]
 pub struct Unchanged {
-    /// The URL of the provider.
+    /// The URL at the provider to which the request is sent.
     pub url: Url,
     /// The head of the HTTP/1.1 request, including the blank line.
     pub head: Vec<u8>,
-    /// Whether the body has the chunked transfer coding.
+    /// Whether the body is sent with the chunked transfer coding.
     pub is_chunked: bool,
-    /// Whether the head asks for the protocol WebSocket, so that the response can be 101.
+    /// Whether the head asks for an upgrade to WebSocket, so that the response can have status 101.
     pub is_upgrade: bool,
 }
 
 impl Rule {
-    /// Writes the request to the provider, with its callback.
+    /// Writes the request to the provider, with the callback inserted.
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if the callback cannot be inserted. [`Rule::plan`] returns the same error for such a
+    /// Returns a [`Refusal`] if the callback cannot be inserted. [`Rule::plan`] returns the same error for this
     /// request, before the callback is minted.
     pub fn request<'b>(
         &self,
@@ -72,7 +71,8 @@ impl Rule {
         let unpacked =
             self.injection(head).is_some_and(Inject::reads_response) || self.card_place(head, body).is_some();
         let skip = |name: &HeaderName| {
-            // If Callgate reads the provider's id from the response, the response must not be compressed.
+            // If Callgate reads the response, the response must not be compressed. Callgate reads the provider's id of
+            // the work, and the URLs in agent cards.
             (unpacked && *name == ACCEPT_ENCODING) || replaces(extra.iter().map(|(extra, _)| *extra), name)
         };
         let mut out = Vec::with_capacity(1024);
@@ -84,12 +84,12 @@ impl Rule {
         Ok(Outgoing { url, head: out, body: sent })
     }
 
-    /// Writes the head of a request to the provider that is sent as it is. Its body has the framing of the agent's
-    /// request, so that it can be sent while it arrives. `version` is the version of the agent's request: HTTP/1.0 has no
-    /// upgrades (RFC 9110 section 7.8).
+    /// Writes the head of a request to the provider that gets no callback. The body has the same framing as in the
+    /// agent's request, so that it can be sent while it arrives. `version` is the HTTP version of the agent's request,
+    /// because HTTP/1.0 has no upgrades (RFC 9110 section 7.8).
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if a capture does not fit the target.
+    /// Returns a [`Refusal`] if a path capture has no valid value for the target.
     pub fn unchanged(
         &self,
         head: &RequestHead<'_>,
@@ -124,8 +124,8 @@ impl Rule {
 
     /// Returns the path and the query of the request to the provider. The path is the path of the rule's target. The
     /// query consists of the query of the target, the query of the agent's request, and the parameters `inserted`. An
-    /// inserted parameter replaces the agent's parameter of the same name, if there is one. The replaced parameter is
-    /// always empty.
+    /// inserted parameter replaces a parameter of the agent with the same name. The replaced parameter always has an
+    /// empty value.
     fn target(
         &self,
         head: &RequestHead<'_>,
@@ -135,8 +135,8 @@ impl Rule {
         let unusable = || {
             Refusal::new(Denial::ParameterUnusable, "a capture has no valid value for the path of the target")
         };
-        // The provider receives the remainder as the agent wrote it. The canonical path has passed all checks, and both
-        // have the same meaning, but the agent may have signed its spelling.
+        // The provider receives the remainder as the agent wrote it. The canonical path that passed all checks has the
+        // same meaning, but the agent may have signed its own spelling.
         let value = |name: &str| match self.path.remainder() {
             Some(remainder) if remainder == name => self.path.raw_remainder(head.raw_path()),
             _ => captures.value(name),
@@ -162,8 +162,8 @@ impl Rule {
     }
 }
 
-/// Writes the head of an agent's answer to a question. The configured headers and the signature replace headers of
-/// the agent with the same names.
+/// Writes the head of the request with the agent's answer to a question. The configured headers and the signature
+/// headers replace headers of the agent with the same names.
 pub fn answer_head(
     head: &RequestHead<'_>,
     url: &Url,
@@ -180,13 +180,13 @@ pub fn answer_head(
     out
 }
 
-/// Reports whether one of these headers of Callgate replaces the agent's header `name`. Another spelling of the name, such
-/// as `x_api_key` for `x-api-key`, is replaced, too.
+/// Reports whether one of the headers in `ours` replaces the agent's header `name`. Another spelling of the name, for
+/// example `x_api_key` for `x-api-key`, is replaced as well.
 fn replaces<'n>(mut ours: impl Iterator<Item = &'n HeaderName>, name: &HeaderName) -> bool {
     ours.any(|ours| is_same_header(ours.as_str(), name.as_str()))
 }
 
-/// Writes the request line, `Host`, and the headers of the agent's request. Omits hop-by-hop headers, `Callgate-*`
+/// Writes the request line, `Host`, and the headers of the agent's request. Leaves out hop-by-hop headers, `Callgate-*`
 /// headers, headers that `ours` replaces, and headers for which `skip` returns true.
 fn begin(
     out: &mut Vec<u8>,
@@ -210,7 +210,7 @@ fn begin(
     }
 }
 
-/// Writes the configured headers, `Content-Length`, and the blank line.
+/// Writes the configured headers, `Content-Length`, and the blank line at the end of the head.
 fn end(out: &mut Vec<u8>, method: &str, headers: &[(HeaderName, Secret)], body_bytes: u64) {
     write_configured(out, headers);
     if body_bytes > 0 || !matches!(method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {

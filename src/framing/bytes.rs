@@ -1,6 +1,6 @@
-//! Classes of bytes in the head of an HTTP message.
+//! Classes of bytes that occur in the head of an HTTP message.
 
-/// Reports whether a byte is allowed in a method or a header name: `tchar` of RFC 9110 section 5.6.2.
+/// Reports whether a byte is allowed in a method or a header name (`tchar` in RFC 9110 section 5.6.2).
 pub(super) const fn is_token(b: u8) -> bool {
     matches!(
         b,

@@ -4,70 +4,72 @@
 
 use super::bytes::{is_control, is_token};
 
-/// Maximum size of a chunk, in bytes. This is sixteen times the largest request body that is kept in memory.
+/// The maximum size of a chunk, in bytes. This is sixteen times the size of the largest request body that Callgate
+/// buffers.
 const SIZE_MAX: u64 = 1 << 30;
-/// Maximum length of a line outside the data, in bytes: a chunk size with its extensions, or a trailer.
+/// The maximum length of a chunk size line with its extensions, or of a trailer line, in bytes.
 const LINE_BYTES_MAX: u16 = 4 << 10;
-/// Maximum number of trailers of a request.
+/// The maximum number of trailers in a request.
 const TRAILERS_MAX: u16 = 32;
-/// Maximum number of trailers of a response.
+/// The maximum number of trailers in a response.
 const ANSWER_TRAILERS_MAX: u16 = 256;
 
 /// The error for a body that violates the grammar of the chunked coding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChunkFault;
 
-/// The state of the parser: the part of the body to which the next byte belongs.
+/// The state of the parser: the kind of bytes that come next in the chunked body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum At {
-    /// In a chunk size. The field is the number of digits that were read so far.
+    /// The next byte belongs to a chunk size. The field is the number of hexadecimal digits that were read so far.
     Size(u8),
-    /// In the white space after a chunk size.
+    /// The next byte belongs to the white space after a chunk size.
     Padding,
-    /// In a chunk extension of a response, which Callgate ignores.
+    /// The next byte belongs to a chunk extension of a response. Callgate ignores chunk extensions of responses.
     Extension,
-    /// In the name of a chunk extension. The field is true after the first character of the name.
+    /// The next byte belongs to the name of a chunk extension. The field is true after the first character of the name.
     ExtensionName(bool),
-    /// In the unquoted value of a chunk extension. The field is true after the first character of this value.
+    /// The next byte belongs to the unquoted value of a chunk extension. The field is true after the first character of
+    /// the value.
     ExtensionValue(bool),
-    /// In the quoted value of a chunk extension.
+    /// The next byte belongs to the quoted value of a chunk extension.
     Quoted,
-    /// After a backslash in the quoted value of a chunk extension.
+    /// The next byte follows a backslash in the quoted value of a chunk extension.
     QuotedPair,
-    /// After the quoted value of a chunk extension.
+    /// The next byte follows the quoted value of a chunk extension.
     QuotedEnd,
-    /// After the CR of a chunk size line.
+    /// The next byte must be the LF at the end of a chunk size line.
     SizeEnd,
-    /// In the data of a chunk.
+    /// The next byte belongs to the data of a chunk.
     Data,
-    /// Before the CR that follows the data of a chunk.
+    /// The next byte must be the CR after the data of a chunk.
     DataCr,
-    /// After the CR that follows the data of a chunk.
+    /// The next byte must be the LF after the data of a chunk.
     DataLf,
-    /// At the beginning of a trailer line.
+    /// The next byte begins a trailer line, or the final empty line.
     Trailer,
-    /// In a trailer's name.
+    /// The next byte belongs to the name of a trailer.
     Name,
-    /// In a trailer's value.
+    /// The next byte belongs to the value of a trailer.
     Value,
-    /// After the CR of a trailer line.
+    /// The next byte must be the LF at the end of a trailer line.
     ValueEnd,
-    /// After the CR of the final empty line.
+    /// The next byte must be the LF of the final empty line.
     End,
-    /// After the end of the body.
+    /// The body has ended. The next byte does not belong to the body.
     Done,
 }
 
-/// Names of the headers that determine the framing and the host. A trailer must not have such a name (RFC 9110 section
-/// 6.5.1). Otherwise a program that merges trailers into the head would read a different request.
+/// The names of the headers that determine the framing and the host. A trailer must not have such a name (RFC 9110
+/// section 6.5.1). Otherwise a program that merges trailers into the head would read a different request.
 const FRAMING_NAMES: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encoding"];
 
-/// Compares a trailer's name with [`FRAMING_NAMES`], byte by byte.
+/// Compares the name of a trailer with all names in [`FRAMING_NAMES`], one byte at a time.
 #[derive(Clone, Copy, Debug)]
 struct TrailerName {
-    /// Number of bytes of the name that were read so far.
+    /// The number of bytes of the trailer name that were read so far.
     length: u8,
-    /// Whether each of [`FRAMING_NAMES`] begins with the bytes that were read so far.
+    /// For each name in [`FRAMING_NAMES`]: whether it begins with the bytes that were read so far.
     begins: [bool; FRAMING_NAMES.len()],
 }
 
@@ -93,8 +95,8 @@ impl TrailerName {
     }
 }
 
-/// Returns the state after the next byte of a chunk extension (RFC 9112 section 7.1.1): `;name`, `;name=token` or
-/// `;name="text"`, without white space.
+/// Returns the state after the next byte of a chunk extension (RFC 9112 section 7.1.1). An extension has the form
+/// `;name`, `;name=token` or `;name="text"`, without white space.
 fn extension(at: At, b: u8) -> Result<At, ChunkFault> {
     Ok(match (at, b) {
         (At::ExtensionName(_), _) if is_token(b) => At::ExtensionName(true),
@@ -116,13 +118,13 @@ fn extension(at: At, b: u8) -> Result<At, ChunkFault> {
 #[derive(Clone, Copy, Debug)]
 pub struct Chunks {
     at: At,
-    /// Number of data bytes of the current chunk that have not been read yet.
+    /// The number of data bytes of the current chunk that were not read yet.
     left: u64,
     line: u16,
     trailers: u16,
-    /// The name of the trailer so far.
+    /// The part of the current trailer name that was read so far.
     name: TrailerName,
-    /// Whether the body belongs to a response.
+    /// Whether the body belongs to a response, and not to a request.
     of_an_answer: bool,
 }
 
@@ -140,32 +142,32 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// Creates a parser for a response. It accepts white space after a chunk size, because some servers send it. In a
-    /// request, such white space is an error, because a proxy in front of Callgate may understand the request
-    /// differently.
+    /// Creates a parser for the body of a response. It accepts white space after a chunk size, because some servers
+    /// send it. In a request, white space after a chunk size is an error, because a proxy in front of Callgate may
+    /// interpret the request differently.
     pub fn of_an_answer() -> Self {
         Self { of_an_answer: true, ..Self::default() }
     }
 
-    /// Reports whether the end of the body was read.
+    /// Reports whether the parser has reached the end of the body.
     pub fn is_done(&self) -> bool {
         self.at == At::Done
     }
 
-    /// Reads the next bytes and passes the decoded data to `data`. Returns how many bytes belong to the body. Bytes
-    /// after the end of the body are not read.
+    /// Parses the next bytes and passes the decoded data to `data`. Returns the number of bytes that belong to the
+    /// body. Bytes after the end of the body are not parsed.
     ///
     /// # Errors
-    /// Returns [`ChunkFault`] if the bytes violate the grammar.
+    /// Returns [`ChunkFault`] if the bytes violate the grammar of the chunked coding.
     pub fn read(&mut self, bytes: &[u8], data: impl FnMut(&[u8])) -> Result<usize, ChunkFault> {
         self.read_with_trailers(bytes, data, |_| {})
     }
 
-    /// Reads the next bytes as [`Chunks::read`] does, and passes each byte of the trailer lines to `trailer`, including
-    /// the CRLF of each line.
+    /// Parses the next bytes as [`Chunks::read`] does. Also passes each byte of the trailer lines to `trailer`,
+    /// including the CRLF of each line.
     ///
     /// # Errors
-    /// Returns [`ChunkFault`] if the bytes violate the grammar.
+    /// Returns [`ChunkFault`] if the bytes violate the grammar of the chunked coding.
     pub fn read_with_trailers(
         &mut self,
         bytes: &[u8],

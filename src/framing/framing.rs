@@ -1,20 +1,20 @@
-//! The ways to find the end of a message body.
+//! The ways to find the end of the body of an HTTP/1 message.
 
 use super::chunks::Chunks;
 
-/// The way in which the end of a body is found (RFC 9112 section 6.3), and how much of the body was read.
+/// The way to find the end of a message body (RFC 9112 section 6.3), and the progress of reading the body.
 #[derive(Clone, Copy, Debug)]
 pub enum Framing {
-    /// The body has the chunked transfer coding.
+    /// The body has the chunked transfer coding. The field is the state of its parser.
     Chunks(Chunks),
-    /// The body ends when the connection closes. Only a response can have such a body.
+    /// The body ends when the connection is closed. Only a response can have this framing.
     Close,
-    /// `Content-Length` contains the length. The field is the number of bytes that are left.
+    /// The body has a declared length (`Content-Length`). The field is the number of bytes that were not read yet.
     Length(u64),
 }
 
 impl Framing {
-    /// Reports whether the whole body has been read. Always false for [`Framing::Close`], because only the end of the
+    /// Reports whether the whole body was read. Always false for [`Framing::Close`], because only the end of the
     /// connection ends such a body.
     pub fn is_done(&self) -> bool {
         match self {

@@ -6,36 +6,36 @@ use super::bytes::{is_control, is_token};
 use super::chunks::Chunks;
 use super::framing::Framing;
 
-/// The reason why a head is invalid.
+/// The reason why the head of a request is invalid.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HeadFault {
     /// The head violates the grammar of HTTP/1.0 and HTTP/1.1 (RFC 9112), or its framing is ambiguous.
     Malformed(&'static str),
-    /// The head is larger than allowed, or has more header lines than allowed.
+    /// The head is too large, or has too many header lines.
     TooLarge,
 }
 
-/// A parser for the head of one request.
+/// A parser for the head of one HTTP/1 request.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
-    /// Number of bytes that were already searched for line ends.
+    /// The number of bytes that were already searched for line endings.
     looked: usize,
-    /// Offset of the first incomplete line.
+    /// The offset of the first line that is not complete yet, in bytes.
     line: usize,
-    /// Number of complete lines.
+    /// The number of complete lines.
     lines: usize,
-    /// Whether an empty line preceded the request line (RFC 9112 section 2.2). Some clients send an empty line after a
-    /// body.
+    /// Whether an empty line precedes the request line (RFC 9112 section 2.2). Some clients send an empty line after
+    /// the body of the previous request.
     blank: bool,
     http_1_1: bool,
     length: Option<u64>,
     coding: bool,
     host: bool,
-    /// Whether the method CONNECT is accepted.
+    /// Whether the parser accepts the method CONNECT.
     accepts_connect: bool,
-    /// Whether the method is CONNECT.
+    /// Whether the request has the method CONNECT.
     is_connect: bool,
-    /// The authority of a target in absolute form (RFC 9112 section 3.2.2).
+    /// The authority (host and port) of a request target in absolute form (RFC 9112 section 3.2.2).
     authority: Option<Box<[u8]>>,
 }
 
@@ -45,8 +45,8 @@ impl Head {
         Self { accepts_connect: true, ..Self::default() }
     }
 
-    /// Continues to parse the head. `bytes` are all bytes received so far, from the beginning of the head. Returns the
-    /// length of the head, including its empty line, or `None` if the head is incomplete.
+    /// Continues to parse the head. `bytes` are all bytes that were received so far, from the beginning of the head.
+    /// Returns the length of the head in bytes, including its final empty line, or `None` if the head is incomplete.
     ///
     /// # Errors
     /// Returns a [`HeadFault`] if a line is invalid, or if the lines contradict each other.
@@ -54,8 +54,8 @@ impl Head {
         while let Some(found) = bytes.get(self.looked..).and_then(|rest| memchr::memchr(b'\n', rest)) {
             let end = self.looked + found;
             let line = bytes.get(self.line..end).and_then(|line| line.strip_suffix(b"\r"));
-            // Some parsers accept a bare LF as the end of a line, and others do not. A head with a bare LF is therefore
-            // denied.
+            // Some parsers accept a bare LF as the end of a line, and other parsers do not. A head with a bare LF is
+            // therefore denied.
             let line = line.ok_or(HeadFault::Malformed("a line does not end with CR LF"))?;
             (self.looked, self.line) = (end + 1, end + 1);
             if self.lines == 0 && line.is_empty() && !std::mem::replace(&mut self.blank, true) {
@@ -74,7 +74,7 @@ impl Head {
         Ok(None)
     }
 
-    /// Returns the framing of the body. The result is valid only after the head is complete.
+    /// Returns the framing of the request body. The result is valid only after the head is complete.
     pub fn framing(&self) -> Framing {
         match (self.coding, self.length) {
             (true, _) => Framing::Chunks(Chunks::default()),
@@ -82,7 +82,7 @@ impl Head {
         }
     }
 
-    /// Reports whether the version is HTTP/1.1. The result is valid only after the head is complete.
+    /// Reports whether the HTTP version is 1.1. The result is valid only after the head is complete.
     pub fn is_http_1_1(&self) -> bool {
         self.http_1_1
     }
@@ -93,7 +93,7 @@ impl Head {
         self.lines.saturating_sub(2)
     }
 
-    /// Returns the offset of the request line: 2 if an empty line precedes it, otherwise 0.
+    /// Returns the offset of the request line in bytes: 2 if an empty line precedes the request line, and otherwise 0.
     pub fn begins_at(&self) -> usize {
         if self.blank { 2 } else { 0 }
     }
@@ -111,7 +111,7 @@ impl Head {
         Ok(())
     }
 
-    /// Parses the request line, `METHOD SP TARGET SP HTTP/1.x` (RFC 9112 section 3).
+    /// Parses the request line `METHOD SP TARGET SP HTTP/1.x` (RFC 9112 section 3).
     fn request_line(&mut self, line: &[u8]) -> Result<(), HeadFault> {
         let fault = HeadFault::Malformed("the first line is not a valid request line");
         let (method, rest) = split(line, b' ').ok_or(fault)?;
@@ -119,8 +119,8 @@ impl Head {
         if method.is_empty() || !method.iter().all(|b| is_token(*b)) || target.is_empty() {
             return Err(fault);
         }
-        // Some parsers repair or truncate a target with such a character. They would then use another target than the
-        // one that was sent or signed.
+        // Some parsers repair or truncate a target with one of these characters. They would then use another target
+        // than the target that was sent or signed.
         if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>' | b'`')) {
             return Err(HeadFault::Malformed("the request target contains a forbidden character"));
         }
@@ -148,8 +148,8 @@ impl Head {
     }
 
     fn header_line(&mut self, line: &[u8]) -> Result<(), HeadFault> {
-        // A folded header line begins with white space (obs-fold, RFC 9112 section 5.2). A header name cannot begin
-        // with white space, so the check below denies such a line.
+        // A folded header line begins with white space (obs-fold, RFC 9112 section 5.2). The check below denies this
+        // line, because a header name cannot begin with white space.
         let (name, value) = split(line, b':').ok_or(HeadFault::Malformed("a header line has no colon"))?;
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
             return Err(HeadFault::Malformed("a header name is invalid"));
@@ -159,8 +159,8 @@ impl Head {
             return Err(HeadFault::Malformed("a header value contains a control character"));
         }
         let value = value.trim_ascii();
-        // Some servers treat `_` in a header name as `-`. They would read `Content_Length` as the length of the body,
-        // so such a header is checked like `Content-Length`.
+        // Some servers treat `_` in a header name as `-`, so they read `Content_Length` as the length of the body. This
+        // header is therefore checked in the same way as `Content-Length`.
         let is = |known: &[u8]| {
             name.len() == known.len()
                 && name.iter().zip(known).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a, *b) == (b'_', b'-'))
@@ -195,7 +195,7 @@ impl Head {
     }
 }
 
-/// Reports whether a value is `HOST` or `HOST:PORT` (RFC 9110 section 7.2, RFC 3986 section 3.2.2).
+/// Reports whether a value has the form `HOST` or `HOST:PORT` (RFC 9110 section 7.2, RFC 3986 section 3.2.2).
 pub fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match value.strip_prefix(b"[").and_then(|rest| split(rest, b']')) {
         Some((address, rest)) => {
@@ -219,7 +219,7 @@ pub fn is_authority(value: &[u8]) -> bool {
     !host.is_empty() && host.iter().all(of_a_name) && port
 }
 
-/// Splits a line at the first byte `at`. Returns the parts before and after this byte.
+/// Splits a line at the first byte with the value `at`. Returns the parts before and after this byte.
 fn split(line: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let found = memchr::memchr(at, line)?;
     Some((line.get(..found)?, line.get(found + 1..)?))

@@ -1,6 +1,6 @@
 //! The strict grammar of HTTP/1 messages: heads and chunked bodies. This module works on bytes and does no I/O. A
-//! message that two parsers could understand differently is an error and is never repaired. Otherwise Callgate and a
-//! proxy before or after it could understand the message differently (request smuggling).
+//! message that two parsers could interpret differently is an error and is never repaired. Otherwise Callgate and a
+//! proxy before or after it could interpret the message differently (request smuggling).
 
 mod bytes;
 mod chunks;

@@ -2,12 +2,12 @@
 
 use super::header_name::{is_callgate_header, is_same_header};
 
-/// Maximum size of all trailers of a body together, in bytes.
+/// The maximum size of all trailers of one body together, in bytes.
 const BYTES_MAX: usize = 16 << 10;
 
-/// Names of headers that must not be trailers (RFC 9110 section 6.5.1): they determine the framing, the routing or the
-/// meaning of a message, or they contain credentials. A program that merges trailers into the head would otherwise read
-/// a different message than the one that was checked.
+/// The names of headers that must not be trailers (RFC 9110 section 6.5.1). These headers determine the framing, the
+/// routing or the meaning of a message, or they contain credentials. A program that merges trailers into the head would
+/// otherwise read another message than the message that was checked.
 const NOT_TRAILERS: [&str; 25] = [
     "authorization",
     "cache-control",
@@ -39,13 +39,13 @@ const NOT_TRAILERS: [&str; 25] = [
 /// The trailers of one body, as [`Chunks::read_with_trailers`](super::Chunks::read_with_trailers) returns them.
 #[derive(Clone, Debug, Default)]
 pub struct Trailers {
-    /// The lines, each with its CRLF.
+    /// The trailer lines, each with its CRLF.
     lines: Vec<u8>,
     is_too_large: bool,
 }
 
 impl Trailers {
-    /// Adds the next byte.
+    /// Appends the next byte of the trailer lines.
     pub fn push(&mut self, b: u8) {
         if self.lines.len() < BYTES_MAX {
             self.lines.push(b);
@@ -54,7 +54,7 @@ impl Trailers {
         }
     }
 
-    /// Reports whether the trailers exceed 16 KiB. They are incomplete then.
+    /// Reports whether the trailers exceed 16 KiB. The stored trailers are then incomplete.
     pub fn is_too_large(&self) -> bool {
         self.is_too_large
     }
@@ -64,15 +64,15 @@ impl Trailers {
         self.lines = self.selected(|name| !is_removed(name));
     }
 
-    /// Returns the lines that may be sent on, each with its CRLF. Omits headers that must not be trailers, `Callgate-*`
-    /// headers, and trailers for whose name `skip` returns true. The comparison of names must be that of
+    /// Returns the trailer lines that may be passed on, each with its CRLF. Leaves out headers that must not be
+    /// trailers, `Callgate-*` headers, and trailers for whose name `skip` returns true. `skip` must compare names with
     /// [`is_same_header`].
     pub fn sendable(&self, skip: impl Fn(&str) -> bool) -> Vec<u8> {
         let is_forbidden = |name: &str| NOT_TRAILERS.iter().any(|forbidden| is_same_header(forbidden, name));
         self.selected(|name| !is_forbidden(name) && !is_callgate_header(name) && !skip(name))
     }
 
-    /// Returns the lines for whose names `is_selected` returns true.
+    /// Returns the trailer lines for whose names `is_selected` returns true.
     fn selected(&self, is_selected: impl Fn(&str) -> bool) -> Vec<u8> {
         let lines = self.lines.split_inclusive(|b| *b == b'\n');
         let name = |line: &[u8]| {

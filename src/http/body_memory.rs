@@ -1,9 +1,9 @@
-//! Limits the memory that all request bodies and all HTTP/2 heads use together.
+//! Limits the total memory of all request bodies and all HTTP/2 heads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts the bytes that all request bodies and all HTTP/2 heads reserve.
+/// A counter of the bytes that all request bodies and all HTTP/2 heads have reserved.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BodyMemory {
     bytes: Arc<AtomicU64>,
@@ -13,12 +13,12 @@ pub(crate) struct BodyMemory {
 #[derive(Debug)]
 pub(crate) struct MemoryReservation {
     whole: BoundedMemory,
-    /// The share of the body's agent, if the agents share the memory.
+    /// The limit for all bodies of the same agent, if several agents share the memory.
     share: Option<BoundedMemory>,
     bytes: u64,
 }
 
-/// A memory, and the maximum size of all its reservations.
+/// A memory counter, and the maximum size of all its reservations together.
 #[derive(Debug)]
 struct BoundedMemory {
     memory: BodyMemory,
@@ -26,7 +26,7 @@ struct BoundedMemory {
 }
 
 impl BoundedMemory {
-    /// Adds to the reserved bytes. Returns false and changes nothing if the limit does not allow it.
+    /// Adds `more` to the reserved bytes. Returns false and changes nothing if the limit would be exceeded.
     fn add(&self, more: u64) -> bool {
         let before = self.memory.bytes.fetch_add(more, Ordering::SeqCst);
         let fits = before.saturating_add(more) <= self.max;
@@ -46,35 +46,34 @@ impl BoundedMemory {
 }
 
 impl BodyMemory {
-    /// Creates an empty reservation. The reservation can grow as long as all reservations together do not exceed `max`
-    /// bytes.
+    /// Creates an empty reservation. It can grow as long as all reservations together do not exceed `max` bytes.
     pub(crate) fn reserve(&self, max: u64) -> MemoryReservation {
         let whole = BoundedMemory { memory: self.clone(), max };
         MemoryReservation { whole, share: None, bytes: 0 }
     }
 
-    /// Returns the number of reserved bytes.
+    /// Returns the total number of reserved bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::SeqCst)
     }
 }
 
 impl MemoryReservation {
-    /// Limits this empty reservation to a share as well: it can grow as long as all reservations of the share do not
-    /// exceed `max` bytes.
+    /// Adds a second limit to this empty reservation. It can grow only as long as all reservations in `share` together
+    /// do not exceed `max` bytes.
     #[must_use]
     pub(crate) fn within(mut self, share: &BodyMemory, max: u64) -> Self {
         self.share = Some(BoundedMemory { memory: share.clone(), max });
         self
     }
 
-    /// Reports whether the reservation could grow to `bytes` now.
+    /// Reports whether the limits currently allow the reservation to grow to `bytes` bytes.
     pub(crate) fn would_fit(&self, bytes: u64) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         self.whole.has_room(more) && self.share.as_ref().is_none_or(|share| share.has_room(more))
     }
 
-    /// Grows the reservation to at least `bytes`. Returns false and changes nothing if a limit does not allow it.
+    /// Grows the reservation to at least `bytes` bytes. Returns false and changes nothing if a limit would be exceeded.
     pub(crate) fn grow_to(&mut self, bytes: u64) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return true };
         if self.share.as_ref().is_some_and(|share| !share.add(more)) {

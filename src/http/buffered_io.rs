@@ -1,5 +1,5 @@
 //! The byte stream of an accepted connection. Code that has read too many bytes can put the surplus bytes back. The
-//! stream collects small writes and sends them together. While the connection is idle, the stream has no buffer.
+//! stream collects small writes and sends them together. An idle connection has no buffer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,17 +19,17 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Size of the write buffer, in bytes: enough for the head of a response and a small body. Writes that fit are buffered
-/// until the next flush.
+/// The size of the write buffer, in bytes. It is sufficient for the head of a response and a small body. Writes that
+/// fit into the buffer are sent at the next flush.
 const WRITE_BUFFER_BYTES: usize = 4 << 10;
 
-/// The byte stream of an accepted connection.
+/// The byte stream of an accepted connection, with a read buffer and a write buffer.
 #[derive(Debug)]
 pub(crate) struct BufferedIo {
     stream: TcpStream,
-    /// Bytes that were put back. The next reads return them.
+    /// The bytes that were put back. The next reads return them.
     read_buffer: Bytes,
-    /// Bytes that were written to this stream, but not yet to the socket.
+    /// The bytes that were written to this stream, but were not sent to the socket yet.
     write_buffer: Vec<u8>,
     digest: Arc<SocketDigest>,
 }
@@ -41,7 +41,7 @@ impl BufferedIo {
         Self { stream, read_buffer: Bytes::new(), write_buffer: Vec::new(), digest: Arc::new(digest) }
     }
 
-    /// Puts back the bytes that were read last. The next read returns them again.
+    /// Puts bytes back that were read last. The next read returns them again.
     pub(crate) fn rewind(&mut self, bytes: Bytes) {
         self.read_buffer = if self.read_buffer.is_empty() {
             bytes
@@ -50,14 +50,14 @@ impl BufferedIo {
         };
     }
 
-    /// Waits until the connection has data to read, or is closed. Can return although there is no data, because tokio
-    /// regards the socket as readable until a read attempt finds no data.
+    /// Waits until the connection has data to read or is closed. May return without data, because tokio treats the
+    /// socket as readable until a read attempt finds no data.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         if self.read_buffer.is_empty() { self.stream.readable().await } else { Ok(()) }
     }
 
-    /// Waits until the connection has data to read, or is closed. Unlike [`BufferedIo::readable`], this function asks
-    /// the kernel, so it does not return without data.
+    /// Waits until the connection has data to read or is closed. Unlike [`BufferedIo::readable`], this function asks
+    /// the kernel, so it never returns without data.
     pub(crate) async fn wait_for_data(&self) {
         if self.read_buffer.is_empty() {
             let _ = self.stream.peek(&mut [0]).await;

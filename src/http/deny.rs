@@ -1,4 +1,4 @@
-//! Writes denials, and handles the unread body of a denied request.
+//! Writes denials, and discards the unread body of a denied request.
 
 use http::Method;
 use http::header::EXPECT;
@@ -13,7 +13,7 @@ use super::response_head::write_response_head;
 use super::session::Session;
 use crate::denial::Denial;
 
-/// The result of writing a denial.
+/// The result of writing a denial to the caller.
 #[derive(Clone, Copy)]
 pub(crate) struct DenialResult {
     /// Whether the response was written.
@@ -24,7 +24,7 @@ pub(crate) struct DenialResult {
 
 /// Writes a denial for a malformed head and closes the connection. Discards the bytes that the caller still sends,
 /// because unread bytes would cause a TCP reset that destroys the response. Returns whether the response was written.
-/// With `is_head_request`, the response has no body (RFC 9110 section 9.3.2).
+/// If `is_head_request` is true, the response has no body (RFC 9110 section 9.3.2).
 pub(crate) async fn deny_head(
     mut stream: Stream,
     denial: Denial,
@@ -55,8 +55,8 @@ pub(crate) async fn deny_head(
     was_written
 }
 
-/// Discards a body that is unread after the response was written. Otherwise a TCP reset, or on HTTP/2 a reset of the
-/// stream, could destroy the response before the caller reads it.
+/// Discards the request body that is still unread after the response was written. Otherwise a TCP reset (or on HTTP/2,
+/// a reset of the stream) could destroy the response before the caller reads it.
 pub(crate) async fn discard_unread_body(session: &mut Session) {
     if !session.is_body_done() {
         session.close_after_response();
@@ -64,11 +64,11 @@ pub(crate) async fn discard_unread_body(session: &mut Session) {
     }
 }
 
-/// Writes a denial and handles the unread body. On HTTP/1, a short body is read to its end, so that the connection
-/// stays usable. If any other body is unread, the HTTP/1 connection is closed.
+/// Writes a denial and handles the unread request body. On HTTP/1, a short body is read to its end, so that the
+/// connection stays usable. If any other body is unread, the HTTP/1 connection is closed.
 ///
-/// `declared` is the declared length of the body, in bytes. `methods` are the allowed methods; a 405 lists them in
-/// `Allow`.
+/// `declared` is the declared length of the body, in bytes. `methods` are the allowed methods. A response with status
+/// 405 lists them in `Allow`.
 pub(crate) async fn deny(
     session: &mut Session,
     denial: Denial,
@@ -81,14 +81,14 @@ pub(crate) async fn deny(
     let expects_continue = session.headers().contains_key(EXPECT);
     let is_short = declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX);
     let is_truncated = matches!(denial, Denial::BodyIncomplete | Denial::BodyTimeout);
-    // After an error in the body, the beginning of the next request is unknown, even if the parser reports the body as
+    // After an error in the body, the position of the next request is unknown, even if the parser reports the body as
     // complete.
     let keep_alive = !is_truncated && (!has_unread_body || (is_short && !expects_continue));
     session.prepare_denial(keep_alive, DRAIN_DEADLINE);
     let was_written = response::write_denial(session, denial, methods, request_id, explain).await;
-    // If an HTTP/2 stream ends while its body is unread, pingora resets the stream directly after the response. Some
-    // callers (for example curl 7.88) then discard the response. The body is therefore read before the stream ends. On
-    // HTTP/1.1, a short body is read when the exchange ends.
+    // If an HTTP/2 stream ends while its request body is unread, pingora resets the stream directly after the response.
+    // Some callers (for example curl 7.88) then discard the response. The body is therefore read before the stream
+    // ends. On HTTP/1.1, a short body is read at the end of the session.
     let linger = !keep_alive || session.is_http2();
     if has_unread_body && linger && !expects_continue && !is_truncated {
         lingering_close::discard_body(session, DRAIN_DEADLINE).await;

@@ -1,5 +1,5 @@
-//! The server side of one HTTP/1 exchange: a request with a validated head, its body, and a response that is written in
-//! as few system calls as possible.
+//! The HTTP/1 server for one request and its response: a request with a validated head, its body, and a response that
+//! is written in as few system calls as possible.
 
 use std::future::pending;
 use std::io::{self, Write};
@@ -19,26 +19,27 @@ use crate::framing::{Framing, Trailers};
 use crate::replica::{Outcome, REPLICA, ResponseProof};
 use crate::request::lasts;
 
-/// Size of one body read, in bytes, if the buffer for the body has no free capacity.
+/// The size of one read of a body, in bytes, if the buffer for the body has no free capacity.
 const BODY_READ_BYTES: usize = 16 << 10;
-/// Size of one read of a chunked body, in bytes.
+/// The size of one read of a chunked body, in bytes.
 const CHUNKED_READ_BYTES: usize = 8 << 10;
-/// Size of a read that watches for the end of the connection, in bytes. It can return the start of the next request.
+/// The size of a read that waits for the end of the connection, in bytes. The read can return the start of the next
+/// request.
 const NEXT_REQUEST_BYTES: usize = 512;
-/// Minimum number of bytes of a chunked body that are decoded at once, even if the buffer for the body has no free
-/// capacity. These bytes can be the last chunk, which has no data and therefore needs no capacity.
+/// The minimum number of bytes of a chunked body that are decoded at once, even if the buffer for the body has no free
+/// capacity. These bytes can contain the last chunk, which has no data and therefore needs no capacity.
 const CHUNKED_READ_BYTES_MIN: usize = 512;
-/// Response data up to this size, in bytes, is copied into the write buffer. Copying costs less than another system
-/// call.
+/// The maximum size of response data, in bytes, that is copied into the write buffer. Up to this size, copying costs
+/// less than another system call.
 const COPY_BYTES_MAX: usize = 16 << 10;
-/// Capacity that is reserved for the head of a response and a small body, in bytes.
+/// The initial capacity of the write buffer, in bytes. It is sufficient for the head of a response and a small body.
 const RESPONSE_BYTES: usize = 512;
-/// Maximum number of bytes of an unread body that are read and discarded to keep the connection.
+/// The maximum number of bytes of an unread body that are discarded to reuse the connection.
 pub(crate) const DRAIN_BYTES_MAX: u64 = 64 << 10;
-/// Deadline for reading and discarding an unread body, and for closing a connection.
+/// The deadline for discarding an unread body, and for closing a connection.
 pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Returns the same line for a shorter lifetime, so that it can be chained with other lines.
+/// Returns the same header line with a shorter lifetime, so that it can be chained with other lines.
 fn shorter<'s, 'l: 's>(line: (&'l str, &'l [u8])) -> (&'s str, &'s [u8]) {
     line
 }
@@ -46,40 +47,40 @@ fn shorter<'s, 'l: 's>(line: (&'l str, &'l [u8])) -> (&'s str, &'s [u8]) {
 /// The framing of the response body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum ResponseFraming {
-    /// Chunked transfer coding.
+    /// The body has the chunked transfer coding.
     Chunks,
-    /// The end of the connection is the end of the body.
+    /// The body ends at the end of the connection.
     Close,
-    /// `Content-Length`. Contains the number of bytes that are left.
+    /// The body has a declared length (`Content-Length`). The field is the number of bytes that are not written yet.
     Length(u64),
-    /// There is no body, or the response has not begun.
+    /// The response has no body, or has not begun.
     NoBody,
 }
 
-/// A request and its connection.
+/// An HTTP/1 request, its connection, and the state of its response.
 pub(crate) struct Http1Session {
     pub(super) stream: Stream,
     request: RequestParts,
-    /// Bytes that were read but not yet consumed. They belong to the body, or to the next request.
+    /// The bytes that were read but not consumed yet. They belong to the body or to the next request.
     pub(super) read_buffer: BytesMut,
-    /// The framing of the part of the body that was not read yet.
+    /// The framing of the part of the request body that was not read yet.
     body: Framing,
-    /// The trailers of the body. `None` if they are not kept.
+    /// The trailers of the request body. `None` if trailers are ignored.
     trailers: Option<Trailers>,
-    /// Whether the connection can carry another request.
+    /// Whether the connection can carry another request after this one.
     keep_alive: bool,
-    /// Whether an unread body is discarded after the response, so that the connection can be kept.
+    /// Whether an unread body is discarded after the response, so that the connection can be reused.
     drain_body: bool,
     response_framing: ResponseFraming,
-    /// The proof of the response, if another member sent the request.
+    /// The data for the proof in the response, if another Callgate process sent the request.
     response_proof: Option<Box<ResponseProof>>,
-    /// Response bytes that are not yet written.
+    /// The bytes of the response that were not written to the connection yet.
     write_buffer: Vec<u8>,
     write_timeout: Duration,
 }
 
 impl Http1Session {
-    /// Creates a session. `read_buffer` contains the bytes that were read after the head.
+    /// Creates a session. `read_buffer` contains the bytes that were read after the head of the request.
     pub(crate) fn new(stream: Stream, request: RequestParts, read_buffer: BytesMut) -> Self {
         let keep_alive = lasts(request.version, &request.headers);
         let body = request.framing;
@@ -98,12 +99,12 @@ impl Http1Session {
         }
     }
 
-    /// Returns the head.
+    /// Returns the head of the request.
     pub(crate) fn request(&self) -> &RequestParts {
         &self.request
     }
 
-    /// Returns the headers for modification.
+    /// Returns the headers of the request for modification.
     pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
         &mut self.request.headers
     }
@@ -113,12 +114,12 @@ impl Http1Session {
         std::str::from_utf8(&self.request.target).unwrap_or_default()
     }
 
-    /// Adds a proof to the response. Must be called before the head is written.
+    /// Adds a proof for the Callgate process that sent the request. Must be called before the head is written.
     pub(crate) fn prove(&mut self, proof: ResponseProof) {
         self.response_proof = Some(Box::new(proof));
     }
 
-    /// Sets the outcome in the proof of the response, if it has one.
+    /// Sets the outcome in the proof of the response. Has no effect if the response has no proof.
     pub(crate) fn set_outcome(&mut self, outcome: Outcome) {
         self.response_proof = self.response_proof.take().map(|proof| Box::new(proof.with_outcome(outcome)));
     }
@@ -128,41 +129,41 @@ impl Http1Session {
         self.keep_alive = false;
     }
 
-    /// Makes this session discard an unread body after the response instead of closing the connection.
+    /// Makes this session discard an unread body after the response, instead of closing the connection.
     pub(crate) fn drain_after_response(&mut self) {
         self.drain_body = true;
     }
 
-    /// Keeps the trailers of the body, which are otherwise ignored. Must be called before the body is read.
+    /// Enables storing the trailers of the request body. Must be called before the body is read.
     pub(crate) fn keep_trailers(&mut self) {
         self.trailers = Some(Trailers::default());
     }
 
-    /// Returns the trailers of the body that were read so far.
+    /// Returns the trailers of the request body that were read so far.
     pub(crate) fn trailers(&self) -> Option<&Trailers> {
         self.trailers.as_ref()
     }
 
-    /// Returns the connection and the bytes that were read after the request. The session cannot read a body afterwards.
+    /// Returns the connection and the bytes after the request. Afterwards, the session cannot read a body any more.
     pub(super) fn take_io(&mut self) -> (&mut Stream, BytesMut) {
         (self.body, self.keep_alive) = (Framing::Length(0), false);
         (&mut self.stream, std::mem::take(&mut self.read_buffer))
     }
 
-    /// Limits the duration of each write.
+    /// Sets the timeout for each write of the response.
     pub(crate) fn set_write_timeout(&mut self, timeout: Duration) {
         self.write_timeout = timeout;
     }
 
-    /// Reports whether the whole body has been read.
+    /// Reports whether the whole request body has been read.
     pub(crate) fn is_body_done(&self) -> bool {
         self.body.is_done()
     }
 
-    /// Reads the next part of the body. Returns `None` at its end.
+    /// Reads the next part of the request body. Returns `None` at the end of the body.
     ///
     /// # Errors
-    /// Returns an error if the connection ended before the body, or if the framing is invalid.
+    /// Returns an error if the connection ended before the end of the body, or if the framing is invalid.
     pub(crate) async fn read_body(&mut self) -> io::Result<Option<Bytes>> {
         if self.body.is_done() {
             return Ok(None);
@@ -179,11 +180,11 @@ impl Http1Session {
         Ok((!data.is_empty()).then(|| data.freeze()))
     }
 
-    /// Reads the next part of the body and appends it to `body`, up to the capacity of `body`. Reserves capacity if
-    /// there is none. Returns the number of bytes, which is 0 at the end.
+    /// Reads the next part of the request body and appends it to `body`, up to the capacity of `body`. Reserves
+    /// capacity if there is none. Returns the number of bytes, which is 0 at the end of the body.
     ///
     /// # Errors
-    /// Returns an error if the connection ended before the body, or if the framing is invalid.
+    /// Returns an error if the connection ended before the end of the body, or if the framing is invalid.
     pub(crate) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
         match &mut self.body {
             Framing::Length(0) => Ok(0),
@@ -197,7 +198,7 @@ impl Http1Session {
                     if body.capacity() == body.len() {
                         body.reserve(wanted.min(BODY_READ_BYTES));
                     }
-                    // Does not read beyond the end of the body, because those bytes belong to the next request.
+                    // Does not read beyond the end of the body, because the next bytes belong to the next request.
                     let free_capacity = body.capacity() - body.len();
                     (&mut self.stream).take(wanted.min(free_capacity) as u64).read_buf(body).await?
                 };
@@ -222,7 +223,7 @@ impl Http1Session {
                     let read = chunks.read_with_trailers(next, |data| body.extend_from_slice(data), keep);
                     let is_too_large = self.trailers.as_ref().is_some_and(Trailers::is_too_large);
                     let Some(taken) = read.ok().filter(|_| !is_too_large) else {
-                        // After a framing error, the rest of the stream is untrusted.
+                        // After a framing error, the rest of the byte stream must not be interpreted.
                         self.body = Framing::Close;
                         return Err(io::ErrorKind::InvalidData.into());
                     };
@@ -230,13 +231,13 @@ impl Http1Session {
                 }
                 Ok(body.len() - before)
             }
-            // No request begins with this framing. It is set after a framing error in the body (see above).
+            // No request begins with this framing. It is set only after a framing error in the body (see above).
             Framing::Close => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 
-    /// Waits until the caller has closed the connection, or its sending direction. Never returns if the body of the
-    /// request is unread, or if the caller has already sent more bytes: they precede the end of the connection.
+    /// Waits until the caller has closed the connection, or its sending direction. Never returns if the request body is
+    /// unread, or if the caller has already sent more bytes, because these bytes precede the end of the connection.
     pub(crate) async fn closed(&mut self) {
         while self.body.is_done() && self.read_buffer.is_empty() {
             self.read_buffer.reserve(NEXT_REQUEST_BYTES);
@@ -247,16 +248,16 @@ impl Http1Session {
         pending().await
     }
 
-    /// Writes `100 Continue` (RFC 9110 section 10.1.1).
+    /// Writes the interim response `100 Continue` (RFC 9110 section 10.1.1).
     pub(crate) async fn write_continue(&mut self) -> io::Result<()> {
         self.write_buffer.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         self.flush_buffer().await
     }
 
-    /// Puts the head of the response into the write buffer. The head is sent with the first part of the body.
+    /// Writes the head of the response to the write buffer. The head is sent together with the first part of the body.
     ///
-    /// If the request body is unread and will not be drained, the connection is closed after the response. One reason
-    /// is a caller that waits for `100 Continue`: Callgate cannot know whether this caller will still send the body.
+    /// If the request body is unread and will not be discarded, the connection is closed after the response. One case
+    /// is a caller that waits for `100 Continue`: Callgate cannot know whether the caller will still send the body.
     pub(crate) fn write_head(&mut self, header: &ResponseHeader) {
         let status = header.status;
         let has_no_body = self.request.method == Method::HEAD
@@ -271,7 +272,7 @@ impl Http1Session {
         self.begin_response(status.as_u16(), lines);
     }
 
-    /// Puts the head of the response into the write buffer. `response_framing` is that of the response.
+    /// Writes the head of the response to the write buffer. The field `response_framing` must already be set.
     fn begin_response<'l>(&mut self, status: u16, lines: impl Iterator<Item = (&'l str, &'l [u8])>) {
         self.keep_alive &=
             self.response_framing != ResponseFraming::Close && (self.drain_body || self.body.is_done());
@@ -283,7 +284,7 @@ impl Http1Session {
         write_response_head(&mut self.write_buffer, status, lines, self.keep_alive);
     }
 
-    /// Writes a complete response with a body, without a table of headers. `lines` contain `Content-Length`.
+    /// Writes a complete response with a body. `lines` are its headers, including `Content-Length`.
     pub(super) async fn respond<'l>(
         &mut self,
         status: u16,
@@ -298,12 +299,13 @@ impl Http1Session {
         self.flush_buffer().await
     }
 
-    /// Writes the buffered head of the response now, although no part of the body is available yet.
+    /// Sends the buffered head of the response immediately, although no part of the body is available yet.
     pub(crate) async fn flush_head(&mut self) -> io::Result<()> {
         if self.write_buffer.is_empty() { Ok(()) } else { self.flush_buffer().await }
     }
 
-    /// Ends a chunked response body with trailers, each in its line with CRLF. Any other body ends without them.
+    /// Ends the response body. A chunked body ends with `trailers`, one per line with CRLF. Any other body ends without
+    /// trailers.
     pub(crate) async fn end_with_trailers(&mut self, trailers: &[u8]) -> io::Result<()> {
         if self.response_framing != ResponseFraming::Chunks {
             return self.write_body(&[], true).await;
@@ -314,8 +316,8 @@ impl Http1Session {
         self.flush_buffer().await
     }
 
-    /// Writes a part of the response body. `end` marks the last part. If the response has no body, writes only the
-    /// head.
+    /// Writes a part of the response body. `end` is true for the last part. If the response has no body, only its head
+    /// is written.
     ///
     /// # Errors
     /// Returns an error if the caller closed the connection or was too slow, or if the data does not match
@@ -351,7 +353,7 @@ impl Http1Session {
         self.flush_buffer().await
     }
 
-    /// Writes the buffered bytes. If the write fails, the bytes are dropped.
+    /// Writes the buffered bytes to the connection. If the write fails, the bytes are dropped.
     async fn flush_buffer(&mut self) -> io::Result<()> {
         let write_buffer = std::mem::take(&mut self.write_buffer);
         let write = async {
@@ -361,7 +363,7 @@ impl Http1Session {
         with_timeout(self.write_timeout, write).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Ends the exchange. If another request may follow, returns the connection and the bytes that were read after the
+    /// Ends the session. If another request may follow, returns the connection and the bytes that were read after the
     /// request. Otherwise closes the connection and returns `None`.
     pub(crate) async fn finish(mut self: Box<Self>) -> Option<(Stream, BytesMut)> {
         if !self.keep_alive || !with_timeout(DRAIN_DEADLINE, self.drain()).await.unwrap_or(false) {
@@ -373,7 +375,7 @@ impl Http1Session {
         Some((self.stream, leftover))
     }
 
-    /// Reads and discards the remaining body. Returns false if the remaining body is too large or invalid.
+    /// Reads and discards the rest of the request body. Returns false if the rest is too large or invalid.
     async fn drain(&mut self) -> bool {
         let mut left = DRAIN_BYTES_MAX;
         while !self.body.is_done() {

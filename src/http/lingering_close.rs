@@ -9,14 +9,14 @@ use tokio::time::timeout;
 
 use super::session::Session;
 
-/// Maximum number of bytes that are discarded.
+/// The maximum number of bytes that are discarded before a connection is closed.
 const BYTES_MAX: usize = 2 << 20;
 
-/// Size of the buffer for discarded bytes.
+/// The size of the buffer for discarded bytes.
 const READ_BYTES: usize = 16 << 10;
 
-/// Shuts down the write side. Then discards the bytes that the peer sends, until the peer closes its side or has sent
-/// `BYTES_MAX` bytes.
+/// Closes the sending direction of the connection. Then discards the bytes that the peer sends, until the peer closes
+/// its own direction or has sent `BYTES_MAX` bytes.
 pub(crate) async fn close(stream: &mut Stream) {
     let _ = AsyncWriteExt::shutdown(stream).await;
     let (mut buffer, mut bytes_left) = (vec![0; READ_BYTES], BYTES_MAX);

@@ -1,8 +1,8 @@
-//! The HTTP server and client: requests from callers and the responses to them, and requests to the agent and to
-//! providers.
+//! The HTTP server and the HTTP client: requests from callers and the responses to them, and requests to the agent and
+//! to providers.
 //!
-//! This module reads and writes HTTP/1, on every listener and to every upstream. [`crate::framing`] contains the
-//! grammar. A head is validated byte by byte before any code interprets it. pingora reads and writes HTTP/2.
+//! This module reads and writes HTTP/1 on every listener and to every upstream. [`crate::framing`] contains the
+//! grammar. A head is validated byte by byte before any other code interprets it. pingora reads and writes HTTP/2.
 
 mod body_memory;
 mod buffered_io;

@@ -1,5 +1,5 @@
-//! Reads whole request bodies. Limits the size, the total time and the transfer rate of each body, and the memory of
-//! all bodies together.
+//! Reads whole request bodies. Limits the size, the total time and the transfer rate of each body, and the total memory
+//! of all bodies.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use super::timeouts::TransferTimer;
 use crate::denial::Denial;
 use crate::policy::Limits;
 
-/// Initial capacity, in bytes, of the buffer for a body that does not arrive in one read. A large `Content-Length`
+/// The initial capacity of the buffer for a body that does not arrive in one read, in bytes. A large `Content-Length`
 /// alone does not cause a large allocation.
 const FIRST_CAPACITY_BYTES: usize = 64 << 10;
-/// Memory reserved before the first read of a body, in bytes.
+/// The amount of memory that is reserved before the first read of a body, in bytes.
 const FIRST_RESERVATION_BYTES: u64 = 16 << 10;
 
-/// The limits of one body.
+/// The limits for reading one request body.
 pub(crate) struct BodyLimits<'r> {
     pub(crate) bytes_max: u64,
     pub(crate) deadline: Duration,
@@ -25,13 +25,13 @@ pub(crate) struct BodyLimits<'r> {
     pub(crate) reservation: &'r mut MemoryReservation,
 }
 
-/// Reads the whole body. `declared` is the value of `Content-Length`, in bytes.
+/// Reads the whole request body. `declared` is the value of `Content-Length`, in bytes.
 ///
 /// # Errors
-/// - `body_too_large`: the body exceeds `bytes_max`. The read stops immediately.
-/// - `overloaded`: the shared memory is used up.
+/// - `body_too_large`: the body exceeds `bytes_max`. Reading stops immediately.
+/// - `overloaded`: the memory for all bodies is used up.
 /// - `body_timeout`: the body is too slow or exceeds the deadline.
-/// - `body_incomplete`: the connection ended first, or the framing is invalid.
+/// - `body_incomplete`: the connection ended before the end of the body, or the framing is invalid.
 pub(crate) async fn read(
     session: &mut Session,
     declared: Option<u64>,
@@ -41,8 +41,8 @@ pub(crate) async fn read(
         return Ok(Bytes::new());
     }
     let BodyLimits { bytes_max, deadline, limits, reservation } = body_limits;
-    // The read does not begin if the declared size does not fit into the shared memory. The memory is reserved as the
-    // body arrives, not when its size is declared, so that a caller cannot reserve memory with a header alone.
+    // Reading does not begin if the declared size does not fit into the memory for all bodies. The memory is reserved
+    // as the body arrives, so that a caller cannot reserve memory with a header alone.
     let max_total = declared.unwrap_or(bytes_max).min(bytes_max);
     if !reservation.would_fit(declared.unwrap_or(0).min(bytes_max))
         || !reservation.grow_to(FIRST_RESERVATION_BYTES.min(max_total))
@@ -63,8 +63,7 @@ pub(crate) async fn read(
         }
         let is_full = received >= body.capacity();
         let capacity = if is_full { next_capacity(received, max_total) } else { body.capacity() };
-        // `BytesMut` may allocate more than `max_total`. The part beyond `max_total` is never written, so it is not
-        // reserved.
+        // `BytesMut` may allocate more than `max_total`. The surplus is never written to, so it is not reserved.
         if !reservation.grow_to((capacity as u64).min(max_total.max(received as u64))) {
             return Err(Denial::Overloaded);
         }
@@ -79,8 +78,8 @@ pub(crate) async fn read(
     }
 }
 
-/// Returns the next buffer capacity for a body of which `received` bytes have arrived. The capacity is four times this
-/// number, but at least [`FIRST_CAPACITY_BYTES`] and at most the maximum size of the body.
+/// Returns the next capacity of the buffer for a body. The capacity is four times `received`, the number of bytes that
+/// have arrived, but at least [`FIRST_CAPACITY_BYTES`] and at most the maximum size of the body.
 fn next_capacity(received: usize, max_total: u64) -> usize {
     let max_total = usize::try_from(max_total).unwrap_or(usize::MAX);
     received.saturating_mul(4).max(FIRST_CAPACITY_BYTES).min(max_total).max(received)

@@ -1,5 +1,5 @@
-//! Reads request heads of HTTP/1. The size of a head and the time for reading it are limited. Each head is validated
-//! byte by byte before it is parsed.
+//! Reads the heads of HTTP/1 requests. The size of a head and the time for reading it are limited. Each head is
+//! validated byte by byte before it is parsed.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::denial::Denial;
 use crate::framing::{Framing, Head, HeadFault};
 use crate::policy::Limits;
 
-/// Size of one read, in bytes: enough for most heads with a small body.
+/// The size of one read, in bytes. It is sufficient for most heads with a small body.
 const READ_BYTES: usize = 8 << 10;
-/// The connection preface of HTTP/2 (RFC 9113 section 3.4). No HTTP/1 request that Callgate accepts begins with it.
+/// The connection preface of HTTP/2 (RFC 9113 section 3.4). It is not a valid HTTP/1 request for Callgate.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The parts of a request head.
+/// The parsed parts of the head of a request.
 #[derive(Debug)]
 pub(crate) struct RequestParts {
     pub(crate) method: Method,
-    /// The request target as received. It contains visible ASCII only.
+    /// The request target as received. It contains only visible ASCII characters.
     pub(super) target: Bytes,
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
@@ -31,7 +31,7 @@ pub(crate) struct RequestParts {
 }
 
 impl RequestParts {
-    /// Parses a complete head. `head` is the result of its validation, and `bytes` contains only the head. Returns
+    /// Parses a complete head. `head` is the result of the validation, and `bytes` contains only the head. Returns
     /// `None` if a part is invalid although the validation succeeded.
     pub(crate) fn parse(head: &Head, mut bytes: Bytes) -> Option<Self> {
         bytes.advance(head.begins_at());
@@ -57,7 +57,7 @@ impl RequestParts {
     }
 }
 
-/// Removes the next line and returns it without its CRLF.
+/// Removes the next line from `bytes` and returns the line without its CRLF.
 fn take_line(bytes: &mut Bytes) -> Option<Bytes> {
     let end = memchr::memchr(b'\n', bytes)?;
     let line = bytes.slice(..end.checked_sub(1)?);
@@ -65,33 +65,33 @@ fn take_line(bytes: &mut Bytes) -> Option<Bytes> {
     Some(line)
 }
 
-/// The result of waiting for a request head.
+/// The result of waiting for the next request head on a connection.
 pub(crate) enum HeadRead {
-    /// A valid head, and the bytes that were read after it.
+    /// A valid head, and the bytes that were read after the head.
     Request(RequestParts, BytesMut),
-    /// The HTTP/2 connection preface, and the bytes that were read after it.
+    /// The connection preface of HTTP/2, and the bytes that were read after the preface.
     Http2Preface(BytesMut),
-    /// No request: the connection was idle for too long, or the caller closed it.
+    /// There is no request, because the connection was idle for too long or the caller closed it.
     Closed,
-    /// A malformed, too large or too slow head.
+    /// The head is malformed, too large or too slow.
     HeadError(HeadError),
 }
 
-/// A head that Callgate denies before parsing it.
+/// The error for a head that Callgate denies before it is parsed.
 pub(crate) struct HeadError {
     pub(crate) denial: Denial,
-    /// The reason, for the log.
+    /// The reason for the denial, as a text for the log.
     pub(crate) detail: &'static str,
-    /// Whether the method is HEAD, so that the response must not have a body.
+    /// Whether the request has the method HEAD, so that the response must not have a body.
     pub(crate) is_head_request: bool,
 }
 
-/// What a connection may begin with, besides an HTTP/1 request with an ordinary method.
+/// The beginnings of a connection that are accepted in addition to ordinary HTTP/1 requests.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Accepted {
-    /// The HTTP/2 preface, instead of the first request.
+    /// Whether the connection may begin with the HTTP/2 preface.
     pub(crate) http2: bool,
-    /// Requests with the method CONNECT.
+    /// Whether requests with the method CONNECT are accepted.
     pub(crate) connect: bool,
 }
 
@@ -101,7 +101,7 @@ impl Accepted {
     }
 }
 
-/// Reads the first head of a connection within `limits.head_deadline`.
+/// Reads the first request head of a connection within `limits.head_deadline`.
 pub(crate) async fn read_first(
     stream: &mut Stream,
     accepted: Accepted,
@@ -116,11 +116,11 @@ pub(crate) async fn read_first(
     }
 }
 
-/// Reads the next head of a kept-alive connection. `leftover` contains the bytes that were read after the previous
-/// request.
+/// Reads the next request head of a kept-alive connection. `leftover` contains the bytes that were read after the
+/// previous request.
 ///
-/// Waits up to `idle` for the first byte. `limits` is called when the head begins, because a reload may have replaced
-/// the limits during the wait.
+/// Waits up to `idle` for the first byte. `limits` is called only when the head begins, because a configuration reload
+/// may have replaced the limits during the wait.
 pub(crate) async fn read_next(
     stream: &mut Stream,
     leftover: BytesMut,
@@ -129,7 +129,8 @@ pub(crate) async fn read_next(
     timer: &mut ReusableTimer,
     limits: impl Fn() -> Limits,
 ) -> HeadRead {
-    // Some clients send an empty line after a body (RFC 9112 section 2.2). It does not begin the next request.
+    // Some clients send an empty line after a body (RFC 9112 section 2.2). This line does not belong to the next
+    // request.
     let leftover = if leftover == b"\r\n"[..] { BytesMut::new() } else { leftover };
     let is_waiting = leftover.is_empty();
     let mut reader = HeadReader { stream, bytes: leftover, head: accepted.head(), allow_http2: false };
@@ -146,7 +147,7 @@ pub(crate) async fn read_next(
     }
 }
 
-/// Reads one head.
+/// Reads one request head from a connection.
 struct HeadReader<'s> {
     stream: &'s mut Stream,
     bytes: BytesMut,
@@ -155,12 +156,12 @@ struct HeadReader<'s> {
 }
 
 impl HeadReader<'_> {
-    /// Reads until the head is complete or invalid.
+    /// Reads until the head is complete or is found to be invalid.
     async fn read_head(&mut self, limits: &Limits) -> HeadRead {
         loop {
             match self.read_more().await {
                 Ok(1..) => {}
-                // The caller closed the connection before the end of the head, so nobody would receive a response.
+                // The caller closed the connection before the end of the head, so a response would not be received.
                 Ok(0) | Err(_) => return HeadRead::Closed,
             }
             if let Some(received) = self.parse(limits) {
@@ -181,7 +182,7 @@ impl HeadReader<'_> {
         self.stream.read_buf(&mut self.bytes).await
     }
 
-    /// Parses the bytes read so far. Returns `None` if the head is incomplete.
+    /// Parses the bytes that were read so far. Returns `None` if the head is incomplete.
     fn parse(&mut self, limits: &Limits) -> Option<HeadRead> {
         let bytes = &mut self.bytes;
         if self.allow_http2 && PREFACE.starts_with(bytes.get(..PREFACE.len()).unwrap_or(bytes)) {
@@ -213,12 +214,12 @@ impl HeadReader<'_> {
         HeadRead::HeadError(HeadError { denial, detail, is_head_request: self.is_head_request() })
     }
 
-    /// Reports whether the method is HEAD.
+    /// Reports whether the request has the method HEAD.
     fn is_head_request(&self) -> bool {
         self.bytes.get(self.head.begins_at()..).is_some_and(|bytes| bytes.starts_with(b"HEAD "))
     }
 
-    /// Returns the result for a head that did not arrive in time. A caller that sent nothing, or only a part of the
+    /// Returns the result for a head that did not arrive in time. A caller that has sent nothing, or only a part of the
     /// HTTP/2 preface, gets no response.
     fn timed_out(&self) -> HeadRead {
         if self.bytes.is_empty() || (self.allow_http2 && PREFACE.starts_with(&self.bytes)) {

@@ -1,4 +1,4 @@
-//! Reads the requests of one HTTP/1 connection one after the other, until the caller closes the connection or the
+//! Reads the requests of one HTTP/1 connection, one after the other, until the caller closes the connection or the
 //! listener stops. The egress listener and the admin listener use this module.
 
 use std::net::SocketAddr;
@@ -17,32 +17,32 @@ use super::session::Session;
 use super::timeouts::{CLOSE_TIMEOUT, ReusableTimer, with_timeout};
 use crate::policy::Limits;
 
-/// The state of a connection between two requests.
+/// A connection over which requests arrive one after the other, and its state between two requests.
 pub(crate) struct RequestLoop {
     accepted: Accepted,
     timer: ReusableTimer,
     stopping: ShutdownWatch,
-    /// The connection, and the bytes that were read after the last request. The bytes are `None` before the first
-    /// request. The field is `None` while a request is in flight.
+    /// The connection, and the bytes that were read after the last request. The field is `None` while a request is
+    /// being processed. The bytes are `None` before the first request.
     idle: Option<(Stream, Option<BytesMut>)>,
 }
 
-/// The next request, or the reason why there is none.
+/// The next request of a connection, or a head that must be denied.
 pub(crate) enum NextRequest {
     Request(Session),
-    /// An invalid head. The code that called [`RequestLoop::next`] must write a denial and close the connection.
+    /// An invalid head. The caller of [`RequestLoop::next`] must write a denial and close the connection.
     HeadError(Stream, HeadError),
 }
 
 impl RequestLoop {
-    /// Creates the loop for a connection without TLS.
+    /// Creates the loop for a TCP connection without TLS.
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) -> Self {
-        // Nagle's algorithm would delay a small response until the caller has acknowledged the previous one.
+        // Nagle's algorithm would delay a small response until the caller has acknowledged the previous response.
         let _ = stream.set_nodelay(true);
         Self::over(Box::new(BufferedIo::new(stream, peer)), stopping)
     }
 
-    /// Creates the loop for a connection that is ready for HTTP.
+    /// Creates the loop for a connection whose TLS handshake, if there is one, is complete.
     pub(crate) fn over(stream: Stream, stopping: ShutdownWatch) -> Self {
         Self {
             accepted: Accepted::default(),
@@ -57,15 +57,15 @@ impl RequestLoop {
         self.accepted.connect = accept;
     }
 
-    /// Takes back the connection after a request, with the bytes that were read after the request.
+    /// Takes back the connection after a request. `leftover` contains the bytes that were read after this request.
     pub(crate) fn take_back(&mut self, stream: Stream, leftover: BytesMut) {
         self.idle = Some((stream, Some(leftover)));
     }
 
-    /// Waits for the next request. If no further request can come, closes the connection and returns `None`.
+    /// Waits for the next request. Closes the connection and returns `None` if there will be no further request.
     ///
-    /// When the listener stops, an idle connection is closed at once. A connection with a request in flight is closed
-    /// after this request.
+    /// When the listener stops, an idle connection is closed immediately. A connection with a request in progress is
+    /// closed after this request.
     pub(crate) async fn next(&mut self, limits: impl Fn() -> Limits) -> Option<NextRequest> {
         let (mut stream, leftover) = self.idle.take()?;
         let received = match leftover {
@@ -106,8 +106,8 @@ impl RequestLoop {
     }
 
     /// Waits until data arrives, the listener stops, or the idle timeout expires. Returns false if data has arrived,
-    /// because a request that has begun to arrive is not interrupted. Otherwise returns true. With TLS, the data that
-    /// has arrived is appended to `leftover`.
+    /// because a request that has begun to arrive is not interrupted. Otherwise returns true. On a TLS connection, the
+    /// arrived data is appended to `leftover`.
     async fn must_close(&mut self, stream: &mut Stream, leftover: &mut BytesMut, idle: Duration) -> bool {
         if !leftover.is_empty() {
             return false;
@@ -124,16 +124,16 @@ impl RequestLoop {
     }
 }
 
-/// Waits until a connection has data to read. Returns false if the caller closed a TLS connection. This function is
+/// Waits until a connection has data to read. Returns false if the caller has closed a TLS connection. This function is
 /// cancel-safe.
 async fn wait_for_data(stream: &mut Stream, leftover: &mut BytesMut) -> bool {
     if let Some(io) = (**stream).as_any().downcast_ref::<BufferedIo>() {
         io.wait_for_data().await;
         return true;
     }
-    // Bytes of a TLS connection do not have to be a part of a request: they can belong to the TLS protocol. Only a read
-    // shows this. The buffer is small, so that an idle connection needs little memory. It has room for an empty line
-    // after a body, which does not begin the next request.
+    // The bytes on a TLS connection may belong to the TLS protocol instead of a request. Only a read shows this. The
+    // buffer is small, so that an idle connection needs little memory. It has space for an empty line after a body,
+    // which does not belong to the next request.
     leftover.reserve(2);
     matches!(stream.read_buf(leftover).await, Ok(1..))
 }

@@ -21,10 +21,10 @@ use crate::replica::REPLICA;
 use crate::request::{headers_of_one_hop, is_hop_by_hop_of_response};
 use crate::signature::HandshakeReply;
 
-/// Capacity that is reserved for the problem details of a denial, in bytes.
+/// The initial capacity of the buffer for the problem details of a denial, in bytes.
 const PROBLEM_BYTES: usize = 192;
 
-/// Writes a denial. Returns whether the response was written.
+/// Writes a denial as response. Returns whether the response was written.
 pub(crate) async fn write_denial(
     session: &mut Session,
     denial: Denial,
@@ -56,14 +56,14 @@ pub(crate) async fn write_denial(
     }
 }
 
-/// Writes a complete response. Leaves out the body if the method is HEAD, because pingora would send the body on
-/// HTTP/2. Returns whether the response was written.
+/// Writes a complete response. Leaves out the body if the request method is HEAD, because pingora would send the body
+/// on HTTP/2. Returns whether the response was written.
 async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> bool {
     let body = if session.method() == Method::HEAD { Bytes::new() } else { body };
     session.write_head(header).await.is_ok() && session.write_body(body, true).await.is_ok()
 }
 
-/// Returns the problem details of a denial (RFC 9457). No part of them needs escaping in JSON.
+/// Returns the problem details of a denial as JSON (RFC 9457). None of the inserted texts needs escaping in JSON.
 pub(crate) fn problem(denial: Denial, request_id: &str, explain: bool) -> Vec<u8> {
     let mut status = itoa::Buffer::new();
     let (reason, end) = if explain { ("\",\"reason\":\"", denial.code()) } else { ("", "") };
@@ -84,8 +84,9 @@ pub(crate) fn problem(denial: Denial, request_id: &str, explain: bool) -> Vec<u8
     body
 }
 
-/// Returns the seconds for `Retry-After`. After a fault of the store, which all callers see at the same time, the seconds
-/// are drawn at random, so that the callers do not all come back at once.
+/// Returns the number of seconds for the header `Retry-After`, or `None` if the denial has no such header. A failure of
+/// the store affects all callers at the same time. In this case the number is random, so that the callers do not all
+/// retry at once.
 pub fn retry_after_secs(denial: Denial) -> Option<u32> {
     match denial.retry_after_secs() {
         Some(most) if denial == Denial::StoreUnavailable => {
@@ -95,8 +96,8 @@ pub fn retry_after_secs(denial: Denial) -> Option<u32> {
     }
 }
 
-/// Returns the header lines of a denial. `length` is that of the body, `again` the value of `Retry-After`, and `allow` lists
-/// the allowed methods.
+/// Returns the header lines of a denial. `length` is the length of the body, `again` is the value of `Retry-After`, and
+/// `allow` lists the allowed methods.
 fn problem_lines<'l>(
     denial: Denial,
     length: &'l str,
@@ -119,28 +120,28 @@ fn problem_lines<'l>(
     lines.into_iter().flatten()
 }
 
-/// The side on which relaying a response failed.
+/// The side that is responsible for a failure while a response was relayed.
 pub(crate) enum RelayError {
-    /// The upstream's response is incomplete or malformed.
+    /// The response of the upstream is incomplete or malformed.
     Upstream(ResponseFault),
-    /// The caller closed the connection or was too slow. The request was delivered nevertheless.
+    /// The caller closed the connection or was too slow. The upstream has received the request nevertheless.
     Caller,
 }
 
-/// Acknowledges a callback that is not delivered, for example a duplicate. The JSON body contains `result`, unless
+/// Acknowledges a callback that is not delivered, for example a duplicate. The JSON body is `{"result": …}`, unless
 /// `status` is 204. Returns whether the response was written.
 pub(crate) async fn acknowledge(session: &mut Session, status: u16, result: &'static str) -> bool {
     let body = if status == 204 { String::new() } else { format!("{{\"result\":\"{result}\"}}") };
     json(session, status, body, "no-store").await
 }
 
-/// Writes a document that every caller may read. Returns whether the response was written.
+/// Writes a public JSON document as response. Returns whether the response was written.
 pub(crate) async fn document(session: &mut Session, document: &Document) -> bool {
     json(session, 200, document.body.clone(), "max-age=300").await
 }
 
-/// Answers a health check. The body is `ok` if `status` is 200, and `stopping` otherwise. Returns whether the response
-/// was written.
+/// Writes the response to a health check. The body is `ok` if `status` is 200, and `stopping` otherwise. Returns
+/// whether the response was written.
 pub(crate) async fn health(session: &mut Session, status: u16) -> bool {
     let body: &'static str = if status == 200 { "ok\n" } else { "stopping\n" };
     let header = || -> pingora::Result<ResponseHeader> {
@@ -154,7 +155,7 @@ pub(crate) async fn health(session: &mut Session, status: u16) -> bool {
     write(session, header, Bytes::from_static(body.as_bytes())).await
 }
 
-/// Writes the answer of the replica listener's API, in JSON. Returns whether the response was written.
+/// Writes a JSON response of the replica listener's API. Returns whether the response was written.
 pub(crate) async fn member_answer(session: &mut Session, status: u16, body: Vec<u8>) -> bool {
     let body = if status == 204 { Vec::new() } else { body };
     let header = || -> pingora::Result<ResponseHeader> {
@@ -170,8 +171,8 @@ pub(crate) async fn member_answer(session: &mut Session, status: u16, body: Vec<
     write(session, header, body.into()).await
 }
 
-/// Writes an answer of Callgate itself in JSON, without a body if `status` is 204. Returns whether the response was
-/// written.
+/// Writes a JSON response of Callgate itself. The response has no body if `status` is 204. Returns whether the response
+/// was written.
 pub(crate) async fn own_json(session: &mut Session, status: u16, body: String) -> bool {
     json(session, status, body, "no-store").await
 }
@@ -190,8 +191,8 @@ async fn json(session: &mut Session, status: u16, body: String, cache: &'static 
     write(session, header, body.into()).await
 }
 
-/// Writes the reply to a handshake. The headers keep a browser from interpreting the reply as a page or script. Returns
-/// whether the response was written.
+/// Writes the response to a provider's handshake. Its headers keep a browser from interpreting the body as a page or
+/// script. Returns whether the response was written.
 pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool {
     let header = || -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build_no_case(reply.status, Some(8))?;
@@ -212,9 +213,9 @@ pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool
     write(session, header, reply.body.clone().into()).await
 }
 
-/// Relays a response while it arrives, its head first. `body_start` is the part of its body that was already read. If
-/// the connection to the upstream is reusable, `reuse` receives the connection before the end of the response is
-/// written, so that the caller's next request can use it.
+/// Relays a response of an upstream while it arrives. `body_start` is the part of the body that was already read. If
+/// the connection to the upstream is reusable, `reuse` receives it before the end of the response is written, so that
+/// the caller's next request can use this connection.
 pub(crate) async fn relay(
     session: &mut Session,
     response: &mut UpstreamResponse,
@@ -225,7 +226,7 @@ pub(crate) async fn relay(
     relay_observed(session, response, body_start, limits, reuse, |_| {}).await
 }
 
-/// Relays a response as [`relay`] does. `observe` sees each part of the body before the caller receives it.
+/// Relays a response as [`relay`] does. `observe` is called with each part of the body before the caller receives it.
 pub(crate) async fn relay_observed(
     session: &mut Session,
     response: &mut UpstreamResponse,
@@ -234,14 +235,14 @@ pub(crate) async fn relay_observed(
     mut reuse: impl FnMut(Connection),
     mut observe: impl FnMut(&[u8]),
 ) -> Result<(), RelayError> {
-    // Without `Content-Length` from the upstream, the length is unknown until the end. HTTP/1.1 callers then get a
-    // chunked body. For HTTP/1.0 callers the end of the connection ends the body.
+    // If the upstream sends no `Content-Length`, the length of the body is unknown until its end. HTTP/1.1 callers then
+    // get a chunked body. For HTTP/1.0 callers, the body ends at the end of the connection.
     let chunks = session.version() == Version::HTTP_11 && session.method() != Method::HEAD;
     let header = relayed_header(response, chunks);
     let header = header.map_err(|_| RelayError::Upstream(ResponseFault::Garbled))?;
     session.write_head(header).await.map_err(|_| RelayError::Caller)?;
     let mut body_start = Some(body_start).filter(|body_start| !body_start.is_empty());
-    // There is no total deadline, but the caller must read at least at the minimum rate.
+    // There is no total deadline, but the caller must read at the minimum transfer rate.
     let (mut timer, mut bytes) = (TransferTimer::new(limits, Duration::MAX), 0);
     loop {
         let data = match body_start.take() {
@@ -277,10 +278,10 @@ pub(crate) async fn relay_observed(
 }
 
 /// Reads the next part of the body of a response. If the first part is not available yet, the head is written before
-/// the wait: the head of a stream of events can arrive long before its first event.
+/// the wait, because the head of an event stream can arrive long before the first event.
 ///
 /// # Errors
-/// Returns [`RelayError::Caller`] if the caller leaves before the next part arrives.
+/// Returns [`RelayError::Caller`] if the caller closes its connection before the next part arrives.
 async fn next_part(
     session: &mut Session,
     response: &mut UpstreamResponse,
@@ -302,7 +303,8 @@ fn relayed_header(response: &UpstreamResponse, chunks: bool) -> pingora::Result<
     let listed = headers_of_one_hop(headers);
     let has_trailers = chunks && response.keeps_trailers() && !headers.contains_key(CONTENT_LENGTH);
     for (name, value) in headers {
-        // Only Callgate proves responses between members.
+        // Proofs of responses between Callgate processes are written only by Callgate itself, never relayed from an
+        // upstream.
         if !is_hop_by_hop_of_response(name, has_trailers) && !listed.contains(name) && *name != REPLICA {
             header.append_header(name.clone(), value.clone())?;
         }

@@ -1,4 +1,4 @@
-//! Writes the heads of HTTP/1 responses.
+//! Serializes the heads of HTTP/1 responses.
 
 use http::StatusCode;
 use http::header::DATE;
@@ -6,7 +6,7 @@ use pingora::protocols::http::date::get_cached_date;
 
 use crate::request::write_line;
 
-/// Writes the head of a response, with `Date` and `Connection`. With `keep_alive`, the head allows the caller to send
+/// Writes the head of a response, including `Date` and `Connection`. If `keep_alive` is true, the caller may send
 /// another request on the connection.
 pub(crate) fn write_response_head<'l>(
     out: &mut Vec<u8>,

@@ -1,4 +1,4 @@
-//! The common interface to a request and its connection, for HTTP/1 and HTTP/2 and for every listener.
+//! The common interface to a request and its connection. It is the same for HTTP/1 and HTTP/2, and for every listener.
 
 use std::io;
 use std::net::IpAddr;
@@ -21,11 +21,11 @@ use crate::request::{ClientCertificate, RequestHead};
 /// The `traceparent` header of W3C Trace Context.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A request, and the connection or stream for its response.
+/// A request, and the connection or the HTTP/2 stream for its response.
 pub(crate) enum Session {
-    /// HTTP/1, on every listener.
+    /// An HTTP/1 request, on any listener.
     Http1(Box<Http1Session>),
-    /// HTTP/2 on ingress listeners. pingora reads and writes it.
+    /// An HTTP/2 request on an ingress listener. pingora reads the request and writes the response.
     Http2(Box<ServerSession>),
 }
 
@@ -69,14 +69,15 @@ impl Session {
         matches!(self, Self::Http2(_))
     }
 
-    /// Adds the proof of a member to the response. Must be called before the head is written.
+    /// Adds a proof of the response for the Callgate process that sent the request. Must be called before the head is
+    /// written.
     pub(crate) fn prove(&mut self, proof: ResponseProof) {
         if let Self::Http1(http1) = self {
             http1.prove(proof);
         }
     }
 
-    /// Sets the outcome in the proof of the response, if another member sent the request.
+    /// Sets the outcome in the proof of the response. Has no effect if the response has no proof.
     pub(crate) fn set_outcome(&mut self, outcome: Outcome) {
         if let Self::Http1(http1) = self {
             http1.set_outcome(outcome);
@@ -92,7 +93,7 @@ impl Session {
         }
     }
 
-    /// Limits the duration of each write.
+    /// Sets the timeout for each write of the response.
     pub(crate) fn set_write_timeout(&mut self, timeout: Duration) {
         match self {
             Self::Http1(http1) => http1.set_write_timeout(timeout),
@@ -100,7 +101,7 @@ impl Session {
         }
     }
 
-    /// Reports whether the request is known to have no body. On HTTP/2 this is unknown until the end of the stream.
+    /// Reports whether the request is known to have no body. On HTTP/2, this is unknown until the end of the stream.
     pub(crate) fn has_no_body(&mut self) -> bool {
         match self {
             Self::Http1(http1) => http1.is_body_done(),
@@ -108,7 +109,7 @@ impl Session {
         }
     }
 
-    /// Reports whether the whole body has been read.
+    /// Reports whether the whole request body has been read.
     pub(crate) fn is_body_done(&mut self) -> bool {
         match self {
             Self::Http1(http1) => http1.is_body_done(),
@@ -116,14 +117,15 @@ impl Session {
         }
     }
 
-    /// Keeps the trailers of a chunked HTTP/1 body, which are otherwise ignored. Must be called before the body is read.
+    /// Enables storing the trailers of a chunked HTTP/1 request body. Must be called before the body is read.
     pub(crate) fn keep_trailers(&mut self) {
         if let Self::Http1(http1) = self {
             http1.keep_trailers();
         }
     }
 
-    /// Returns the trailers of the body, if they are kept. They are complete at the end of the body.
+    /// Returns the trailers of the request body, or `None` if trailers are ignored. They are complete only at the end
+    /// of the body.
     pub(crate) fn trailers(&self) -> Option<&Trailers> {
         match self {
             Self::Http1(http1) => http1.trailers(),
@@ -131,7 +133,7 @@ impl Session {
         }
     }
 
-    /// Reads the next part of the body. Returns `None` at its end.
+    /// Reads the next part of the request body. Returns `None` at the end of the body.
     pub(crate) async fn read_body(&mut self) -> io::Result<Option<Bytes>> {
         match self {
             Self::Http1(http1) => http1.read_body().await,
@@ -139,8 +141,8 @@ impl Session {
         }
     }
 
-    /// Reads the next part of the body and appends it to `body`. Returns the number of bytes, which is 0 at the end of
-    /// the body.
+    /// Reads the next part of the request body and appends it to `body`. Returns the number of bytes, which is 0 at the
+    /// end of the body.
     pub(crate) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Http1(http1) => http1.read_body_into(body).await,
@@ -157,16 +159,17 @@ impl Session {
         }
     }
 
-    /// Returns the output of `future`, or `None` if the caller closes the connection or cancels the HTTP/2 stream first.
+    /// Returns the output of `future`. Returns `None` if the caller closes the connection or cancels the HTTP/2 stream
+    /// first.
     ///
-    /// A caller that closes only its sending direction counts as gone, because the two cases look the same. While the
-    /// body of an HTTP/1 request is unread, the end of the connection is not noticed.
+    /// A caller that closes only its sending direction is treated in the same way, because Callgate cannot distinguish
+    /// the two cases. While the body of an HTTP/1 request is unread, the end of the connection is not noticed.
     pub(crate) async fn unless_closed<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let closed = async {
             match self {
                 Self::Http1(http1) => http1.closed().await,
-                // This waits for the end of the stream without reading. The state of the body is no condition: if the
-                // stream has already ended with an error, the body does not count as done.
+                // This call waits for the end of the stream without reading. It does not depend on the state of the
+                // body, because the body of a stream that has ended with an error does not count as done.
                 Self::Http2(session) => drop(session.read_body_or_idle(true).await),
             }
         };
@@ -177,7 +180,7 @@ impl Session {
         }
     }
 
-    /// Writes the head of the response. On HTTP/1, the head is buffered until the body is written.
+    /// Writes the head of the response. On HTTP/1, the head is buffered until a part of the body is written.
     pub(crate) async fn write_head(&mut self, header: ResponseHeader) -> io::Result<()> {
         match self {
             Self::Http1(http1) => {
@@ -190,16 +193,16 @@ impl Session {
         }
     }
 
-    /// Writes the head of the response now, although no part of the body is available yet.
+    /// Sends the head of the response immediately, although no part of the body is available yet.
     pub(crate) async fn flush_head(&mut self) -> io::Result<()> {
         match self {
             Self::Http1(http1) => http1.flush_head().await,
-            // The head was not buffered.
+            // On HTTP/2, the head was not buffered.
             Self::Http2(_) => Ok(()),
         }
     }
 
-    /// Ends the response body with trailers, each in its line with CRLF. Only a chunked body of HTTP/1 can have them.
+    /// Ends the response body with trailers, one per line with CRLF. Only a chunked HTTP/1 body has trailers.
     pub(crate) async fn end_with_trailers(&mut self, trailers: &[u8]) -> io::Result<()> {
         match self {
             Self::Http1(http1) => http1.end_with_trailers(trailers).await,
@@ -207,7 +210,7 @@ impl Session {
         }
     }
 
-    /// Writes a part of the response body. `end` marks the last part.
+    /// Writes a part of the response body. `end` is true for the last part.
     pub(crate) async fn write_body(&mut self, data: Bytes, end: bool) -> io::Result<()> {
         match self {
             Self::Http1(http1) => http1.write_body(&data, end).await,
@@ -215,7 +218,7 @@ impl Session {
         }
     }
 
-    /// Ends the exchange. If another request may follow on an HTTP/1 connection, returns the connection and the bytes
+    /// Ends the session. If another request may follow on an HTTP/1 connection, returns the connection and the bytes
     /// that were read after the request. Otherwise closes the HTTP/1 connection or ends the HTTP/2 stream, and returns
     /// `None`.
     pub(crate) async fn end(self, reusable: bool) -> Option<(Stream, BytesMut)> {
@@ -235,7 +238,8 @@ impl Session {
         }
     }
 
-    /// Returns an HTTP/1 connection and the bytes that were read after the request, for another protocol than HTTP.
+    /// Returns the HTTP/1 connection and the bytes that were read after the request, so that another protocol can use
+    /// the connection. Returns `None` for HTTP/2.
     pub(crate) fn into_io(self) -> Option<(Stream, BytesMut)> {
         match self {
             Self::Http1(http1) => Some((http1.stream, http1.read_buffer)),
@@ -243,8 +247,8 @@ impl Session {
         }
     }
 
-    /// Prepares for writing a denial. With `keep_alive`, an unread HTTP/1 body is discarded after the response.
-    /// Otherwise the HTTP/1 connection is closed after the response. `timeout` limits each write.
+    /// Prepares the session for writing a denial. If `keep_alive` is true, an unread HTTP/1 body is discarded after the
+    /// response. Otherwise the HTTP/1 connection is closed after the response. `timeout` limits each write.
     pub(crate) fn prepare_denial(&mut self, keep_alive: bool, timeout: Duration) {
         if let Self::Http1(http1) = self
             && keep_alive
@@ -254,13 +258,14 @@ impl Session {
         if !keep_alive {
             self.close_after_response();
         }
-        // Limits the time spent on a denied caller. On HTTP/2, the caller may never open its flow-control window.
+        // This timeout limits the time that is spent on a denied caller. On HTTP/2, the caller may never open its
+        // flow-control window.
         self.set_write_timeout(timeout);
     }
 }
 
 /// Replaces the `traceparent` header of the request, so that the upstream's spans become children of Callgate's span.
-/// Must be called after verification, because a signature may cover the header.
+/// Must be called after the signature check, because a signature may cover the header.
 pub(crate) fn set_traceparent(session: &mut Session, span: Option<&Span>) {
     let Some(span) = span else { return };
     match session {
@@ -276,22 +281,22 @@ pub(crate) fn set_traceparent(session: &mut Session, span: Option<&Span>) {
     }
 }
 
-/// Writes `100 Continue` if the caller waits for it (RFC 9110 section 10.1.1).
+/// Writes `100 Continue` if the caller expects it before it sends the body (RFC 9110 section 10.1.1).
 pub(crate) async fn send_continue_if_expected(session: &mut Session) {
     let value = session.headers().get(EXPECT);
     let is_expected = value.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     if !is_expected || session.version() != Version::HTTP_11 || session.is_body_done() {
         return;
     }
-    // An error is ignored: reading the body reports it again.
+    // An error is ignored, because the next read of the body reports it again.
     if let Session::Http1(http1) = session {
         let _ = http1.write_continue().await;
     }
 }
 
 /// Reports whether two servers could interpret an HTTP/2 head differently because of its framing headers, its hosts, or
-/// white space around its values. Returns false for HTTP/1, because HTTP/1 heads were validated before they were
-/// parsed.
+/// white space around its values. Returns false for HTTP/1, because the heads of HTTP/1 requests were validated before
+/// they were parsed.
 pub(crate) fn is_ambiguous(session: &Session) -> bool {
     let Session::Http2(session) = session else { return false };
     let head = session.req_header();
@@ -305,8 +310,8 @@ pub(crate) fn is_ambiguous(session: &Session) -> bool {
         || headers.values().any(is_padded)
 }
 
-/// Reports whether an HTTP/2 head names exactly one valid host, in `:authority`, in one `Host` header, or in both (RFC
-/// 9113 section 8.3.1). `authority` is the value of `:authority`.
+/// Reports whether an HTTP/2 head contains exactly one valid host: in `:authority`, in one `Host` header, or in both
+/// with the same value (RFC 9113 section 8.3.1). `authority` is the value of `:authority`.
 fn has_one_host(authority: Option<&str>, headers: &HeaderMap) -> bool {
     let mut hosts =
         headers.get_all(HOST).iter().map(HeaderValue::as_bytes).chain(authority.map(str::as_bytes));
@@ -314,7 +319,7 @@ fn has_one_host(authority: Option<&str>, headers: &HeaderMap) -> bool {
         && headers.get_all(HOST).iter().nth(1).is_none()
 }
 
-/// The properties of a caller that are known from the connection: the address, the client certificate, and whether the
+/// The properties of a caller that its connection determines: the address, the client certificate, and whether the
 /// connection uses TLS.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'c> {
@@ -324,7 +329,7 @@ pub(crate) struct Caller<'c> {
 }
 
 impl<'c> Caller<'c> {
-    /// Creates a caller with this address, without a client certificate and without TLS.
+    /// Creates a caller with this address. It has no client certificate and does not use TLS.
     pub(crate) fn at(peer: IpAddr) -> Self {
         Self { peer, certificate: None, is_tls: false }
     }

@@ -1,4 +1,4 @@
-//! Timeouts. A timer is set only if the future is not ready at the first poll, because most futures are ready then.
+//! Timeouts. A timer is created only if the future is not ready at its first poll, because most futures are ready then.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,26 +11,26 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::clock::instant;
 use crate::policy::Limits;
 
-/// Deadline for each write of a response.
+/// The timeout for each write of a response.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Deadline for closing a connection.
+/// The timeout for closing a connection.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Maximum supported timeout. Adding [`Duration::MAX`] to an instant would overflow.
+/// The maximum supported timeout. Adding [`Duration::MAX`] to an instant would overflow.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Returns the output of `future`, or `None` after `duration`.
+/// Returns the output of `future`, or `None` if the future is not ready after `duration`.
 pub(crate) async fn with_timeout<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
     ReusableTimer::default().with_timeout(duration, future).await
 }
 
-/// A timer that is reused for every wait on a connection. Resetting a timer is much cheaper than creating and dropping
-/// one.
+/// A timer that a connection reuses for all its waits. Resetting a timer is much cheaper than creating and dropping a
+/// timer.
 #[derive(Default)]
 pub(crate) struct ReusableTimer(Option<Pin<Box<Sleep>>>);
 
 impl ReusableTimer {
-    /// Returns the output of `future`, or `None` after `duration`.
+    /// Returns the output of `future`, or `None` if the future is not ready after `duration`.
     pub(crate) async fn with_timeout<F: Future>(
         &mut self,
         duration: Duration,
@@ -46,8 +46,8 @@ impl ReusableTimer {
                 self.set(duration);
             }
             if let Some(sleep) = &mut self.0 {
-                // The timer ignores tokio's cooperative budget: a caller that keeps the future busy must not prevent
-                // the timeout.
+                // The timer ignores tokio's cooperative budget, because a caller that keeps the future busy must not
+                // prevent the timeout.
                 ready!(pin!(unconstrained(sleep.as_mut())).poll(context));
             }
             Poll::Ready(None)
@@ -64,7 +64,7 @@ impl ReusableTimer {
     }
 }
 
-/// Polls `future` once. Returns its output if it is ready.
+/// Polls `future` once. Returns its output, or `None` if it is not ready.
 pub(crate) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
@@ -73,8 +73,8 @@ pub(crate) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::O
     .await
 }
 
-/// Enforces a total deadline and a minimum transfer rate. Both apply only to the time that is spent waiting for the
-/// peer.
+/// Enforces a total deadline and a minimum rate for the transfer of a body. Only the time that is spent waiting for the
+/// peer counts.
 pub(crate) struct TransferTimer<'l> {
     limits: &'l Limits,
     deadline: Duration,
@@ -82,13 +82,13 @@ pub(crate) struct TransferTimer<'l> {
 }
 
 impl<'l> TransferTimer<'l> {
-    /// Creates a timer for a transfer that waits at most `deadline` in total.
+    /// Creates a timer for a transfer that may wait for the peer for at most `deadline` in total.
     pub(crate) fn new(limits: &'l Limits, deadline: Duration) -> Self {
         Self { limits, deadline, waited: Duration::ZERO }
     }
 
-    /// Runs the next read or write and returns its output. `bytes` is the number of bytes transferred so far. Returns
-    /// `None` if the peer is slower than the minimum rate or the deadline has passed.
+    /// Runs the next read or write and returns its output. `bytes` is the number of bytes that were transferred so far.
+    /// Returns `None` if the peer is slower than the minimum rate or the deadline has passed.
     pub(crate) async fn step<F: Future>(&mut self, bytes: u64, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         if let Some(output) = poll_once(future.as_mut()).await {

@@ -1,5 +1,4 @@
-//! Passes bytes in both directions: after a connection was switched to the protocol WebSocket (RFC 9110 section 7.8), and
-//! after a CONNECT request.
+//! Relays bytes in both directions: after an upgrade to WebSocket (RFC 9110 section 7.8), and after a CONNECT request.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,23 +17,23 @@ use super::session::Session;
 use super::timeouts::with_timeout;
 use crate::request::{HOP_BY_HOP, headers_of_one_hop, is_websocket, write_line};
 
-/// Size of the buffer for one direction, in bytes.
+/// The size of the buffer for one direction of a tunnel, in bytes.
 const BUFFER_BYTES: usize = 16 << 10;
-/// How long a tunnel may be idle while the listener stops.
+/// The maximum time for which a tunnel may be idle while the listener stops.
 const STOPPING_IDLE: Duration = Duration::from_secs(1);
 
-/// The number of bytes that a tunnel has passed on.
+/// The number of bytes that a tunnel has relayed in each direction.
 #[derive(Default)]
 pub(crate) struct TunnelBytes {
-    /// The bytes of the caller.
+    /// The number of bytes from the caller to the upstream.
     pub(crate) sent: AtomicU64,
-    /// The bytes of the upstream.
+    /// The number of bytes from the upstream to the caller.
     pub(crate) received: AtomicU64,
 }
 
-/// Passes the bytes of both sides, until both sides have closed their direction, one side fails, or nothing is read from
-/// and written to either side for `idle`. After `stopping` has changed, the tunnel also ends if it is idle for
-/// [`STOPPING_IDLE`]. `after_request` contains bytes of the caller that were already read.
+/// Relays the bytes of a tunnel in both directions. Ends when both sides have closed their direction, when one side
+/// fails, or when no byte was read or written for `idle`. After `stopping` has changed, the idle time is limited to
+/// [`STOPPING_IDLE`]. `after_request` contains the bytes of the caller that were already read.
 pub(crate) async fn relay_tunnel(
     caller: Stream,
     after_request: Bytes,
@@ -64,7 +63,7 @@ pub(crate) async fn relay_tunnel(
                 }
             }
             changed = stopping.changed(), if !is_stopping => {
-                // The server is gone.
+                // The server does not exist any more.
                 if changed.is_err() {
                     return;
                 }
@@ -73,12 +72,12 @@ pub(crate) async fn relay_tunnel(
     }
 }
 
-/// Relays a `101 Switching Protocols`, and then the bytes of both sides, until both sides have closed their direction,
-/// one side fails, or nothing is read from and written to either side for `idle`.
+/// Relays a `101 Switching Protocols` response, and then the bytes of both sides. Ends when both sides have closed
+/// their direction, when one side fails, or when no byte was read or written for `idle`.
 ///
 /// # Errors
-/// Returns [`RelayError::Upstream`] before anything is written, if the response does not switch to WebSocket, and
-/// [`RelayError::Caller`] if the caller has closed the connection before the response was written.
+/// Returns [`RelayError::Upstream`] if the response does not switch to WebSocket. In this case nothing was written.
+/// Returns [`RelayError::Caller`] if the head of the response cannot be written to the caller.
 pub(crate) async fn relay_websocket(
     session: &mut Session,
     response: UpstreamResponse,
@@ -119,13 +118,13 @@ pub(crate) async fn relay_websocket(
     }
 }
 
-/// Returns the head of the response to the caller.
+/// Returns the serialized head of the `101 Switching Protocols` response to the caller.
 fn head(response: &UpstreamResponse) -> Vec<u8> {
     let mut head =
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n".to_vec();
     let listed = headers_of_one_hop(response.headers());
     for (name, value) in response.headers() {
-        // A 101 has no body and no trailers, so it has no exceptions.
+        // A response with status 101 has no body and no trailers, so no hop-by-hop header needs an exception.
         if !HOP_BY_HOP.contains(name) && !listed.contains(name) {
             write_line(&mut head, name.as_str(), value.as_bytes());
         }
@@ -134,8 +133,8 @@ fn head(response: &UpstreamResponse) -> Vec<u8> {
     head
 }
 
-/// Passes `first` and then all bytes of `from` to `to`, until `from` ends. Reports each read and each write to
-/// `progress`, and adds the bytes to `count`.
+/// Writes `first` and then all bytes of `from` to `to`, until `from` ends. Notifies `progress` of each read and each
+/// write, and adds the number of bytes to `count`.
 async fn pass(
     first: Bytes,
     from: &mut (impl AsyncRead + Unpin),

@@ -1,5 +1,5 @@
 //! The action endpoint of a callback, which is the URL for answers to the provider's question. The gate checks this
-//! URL. Callgate can replace the URL with a local one in the body that the agent receives.
+//! URL. Callgate can replace it with a local URL in the body that the agent receives.
 
 use super::decide::Admitted;
 use super::permit::Permit;
@@ -9,7 +9,8 @@ use crate::json::{Found, NotJson, find_one, find_strict, quoted, replace};
 use crate::trail::{Check, Trail};
 
 impl Admitted {
-    /// Returns the action endpoint in the body. Denies an endpoint that the route does not allow.
+    /// Returns the action endpoint (the URL for answers) from the body of the callback. Denies the callback if the
+    /// route does not allow the host of the action endpoint.
     pub(super) fn check_action_endpoint(
         &mut self,
         body: &[u8],
@@ -20,8 +21,8 @@ impl Admitted {
             Err(trail.deny(Check::Action, Denial::ActionNotAllowed, || detail))
         };
         let at = actions.pointer.as_str();
-        // Agents may use lenient JSON parsers, or parsers that ignore the case of member names. A body that two
-        // parsers understand differently cannot be guarded.
+        // Agents may use lenient JSON parsers, or parsers that ignore the case of JSON keys. If two parsers can
+        // understand the body differently, Callgate cannot guard the action endpoint in it.
         let found = match find_strict(body, &actions.pointer) {
             Ok(found) => found,
             Err(NotJson) if body.is_empty() => Found::Missing,
@@ -64,13 +65,14 @@ impl Admitted {
 }
 
 impl Permit {
-    /// Reports whether the body that the agent receives has a local URL in place of the action endpoint.
+    /// Reports whether Callgate replaces the action endpoint in the body by a local URL before the agent receives the
+    /// body.
     pub(super) fn replaces_endpoint(&self) -> bool {
         self.question().is_some() && self.route().actions.as_ref().is_some_and(|actions| actions.rewrite)
     }
 
-    /// Returns the body with the action endpoint replaced by a local URL that begins with `local`. Returns `None` if
-    /// the route does not replace action endpoints, or if the callback asks no question.
+    /// Returns the body of the callback with the action endpoint replaced by a local URL. The local URL begins with
+    /// `local`. Returns `None` if the route does not replace action endpoints, or if the callback asks no question.
     pub fn body_with_local_endpoint(&self, body: &[u8], local: &str) -> Option<String> {
         let actions = self.route().actions.as_ref().filter(|actions| actions.rewrite)?;
         let number = self.question()?;

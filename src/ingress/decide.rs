@@ -1,4 +1,4 @@
-//! The first half of the gate. It finds the route of a request and checks the head.
+//! The first half of the gate. It finds the route of a request and checks the head of the request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,63 +14,65 @@ use crate::source::{ClientAddress, SourceFault};
 use crate::time::Timestamp;
 use crate::trail::{Check, Trail};
 
-/// Maximum size of a body in observe mode, in bytes. A route with a larger limit of its own keeps that limit.
+/// The maximum size of a body in observe mode, in bytes. If the limit of the route is larger, the route's limit
+/// applies.
 const OBSERVED_BYTES_MAX: u64 = 8 << 20;
 
-/// The compiled routes and the data that they share.
+/// The compiled routes, and the settings and fetched data that all routes share.
 #[derive(Clone, Debug)]
 pub struct Ingress {
     edge: Arc<Edge>,
     routes: Arc<[Arc<Route>]>,
     router: Arc<Router>,
-    /// The routes with the same path, for the index of the first of them. The list is empty for all other indices.
+    /// The indices of the routes that share one path. The list is stored at the index of the first route with this
+    /// path. The lists at the indices of the other routes are empty.
     same_path: Arc<[Vec<usize>]>,
     documents: Arc<[Document]>,
 }
 
-/// A JSON document that Callgate serves to every caller without checks, such as the list of the paths that accept a
-/// provider's messages.
+/// A public JSON document that Callgate serves to every caller without checks, for example the list of the paths that
+/// accept a provider's messages.
 #[derive(Clone, Debug)]
 pub struct Document {
     /// The path of the document.
     pub path: Box<str>,
-    /// The JSON text.
+    /// The document as JSON text.
     pub body: String,
 }
 
-/// The data about a request for the log and the metrics. A field is `None` if the checks ended before they determined
-/// it.
+/// The data about a request for the log and the metrics. A field is `None` if the checks ended before its value was
+/// determined.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// The client address.
+    /// The client address of the request.
     pub client: Option<IpAddr>,
-    /// The route.
+    /// The route of the request, if one was found.
     pub route: Option<Arc<Route>>,
-    /// The captures of the path.
+    /// The captures of the request path.
     pub captures: Option<Captures>,
-    /// The id of the interaction that the token names, also if the token is denied because it is expired or belongs to
-    /// another URL.
+    /// The id of the interaction that the token names. It is also set if the token is denied because it is expired or
+    /// belongs to another URL.
     pub interaction: Option<Box<str>>,
-    /// The provider's event id of a verified callback.
+    /// The provider's event id, if the callback was verified.
     pub event_id: Option<Box<str>>,
-    /// The position of the secret that the request was verified with, beginning with 1, if several secrets are configured.
+    /// The position of the secret that verified the request, starting at 1. `None` if only one secret is configured.
     pub secret: Option<usize>,
-    /// The name of the guard's reason for denying the action endpoint.
+    /// The reason for which the action endpoint was denied, as a stable name.
     pub guarded: Option<&'static str>,
-    /// The URL of the certificate that verifies the signature, if the certificate has not been fetched yet.
+    /// The URL of the certificate that is needed to verify the signature, if the certificate has not been fetched yet.
     pub wanted: Option<Box<str>>,
 }
 
-/// A denied request.
+/// A denied request: the reason, and the data for the log and the metrics.
 #[derive(Clone, Debug)]
 pub struct Denied {
-    /// The reason.
+    /// The reason for the denial.
     pub denial: Denial,
     /// The data about the request for the log and the metrics.
     pub seen: Seen,
 }
 
-/// A request whose head passed all checks. It must not be delivered before its body is checked.
+/// A request whose head passed all checks. It must not be delivered before its body has been checked.
 #[derive(Clone, Debug)]
 pub struct Admitted {
     pub(super) route: Arc<Route>,
@@ -82,7 +84,7 @@ pub struct Admitted {
 }
 
 impl Ingress {
-    /// Builds the router from the routes. Two routes whose paths have the same shape (see
+    /// Compiles the routes into a router. Two routes whose paths have the same shape (see
     /// [`Template::same_shape`](crate::path::Template::same_shape)) must not have a method in common.
     pub fn new(routes: Vec<Arc<Route>>, edge: Edge) -> Self {
         let mut router = Router::default();
@@ -99,15 +101,15 @@ impl Ingress {
         }
     }
 
-    /// Returns this `Ingress` with these public documents.
+    /// Returns this `Ingress`, which then also serves the public JSON documents.
     #[must_use]
     pub fn with_documents(self, documents: Vec<Document>) -> Self {
         Self { documents: documents.into(), ..self }
     }
 
-    /// Returns a copy in which all checks run for every request, also after a failed check, because the routes are in
-    /// observe mode. If `route` is set, only this route is changed. The copy is for code that explains a decision, and not
-    /// for deliveries.
+    /// Returns a copy whose routes are in observe mode. All checks then run for every request, even after a failed
+    /// check. If `route` is set, only the route with this name is changed. The copy is for explaining a decision, and
+    /// not for deliveries.
     #[must_use]
     pub fn observing(&self, route: Option<&str>) -> Self {
         let observing = |one: &Arc<Route>| match route.is_none_or(|name| name == &*one.name) {
@@ -117,13 +119,13 @@ impl Ingress {
         Self { routes: self.routes.iter().map(observing).collect(), ..self.clone() }
     }
 
-    /// Returns the document that the request asks for, if there is one.
+    /// Returns the public document at the request target, if there is one.
     pub fn document(&self, head: &RequestHead<'_>) -> Option<&Document> {
         let asked = |document: &&Document| head.method == "GET" && head.target == &*document.path;
         self.documents.iter().find(asked)
     }
 
-    /// Returns this `Ingress` with `fetched_data` in place of its own fetched keys and address lists.
+    /// Returns a copy of this `Ingress` that uses `fetched_data` as fetched keys and address lists.
     #[must_use]
     pub fn with_fetched_data(&self, fetched_data: FetchedData) -> Self {
         let edge = Edge { fetched_data, ..Edge::clone(&self.edge) };
@@ -140,10 +142,10 @@ impl Ingress {
         &self.routes
     }
 
-    /// Finds the route and runs the checks that need no body.
+    /// Finds the route of a request, and runs the checks that need only the head.
     ///
     /// # Errors
-    /// Returns [`Denied`] if the path is not canonical, if no route matches, or if a check fails.
+    /// Returns [`Denied`] if the path is not canonical, if no route has the path, or if a check fails.
     pub fn decide_head(
         &self,
         head: &RequestHead<'_>,
@@ -159,7 +161,7 @@ impl Ingress {
         let mut found = Found::default();
         let run = gate::Run { route: &route, captures: &captures, head, now, edge: &self.edge };
         match run.run(client, &mut found, trail) {
-            // The value is large and is moved from check to check, so it is boxed.
+            // The value is large and is passed from check to check, so it is boxed.
             Ok(client) => {
                 Ok(Box::new(Admitted { route, captures, client, found, now, edge: Arc::clone(&self.edge) }))
             }
@@ -172,8 +174,8 @@ impl Ingress {
         }
     }
 
-    /// Reports whether `address` is a trusted proxy. Limits per address do not apply to a trusted proxy, because it
-    /// sends the requests of many clients.
+    /// Reports whether `address` belongs to a trusted proxy. Limits per address do not apply to a trusted proxy,
+    /// because it sends the requests of many clients.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let lists = &self.edge.fetched_data.lists;
         let trusts = |rule: &ClientAddress| rule.trusted_proxies.contains(address.to_canonical(), lists);
@@ -187,8 +189,9 @@ impl Ingress {
         }
     }
 
-    /// Returns the route for the request among routes with the same path: the one with the method of the request,
-    /// otherwise the one whose provider sends such a handshake, otherwise the first one, which denies the method.
+    /// Chooses a route for the request among the routes with the same path. Prefers the route with the method of the
+    /// request, then the route whose provider sends handshakes of this form, then the first route, which denies the
+    /// method.
     fn choose(&self, first: usize, path: &CanonicalPath<'_>, head: &RequestHead<'_>) -> Option<usize> {
         let fitting = || self.with_path(first, path);
         let takes = |route: &Route| route.methods.iter().any(|method| method.as_str() == head.method);
@@ -200,8 +203,8 @@ impl Ingress {
         found.map(|(index, _)| index)
     }
 
-    /// Returns the routes that have the same path as the route with the index `first` and whose captures accept this path.
-    /// `first` must be the first of these routes.
+    /// Returns the routes that have the same path as the route with the index `first` and whose captures accept this
+    /// path. `first` must be the lowest index of the routes with this path.
     fn with_path<'i>(
         &'i self,
         first: usize,
@@ -234,7 +237,8 @@ impl Ingress {
     }
 }
 
-/// Returns the indices of all routes with the same path, in the place of the first of them.
+/// Groups the routes by their paths. The list at the lowest index of a group contains the indices of all routes of the
+/// group.
 fn same_path(routes: &[Arc<Route>]) -> Vec<Vec<usize>> {
     let mut sorted: Vec<_> = routes.iter().enumerate().collect();
     // The sort is stable, so the routes with the same path stay in the order of the configuration.
@@ -254,8 +258,8 @@ impl Admitted {
         &self.route
     }
 
-    /// Returns the maximum size of the body, in bytes. In observe mode, bodies above the route's limit are read as
-    /// well, up to a fixed maximum.
+    /// Returns the maximum size of the body, in bytes. In observe mode, bodies above the limit of the route are
+    /// accepted up to a fixed maximum.
     pub fn body_bytes_max(&self) -> u64 {
         match self.route.observes() {
             true => self.route.body_bytes_max.max(OBSERVED_BYTES_MAX),
@@ -268,10 +272,10 @@ impl Admitted {
         self.client
     }
 
-    /// Denies the request because it exceeds a rate limit. In observe mode the denial is only recorded.
+    /// Denies the request because it exceeds a rate limit. In observe mode, the denial is only recorded.
     ///
     /// # Errors
-    /// Returns [`Denied`] in enforce mode.
+    /// Returns [`Denied`] if the route is in enforce mode.
     pub fn too_many(
         mut self: Box<Self>,
         detail: &'static str,

@@ -1,4 +1,4 @@
-//! The second half of the gate. It verifies the whole body, and reads the values that the body reports: status,
+//! The second half of the gate. It verifies the whole body, and reads the reported values from the body: status,
 //! progress, event id and action endpoint.
 
 use std::borrow::Cow;
@@ -25,24 +25,24 @@ use crate::signature::{
 };
 use crate::trail::{Check, Trail};
 
-/// Maximum length of an event id from a body, in bytes.
+/// The maximum length of an event id, in bytes. A longer event id is ignored.
 const EVENT_ID_BYTES_MAX: usize = 256;
 
-/// A request that passed all checks except those of the ledger.
+/// A request that passed all checks except the checks of the ledger.
 #[derive(Debug)]
 pub enum Decided {
-    /// A callback. The check of the ledger is next.
+    /// A callback. The ledger checks it next.
     Callback(Box<Verified>),
-    /// A provider's handshake. Callgate answers it itself.
+    /// A provider's handshake. Callgate itself responds to it.
     Handshake(Box<(HandshakeReply, Seen)>),
-    /// A request whose body is passed on while it arrives. The body was not checked.
+    /// A request on a route with `stream: true`. Its body is passed on while it arrives, and is not checked.
     Streamed(Box<Streamed>),
     /// A request that Callgate delivers only because its route is in observe mode. In enforce mode, Callgate would deny
-    /// it or answer it itself.
+    /// the request or respond to it itself.
     Observed(Box<Observed>),
 }
 
-/// The result of the body checks, before [`Decided`] is built.
+/// The result of the checks of the body, before [`Decided`] is built from it.
 enum Body {
     Callback { tags: Vec<AuthenticationTag>, question: Option<Box<str>>, target: String },
     Handshake(HandshakeReply),
@@ -50,11 +50,11 @@ enum Body {
 }
 
 impl Admitted {
-    /// Checks the whole body. `head` must be the head that was admitted.
+    /// Checks the whole body of the request. `head` must be the head that was checked before.
     ///
     /// # Errors
-    /// Returns [`Denied`] if the body is too large or cannot be decoded, if no signature matches, or if the body names an action endpoint
-    /// that the route does not allow.
+    /// Returns [`Denied`] if the body is too large or cannot be decoded, if no signature matches, or if the body
+    /// contains an action endpoint that the route does not allow.
     pub fn decide_body(
         mut self: Box<Self>,
         head: &RequestHead<'_>,
@@ -99,7 +99,7 @@ impl Admitted {
     ) -> Result<Body, Denial> {
         let said = self.check_size(head, body, received_bytes, trail);
         self.heed(said)?;
-        // A request with a signature is never an unsigned handshake.
+        // A request with a signature is never treated as an unsigned handshake.
         let presented = self.found.presented.as_ref();
         let is_signed =
             |verifier: &Verifier| verifier.has_handshakes() && verifier.has_signature(presented, head, body);
@@ -140,20 +140,20 @@ impl Admitted {
         }
     }
 
-    /// Returns the value or the denial of a check. In observe mode, records a denial and returns `Ok(None)` instead.
+    /// Returns the value or the denial of a check. In observe mode, records the denial and returns `Ok(None)` instead.
     pub(super) fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         self.found.heed(&self.route, said)
     }
 
-    /// Reports whether the head check already denied the signature, and the request continues only because of observe
-    /// mode. The body check does not verify such a signature.
+    /// Reports whether the check of the head already denied the signature, and the request continues only because of
+    /// observe mode. The signature of such a request is not verified over the body.
     fn signature_was_refused(&self) -> bool {
         let proves = self.route.verifier().is_some_and(|verifier| verifier.scheme().has_proof());
         self.route.observes() && proves && self.found.presented.is_none() && self.found.unsigned.is_none()
     }
 
-    /// Returns the reply to a handshake. In observe mode the handshake is delivered instead, because in this mode the
-    /// agent answers handshakes.
+    /// Returns the response to a handshake. In observe mode, Callgate delivers the handshake instead, because the agent
+    /// itself responds to handshakes in this mode.
     fn shaken(&self, reply: HandshakeReply, head: &RequestHead<'_>) -> Result<Body, Denial> {
         match self.route.observes() {
             true => Ok(Body::Observed { instead: "handshake", target: self.internal_target(head)? }),
@@ -161,14 +161,14 @@ impl Admitted {
         }
     }
 
-    /// Returns the internal request target. The configuration ensures that every capture in `forward` also occurs in
-    /// the route's path. If a capture were missing nevertheless, the request would be denied instead of being delivered
-    /// to another path.
+    /// Returns the internal request target (path and query at the agent). The configuration ensures that every capture
+    /// in `forward` also occurs in the path of the route. If a capture were missing nevertheless, the request would be
+    /// denied, and not be delivered to a wrong path.
     pub(super) fn internal_target(&self, head: &RequestHead<'_>) -> Result<String, Denial> {
         self.target(head).ok_or(Denial::RouteUnknown)
     }
 
-    /// Returns the data that the verification of a signature needs in addition to the body.
+    /// Returns the data that the signature check needs in addition to the body.
     fn signed<'s>(&'s self, head: &RequestHead<'s>) -> SignatureContext<'s> {
         SignatureContext {
             head: *head,
@@ -179,8 +179,8 @@ impl Admitted {
         }
     }
 
-    /// Returns the reply if the request is a handshake. `verified` is whether the signature of the request was
-    /// verified.
+    /// Returns the response to the request if the request is a handshake. `verified` is true if the signature of the
+    /// request was verified.
     fn shake(
         &self,
         head: &RequestHead<'_>,
@@ -207,7 +207,7 @@ impl Admitted {
         }
     }
 
-    /// Returns the provider's event id, from the head or from the body.
+    /// Returns the provider's event id from the head or from the body.
     fn event_id(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<HeaderValue> {
         if let Some(id) = self.found.presented.as_ref().and_then(PresentedSignature::event_id) {
             return Some(id.clone());
@@ -220,8 +220,8 @@ impl Admitted {
         HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
     }
 
-    /// Returns the internal request target: the path from the captures, and the query without the token. In observe
-    /// mode the query is unchanged.
+    /// Returns the internal request target. Its path is filled with the captures of the external path. Its query is the
+    /// query of the request without the token. In observe mode, the query is unchanged.
     fn target(&self, head: &RequestHead<'_>) -> Option<String> {
         let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
         let query = match self.route.query {
@@ -238,12 +238,12 @@ impl Admitted {
         Some(target)
     }
 
-    /// Returns the verified token. Callgate removes it from the delivered request wherever it occurs.
+    /// Returns the verified token. Callgate removes the token from the delivered request wherever it occurs.
     pub(super) fn token(&self) -> Option<&[u8]> {
         self.found.token.as_ref().map(Secret::expose)
     }
 
-    /// Replaces the verified token, and the values of query parameters that contain secrets, in a text by `[token]`.
+    /// Replaces the verified token and the values of secret query parameters in a text by `[token]`.
     fn without_token(&self, head: &RequestHead<'_>, text: String) -> String {
         let token = self.token().and_then(|token| std::str::from_utf8(token).ok());
         let query = head.raw_query().unwrap_or_default();
@@ -270,7 +270,7 @@ impl Admitted {
                 format!("{received_bytes} bytes, {} declared", head.body_bytes_declared.unwrap_or_default())
             }));
         }
-        // A body has one step in the trail.
+        // The trail has one step for the body. If the body could not be decoded, the trail already contains this step.
         if self.found.decoding == Decoding::Failed {
             return Ok(());
         }
@@ -281,7 +281,7 @@ impl Admitted {
         Ok(())
     }
 
-    /// Verifies the signature. Returns the authentication tags, which identify the message.
+    /// Verifies the signature over the body. Returns the authentication tags, which identify the message.
     fn check_signature(
         &mut self,
         head: &RequestHead<'_>,
@@ -300,8 +300,8 @@ impl Admitted {
             return Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()));
         };
         let signed = self.signed(head);
-        // Only a verbose trail describes the signed bytes. The log must not, because the signed URL can contain a
-        // token.
+        // Only a verbose trail describes the signed bytes. The log must not describe them, because the signed URL can
+        // contain a token.
         let described =
             trail.is_verbose().then(|| verifier.describe_signed(presented, &signed, body)).flatten();
         let described =
@@ -330,7 +330,7 @@ impl Admitted {
     }
 }
 
-/// Returns the event id in the body.
+/// Returns the event id from the body, if the signature scheme reads it from there.
 fn body_id<'b>(source: &EventIdSource, head: &RequestHead<'_>, body: &'b [u8]) -> Option<Cow<'b, str>> {
     match source {
         EventIdSource::Body(pointer) => Some(find_one(body, pointer).word()?.into_string().into()),

@@ -1,4 +1,4 @@
-//! Decodes bodies with a content coding, before their checks.
+//! Decodes compressed bodies (bodies with a content coding) before their checks.
 
 use super::decide::Admitted;
 use super::gate::Decoding;
@@ -8,12 +8,12 @@ use crate::request::RequestHead;
 use crate::trail::{Check, Trail};
 
 impl Admitted {
-    /// Decodes the body, if the provider's setting `decode` lists its content coding. [`Self::decide_body`] calls this
-    /// function unless the caller has decoded the body. `grow` reserves memory: it receives the number of bytes that the
-    /// decoded body needs so far.
+    /// Decodes the body, if the provider's setting `decode` lists the content coding of the body. [`Self::decide_body`]
+    /// calls this function unless the body was decoded before. `grow` reserves memory: its argument is the number of
+    /// bytes that the decoded body needs so far, and it returns false if there is no memory.
     ///
     /// # Errors
-    /// `body_too_large`, `body_undecodable`, or `overloaded` if `grow` returns false.
+    /// Returns `body_too_large`, `body_undecodable`, or `overloaded` if `grow` returns false.
     pub fn decode_body(
         &mut self,
         head: &RequestHead<'_>,
@@ -32,8 +32,9 @@ impl Admitted {
         self.decoded(decoder, body, result, trail)
     }
 
-    /// Returns the decoder of the body, if the body was not decoded yet and the provider's setting `decode` lists its
-    /// content coding. The caller passes the decoder to [`Self::decoded`] at the end.
+    /// Returns a decoder for the body. Returns `None` if the body was decoded before, or if the provider's setting
+    /// `decode` does not list the content coding of the body. The caller must pass the decoder to [`Self::decoded`] at
+    /// the end.
     pub fn body_decoder<'b>(&mut self, head: &RequestHead<'_>, body: &'b [u8]) -> Option<BodyDecoder<'b>> {
         if self.found.decoding != Decoding::Pending {
             return None;
@@ -45,10 +46,12 @@ impl Admitted {
         is_listed.then(|| BodyDecoder::new(coding, body, self.body_bytes_max()))
     }
 
-    /// Takes the result of the decoder.
+    /// Stores the decoded body, or denies the request if decoding failed. `decoder` is the value that
+    /// [`Self::body_decoder`] returned, and `result` is the result of its last step.
     ///
     /// # Errors
-    /// `body_too_large`, `body_undecodable` or `overloaded`.
+    /// Returns `body_too_large`, `body_undecodable` or `overloaded` if decoding failed and the route is in enforce
+    /// mode.
     pub fn decoded(
         &mut self,
         decoder: BodyDecoder<'_>,
@@ -83,7 +86,7 @@ impl Admitted {
         self.heed::<()>(Err(denial)).map(|_| ())
     }
 
-    /// Reports whether the agent receives the decoded body.
+    /// Reports whether the agent receives the decoded body instead of the received body.
     pub(super) fn delivers_decoded(&self) -> bool {
         self.found.coding.is_some() && !self.route.observes()
     }

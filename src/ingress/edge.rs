@@ -7,30 +7,32 @@ use crate::request::write_line as line;
 use crate::signature::Keyring;
 use crate::source::{ClientAddress, Lists, write_address};
 
-/// What all routes share: the public URL, the rule for client addresses, and the fetched keys and lists.
+/// The settings and the data that all routes share: the public URL, the rule for client addresses, and the fetched keys
+/// and address lists.
 #[derive(Clone, Debug)]
 pub struct Edge {
-    /// The authority of the public URL. Empty if no public URL is configured.
+    /// The authority (host and port) of the public URL. Empty if no public URL is configured.
     pub authority: Box<str>,
-    /// The rule for finding the client address. If it is `None`, the client address is the address of the peer.
+    /// The rule for finding the client address. If it is `None`, the client address is the address of the connected
+    /// peer.
     pub client_address: Option<ClientAddress>,
     /// The fetched keys and address lists.
     pub fetched_data: FetchedData,
-    /// The beginning of every external URL, without a slash at the end. Empty if no public URL is configured.
+    /// The beginning of every external URL, without a trailing slash. Empty if no public URL is configured.
     pub public_url: Box<str>,
 }
 
 impl Edge {
-    /// Returns the value of the `Host` header in requests to this agent. This is the authority of the public URL, or
-    /// the agent's own authority if no public URL is configured.
+    /// Returns the value of the `Host` header in requests to this agent: the authority of the public URL, or the
+    /// agent's own authority if no public URL is configured.
     pub(super) fn host<'a>(&'a self, agent: &'a Agent) -> &'a str {
         if self.authority.is_empty() { agent.authority() } else { &self.authority }
     }
 
-    /// Writes the headers that tell the agent how the caller reached Callgate: `X-Forwarded-Proto` and
-    /// `X-Forwarded-Host` of the public URL, and `X-Forwarded-For` with the client address. Without a public URL,
-    /// `X-Forwarded-Proto` is the scheme of the listener, and `X-Forwarded-Host` is omitted. A notice has no caller, so
-    /// `is_tls` and `client` are then `None`.
+    /// Writes the headers that describe to the agent how the caller reached Callgate. `X-Forwarded-Proto` and
+    /// `X-Forwarded-Host` contain the scheme and the authority of the public URL. Without a public URL,
+    /// `X-Forwarded-Proto` is the scheme of the listener, and `X-Forwarded-Host` is omitted. `X-Forwarded-For` contains
+    /// the client address. For a notice, which has no caller, `is_tls` and `client` must be `None`.
     pub(super) fn write_forwarded_headers(
         &self,
         agent: &Agent,
@@ -59,11 +61,11 @@ impl Edge {
     }
 }
 
-/// A snapshot of the fetched keys and address lists. A request uses one snapshot from beginning to end.
+/// A snapshot of the fetched keys and address lists. Each request is checked with a single snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct FetchedData {
-    /// The keys.
+    /// The fetched key sets and certificates.
     pub keyring: Keyring,
-    /// The address lists.
+    /// The fetched address lists.
     pub lists: Lists,
 }

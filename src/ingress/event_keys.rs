@@ -1,4 +1,4 @@
-//! The keys by which the ledger recognizes duplicates of a verified message.
+//! The keys of a verified message, by which the ledger recognizes duplicates.
 
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
@@ -9,10 +9,10 @@ use crate::json::{Found, find};
 use crate::request::RequestHead;
 use crate::signature::{AuthenticationTag, DuplicateRule, IdentityPart, Scheme};
 
-/// Capacity for the encoded parts of most messages, in bytes: an id, a topic and a tag.
+/// The buffer capacity in bytes that is sufficient for the encoded parts of most messages: an id, a topic and a tag.
 const ENCODED_BYTES: usize = 160;
 
-/// The parts of a verified message that distinguish its event from other events.
+/// The parts of a verified message that can distinguish its event from other events.
 struct Message<'m> {
     route: &'m str,
     scope: Scope<'m>,
@@ -23,8 +23,8 @@ struct Message<'m> {
 }
 
 impl Admitted {
-    /// Returns the keys of a message for `Ask::events` and for `Ask::repeats`. If the ledger knows a key of the first
-    /// list, the message is a duplicate.
+    /// Returns two lists of keys for a message: the values of `Ask::events` and of `Ask::repeats`. The message is a
+    /// duplicate if the ledger knows a key of the first list.
     pub(super) fn event_keys(
         &self,
         head: &RequestHead<'_>,
@@ -63,15 +63,16 @@ impl Message<'_> {
         self.tags.iter().map(|tag| EventKey::of_tag(self.route, self.scope, tag.as_bytes()))
     }
 
-    /// Returns the key of the event id. If the id is missing or not signed, also returns the keys of the signature.
+    /// Returns the key of the event id. If the event id is missing or not signed, also returns the keys of the
+    /// signature tags.
     fn by_signature(&self, scheme: &Scheme) -> Vec<EventKey> {
         let tags = (self.id.is_none() || !scheme.signs_id()).then(|| self.tag_keys());
         self.id_key().into_iter().chain(tags.into_iter().flatten()).collect()
     }
 
-    /// Returns the keys of the parts by which the scheme identifies an event. A message can have several tags, one for
-    /// each secret that was tried. Each tag makes its own key, so that the message keeps its keys when a secret is
-    /// added.
+    /// Returns the keys of the parts by which the signature scheme identifies an event. A message can have several
+    /// tags, one for each configured secret. Each tag results in its own key, so that the keys of a message stay valid
+    /// when a secret is added.
     fn by_identity(&self, scheme: &Scheme) -> Vec<EventKey> {
         let parts = scheme.identity.as_slice();
         match parts {
@@ -89,7 +90,8 @@ impl Message<'_> {
             has_part |= self.write(part, &mut members, &mut encoded);
         }
         if !has_part {
-            // The message has none of the parts. If the signature covers a time, it still distinguishes the message.
+            // The message has none of the identifying parts. If the signature covers a time, the signature still
+            // distinguishes the message.
             return if scheme.covers().time { self.tag_keys().collect() } else { Vec::new() };
         }
         let parts_end = encoded.len();
@@ -104,14 +106,14 @@ impl Message<'_> {
         vec![key(b"")]
     }
 
-    /// Returns the members of the body that are parts, in the order of the parts. Reads the body once.
+    /// Returns the values of the JSON keys that identify the event, in the order of `parts`. Parses the body once.
     fn members(&self, parts: &[IdentityPart]) -> Vec<Found<'_>> {
         let pointers: Vec<_> = parts.iter().filter_map(IdentityPart::pointer).collect();
         if pointers.is_empty() { Vec::new() } else { find(self.body, &pointers).unwrap_or_default() }
     }
 
-    /// Appends the encoded value of a part. Takes the value of a member from `members`. Reports whether the message has
-    /// the part. The signature is not written here, because a message can have several tags.
+    /// Appends the encoded value of a part. Takes the value of a JSON key from `members`. Returns whether the message
+    /// has the part. The signature is not written here, because a message can have several tags.
     fn write<'f>(
         &self,
         part: &IdentityPart,
@@ -134,9 +136,9 @@ impl Message<'_> {
     }
 }
 
-/// Returns the value of a member: the decoded text of a string or number, or the JSON text of a list or object. A
-/// signature covers the decoded text, so another spelling of the same text must not be another event. `null` and the
-/// empty text count as missing.
+/// Returns the value of a JSON key as bytes: the decoded text of a string or number, or the JSON text of an array or
+/// object. A signature covers the decoded text, so another spelling of the same text must not result in another event.
+/// `null` and the empty text count as missing.
 fn member_text(found: Found<'_>) -> Option<Vec<u8>> {
     let text = match found.word() {
         Some(word) => word.into_string().into_bytes(),
@@ -145,8 +147,8 @@ fn member_text(found: Found<'_>) -> Option<Vec<u8>> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Appends a value with its length, so that different lists of values are different bytes. Reports whether there is a
-/// value.
+/// Appends a value with its length as prefix, so that different lists of values result in different bytes. Returns
+/// whether there is a value.
 fn encode(value: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
     let length = value.map_or(u64::MAX, |value| value.len() as u64);
     out.extend_from_slice(&length.to_le_bytes());

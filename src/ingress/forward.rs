@@ -1,5 +1,5 @@
-//! Writes the request to the agent: the internal path, the remaining headers of the caller, and the headers that
-//! Callgate adds.
+//! Writes the request to the agent: the internal path, the headers of the caller that are passed on, and the headers
+//! that Callgate adds.
 
 use std::borrow::Cow;
 
@@ -19,8 +19,8 @@ use crate::request::{BODY_DIGESTS, HOP_BY_HOP, RequestHead, headers_of_one_hop, 
 use crate::source::write_address;
 use crate::token::{Asserted, Stamp, UNTRUSTED};
 
-/// Returns the query without the route's secret parameters, without parameters called `callback_token`, and without
-/// parameters that contain the verified token. Returns `None` if nothing is left.
+/// Returns the query without three kinds of parameters: the secret parameters of the route, parameters with the name
+/// `callback_token`, and parameters that contain the verified token. Returns `None` if no parameter is left.
 pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> Option<Cow<'q, str>> {
     let mut rest = without_parameter(query, TOKEN_CAPTURE)?;
     for name in route.secret_parameters() {
@@ -33,12 +33,13 @@ pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> 
     if rest.is_empty() { None } else { Some(rest) }
 }
 
-/// Reports whether a header describes the body as the provider sent it. Such a header is wrong once the body is decoded.
+/// Reports whether a header describes the body as the provider sent it. Such a header is wrong after the body was
+/// decoded.
 fn describes_encoded_body(name: &HeaderName) -> bool {
     *name == CONTENT_ENCODING || BODY_DIGESTS.contains(name)
 }
 
-/// Reports whether `text` contains `token`, also if it is percent-encoded, or has `+` in place of spaces.
+/// Reports whether `text` contains `token`, in plain form, percent-encoded, or with `+` in place of spaces.
 fn holds(text: &[u8], token: &[u8]) -> bool {
     let contains = |text: &[u8]| {
         text.len() >= token.len() && text.windows(token.len().max(1)).any(|window| window == token)
@@ -49,15 +50,15 @@ fn holds(text: &[u8], token: &[u8]) -> bool {
     contains(text) || is_encoded && (contains(&decoded(text)) || contains(&decoded(&spaced())))
 }
 
-/// Reports whether the caller's `Connection` header lists this header as hop-by-hop. Headers that the provider signed
-/// are exempt, because a proxy or attacker must not be able to remove them.
+/// Reports whether the caller's `Connection` header lists this header as hop-by-hop. Returns false for headers that the
+/// provider signed, because a proxy or an attacker must not be able to remove them.
 fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> bool {
     let signed = || route.verifier().is_some_and(|verifier| verifier.scheme().signs_header(name));
     listed.contains(name) && !signed()
 }
 
-/// Reports whether a header reaches the agent in observe mode. Only hop-by-hop headers and `Callgate-*` headers are
-/// removed. All other headers stay, because the agent still runs its own checks on them.
+/// Reports whether a header of the caller reaches the agent in observe mode. Only hop-by-hop headers and `Callgate-*`
+/// headers are removed. All other headers stay, because the agent still runs its own checks on them.
 fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> bool {
     !is_callgate_header(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
 }
@@ -81,8 +82,8 @@ impl BodyLength {
     }
 }
 
-/// Writes the head of an HTTP/1.1 request to the agent: request line, `Host`, the headers for which `passes` returns
-/// true, the headers that `identify` adds, the length of the body, and the blank line.
+/// Writes the head of an HTTP/1.1 request to the agent: the request line, `Host`, the headers of the caller for which
+/// `passes` returns true, the headers that `identify` adds, the length of the body, and the blank line.
 fn write_request(
     (target, authority): (&str, &str),
     head: &RequestHead<'_>,
@@ -102,8 +103,8 @@ fn write_request(
             line(out, name.as_str(), value.as_bytes());
         }
     }
-    // An HTTP/2 request may have several cookie headers. HTTP/1.1 allows only one, so they are joined (RFC 9113 section
-    // 8.2.3).
+    // An HTTP/2 request may have several `Cookie` headers. HTTP/1.1 allows only one, so the values are joined (RFC 9113
+    // section 8.2.3).
     let cookies = head.headers.get_all(COOKIE).iter().filter(|value| passes(&COOKIE, value, &listed));
     let cookies: Vec<_> = cookies.map(HeaderValue::as_bytes).collect();
     if !cookies.is_empty() {
@@ -121,9 +122,9 @@ fn write_request(
 }
 
 impl Observed {
-    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. Keeps the token and the
-    /// signature headers, because the agent still checks them. Adds only the headers `Callgate-Content` and
-    /// `Callgate-Observed`. Adds no identity headers and no assertion.
+    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. The token and the signature
+    /// headers are passed on, because the agent still checks them. The only added headers are `Callgate-Content` and
+    /// `Callgate-Observed`. There are no identity headers and no assertion.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
         let to = (self.target(), self.admitted.edge.host(&self.route().agent));
         let passes = |name: &HeaderName, _: &HeaderValue, listed: &[HeaderName]| {
@@ -138,8 +139,9 @@ impl Observed {
 }
 
 impl Permit {
-    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. `head` must be the head of the
-    /// permitted request. `body` is the body that the caller writes after this head.
+    /// Writes the head of the HTTP/1.1 request that delivers the callback to the agent, including the blank line.
+    /// `head` must be the head of the permitted request. `body` is the body that the caller of this function writes
+    /// after this head.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], stamp: Stamp<'_>, out: &mut Vec<u8>) {
         let message = Asserted {
             method: head.method,
@@ -177,7 +179,7 @@ impl Permit {
         !is_of_encoded_body && !is_of_other_body && self.admitted().passes(name, value, listed)
     }
 
-    /// Calls `visit` with each header of the caller that reaches the agent.
+    /// Calls `visit` for each header of the caller that reaches the agent.
     pub(super) fn passed_headers(
         &self,
         head: &RequestHead<'_>,
@@ -211,8 +213,9 @@ impl Permit {
 }
 
 impl Verified {
-    /// Returns the head of the request that hands this callback over to another member, including the blank line. All
-    /// headers of the caller are kept, except those that apply to one connection.
+    /// Returns the head of the HTTP/1.1 request that hands this callback over to another Callgate process, including
+    /// the blank line. It contains all headers of the caller except hop-by-hop headers. `proof` authenticates this
+    /// process.
     pub fn write_for_member(&self, head: &RequestHead<'_>, body: &[u8], proof: &str) -> Vec<u8> {
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
         let passes = |name: &HeaderName, _: &HeaderValue, listed: &[HeaderName]| {
@@ -228,7 +231,7 @@ impl Verified {
 
 impl Streamed {
     /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. `head` must be the head of the
-    /// admitted request. The caller writes a body of this length after this head.
+    /// checked request. The caller of this function writes a body of the given length after this head.
     pub fn write_head(
         &self,
         head: &RequestHead<'_>,
@@ -279,7 +282,7 @@ impl Admitted {
             && !token()
     }
 
-    /// Writes the headers that name the route and the provider.
+    /// Writes the headers `Callgate-Route` and `Callgate-Provider`.
     fn identify(&self, out: &mut Vec<u8>) {
         line(out, "callgate-route", self.route.name.as_bytes());
         if let Some(provider) = &self.route.provider {

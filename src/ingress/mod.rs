@@ -1,6 +1,6 @@
-//! The ingress core: it finds the route of a request, runs the route's gate, and returns a verdict. It has no side
-//! effects: the request, the body and the time are arguments. Nothing here awaits, reads a clock or depends on an
-//! HTTP server.
+//! The ingress core: it finds the route of a request, runs the checks of the route (the gate), and returns a verdict.
+//! It has no side effects: the request, the body and the time are arguments. It never awaits, never reads a clock, and
+//! does not depend on an HTTP server.
 //!
 //! [`Ingress::decide_head`] checks the head of a request. [`Admitted::decide_body`] checks the whole body.
 //! [`Verified::permit`] applies the verdict of the ledger. A request is delivered only if the result is a [`Permit`].

@@ -1,5 +1,6 @@
 //! Requests on a route in observe mode that the gate would deny in enforce mode. They are delivered as received. The
-//! ledger does not record them, and they carry no assertion and no `Callgate-*` headers except `Callgate-Observed`.
+//! ledger does not record them. They have no assertion, and their only `Callgate-*` headers are `Callgate-Content` and
+//! `Callgate-Observed`.
 
 use std::sync::Arc;
 
@@ -7,16 +8,16 @@ use super::decide::{Admitted, Seen};
 use super::route::Route;
 use crate::denial::Denial;
 
-/// What happens to a verified request that gets no permit.
+/// What Callgate does with a verified request that gets no permit. The request is denied, or delivered in observe mode.
 #[derive(Debug)]
 pub enum Turned {
     /// The request is not delivered.
     Away(Box<Seen>),
-    /// The request is delivered, because its route is in observe mode.
+    /// The request is delivered nevertheless, because its route is in observe mode.
     Observed(Box<Observed>),
 }
 
-/// A request that is delivered although the gate would not have permitted it.
+/// A request that is delivered only because its route is in observe mode. The gate did not permit it.
 #[derive(Debug)]
 pub struct Observed {
     pub(super) admitted: Box<Admitted>,
@@ -27,7 +28,7 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Returns the internal request target.
+    /// Returns the internal request target (path and query at the agent).
     pub fn target(&self) -> &str {
         &self.target
     }

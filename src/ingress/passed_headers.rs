@@ -1,19 +1,19 @@
-//! Which headers of a caller reach the agent.
+//! Decides which headers of a caller reach the agent.
 
 use http::HeaderName;
 
 use crate::request::HOP_BY_HOP;
 
-/// Headers that agents and their frameworks trust, because a proxy, a content delivery network or an application server
-/// usually sets them. Such a header contains the client address, the path, the host, the method, or the identity of a
-/// user. A caller must not choose these values, so Callgate removes the headers. Sorted.
+/// The names of request headers that Callgate always removes, sorted. Agents and their frameworks trust these headers,
+/// because a proxy, a content delivery network or an application server usually sets them. They contain the client
+/// address, the path, the host, the method, or the identity of a user. A caller must not choose these values.
 const REMOVED: [&str; 82] = [
     "ali-cdn-real-ip",
     "cdn-real-ip",
     "cdn-src-ip",
     "cf-ipcountry",
     "cf-visitor",
-    // RFC 9440.
+    // Defined by RFC 9440.
     "client-cert",
     "client-cert-chain",
     "client-dn",
@@ -94,23 +94,23 @@ const REMOVED: [&str; 82] = [
     "x-waws-unencoded-url",
 ];
 
-/// Prefixes of header names. Agents and their frameworks also trust headers whose names begin with these prefixes.
-/// Sorted.
+/// The prefixes of header names that Callgate always removes, sorted. Agents and their frameworks trust the headers
+/// with these prefixes.
 const REMOVED_PREFIXES: [&str; 48] = [
     "callgate-",
-    // Cloudflare.
+    // Set by Cloudflare.
     "cf-access-",
     "cf-connecting-",
     "cf-pseudo-",
     "cloudfront-",
     "fly-forwarded-",
     "oidc-claim-",
-    // Authelia, and `REMOTE_USER` of CGI.
+    // Set by Authelia. CGI also uses `REMOTE_USER`.
     "remote-",
-    // nginx.
+    // Set by nginx.
     "ssl-client-",
     "tailscale-user-",
-    // WebLogic.
+    // Set by WebLogic.
     "wl-proxy-",
     "x-accel-",
     "x-akamai-",
@@ -122,26 +122,26 @@ const REMOVED_PREFIXES: [&str; 48] = [
     "x-amzn-tls-",
     "x-apisix-",
     "x-appengine-",
-    // Azure App Service.
+    // Set by Azure App Service.
     "x-arr-",
-    // oauth2-proxy.
+    // Set by oauth2-proxy.
     "x-auth-request-",
     "x-authenticated-",
     "x-authentik-",
     "x-azure-",
     "x-client-cert",
     "x-client-dn",
-    // Kong.
+    // Set by Kong.
     "x-consumer-",
     "x-credential-",
     "x-envoy-",
     "x-forwarded-",
     "x-goog-authenticated-",
     "x-goog-iap-",
-    // Next.js.
+    // Used by Next.js.
     "x-invoke-",
     "x-middleware-",
-    // Azure App Service.
+    // Set by Azure App Service.
     "x-ms-client-principal",
     "x-ms-original-",
     "x-ms-token-",
@@ -156,32 +156,33 @@ const REMOVED_PREFIXES: [&str; 48] = [
     "x-webauth-",
 ];
 
-/// Headers that every allowlist contains. The first three describe the body, which Callgate delivers unchanged.
-/// `traceparent` identifies the trace, and Callgate sets the span in it.
+/// The headers that every allowlist contains. The first three headers describe the body, which Callgate delivers
+/// unchanged. `traceparent` identifies the trace, and Callgate sets its span.
 const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "content-type", "traceparent"];
 
-/// Reports whether Callgate always removes this header of a caller, whatever the configuration says. It removes
-/// hop-by-hop headers, headers that only a proxy is allowed to set, and headers of Callgate itself.
+/// Reports whether Callgate always removes this header of a caller, whatever the configuration says. This is the case
+/// for hop-by-hop headers, headers that only a proxy is allowed to set, `Callgate-*` headers, and headers whose name
+/// has a character other than letters, digits and `-`.
 pub fn is_always_removed(name: &HeaderName) -> bool {
     let text = name.as_str();
-    // No prefix begins with another one. The only prefix with which the name can begin is therefore the last one that is
-    // not greater than the name.
+    // No prefix in the list begins with another prefix of the list. The name can therefore begin only with the last
+    // prefix that is not greater than the name.
     let prefixes = REMOVED_PREFIXES.partition_point(|prefix| *prefix <= text);
     let prefix = prefixes.checked_sub(1).and_then(|last| REMOVED_PREFIXES.get(last));
     REMOVED.binary_search(&text).is_ok()
         || prefix.is_some_and(|prefix| text.starts_with(prefix))
         || HOP_BY_HOP.contains(name)
-        // CGI gateways and WSGI servers read `callgate_route` as `callgate-route`. Some of them read `callgate.route`
-        // in the same way.
+        // CGI gateways and WSGI servers treat `callgate_route` as the header `callgate-route`. Some of them treat
+        // `callgate.route` in the same way.
         || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
-/// The headers of callers that reach the agent. All other headers are removed.
+/// The names of the headers of callers that reach the agent. Callgate removes all other headers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HeaderAllowlist(Vec<HeaderName>);
 
 impl HeaderAllowlist {
-    /// Creates an allowlist of `names`, of the headers that describe the body, and of `traceparent`.
+    /// Creates an allowlist of `names`, the headers that describe the body, and `traceparent`.
     pub fn new(mut names: Vec<HeaderName>) -> Self {
         names.extend(ALWAYS_PASSED.map(HeaderName::from_static));
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
@@ -189,7 +190,7 @@ impl HeaderAllowlist {
         Self(names)
     }
 
-    /// Returns all names that pass, sorted.
+    /// Returns all names in the allowlist, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(HeaderName::as_str)
     }

@@ -1,4 +1,4 @@
-//! The last step of the gate: the ledger's verdict on a verified callback, and the permit to deliver it.
+//! The last step of the gate: the verdict of the ledger on a verified callback, and the permit to deliver the callback.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::denial::Denial;
 use crate::interaction::{Ask, ClaimError, Cleared, EventKey, Report};
 use crate::trail::{Check, Trail};
 
-/// A request that passed all checks except those of the ledger.
+/// A request that passed all checks except the checks of the ledger.
 #[derive(Debug)]
 pub struct Verified {
     pub(super) admitted: Box<Admitted>,
@@ -22,24 +22,24 @@ pub struct Verified {
     pub(super) events: Vec<EventKey>,
     pub(super) repeats: Vec<EventKey>,
     pub(super) event_id: Option<HeaderValue>,
-    /// Whether the process that minted the token is gone, and this one adopts the interaction.
+    /// Whether the process that minted the token is dead, and this process takes over the interaction.
     pub(super) owner_is_gone: bool,
 }
 
-/// The proof that a request passed all checks of its route's gate, including the ledger. [`Verified::permit`] is the
-/// only constructor. Code that delivers a callback requires a permit.
+/// The proof that a request passed all checks of the gate, including the check of the ledger. [`Verified::permit`] is
+/// the only constructor. The code that delivers a callback requires a permit.
 #[derive(Debug)]
 pub struct Permit {
     verified: Box<Verified>,
     cleared: Cleared,
 }
 
-/// A verified callback that gets no permit.
+/// A verified callback that gets no permit, because the ledger does not allow its delivery.
 #[derive(Debug)]
 pub struct Halted {
-    /// The reason.
+    /// The reason for which the ledger does not allow the delivery.
     pub held: ClaimError,
-    /// Whether the request is delivered nevertheless, because its route is in observe mode.
+    /// What Callgate does with the request: it is denied, or delivered because its route is in observe mode.
     pub turned: Turned,
 }
 
@@ -49,7 +49,7 @@ impl Verified {
         &self.admitted.route
     }
 
-    /// Returns the internal request target.
+    /// Returns the internal request target (path and query at the agent).
     pub fn target(&self) -> &str {
         &self.target
     }
@@ -59,30 +59,32 @@ impl Verified {
         self.admitted.client
     }
 
-    /// Returns the interaction and its encrypted owner, if the token names an owner.
+    /// Returns the id of the interaction and the encrypted owner from the token. Returns `None` if the token names no
+    /// owner.
     pub fn owner(&self) -> Option<(&str, &str)> {
         let granted = self.admitted.found.granted.as_ref()?;
         Some((&granted.interaction, granted.owner.as_deref()?))
     }
 
-    /// Records the interaction that the ledger found for the callback.
+    /// Records the id of the interaction that the ledger found for the callback. Has no effect if the token names an
+    /// interaction.
     pub fn belongs_to(&mut self, interaction: Option<&str>) {
         if self.admitted.found.granted.is_none() {
             self.admitted.found.matched = interaction.map(Into::into);
         }
     }
 
-    /// Records that the process that minted the token is gone, so that the ledger adopts the interaction.
+    /// Records that the process that minted the token is dead, so that the ledger creates a record for the interaction.
     pub fn adopt_without_owner(&mut self) {
         self.owner_is_gone = true;
     }
 
-    /// Returns what the log shows of the request.
+    /// Returns the data about this request for the log and the metrics.
     pub fn into_seen(self) -> Seen {
         self.admitted.into_seen()
     }
 
-    /// Returns the input for the check of the ledger.
+    /// Returns the description of this callback for the check of the ledger.
     pub fn ask(&self) -> Ask<'_> {
         let route = self.route();
         Ask {
@@ -103,7 +105,8 @@ impl Verified {
         }
     }
 
-    /// Returns what happens to this request if it is denied after it passed all checks of the body.
+    /// Denies the request after all checks of its body have passed. Returns whether it is delivered because of observe
+    /// mode.
     fn turned_away(mut self, denial: Denial) -> Turned {
         self.admitted.found.observed.push(denial);
         self.turned(denial.code())
@@ -130,10 +133,10 @@ impl Verified {
         Halted { held, turned: self.turned(instead) }
     }
 
-    /// Applies the verdict of the ledger.
+    /// Applies the verdict of the ledger to the verified callback.
     ///
     /// # Errors
-    /// Returns [`Halted`] if the ledger does not permit the delivery.
+    /// Returns [`Halted`] if the ledger does not allow the delivery.
     pub fn permit(
         self: Box<Self>,
         ruling: Result<Cleared, ClaimError>,
@@ -180,15 +183,14 @@ impl Verified {
     }
 }
 
-/// Reports whether the ledger has compared the event with the delivered events before it denied the callback for this
-/// reason.
+/// Reports whether the ledger compares an event with the delivered events before it denies a callback for this reason.
 fn knows_events(denial: Denial) -> bool {
     !matches!(denial, Denial::InteractionUnknown | Denial::StoreFull | Denial::StoreUnavailable)
 }
 
 impl Permit {
-    /// Returns what happens to this callback if it is denied although it has a permit, for example because of a rate
-    /// limit.
+    /// Denies the callback although it has a permit, for example because of a rate limit. Returns whether it is
+    /// delivered because of observe mode.
     pub fn turned_away(self, denial: Denial) -> Turned {
         self.verified.turned_away(denial)
     }
@@ -203,7 +205,7 @@ impl Permit {
         self.verified.admitted.client
     }
 
-    /// Returns the interaction, if the token names one.
+    /// Returns the id of the interaction that the callback belongs to, if there is one.
     pub fn interaction(&self) -> Option<&str> {
         self.verified.admitted.found.interaction()
     }
@@ -213,13 +215,13 @@ impl Permit {
         self.verified.event_id.as_ref()
     }
 
-    /// Reports whether the process that minted the token is gone.
+    /// Reports whether the process that minted the token is dead.
     pub(super) fn owner_is_gone(&self) -> bool {
         self.verified.owner_is_gone
     }
 
-    /// Returns the number that the ledger gave to the question in this callback. Returns `None` if the callback asks no
-    /// question.
+    /// Returns the number that the ledger assigned to the question in this callback. Returns `None` if the callback
+    /// asks no question.
     pub(super) fn question(&self) -> Option<u32> {
         self.cleared.question()
     }
@@ -229,19 +231,19 @@ impl Permit {
         &self.verified.report
     }
 
-    /// Returns the internal request target.
+    /// Returns the internal request target (path and query at the agent).
     pub fn target(&self) -> &str {
         &self.verified.target
     }
 
-    /// Returns the decoded body, which is delivered instead of the received one. Returns `None` if the body was not
-    /// decoded, or if the route is in observe mode, in which the agent receives the request unchanged.
+    /// Takes the decoded body, which the agent receives instead of the received body. Returns `None` if the body was
+    /// not decoded, or if the route is in observe mode, in which the agent receives the request unchanged.
     pub fn take_decoded_body(&mut self) -> Option<Vec<u8>> {
         let admitted = &mut self.verified.admitted;
         admitted.delivers_decoded().then(|| std::mem::take(&mut admitted.found.decoded))
     }
 
-    /// Reports whether the agent receives the decoded body.
+    /// Reports whether the agent receives the decoded body instead of the received body.
     pub(super) fn delivers_decoded(&self) -> bool {
         self.verified.admitted.delivers_decoded()
     }
@@ -251,7 +253,7 @@ impl Permit {
         &self.verified.admitted.edge
     }
 
-    /// Returns the request as it was after the checks of its head.
+    /// Returns the results of the checks of the request's head.
     pub(super) fn admitted(&self) -> &Admitted {
         &self.verified.admitted
     }

@@ -1,4 +1,4 @@
-//! Compiled routes. This module contains only data. The checks that use the data are in the gate.
+//! Compiled routes. This module contains only data. The gate contains the checks that use the data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,58 +25,58 @@ use crate::token::{Asserted, Asserter, CallbackVerifier, JwtVerifier};
 pub struct Provider {
     /// The name of the provider in the configuration. The name is used as metric label and log field.
     pub name: Arc<str>,
-    /// The name of the preset that the provider uses, if it uses one.
+    /// The name of the provider's preset in the configuration, if it has one.
     pub preset: Option<&'static str>,
-    /// The addresses from which the provider's callbacks are accepted. `None` allows all addresses.
+    /// The client addresses from which the provider's callbacks are accepted. `None` allows all addresses.
     pub allow: Option<Allowlist>,
-    /// The content codings of the provider's bodies that Callgate decodes before it verifies a signature. The agent then
-    /// receives the decoded body.
+    /// The content codings that Callgate decodes in bodies of this provider, before it verifies a signature. The agent
+    /// then receives the decoded body.
     pub decode: Vec<ContentCoding>,
-    /// Whether the provider reads the answer to its callbacks, so that only the agent can answer them.
+    /// Whether the provider reads the body of the response to its callbacks, so that only the agent can respond.
     pub reads_answer: bool,
-    /// Verifies the signatures of the provider. `None` if the provider does not sign.
+    /// The verifier of the provider's signatures. `None` if the provider does not sign.
     pub verifier: Option<Verifier>,
-    /// The beginning of the URLs that this provider calls, if it differs from `public_url`. Signatures that cover the URL
-    /// are verified with it.
+    /// The beginning of the URLs that this provider calls, if it differs from the setting `public_url` for all
+    /// providers. Signatures that cover the URL are verified with this value.
     pub public_url: Option<Box<str>>,
-    /// The path of the public document that lists the URLs of the provider's routes. `None` if there is no such
-    /// document.
+    /// The path of the public document that lists the URLs of the provider's routes. `None` if this document is not
+    /// served.
     pub published: Option<Box<str>>,
 }
 
-/// A part of a request that can contain a token.
+/// A location in a request that can contain a token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Carrier {
     /// The header `Authorization: Bearer`.
     Bearer,
-    /// Another header.
+    /// Another header, by its name.
     Header(HeaderName),
-    /// The path segment `{callback_token}`.
+    /// The path segment that matches the capture `{callback_token}`.
     Path,
-    /// A query parameter.
+    /// A query parameter, by its name.
     Query(Box<str>),
 }
 
-/// The token that a route requires.
+/// The kind of token that a route requires.
 #[derive(Clone, Debug)]
 pub enum TokenRule {
-    /// A callback token, which is bound to this route and its captures.
+    /// A callback token, which is bound to this route and to the captures of the path.
     Callback {
-        /// The parts of the request that can contain the token. Exactly one of them must contain it.
+        /// The locations in the request that can contain the token. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
-        /// Verifies the token.
+        /// The verifier of callback tokens.
         verifier: Arc<CallbackVerifier>,
     },
-    /// A JWT of another issuer.
+    /// A JWT that another issuer has signed.
     Jwt {
-        /// The parts of the request that can contain the token. Exactly one of them must contain it.
+        /// The locations in the request that can contain the JWT. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
-        /// Verifies the token.
+        /// The verifier of JWTs.
         verifier: Box<JwtVerifier>,
     },
-    /// A text that must equal one of the secrets.
+    /// A static token. It must equal one of the secrets.
     Static {
-        /// The parts of the request that can contain the text. Exactly one of them must contain it.
+        /// The locations in the request that can contain the token. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
         /// The accepted secrets.
         secrets: Vec<Secret>,
@@ -84,12 +84,12 @@ pub enum TokenRule {
 }
 
 impl TokenRule {
-    /// Returns the headers that can contain this token. They never reach the agent.
+    /// Returns the names of the headers that can contain this token. These headers never reach the agent.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.carriers().iter().filter_map(Carrier::header)
     }
 
-    /// Returns the query parameters that can contain this token.
+    /// Returns the names of the query parameters that can contain this token.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.carriers().iter().filter_map(|carrier| match carrier {
             Carrier::Query(name) => Some(&**name),
@@ -97,7 +97,7 @@ impl TokenRule {
         })
     }
 
-    /// Returns the parts of the request that can contain this token.
+    /// Returns the locations in the request that can contain this token.
     pub fn carriers(&self) -> &[Carrier] {
         match self {
             Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } | Self::Static { carriers, .. } => {
@@ -107,7 +107,7 @@ impl TokenRule {
     }
 }
 
-/// Formats the carrier for error messages.
+/// Formats the location of a token for error messages.
 impl std::fmt::Display for Carrier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -129,47 +129,47 @@ impl Carrier {
     }
 }
 
-/// How the agent answers questions of the provider.
+/// The settings for the agent's answers to questions of the provider.
 #[derive(Clone, Debug)]
 pub struct Actions {
-    /// The member of the body that contains the URL of the action endpoint.
+    /// The location of the action endpoint (the URL for answers) in the JSON body of a callback.
     pub pointer: Pointer,
-    /// The hosts that are allowed for the action endpoint.
+    /// The hosts that are allowed in the action endpoint.
     pub guard: Guard,
-    /// Whether the agent receives a local URL instead of the action endpoint.
+    /// Whether Callgate replaces the action endpoint by a local URL in the body for the agent.
     pub rewrite: bool,
-    /// Headers that Callgate adds to the answer, including the provider's credentials.
+    /// The headers that Callgate adds to the agent's answer, including the provider's credentials.
     pub headers: Vec<(HeaderName, Secret)>,
-    /// Signs the answers. `None` if answers are not signed.
+    /// The signer for the agent's answers. `None` if answers are not signed.
     pub signer: Option<Verifier>,
-    /// Timeout for connecting to the action endpoint.
+    /// The timeout for connecting to the action endpoint.
     pub connect_timeout: Duration,
-    /// Timeout for the head of the provider's response, and for each further read of its body.
+    /// The timeout for the head of the provider's response, and for each read of the response body.
     pub response_timeout: Duration,
 }
 
-/// What happens to the query of a callback.
+/// What Callgate does with the query of a callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QueryRule {
-    /// The query is removed.
+    /// The query is removed before the agent receives the callback.
     Drop,
-    /// The agent receives the query without the token.
+    /// The agent receives the query of the callback without the token.
     Pass,
 }
 
-/// How the agent receives the callbacks of a route.
+/// The way in which the agent receives the callbacks of a route.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Deliver {
-    /// The callback is kept, and Callgate delivers it.
+    /// Callgate stores the callback in the inbox, and then delivers it.
     Inbox,
-    /// The callback is delivered at once, and the caller receives the answer of the agent.
+    /// Callgate delivers the callback immediately. The caller receives the response of the agent.
     Now,
-    /// The callback is kept, and the agent asks for it.
+    /// Callgate stores the callback in the inbox, and the agent pulls it.
     Pull,
 }
 
 impl Deliver {
-    /// Returns the word of the configuration.
+    /// Returns the name of this value in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Inbox => "inbox",
@@ -178,74 +178,76 @@ impl Deliver {
         }
     }
 
-    /// Reports whether callbacks are kept in the inbox.
+    /// Reports whether callbacks are stored in the inbox.
     pub fn keeps(self) -> bool {
         self != Self::Now
     }
 }
 
-/// What happens to a request that a check denies.
+/// What Callgate does with a request that fails a check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
     /// The request is denied.
     Enforce,
-    /// Observe mode: the denial is logged and counted, and the request is delivered.
+    /// Observe mode: the denial is logged and counted, and the request is delivered nevertheless.
     Observe,
 }
 
 /// The client certificates that a route accepts.
 #[derive(Clone, Debug)]
 pub struct CertificateRule {
-    /// The accepted names. The certificate must have one of them. If the list is empty, every certificate that one of
-    /// the listener's authorities issued is accepted.
+    /// The accepted names. The certificate must contain at least one of them. If the list is empty, every certificate
+    /// is accepted that a trusted authority of the listener has issued.
     pub names: Vec<Box<str>>,
 }
 
-/// A route: an external path, the checks for requests to it, and an internal path.
+/// A route: an external path, the checks for requests to this path, and an internal path at the agent.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The name of the route. It is used as metric label and log field, and callback tokens are bound to it.
+    /// The name of the route. The name is a metric label and a log field, and callback tokens are bound to it.
     pub name: Arc<str>,
     /// The agent that receives the callbacks and the notices of the route.
     pub agent: Arc<Agent>,
-    /// The external path.
+    /// The template of the external path.
     pub path: Template,
-    /// The methods that the route accepts.
+    /// The HTTP methods that the route accepts.
     pub methods: Vec<http::Method>,
-    /// The methods that this route and all routes with the same path accept. A denial of the method lists them.
+    /// The HTTP methods that any route with the same path accepts. The denial of another method lists them.
     pub path_methods: Vec<http::Method>,
-    /// The provider that sends the callbacks.
+    /// The provider that sends the callbacks, if the route has one.
     pub provider: Option<Arc<Provider>>,
-    /// The token that a callback must have.
+    /// The kind of token that a callback must have. `None` if the route requires no token.
     pub token: Option<TokenRule>,
     /// The template of the internal path. It is filled with the captures of the external path.
     pub forward: Template,
-    /// What happens to the query.
+    /// What Callgate does with the query of a callback.
     pub query: QueryRule,
-    /// The headers of the caller that reach the agent. `None` means all headers except those that are always removed.
+    /// The headers of the caller that reach the agent. `None` means all headers except the headers that are always
+    /// removed.
     pub passed_headers: Option<Arc<HeaderAllowlist>>,
-    /// Maximum size of the body, in bytes.
+    /// The maximum size of the body, in bytes.
     pub body_bytes_max: u64,
-    /// Whether requests are passed on while they arrive. Such a route has no callback token, no signature and no
+    /// Whether bodies are passed on while they arrive. Such a route has no callback token, no signature check and no
     /// interactions.
     pub stream: bool,
-    /// Whether events that were already delivered are recognized and not delivered again.
+    /// Whether the ledger recognizes events that were already delivered. Callgate does not deliver these duplicates
+    /// again.
     pub tells_duplicates: bool,
-    /// How the agent receives the callbacks.
+    /// The way in which the agent receives the callbacks of the route.
     pub deliver: Deliver,
-    /// How the states of interactions are read from callbacks.
+    /// The rules for reading the state of an interaction from its callbacks.
     pub follow: Follow,
-    /// The internal path for notices. `None` if the agent receives no notices.
+    /// The template of the internal path for notices. `None` if the agent receives no notices.
     pub notify: Option<Template>,
-    /// How questions are answered. `None` if the route does not support questions.
+    /// The settings for answers to questions. `None` if the route does not support questions.
     pub actions: Option<Actions>,
     /// Whether denials are enforced or only logged.
     pub mode: Mode,
     /// The client certificates that the route accepts. `None` if it requires no certificate.
     pub certificate: Option<CertificateRule>,
-    /// The rate limit for callbacks. `None` allows any number.
+    /// The rate limit for callbacks. `None` means that the rate is not limited.
     pub rate: Option<Rate>,
-    /// Signs the assertions for the agent. `None` if messages to the agent contain no assertion.
+    /// The signer of assertions for the agent. `None` if requests to the agent contain no assertion.
     pub asserter: Option<Arc<Asserter>>,
 }
 
@@ -255,19 +257,20 @@ impl Route {
         self.mode == Mode::Observe
     }
 
-    /// Returns the verifier of the provider's signatures.
+    /// Returns the verifier of the provider's signatures. Returns `None` if the provider does not sign.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
     }
 
-    /// Returns the beginning of the URLs that the provider of this route calls.
+    /// Returns the beginning of the URLs that the provider of this route calls: the provider's own setting, or the
+    /// public URL.
     pub(super) fn public_url<'a>(&'a self, edge: &'a Edge) -> &'a str {
         let own = self.provider.as_ref().and_then(|provider| provider.public_url.as_deref());
         own.unwrap_or(&edge.public_url)
     }
 
-    /// Returns the query parameters that can contain the token of this route, or the shared secret or JWT of its provider.
-    /// They never reach the agent.
+    /// Returns the names of the query parameters that can contain a secret: the token of this route, or the shared
+    /// secret or JWT of its provider. These parameters never reach the agent.
     pub fn secret_parameters(&self) -> impl Iterator<Item = &str> {
         let shared = self.verifier().and_then(|verifier| match &verifier.scheme().proof {
             Proof::SharedSecret(place) => place.parameter(),
@@ -277,14 +280,14 @@ impl Route {
         self.token.iter().flat_map(TokenRule::parameters).chain(shared)
     }
 
-    /// Writes the header with the assertion for a message to the agent. Writes nothing if the route has no asserter.
+    /// Writes the header `Callgate-Assertion` for a message to the agent. Writes nothing if the route has no asserter.
     pub(super) fn assert(&self, message: &Asserted<'_>, out: &mut Vec<u8>) {
         if let Some(assertion) = self.assertion(message) {
             write_line(out, "callgate-assertion", assertion.as_bytes());
         }
     }
 
-    /// Returns the assertion for a message to the agent. Returns `None` if the route has no asserter.
+    /// Returns the signed assertion for a message to the agent. Returns `None` if the route has no asserter.
     pub(super) fn assertion(&self, message: &Asserted<'_>) -> Option<String> {
         let provider = self.provider.as_ref().map(|provider| &*provider.name);
         self.asserter.as_ref().and_then(|asserter| asserter.assert(&self.name, provider, message))

@@ -1,12 +1,12 @@
-//! Finds the route for a path. The routes form a tree of path segments, so that the lookup time depends on the path
-//! and not on the number of routes. At each segment a literal is tried before a capture. Routes with a remainder are
-//! tried after all others. This is the order of [`Template::precedence`].
+//! Finds the route for a path. The routes form a tree of path segments, so that the lookup time depends on the path and
+//! not on the number of routes. At each segment, a literal is tried before a capture. Routes with a remainder
+//! (`{*name}`) are tried after all other routes. This is the order of [`Template::precedence`].
 
 use std::collections::BTreeMap;
 
 use crate::path::{CanonicalPath, Segment, Segments, Template};
 
-/// The tree of all routes.
+/// A tree that contains the path templates of all routes, one node for each path segment.
 #[derive(Clone, Debug, Default)]
 pub struct Router {
     root: Node,
@@ -18,20 +18,20 @@ struct Node {
     literals: BTreeMap<Box<str>, Node>,
     capture: Option<Box<Node>>,
     route: Option<usize>,
-    /// The route whose remainder begins at this node.
+    /// The index of the route whose remainder (`{*name}`) begins at this node.
     remainder: Option<usize>,
 }
 
 impl Router {
-    /// Adds a template with the index of its route. If the tree already contains a template of the same shape, the new
-    /// one is ignored. `Ingress` chooses among the routes with the same path.
+    /// Adds the path template of the route with this index. If the tree already contains a template of the same shape,
+    /// the new template is ignored. `Ingress` chooses among the routes with the same path.
     pub fn insert(&mut self, template: &Template, index: usize) {
         let mut node = &mut self.root;
         for segment in template.segments() {
             node = match segment {
                 Segment::Literal(text) => node.literals.entry(text.clone()).or_default(),
                 Segment::Capture(_) => node.capture.get_or_insert_default(),
-                // The remainder is the last segment.
+                // The remainder is always the last segment.
                 Segment::Remainder(_) => {
                     self.has_remainders = true;
                     node.remainder.get_or_insert(index);
@@ -42,8 +42,8 @@ impl Router {
         node.route.get_or_insert(index);
     }
 
-    /// Returns the index of the route that matches `path`. `fits` reports whether the captures of a route accept the
-    /// segments of the path. If `fits` returns false, the search continues.
+    /// Returns the index of the route that matches `path`. `fits` reports whether the captures of the route with an
+    /// index accept the segments of the path. If `fits` returns false, the search continues.
     pub fn find(&self, path: &CanonicalPath<'_>, fits: impl Fn(usize) -> bool) -> Option<usize> {
         let found = descend(&self.root, path.segments(), &fits);
         if !self.has_remainders {
@@ -53,7 +53,8 @@ impl Router {
     }
 }
 
-/// Returns the route with a remainder that matches the segments. The route with the longest prefix is tried first.
+/// Returns the index of the route with a remainder (`{*name}`) that matches the segments. The route with the longest
+/// prefix is tried first.
 fn descend_to_remainder(
     node: &Node,
     mut segments: Segments<'_>,
@@ -143,8 +144,8 @@ mod tests {
                 }
             }
         }
-        // Leave out every third template. Some literals then have no matching route below them, so that the search must
-        // try the capture instead.
+        // Leaves out every third template. Some literals then have no matching route below them, so that the search
+        // must try the capture instead.
         let texts: Vec<_> =
             texts.iter().enumerate().filter(|(i, _)| i % 3 != 1).map(|(_, t)| t.as_str()).collect();
         let templates: Vec<_> = texts.iter().map(|text| Template::parse(text).unwrap()).collect();

@@ -1,5 +1,6 @@
-//! Writes notices. A notice is a request that tells the agent that an expected callback did not arrive. It is a POST to
-//! the route's `notify` path. Callgate sends it over the same connection pool as callbacks.
+//! Writes notices. A notice is a request that informs the agent that an expected callback did not arrive or was not
+//! delivered. It is a POST request to the `notify` path of the route. Callgate sends it over the same connection pool
+//! as callbacks.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -10,7 +11,7 @@ use crate::interaction::{Interaction, Overdue};
 use crate::request::write_line as line;
 use crate::token::{Asserted, Stamp};
 
-/// A notice about one interaction.
+/// The data of a notice to the agent about one interaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Notice<'a> {
     /// The route of the interaction.
@@ -19,15 +20,15 @@ pub struct Notice<'a> {
     pub id: &'a str,
     /// The record of the interaction.
     pub interaction: &'a Interaction,
-    /// The reason for the notice.
+    /// The cause of the notice.
     pub cause: Overdue,
-    /// The settings that all routes share.
+    /// The settings and the data that all routes share.
     pub edge: &'a Edge,
     /// The id of the message, and the time at which it is sent.
     pub stamp: Stamp<'a>,
 }
 
-/// The JSON body of a notice. Times are in RFC 3339.
+/// The JSON body of a notice. Its times are in RFC 3339 format.
 #[derive(Serialize)]
 struct Body<'a> {
     interaction: &'a str,
@@ -50,8 +51,7 @@ struct Body<'a> {
 
 impl Notice<'_> {
     /// Returns the head and the body of the HTTP/1.1 request that contains the notice. The head includes the blank
-    /// line. Returns `None` if the route has no `notify` path, or if the captures of the interaction do not fit this
-    /// path.
+    /// line. Returns `None` if the route has no `notify` path, or if the interaction lacks a capture of this path.
     pub fn write(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let captures: Vec<_> = self.interaction.captures().collect();
         let value = |name: &str| captures.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);

@@ -1,4 +1,5 @@
-//! The input and the possible verdicts of the ledger's check, which runs before Callgate delivers a verified callback.
+//! The input and the possible results of the ledger's check. The check runs before Callgate delivers a verified
+//! callback.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use crate::denial::Refusal;
 use crate::path::Captures;
 use crate::token::Granted;
 
-/// The key of an event. It is unique within its [`Scope`], so that duplicates can be recognized. The lowest bit is 0 if
-/// the key was made from a MAC, and 1 if it was made from an event id or from other parts of a message.
+/// The key of an event, by which the ledger recognizes duplicates. It is unique within its [`Scope`]. The lowest bit is
+/// 0 if the key was made from a MAC, and 1 if it was made from an event id or from other parts of a message.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct EventKey(pub u128);
 
@@ -22,14 +23,14 @@ impl EventKey {
         Self(Self::digest(route, scope, b"id", id) | 1)
     }
 
-    /// Creates a key from several parts of a message. `parts` must be encoded so that different lists of parts are
-    /// different bytes.
+    /// Creates a key from several parts of a message. The encoding in `parts` must be unambiguous: different lists of
+    /// parts must result in different bytes.
     pub fn of_parts(route: &str, scope: Scope<'_>, parts: &[u8]) -> Self {
         Self(Self::digest(route, scope, b"identity", parts) | 1)
     }
 
-    /// Creates a key from the MAC of a message. Within one interaction the MAC itself is used, because it is already
-    /// as random as a digest.
+    /// Creates a key from the MAC of a message. Within one interaction, the key is the beginning of the MAC, because a
+    /// MAC is already as random as a digest.
     pub fn of_tag(route: &str, scope: Scope<'_>, tag: &[u8]) -> Self {
         let whole = match scope {
             Scope::Interaction(_) => first_half(tag),
@@ -39,7 +40,7 @@ impl EventKey {
     }
 
     fn digest(route: &str, scope: Scope<'_>, kind: &[u8], event: &[u8]) -> u128 {
-        // One digest over one buffer is faster than many updates of the digest.
+        // Hashing one buffer once is faster than updating the digest for each field.
         let mut bytes = Vec::with_capacity(192);
         let mut field = |field: &[u8]| {
             bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
@@ -63,59 +64,63 @@ fn first_half(bytes: &[u8]) -> u128 {
     bytes.first_chunk().copied().map_or(0, u128::from_be_bytes)
 }
 
-/// The scope in which event keys are unique.
+/// The scope in which an event key is unique: one interaction, or one route with its captures.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// The captures of a path, for a route whose tokens name no interaction.
+    /// The path captures of a request. This scope is for routes whose tokens do not name an interaction.
     Captures(&'a Captures),
     /// The interaction with this id.
     Interaction(&'a str),
 }
 
-/// The input for the check of the ledger. The check decides whether Callgate delivers a verified callback now.
+/// The description of a verified callback for the check of the ledger. The check decides whether Callgate delivers the
+/// callback now.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// The route.
+    /// The name of the route that received the callback.
     pub route: &'a Arc<str>,
-    /// The route's provider.
+    /// The provider of the route, if the route has one.
     pub provider: Option<&'a Arc<str>>,
-    /// The captures of the path.
+    /// The captures of the request path.
     pub captures: &'a Captures,
-    /// The rights of the token, if the token names an interaction.
+    /// The rights that the callback token grants, if the token names an interaction.
     pub granted: Option<&'a Granted>,
-    /// The interaction that the provider's id belongs to, if the callback has no token. The ledger sets it.
+    /// The id of the interaction that was found by the provider's id of the work. The ledger sets this field for
+    /// callbacks without a token.
     pub matched: Option<&'a str>,
     /// The keys of the event. If an event with one of these keys was already delivered, the callback is a duplicate.
     pub events: &'a [EventKey],
-    /// The keys of the message itself, if `events` is empty. As long as the interaction is open, no such message is a
-    /// duplicate. After the interaction has ended, the message is a duplicate if Callgate delivered a message with one
-    /// of these keys before. The sender then probably did not receive the first response.
+    /// The keys of the message itself. The list is used only if `events` is empty. As long as the interaction is open,
+    /// these keys make no message a duplicate. After the interaction has ended, the message is a duplicate if Callgate
+    /// delivered a message with one of these keys before. In this case the sender probably did not receive the first
+    /// response.
     pub repeats: &'a [EventKey],
-    /// The longest time for which a replay of this message passes the check of the signature. `None` if the provider's
-    /// scheme does not limit this time.
+    /// The longest time for which a replay of this message passes the signature check. `None` if the provider's
+    /// signature scheme does not limit this time.
     pub replay_window: Option<Duration>,
-    /// The provider's event id. It is only displayed, for example by the callbacks API.
+    /// The provider's event id. It is used only for display, for example in the callbacks API.
     pub event_id: Option<&'a str>,
-    /// How the states of the route's interactions are read from callbacks.
+    /// The rules of the route for reading the state of an interaction from its callbacks.
     pub follow: &'a Follow,
     /// Whether the agent gets a notice when the interaction expires or stalls (see [`Overdue`](super::Overdue)).
     pub notifies: bool,
-    /// Whether the ledger adopts the interaction if it is unknown, whatever `store.unknown` says.
+    /// Whether the ledger creates a record for an unknown interaction, whatever the setting `store.unknown` says.
     pub adopts: bool,
-    /// The longest time that the delivery can take. If the process dies, other processes wait for this time.
+    /// The longest time that the delivery can take. If the process dies during the delivery, other processes wait for
+    /// this time before they deliver the callback.
     pub delivery_max: Duration,
     /// The status, the progress and the other values that the callback reports.
     pub report: &'a Report,
 }
 
 impl<'a> Ask<'a> {
-    /// Returns the interaction that the token names, or that the provider's id belongs to.
+    /// Returns the id of the interaction. It is named by the token, or was found by the provider's id of the work.
     pub fn interaction(&self) -> Option<&'a str> {
         self.granted.map(|granted| &*granted.interaction).or(self.matched)
     }
 
-    /// Returns the input for a callback without a token, a provider and event keys. The caller adds what the callback
-    /// has.
+    /// Creates the input for a callback that has no token, no provider and no event keys. The caller sets the other
+    /// fields.
     pub fn new(route: &'a Arc<str>, captures: &'a Captures, follow: &'a Follow, report: &'a Report) -> Self {
         Self {
             route,
@@ -136,17 +141,18 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// The proof that the ledger permits the delivery. Only the ledger creates it.
+/// The proof that the ledger permits the delivery of a callback. Only the ledger creates it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cleared {
-    /// The number of the question that this callback asks, if it asks one.
+    /// The number of the question that the permitted callback asks, if it asks one.
     question: Option<u32>,
-    /// Whether the reported progress is stale (see [`Stale`](super::Stale)).
+    /// Whether the progress that the permitted callback reports is stale (see [`Stale`](super::Stale)).
     stale: bool,
 }
 
 impl Cleared {
-    /// Creates the proof. Only a ledger is allowed to call this: `tests/tidy.rs` checks that no other module calls it.
+    /// Creates the proof. Only the ledger is allowed to call this function. `tests/tidy.rs` checks that no other module
+    /// calls it.
     pub fn by_the_ledger(question: Option<u32>, stale: bool) -> Self {
         Self { question, stale }
     }

@@ -1,9 +1,10 @@
-//! The captures of a path as the record of an interaction stores them.
+//! The text form of path captures in the record of an interaction.
 
-/// Returns captures as the record stores them: `name=value`, separated by `&`. Names cannot contain these characters.
+/// Returns the text form of path captures: `name=value`, separated by `&`. Capture names cannot contain `=`, `&` or
+/// `*`.
 ///
-/// Only the remainder of a path can contain `&`. It is always the last capture. Its name is then preceded by `*`, and
-/// its value extends to the end of the text.
+/// Only the value of a trailing `{*name}` capture, which is always the last one, can contain `&`. If the value contains
+/// `&`, the name is preceded by `*`, and the value extends to the end of the text.
 pub fn pairs<'c>(captures: impl Iterator<Item = (&'c str, &'c str)>) -> Box<str> {
     let pair = |(name, value): (&str, &str)| {
         let mark = if value.contains('&') { "*" } else { "" };
@@ -12,7 +13,7 @@ pub fn pairs<'c>(captures: impl Iterator<Item = (&'c str, &'c str)>) -> Box<str>
     captures.map(pair).collect::<Vec<_>>().join("&").into()
 }
 
-/// Returns name and value of each capture in a text of [`pairs`].
+/// Parses a text that [`pairs`] returned. Returns the name and the value of each capture.
 pub(super) fn of_pairs(pairs: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = Some(pairs);
     std::iter::from_fn(move || {

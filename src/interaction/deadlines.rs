@@ -1,5 +1,5 @@
-//! The effects of time on an interaction: it expires at its deadline, it stalls if no callback arrives for too long,
-//! and the agent gets notices about both.
+//! The effects of time on an interaction. It expires at its deadline, and it stalls if no callback arrives for too
+//! long. The agent gets notices about both.
 
 use std::num::NonZeroI64;
 use std::time::Duration;
@@ -9,34 +9,37 @@ use super::notice::{Notice, NoticeId, NoticeResult, Overdue};
 use super::state::Event;
 use crate::time::Timestamp;
 
-/// Delay before an unacknowledged notice is sent again. The delay doubles each time, from the minimum to the maximum.
+/// The minimum delay before an unacknowledged notice is sent again. The delay doubles with each attempt, up to the
+/// maximum.
 const NOTICE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
-/// Delay before the deadline of an interaction is checked again while one of its callbacks is being delivered.
+/// The delay before the deadline of an interaction is checked again while one of its callbacks is being delivered.
 const IN_FLIGHT_LOOK: Duration = Duration::from_secs(1);
-/// Time after which Callgate gives up a notice that the agent did not acknowledge.
+/// The time after which Callgate gives up a notice that the agent did not acknowledge.
 const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
 
-/// A record that ends within this time after its deadline does not contain the time of its end.
+/// If an interaction ends less than this number of milliseconds after its deadline, the record does not store the time
+/// of the end. The deadline is then shown instead.
 const LAPSE_MS_MAX: i64 = 60_000;
 
-/// The result of [`Interaction::pass`]: what has changed, and what the caller must do.
+/// The result of [`Interaction::pass`]: the changes of the record, and the actions that the caller must take.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Due {
-    /// Whether the record changed.
+    /// Whether this call changed the record of the interaction.
     pub changed: bool,
-    /// Whether this call of [`Interaction::pass`] ended the interaction.
+    /// Whether this call of [`Interaction::pass`] ended the interaction because of its deadline.
     pub lapsed: bool,
     /// The notice that the caller must send now.
     pub notice: Option<NoticeId>,
-    /// If this call abandoned a notice that the agent did not acknowledge in time: what that notice reported.
+    /// The cause of a notice that this call gave up, because the agent did not acknowledge the notice in time.
     pub given_up: Option<Overdue>,
-    /// Whether the ledger no longer needs the record: the interaction and its token have ended.
+    /// Whether the ledger can remove the record: the interaction has ended, its token has expired, and no notice is
+    /// pending.
     pub dead: bool,
 }
 
 impl Interaction {
-    /// Returns the time at which [`Interaction::pass`] must be called again.
+    /// Returns the time at which [`Interaction::pass`] must be called next.
     pub fn next_look(&self, now: Timestamp) -> Timestamp {
         let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
         let notice = notice.map(|notice| if notice.in_flight { i64::MAX } else { notice.next });
@@ -60,10 +63,11 @@ impl Interaction {
         (!self.state.is_open()).then(at)
     }
 
-    /// Applies an event, and records the time `now` if the event ends the interaction. Returns whether it does.
+    /// Applies an event. If the event ends the interaction, records `now` as the time of the end. Returns whether the
+    /// event ended the interaction.
     pub fn end_by(&mut self, event: Event, now: Timestamp) -> bool {
         let ended = self.go(event);
-        // A record that ends at its deadline needs no further data.
+        // If the interaction ends at about its deadline, the time of the end needs no space in the record.
         let late = now.unix_ms().saturating_sub(self.deadline().unix_ms());
         if ended && (self.more.is_some() || !(0..LAPSE_MS_MAX).contains(&late)) {
             self.more().ended = NonZeroI64::new(now.unix_ms());
@@ -77,7 +81,7 @@ impl Interaction {
         Some(since.saturating_add(i64::try_from(after.get()).unwrap_or(i64::MAX)))
     }
 
-    /// Applies all deadlines that have passed at `now`.
+    /// Applies all deadlines that have passed at the time `now`.
     pub fn pass(&mut self, now: Timestamp) -> Due {
         let mut due = Due::default();
         let ms = now.unix_ms();
@@ -111,13 +115,13 @@ impl Interaction {
         due
     }
 
-    /// Reports whether the agent has not acknowledged this notice yet.
+    /// Reports whether this notice is still pending, which means that the agent has not acknowledged it yet.
     pub fn owes(&self, id: NoticeId) -> bool {
         let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
         notice.is_some_and(|notice| notice.id() == id)
     }
 
-    /// Returns how many attempts to deliver the pending notice have failed.
+    /// Returns the number of failed attempts to deliver the pending notice.
     pub fn notice_attempts(&self) -> u32 {
         let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
         notice.map_or(0, |notice| notice.attempts)
@@ -129,21 +133,22 @@ impl Interaction {
         }
     }
 
-    /// Restores the state of a notice that is being sent.
+    /// Marks the pending notice as being sent, after the record was read from the shared store.
     pub(super) fn resume_notice(&mut self) {
         if let Some(notice) = self.more.as_mut().and_then(|more| more.notice.as_mut()) {
             notice.in_flight = true;
         }
     }
 
-    /// Ends an attempt to send a notice that has no result, so that the notice is sent again.
+    /// Ends an attempt to send the pending notice, because the result of the attempt is unknown. The notice is sent
+    /// again.
     pub(super) fn end_notice_attempt(&mut self) {
         if let Some(notice) = self.more.as_mut().and_then(|more| more.notice.as_mut()) {
             notice.reset();
         }
     }
 
-    /// Records the result of sending a notice.
+    /// Records the result of an attempt to send a notice.
     pub fn noticed(&mut self, id: NoticeId, result: NoticeResult, now: Timestamp) {
         let Some(more) = &mut self.more else { return };
         match &mut more.notice {
@@ -181,7 +186,7 @@ mod tests {
         let mut record = record.followed(&follow, true);
         let first = record.pass(at(11)).notice.unwrap();
         assert_eq!(record.pass(at(12)).notice, None, "it is under way");
-        // One more callback arrives, and then no further one.
+        // One more callback arrives, and no callback follows.
         record.stall_noticed = false;
         record.last_event = NonZeroI64::new(at(13).unix_ms());
         let second = record.pass(at(23)).notice.unwrap();

@@ -1,5 +1,5 @@
-//! The events of an interaction that were delivered, as the record of the interaction stores them, and what the agent has
-//! accepted when.
+//! The delivered events of an interaction, as its record stores them, and the times at which the agent accepted
+//! callbacks and notices.
 
 use super::ask::EventKey;
 use super::interaction::Interaction;
@@ -7,72 +7,73 @@ use super::notice::{Informed, InformedBy};
 use super::state::State;
 use crate::time::Timestamp;
 
-/// Maximum number of accepted callbacks and notices whose times are kept for display.
+/// The maximum number of accepted callbacks and notices whose times a record stores for display.
 const INFORMED_MAX: usize = 8;
 
 impl Interaction {
-    /// Returns the last callbacks and notices that the agent has accepted, oldest first. Records of earlier versions have
-    /// none.
+    /// Returns the last callbacks and notices that the agent has accepted, oldest first. The list is empty in records
+    /// that earlier versions of Callgate wrote.
     pub fn informed(&self) -> &[Informed] {
         self.more.as_ref().map_or(&[], |more| &more.informed)
     }
 
-    /// Returns the time at which the agent accepted the final callback or the notice about the expiry. Returns `None` if it
-    /// has accepted neither, or if the ledger does not know it.
+    /// Returns the time at which the agent accepted the final callback or the notice about the expiry. Returns `None`
+    /// if the agent has accepted neither, or if the record does not contain the time.
     pub fn informed_at(&self) -> Option<Timestamp> {
         self.informed().iter().rev().find(|informed| informed.by.is_end()).map(|informed| informed.at())
     }
 
-    /// Records that the agent has accepted something.
+    /// Records that the agent has accepted a callback or a notice.
     pub fn inform(&mut self, by: InformedBy, now: Timestamp) {
         let informed = &mut self.more().informed;
         if informed.len() >= INFORMED_MAX {
-            // The end is the last to be forgotten, however many late callbacks follow it.
+            // The entry about the end of the interaction is removed last, however many late callbacks follow.
             let oldest = informed.iter().position(|one| !one.by.is_end()).unwrap_or_default();
             informed.remove(oldest);
         }
         informed.push(Informed { by, at: now.unix_ms() });
     }
 
-    /// Reports whether a callback has ended the interaction, and the agent is not known to have received it. This is the
-    /// case while an inbox keeps the callback.
+    /// Reports whether a callback has ended the interaction, but the ledger has not recorded that the agent accepted
+    /// this callback. This is the case while the callback waits in the inbox.
     pub fn lacks_final_callback(&self) -> bool {
         matches!(self.state, State::Done | State::Failed) && self.informed_at().is_none()
     }
 }
 
 impl Interaction {
-    /// Restores a claim that another process, or this one, has written to a shared record. Returns its number.
+    /// Restores a claim (a callback that is being delivered) from a record that several processes share. Returns the
+    /// number of the claim.
     pub(super) fn resume_claim(&mut self, events: &[EventKey]) -> u32 {
         self.in_flight = self.in_flight.saturating_add(1);
         self.more().events.claim(events.iter())
     }
 
-    /// Adds the fingerprint of a delivered event. The fingerprint comes from the file store.
+    /// Adds the fingerprint of a delivered event that was read from the file of the ledger.
     pub fn restore_event(&mut self, fingerprint: u64) {
         self.more().events.restore(fingerprint);
     }
 
-    /// Returns the fingerprints of the delivered events. The ledger may have forgotten some of these events.
+    /// Returns the fingerprints of the events that were delivered. The ledger may have forgotten some of these events.
     pub fn delivered_events(&self) -> &[u64] {
         self.more.as_ref().map_or(&[], |more| more.events.delivered())
     }
 
-    /// Removes the fingerprints of events that the ledger has forgotten, but only if the list of fingerprints is long
-    /// and full. `is_known` reports whether the ledger still remembers an event.
+    /// Removes the fingerprints of events that the ledger has forgotten. Does nothing unless the list of fingerprints
+    /// is long and its allocated memory is full. `is_known` reports whether the ledger still remembers an event.
     pub fn prune_events(&mut self, is_known: impl Fn(u64) -> bool) {
         if let Some(more) = &mut self.more {
             more.events.prune(is_known);
         }
     }
 
-    /// Reports whether [`Interaction::forget_events`] was called after the interaction was over.
+    /// Reports whether [`Interaction::forget_events`] has removed the fingerprints of the delivered events.
     pub fn has_forgotten_events(&self) -> bool {
         self.more.as_ref().is_some_and(|more| more.events_forgotten)
     }
 
-    /// Removes and returns the fingerprints of the delivered events, if the interaction is over. From then on, no
-    /// callback of the interaction is delivered, so that none is delivered twice.
+    /// Removes and returns the fingerprints of the delivered events, if the interaction is over. Afterwards, no
+    /// callback of the interaction is delivered, because the ledger could no longer recognize duplicates.
     pub fn forget_events(&mut self) -> Vec<u64> {
         match &mut self.more {
             Some(more) if !self.state.is_open() => {
@@ -112,7 +113,7 @@ mod tests {
             assert_eq!(record.informed_at(), Some(at(3)));
             assert_eq!(record.informed().last().map(|one| one.at()), Some(at(39)));
         }
-        // A record of an earlier version.
+        // A record that an earlier version of Callgate wrote.
         let old = Interaction::new("r".into(), "".into(), at(1), at(1000));
         let text = serde_json::to_string(&old.matched()).unwrap();
         assert!(!text.contains("informed"), "{text}");

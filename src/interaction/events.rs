@@ -2,35 +2,36 @@
 
 use super::ask::EventKey;
 
-/// A list of fewer fingerprints than this is never pruned (see [`Events::prune`]).
+/// The minimum number of fingerprints in a list that is pruned (see [`Events::prune`]).
 const PRUNED_FROM: usize = 64;
 
-/// The events of one interaction. The ledger remembers the delivered events by their fingerprints.
+/// The delivered events of one interaction, and the events that are being delivered. A delivered event is stored as a
+/// fingerprint.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events {
     /// The fingerprints of the delivered events. The ledger may have forgotten some of these events.
     delivered: Vec<u64>,
-    /// The events that are being delivered, each with the number of its claim.
+    /// The number of the claim and the key of each event that is being delivered.
     delivering: Vec<(u32, EventKey)>,
     claims: u32,
 }
 
-/// A callback that the agent did not accept.
+/// A callback that the agent did not accept, with the number of failed attempts.
 #[derive(Clone, Debug)]
 pub(super) struct FailedEvent {
-    /// The keys of the event. The list is empty if nothing tells it apart from others.
+    /// The keys of the event. The list is empty if the event has nothing that distinguishes it from other events.
     pub(super) keys: Vec<EventKey>,
     pub(super) attempts: u32,
 }
 
 impl FailedEvent {
-    /// Reports whether it is the event with these keys.
+    /// Reports whether this is the event with these keys. One common key is enough.
     pub(super) fn is(&self, keys: &[EventKey]) -> bool {
         self.keys.is_empty() && keys.is_empty() || self.keys.iter().any(|key| keys.contains(key))
     }
 }
 
-/// The state of an event.
+/// Whether an event was delivered, is being delivered, or is unknown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EventState {
     /// The event was delivered.
@@ -54,7 +55,8 @@ impl Events {
         self.claims
     }
 
-    /// Marks the event of a claim as delivered. `remember` returns the fingerprint for a key of the event.
+    /// Marks the event of a claim as delivered. For each key of the event, `remember` stores the event in the ledger
+    /// and returns its fingerprint.
     pub(super) fn settle(&mut self, claim: u32, mut remember: impl FnMut(EventKey) -> u64) {
         let delivered = &mut self.delivered;
         self.delivering.retain(|(of, key)| {
@@ -65,7 +67,7 @@ impl Events {
         });
     }
 
-    /// Returns the keys of the event of a claim.
+    /// Returns the keys of the event that the claim with this number delivers.
     pub(super) fn keys(&self, claim: u32) -> Vec<EventKey> {
         self.delivering.iter().filter(|(of, _)| *of == claim).map(|(_, key)| *key).collect()
     }
@@ -74,7 +76,7 @@ impl Events {
         self.delivering.retain(|(of, _)| *of != claim);
     }
 
-    /// Adds the fingerprint of a delivered event. The fingerprint comes from the file store.
+    /// Adds the fingerprint of a delivered event that was read from the file of the ledger.
     pub(super) fn restore(&mut self, fingerprint: u64) {
         self.delivered.push(fingerprint);
     }
@@ -89,8 +91,8 @@ impl Events {
         std::mem::take(&mut self.delivered)
     }
 
-    /// Removes the fingerprints of forgotten events, but only if the list is long and full, so that the next
-    /// fingerprint would enlarge it.
+    /// Removes the fingerprints of events that the ledger has forgotten. Does nothing unless the list is long and its
+    /// allocated memory is full, so that the next fingerprint would enlarge it.
     pub(super) fn prune(&mut self, is_known: impl Fn(u64) -> bool) {
         let len = self.delivered.len();
         if len >= PRUNED_FROM && len == self.delivered.capacity() {

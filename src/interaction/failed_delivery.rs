@@ -1,5 +1,5 @@
-//! What failed deliveries change in an interaction: callbacks that the agent did not accept, and a request of the agent
-//! that the provider may not have accepted.
+//! The effects of failed deliveries on an interaction: the agent did not accept a callback, or the provider may not
+//! have accepted the agent's request.
 
 use super::events::FailedEvent;
 use super::interaction::{Claim, Interaction};
@@ -7,23 +7,24 @@ use super::notice::{InformedBy, Overdue, Undelivered};
 use super::state::State;
 use crate::time::Timestamp;
 
-/// Maximum number of callbacks of an interaction whose failed attempts are remembered one by one.
+/// The maximum number of callbacks of an interaction whose failed attempts are counted separately for each callback.
 const FAILED_MAX: usize = 32;
 
 impl Interaction {
-    /// Returns the callbacks that the agent did not accept, if there were any.
+    /// Returns the number of failed deliveries and the time of the last one. Returns `None` if no delivery failed.
     pub fn undelivered(&self) -> Option<Undelivered> {
         self.more.as_ref().and_then(|more| more.undelivered)
     }
 
-    /// Reports whether the provider probably did not accept the request: the agent received an error, and no callback
-    /// has arrived since.
+    /// Reports whether the provider probably did not accept the agent's request: the agent received an error for the
+    /// request, and no callback has arrived.
     pub(super) fn is_probably_not_sent(&self) -> bool {
         let is_doubtful = self.more.as_ref().is_some_and(|more| more.is_doubtful);
         is_doubtful && self.last_event.is_none() && self.undelivered().is_none()
     }
 
-    /// Ends a claim whose callback the agent did not accept. Restores the previous state, and counts the callback.
+    /// Ends a claim whose callback the agent did not accept. Restores the previous state, and counts the failed
+    /// delivery.
     pub fn fail(&mut self, claim: &Claim, now: Timestamp) {
         let keys = self.more().events.keys(claim.number());
         self.release(claim);
@@ -37,7 +38,8 @@ impl Interaction {
         }
     }
 
-    /// Subtracts the failed attempts to deliver a callback that the agent has accepted now.
+    /// Subtracts the failed attempts to deliver this callback from the count, because the agent has now accepted the
+    /// callback.
     pub(super) fn forget_failures(&mut self, claim: &Claim) {
         let Some(more) = self.more.as_mut().filter(|more| !more.failed.is_empty()) else { return };
         let keys = more.events.keys(claim.number());
@@ -49,8 +51,8 @@ impl Interaction {
         });
     }
 
-    /// Records that the agent has received all callbacks that the inbox has kept: those that it had given up, and the
-    /// final one.
+    /// Records that the agent has received all callbacks of the inbox: the final callback, and the callbacks that the
+    /// inbox had given up before.
     pub fn receive_all(&mut self, now: Timestamp) {
         if let Some(more) = &mut self.more {
             more.undelivered = None;
@@ -65,8 +67,8 @@ impl Interaction {
         self.more().undelivered = Some(Undelivered { count: count.saturating_add(1), last: now.unix_ms() });
     }
 
-    /// Records that the inbox has given up a callback. The agent gets a notice, unless another one is pending, which
-    /// then contains the same number.
+    /// Records that the inbox has given up a callback. The agent gets a notice about it. If another notice is already
+    /// pending, there is no second notice, because each notice contains the number of undelivered callbacks.
     pub fn lose_message(&mut self, now: Timestamp) {
         self.count_undelivered(now);
         if self.notice().is_none() && self.state != State::Revoked {
@@ -74,7 +76,8 @@ impl Interaction {
         }
     }
 
-    /// Records that the agent received an error that does not say whether the provider accepted the request.
+    /// Records that the agent received an error for its request, and that the error does not show whether the provider
+    /// accepted the request.
     pub fn doubt(&mut self) {
         if self.state.is_open() {
             self.more().is_doubtful = true;

@@ -1,26 +1,28 @@
-//! What the record of an interaction contains after another member has handed it over.
+//! The data in the record of an interaction about the former owners that have handed over the interaction.
 
 use super::interaction::Interaction;
 use super::more::Inherited;
 use super::state::{Event, State};
 
-/// Maximum number of events that are handed over with one interaction.
+/// The maximum number of delivered events that are handed over with one interaction.
 const EVENTS_MAX: usize = 256;
-/// Maximum number of members that have handed over the same interaction, one after the other, whose events are kept.
+/// The maximum number of former owners whose delivered events the record of one interaction stores.
 const MEMBERS_MAX: usize = 8;
 
 impl Interaction {
-    /// Returns the events that other members have delivered.
+    /// Returns the events that were delivered by other processes or with other ledgers.
     pub fn inherited(&self) -> &[Inherited] {
         self.more.as_ref().map_or(&[], |more| &more.inherited)
     }
 
-    /// Returns the member that minted the token, if it has handed over the interaction.
+    /// Returns the id of the process that minted the token. Returns `None` if that process never handed over the
+    /// interaction.
     pub fn origin(&self) -> Option<&str> {
         self.more.as_ref().and_then(|more| more.origin.as_deref())
     }
 
-    /// Prepares the record for another member. `origin` is this member, and `own` has the events that it has delivered.
+    /// Prepares the record for being handed over to another process. `origin` is the id of this process, and `own`
+    /// contains the events that this process has delivered.
     pub fn leave(&mut self, origin: &str, mut own: Inherited) {
         let more = self.more();
         more.origin.get_or_insert_with(|| origin.into());
@@ -31,14 +33,15 @@ impl Interaction {
             let surplus = more.inherited.len().saturating_sub(MEMBERS_MAX);
             more.inherited.drain(..surplus);
         }
-        // What is being sent is not known to the other member.
+        // The other process does not know the result of an attempt to send a notice that is in progress here.
         if let Some(notice) = &mut more.notice {
             notice.reset();
         }
     }
 
-    /// Adds the knowledge of another record of the same interaction. An end and a revocation hold for both, and the lower
-    /// number of uses is left. Adding the same record again changes nothing.
+    /// Merges another record of the same interaction into this one. If the interaction has ended or was revoked in one
+    /// of the records, this is also the case in the result. The lower number of remaining uses applies. Merging the
+    /// same record again changes nothing.
     pub fn merge(&mut self, other: &Self) {
         if other.state == State::Revoked {
             self.go(Event::Revoked);
@@ -92,7 +95,7 @@ mod tests {
         there.go(Event::Revoked);
         here.merge(&there);
         assert_eq!(here.state, State::Revoked);
-        // An end is final, also if the other record is still open.
+        // An interaction that has ended stays ended, even if the other record is still open.
         here.merge(&record(1));
         assert_eq!((here.state, here.uses_left()), (State::Revoked, Some(1)));
     }

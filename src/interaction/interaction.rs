@@ -17,7 +17,7 @@ use super::state::{Event, Over, State, next};
 use crate::denial::{Denial, Refusal};
 use crate::time::Timestamp;
 
-/// Maximum number of event ids that are kept for display. Duplicates are recognized by [`EventKey`] instead.
+/// The maximum number of event ids that a record stores for display. Duplicates are recognized by [`EventKey`] instead.
 const EVENT_IDS_MAX: usize = 8;
 
 /// The record of one interaction. The ledger stores the id of the interaction separately.
@@ -28,11 +28,11 @@ pub struct Interaction {
     /// The provider that sends the callbacks of this interaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Arc<str>>,
-    /// The captures, in the form of [`pairs`](super::pairs).
+    /// The path captures, as the text that [`pairs`](super::pairs) returns.
     pub captures: Box<str>,
-    /// The current state.
+    /// The current state of the interaction.
     pub state: State,
-    /// The time of creation, in Unix milliseconds. The times in the fields below have the same unit.
+    /// The time of creation, in Unix milliseconds. The other times of the record have the same unit.
     pub(super) created: i64,
     pub(super) expires: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,35 +41,36 @@ pub struct Interaction {
     pub(super) last_event: Option<NonZeroI64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stalled_after_ms: Option<NonZeroU64>,
-    /// Number of callbacks that are still allowed. `u32::MAX` means any number.
+    /// The number of callbacks that are still allowed. `u32::MAX` means any number.
     #[serde(default = "any_number", skip_serializing_if = "is_any_number")]
     pub(super) uses_left: u32,
-    /// Number of callbacks that were delivered.
+    /// The number of callbacks that were delivered.
     #[serde(default)]
     pub deliveries: u32,
-    /// Number of callbacks that are being delivered.
+    /// The number of callbacks that are being delivered.
     #[serde(skip)]
     pub(super) in_flight: u16,
-    /// Whether the token has expired and the ledger keeps the ended interaction only to show it.
+    /// Whether the token has expired, and the ledger retains the ended interaction only for display.
     #[serde(skip)]
     pub is_kept: bool,
     /// Whether the agent gets a notice when the interaction expires or stalls (see [`Overdue`]).
     #[serde(default)]
     pub(super) notifies: bool,
-    /// Whether the interaction has already stalled since the last event. One stall causes only one notice.
+    /// Whether the interaction has already stalled since the last callback. One stall causes only one notice.
     #[serde(default)]
     pub(super) stall_noticed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) more: Option<Box<More>>,
 }
 
-/// A claim of the ledger: a callback that is being delivered.
+/// A callback that is being delivered, as the ledger records it. A claim ends with [`Interaction::settle`],
+/// [`Interaction::fail`] or [`Interaction::release`].
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     number: u32,
-    /// The number of the question that the callback asks.
+    /// The number of the question that the callback asks, if it asks one.
     pub question: Option<u32>,
-    /// Whether the reported progress is stale (see [`Stale`]).
+    /// Whether the progress that the callback reports is stale (see [`Stale`]).
     pub stale: bool,
 }
 
@@ -85,7 +86,7 @@ impl Claim {
 }
 
 impl Interaction {
-    /// Creates an open interaction.
+    /// Creates the record of an interaction in the state `open`.
     pub fn new(route: Arc<str>, captures: Box<str>, issued: Timestamp, expires: Timestamp) -> Self {
         Self {
             route,
@@ -107,24 +108,24 @@ impl Interaction {
         }
     }
 
-    /// Limits the number of callbacks. `None` allows any number.
+    /// Limits the number of callbacks of the interaction. `None` allows any number.
     pub fn limited(mut self, uses: Option<u32>) -> Self {
         self.uses_left = uses.unwrap_or_else(any_number);
         self
     }
 
-    /// Records that callbacks find this interaction by the provider's id, and not by a token.
+    /// Records that callbacks are matched to this interaction by the provider's id of the work, and not by a token.
     pub fn matched(mut self) -> Self {
         self.more().is_matched = true;
         self
     }
 
-    /// Reports whether callbacks find this interaction by the provider's id.
+    /// Reports whether callbacks are matched to this interaction by the provider's id of the work.
     pub fn is_matched(&self) -> bool {
         self.more.as_ref().is_some_and(|more| more.is_matched)
     }
 
-    /// Sets the deadlines that the route configures, and whether the agent gets notices.
+    /// Sets the deadlines of the route, and whether the agent gets notices.
     pub fn followed(mut self, follow: &Follow, notifies: bool) -> Self {
         let created = Timestamp::from_unix_ms(self.created);
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).ok().and_then(NonZeroU64::new);
@@ -135,20 +136,20 @@ impl Interaction {
         self
     }
 
-    // === Reading ===
+    // === Accessors ===
 
     /// Returns the time at which the callback token was minted, which is before the agent's request was sent.
     pub fn created(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.created)
     }
 
-    /// Returns the time at which the token expires.
+    /// Returns the time at which the callback token expires.
     pub fn expires(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.expires)
     }
 
-    /// Returns the time at which the interaction expires without a final callback. This is the deadline of the route or
-    /// the expiry of the token, whichever is earlier.
+    /// Returns the time at which the interaction expires if no final callback has arrived. This is the deadline of the
+    /// route or the expiry of the token, whichever is earlier.
     pub fn deadline(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.deadline.map_or(self.expires, |at| at.get().min(self.expires)))
     }
@@ -158,12 +159,12 @@ impl Interaction {
         self.last_event.map(|at| Timestamp::from_unix_ms(at.get()))
     }
 
-    /// Returns the last reported status.
+    /// Returns the status that the callbacks reported last.
     pub fn status(&self) -> Option<&str> {
         self.more.as_ref().and_then(|more| more.status.as_deref())
     }
 
-    /// Returns the highest reported progress.
+    /// Returns the highest progress that a callback reported.
     pub fn progress(&self) -> Option<f64> {
         self.more.as_ref().and_then(|more| more.progress)
     }
@@ -173,7 +174,7 @@ impl Interaction {
         (!is_any_number(&self.uses_left)).then_some(self.uses_left)
     }
 
-    /// Returns name and value of each capture.
+    /// Returns the name and the value of each path capture.
     pub fn captures(&self) -> impl Iterator<Item = (&str, &str)> {
         of_pairs(&self.captures)
     }
@@ -183,7 +184,7 @@ impl Interaction {
         self.more.as_ref().map_or(&[], |more| &more.event_ids)
     }
 
-    /// Returns the stored questions.
+    /// Returns the questions that callbacks have asked and that the record stores.
     pub fn questions(&self) -> &[Question] {
         self.more.as_ref().map_or(&[], |more| &more.questions)
     }
@@ -193,7 +194,7 @@ impl Interaction {
         self.more.as_ref().and_then(|more| more.provider_id.as_deref())
     }
 
-    /// Returns the cause of the notice that the agent has not acknowledged yet.
+    /// Returns the cause of the pending notice, which the agent has not acknowledged yet.
     pub fn notice(&self) -> Option<Overdue> {
         self.more.as_ref().and_then(|more| more.notice.as_ref()).map(|notice| notice.cause)
     }
@@ -204,9 +205,9 @@ impl Interaction {
 
     // === Callbacks ===
 
-    /// Claims a callback for delivery. `is_known` reports whether the ledger remembers a key as delivered. Returns
-    /// `Ok(None)` if the caller must wait until another delivery has ended. This is the case if the same event is being
-    /// delivered, or if the callbacks that are being delivered may consume all remaining uses of the token.
+    /// Claims a callback for delivery. `is_known` reports whether the ledger remembers an event key as delivered.
+    /// Returns `Ok(None)` if the caller must wait for the end of another delivery: the same event is being delivered,
+    /// or the callbacks that are being delivered may consume all remaining uses of the token.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered.
@@ -245,7 +246,8 @@ impl Interaction {
         Ok(Some(Claim { number, question, stale }))
     }
 
-    /// Checks that this interaction accepts the callback. Returns true if the callback reports stale progress.
+    /// Checks that this interaction accepts the callback. Returns true if the progress in the callback is stale (see
+    /// [`Stale`]).
     fn check_accepts(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, ClaimError> {
         if self.state == State::Revoked {
             return Err(refused(Denial::InteractionRevoked, "the interaction was revoked"));
@@ -261,7 +263,7 @@ impl Interaction {
             let detail = "the callback has another id of the provider's work than the interaction";
             return Err(refused(Denial::InteractionMismatch, detail));
         }
-        // Without its events, late progress could have been delivered before.
+        // If the ledger has forgotten the delivered events, it cannot exclude that this callback is a duplicate.
         let forgotten = self.has_forgotten_events();
         let drops = ask.follow.stale == Some(Stale::Drop);
         let stale = match self.state {
@@ -290,7 +292,7 @@ impl Interaction {
         is_lower(self.progress(), report.progress, report.end.is_some())
     }
 
-    /// Ends a claim whose callback was not delivered. Restores the previous state.
+    /// Ends a claim whose callback was not delivered. Restores the previous state of the interaction.
     pub fn release(&mut self, claim: &Claim) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.more().events.release(claim.number);
@@ -300,7 +302,7 @@ impl Interaction {
     }
 
     /// Ends a claim whose callback the agent accepted. For each key of the event, `remember` stores the event in the
-    /// ledger and returns the fingerprint of the event. Returns whether this callback ended the interaction.
+    /// ledger and returns its fingerprint. Returns whether this callback ended the interaction.
     pub fn settle(
         &mut self,
         claim: &Claim,
@@ -332,13 +334,13 @@ impl Interaction {
             more.progress = report.progress.or(more.progress);
         }
         let last = self.uses_left == 0 && report.end.is_none();
-        // The agent may have answered the question before it responded to the callback.
+        // The agent may have answered the question before it sent the response to the callback.
         let answered = claim.question.is_some_and(|number| self.is_answered(number));
         let event = match report.event() {
             _ if last => Event::Completed,
             Event::Asked if answered => Event::Progressed,
-            // The provider's earlier status asked a question, and its new status does not. No question is open, so the
-            // provider received the answer without Callgate.
+            // The provider's last status asked a question, and its new status does not. No question is open in the
+            // record, so the provider received the answer without Callgate.
             Event::Progressed
                 if self.state == State::Asking && report.status.is_some() && !self.has_open_question() =>
             {
@@ -349,7 +351,7 @@ impl Interaction {
         self.end_by(event, now)
     }
 
-    /// Applies an event. Returns whether the event ended the interaction.
+    /// Applies an event to the state. Returns whether the event ended the interaction.
     pub(super) fn go(&mut self, event: Event) -> bool {
         match next(self.state, event) {
             Ok(state) => {
@@ -366,7 +368,7 @@ impl Interaction {
         }
     }
 
-    /// Stores the id that the provider gave to the work.
+    /// Stores the id that the provider gave to the work, for example a job id.
     pub fn bind(&mut self, provider_id: &str) {
         self.more().provider_id = Some(provider_id.into());
     }
@@ -376,7 +378,7 @@ fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) ->
     ClaimError::Refused(Refusal::new(denial, detail))
 }
 
-/// Returns the value of `uses_left` that means any number. An `Option` would make every record larger.
+/// Returns the value of `uses_left` for an unlimited number of uses. An `Option` would make every record larger.
 fn any_number() -> u32 {
     u32::MAX
 }

@@ -2,7 +2,7 @@
 //! states, the effect of each event, the values that a callback reports, and the input of the ledger's check before a
 //! callback is delivered.
 //!
-//! This module has no side effects: the time is an argument, and the store keeps the interactions.
+//! This module has no side effects: the time is an argument, and the store saves the interactions.
 
 mod ask;
 mod captures;

@@ -1,4 +1,4 @@
-//! The parts of an interaction's record that few open interactions have.
+//! The parts of the record of an interaction that few open interactions have.
 
 use std::num::NonZeroI64;
 
@@ -8,21 +8,22 @@ use super::events::{Events, FailedEvent};
 use super::notice::{Informed, Notice, Undelivered};
 use super::questions::Question;
 
-/// Data that few open interactions have. It is boxed, so that the records of the other interactions stay small.
+/// The parts of the record of an interaction that few open interactions have. They are boxed, so that the other records
+/// stay small.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct More {
-    /// The last reported status.
+    /// The status that the callbacks reported last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<Box<str>>,
-    /// The highest reported progress.
+    /// The highest progress that a callback reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) progress: Option<f64>,
-    /// The time at which the interaction ended, if it is not the deadline.
+    /// The time at which the interaction ended, in Unix milliseconds. `None` if it ended at about its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<NonZeroI64>,
     #[serde(skip)]
     pub(super) events: Events,
-    /// Whether the ledger has forgotten the delivered events because the interaction is over.
+    /// Whether the ledger has removed the fingerprints of the delivered events because the interaction is over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) events_forgotten: bool,
     #[serde(default)]
@@ -35,34 +36,37 @@ pub(super) struct More {
     pub(super) provider_id: Option<Box<str>>,
     #[serde(default)]
     pub(super) notice: Option<Notice>,
-    /// The verified callbacks that the agent did not accept.
+    /// The number of failed deliveries of verified callbacks, and the time of the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) undelivered: Option<Undelivered>,
-    /// The callbacks among them that were not accepted later. A restart forgets them.
+    /// The callbacks that the agent did not accept yet, with the number of failed attempts. This list is lost at a
+    /// restart.
     #[serde(skip)]
     pub(super) failed: Vec<FailedEvent>,
-    /// Whether the agent received an error that does not say whether the provider accepted the request.
+    /// Whether the agent received an error for its request that does not show whether the provider accepted the
+    /// request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_doubtful: bool,
-    /// What the agent has accepted, for display.
+    /// The last callbacks and notices that the agent has accepted, for display.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) informed: Vec<Informed>,
-    /// Whether callbacks find the interaction by the provider's id, and not by a token.
+    /// Whether callbacks are matched to the interaction by the provider's id of the work, and not by a token.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_matched: bool,
-    /// The member that minted the token, if it has handed over the interaction.
+    /// The id of the process that minted the token, if that process has handed over the interaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) origin: Option<Box<str>>,
-    /// The events that other members have delivered.
+    /// The events that were delivered by other processes or with other ledgers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) inherited: Vec<Inherited>,
 }
 
-/// The events that another member has delivered before it handed the interaction over.
+/// The events of an interaction that another process, or the same process with another ledger, has delivered. The
+/// events were added when the record was handed over or copied.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Inherited {
-    /// The key of that member's fingerprints.
+    /// The key of the hash function with which the other ledger computed the fingerprints.
     pub key: [u64; 2],
-    /// The fingerprints of the events.
+    /// The fingerprints of the delivered events.
     pub events: Vec<u64>,
 }

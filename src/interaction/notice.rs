@@ -1,10 +1,11 @@
-//! The notice that tells the agent that a callback did not arrive in time, and the record of what the agent has accepted.
+//! Notices to the agent about callbacks that did not arrive in time or were not delivered, and the list of what the
+//! agent has accepted.
 
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// A notice that must be sent to the agent.
+/// A pending notice to the agent about an interaction.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Notice {
     /// The cause of the notice.
@@ -18,7 +19,8 @@ pub struct Notice {
     pub(super) in_flight: bool,
 }
 
-/// Identifies a notice. The notice about a later stall of the same interaction has another id.
+/// Identifies a notice of an interaction by its cause and its time. The notice about a later stall of the same
+/// interaction has another id.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct NoticeId {
     /// The cause of the notice.
@@ -27,7 +29,7 @@ pub struct NoticeId {
 }
 
 impl Notice {
-    /// Ends an attempt that another process cannot know, so that the notice is sent again.
+    /// Ends an attempt to send the notice, because the result of the attempt is unknown. The notice is sent again.
     pub(super) fn reset(&mut self) {
         self.in_flight = false;
     }
@@ -37,7 +39,7 @@ impl Notice {
     }
 }
 
-/// The cause of a notice.
+/// The cause of a notice to the agent.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overdue {
@@ -45,7 +47,7 @@ pub enum Overdue {
     Expired,
     /// No callback arrived for too long.
     Stalled,
-    /// A callback arrived, and Callgate has given up to deliver it.
+    /// A callback arrived, and Callgate has given up its delivery.
     Undelivered,
 }
 
@@ -60,12 +62,12 @@ impl Overdue {
     }
 }
 
-/// Counts the verified callbacks that the agent did not accept.
+/// The failed deliveries of verified callbacks to the agent.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Undelivered {
-    /// Number of failed deliveries.
+    /// The number of failed deliveries.
     pub count: u32,
-    /// Time of the last failed delivery, in Unix milliseconds.
+    /// The time of the last failed delivery, in Unix milliseconds.
     pub(super) last: i64,
 }
 
@@ -75,21 +77,22 @@ impl Undelivered {
         Timestamp::from_unix_ms(self.last)
     }
 
-    /// Returns the JSON of notices and of the callbacks API: `{"count": …, "last_at": RFC 3339}`.
+    /// Returns the JSON object for notices and for the callbacks API: `{"count": …, "last_at": …}`. The time is in RFC
+    /// 3339 format.
     pub fn to_json(self) -> serde_json::Value {
         serde_json::json!({ "count": self.count, "last_at": self.last_at().to_string() })
     }
 }
 
-/// A callback or a notice that the agent has accepted.
+/// A callback or a notice that the agent has accepted, and the time.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Informed {
-    /// What the agent has accepted.
+    /// The kind of the accepted callback or notice.
     pub by: InformedBy,
     pub(super) at: i64,
 }
 
-/// What the agent has accepted.
+/// The kind of a callback or a notice that the agent has accepted.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InformedBy {
@@ -101,31 +104,31 @@ pub enum InformedBy {
     Expired,
     /// The notice that no callback arrived for too long.
     Stalled,
-    /// The notice that Callgate has given up to deliver a callback.
+    /// The notice that Callgate has given up the delivery of a callback.
     Undelivered,
-    /// Something that a later version has recorded.
+    /// A kind that only a later version of Callgate defines.
     #[serde(other)]
     Unknown,
 }
 
-/// The result of sending a notice.
+/// The result of an attempt to send a notice to the agent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoticeResult {
-    /// The agent accepted it.
+    /// The agent accepted the notice.
     Accepted,
-    /// It cannot be sent any more, for example because its route is gone.
+    /// The notice cannot be sent any more, for example because its route was removed from the configuration.
     Abandoned,
-    /// It is sent again later.
+    /// The attempt failed. The notice is sent again later.
     Failed,
 }
 
 impl InformedBy {
-    /// Returns a callback that has ended the interaction or not.
+    /// Returns [`Self::FinalCallback`] if the callback ended the interaction, and otherwise [`Self::Callback`].
     pub fn of_callback(has_ended: bool) -> Self {
         if has_ended { Self::FinalCallback } else { Self::Callback }
     }
 
-    /// Reports whether the agent knows by this that the interaction has ended.
+    /// Reports whether this callback or notice informed the agent about the end of the interaction.
     pub(super) fn is_end(self) -> bool {
         matches!(self, Self::FinalCallback | Self::Expired)
     }
@@ -142,7 +145,7 @@ impl From<Overdue> for InformedBy {
 }
 
 impl Informed {
-    /// Returns the time at which the ledger recorded that the agent has accepted it.
+    /// Returns the time at which the ledger recorded that the agent had accepted the callback or the notice.
     pub fn at(self) -> Timestamp {
         Timestamp::from_unix_ms(self.at)
     }

@@ -1,5 +1,5 @@
-//! Reads the values that a callback reports: status, progress, and the provider's id of the work. The body itself is
-//! delivered unchanged.
+//! Reads the values that a callback reports: the status, the progress, and the provider's id of the work. Callgate
+//! delivers the body of the callback unchanged.
 
 use std::time::Duration;
 
@@ -11,50 +11,50 @@ use crate::json::{Found, Pointer, find};
 use crate::query::{Parameter, form_parameter};
 use crate::request::{RequestHead, Single};
 
-/// Maximum length of a status, in bytes. A longer status is ignored.
+/// The maximum length of a status, in bytes. A longer status is ignored.
 const STATUS_BYTES_MAX: usize = 128;
 
-/// A place in a callback from which a value is read.
+/// The location in a callback from which a value is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StatusAt {
-    /// A member of the JSON body.
+    /// A value in the JSON body, addressed by a JSON pointer.
     Body(Pointer),
-    /// A field of a form body.
+    /// A field of a form body, by its name.
     Form(Box<str>),
-    /// A header.
+    /// A header, by its name.
     Header(HeaderName),
 }
 
-/// How the states of a route's interactions are read from callbacks: the places of status and progress, the status
-/// values that end an interaction, and the deadlines.
+/// The rules of a route for reading the state of an interaction from its callbacks: the locations of status and
+/// progress, the status values that end an interaction, and the deadlines.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Follow {
-    /// The places in a callback that can contain the status. Callgate uses the first place that has a value.
+    /// The locations in a callback that can contain the status. The first location that has a value counts.
     pub status: Vec<StatusAt>,
-    /// The place in a callback that contains the progress. The progress is a number.
+    /// The location of the progress in the JSON body of a callback. The progress is a number.
     pub progress: Option<Pointer>,
-    /// The places in a callback that can contain the provider's id of the work. Callgate uses the first place that has
-    /// a value. The id must equal the id that the provider returned in its response to the agent's request.
+    /// The locations in a callback that can contain the provider's id of the work. The first location that has a value
+    /// counts. This id must equal the id that the provider returned in its response to the agent's request.
     pub id: Vec<StatusAt>,
-    /// The status values with which the provider asks a question.
+    /// The status values that mean that the provider asks a question.
     pub asking: Vec<Box<str>>,
-    /// The status values that mean success.
+    /// The status values that mean that the work has succeeded.
     pub done: Vec<Box<str>>,
-    /// The status values that mean failure.
+    /// The status values that mean that the work has failed.
     pub failed: Vec<Box<str>>,
-    /// Maximum time from the request to the final callback.
+    /// The maximum time from the agent's request to the final callback.
     pub deadline: Option<Duration>,
-    /// Maximum time between two callbacks.
+    /// The maximum time between two callbacks.
     pub stalled_after: Option<Duration>,
-    /// Whether callbacks without a token find their interaction by the provider's id of the work, and what happens to a
-    /// callback that finds none. `None` if the token of a callback names the interaction.
+    /// What Callgate does with a callback whose provider's id of the work belongs to no interaction. `None` if the
+    /// route does not match callbacks by the provider's id, because the token of a callback names its interaction.
     pub matching: Option<UnmatchedCallback>,
-    /// What happens to stale progress. If it is `None`, a callback with lower progress is delivered, and every callback
-    /// after a final one is denied.
+    /// What Callgate does with stale progress (see [`Stale`]). If this is `None`, a callback with lower progress is
+    /// delivered, and every callback after a final callback is denied.
     pub stale: Option<Stale>,
 }
 
-/// What happens to a callback whose provider's id belongs to no interaction.
+/// What Callgate does with a callback whose provider's id of the work belongs to no interaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UnmatchedCallback {
     /// The callback is delivered without an interaction.
@@ -63,7 +63,7 @@ pub enum UnmatchedCallback {
     Refuse,
 }
 
-/// The values that one callback reports.
+/// The values that a callback reports: status, progress, id of the work, and question.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// The status, if the callback has one.
@@ -74,17 +74,18 @@ pub struct Report {
     pub end: Option<Event>,
     /// The provider's id of the work, if the callback has one.
     pub id: Option<Box<str>>,
-    /// Whether the status is one of [`Follow::asking`]: the provider asks a question.
+    /// Whether the status is one of [`Follow::asking`], which means that the provider asks a question.
     pub asks: bool,
-    /// The action endpoint, if the callback has one that the route allows.
+    /// The action endpoint (the URL for answers), if the callback has one that the route allows.
     pub question: Option<Box<str>>,
-    /// Whether a value should be read from the body, but the body is not valid JSON. False if the status was found
-    /// elsewhere, for example in a header.
+    /// Whether the body is not valid JSON although a value must be read from it. False if the status was found outside
+    /// the body, for example in a header.
     pub unreadable: bool,
 }
 
 impl Follow {
-    /// Reads a callback. A body that is not JSON sets `unreadable`. A value that occurs twice in the body is ignored.
+    /// Reads the reported values from a callback. Sets `unreadable` if the body is not JSON. Ignores a value that
+    /// occurs twice in the body.
     pub fn report(&self, head: &RequestHead<'_>, body: &[u8]) -> Report {
         let places = self.status.iter().chain(&self.id).filter_map(StatusAt::pointer);
         let pointers: Vec<_> = places.chain(&self.progress).collect();
@@ -109,8 +110,8 @@ impl Follow {
             first
         };
         let status = first(&self.status).filter(|status| status.len() <= STATUS_BYTES_MAX);
-        // The length of an id is not limited. If a long id were ignored, the id of the callback would not be compared
-        // with the id of the interaction.
+        // The length of an id is not limited. If a long id were ignored, the ledger would not compare it with the id of
+        // the interaction.
         let id = first(&self.id);
         let progress = self.progress.as_ref().and_then(|_| found.next()).and_then(number);
         let is = |words: &[Box<str>]| status.as_ref().is_some_and(|status| words.contains(status));
@@ -120,7 +121,7 @@ impl Follow {
             (false, false) => None,
         };
         let asks = is(&self.asking);
-        // If the status was found elsewhere, for example in a header, the callback is not treated as unreadable.
+        // If the status was found outside the body, for example in a header, the callback is not treated as unreadable.
         let unreadable = unreadable && status.is_none();
         Report { status, progress, end, id, asks, unreadable, ..Report::default() }
     }
@@ -135,7 +136,7 @@ impl StatusAt {
     }
 }
 
-/// Formats the place for error messages.
+/// Formats the location for error messages.
 impl std::fmt::Display for StatusAt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -161,12 +162,12 @@ fn header(head: &RequestHead<'_>, name: &HeaderName) -> Option<Box<str>> {
 }
 
 impl Report {
-    /// Reports whether the callback is about progress: it has a status or a progress, and the status is not final.
+    /// Reports whether the callback reports progress: it has a status or a progress, and the status is not final.
     pub fn is_progress(&self) -> bool {
         self.end.is_none() && (self.status.is_some() || self.progress.is_some())
     }
 
-    /// Returns the event of this callback for the state machine.
+    /// Returns the event that this callback causes in the state machine of the interaction.
     pub fn event(&self) -> Event {
         match (self.end, &self.question) {
             (Some(end), _) => end,

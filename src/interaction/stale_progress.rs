@@ -1,8 +1,9 @@
-//! Stale progress: progress that is lower than before, or that arrives after a final callback.
+//! Stale progress: progress that is lower than previously reported progress, or that arrives after a final callback.
 
 use super::state::State;
 
-/// What happens to stale progress: progress that is lower than before, or that arrives after a final callback.
+/// What Callgate does with stale progress: progress that is lower than previously reported progress, or that arrives
+/// after a final callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stale {
     /// The callback is delivered, even after a final callback.
@@ -11,14 +12,14 @@ pub enum Stale {
     Drop,
 }
 
-/// Reports whether a callback reports less progress than `highest`, which is the highest progress that was reported
-/// before. A final callback is never stale.
+/// Reports whether a callback reports less progress than `highest`, the highest progress of the previous callbacks. A
+/// final callback is never stale.
 pub(super) fn is_lower(highest: Option<f64>, reported: Option<f64>, is_final: bool) -> bool {
     !is_final && matches!((highest, reported), (Some(highest), Some(reported)) if reported < highest)
 }
 
-/// Reports whether a callback reports progress after a final callback and the route has a rule for such progress.
-/// Without a rule, the interaction accepts no callback after a final one.
+/// Reports whether a callback reports progress after a final callback, and the route has a rule for this case. Without
+/// a rule, the interaction accepts no callback after a final callback.
 pub(super) fn is_after_final(state: State, is_progress: bool, rule: Option<Stale>) -> bool {
     matches!(state, State::Done | State::Failed) && is_progress && rule.is_some()
 }

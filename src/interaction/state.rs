@@ -32,7 +32,7 @@ pub enum State {
     NotSent,
     /// No callback has arrived yet.
     Open,
-    /// A callback has arrived, but no final one.
+    /// A callback has arrived, but no final callback.
     Progressing,
     /// Somebody revoked the interaction.
     Revoked,
@@ -45,7 +45,7 @@ pub enum Event {
     Answered,
     /// A callback asked a question.
     Asked,
-    /// A callback reported success, or was the last one allowed.
+    /// A callback reported success, or was the last callback that the token allows.
     Completed,
     /// A callback reported failure.
     Failed,
@@ -59,12 +59,13 @@ pub enum Event {
     Revoked,
 }
 
-/// The error for an event that came too late, because the interaction has ended. Contains the state of the interaction.
+/// The error for an event that came too late, because the interaction has ended. The field is the state of the
+/// interaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Over(pub State);
 
 impl State {
-    /// Every state.
+    /// All states, in alphabetical order.
     pub const ALL: [Self; 8] = [
         Self::Asking,
         Self::Done,
@@ -76,12 +77,12 @@ impl State {
         Self::Revoked,
     ];
 
-    /// Reports whether callbacks are still accepted.
+    /// Reports whether the interaction still accepts callbacks.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Asking | Self::Open | Self::Progressing)
     }
 
-    /// Returns the stable snake_case name. It is used as metric label, log field and value of the callbacks API.
+    /// Returns the stable name in snake_case. The name is a metric label, a log field and a value in the callbacks API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Asking => "asking",
@@ -95,16 +96,16 @@ impl State {
         }
     }
 
-    /// Returns the state with this name.
+    /// Returns the state with this name, or `None` if there is no such state.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 }
 
-/// Returns the state after an event.
+/// Returns the state of an interaction after an event.
 ///
 /// # Errors
-/// Returns [`Over`] if the interaction has ended. The event changes nothing then.
+/// Returns [`Over`] if the interaction has ended. The state then stays as it is.
 pub const fn next(state: State, event: Event) -> Result<State, Over> {
     match (state, event) {
         (_, Event::Revoked) => Ok(State::Revoked),

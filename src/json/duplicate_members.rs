@@ -1,5 +1,5 @@
-//! Strict lookup of single values that a check uses or that a signature covers. It returns a value only if every JSON
-//! parser would find the same value.
+//! Strict lookup of a JSON value that a check uses or a signature covers. A value is returned only if every JSON parser
+//! would find the same value.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use super::find::{Found, NotJson};
 use super::pointer::Pointer;
 
-/// Reports whether some program could take both names for the same member. Some JSON libraries ignore case, and some
-/// of these use the case folding of Unicode, in which `\u{17f}` is an `s` and `\u{212a}` is a `k`.
+/// Reports whether some JSON library could treat two JSON keys as the same key. Some libraries ignore case. Some of
+/// these libraries use the case folding of Unicode, in which `\u{17f}` equals `s` and `\u{212a}` equals `k`.
 pub fn is_same_name(a: &str, b: &str) -> bool {
     if a.is_ascii() && b.is_ascii() {
         return a.eq_ignore_ascii_case(b);
@@ -22,10 +22,10 @@ pub fn is_same_name(a: &str, b: &str) -> bool {
     folded(a) == folded(b)
 }
 
-/// Looks up one pointer strictly. Returns [`Found::Doubled`] if an object on the path has two members whose names are
-/// equal or differ only in case, because JSON parsers differ in which of them they use. Also returns [`Found::Doubled`]
-/// if there is only one such member, but its name differs from the token in case. A token of digits is a list index,
-/// never a member name.
+/// Looks up one JSON pointer strictly. Returns [`Found::Doubled`] if an object on the path has two keys that are equal
+/// or differ only in case, because JSON parsers differ in which key they use. Also returns [`Found::Doubled`] if
+/// the object has only one such key, but this key differs from the pointer in case. A token that consists of digits is
+/// an array index, never a key.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8.
@@ -47,7 +47,7 @@ pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t
                 match (named.next(), named.next()) {
                     (Some(_), Some(_)) => return Ok(Found::Doubled),
                     (Some((name, value)), None) if **name == **token => Some(*value),
-                    // The object has only a member whose name differs in case. Some parsers would accept this member.
+                    // The object has only a key that differs in case. Some parsers would accept this key.
                     (Some(_), None) => return Ok(Found::Doubled),
                     (None, _) => None,
                 }
@@ -62,7 +62,7 @@ pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t
     Ok(Found::One(at))
 }
 
-/// The members of an object in document order, including duplicates.
+/// The name/value pairs of a JSON object in document order, including pairs with the same name.
 struct Members<'t>(Vec<(String, &'t RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {

@@ -1,4 +1,4 @@
-//! Finds the values of several JSON pointers in one pass over a document.
+//! Finds the values of several JSON pointers in one pass over a JSON document.
 
 use std::fmt;
 
@@ -11,17 +11,17 @@ use super::scan::{Begins, Scan};
 /// The result of looking up one JSON pointer.
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'t> {
-    /// More than one value matches, because an object on the path has two members with the same name. JSON parsers
-    /// differ in which member they use.
+    /// More than one value matches, because an object on the path contains the same key twice. JSON parsers differ in
+    /// which of the two values they use.
     Doubled,
-    /// No value matches.
+    /// The document has no value at the pointer.
     Missing,
-    /// One value matches. Contains its JSON text.
+    /// Exactly one value matches. The field is the JSON text of the value.
     One(&'t RawValue),
 }
 
 impl<'t> Found<'t> {
-    /// Returns the JSON text of the value, exactly as in the document.
+    /// Returns the JSON text of the value, exactly as in the document. Returns `None` unless exactly one value matches.
     pub fn raw(self) -> Option<&'t str> {
         match self {
             Self::One(raw) => Some(raw.get()),
@@ -30,7 +30,7 @@ impl<'t> Found<'t> {
     }
 
     /// Returns the decoded text of a string, or the JSON text of a number, `true` or `false`. Returns `None` for
-    /// `null`, objects and lists.
+    /// `null`, objects and arrays, and unless exactly one value matches.
     pub fn word(self) -> Option<Box<str>> {
         match self.raw()? {
             raw if raw.starts_with('"') && !raw.contains('\\') => raw.get(1..raw.len() - 1).map(Into::into),
@@ -41,11 +41,12 @@ impl<'t> Found<'t> {
     }
 }
 
-/// The error for a document that is not JSON (RFC 8259) in UTF-8.
+/// The error for a document that is not valid JSON (RFC 8259) in UTF-8.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotJson;
 
-/// Looks up all `pointers`. Each pass over the document looks up at most [`POINTERS_MAX`] of them.
+/// Looks up all `pointers` in a JSON document. The results are in the order of the pointers. One pass over the document
+/// looks up at most [`POINTERS_MAX`] pointers.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8. Some parsers accept invalid documents (`NaN`, a byte
@@ -57,7 +58,8 @@ pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Result<Vec<Found<'
     if pointers.is_empty() {
         Walk { pointers, depth: 0, wanted: 0, found: &mut found }.through(text).ok_or(NotJson)?;
     }
-    // A bit mask identifies the pointers of one pass, so a pass must not have more pointers than the mask has bits.
+    // A bit mask identifies the pointers of one pass. The number of pointers in a pass is therefore limited by the bits
+    // of the mask.
     for (pointers, found) in pointers.chunks(POINTERS_MAX).zip(found.chunks_mut(POINTERS_MAX)) {
         let wanted = pointers.iter().enumerate().fold(0, |mask, (i, _)| mask | 1 << i);
         Walk { pointers, depth: 0, wanted, found }.through(text).ok_or(NotJson)?;
@@ -65,12 +67,12 @@ pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Result<Vec<Found<'
     Ok(found)
 }
 
-/// Looks up one pointer. Returns [`Found::Missing`] if the document is not JSON.
+/// Looks up one JSON pointer. Returns [`Found::Missing`] if the document is not JSON.
 pub fn find_one<'t>(document: &'t [u8], pointer: &Pointer) -> Found<'t> {
     find(document, &[pointer]).ok().and_then(|found| found.into_iter().next()).unwrap_or(Found::Missing)
 }
 
-/// Walks through one object or list and records the values of the pointers in `wanted`, a bit mask of their indices.
+/// A lookup in one object or array. Records the values of the pointers in `wanted`, a bit mask of pointer indices.
 pub(super) struct Walk<'w, 'p, 't> {
     pub(super) pointers: &'w [&'p Pointer],
     pub(super) depth: usize,
@@ -79,7 +81,7 @@ pub(super) struct Walk<'w, 'p, 't> {
 }
 
 impl<'t> Walk<'_, '_, 't> {
-    /// Walks through the whole text. Returns `None` if the text is not JSON.
+    /// Looks up the pointers in the whole text. Returns `None` if the text is not JSON.
     pub(super) fn through(mut self, text: &'t str) -> Option<()> {
         let mut scan = Scan::new(text);
         match scan.begins() {
@@ -122,12 +124,12 @@ impl<'t> Walk<'_, '_, 't> {
         Some(())
     }
 
-    /// Returns the bit mask of the pointers whose token at this depth equals this member name.
+    /// Returns the bit mask of the wanted pointers whose token at this depth equals the JSON key `name`.
     fn named(&self, name: &str) -> u32 {
         if !name.contains('\\') {
             return self.goes(name.as_bytes());
         }
-        // The name is compared as bytes, because an escaped name may contain half of a surrogate pair. Such a name is
+        // The key is compared as bytes, because an escaped key may contain half of a surrogate pair. Such a key is
         // valid JSON, but not a valid Rust `str`.
         let quoted = format!("\"{name}\"");
         let mut deserializer = serde_json::Deserializer::from_str(&quoted);
@@ -142,8 +144,8 @@ impl<'t> Walk<'_, '_, 't> {
         matching.fold(0, |mask, (i, _)| mask | 1 << i)
     }
 
-    /// Returns the list elements that the wanted pointers refer to at this depth. Each is a pair of the element's index
-    /// and the bit mask of these pointers. `01` is not an index (RFC 6901 section 4).
+    /// Returns the array elements to which the wanted pointers refer at this depth. Each pair consists of the index of
+    /// the element and the bit mask of its pointers. `01` is not an index (RFC 6901 section 4).
     fn indices(&self) -> Vec<(usize, u32)> {
         let wanted = self.pointers.iter().enumerate().filter(|(i, _)| self.wanted & (1 << i) != 0);
         let index = |(i, pointer): (usize, &&Pointer)| {
@@ -154,8 +156,9 @@ impl<'t> Walk<'_, '_, 't> {
         wanted.filter_map(index).collect()
     }
 
-    /// Compares one value with the pointers that lead to it. `through` is a bit mask of these pointers. The value is the
-    /// result of each pointer that ends here. For the other pointers, the search continues inside the value.
+    /// Processes the value of an object key or an array element. `through` is the bit mask of the pointers that lead to
+    /// this value. For a pointer that ends here, the value is recorded as result. For the other pointers, the search
+    /// continues inside the value.
     fn take(&mut self, through: u32, value: &'t str) -> Option<()> {
         if through == 0 {
             return Some(());
@@ -175,7 +178,7 @@ impl<'t> Walk<'_, '_, 't> {
                 };
             }
         }
-        // A scalar has no members, so deeper pointers find nothing.
+        // A scalar contains no values, so deeper pointers find nothing.
         if deeper == 0 || !value.starts_with(['{', '[']) {
             return Some(());
         }
@@ -184,7 +187,7 @@ impl<'t> Walk<'_, '_, 't> {
     }
 }
 
-/// A serde visitor that decodes an escaped member name. It returns the pointers that match the name, as a bit mask.
+/// A serde visitor that decodes an escaped JSON key and returns the bit mask of the pointers that match the key.
 struct Unescaped<'w, 'a, 'p, 't>(&'w Walk<'a, 'p, 't>);
 
 impl Visitor<'_> for Unescaped<'_, '_, '_, '_> {

@@ -1,4 +1,4 @@
-//! Inserts members into a JSON text and replaces values in it.
+//! Inserts values into a JSON text, and replaces values in a JSON text.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,42 +8,43 @@ use serde_json::value::RawValue;
 use super::find::{Found, Walk, find_one};
 use super::pointer::{APPEND, Pointer, names_element};
 
-/// The reason why a value cannot be inserted at a pointer.
+/// The reason why a value cannot be inserted at a JSON pointer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum InsertFault {
-    /// An object on the path has two members with the same name.
+    /// An object on the path contains the same key twice.
     Doubled,
-    /// A value on the path is not the object or the list that the next token needs, or an index on the path is greater
-    /// than the length of the list.
+    /// A value on the path has the wrong type for the next token (object or array), or an index on the path is greater
+    /// than the length of the array.
     NoMembers,
-    /// The document is not JSON (RFC 8259) in UTF-8.
+    /// The document is not valid JSON (RFC 8259) in UTF-8.
     NotJson,
-    /// A value already exists at the pointer.
+    /// The document already has a value at the pointer.
     Present,
 }
 
-/// The JSON values that count as absent. Client libraries write these values for settings that are not set.
+/// The JSON values that count as missing. Client libraries write these values for unset settings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Absent {
-    /// `null`.
+    /// Only `null` counts as missing.
     Null,
-    /// `null` and the empty string.
+    /// `null` and the empty string count as missing.
     NullOrEmpty,
 }
 
 impl Absent {
-    /// Reports whether this JSON text counts as absent.
+    /// Reports whether this JSON text counts as missing.
     pub fn includes(self, raw: &str) -> bool {
         raw == "null" || (self == Self::NullOrEmpty && raw == "\"\"")
     }
 }
 
-/// Returns `document` with the JSON text `value` inserted at `pointer`. Replaces a value that counts as absent. Creates
-/// objects and lists that are missing or `null` on the path. A token that is a list index, or `-`, always refers to an
-/// element of a list. An index that equals the length of the list, and `-`, append an element. Changes nothing else.
+/// Returns `document` with the JSON text `value` inserted at `pointer`. Replaces an existing value if `absent` includes
+/// it. Creates objects and arrays that are missing or `null` on the path. A token that is a number or `-` always refers
+/// to an array element. `-`, and an index that equals the length of the array, append an element. Changes nothing else.
 ///
 /// # Errors
-/// Returns an [`InsertFault`] if the path cannot be followed or already has a value.
+/// Returns an [`InsertFault`] if the pointer does not fit the document, or if the document already has a value at the
+/// pointer.
 pub fn insert(document: &str, pointer: &Pointer, value: &str, absent: Absent) -> Result<String, InsertFault> {
     let raw: &RawValue = serde_json::from_str(document).map_err(|_| InsertFault::NotJson)?;
     let mut at = raw;
@@ -75,11 +76,12 @@ pub fn insert(document: &str, pointer: &Pointer, value: &str, absent: Absent) ->
     Err(InsertFault::NoMembers)
 }
 
-/// Returns `pointer` with an index for each `-`: the index of the element that an insertion into `document` would
-/// append. All pointers that are resolved in the same document refer to the same new element.
+/// Returns `pointer` with an index in place of each `-`. The index is the index of the element that an insertion into
+/// `document` would append. All pointers that are resolved in the same document refer to the same new element.
 ///
 /// # Errors
-/// Returns an [`InsertFault`] if a `-` does not refer to a list, or if the document is not JSON.
+/// Returns an [`InsertFault`] if a `-` does not refer to an array, if an object on the path contains the same key
+/// twice, or if the document is not JSON.
 pub fn resolve_appends<'p>(document: &[u8], pointer: &'p Pointer) -> Result<Cow<'p, Pointer>, InsertFault> {
     if pointer.tokens.iter().all(|token| **token != *APPEND) {
         return Ok(Cow::Borrowed(pointer));
@@ -104,8 +106,8 @@ pub fn resolve_appends<'p>(document: &[u8], pointer: &'p Pointer) -> Result<Cow<
     Ok(Cow::Owned(Pointer { text: pointer.text.clone(), tokens }))
 }
 
-/// Looks up the member or list element of `raw` that `token` names. [`Found::Missing`] means that the member or the
-/// element can be appended.
+/// Looks up the object value or the array element of `raw` to which `token` refers. [`Found::Missing`] means that the
+/// value or element can be appended.
 fn child<'t>(raw: &'t RawValue, token: &str) -> Result<Found<'t>, InsertFault> {
     let is_element = names_element(token);
     if !raw.get().starts_with(if is_element { '[' } else { '{' }) {
@@ -123,13 +125,13 @@ fn child<'t>(raw: &'t RawValue, token: &str) -> Result<Found<'t>, InsertFault> {
     }
 }
 
-/// Returns the number of elements of a list.
+/// Returns the number of elements of a JSON array.
 fn list_length(raw: &RawValue) -> Result<usize, InsertFault> {
     let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| InsertFault::NoMembers)?;
     Ok(items.len())
 }
 
-/// Returns the JSON text of nested objects and lists, in which the path `tokens` leads to `value`.
+/// Returns the JSON text of nested objects and arrays in which the path `tokens` leads to `value`.
 fn nested(tokens: &[Box<str>], value: &str) -> Result<String, InsertFault> {
     tokens.iter().rev().try_fold(value.to_owned(), |value, token| match &**token {
         APPEND | "0" => Ok(format!("[{value}]")),
@@ -138,19 +140,19 @@ fn nested(tokens: &[Box<str>], value: &str) -> Result<String, InsertFault> {
     })
 }
 
-/// Returns `document` with `item` at the end of `container`. `item` is a member or a list element. `container` is an
-/// object or a list, and must be a slice of `document`.
+/// Returns `document` with `item` appended to `container`. `item` is a name/value pair or an array element. `container`
+/// is an object or an array, and must be a slice of `document`.
 fn append(document: &str, container: &str, item: &str) -> String {
     let start = span(document, container).start;
     let inner = container.strip_suffix(['}', ']']).unwrap_or(container);
     let inner = inner.trim_end_matches([' ', '\t', '\r', '\n']);
-    // A complete member or element never ends with an opening bracket.
+    // A complete name/value pair or array element never ends with an opening bracket.
     let comma = if inner.ends_with(['{', '[']) { "" } else { "," };
     let (before, after) = document.split_at(start + inner.len());
     format!("{before}{comma}{item}{after}")
 }
 
-/// Returns `document` with `old` replaced by the JSON text `value`. `old` must be a slice of `document`.
+/// Returns `document` with the part `old` replaced by the JSON text `value`. `old` must be a slice of `document`.
 pub fn replace(document: &str, old: &str, value: &str) -> String {
     let place = span(document, old);
     let (before, rest) = document.split_at(place.start);
@@ -158,8 +160,8 @@ pub fn replace(document: &str, old: &str, value: &str) -> String {
     format!("{before}{value}{after}")
 }
 
-/// Returns `document` with each of these parts replaced by a JSON text. The parts must be slices of `document` that do not
-/// overlap.
+/// Returns `document` with several parts replaced, each by its own JSON text. The parts must be slices of `document`
+/// and must not overlap.
 pub fn replace_all(document: &str, mut replacements: Vec<(&str, String)>) -> String {
     replacements.sort_unstable_by_key(|(old, _)| span(document, old).start);
     let mut text = String::with_capacity(document.len());
@@ -174,10 +176,10 @@ pub fn replace_all(document: &str, mut replacements: Vec<(&str, String)>) -> Str
     text
 }
 
-/// Returns `document` with the JSON text `value` at `pointer`. Replaces the existing value, if there is one.
+/// Returns `document` with the JSON text `value` at `pointer`. An existing value is replaced.
 ///
 /// # Errors
-/// Returns an [`InsertFault`] if the path cannot be followed.
+/// Returns an [`InsertFault`] if the pointer does not fit the document.
 pub fn set(document: &str, pointer: &Pointer, value: &str) -> Result<String, InsertFault> {
     match find_one(document.as_bytes(), pointer) {
         Found::One(old) => Ok(replace(document, old.get(), value)),

@@ -1,5 +1,5 @@
-//! Reads and changes single members of a JSON text without serializing the document again. Everything else stays byte
-//! for byte the same: numbers, member order, white space and unknown members.
+//! Reads and changes single values of a JSON text without serializing the whole document again. All other parts stay
+//! byte for byte the same: numbers, the order of keys, white space and unknown keys.
 
 mod duplicate_members;
 mod find;

@@ -6,38 +6,39 @@ use std::ops::Range;
 use super::pointer::Pointer;
 use super::scan::{Begins, Scan};
 
-/// A scalar value: a string, a number, `true`, `false` or `null`.
+/// A scalar JSON value: a string, a number, `true`, `false` or `null`.
 #[derive(Debug)]
 pub struct Scalar<'s, 't> {
-    /// The names of the members, and the indices of the list elements, that lead to the value.
+    /// The JSON keys and the array indices that lead to the value.
     pub path: &'s [Cow<'t, str>],
     /// The JSON text of the value.
     pub raw: &'t str,
-    /// The position of the value in the document.
+    /// The byte range of the value in the document.
     pub range: Range<usize>,
 }
 
 impl Scalar<'_, '_> {
-    /// Returns the decoded text of a string. Returns `None` for other values, and for a string with half of a surrogate
-    /// pair, which is no text.
+    /// Returns the decoded text of a string. Returns `None` for other values, and for a string that contains half of a
+    /// surrogate pair.
     pub fn text(&self) -> Option<String> {
         self.raw.starts_with('"').then(|| serde_json::from_str(self.raw).ok())?
     }
 
-    /// Reports whether a pointer leads to the value, or to an object or list around it.
+    /// Reports whether a pointer leads to the value, or to an object or array that contains the value.
     pub fn is_below(&self, pointer: &Pointer) -> bool {
         begins(self.path, pointer).is_some()
     }
 
-    /// Reports whether the value is in a member of an element of a list, or below it. `list` leads to the list, and
-    /// `member` leads from the element to the member.
+    /// Reports whether the value is at the location `member` of an array element, or inside the value at this location.
+    /// `list` is the pointer to the array, and `member` is relative to each element.
     pub fn is_below_each(&self, list: &Pointer, member: &Pointer) -> bool {
         let element = begins(self.path, list).and_then(|rest| rest.split_first());
         element.is_some_and(|(_, rest)| begins(rest, member).is_some())
     }
 }
 
-/// Returns what follows a pointer in a path. Returns `None` if the path does not begin with the pointer.
+/// Returns the rest of a path after the tokens of a pointer. Returns `None` if the path does not begin with these
+/// tokens.
 fn begins<'p, 't>(path: &'p [Cow<'t, str>], pointer: &Pointer) -> Option<&'p [Cow<'t, str>]> {
     let (first, rest) = path.split_at_checked(pointer.tokens.len())?;
     first.iter().zip(&pointer.tokens).all(|(name, token)| **name == **token).then_some(rest)
@@ -45,12 +46,12 @@ fn begins<'p, 't>(path: &'p [Cow<'t, str>], pointer: &Pointer) -> Option<&'p [Co
 
 enum Around {
     Object,
-    /// A list, with the index of its current element.
+    /// An array, with the index of its current element.
     List(usize),
 }
 
-/// Calls `visit` for each scalar value, in the order of the document. Members that occur twice are visited twice.
-/// Returns `None` if the text is not JSON. The depth of the document is not limited.
+/// Calls `visit` for each scalar value, in the order of the document. If an object contains a key twice, both values
+/// are visited. Returns `None` if the text is not JSON. The depth of the document is not limited.
 pub fn scalars<'t>(text: &'t str, visit: &mut dyn FnMut(&Scalar<'_, 't>)) -> Option<()> {
     let (mut scan, mut path, mut around) = (Scan::new(text), Vec::new(), Vec::new());
     loop {
@@ -72,7 +73,7 @@ pub fn scalars<'t>(text: &'t str, visit: &mut dyn FnMut(&Scalar<'_, 't>)) -> Opt
                 visit(&Scalar { path: &path, raw, range: end - raw.len()..end });
             }
         }
-        // A value has ended. This may also end the objects and lists around it.
+        // A value has ended. This may also end the objects and arrays that contain the value.
         loop {
             let Some(innermost) = around.last_mut() else { return scan.end() };
             path.pop();
@@ -94,7 +95,7 @@ pub fn scalars<'t>(text: &'t str, visit: &mut dyn FnMut(&Scalar<'_, 't>)) -> Opt
     }
 }
 
-/// Decodes a member name. A name that is no text stays as it is written.
+/// Decodes the escapes of a JSON key. A key that contains half of a surrogate pair is returned as written.
 fn decoded(name: &str) -> Cow<'_, str> {
     if !name.contains('\\') {
         return Cow::Borrowed(name);

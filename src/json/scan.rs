@@ -1,24 +1,24 @@
-//! A JSON validator that returns slices of the text and builds no values. Large bodies spend most of their time here,
-//! because the whole document must be validated although only a few members are used.
+//! A JSON validator that returns slices of the text and builds no values. For large bodies this is the most expensive
+//! step, because the whole document must be validated although only a few values are used.
 //!
-//! It accepts the same texts as `serde_json` (RFC 8259) in about three quarters of its time. The module `find` uses it
-//! to look up members.
+//! It accepts the same texts as `serde_json` (RFC 8259) in about three quarters of the time. The module `find` uses it
+//! to look up values.
 //!
 //! Each free function below takes the unread text and returns the text that is left after one token or value. It
 //! returns `None` if the text is not valid JSON.
 
-/// The number of words of 8 bytes after which a string is read in blocks. Most strings are shorter.
+/// The number of words of 8 bytes after which a string is scanned in blocks. Most strings are shorter.
 const SHORT_WORDS: usize = 4;
-/// The size of a block.
+/// The size of a block in a long string, in bytes.
 const BLOCK_BYTES: usize = 32;
 
-/// A position in a JSON text.
+/// A scanner with its position in a JSON text.
 #[derive(Debug)]
 pub(super) struct Scan<'t> {
     text: &'t str,
     rest: &'t [u8],
-    /// The objects and lists that are open around the current position. The vector is kept from one value to the next,
-    /// so that its allocation is reused.
+    /// The objects and arrays that are open around the current position. The vector is reused for each value, so that
+    /// it is allocated only once.
     open: Vec<Kind>,
 }
 
@@ -28,14 +28,14 @@ enum Kind {
     Object,
 }
 
-/// The first token of a value.
+/// The first token of a JSON value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Begins {
-    /// `{`. The scanner has consumed it.
+    /// The value is an object. The scanner has consumed its `{`.
     Object,
-    /// `[`. The scanner has consumed it.
+    /// The value is an array. The scanner has consumed its `[`.
     List,
-    /// Any other token, or the end of the text. Nothing was consumed.
+    /// The next token is neither `{` nor `[`, or the text has ended. The scanner has consumed no token.
     Other,
 }
 
@@ -44,7 +44,7 @@ impl<'t> Scan<'t> {
         Self { text, rest: text.as_bytes(), open: Vec::new() }
     }
 
-    /// Consumes an opening `{` or `[` and returns which of them it was.
+    /// Consumes an opening `{` or `[` if it comes next. Returns which of them was consumed.
     pub(super) fn begins(&mut self) -> Begins {
         if self.takes(b'{') {
             Begins::Object
@@ -66,7 +66,7 @@ impl<'t> Scan<'t> {
         }
     }
 
-    /// Consumes a member name and its colon. Returns the text between the quotes, with escapes not decoded.
+    /// Consumes a JSON key and its colon. Returns the text between the quotes, without decoding escapes.
     pub(super) fn name(&mut self) -> Option<&'t str> {
         self.takes(b'"').then_some(())?;
         let start = self.at();
@@ -76,7 +76,7 @@ impl<'t> Scan<'t> {
         self.text.get(start..end)
     }
 
-    /// Consumes one value and returns its text.
+    /// Consumes one JSON value and returns its text.
     pub(super) fn value(&mut self) -> Option<&'t str> {
         self.rest = white(self.rest);
         let start = self.at();
@@ -84,21 +84,21 @@ impl<'t> Scan<'t> {
         self.text.get(start..self.at())
     }
 
-    /// Returns `Some` if only white space is left.
+    /// Checks that only white space is left. Returns `None` otherwise.
     pub(super) fn end(self) -> Option<()> {
         white(self.rest).is_empty().then_some(())
     }
 
-    /// Returns the position in bytes.
+    /// Returns the current position in the text, in bytes.
     pub(super) fn at(&self) -> usize {
         self.text.len() - self.rest.len()
     }
 }
 
-/// Skips one value.
+/// Skips one JSON value. `open` is a buffer for the objects and arrays that are open during the scan.
 fn value<'t>(mut rest: &'t [u8], open: &mut Vec<Kind>) -> Option<&'t [u8]> {
     open.clear();
-    // The innermost open object or list. `open` contains the outer ones.
+    // The innermost open object or array. `open` contains the outer objects and arrays.
     let mut within = None;
     loop {
         let (first, behind) = white(rest).split_first()?;
@@ -126,7 +126,7 @@ fn value<'t>(mut rest: &'t [u8], open: &mut Vec<Kind>) -> Option<&'t [u8]> {
             b'n' => behind.strip_prefix(b"ull")?,
             _ => return None,
         };
-        // A value has ended. This may also end the objects and lists around it.
+        // A value has ended. This may also end the objects and arrays that contain the value.
         loop {
             let Some(kind) = within else { return Some(rest) };
             let (next, behind) = white(rest).split_first()?;
@@ -146,7 +146,7 @@ fn value<'t>(mut rest: &'t [u8], open: &mut Vec<Kind>) -> Option<&'t [u8]> {
     }
 }
 
-/// Skips a member name and its colon.
+/// Skips a JSON key and its colon.
 #[inline(always)]
 fn name(rest: &[u8]) -> Option<&[u8]> {
     colon(string(rest.strip_prefix(b"\"")?)?)
@@ -157,7 +157,7 @@ fn colon(rest: &[u8]) -> Option<&[u8]> {
     white(rest).strip_prefix(b":")
 }
 
-/// Skips white space. Most calls find no white space or one blank, so these two cases come first.
+/// Skips white space. Most calls find no white space or one space, so these two cases come first.
 #[inline(always)]
 fn white(rest: &[u8]) -> &[u8] {
     match rest {
@@ -174,7 +174,7 @@ fn much_white(mut rest: &[u8]) -> &[u8] {
     rest
 }
 
-/// Skips the rest of a string after its opening quote.
+/// Skips the rest of a JSON string after its opening quote.
 #[inline(always)]
 fn string(mut rest: &[u8]) -> Option<&[u8]> {
     let mut words = 0;
@@ -196,8 +196,8 @@ fn string(mut rest: &[u8]) -> Option<&[u8]> {
     last_bytes(rest)
 }
 
-/// Skips blocks of a string that contain no quote, no backslash and no control character. The loop over a block has no exit,
-/// so that the compiler uses vector instructions.
+/// Skips blocks of a string that contain no quote, no backslash and no control character. The loop over a block has no
+/// early exit, so that the compiler uses vector instructions.
 #[inline(never)]
 fn plain_blocks(mut rest: &[u8]) -> &[u8] {
     let is_special = |found, byte: &u8| found | (*byte < b' ') | (*byte == b'"') | (*byte == b'\\');
@@ -222,7 +222,7 @@ fn last_bytes(mut rest: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Skips the rest of an escape after its backslash.
+/// Skips the rest of an escape sequence after its backslash.
 fn escape(rest: &[u8]) -> Option<&[u8]> {
     match rest {
         [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', behind @ ..] => Some(behind),
@@ -239,7 +239,8 @@ fn number(first: u8, rest: &[u8]) -> Option<&[u8]> {
         (b'-', _) => return None,
         (digit, rest) => (digit, rest),
     };
-    // A digit after a leading zero is not skipped. The caller then fails, because only a separator is allowed there.
+    // A digit after a leading zero is not skipped. The calling function then fails, because only a separator is allowed
+    // there.
     if first != b'0' {
         rest = digits(rest);
     }
@@ -266,7 +267,7 @@ fn some_digits(rest: &[u8]) -> Option<&[u8]> {
 }
 
 /// Sets the highest bit of each byte of `word` that is a quote, a backslash or a control character. Only the lowest of
-/// these bits is reliable. The borrow of a subtraction can set higher bits by mistake.
+/// these bits is reliable, because the borrow of a subtraction can set higher bits by mistake.
 #[inline(always)]
 const fn special(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;

@@ -1,5 +1,5 @@
-//! The canonical form of a path. The checks, the router and the delivery all use the same canonical path. A path that
-//! two parsers could understand differently is an error. It is never repaired.
+//! The canonical form of a request path. The checks, the router and the delivery all use the same canonical path. A
+//! path that two parsers could interpret differently is an error. It is never repaired.
 //!
 //! A path is denied if it contains dot segments, empty segments, `;` parameters, backslashes, control characters, bytes
 //! outside ASCII, the percent-encoded forms of `/ \ . ; % ? #`, or percent-encoded bytes that are not valid UTF-8
@@ -11,31 +11,31 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// Maximum length of a path, in bytes. A path segment can contain a token of up to 8 KiB.
+/// The maximum length of a path, in bytes. A path segment can contain a token of up to 8 KiB.
 pub(super) const PATH_BYTES_MAX: usize = 12 * 1024;
 
-/// A path in canonical form.
+/// A request path in canonical form.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CanonicalPath<'a> {
     text: Cow<'a, str>,
 }
 
-/// The reason why a path has no canonical form. The number is the byte offset of the fault.
+/// The reason why a path has no canonical form. A number is the byte offset of the fault in the path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PathFault {
-    /// A byte that a path must not contain.
+    /// The path contains a forbidden byte.
     Character(usize),
-    /// The segment `.` or `..`.
+    /// The path contains the segment `.` or `..`.
     DotSegment(usize),
-    /// Two slashes in a row.
+    /// The path contains two slashes in a row.
     EmptySegment(usize),
-    /// A percent-encoded character that would change the meaning of the path if it were decoded.
+    /// The path contains a percent-encoded character that would change the meaning of the path if it were decoded.
     Encoded(usize),
-    /// Percent-encoded bytes that are not valid UTF-8 (including overlong forms).
+    /// The path contains percent-encoded bytes that are not valid UTF-8 (including overlong forms).
     NotUtf8(usize),
     /// The path does not begin with a slash.
     NotAPath,
-    /// A `%` without two hex digits.
+    /// The path contains a `%` without two hexadecimal digits.
     Percent(usize),
     /// The path is longer than 12 KiB.
     TooLong,
@@ -59,10 +59,10 @@ impl fmt::Display for PathFault {
 }
 
 impl<'a> CanonicalPath<'a> {
-    /// Parses a raw path: the request target up to the first `?`.
+    /// Parses a raw path, which is the part of the request target before the first `?`.
     ///
     /// # Errors
-    /// Returns a [`PathFault`] if two parsers could understand the path differently.
+    /// Returns a [`PathFault`] if two parsers could interpret the path differently.
     pub fn parse(raw: &'a str) -> Result<Self, PathFault> {
         if !raw.starts_with('/') {
             return Err(PathFault::NotAPath);
@@ -78,12 +78,12 @@ impl<'a> CanonicalPath<'a> {
         Ok(Self { text })
     }
 
-    /// Returns the segments, first to last.
+    /// Returns the segments of the path, first to last.
     pub fn segments(&self) -> Segments<'_> {
         Segments::of(&self.text)
     }
 
-    /// Returns the path, beginning with a slash.
+    /// Returns the canonical path as text, beginning with a slash.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -120,8 +120,8 @@ impl<'p> Iterator for Segments<'p> {
     }
 }
 
-/// Reports whether a byte is a `pchar` or slash of RFC 3986, except `;`. Some servers remove the part of a segment that
-/// follows a `;`.
+/// Reports whether a byte is a slash or a `pchar` (RFC 3986 section 3.3) other than `;`. Some servers remove the part
+/// of a segment after a `;`.
 fn is_path_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@/%".contains(&b)
 }

@@ -1,4 +1,4 @@
-//! The captures of a path: the values of the captures of a template.
+//! The values that a path template has captured from a path.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,21 +7,21 @@ use std::sync::Arc;
 
 use super::redact::{has_token, redacted_segment};
 
-/// The name of the capture that contains a token. Callgate verifies the token and never passes it to the agent.
+/// The name of the path capture that contains a token. Callgate verifies the token and never passes it to the agent.
 pub const TOKEN_CAPTURE: &str = "callback_token";
 
-/// The values that a template captured from one path.
+/// The names and values of the captures of one path.
 #[derive(Clone)]
 pub struct Captures {
     names: Arc<[Arc<str>]>,
     path: Box<str>,
     spans: Vec<Range<usize>>,
-    /// Whether the last capture is a remainder.
+    /// Whether the last capture is a remainder (`{*name}`).
     has_remainder: bool,
 }
 
 impl Captures {
-    /// Creates the captures. `spans` are the byte ranges of the captures in `path`.
+    /// Creates the captures of `path`. `spans` are the byte ranges of the captured values in `path`.
     pub(super) fn new(
         names: Arc<[Arc<str>]>,
         path: &str,
@@ -31,17 +31,18 @@ impl Captures {
         Self { names, path: path.into(), spans, has_remainder }
     }
 
-    /// Returns the captures of a path without captures. The path is `/`.
+    /// Returns the captures of the path `/`, which has none.
     pub fn none() -> Self {
         Self::new(Arc::new([]), "/", Vec::new(), false)
     }
 
-    /// Returns the value of the capture `name`.
+    /// Returns the value of the capture with this name, or `None` if there is no such capture.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.all().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
 
-    /// Returns the name and the value of each capture, in path order, without [`TOKEN_CAPTURE`].
+    /// Returns the name and the value of each capture, in the order of the path. Leaves out the token in
+    /// [`TOKEN_CAPTURE`].
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.all().filter(|(name, _)| *name != TOKEN_CAPTURE)
     }
@@ -53,8 +54,9 @@ impl Captures {
             .map(|(name, span)| (&**name, self.path.get(span.clone()).unwrap_or_default()))
     }
 
-    /// Returns the canonical path for the log. Replaces the token, and every capture that looks like a token, with
-    /// `[token]`. In a remainder, replaces the segments that look like a secret (see [`redacted_segment`]).
+    /// Returns the canonical path for the log. The token, and every capture that looks like a token, is replaced by
+    /// `[token]`. In a remainder (`{*name}`), the segments that look like a secret are replaced (see
+    /// [`redacted_segment`]).
     pub fn redacted_path(&self) -> String {
         let mut path = String::with_capacity(self.path.len());
         let (mut shown, last) = (0, self.spans.len().saturating_sub(1));
@@ -76,8 +78,8 @@ impl Captures {
     }
 }
 
-/// Formats the captures as `name=value`, separated by commas, without the token. Values that look like a token are
-/// replaced.
+/// Formats the captures as `name=value`, separated by commas. Leaves out the token, and replaces values that look like
+/// a token.
 impl fmt::Display for Captures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut pairs = self.iter().peekable();
@@ -92,7 +94,7 @@ impl fmt::Display for Captures {
     }
 }
 
-/// Formats the captures without the token.
+/// Formats the names and values of the captures, without the token.
 impl fmt::Debug for Captures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()

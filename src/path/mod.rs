@@ -1,6 +1,6 @@
-//! Request paths: the canonical form, and the templates of routes, such as `/webhooks/{id}`. It also exports the
-//! functions for queries, so that callers find both parts of a request target here. This module knows nothing about
-//! routes, tokens or headers.
+//! Request paths: the canonical form, and the templates of routes, such as `/webhooks/{id}`. The module also exports
+//! the functions for queries, so that it covers both parts of a request target. It does not depend on routes, tokens or
+//! headers.
 
 mod canonical;
 mod captures;

@@ -1,22 +1,22 @@
-//! Recognizes the segments of a path that look like a secret.
+//! Recognizes path segments that look like a secret.
 
-/// The text in the log in place of a segment that looks like a secret.
+/// The text that replaces a path segment in the log if the segment looks like a secret.
 const REDACTED: &str = "[redacted]";
-/// Maximum length of a segment that is shown, in bytes.
+/// The maximum length of a path segment that the log shows, in bytes.
 const SEGMENT_BYTES_MAX: usize = 64;
-/// Maximum length of a word of letters that is shown, in bytes.
+/// The maximum length of a plain word, in bytes. A longer sequence of letters may be a secret.
 const WORD_BYTES_MAX: usize = 32;
-/// Maximum number of bytes in all words of a segment that are not plain words, such as `v1` and `2024`.
+/// The maximum total length of the parts of a segment that are not plain words, such as `v1` and `2024`, in bytes.
 const OTHER_BYTES_MAX: usize = 12;
 
-/// The length of an opaque callback token.
+/// The length of an opaque callback token, in characters.
 const OPAQUE_BYTES: usize = 32;
 
-/// Returns a segment of a path for the log: the segment itself, or `[redacted]` if it looks like a secret.
+/// Returns a path segment for the log: the segment itself, or `[redacted]` if the segment looks like a secret.
 ///
-/// A segment is shown if it consists of plain words, such as `chat.completions` or `sendMessage`, and of a few short
-/// numbers and abbreviations, such as `gpt-4o-mini`. Random text of more than 12 characters is redacted, and ids as long
-/// as a UUID are redacted, too, because some providers use them as secrets.
+/// A segment is shown if it consists of plain words, such as `chat.completions` or `sendMessage`, and a few short
+/// numbers and abbreviations, such as `gpt-4o-mini`. Random text of more than 12 characters is redacted. Ids of the
+/// length of a UUID are redacted as well, because some providers use them as secrets.
 pub fn redacted_segment(segment: &str) -> &str {
     if segment.len() > SEGMENT_BYTES_MAX || has_token(segment) {
         return REDACTED;
@@ -26,14 +26,14 @@ pub fn redacted_segment(segment: &str) -> &str {
     if others <= OTHER_BYTES_MAX { segment } else { REDACTED }
 }
 
-/// Reports whether a text contains something that looks like a JWT or an opaque callback token.
+/// Reports whether a text contains a part that looks like a JWT or an opaque callback token.
 pub fn has_token(text: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     text.contains("eyJ") || text.split(|c| !is_part(c)).any(is_opaque_form)
 }
 
-/// Reports whether a text has the form of an opaque callback token: base64url of 24 random bytes. A UUID and a hash in
-/// hexadecimal digits have letters of one case only.
+/// Reports whether a text has the form of an opaque callback token, which is the base64url encoding of 24 random bytes.
+/// A UUID or a hexadecimal hash does not have this form, because its letters are all in the same case.
 pub fn is_opaque_form(text: &str) -> bool {
     text.len() == OPAQUE_BYTES
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
@@ -41,8 +41,8 @@ pub fn is_opaque_form(text: &str) -> bool {
         && text.bytes().any(|b| b.is_ascii_lowercase())
 }
 
-/// Reports whether a word consists of letters and is spelled like a word: it has few letters in upper case. Random text
-/// has a digit or many of them.
+/// Reports whether a word consists of letters and is spelled like a natural word, with few upper-case letters. Random
+/// text contains digits or many upper-case letters.
 fn is_plain_word(word: &str) -> bool {
     let upper = word.bytes().filter(u8::is_ascii_uppercase).count();
     word.len() <= WORD_BYTES_MAX

@@ -1,5 +1,5 @@
 //! Path templates such as `/webhooks/{document_id}/status` and `/provider/{*rest}`. A capture is one whole segment. A
-//! remainder, `{*rest}`, is the last segment of a template and captures everything below a prefix.
+//! remainder (`{*rest}`) is the last segment of a template and captures everything below a prefix.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,20 +13,20 @@ const TOKEN_BYTES_MAX: usize = 8 * 1024;
 const REMAINDER_BYTES_MAX: usize = 1024;
 const SEGMENTS_MAX: usize = 32;
 
-/// One segment of a template.
+/// One segment of a path template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Segment {
-    /// A capture with this name. It matches one segment of 1 to 255 characters of `[A-Za-z0-9._~-]`. The capture of a
-    /// token matches up to 8 KiB.
+    /// A capture with this name. It matches one path segment of 1 to 255 characters from `[A-Za-z0-9._~-]`. The capture
+    /// of a token matches up to 8 KiB.
     Capture(Arc<str>),
-    /// A literal segment.
+    /// A literal segment. It matches only the same text.
     Literal(Box<str>),
-    /// The remainder of the path, with this name. It is always the last segment, and matches one or more segments of
-    /// any characters that a canonical path may contain. The last of these segments may be empty.
+    /// A remainder (`{*name}`) with this name. It is always the last segment. It matches one or more path segments of
+    /// any characters that a canonical path may contain. The last path segment may be empty.
     Remainder(Arc<str>),
 }
 
-/// A parsed path template.
+/// A parsed path template, such as `/webhooks/{id}`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Template {
     text: Box<str>,
@@ -34,20 +34,20 @@ pub struct Template {
     names: Arc<[Arc<str>]>,
 }
 
-/// The reason why a template is invalid.
+/// The reason why a path template is invalid.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TemplateFault {
-    /// A brace that does not enclose a whole segment.
+    /// The template contains a brace that does not enclose a whole segment.
     Braces(String),
-    /// A capture name that occurs twice.
+    /// A capture name occurs twice.
     Doubled(String),
-    /// A capture name that is not `[a-z_][a-z0-9_]*`.
+    /// A capture name does not match `[a-z_][a-z0-9_]*`.
     Name(String),
     /// The literal text is not a canonical path.
     Path(String),
-    /// A remainder, or the capture of one, that is not the last segment.
+    /// A remainder (`{*name}`), or a capture that is filled with a remainder, is not the last segment.
     Remainder(String),
-    /// A `*` that is not part of `{*name}`.
+    /// The template contains a `*` that is not part of `{*name}`.
     Star(String),
     /// The template has more than 32 segments.
     TooMany,
@@ -70,7 +70,7 @@ impl fmt::Display for TemplateFault {
 }
 
 impl Template {
-    /// Parses a template.
+    /// Parses a path template.
     ///
     /// # Errors
     /// Returns a [`TemplateFault`] if the text is not a canonical path, or if a capture is not one whole segment.
@@ -102,32 +102,32 @@ impl Template {
         Ok(Self { text: text.into(), segments, names: names.into() })
     }
 
-    /// Returns the template `/`.
+    /// Returns the template of the path `/`.
     pub fn root() -> Self {
         Self { text: "/".into(), segments: vec![Segment::Literal("".into())], names: Arc::new([]) }
     }
 
-    /// Returns the template as written.
+    /// Returns the template as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Returns the segments, first to last.
+    /// Returns the segments of the template, first to last.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Returns the names of the captures, first to last, including [`TOKEN_CAPTURE`].
+    /// Returns the names of the captures, in the order of the template, including [`TOKEN_CAPTURE`].
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &**name)
     }
 
-    /// Reports whether the template has a capture called `name`.
+    /// Reports whether the template has a capture with this name.
     pub fn has(&self, name: &str) -> bool {
         self.names().any(|n| n == name)
     }
 
-    /// Returns the name of the capture of the remainder, if the template ends with one.
+    /// Returns the name of the remainder (`{*name}`), if the template ends with one.
     pub fn remainder(&self) -> Option<&str> {
         match self.segments.last() {
             Some(Segment::Remainder(name)) => Some(name),
@@ -135,12 +135,12 @@ impl Template {
         }
     }
 
-    /// Returns this template as one that is filled with the captures of `path`: `{name}` stands for the remainder if
-    /// `name` is the remainder of `path`.
+    /// Prepares this template for being filled with the captures of the template `path`. If `name` is the remainder of
+    /// `path`, a segment `{name}` of this template becomes a remainder.
     ///
     /// # Errors
-    /// Returns [`TemplateFault::Star`] if this template has a remainder of its own, and [`TemplateFault::Remainder`] if
-    /// the remainder of `path` is not the last segment.
+    /// Returns [`TemplateFault::Star`] if this template itself contains a remainder. Returns
+    /// [`TemplateFault::Remainder`] if the remainder of `path` would not be the last segment of this template.
     pub fn filled_from(mut self, path: &Self) -> Result<Self, TemplateFault> {
         if let Some(name) = self.remainder() {
             return Err(TemplateFault::Star(format!("{{*{name}}}")));
@@ -160,9 +160,8 @@ impl Template {
         Ok(self)
     }
 
-    /// Reports whether `value` is valid for the capture `name` of this template: whether a path can be matched from
-    /// which this value is captured. The value of a remainder has at most 1 KiB, because tokens and interactions store
-    /// it.
+    /// Reports whether `value` is valid for the capture `name` of this template, which means that some path results in
+    /// this value. The value of a remainder has at most 1 KiB, because tokens and interactions store it.
     pub fn accepts(&self, name: &str, value: &str) -> bool {
         if self.remainder() == Some(name) { is_remainder(value) } else { is_capturable(name, value) }
     }
@@ -170,7 +169,7 @@ impl Template {
     /// Returns the remainder of a raw path that matches this template, as the sender wrote it. Returns `None` if the
     /// template has no remainder.
     ///
-    /// A raw path and its canonical form have the same segments, because encoded slashes are denied.
+    /// A raw path and its canonical form have the same number of segments, because percent-encoded slashes are denied.
     pub fn raw_remainder<'p>(&self, raw: &'p str) -> Option<&'p str> {
         self.remainder()?;
         let mut rest = raw;
@@ -180,13 +179,13 @@ impl Template {
         Some(rest)
     }
 
-    /// Returns the path with `value(name)` in place of each capture. Returns `None` if a value is missing or is not
-    /// valid for its capture.
+    /// Returns a path in which each capture is replaced by `value(name)`. Returns `None` if a value is missing or is
+    /// not valid for its capture.
     pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> Option<String> {
         self.fill_with(value, is_canonical_remainder)
     }
 
-    /// Returns the path as [`Template::fill`] does, but accepts every spelling of the remainder, and keeps its spelling.
+    /// Returns a path as [`Template::fill`] does, but accepts and preserves a remainder that is not in canonical form.
     pub fn fill_as_written<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> Option<String> {
         self.fill_with(value, |remainder| CanonicalPath::parse(&format!("/{remainder}")).is_ok())
     }
@@ -222,7 +221,7 @@ impl Template {
         texts.next().is_none()
     }
 
-    /// Returns the captures of `path`. The path must match this template.
+    /// Returns the values that the template captures from `path`. The path must match this template.
     pub fn capture(&self, path: &CanonicalPath<'_>) -> Captures {
         let mut spans = Vec::with_capacity(self.names.len());
         let mut start = 1;
@@ -237,14 +236,14 @@ impl Template {
         Captures::new(self.names.clone(), path.as_str(), spans, self.remainder().is_some())
     }
 
-    /// Reports whether two templates match the same paths.
+    /// Reports whether two templates match the same paths, whatever their captures are called.
     pub fn same_shape(&self, other: &Self) -> bool {
         self.precedence(other) == Ordering::Equal
     }
 
-    /// Compares the precedence of two templates that can match the same path. A template without a remainder comes before
-    /// a template with one. Otherwise the first segment that differs decides: a literal comes before a capture, and a
-    /// capture comes before a remainder. `Less` means that `self` is tried before `other`.
+    /// Compares the precedence of two templates that can match the same path. A template without a remainder comes
+    /// before a template with a remainder. Otherwise the first different segment decides: a literal comes before a
+    /// capture, and a capture comes before a remainder. `Less` means that `self` is tried before `other`.
     pub fn precedence(&self, other: &Self) -> Ordering {
         fn key(segment: &Segment) -> (u8, &str) {
             match segment {
@@ -264,8 +263,8 @@ fn is_name(name: &str) -> bool {
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-/// Reports whether `value` is valid for the capture `name`: a non-empty segment of unreserved characters, within the
-/// length limit, and not a dot segment.
+/// Reports whether `value` is valid for the path capture `name`. It must be a non-empty segment of unreserved
+/// characters within the length limit, and must not be a dot segment.
 pub fn is_capturable(name: &str, value: &str) -> bool {
     let bytes_max = if name == TOKEN_CAPTURE { TOKEN_BYTES_MAX } else { CAPTURE_BYTES_MAX };
     !value.is_empty()
@@ -275,14 +274,14 @@ pub fn is_capturable(name: &str, value: &str) -> bool {
         && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
 }
 
-/// Reports whether `value` is the remainder of a canonical path.
+/// Reports whether `value` is the end of a canonical path, without the slash before it.
 fn is_canonical_remainder(value: &str) -> bool {
     let path = format!("/{value}");
     CanonicalPath::parse(&path).is_ok_and(|found| found.as_str() == path)
 }
 
-/// Reports whether `value` is valid for the remainder of a path that a token is bound to: the remainder of a canonical
-/// path, with at most 1 KiB.
+/// Reports whether `value` is valid for a remainder (`{*name}`) that a token is bound to. It must be the end of a
+/// canonical path and have at most 1 KiB.
 pub fn is_remainder(value: &str) -> bool {
     value.len() <= REMAINDER_BYTES_MAX && is_canonical_remainder(value)
 }
@@ -300,14 +299,14 @@ impl Segment {
         if name.contains('*') {
             return Err(TemplateFault::Star(text.to_owned()));
         }
-        // A token is one segment.
+        // A token is a single segment, so it cannot be a remainder.
         if !is_name(name) || (is_remainder && name == TOKEN_CAPTURE) {
             return Err(TemplateFault::Name(name.to_owned()));
         }
         Ok(if is_remainder { Self::Remainder(name.into()) } else { Self::Capture(name.into()) })
     }
 
-    /// Returns the name of the capture. `None` for a literal.
+    /// Returns the name of a capture or a remainder. Returns `None` for a literal.
     fn name(&self) -> Option<&Arc<str>> {
         match self {
             Self::Literal(_) => None,
@@ -315,7 +314,7 @@ impl Segment {
         }
     }
 
-    /// Reports whether this segment matches `text`, one segment of a path.
+    /// Reports whether this template segment matches `text`, one segment of a path.
     fn matches(&self, text: &str) -> bool {
         match self {
             Self::Literal(literal) => **literal == *text,

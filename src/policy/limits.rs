@@ -4,54 +4,57 @@ use std::time::Duration;
 
 use crate::time::Rate;
 
-/// Limits that apply to all routes.
+/// The limits that apply to all routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Maximum time from the end of the head to the end of the body.
+    /// The maximum time from the end of a request head to the end of its body.
     pub body_deadline: Duration,
-    /// Maximum size of all bodies that are in memory at the same time, in bytes.
+    /// The maximum total size of all bodies that are in memory at the same time, in bytes.
     pub body_memory_bytes_max: u64,
-    /// Minimum average rate at which a caller must send its body and receive the response, in bytes per second.
-    /// [`Limits::time_for`] converts it into a maximum time.
+    /// The minimum average rate at which a caller must send its body and receive the response, in bytes per second.
+    /// [`Limits::time_for`] converts this rate into a maximum time.
     pub bytes_per_second_min: u64,
-    /// Maximum number of concurrent connections.
+    /// The maximum number of concurrent connections.
     pub connections_max: usize,
-    /// Maximum number of concurrent connections from one IPv4 address or one IPv6 /64 network.
+    /// The maximum number of concurrent connections from one IPv4 address or one IPv6 /64 network.
     pub connections_per_address_max: usize,
-    /// Maximum size of a request head, in bytes.
+    /// The maximum size of a request head, in bytes.
     pub head_bytes_max: usize,
-    /// Maximum time for receiving a request head. The time starts with the first byte of the head. For the first head
-    /// of a connection, the time starts when the connection is ready for requests. Each earlier step, such as the TLS
-    /// handshake, has a limit of its own, which is equally long.
+    /// The maximum time for receiving a request head. The time starts with the first byte of the head. For the first
+    /// head of a connection, the time starts when the connection is ready for requests. The steps before this, such as
+    /// the TLS handshake, each have the same time limit of their own.
     pub head_deadline: Duration,
-    /// Maximum number of header lines of a request.
+    /// The maximum number of header lines in a request.
     pub headers_max: usize,
-    /// Maximum time that a connection waits for its next request.
+    /// The maximum time for which a connection may wait for its next request.
     pub idle_timeout: Duration,
-    /// Rate limit for the requests from one IPv4 address or one IPv6 /64 network. `None` allows any number.
+    /// The rate limit for requests from one IPv4 address or one IPv6 /64 network. `None` means that the rate is not
+    /// limited.
     pub rate_per_address: Option<Rate>,
-    /// Maximum number of concurrent requests on one HTTP/2 connection.
+    /// The maximum number of concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
 }
 
 impl Limits {
-    /// A transfer may take this time, plus its size divided by the minimum rate.
+    /// The additional time for each transfer. A transfer may take this time, plus its size divided by the minimum rate.
     pub const SLOW_START: Duration = Duration::from_secs(5);
 
-    /// Returns the maximum time for transferring this many bytes at the minimum rate, including [`Limits::SLOW_START`].
+    /// Returns the maximum time for transferring this number of bytes: the time at the minimum rate, plus
+    /// [`Limits::SLOW_START`].
     pub fn time_for(&self, bytes: u64) -> Duration {
         Self::SLOW_START
             + Duration::from_millis(bytes.saturating_mul(1000) / self.bytes_per_second_min.max(1))
     }
 
-    /// Returns the maximum size of all bodies for one of this many agents, in bytes. Each agent has an equal share, so
-    /// that the bodies that wait for a slow agent leave memory for the other agents.
+    /// Returns the maximum total size of the bodies for one agent, in bytes, if there are `agents` agents. Each agent
+    /// has an equal share, so that the bodies that wait for a slow agent leave memory for the other agents.
     pub fn body_memory_share(&self, agents: usize) -> u64 {
         self.body_memory_bytes_max / u64::try_from(agents.max(1)).unwrap_or(u64::MAX)
     }
 
-    /// Returns the maximum number of requests that one of this many agents may have in progress. Each agent has an
-    /// equal share of [`Self::connections_max`]. A single agent has no such limit.
+    /// Returns the maximum number of requests that one agent may have in progress, if there are `agents` agents. Each
+    /// agent has an equal share of [`Self::connections_max`]. Returns `None` for a single agent, which has no such
+    /// limit.
     pub fn requests_share(&self, agents: usize) -> Option<usize> {
         (agents > 1).then(|| (self.connections_max / agents).max(1))
     }

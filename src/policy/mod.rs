@@ -1,5 +1,5 @@
-//! The policy: the compiled, immutable rules. A request uses one policy from its first byte to its log line. A reload
-//! replaces the whole policy.
+//! The policy: the compiled, immutable rules. A request uses one policy from its first byte to its log line. A
+//! configuration reload replaces the whole policy.
 
 mod limits;
 
@@ -23,122 +23,125 @@ use crate::token::{Grant, MintedToken, Minter};
 
 pub use limits::Limits;
 
-/// The compiled rules by which Callgate decides about requests, with the data that these rules need.
+/// The compiled, immutable configuration by which Callgate decides about requests, including fetched data.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The agents, in the order of the configuration.
+    /// The agents that Callgate serves, in the order of the configuration.
     pub agents: Vec<Arc<Agent>>,
-    /// The rules for the agent's own requests.
+    /// The egress rules for the agent's own requests.
     pub egress: Egress,
-    /// Whether callers receive the reason of a denial.
+    /// Whether the responses to denied requests contain the reason for the denial.
     pub explain_denials: bool,
-    /// The feeds. The index of a feed is its [`FeedId`].
+    /// The documents that Callgate fetches. The index of a feed in this list is its [`FeedId`].
     pub feeds: Vec<Feed>,
-    /// The settings with which Callgate fetches the feeds.
+    /// The settings for fetching the feeds.
     pub fetching: Fetching,
-    /// The settings of the inbox.
+    /// The settings of the inbox, which stores callbacks until the agent has received them.
     pub inbox: Arc<InboxSettings>,
-    /// The routes and their gates.
+    /// The routes for callbacks, with their checks.
     pub ingress: Ingress,
-    /// Limits that apply to all routes.
+    /// The limits that apply to all routes.
     pub limits: Limits,
-    /// The key and the default lifetime of new callback tokens. `None` if `callback_tokens` is not configured.
+    /// The key and the default lifetime of new callback tokens. `None` if the section `callback_tokens` is not
+    /// configured.
     pub minting: Option<Minting>,
-    /// The forward proxy for connections to providers and for fetches. `None` if Callgate connects directly.
+    /// The forward proxy that Callgate uses for connections to providers and for fetches. `None` if Callgate connects
+    /// directly.
     pub outbound_proxy: Option<OutboundProxy>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
-    /// The other members of this installation. `None` if there is only one.
+    /// The settings for the other Callgate processes of this installation. `None` if there is only one process.
     pub replicas: Option<Arc<Replicas>>,
-    /// The certificate authorities for TLS connections to providers. `None` means that Callgate trusts the authorities
+    /// The certificate authorities for TLS connections to providers. If it is `None`, Callgate trusts the authorities
     /// of the operating system.
     pub trusted_roots: Option<TrustedRoots>,
 }
 
-/// A document that Callgate fetches.
+/// A document that Callgate fetches: a key set, an address list, or a stored secret.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Feed {
-    /// The URL: `https:`, `file:` with an absolute path, or plain HTTP to this host.
+    /// The URL of the document. It is an `https:` URL, a `file:` URL with an absolute path, or a plain HTTP URL of this
+    /// host.
     pub url: Box<str>,
-    /// The kind of document.
+    /// The kind of the document.
     pub kind: FeedKind,
 }
 
 impl Feed {
-    /// Returns the URL without its query, which may contain a secret. Metrics and the log contain this text.
+    /// Returns the URL without its query, for metrics and the log. The query may contain a secret.
     pub fn label(&self) -> &str {
         self.url.split('?').next().unwrap_or_default()
     }
 }
 
-/// The kind of a fetched document.
+/// The kind of a document that Callgate fetches.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum FeedKind {
-    /// A list of IP networks. The selection describes where the document contains them.
+    /// A list of IP networks. The selection describes the locations of the networks in the document.
     Addresses(Selection),
     /// A set of public keys.
     Keys,
-    /// A secret that a provider sends in a handshake. Callgate stores it in a file and reads it from there.
+    /// A secret that a provider sent in a handshake. Callgate has stored it in a file, and reads it from this file.
     Secret,
 }
 
-/// The settings with which Callgate fetches feeds.
+/// The settings for fetching documents (feeds).
 #[derive(Clone, Debug)]
 pub struct Fetching {
-    /// The folder in which fetched documents are kept across restarts. If it is `None`, fetched documents are not kept
-    /// across restarts.
+    /// The folder in which fetched documents are stored, so that they survive a restart. If it is `None`, fetched
+    /// documents are not stored.
     pub cache: Option<Box<str>>,
-    /// Time between two fetches of the same document.
+    /// The time between two fetches of the same document.
     pub every: Duration,
-    /// How long fetched keys stay in use while every attempt to fetch them again fails. Address lists stay in use
-    /// without a time limit.
+    /// The maximum time for which fetched keys stay in use while all attempts to fetch them again fail. Address lists
+    /// stay in use without a time limit.
     pub stale_ok: Duration,
-    /// Timeout for one fetch.
+    /// The timeout for one fetch.
     pub timeout: Duration,
     /// Whether Callgate is ready only after it has fetched every key set and address list once.
     pub required: bool,
 }
 
-/// The settings with which Callgate mints callback tokens.
+/// The settings for minting callback tokens.
 #[derive(Clone, Debug)]
 pub struct Minting {
-    /// The minter with its key.
+    /// The minter of callback tokens, with its key.
     pub minter: Minter,
-    /// Default lifetime of a token.
+    /// The default lifetime of a callback token.
     pub ttl: Duration,
 }
 
-/// A request to mint a callback.
+/// The parameters for minting a callback URL and its token.
 #[derive(Clone, Copy, Debug)]
 pub struct MintRequest<'a> {
-    /// The route that receives the callback.
+    /// The name of the route that receives the callback.
     pub route: &'a str,
-    /// The captures of the route, each with its value.
+    /// The names and values of the captures in the path of the route.
     pub parameters: &'a [(&'a str, &'a str)],
-    /// Lifetime of the token. If it is `None`, the default of the configuration applies.
+    /// The lifetime of the token. If it is `None`, the default lifetime of the configuration applies.
     pub ttl: Option<Duration>,
-    /// Number of callbacks that the token allows. `None` means any number.
+    /// The number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
 }
 
-/// A minted callback.
+/// A minted callback: its URL, its token, and the data of its interaction.
 #[derive(Clone)]
 pub struct Minted {
     /// The route that receives the callback.
     pub route: Arc<Route>,
-    /// The captures as `name=value`, separated by `&`.
+    /// The path captures as text: `name=value`, separated by `&`.
     pub captures: Box<str>,
-    /// The time at which the token was minted.
+    /// The time at which the callback token was minted.
     pub issued: Timestamp,
-    /// Number of callbacks that the token allows. `None` means any number.
+    /// The number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
     /// The id of the interaction.
     pub interaction: String,
-    /// The URL that the provider calls.
+    /// The callback URL, which the provider calls.
     pub callback_url: String,
-    /// The callback token. If the route reads the token from the URL, the URL contains it as well.
+    /// The callback token. The callback URL also contains the token if the route reads the token from the URL.
     pub callback_token: String,
-    /// The time at which the token expires.
+    /// The time at which the callback token expires.
     pub expires: Timestamp,
 }
 
@@ -147,15 +150,15 @@ pub struct Minted {
 pub enum MintFault {
     /// The cryptography library failed.
     Cryptography,
-    /// The route has no capture with this name.
+    /// The route has no path capture with this name.
     Extra(String),
-    /// This capture has no value, more than one value, or a value that is not valid in a path segment.
+    /// The path capture with this name has no value, several values, or an invalid value.
     Parameter(String),
-    /// The route accepts no callback tokens, or no `callback_tokens` are configured.
+    /// The route accepts no callback tokens, or the section `callback_tokens` is not configured.
     NotMintable,
     /// The route does not exist.
     Route,
-    /// The lifetime is shorter than a second or longer than [`TTL_MAX`].
+    /// The lifetime is shorter than one second or longer than [`TTL_MAX`].
     Ttl,
     /// The number of uses is zero.
     Uses,
@@ -178,17 +181,17 @@ impl fmt::Display for MintFault {
     }
 }
 
-/// Maximum lifetime of a token.
+/// The maximum lifetime of a callback token.
 pub const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 impl Policy {
-    /// Returns the number of a feed, or `None` if the policy does not have it.
+    /// Returns the number of a feed, or `None` if the policy does not contain the feed.
     pub fn feed(&self, feed: &Feed) -> Option<FeedId> {
         self.feeds.iter().position(|known| known == feed).map(FeedId)
     }
 
-    /// Returns a copy of this policy with fetched documents of the policy `old`. Only documents that this policy needs
-    /// as well are copied. Callgate can therefore use them before it fetches them again.
+    /// Returns a copy of this policy that also contains the documents that the policy `old` has already fetched. Only
+    /// documents that this policy needs are copied. Callgate can use them until it has fetched them again.
     #[must_use]
     pub fn carrying_on(&self, old: &Self) -> Self {
         let mut outside = self.ingress.edge().fetched_data.clone();
@@ -196,10 +199,10 @@ impl Policy {
         outside.keyring.take_certificates(&had.keyring, |url| self.may_be_named(url));
         for (id, feed) in self.feeds.iter().enumerate().map(|(i, feed)| (FeedId(i), feed)) {
             // A secret that a provider sent in a handshake is stored in a file. The new policy has already read this
-            // file, so the secret of the old policy is not copied.
+            // file, so the secret is not copied from the old policy.
             let Some(before) = old.feed(feed).filter(|_| feed.kind != FeedKind::Secret) else { continue };
             let known = outside.keyring.set(id).is_some() || outside.lists.get(id).is_some();
-            // The new policy has already read this local file, so the content that the old policy read is not copied.
+            // The new policy has already read this local file, so its content is not copied from the old policy.
             if known && feed.url.starts_with("file:") {
                 continue;
             }
@@ -209,18 +212,18 @@ impl Policy {
         self.with_fetched_data(outside)
     }
 
-    /// Reports whether the scheme of at least one provider allows messages to name a certificate at this URL.
+    /// Reports whether at least one provider may send messages that refer to a signing certificate at this URL.
     pub fn may_be_named(&self, url: &str) -> bool {
         self.verifiers().any(|verifier| verifier.may_name(url))
     }
 
-    /// Returns the signature verifiers of all providers that have one.
+    /// Returns the signature verifiers of all providers that sign.
     pub fn verifiers(&self) -> impl Iterator<Item = &Verifier> {
         self.providers.iter().filter_map(|provider| provider.verifier.as_ref())
     }
 
-    /// Returns the names of the routes whose interactions can end only by their deadline, because nothing else ends them:
-    /// no status of a callback, and no number of callbacks that an egress rule allows.
+    /// Returns the names of the routes whose interactions can end only at their deadline. On these routes, no status of
+    /// a callback is final, and no egress rule limits the number of callbacks.
     pub fn routes_that_only_expire(&self) -> impl Iterator<Item = &str> {
         let counts = |route: &Route| {
             let injections = self.egress.rules().iter().filter_map(|rule| rule.inject.as_ref());
@@ -235,7 +238,7 @@ impl Policy {
         routes.filter(move |route| !counts(route)).map(|route| &*route.name)
     }
 
-    /// Returns the key sets and address lists that were never fetched.
+    /// Returns the key sets and address lists that were never fetched successfully.
     pub fn missing_feeds(&self) -> impl Iterator<Item = &Feed> {
         let data = &self.ingress.edge().fetched_data;
         let is_missing = move |(at, feed): &(usize, &Feed)| match feed.kind {
@@ -246,12 +249,12 @@ impl Policy {
         self.feeds.iter().enumerate().filter(is_missing).map(|(_, feed)| feed)
     }
 
-    /// Reports whether a key set or address list with this label was never fetched.
+    /// Reports whether a key set or an address list with this label was never fetched successfully.
     pub fn lacks(&self, label: &str) -> bool {
         self.missing_feeds().any(|missing| missing.label() == label)
     }
 
-    /// Returns a copy of this policy with `outside` as its fetched data.
+    /// Returns a copy of this policy that uses `outside` as its fetched data.
     #[must_use]
     pub fn with_fetched_data(&self, outside: FetchedData) -> Self {
         Self { ingress: self.ingress.with_fetched_data(outside), ..self.clone() }
@@ -267,11 +270,11 @@ impl Policy {
         self.providers.iter().find(|provider| *provider.name == *name)
     }
 
-    /// Mints a callback URL and its token for one interaction of a route. An opaque token has an interaction of its own
-    /// instead of `interaction`.
+    /// Mints a callback URL and its token for one interaction of a route. `interaction` is the id of the interaction. A
+    /// token of the opaque kind determines the id itself, so the result then contains another id.
     ///
     /// # Errors
-    /// Returns a [`MintFault`] if the request does not fit the route.
+    /// Returns a [`MintFault`] if the route does not exist or does not accept the parameters.
     pub fn mint(
         &self,
         request: &MintRequest<'_>,
@@ -319,8 +322,8 @@ impl Policy {
         });
         let path = path.ok_or_else(|| MintFault::Parameter(TOKEN_CAPTURE.to_owned()))?;
         let mut url = format!("{}{path}", self.ingress.edge().public_url);
-        // The token becomes a query parameter of the URL only if the first carrier is a query parameter. A provider may
-        // nevertheless send the token in any of the carriers.
+        // The callback URL contains the token as a query parameter only if the first location that the route accepts is
+        // a query parameter. A provider may nevertheless send the token in any accepted location.
         if let Some(Carrier::Query(name)) = carriers.first() {
             url = with_parameter(&url, name, &token);
         }
@@ -337,8 +340,8 @@ impl Policy {
     }
 }
 
-/// Returns an interaction whose callbacks find it by the provider's id. It has no URL and no token. It lasts until the
-/// deadline of the route.
+/// Returns an interaction without a callback URL and a token. Its callbacks are matched by the provider's id of the
+/// work. It lasts until the deadline of the route.
 fn without_token(route: &Arc<Route>, uses: Option<u32>, interaction: &str, now: Timestamp) -> Minted {
     Minted {
         route: Arc::clone(route),
@@ -352,10 +355,11 @@ fn without_token(route: &Arc<Route>, uses: Option<u32>, interaction: &str, now: 
     }
 }
 
-/// Returns each capture of the route with its value from `parameters`.
+/// Returns the name and the value of each path capture of the route. The values come from `parameters`.
 ///
 /// # Errors
-/// Returns a [`MintFault`] if a value is missing, invalid, given twice, or not for a capture of the route.
+/// Returns a [`MintFault`] if a value is missing, is invalid or occurs twice, or if the route has no capture with its
+/// name.
 fn bind<'a>(
     route: &'a Route,
     parameters: &[(&'a str, &'a str)],

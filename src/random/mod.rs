@@ -1,4 +1,4 @@
-//! Ids that cannot be guessed.
+//! Random bytes and ids that cannot be guessed.
 
 #[cfg(test)]
 #[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "the simulation needs the proxy"))]
@@ -11,8 +11,8 @@ pub fn random<const N: usize>() -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Returns a new id: `prefix` and 128 random bits in base32. Returns `None` if the operating system cannot provide
-/// random numbers.
+/// Returns a new random id: `prefix`, followed by 128 random bits in base32. Returns `None` if the operating system
+/// cannot provide random numbers.
 pub fn new_id(prefix: &str) -> Option<String> {
     let mut bytes = [0; 16];
     fill(&mut bytes)?;
@@ -48,7 +48,7 @@ fn fill(bytes: &mut [u8]) -> Option<()> {
     getrandom::fill(bytes).ok()
 }
 
-/// Random numbers that depend on a seed only, for simulations.
+/// Reproducible random numbers for simulations. They depend only on a seed.
 #[cfg(test)]
 pub(crate) mod repeatable {
     use std::cell::Cell;
@@ -59,7 +59,8 @@ pub(crate) mod repeatable {
         static STATE: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
-    /// Draws all random numbers of this thread from a seed from now on, or from the operating system.
+    /// Sets the source of all random numbers of this thread. It is a generator with this seed, or the operating system
+    /// if `seed` is `None`.
     pub(crate) fn set(seed: Option<u64>) {
         STATE.set(seed);
     }

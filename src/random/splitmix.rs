@@ -1,8 +1,8 @@
-//! Random numbers of simulations and of tests that try many histories.
+//! A random number generator for simulations and for tests that try many sequences of events.
 
 use std::time::Duration;
 
-/// Random numbers that depend on the seed only (splitmix64).
+/// A reproducible random number generator (splitmix64). The field is its state, which begins with the seed.
 #[derive(Clone)]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -18,7 +18,7 @@ impl Random {
         self.next() % end
     }
 
-    /// Returns a duration between two numbers of milliseconds.
+    /// Returns a random duration between `from` and `to` milliseconds.
     pub(crate) fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_micros(from * 1000 + self.below((to - from) * 1000))
     }

@@ -1,7 +1,7 @@
 //! Finds the client address of a request. If the peer of the connection is not a trusted proxy, the client address is
-//! the address of the peer. Otherwise Callgate reads the client address from the proxy's header, which can contain
-//! several addresses. The client address is the right-most of these addresses that does not belong to a trusted proxy.
-//! An unreadable address in the header is never skipped. It makes Callgate deny the request.
+//! the address of the peer. Otherwise Callgate reads the address from the header of the proxy, which can contain
+//! several addresses. The client address is then the right-most address that does not belong to a trusted proxy. An
+//! unreadable address in the header is never skipped. It makes Callgate deny the request.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -10,20 +10,20 @@ use http::{HeaderMap, HeaderName};
 
 use super::published_lists::{Allowlist, ListUnavailable, Lists};
 
-/// The header in which a trusted proxy names its own client.
+/// The header in which a trusted proxy sends the address of its own client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AddressHeader {
-    /// `Forwarded` (RFC 7239). The `for` parameters form a list.
+    /// The header `Forwarded` (RFC 7239). Its `for` parameters form a list.
     Forwarded,
-    /// A comma-separated list to which each proxy appends, such as `X-Forwarded-For`.
+    /// A header with a comma-separated list to which each proxy appends an address, such as `X-Forwarded-For`.
     List(HeaderName),
-    /// A header with one address that the edge proxy sets, such as `CF-Connecting-IP`. The header must not occur twice.
+    /// A header with a single address that the edge proxy sets, such as `CF-Connecting-IP`. It must not occur twice.
     Single(HeaderName),
 }
 
 impl AddressHeader {
-    /// Returns the kind of header for a header name. `forwarded` and `x-forwarded-for` are lists. All other headers
-    /// contain one address.
+    /// Returns the kind of header for this header name. `forwarded` and `x-forwarded-for` contain lists. All other
+    /// headers contain a single address.
     pub fn from_name(name: HeaderName) -> Self {
         match name.as_str() {
             "forwarded" => Self::Forwarded,
@@ -32,7 +32,7 @@ impl AddressHeader {
         }
     }
 
-    /// Returns the header's name.
+    /// Returns the name of the header.
     pub fn name(&self) -> HeaderName {
         match self {
             Self::Forwarded => http::header::FORWARDED,
@@ -41,23 +41,23 @@ impl AddressHeader {
     }
 }
 
-/// The rule for finding the client address.
+/// The rule for finding the client address of a request behind trusted proxies.
 #[derive(Clone, Debug)]
 pub struct ClientAddress {
-    /// The proxies whose header is trusted.
+    /// The proxies whose address header is trusted.
     pub trusted_proxies: Allowlist,
-    /// The header that these proxies set.
+    /// The address header that the trusted proxies set.
     pub header: AddressHeader,
 }
 
 /// The reason why the client address cannot be determined.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SourceFault {
-    /// A header that must contain one address occurs more than once.
+    /// A header that must contain a single address occurs more than once.
     Doubled,
     /// The published addresses of the trusted proxies have not been fetched yet.
     ListUnavailable,
-    /// A part of the header is not an address.
+    /// A part of the address header is not an IP address.
     Unreadable,
 }
 
@@ -82,10 +82,12 @@ impl fmt::Display for SourceFault {
 }
 
 impl ClientAddress {
-    /// Returns the client address of a request from `peer`. IPv4-mapped IPv6 addresses become IPv4 addresses.
+    /// Returns the client address of a request whose connection comes from `peer`. IPv4-mapped IPv6 addresses become
+    /// IPv4 addresses.
     ///
     /// # Errors
-    /// Returns a [`SourceFault`] if the header of a trusted proxy cannot be read up to the client address.
+    /// Returns a [`SourceFault`] if the address header of a trusted proxy is invalid, or if a list of proxies is not
+    /// available.
     pub fn resolve(&self, peer: IpAddr, headers: &HeaderMap, lists: &Lists) -> Result<IpAddr, SourceFault> {
         let peer = peer.to_canonical();
         if !self.trusted_proxies.contains(peer, lists)? {
@@ -100,9 +102,9 @@ impl ClientAddress {
         }
     }
 
-    /// Walks through the addresses of a list from right to left, which is from the nearest hop to the farthest. Returns
-    /// the first address that does not belong to a trusted proxy. If all addresses belong to trusted proxies, returns
-    /// the left-most address.
+    /// Reads the addresses of a list from right to left, from the nearest hop to the farthest. Returns the first
+    /// address that does not belong to a trusted proxy. If all addresses belong to trusted proxies, returns the
+    /// left-most address.
     fn right_most(
         &self,
         peer: IpAddr,
@@ -135,8 +137,8 @@ fn single(peer: IpAddr, headers: &HeaderMap, name: &HeaderName) -> Result<IpAddr
     }
 }
 
-/// Splits a text at a separator outside quoted strings (RFC 9110 section 5.6.4). A separator inside a quoted string
-/// does not end an element.
+/// Splits a text at each separator outside quoted strings (RFC 9110 section 5.6.4). A separator inside a quoted string
+/// does not count.
 fn split_unquoted(text: &str, separator: char) -> Result<Vec<&str>, SourceFault> {
     let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, c) in text.char_indices() {
@@ -158,8 +160,8 @@ fn split_unquoted(text: &str, separator: char) -> Result<Vec<&str>, SourceFault>
     Ok(parts)
 }
 
-/// Parses the address of one hop. Its form is `v4`, `v6`, `v4:port`, `[v6]` or `[v6]:port`. Zone ids, names and leading
-/// zeros are invalid.
+/// Parses the address of one hop in the form `v4`, `v6`, `v4:port`, `[v6]` or `[v6]:port`. Zone ids, host names and
+/// leading zeros are invalid.
 fn parse_hop(text: &str) -> Option<IpAddr> {
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     let with_port = || match text.parse::<SocketAddr>().ok()? {
@@ -170,8 +172,8 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     if text.contains('%') { None } else { Some(address.to_canonical()) }
 }
 
-/// Parses one element of `Forwarded`. It must have exactly one `for` parameter, quoted or not. The value `unknown`
-/// and obfuscated names are invalid.
+/// Parses one element of the header `Forwarded`. It must have exactly one `for` parameter, quoted or not. The value
+/// `unknown` and obfuscated identifiers are invalid.
 fn parse_forwarded(element: &str) -> Option<IpAddr> {
     let mut addresses = split_unquoted(element, ';').ok()?.into_iter().filter_map(|pair| {
         let (name, value) = pair.trim_matches([' ', '\t']).split_once('=')?;
@@ -226,7 +228,7 @@ mod tests {
         assert_eq!(xff(&["203.0.113.9:4711"]).unwrap(), "203.0.113.9");
         assert_eq!(xff(&["[2001:db8::1]:4711"]).unwrap(), "2001:db8::1");
         assert_eq!(xff(&["[2001:db8::1]"]).unwrap(), "2001:db8::1");
-        // The part to the left of the client address is unverified and is not read.
+        // The part to the left of the client address is not verified and not read.
         assert_eq!(xff(&["rubbish, 203.0.113.9"]).unwrap(), "203.0.113.9");
         for bad in ["", " ", "203.0.113.9,", "203.0.113.9, ", "unknown", "010.1.1.1", "1.2.3", "fe80::1%eth0"]
         {

@@ -1,4 +1,4 @@
-//! The address of the client of a request, and the networks from which a provider's requests are accepted.
+//! The client address of a request, and the networks from which a provider's requests are accepted.
 
 mod client_address;
 mod networks;
@@ -11,8 +11,8 @@ pub use client_address::{AddressHeader, ClientAddress, SourceFault};
 pub use networks::{NetworkFault, Networks, parse_network};
 pub use published_lists::{Allowlist, ListUnavailable, Lists, Selection};
 
-/// Writes an address as text. IPv4 addresses have code of their own, which is faster than `Display`. An address is
-/// written on every log line and into every request to the agent.
+/// Appends an IP address as text. An address is written to every log line and into every request to the agent. IPv4
+/// addresses are therefore formatted by separate code, which is faster than `Display`.
 pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
@@ -28,10 +28,10 @@ pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// The loopback address. `explain` uses it as the peer of a request if none is given.
+/// The IPv4 loopback address. `callgate explain` uses it if the request does not specify the address of the peer.
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Returns the address at which a listener can be reached from this host. Replaces an unspecified address with the
+/// Returns the address at which a listener can be reached from this host. An unspecified address is replaced by the
 /// loopback address.
 pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
-/// A set of networks, stored as sorted ranges. A lookup is a binary search.
+/// A set of IP networks, stored as sorted ranges. A lookup is a binary search.
 #[derive(Clone, Debug, Default)]
 pub struct Networks {
     v4: Vec<(u32, u32)>,
@@ -13,7 +13,7 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Builds a set of networks. IPv4-mapped IPv6 networks become IPv4 networks.
+    /// Creates a set of IP networks. IPv4-mapped IPv6 networks become IPv4 networks.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {
@@ -25,7 +25,8 @@ impl Networks {
         Self { v4: merge(v4, |end| end.checked_add(1)), v6: merge(v6, |end| end.checked_add(1)) }
     }
 
-    /// Reports whether `address` is in one of the networks. An IPv4-mapped IPv6 address is treated as IPv4.
+    /// Reports whether one of the networks contains `address`. An IPv4-mapped IPv6 address is treated as an IPv4
+    /// address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
             IpAddr::V4(v4) => within(&self.v4, u32::from(v4)),
@@ -33,24 +34,24 @@ impl Networks {
         }
     }
 
-    /// Returns the number of ranges. Adjacent and overlapping networks form one range.
+    /// Returns the number of address ranges. Adjacent and overlapping networks form one range.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Reports whether the set contains every IPv4 address, or every IPv6 address.
+    /// Reports whether the set contains all IPv4 addresses or all IPv6 addresses.
     pub fn is_everything(&self) -> bool {
         self.v4 == [(0, u32::MAX)] || self.v6 == [(0, u128::MAX)]
     }
 
-    /// Returns the ranges, each as its first and last address.
+    /// Returns the address ranges of the set, each as its first and last address.
     pub fn ranges(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
         let v4 = self.v4.iter().map(|(a, b)| (Ipv4Addr::from(*a).into(), Ipv4Addr::from(*b).into()));
         let v6 = self.v6.iter().map(|(a, b)| (Ipv6Addr::from(*a).into(), Ipv6Addr::from(*b).into()));
         v4.chain(v6)
     }
 
-    /// Returns the networks of the set. Adjacent and overlapping networks are merged.
+    /// Returns the set as IP networks. Adjacent and overlapping networks are merged.
     pub fn nets(&self) -> Vec<IpNet> {
         let v4 =
             self.v4.iter().flat_map(|(a, b)| Ipv4Subnets::new(Ipv4Addr::from(*a), Ipv4Addr::from(*b), 0));
@@ -92,11 +93,11 @@ fn fold_network(network: IpNet) -> IpNet {
     }
 }
 
-/// The reason why a text is not a valid network.
+/// The reason why a text is not a valid IP network.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NetworkFault {
     /// The address has bits set after the prefix. The field is the network without these bits, which was probably
-    /// intended.
+    /// meant.
     HostBits(IpNet),
     /// The text is neither `address` nor `address/prefix`.
     Unreadable,
@@ -111,12 +112,13 @@ impl fmt::Display for NetworkFault {
     }
 }
 
-/// Parses `address` or `address/prefix`. An address without a prefix is a network of one address. Leading zeros, zone
-/// ids and signs are errors. The parser of the standard library is used, because it is strict.
+/// Parses an IP network in the form `address` or `address/prefix`. An address without a prefix is a network of one
+/// address. Leading zeros, zone ids and signs are errors. The address is parsed by the standard library, because its
+/// parser is strict.
 ///
 /// # Errors
-/// Returns a [`NetworkFault`]. If bits after the prefix are set, the fault contains the network that was probably
-/// intended.
+/// Returns a [`NetworkFault`] if the text is not a valid network. If bits after the prefix are set, the fault contains
+/// the network that was probably meant.
 pub fn parse_network(text: &str) -> Result<IpNet, NetworkFault> {
     let (address, prefix) = match text.split_once('/') {
         None => (text, None),

@@ -1,4 +1,4 @@
-//! Allowlists of networks. An allowlist consists of networks from the configuration and of lists that a provider
+//! Allowlists of IP networks. An allowlist consists of networks from the configuration and of lists that a provider
 //! publishes.
 
 use std::net::IpAddr;
@@ -9,17 +9,17 @@ use serde_json::Value;
 use super::networks::{Networks, parse_network};
 use crate::feed::FeedId;
 
-/// Maximum number of networks of one published list.
+/// The maximum number of networks in one published list.
 const NETWORKS_MAX: usize = 50_000;
 
-/// The fetched lists, by feed number.
+/// The fetched address lists, indexed by feed number.
 #[derive(Clone, Debug, Default)]
 pub struct Lists {
     lists: Vec<Option<Arc<Networks>>>,
 }
 
 impl Lists {
-    /// Stores the list of feed `id`.
+    /// Stores the address list of the feed `id`.
     pub fn put(&mut self, id: FeedId, networks: Networks) {
         if self.lists.len() <= id.0 {
             self.lists.resize(id.0 + 1, None);
@@ -29,37 +29,38 @@ impl Lists {
         }
     }
 
-    /// Copies the list that `from` has for the feed `before`, and stores the copy as the list of the feed `id`.
+    /// Copies an address list from another set of lists. The list of the feed `before` in `from` becomes the list of
+    /// the feed `id`.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(networks) = from.get(before) {
             self.put(id, networks.clone());
         }
     }
 
-    /// Returns the list of feed `id`, or `None` if it has not been fetched yet.
+    /// Returns the address list of the feed `id`, or `None` if the list has not been fetched yet.
     pub fn get(&self, id: FeedId) -> Option<&Networks> {
         self.lists.get(id.0)?.as_deref()
     }
 }
 
-/// The error for a lookup whose result depends on a published list, if Callgate has not fetched this list yet.
+/// The error for a lookup whose result depends on a published address list that has not been fetched yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ListUnavailable;
 
-/// Networks from the configuration, and lists that are fetched.
+/// A set of allowed addresses: networks from the configuration, and fetched address lists.
 #[derive(Clone, Debug)]
 pub struct Allowlist {
-    /// Networks from the configuration or from a preset.
+    /// The networks from the configuration or from a preset.
     pub fixed: Networks,
-    /// The fetched address lists that belong to the source.
+    /// The feeds whose fetched address lists belong to the allowlist.
     pub feeds: Vec<FeedId>,
 }
 
 impl Allowlist {
-    /// Reports whether `address` is in the allowlist.
+    /// Reports whether the allowlist contains `address`.
     ///
     /// # Errors
-    /// Returns [`ListUnavailable`] if the address is in no available list and at least one list has not been fetched
+    /// Returns [`ListUnavailable`] if no available list contains the address and at least one list has not been fetched
     /// yet.
     pub fn contains(&self, address: IpAddr, lists: &Lists) -> Result<bool, ListUnavailable> {
         if self.fixed.contains(address) {
@@ -76,30 +77,30 @@ impl Allowlist {
         if missing { Err(ListUnavailable) } else { Ok(false) }
     }
 
-    /// Returns the number of networks, without lists that have not been fetched yet.
+    /// Returns the number of address ranges in the allowlist. Lists that have not been fetched yet are not counted.
     pub fn len(&self, lists: &Lists) -> usize {
         self.fixed.len() + self.feeds.iter().filter_map(|id| lists.get(*id)).map(Networks::len).sum::<usize>()
     }
 }
 
-/// Selects the networks of a published document.
+/// The rules for selecting the networks in a published document.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Selection {
-    /// JSON pointers to the networks. The token `[*]` selects every element of a list. If there are no pointers, the
-    /// document is a text with one network per line.
+    /// The JSON pointers to the networks. The token `[*]` selects every element of an array. If there are no pointers,
+    /// the document is a text with one network per line.
     pub pointers: Vec<Box<str>>,
-    /// Conditions for the list elements that the first `[*]` of a pointer selects. Each condition is a member name and
-    /// a value. An element meets a condition if its member with this name equals the value, or is a list that contains
-    /// the value. Only elements that meet all conditions are used.
+    /// The conditions for the array elements that the first `[*]` of a pointer selects. Each condition consists of a
+    /// JSON key and a value. An element meets a condition if its value for this key equals the value, or is an array
+    /// that contains the value. Only elements that meet all conditions are used.
     pub filter: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Selection {
-    /// Parses a document and returns its networks.
+    /// Parses a published document and returns its networks.
     ///
     /// # Errors
-    /// Returns a description of the problem if the document has an unexpected form, contains an invalid network,
-    /// contains no network, or contains every address.
+    /// Returns a description of the fault if the document has an unexpected form, contains an invalid network, contains
+    /// no networks or too many networks, or contains every address.
     pub fn read(&self, document: &[u8]) -> Result<Networks, String> {
         let mut texts: Vec<String> = Vec::new();
         if self.pointers.is_empty() {
@@ -151,8 +152,7 @@ impl Selection {
                     self.gather(element, rest, true, texts)?;
                 }
             }
-            // An element of a list may lack the member, because some documents put IPv4 and IPv6 networks into
-            // different members.
+            // An array element may lack the key, because some documents use different keys for IPv4 and IPv6 networks.
             ([name, rest @ ..], Value::Object(members)) => match members.get(*name) {
                 Some(member) => self.gather(member, rest, filtered, texts)?,
                 None if filtered => {}

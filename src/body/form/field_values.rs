@@ -1,4 +1,4 @@
-//! The values of the wanted fields, collected while a form is read.
+//! Collects the values of the requested fields while a form is read.
 
 use std::borrow::Cow;
 
@@ -6,20 +6,20 @@ use super::form_error::FormError;
 use crate::json::is_same_name;
 use crate::query::loose;
 
-/// Maximum number of fields of one form or query. The limit is needed because Callgate reads forms before it verifies
-/// their signatures.
+/// The maximum number of fields in one form or query. The limit is needed because Callgate reads forms before it
+/// verifies their signatures.
 const FIELDS_MAX: usize = 1000;
 
-/// One wanted field.
+/// One requested field, and its value if the value was already found.
 struct Wanted<'n, 'b> {
     name: &'n str,
     loose: String,
-    /// How many fields of the form could be this field.
+    /// The number of fields in the form whose names some program could treat as the name of this field.
     count: usize,
     value: Option<Cow<'b, str>>,
 }
 
-/// The values of the wanted fields.
+/// The values of the requested fields of a form.
 pub(super) struct FieldValues<'n, 'b> {
     wanted: Vec<Wanted<'n, 'b>>,
     fields: usize,
@@ -31,11 +31,11 @@ impl<'n, 'b> FieldValues<'n, 'b> {
         Self { wanted: names.iter().map(wanted).collect(), fields: 0 }
     }
 
-    /// Adds a field of the form. Calls `value` only if the field is wanted.
+    /// Adds a field of the form. Calls `value` only if the field is one of the requested fields.
     ///
     /// # Errors
-    /// The error of `value`, or [`FormError::Malformed`] if there are too many fields, or if programs read the name
-    /// differently.
+    /// Returns [`FormError::Malformed`] if the form has too many fields, or if programs could interpret the name
+    /// differently. Returns [`FormError::Ambiguous`] if the name or the value of a requested field is ambiguous.
     pub(super) fn add(
         &mut self,
         name: &str,
@@ -45,11 +45,11 @@ impl<'n, 'b> FieldValues<'n, 'b> {
         if self.fields > FIELDS_MAX {
             return Err(FormError::Malformed("there are more than 1000 fields"));
         }
-        // Some programs cut a name at a NUL byte, or remove apostrophes around it. They would read another field.
+        // Some programs truncate a name at a NUL byte, or remove apostrophes around it. They would read another field.
         if name.bytes().any(|b| b.is_ascii_control()) || name.starts_with('\'') || name.ends_with('\'') {
             return Err(FormError::Malformed("the name of a field has a control character or an apostrophe"));
         }
-        // The value of this field sets the encoding of all values (WHATWG HTML section 4.10.22.7).
+        // The value of the field `_charset_` determines the encoding of all values (WHATWG HTML section 4.10.22.7).
         if name.eq_ignore_ascii_case("_charset_") {
             return Err(FormError::Malformed("the field _charset_ is not supported"));
         }
@@ -67,10 +67,10 @@ impl<'n, 'b> FieldValues<'n, 'b> {
         Ok(())
     }
 
-    /// Returns the values, in the order of the names.
+    /// Returns the values of the requested fields, in the order of their names. The value of a missing field is `None`.
     ///
     /// # Errors
-    /// [`FormError::Ambiguous`] if a field occurs twice.
+    /// Returns [`FormError::Ambiguous`] if a requested field occurs twice.
     pub(super) fn finish(self) -> Result<Vec<Option<Cow<'b, str>>>, FormError> {
         let value = |wanted: Wanted<'n, 'b>| match wanted.count {
             0 | 1 => Ok(wanted.value),
@@ -80,8 +80,8 @@ impl<'n, 'b> FieldValues<'n, 'b> {
     }
 }
 
-/// Returns the text of a value. Returns `None` if the value is not UTF-8 or contains a control character, because some
-/// programs end a text there.
+/// Returns the text of a field value. Returns `None` if the value is not UTF-8, or if it contains a control character,
+/// because some programs end a text at a control character.
 pub(super) fn text(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
     let text = match bytes {
         Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),

@@ -1,19 +1,19 @@
-//! The reasons why a field of a form cannot be read.
+//! The reasons why the fields of a form cannot be read.
 
 use std::fmt;
 
-/// The reason why a field cannot be read.
+/// The reason why the fields of a form cannot be read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum FormError {
-    /// Programs could read different values of this field.
+    /// Different programs could read different values of the field with this name.
     Ambiguous(Box<str>),
-    /// The form is malformed.
+    /// The form is malformed. The field describes the fault.
     Malformed(&'static str),
     /// The body is not a form.
     NotForm,
 }
 
-/// Formats the error as a clause.
+/// Formats the error as a clause for error messages.
 impl fmt::Display for FormError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,8 +1,8 @@
-//! Reads single fields of a form, and parameters of a query, strictly. A form is
-//! `application/x-www-form-urlencoded` (WHATWG URL) or `multipart/form-data` (RFC 7578).
+//! Reads single fields of a form, and parameters of a query, strictly. A form is `application/x-www-form-urlencoded`
+//! (WHATWG URL) or `multipart/form-data` (RFC 7578).
 //!
 //! Programs differ in how they read malformed forms, repeated fields and similar names. The functions of this module
-//! return an error if two programs could read different values of a wanted field.
+//! return an error if two programs could read different values of a requested field.
 
 mod field_values;
 mod form_error;
@@ -19,17 +19,17 @@ use field_values::FieldValues;
 pub use form_error::FormError;
 pub use urlencoded::PlusSign;
 
-/// Reports whether a text can be the name of a field or parameter that Callgate reads. The name consists of visible
-/// ASCII characters. It contains no character that some programs read as syntax.
+/// Reports whether a text can be the name of a field or parameter that Callgate reads. The name must consist of 1 to
+/// 128 visible ASCII characters, and must not contain a character that some programs interpret as syntax.
 pub fn is_field_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_graphic() && !b"%&+;=#[]{}\"'\\?<>,".contains(&b);
     (1..=128).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// Returns the value of each field of a form, in the order of `names`. The value of a missing field is `None`.
+/// Returns the values of the form fields in `names`, in the same order. The value of a missing field is `None`.
 ///
 /// # Errors
-/// [`FormError`] if the body is not a form, if it is malformed, or if programs could read different values.
+/// Returns a [`FormError`] if the body is not a form, if it is malformed, or if programs could read different values.
 pub fn form_fields<'b>(
     head: &RequestHead<'_>,
     body: &'b [u8],
@@ -43,10 +43,11 @@ pub fn form_fields<'b>(
     values.finish()
 }
 
-/// Returns the value of each parameter of a query, in the order of `names`. The value of a missing parameter is `None`.
+/// Returns the values of the query parameters in `names`, in the same order. The value of a missing parameter is
+/// `None`.
 ///
 /// # Errors
-/// [`FormError`] if the query is malformed, or if programs could read different values.
+/// Returns a [`FormError`] if the query is malformed, or if programs could read different values.
 pub fn query_parameters<'q>(
     query: &'q str,
     names: &[&str],
@@ -57,8 +58,8 @@ pub fn query_parameters<'q>(
     values.finish()
 }
 
-/// Returns the form with this field set to a value. Returns `None` if the body is not a form, or if the form has the
-/// field already and is `multipart/form-data`.
+/// Returns the form with the field `name` set to `value`. Returns `None` if the body is not a form, or if it is
+/// `multipart/form-data` and already has this field.
 pub fn with_field(head: &RequestHead<'_>, body: &[u8], name: &str, value: &str) -> Option<Vec<u8>> {
     match kind(head).ok()? {
         Kind::Urlencoded => urlencoded::with_field(body, name, value),
@@ -66,9 +67,9 @@ pub fn with_field(head: &RequestHead<'_>, body: &[u8], name: &str, value: &str) 
     }
 }
 
-/// The media type of a form.
+/// The media type of a form body.
 enum Kind {
-    /// `multipart/form-data` with this boundary.
+    /// `multipart/form-data`. The field is the boundary.
     Multipart(String),
     /// `application/x-www-form-urlencoded`.
     Urlencoded,

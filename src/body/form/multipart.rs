@@ -1,8 +1,8 @@
-//! Reads `multipart/form-data` (RFC 7578).
+//! Reads `multipart/form-data` bodies (RFC 7578).
 //!
 //! The delimiter must occur only where a part begins or the body ends. Programs differ in how they read a delimiter
-//! after a bare LF, a delimiter with text behind it, and text before the first or after the last part. Bodies with any
-//! of these are malformed here.
+//! after a bare LF, a delimiter with text behind it, and text before the first or after the last part. All of these
+//! bodies are treated as malformed.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,10 @@ use memchr::memmem::Finder;
 use super::field_values::{FieldValues, text};
 use super::form_error::FormError;
 
-/// Maximum length of the headers of one part, in bytes.
+/// The maximum length of the headers of one part, in bytes.
 const PART_HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// The headers of one part.
+/// The headers of one part of a multipart body.
 #[derive(Default)]
 struct PartHead<'h> {
     name: Option<&'h str>,
@@ -23,27 +23,29 @@ struct PartHead<'h> {
     transfer_encoding: Option<&'h str>,
 }
 
-/// Returns the boundary in a `Content-Type`.
+/// Returns the boundary from the value of `Content-Type`. Returns `None` if the boundary is missing, malformed or
+/// ambiguous.
 pub(super) fn boundary(content_type: &str) -> Option<String> {
     let (_, rest) = content_type.split_once(';')?;
     let parameters = parameters(rest)?;
-    // RFC 2231 writes one parameter as `boundary*` or `boundary*0`. Some programs read these instead of `boundary`.
+    // RFC 2231 allows `boundary*` and `boundary*0` as other spellings of a parameter. Some programs read these
+    // parameters instead of `boundary`.
     if parameters.iter().any(|(name, _)| name.contains('*')) {
         return None;
     }
     let mut found = parameters.iter().filter(|(name, _)| name.eq_ignore_ascii_case("boundary"));
     let (Some((_, boundary)), None) = (found.next(), found.next()) else { return None };
-    // RFC 2046 section 5.1.1.
+    // RFC 2046 section 5.1.1 defines the length and the characters of a boundary.
     let valid = (1..=70).contains(&boundary.len())
         && !boundary.ends_with(' ')
         && boundary.bytes().all(|b| b.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&b));
     valid.then(|| (*boundary).to_owned())
 }
 
-/// Reads all fields.
+/// Reads all fields of a multipart body, and stores the values of the requested fields in `values`.
 ///
 /// # Errors
-/// [`FormError`] if the body is malformed, or if a wanted field is ambiguous.
+/// Returns a [`FormError`] if the body is malformed, or if a requested field is ambiguous.
 pub(super) fn read<'b>(
     boundary: &str,
     body: &'b [u8],
@@ -67,7 +69,8 @@ pub(super) fn read<'b>(
     }
 }
 
-/// Returns the body with one more field at its end.
+/// Returns the multipart body with one more field at its end. Returns `None` if the body is malformed or already has
+/// the field.
 pub(super) fn with_field(boundary: &str, body: &[u8], name: &str, value: &str) -> Option<Vec<u8>> {
     let end = format!("--{boundary}--");
     let before = body.strip_suffix(b"\r\n").unwrap_or(body).strip_suffix(end.as_bytes())?;
@@ -90,7 +93,7 @@ fn add_part<'b>(part: &'b [u8], values: &mut FieldValues<'_, 'b>) -> Result<(), 
     if head.len() > PART_HEAD_BYTES_MAX {
         return Err(malformed());
     }
-    // Names with bytes outside UTF-8 are never wanted, so the replaced bytes do not matter.
+    // Names with bytes outside UTF-8 are never requested, so the replaced bytes do not matter.
     let head = String::from_utf8_lossy(head);
     let head = part_head(&head).ok_or_else(malformed)?;
     let name = head.name.ok_or_else(malformed)?;
@@ -98,7 +101,7 @@ fn add_part<'b>(part: &'b [u8], values: &mut FieldValues<'_, 'b>) -> Result<(), 
 }
 
 impl PartHead<'_> {
-    /// Reports whether all programs read the content of the part as text in UTF-8.
+    /// Reports whether all programs interpret the content of the part as UTF-8 text.
     fn is_plain_text(&self) -> bool {
         let media_type = self.media_type.is_none_or(|value| {
             let (media_type, rest) = value.split_once(';').unwrap_or((value, ""));
@@ -116,11 +119,11 @@ impl PartHead<'_> {
     }
 }
 
-/// Parses the headers of a part. Returns `None` if they are malformed, or if a header occurs twice.
+/// Parses the headers of a part. Returns `None` if the headers are malformed, or if a header occurs twice.
 fn part_head(text: &str) -> Option<PartHead<'_>> {
     let mut head = PartHead::default();
     for line in text.split("\r\n") {
-        // A line that begins with white space continues the line before it. Not every program knows this.
+        // A line that begins with white space continues the previous line. Not every program supports this.
         if line.starts_with([' ', '\t']) || line.contains(['\r', '\n', '\0']) {
             return None;
         }
@@ -139,7 +142,7 @@ fn part_head(text: &str) -> Option<PartHead<'_>> {
             was_read
         } else if name.eq_ignore_ascii_case("content-type") {
             let kind = value.get(.."multipart/".len()).unwrap_or_default();
-            // Some programs read the parts of a nested multipart body as further fields.
+            // Some programs read the parts of a nested multipart body as additional fields.
             if kind.eq_ignore_ascii_case("multipart/") {
                 return None;
             }
@@ -156,8 +159,8 @@ fn part_head(text: &str) -> Option<PartHead<'_>> {
     Some(head)
 }
 
-/// Parses the parameters of `Content-Disposition`. `name` must occur once. `name*` is not allowed, because not every
-/// program knows it.
+/// Parses the parameters of `Content-Disposition`. The parameter `name` must occur once. The parameter `name*` is not
+/// allowed, because not every program supports it.
 fn disposition<'h>(text: &'h str, head: &mut PartHead<'h>) -> Option<()> {
     let mut name = None;
     for (parameter, value) in parameters(text)? {
@@ -173,8 +176,8 @@ fn disposition<'h>(text: &'h str, head: &mut PartHead<'h>) -> Option<()> {
     Some(())
 }
 
-/// Parses a list of parameters, such as `name="a"; filename="b"`. The value of a parameter is a token, or a quoted text
-/// without backslashes, because programs differ in how they read a backslash.
+/// Parses a list of parameters, such as `name="a"; filename="b"`. The value of a parameter is a token or a quoted text.
+/// A quoted text must not contain backslashes, because programs differ in how they interpret a backslash.
 fn parameters(text: &str) -> Option<Vec<(&str, &str)>> {
     let mut found = Vec::new();
     let mut rest = text.trim_matches([' ', '\t']);
@@ -187,7 +190,7 @@ fn parameters(text: &str) -> Option<Vec<(&str, &str)>> {
         let value = if behind.starts_with('"') { value } else { value.trim_end_matches([' ', '\t']) };
         let is_valid = match behind.starts_with('"') {
             true => !value.contains(['\\', '\r', '\n', '\0']),
-            // The value of `filename*` contains `'` and `%`, which are characters of tokens.
+            // The value of `filename*` contains `'` and `%`. Both characters are allowed in a token.
             false => is_token(value),
         };
         if !is_token(name) || !is_valid {

@@ -1,4 +1,4 @@
-//! Tests of both kinds of forms.
+//! Tests of urlencoded forms and multipart forms.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ fn head(headers: &HeaderMap) -> RequestHead<'_> {
     RequestHead::new("POST", "/", headers, IpAddr::from([127, 0, 0, 1]))
 }
 
-/// Returns the fields `timestamp`, `token` and `signature`, each as text; `-` is a missing field.
+/// Returns the values of the fields `timestamp`, `token` and `signature` as text. `-` stands for a missing field.
 fn read(content_type: &str, body: &str) -> Result<String, FormError> {
     let headers = headers(content_type);
     let fields = form_fields(&head(&headers), body.as_bytes(), &["timestamp", "token", "signature"])?;
@@ -198,7 +198,7 @@ fn a_field_can_be_set() {
     assert!(with_field(&head(&headers), &set, "token", "y").is_none());
 }
 
-/// Tests that a name is denied if programs read another name instead: PHP cuts names at NUL and removes apostrophes.
+/// Tests that a name is denied if some programs read another name. PHP truncates names at NUL and removes apostrophes.
 #[test]
 fn names_that_programs_change_are_malformed() {
     for name in ["token%00", "token%00x", "%0atoken", "'token'", "'token", "token'"] {
@@ -227,7 +227,7 @@ const PIECES: &str = "--b0|--b0--|\r\n|\r\n\r\n|\n|Content-Disposition: form-dat
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
-    /// If a body is accepted, the value of the wanted field is the only one that a tolerant search finds.
+    /// If a body is accepted, a tolerant search finds no other value of the requested field.
     #[test]
     fn an_accepted_multipart_body_has_one_value(pieces in vec(select(PIECES.split('|').collect::<Vec<_>>()), 0..24)) {
         let inner = pieces.concat();
@@ -249,7 +249,7 @@ proptest! {
         }
     }
 
-    /// A form that was written by `with_field` is read as it was written.
+    /// A form that `with_field` has written is read as it was written.
     #[test]
     fn what_is_written_is_read(value in "[ -~]{0,20}", other in "[a-z&=+%;]{0,8}") {
         let headers = headers(FORM);

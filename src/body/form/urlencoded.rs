@@ -1,4 +1,4 @@
-//! Reads `application/x-www-form-urlencoded`, in bodies and in queries.
+//! Reads the format `application/x-www-form-urlencoded`, in bodies and in queries.
 
 use std::borrow::Cow;
 
@@ -8,28 +8,28 @@ use super::field_values::{FieldValues, text};
 use super::form_error::FormError;
 use crate::query::pair;
 
-/// The meaning of `+` in a value.
+/// The meaning of the character `+` in a value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PlusSign {
-    /// Programs differ in how they read `+`, so a value that contains it cannot be read.
+    /// Programs differ in how they interpret `+`, so a value that contains `+` is an error.
     Ambiguous,
-    /// `+` stands for itself, for values that cannot contain a space.
+    /// `+` stands for itself. This is for values that cannot contain a space.
     Literal,
-    /// `+` stands for a space.
+    /// `+` stands for a space, as the format specifies.
     Space,
 }
 
-/// Reads all fields.
+/// Reads all fields of a form or a query, and stores the values of the requested fields in `values`.
 ///
 /// # Errors
-/// [`FormError`] if a name or a wanted value is malformed or ambiguous.
+/// Returns a [`FormError`] if a name or a requested value is malformed or ambiguous.
 pub(super) fn read<'b>(
     form: &'b [u8],
     plus: PlusSign,
     values: &mut FieldValues<'_, 'b>,
 ) -> Result<(), FormError> {
     for pair in form.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
-        // Some programs read `;` like `&`. A wanted field that these programs would find is ambiguous.
+        // Some programs treat `;` like `&`. A requested field that these programs would find is ambiguous.
         let mut pieces = pair.split(|b| *b == b';');
         let first = pieces.next().unwrap_or_default();
         let has_semicolon = first.len() != pair.len();
@@ -45,7 +45,7 @@ pub(super) fn read<'b>(
     Ok(())
 }
 
-/// Returns the form with this field, in place of all fields of the same name.
+/// Returns the form with this field. All existing fields with the same name are removed.
 pub(super) fn with_field(form: &[u8], name: &str, value: &str) -> Option<Vec<u8>> {
     let form = std::str::from_utf8(form).ok()?;
     let kept = crate::query::without_parameter(form, name).unwrap_or_default();
@@ -69,7 +69,7 @@ fn name(raw: &[u8]) -> Result<String, FormError> {
 }
 
 fn value(raw: &[u8], plus: PlusSign) -> Option<Cow<'_, str>> {
-    // A form consists of visible ASCII characters. Programs differ in how they read other bytes.
+    // A form consists of visible ASCII characters. Programs differ in how they interpret other bytes.
     if !has_valid_escapes(raw) || !raw.iter().all(u8::is_ascii_graphic) {
         return None;
     }
@@ -83,7 +83,7 @@ fn value(raw: &[u8], plus: PlusSign) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Reports whether two hexadecimal digits follow each `%`.
+/// Reports whether each `%` is followed by two hexadecimal digits.
 fn has_valid_escapes(raw: &[u8]) -> bool {
     let digits = |rest: &[u8]| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     raw.split(|b| *b == b'%').skip(1).all(digits)

@@ -1,8 +1,8 @@
 //! A pool of idle connections.
 //!
-//! A connection is reused only if the kernel reports that the peer has not closed the connection and has sent nothing.
-//! The connection's idle time must also be clearly shorter than the peer's idle timeout. The pool estimates this
-//! timeout from the connections that the peer closes.
+//! A connection is reused only if the kernel reports that the peer has not closed it and has sent no data. Its idle
+//! time must also be clearly shorter than the peer's idle timeout. The pool estimates this timeout from the connections
+//! that the peer closes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,15 +13,15 @@ use parking_lot::Mutex;
 use super::exchange::Connection;
 use super::upstream::IdleState;
 
-/// Maximum number of idle connections kept.
+/// The maximum number of idle connections in the pool.
 const CONNECTIONS_MAX: usize = 128;
-/// Maximum number of peers whose idle timeout is remembered.
+/// The maximum number of peers for which the pool stores an estimated idle timeout.
 const LEARNED_MAX: usize = 256;
-/// Maximum number of connections that one sweep checks. Each check is a system call, and the sweep holds the pool's
-/// lock during all checks.
+/// The maximum number of connections that one sweep checks. Each check is a system call, and the sweep holds the lock
+/// of the pool during all checks.
 const CHECKS_MAX: usize = 16;
-/// Maximum number of connections to one peer that are kept although they are too old for reuse. These connections show
-/// whether the peer's idle timeout is longer than assumed.
+/// The maximum number of connections to one peer that stay open although they are too old for reuse. They show whether
+/// the peer's idle timeout is longer than estimated.
 const PROBES_MAX: usize = 4;
 
 /// A pool of idle connections. The key `K` identifies the peer.
@@ -30,13 +30,12 @@ pub(crate) struct ConnectionPool<K> {
 }
 
 struct State<K> {
-    /// The idle connections. The connection that has been idle for the longest time comes first.
+    /// The idle connections, sorted by idle time. The connection with the longest idle time comes first.
     idle: Vec<Idle<K>>,
-    /// For each peer that closes idle connections before Callgate does: the idle time after which a connection is too
-    /// old for reuse.
+    /// The maximum idle time for reuse, for each peer that closes idle connections earlier than Callgate.
     reuse_within: HashMap<K, Duration>,
-    /// The number of calls of [`ConnectionPool::invalidate`]. A connection that was opened before the last call is not
-    /// kept.
+    /// The number of calls of [`ConnectionPool::invalidate`]. The pool does not accept connections that were opened
+    /// before the last call.
     generation: u64,
 }
 
@@ -55,8 +54,8 @@ impl<K> Default for ConnectionPool<K> {
 }
 
 impl<K: Clone + Eq + Hash> ConnectionPool<K> {
-    /// Returns the most recently used connection to this peer that is still open. Returns `None` if its idle time is
-    /// too long for reuse.
+    /// Takes the most recently used connection to this peer that is still open. Returns `None` if there is no
+    /// connection, or if its idle time is too long for reuse.
     pub(crate) fn take(&self, key: &K, now: Instant) -> Option<Connection> {
         loop {
             let mut state = self.state.lock();
@@ -74,13 +73,13 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         }
     }
 
-    /// Returns the current generation. A new connection must store this number, because [`ConnectionPool::keep`] drops
-    /// connections of earlier generations.
+    /// Returns the current generation of the pool. A new connection must store this number, because
+    /// [`ConnectionPool::keep`] closes connections of earlier generations.
     pub(crate) fn generation(&self) -> u64 {
         self.state.lock().generation
     }
 
-    /// Keeps an idle connection for up to `idle_timeout`. If the pool is full, closes the oldest connection.
+    /// Stores an idle connection for up to `idle_timeout`. If the pool is full, closes the oldest connection.
     pub(crate) fn keep(&self, key: K, connection: Connection, idle_timeout: Duration, now: Instant) {
         let mut state = self.state.lock();
         if connection.generation != state.generation {
@@ -93,7 +92,7 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         drop(oldest);
     }
 
-    /// Closes all idle connections. Connections that are in use are closed when they are returned to the pool.
+    /// Closes all idle connections. Connections that are in use are closed when their users return them to the pool.
     pub(crate) fn invalidate(&self) {
         let mut state = self.state.lock();
         state.generation += 1;
@@ -103,7 +102,8 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         drop(idle);
     }
 
-    /// Closes expired connections and connections that the peer has closed. Updates the limit for reuse of each peer.
+    /// Closes expired connections and connections that the peer has closed. Updates the maximum idle time for reuse of
+    /// each peer.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut closed = Vec::new();
         let mut probes: HashMap<K, usize> = HashMap::new();
@@ -122,8 +122,8 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
             }
             let is_probe = state.reuse_within.get(&key).is_some_and(|within| age > *within);
             if is_probe && is_checked && is_expired {
-                // The peer has kept this connection open for as long as the pool does. Therefore the peer needs no
-                // limit for reuse.
+                // The peer has not closed this connection during the whole idle timeout of the pool. The peer therefore
+                // needs no shorter limit.
                 state.reuse_within.remove(&key);
             } else if is_probe && is_checked {
                 state.peer_keeps(&key, age);
@@ -143,8 +143,8 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
 }
 
 impl<K: Clone + Eq + Hash> State<K> {
-    /// Lowers the limit for reuse to half of the idle time after which the peer closed a connection. The other half is
-    /// a margin: a request is lost if the peer closes the connection while the request is on its way.
+    /// Lowers the maximum idle time for reuse to half of the idle time after which the peer closed a connection. The
+    /// other half is a margin: a request is lost if the peer closes the connection while the request is being sent.
     fn peer_ended(&mut self, idle: &Idle<K>, now: Instant) {
         let within = idle.age(now) / 2;
         if let Some(known) = self.reuse_within.get_mut(&idle.key) {
@@ -156,7 +156,8 @@ impl<K: Clone + Eq + Hash> State<K> {
         }
     }
 
-    /// Raises the limit for reuse to half of `age`, because the peer has kept an idle connection open for this time.
+    /// Raises the maximum idle time for reuse to half of `age`, because the peer has not closed a connection of this
+    /// idle time.
     fn peer_keeps(&mut self, key: &K, age: Duration) {
         if let Some(known) = self.reuse_within.get_mut(key) {
             *known = (age / 2).max(*known);
@@ -185,7 +186,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// Returns both ends of a connection.
+    /// Returns both ends of a new connection.
     async fn connection() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -265,7 +266,7 @@ mod tests {
         pool.keep(1, ours, TIMEOUT, now);
         drop(theirs.into_std().unwrap());
         pool.sweep(now + Duration::from_secs(1));
-        // `PROBES_MAX` applies to each peer separately. The many connections to peer 2 do not affect peer 1.
+        // `PROBES_MAX` applies to each peer separately. The many connections to peer 2 have no effect on peer 1.
         let mut peers = Vec::new();
         for key in [2, 2, 2, 2, 2, 2, 1] {
             let (ours, theirs) = connection().await;

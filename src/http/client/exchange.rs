@@ -1,5 +1,5 @@
-//! The client side of one HTTP/1 exchange with the agent or a provider: sends one request over an established
-//! connection and reads one response. A request is never sent a second time.
+//! The HTTP/1 client for one request and its response: sends a request over an established connection to the agent or a
+//! provider, and reads the response. A request is never sent a second time.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -16,30 +16,30 @@ use crate::framing::{Framing, Trailers};
 use crate::http::timeouts::{ReusableTimer, poll_once};
 use crate::request::lasts;
 
-/// Maximum size of a body, in bytes, that is copied behind the head into one buffer. For such a body, copying costs
-/// less than writing from two buffers.
+/// The maximum size of a request body, in bytes, that is copied into the buffer of the head. For a body of this size,
+/// copying costs less than writing from two buffers.
 const ONE_BUFFER_BYTES_MAX: usize = 16 << 10;
-/// Maximum size of one read of a response body, in bytes.
+/// The maximum size of one read of a response body, in bytes.
 const READ_BYTES: usize = 32 << 10;
 
-/// A complete request in wire format.
+/// A complete HTTP/1.1 request in wire format.
 pub(crate) struct Message {
-    /// The HTTP/1.1 head, including the empty line. If the body is small, it follows in the same buffer.
+    /// The head of the request, including the empty line. A small body follows in the same buffer.
     head: Bytes,
-    /// The body, if it is too large for the buffer of the head. Otherwise empty.
+    /// The body, if it is too large for the buffer of the head. Otherwise this buffer is empty.
     body: Bytes,
     /// Whether the request has a body.
     has_body: bool,
-    /// Whether the response can have a body. False for HEAD.
+    /// Whether the response can have a body. False for the method HEAD.
     expects_body: bool,
-    /// Whether the request asks for another protocol, so that the response can be 101.
+    /// Whether the request asks for a protocol upgrade, so that the response can have status 101.
     is_upgrade: bool,
 }
 
 impl Message {
-    /// Creates a request from a complete head. The buffers are prepared before a connection is chosen. The request can
-    /// then be written immediately after the check of an idle connection. This matters because unexpected bytes that
-    /// arrive between the check and the write would be taken for the response.
+    /// Creates a request from a complete head and a body. The buffers are prepared before a connection is chosen, so
+    /// that the request can be written immediately after the check of an idle connection. Unexpected bytes that arrive
+    /// between the check and the write would be mistaken for the response.
     pub(crate) fn new(mut head: Vec<u8>, body: Bytes, expects_body: bool) -> Self {
         let has_body = !body.is_empty();
         if body.len() > ONE_BUFFER_BYTES_MAX {
@@ -49,16 +49,16 @@ impl Message {
         Self { head: head.into(), body: Bytes::new(), has_body, expects_body, is_upgrade: false }
     }
 
-    /// Sets whether the request asks for another protocol.
+    /// Sets whether the request asks for a protocol upgrade.
     pub(crate) fn with_upgrade(self, is_upgrade: bool) -> Self {
         Self { is_upgrade, ..self }
     }
 }
 
-/// A connection to the agent or a provider, with its timer.
+/// A connection to the agent or a provider, with a timer for its timeouts.
 pub(crate) struct Connection {
     pub(crate) stream: Upstream,
-    /// The generation of the pool when the connection was opened.
+    /// The generation of the connection pool at the time when the connection was opened.
     pub(crate) generation: u64,
     timer: ReusableTimer,
 }
@@ -69,17 +69,17 @@ impl Connection {
     }
 }
 
-/// A response whose head was read. The body may still be unread.
+/// A response from the agent or a provider. Its head was read, and its body may still be unread.
 pub(crate) struct UpstreamResponse {
-    /// The connection. `None` after it was taken for reuse.
+    /// The connection to the upstream. `None` after it was taken for reuse.
     connection: Option<Connection>,
     status: StatusCode,
     headers: HeaderMap,
     /// The framing of the part of the body that was not read yet.
     body: Framing,
-    /// Bytes that were read but not yet consumed.
+    /// The bytes that were received from the connection, but not consumed yet.
     read: Bytes,
-    /// The trailers of the body. `None` if they are not kept.
+    /// The trailers of the body. `None` if trailers are ignored.
     trailers: Option<Trailers>,
     /// Whether the connection is reusable after the body has been read.
     keep_alive: bool,
@@ -90,10 +90,12 @@ pub(crate) struct UpstreamResponse {
 /// the time of each read of the body.
 ///
 /// A response may arrive before the whole request was sent, because a peer that denies a large body does not have to
-/// read the body. The connection is closed after such an early response. An early 2xx or 101 response is an error.
+/// read the body. After such an early response, the connection is closed. An early response with status 2xx or 101 is
+/// an error.
 ///
 /// # Errors
-/// Returns [`ResponseFault`]. After any fault except `Unreachable`, the peer may have received the request.
+/// Returns a [`ResponseFault`] if there is no valid response. After any fault except `Unreachable`, the peer may have
+/// received the request.
 pub(crate) async fn exchange(
     mut connection: Connection,
     message: Message,
@@ -106,18 +108,18 @@ pub(crate) async fn exchange(
     received.into_response(connection, has_body, expects_body, timeout)
 }
 
-/// The head of a response, and whether the request was completely sent when the head arrived.
+/// The head of a response, and whether the whole request had been sent when the head arrived.
 pub(super) struct ReceivedHead {
     pub(super) head: ResponseHead,
     /// The bytes that were read after the head.
     pub(super) read: Bytes,
-    /// Whether the whole request was sent.
+    /// Whether the whole request had been sent when the head arrived.
     pub(super) is_sent: bool,
 }
 
 impl ReceivedHead {
-    /// Returns the response. `has_body` reports whether the request had a body, and `expects_body` whether the response
-    /// can have one.
+    /// Determines the framing of the body and returns the response. `has_body` is true if the request had a body, and
+    /// `expects_body` is true if the response can have a body.
     pub(super) fn into_response(
         self,
         connection: Connection,
@@ -133,14 +135,14 @@ impl ReceivedHead {
         let (body, length, unambiguous) = framing(&head, expects_body)?;
         let ResponseHead { status, version, mut headers } = head;
         let is_persistent = lasts(version, &headers) && !matches!(body, Framing::Close);
-        // The connection is not reused after HEAD, because the upstream may still send a body by mistake. The connection is
+        // After HEAD, the connection is not reused, because the upstream may send a body by mistake. The connection is
         // also not reused if a request with a body got a response other than 2xx. The peer may not have read the whole
-        // body, although the kernel has accepted all of it. The peer would then read the rest of the body as the next
+        // body, although the kernel has accepted all of it, and would then read the rest of the body as the next
         // request.
         let body_may_be_unread = has_body && !status.is_success();
         let keep_alive =
             is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread && is_http;
-        // Repeated equal values of `Content-Length` are relayed as one value. If a transfer coding overrides
+        // Several equal values of `Content-Length` are relayed as one value. If a transfer coding overrides
         // `Content-Length`, the header is removed.
         match length {
             Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
@@ -151,9 +153,9 @@ impl ReceivedHead {
     }
 }
 
-/// Writes the request and reads the head of the response. If the request cannot be written without waiting, the write
-/// and the read run concurrently. A response is also read after a failed write, because the peer may have responded
-/// before it closed the connection.
+/// Writes the request and reads the head of the response. If the request cannot be written without waiting, writing and
+/// reading run concurrently. A response is also read after a failed write, because the peer may have responded before
+/// it closed the connection.
 async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<ReceivedHead, ResponseFault> {
     let is_upgrade = message.is_upgrade;
     let mut rest = message.head.chain(message.body);
@@ -162,7 +164,7 @@ async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<Rec
         let (head, read) = read_final_head(stream, is_upgrade).await?;
         return Ok(ReceivedHead { head, read, is_sent: sent.is_ok() });
     }
-    // Boxed, because few exchanges need this future.
+    // This future is boxed, because few requests need it.
     Box::pin(send_and_receive_concurrently(stream, rest, is_upgrade)).await
 }
 
@@ -185,14 +187,14 @@ async fn send_and_receive_concurrently(
     Ok(ReceivedHead { head, read, is_sent: sent.is_ok() })
 }
 
-/// Writes the rest of a request. This function is cancel-safe: `rest` advances with each write.
+/// Writes the rest of a request. This function is cancel-safe, because `rest` advances with each write.
 async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> std::io::Result<()> {
     stream.write_all_buf(rest).await?;
     stream.flush().await
 }
 
 impl UpstreamResponse {
-    /// Removes the headers whose names meet a condition.
+    /// Removes all headers whose names meet the condition.
     pub(crate) fn remove_headers(&mut self, condition: impl Fn(&HeaderName) -> bool) {
         let names: Vec<_> = self.headers.keys().filter(|name| condition(name)).cloned().collect();
         for name in names {
@@ -208,7 +210,7 @@ impl UpstreamResponse {
         }
     }
 
-    /// Replaces each value of a header for which `replacement` returns another value.
+    /// Replaces those values of the header `name` for which `replacement` returns a new value.
     pub(crate) fn replace_values(
         &mut self,
         name: &HeaderName,
@@ -221,12 +223,12 @@ impl UpstreamResponse {
         }
     }
 
-    /// Returns the headers.
+    /// Returns the headers of the response.
     pub(crate) fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// Returns the status.
+    /// Returns the status of the response.
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
@@ -236,7 +238,7 @@ impl UpstreamResponse {
         self.status.is_success()
     }
 
-    /// Reads the next part of the body. Returns `None` at its end.
+    /// Reads the next part of the response body. Returns `None` at the end of the body.
     pub(crate) async fn read_body(&mut self) -> Result<Option<Bytes>, ResponseFault> {
         while !self.body.is_done() {
             if self.read.is_empty() {
@@ -275,18 +277,18 @@ impl UpstreamResponse {
         Ok(None)
     }
 
-    /// Treats the body as ended. The connection will not be reused.
+    /// Treats the body as ended. The connection is not reused.
     fn abandon_body(&mut self) {
         (self.body, self.keep_alive) = (Framing::Length(0), false);
     }
 
-    /// Reads more bytes and returns their number. Returns `None` on a timeout.
+    /// Reads more bytes from the connection. Returns the number of bytes, or `None` on a timeout.
     async fn read_more(&mut self) -> Option<std::io::Result<usize>> {
         let capacity = match self.body {
             Framing::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(READ_BYTES),
             Framing::Chunks(_) | Framing::Close => READ_BYTES,
         };
-        // After the connection was taken, nothing is left to read.
+        // After the connection was taken, there is nothing left to read.
         let Some(Connection { stream, timer, .. }) = &mut self.connection else { return Some(Ok(0)) };
         let mut read = BytesMut::with_capacity(capacity);
         let received = timer.with_timeout(self.timeout, stream.read_buf(&mut read)).await;
@@ -294,9 +296,9 @@ impl UpstreamResponse {
         received
     }
 
-    /// Reads the body until its end, or until more than `bytes_max` bytes are read.
+    /// Reads the body to its end, or until more than `bytes_max` bytes were read. Returns the bytes that were read.
     pub(crate) async fn read_up_to(&mut self, bytes_max: usize) -> Result<Bytes, ResponseFault> {
-        // The data is copied, because a slice of one byte would keep its whole read buffer allocated.
+        // The data is copied, because a slice of one byte would prevent the release of its whole read buffer.
         let mut body = BytesMut::new();
         while body.len() <= bytes_max
             && let Some(data) = self.read_body().await?
@@ -306,17 +308,17 @@ impl UpstreamResponse {
         Ok(body.freeze())
     }
 
-    /// Keeps the trailers of the body, which are otherwise ignored. Must be called before the body is read.
+    /// Enables storing the trailers of the response body. Must be called before the body is read.
     pub(crate) fn keep_trailers(&mut self) {
         self.trailers = Some(Trailers::default());
     }
 
-    /// Reports whether the trailers are kept.
+    /// Reports whether this response stores the trailers of its body.
     pub(crate) fn keeps_trailers(&self) -> bool {
         self.trailers.is_some()
     }
 
-    /// Returns the trailers that may be relayed, each in its line with CRLF. They are complete at the end of the body.
+    /// Returns the trailers that may be relayed, one per line with CRLF. They are complete only at the end of the body.
     pub(crate) fn trailers(&self) -> Vec<u8> {
         self.trailers.as_ref().map_or_else(Vec::new, |trailers| trailers.sendable(|_| false))
     }
@@ -328,18 +330,19 @@ impl UpstreamResponse {
         }
     }
 
-    /// Returns the connection after a 101, and the bytes that were read after the head of the response.
+    /// Returns the connection after a response with status 101, and the bytes that were read after the head of the
+    /// response. Returns `None` for any other status.
     pub(crate) fn into_upgraded(self) -> Option<(Upstream, Bytes)> {
         let connection = self.connection.filter(|_| self.status == StatusCode::SWITCHING_PROTOCOLS)?;
         Some((connection.stream, self.read))
     }
 
-    /// Reports whether the whole body has been read.
+    /// Reports whether the whole response body has been read.
     pub(crate) fn is_complete(&self) -> bool {
         self.body.is_done()
     }
 
-    /// Takes the connection if it is reusable: the response was read to its end, and no bytes followed it.
+    /// Takes the connection if it is reusable, which means that the response was read to its end and no bytes followed.
     pub(crate) fn take_connection(&mut self) -> Option<Connection> {
         let is_reusable = self.keep_alive && self.body.is_done() && self.read.is_empty();
         if is_reusable { self.connection.take() } else { None }

@@ -1,4 +1,4 @@
-//! Tests of an exchange with an upstream, with sockets of this host.
+//! Tests of requests to an upstream over sockets of this host.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -12,7 +12,7 @@ fn message(body: usize) -> Message {
     Message::new(head, vec![b'x'; body].into(), true)
 }
 
-/// Sends a request to a peer that has already answered and closed the connection.
+/// Sends a request to a peer that has already sent its response and closed the connection.
 async fn ask_a_closed_peer(answer: &str, body: usize) -> Result<u16, ResponseFault> {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(answer.as_bytes()).await.unwrap();
@@ -39,7 +39,7 @@ async fn an_answer_counts_although_the_request_could_not_be_written() {
     }
 }
 
-/// The request is larger than the buffers of the sockets, so it is not completely sent when the answer arrives.
+/// The request is larger than the buffers of the sockets, so it is not completely sent when the response arrives.
 #[tokio::test]
 async fn an_answer_counts_although_the_request_is_still_being_written() {
     for (answer, expected) in [
@@ -64,7 +64,7 @@ async fn an_answer_counts_although_the_request_is_still_being_written() {
     }
 }
 
-/// The head is larger than the buffers of the sockets, so the response is read while the request is written.
+/// The head is larger than the buffers of the sockets, so the response is read while the request is being written.
 #[tokio::test]
 async fn a_large_request_can_ask_for_another_protocol() {
     const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\nhello";

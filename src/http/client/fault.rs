@@ -1,17 +1,17 @@
-//! Faults of responses from the agent or from a provider.
+//! The reasons why a response from the agent or a provider is missing or invalid.
 
 use crate::denial::Denial;
 
-/// The reason why an upstream has not sent a complete, valid response.
+/// The reason why the agent or a provider has not sent a complete, valid response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ResponseFault {
-    /// A 2xx response arrived before the whole request was sent.
+    /// A response with status 2xx or 101 arrived before the whole request was sent.
     Early,
-    /// The response is not valid HTTP/1.
+    /// The response of the upstream is not valid HTTP/1.
     Garbled,
-    /// The connection was closed. The upstream may have received the request.
+    /// The upstream closed the connection. It may have received the request.
     Reset,
-    /// The response timed out. The upstream may have received the request.
+    /// The response did not arrive in time. The upstream may have received the request.
     Timeout,
     /// No connection could be opened. Nothing was sent.
     Unreachable,

@@ -1,4 +1,4 @@
-//! Connects to one of the addresses of a host (Happy Eyeballs, RFC 8305). If an address does not answer, the next
+//! Connects to one of the addresses of a host (Happy Eyeballs, RFC 8305). If an address does not respond, the next
 //! address is tried after a short delay.
 
 use std::future::{Future, poll_fn};
@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// Time after which the next address is tried, if the attempts so far have neither succeeded nor failed (RFC 8305
+/// The delay before the next address is tried, while the previous attempts have neither succeeded nor failed (RFC 8305
 /// section 5, Connection Attempt Delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Maximum number of addresses that are tried.
+/// The maximum number of addresses that are tried for one host.
 const ADDRESSES_MAX: usize = 8;
 
-/// Returns the addresses in the order in which they are tried: `preferred` first if it is one of them, then the two
-/// families in turn (RFC 8305 section 4). The family of the first address begins, because the resolver has sorted the
-/// addresses by preference (RFC 6724). The addresses of one family keep their order.
+/// Returns the addresses in the order in which they must be tried. `preferred` comes first if it is one of the
+/// addresses. The other addresses alternate between the address families (RFC 8305 section 4), beginning with the
+/// family of the first address, because the resolver has sorted the addresses by preference (RFC 6724). The addresses
+/// of one family keep their order.
 pub(crate) fn attempt_order(addresses: &[SocketAddr], preferred: Option<SocketAddr>) -> Vec<SocketAddr> {
     let is_preferred = |address: &&SocketAddr| preferred == Some(**address);
     let others = || addresses.iter().filter(|address| !is_preferred(address));
@@ -36,9 +37,9 @@ pub(crate) fn attempt_order(addresses: &[SocketAddr], preferred: Option<SocketAd
     }
 }
 
-/// Calls `dial` for each address, in the given order, until an attempt succeeds. Returns the successful address and the
-/// connection. The next attempt begins when an attempt fails, or after [`ATTEMPT_DELAY`]. When an attempt succeeds, all
-/// other attempts are dropped.
+/// Calls `dial` for each address, in the given order, until an attempt succeeds. Returns the successful address and its
+/// connection. The next attempt begins when an attempt fails, or after [`ATTEMPT_DELAY`]. After a success, all other
+/// attempts are dropped.
 ///
 /// # Errors
 /// Returns the error of the attempt that failed last, if all attempts failed.
@@ -69,10 +70,10 @@ where
     }
 }
 
-/// The attempts that have not ended, each with its address.
+/// The connection attempts that are still running, each with its address.
 type Attempts<F> = Vec<(SocketAddr, Pin<Box<F>>)>;
 
-/// Waits until an attempt succeeds or fails. Removes this attempt from the list and returns its result.
+/// Waits until one of the attempts succeeds or fails. Removes this attempt from the list and returns its result.
 async fn first_ended<T, F>(attempts: &mut Attempts<F>) -> io::Result<(SocketAddr, T)>
 where
     F: Future<Output = io::Result<T>>,
@@ -121,7 +122,7 @@ mod tests {
         assert_eq!(attempt_order(&[], None), []);
     }
 
-    /// Simulates an attempt to connect: port 1 does not answer, port 2 fails, port 3 succeeds.
+    /// Simulates a connection attempt: port 1 does not respond, port 2 fails, port 3 succeeds.
     async fn dial(address: SocketAddr) -> io::Result<u16> {
         match address.port() {
             1 => pending().await,

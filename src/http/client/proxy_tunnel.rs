@@ -8,14 +8,14 @@ use tokio::net::TcpStream;
 use super::fault::ResponseFault;
 use super::response_head::read_final_head;
 
-/// The reason why a forward proxy has not opened a tunnel.
+/// The reason why a forward proxy did not open a tunnel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum TunnelFault {
-    /// The proxy closed the connection before it answered.
+    /// The proxy closed the connection before it sent a response.
     Closed,
-    /// The answer of the proxy is not the head of an HTTP/1 response, or bytes follow it.
+    /// The response of the proxy is not the head of an HTTP/1 response, or more bytes follow the head.
     Garbled,
-    /// The proxy answered with this status, which is not 2xx.
+    /// The status of the proxy's response, which is not 2xx.
     Refused(u16),
 }
 
@@ -33,21 +33,21 @@ impl fmt::Display for TunnelFault {
     }
 }
 
-/// Sends `request`, a CONNECT request, over a connection to a forward proxy, and reads the head of the answer. The size of
-/// the head is limited. After success, the stream leads to the target of the request.
+/// Sends `request`, a CONNECT request, to a forward proxy, and reads the head of the response. The size of the head is
+/// limited. After success, the stream is connected to the target of the CONNECT request.
 ///
 /// # Errors
-/// Returns the [`TunnelFault`]. The connection must then be closed.
+/// Returns a [`TunnelFault`] if the proxy did not open the tunnel. The connection must then be closed.
 pub(crate) async fn open_tunnel(stream: &mut TcpStream, request: &[u8]) -> Result<(), TunnelFault> {
-    // If the write fails, the proxy may have answered before it closed the connection.
+    // If the write fails, the proxy may have responded before it closed the connection.
     let _ = stream.write_all(request).await;
     let (head, rest) = read_final_head(stream, false).await.map_err(|fault| match fault {
         ResponseFault::Reset => TunnelFault::Closed,
         _ => TunnelFault::Garbled,
     })?;
     match head.status.as_u16() {
-        // A tunnel begins directly after the head: a 2xx response to CONNECT has no body. The target does not send first,
-        // neither with TLS nor with HTTP.
+        // The tunnel begins directly after the head, because a 2xx response to CONNECT has no body. The target sends no
+        // bytes before the client, neither with TLS nor with HTTP.
         200..=299 if rest.is_empty() => Ok(()),
         200..=299 => Err(TunnelFault::Garbled),
         status => Err(TunnelFault::Refused(status)),
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks a proxy that sends `answer` and then closes the connection.
+    /// Sends CONNECT to a proxy that responds with `answer` and then closes the connection.
     async fn ask(answer: &'static [u8]) -> Result<(), TunnelFault> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Reads a response from bytes instead of a connection, for fuzzing and tests.
+//! Parses a response from bytes instead of a connection, for fuzzing and tests.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
@@ -9,27 +9,28 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::response_head::{framing, read_final_head};
 use crate::framing::Framing;
 
-/// A response that was read from bytes.
+/// A response that was parsed from bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ResponseBytes {
-    /// The status.
+    /// The status code.
     pub status: StatusCode,
     /// The headers, as received.
     pub headers: HeaderMap,
-    /// The part of the body that was present, without its framing.
+    /// The part of the body that the bytes contain, without chunk framing.
     pub body: Vec<u8>,
-    /// Whether the body was complete. A body with neither a declared length nor chunked coding extends to the end of
-    /// the bytes and is always complete.
+    /// Whether the bytes contain the whole body. A body that is neither chunked nor of a declared length extends to the
+    /// end of the bytes and is always complete.
     pub is_complete: bool,
-    /// Whether the framing was unambiguous. After a response with ambiguous framing, a connection would not be reused.
+    /// Whether the framing was unambiguous. After a response with ambiguous framing, Callgate does not reuse the
+    /// connection.
     pub is_unambiguous: bool,
-    /// The number of bytes after the end of the body.
+    /// The number of bytes that follow the end of the response body.
     pub rest: usize,
 }
 
-/// Reads the response at the beginning of `bytes`. Simulates reads that return at most `step` bytes each.
-/// `expects_body` is false for responses to HEAD. Returns `None` if there is no valid head, or if the chunked coding of
-/// the body is malformed.
+/// Parses the response at the beginning of `bytes`. Simulates reads of at most `step` bytes each. `expects_body` must
+/// be false for responses to HEAD. Returns `None` if there is no valid head, or if the chunked coding of the body is
+/// malformed.
 pub fn read_response(bytes: &[u8], step: usize, expects_body: bool) -> Option<ResponseBytes> {
     let mut pieces = Pieces { rest: bytes, step: step.max(1) };
     let read = match pin!(read_final_head(&mut pieces, false)).poll(&mut Context::from_waker(Waker::noop())) {

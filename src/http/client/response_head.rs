@@ -1,4 +1,4 @@
-//! Reads the head of a response, and determines the framing of its body.
+//! Reads the head of an HTTP/1 response, and determines the framing of its body.
 
 use std::mem::MaybeUninit;
 
@@ -11,25 +11,25 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::fault::ResponseFault;
 use crate::framing::{Chunks, Framing};
 
-/// Initial capacity of the read buffer, in bytes: enough for a head and a small body.
+/// The initial capacity of the read buffer, in bytes. It is sufficient for a head and a small body.
 const READ_BYTES: usize = 4 << 10;
-/// Maximum size of the head of a response, in bytes.
+/// The maximum size of the head of a response, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Maximum number of interim (1xx) responses before the final response (RFC 9110 section 15.2).
+/// The maximum number of interim (1xx) responses before the final response (RFC 9110 section 15.2).
 const INTERIM_MAX: usize = 32;
-/// Maximum number of header lines of a response.
+/// The maximum number of header lines in a response.
 const HEADERS_MAX: usize = 256;
 
-/// The head of a response.
+/// The parsed head of a response.
 pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
 }
 
-/// Skips interim responses and reads the head of the final response. Returns this head and the bytes that were read
-/// after it. `101 Switching Protocols` is the final response if the request asked for an upgrade (`is_upgrade`), and
-/// otherwise an error.
+/// Skips interim (1xx) responses and reads the head of the final response. Returns the head and the bytes that were
+/// read after it. `is_upgrade` is true if the request asked for a protocol upgrade. In this case, `101 Switching
+/// Protocols` is the final response. Otherwise status 101 is an error.
 pub(crate) async fn read_final_head(
     stream: &mut (impl AsyncRead + Unpin),
     is_upgrade: bool,
@@ -45,8 +45,8 @@ pub(crate) async fn read_final_head(
             return Err(ResponseFault::Reset);
         }
         // The bytes of the first read are always parsed, so that a response that is not HTTP fails without waiting.
-        // After each later read, the bytes are parsed only if an empty line has arrived. A head in many small parts is
-        // therefore not parsed again for each part.
+        // After each later read, the bytes are parsed only if an empty line has arrived. A head that arrives in many
+        // small parts is therefore not parsed again for each part.
         if before > 0 && !has_empty_line(bytes.get(before.saturating_sub(2)..).unwrap_or_default()) {
             continue;
         }
@@ -72,9 +72,8 @@ fn has_empty_line(bytes: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', bytes).any(|at| matches!(rest(at), [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
-/// Parses a head and returns it with its length, in bytes. Returns `None` if the head is incomplete. Accepts obsolete
-/// forms that servers still send. This is safe because Callgate writes the headers anew before it relays them. A bare
-/// LF is an error.
+/// Parses a head. Returns the head and its length in bytes, or `None` if the head is incomplete. Accepts obsolete forms
+/// that servers still send, because Callgate serializes the headers again before it relays them. A bare LF is an error.
 fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> {
     let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
@@ -86,9 +85,9 @@ fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> 
         Status::Complete(length) => length,
         Status::Partial => return Ok(None),
     };
-    // The program that wrote the response may have copied a line feed into the value of a header. Such a line feed must
-    // not be accepted as the end of the line. Otherwise the rest of the value would be read as another header, which
-    // could change where the response ends.
+    // The program that wrote the response may have copied a line feed into a header value. This line feed must not end
+    // the line. Otherwise the rest of the value would be read as another header, which could change the end of the
+    // response.
     if memchr::memchr_iter(b'\n', bytes.get(..length).unwrap_or_default()).any(|at| !follows_cr(bytes, at)) {
         return Err(ResponseFault::Garbled);
     }
@@ -120,14 +119,14 @@ fn unfolded(value: &[u8]) -> Bytes {
 }
 
 /// Returns the framing of the body (RFC 9112 section 6.3), the declared length in bytes, and whether the framing is
-/// unambiguous. The connection is not reused after a response with ambiguous framing.
+/// unambiguous. After a response with ambiguous framing, the connection must not be reused.
 pub(crate) fn framing(
     head: &ResponseHead,
     expects_body: bool,
 ) -> Result<(Framing, Option<u64>, bool), ResponseFault> {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     let coding = codings.next().map(|value| value.as_bytes().trim_ascii());
-    // Callgate decodes no transfer coding other than `chunked`.
+    // Callgate supports no transfer coding other than `chunked`.
     if codings.next().is_some() || coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked")) {
         return Err(ResponseFault::Garbled);
     }
@@ -136,7 +135,7 @@ pub(crate) fn framing(
         head.status,
         StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
     );
-    // If a peer declares a body for a status that must not have a body, the peer may still send the body.
+    // A peer that declares a body although the status must not have a body may still send the body.
     let contradicts = has_no_body && (coding.is_some() || length.is_some_and(|length| length > 0));
     let unambiguous = !contradicts
         && (coding.is_none()
@@ -150,7 +149,7 @@ pub(crate) fn framing(
     Ok((framing, length, unambiguous))
 }
 
-/// Parses `Content-Length`. Repeated equal values are accepted (RFC 9110 section 8.6).
+/// Parses `Content-Length`. Several equal values are accepted (RFC 9110 section 8.6).
 fn length(headers: &HeaderMap) -> Result<Option<u64>, ResponseFault> {
     let mut length = None;
     for value in headers.get_all(CONTENT_LENGTH) {

@@ -1,5 +1,5 @@
-//! Sends a request whose body is sent while it arrives from the caller, and reads one response. The body is not kept, so
-//! its size does not depend on the available memory.
+//! Sends a request whose body is passed on while it arrives from the caller, and reads the response. The body is not
+//! stored, so its size does not depend on the available memory.
 
 use std::io::Write;
 use std::pin::pin;
@@ -17,32 +17,34 @@ use crate::http::session::{Session, send_continue_if_expected};
 use crate::http::timeouts::{TransferTimer, poll_once, with_timeout};
 use crate::policy::Limits;
 
-/// Maximum number of bytes of the body that are copied behind the head into one buffer.
+/// The maximum size of a part of the body, in bytes, that is copied into the buffer of the head.
 const FIRST_BYTES_MAX: usize = 16 << 10;
 
-/// The body of a request, which is sent while it arrives.
+/// The body of a request that is passed on while it arrives from the caller, with its limits.
 pub(crate) struct Upload<'s> {
     pub(crate) session: &'s mut Session,
-    /// The length that the head of the request declares. If it is `None`, the body is sent with the chunked coding.
+    /// The length in bytes that the head of the request declares. If it is `None`, the body is sent with the chunked
+    /// transfer coding.
     pub(crate) length: Option<u64>,
-    /// Maximum number of bytes.
+    /// The maximum size of the body, in bytes.
     pub(crate) bytes_max: u64,
-    /// The limits for the caller. The body must arrive at the minimum rate, and `body_deadline` limits each pause.
+    /// The limits for the caller: the minimum transfer rate of the body, and `body_deadline` as maximum duration of a
+    /// pause.
     pub(crate) limits: &'s Limits,
-    /// Maximum time for the whole body.
+    /// The maximum time for the transfer of the whole body.
     pub(crate) deadline: Duration,
-    /// Reports whether a trailer with this name must not be sent.
+    /// Reports whether the trailer with this name must not be sent.
     pub(crate) skip_trailer: &'s (dyn Fn(&str) -> bool + Send + Sync),
-    /// The number of bytes that have arrived.
+    /// The number of bytes of the body that have arrived.
     pub(crate) bytes: u64,
 }
 
 /// The reason why there is no response to a streamed request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum StreamFault {
-    /// The caller did not send a valid body. The request to the upstream is incomplete.
+    /// The caller did not send a valid body, so the request to the upstream is incomplete.
     Body(Denial),
-    /// The upstream did not respond correctly.
+    /// The upstream did not send a valid response.
     Response(ResponseFault),
 }
 
@@ -55,16 +57,16 @@ enum SendFault {
     Timeout,
 }
 
-/// Sends a request and reads the head of the response. `timeout` limits each write, the time from the end of the request
-/// until the head of the response has arrived, and later the time of each read of the response's body. `expects_body`
-/// reports whether the response can have a body.
+/// Sends a request and reads the head of the response. `timeout` limits each write, the time between the end of the
+/// request and the head of the response, and later each read of the response body. `expects_body` is true if the
+/// response can have a body.
 ///
-/// A response may arrive before the whole request was sent. A response other than 2xx is returned immediately, and the
-/// rest of the request is not sent. A 2xx response is returned after the rest of the request was sent. Returns `None` if
-/// the caller leaves after the request was sent and before the response arrives.
+/// A response may arrive before the whole request was sent. A response with a status other than 2xx is returned
+/// immediately, and the rest of the request is not sent. A 2xx response is returned after the rest of the request was
+/// sent. Returns `None` if the caller closes its connection while the response is awaited.
 ///
 /// # Errors
-/// Returns [`StreamFault`]. The upstream may have received the request.
+/// Returns [`StreamFault`] if there is no response. The upstream may have received the request.
 pub(crate) async fn exchange_streamed(
     mut connection: Connection,
     head: Vec<u8>,
@@ -89,7 +91,7 @@ async fn send_and_receive(
     let mut early = None;
     let sent = {
         let mut send = pin!(upload.send(&mut writer, head, timeout));
-        // The write is polled first, so that a response to the complete request is not taken for an early response.
+        // The write is polled first, so that a response to the complete request is not mistaken for an early response.
         let sent = tokio::select! {
             biased;
             sent = &mut send => Some(sent),
@@ -120,7 +122,7 @@ async fn send_and_receive(
 }
 
 impl Upload<'_> {
-    /// Sends the head and the whole body.
+    /// Sends the head of the request and the whole body.
     async fn send(
         &mut self,
         writer: &mut (impl AsyncWrite + Unpin),
@@ -130,9 +132,9 @@ impl Upload<'_> {
         self.session.keep_trailers();
         let mut timer = TransferTimer::new(self.limits, self.deadline);
         let mut buffer = head;
-        // If the beginning of the body has already arrived, it is sent together with the head. Nothing else happens before
-        // the head is written, because unexpected bytes that arrive on an idle connection after its check would be taken
-        // for the response.
+        // If the beginning of the body has already arrived, it is sent together with the head. Nothing else happens
+        // before the head is written, because unexpected bytes that arrive after the check of an idle connection would
+        // be mistaken for the response.
         let waits = self.session.headers().contains_key(EXPECT);
         let mut first = if waits { None } else { poll_once(pin!(self.session.read_body())).await };
         if first.is_none() {
@@ -163,13 +165,13 @@ impl Upload<'_> {
                 // Writing to a vector cannot fail.
                 let _ = write!(buffer, "{:x}\r\n", data.len());
             }
-            // The end of a chunk is sent with the chunk, because a receiver may wait for it.
+            // The line ending of a chunk is sent together with the chunk, because a receiver may wait for it.
             let end: &[u8] = if self.length.is_none() { b"\r\n" } else { b"" };
             write(writer, &mut buffer, (&data, end), timeout).await?;
         }
     }
 
-    /// Sends the rest of the buffer, and the end of a chunked body with its trailers.
+    /// Sends the rest of the buffer. For a chunked body, also sends the last chunk and the trailers.
     async fn end(
         &mut self,
         writer: &mut (impl AsyncWrite + Unpin),
@@ -189,7 +191,7 @@ impl Upload<'_> {
     }
 }
 
-/// Writes the buffer, the data, and the bytes that end the data. Clears the buffer.
+/// Writes the buffer, then the data, and then `end`, the line ending of a chunk. Clears the buffer.
 async fn write(
     writer: &mut (impl AsyncWrite + Unpin),
     buffer: &mut Vec<u8>,

@@ -11,32 +11,32 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// Length of the header of a TLS record (RFC 8446 section 5.1), in bytes.
+/// The length of the header of a TLS record (RFC 8446 section 5.1), in bytes.
 const RECORD_HEADER_BYTES: usize = 5;
 
 /// A byte stream to the agent or to a provider.
 pub(crate) enum Upstream {
-    /// Plain TCP.
+    /// A plain TCP connection.
     Tcp(TcpStream),
-    /// TLS over TCP.
+    /// A TLS connection over TCP.
     Tls(Box<ClientTlsStream<Records>>),
-    /// A Unix socket.
+    /// A connection to a Unix socket.
     Unix(UnixStream),
 }
 
-/// The state of an idle connection.
+/// The result of checking an idle connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum IdleState {
     /// The peer closed the connection or sent unexpected bytes.
     Ended,
-    /// The connection is open, and the peer has sent nothing.
+    /// The connection is open, and the peer has sent no bytes.
     Quiet,
 }
 
 impl Upstream {
-    /// Asks the kernel whether the peer closed the connection or sent anything. tokio's own view of the socket may be
-    /// outdated when the workers are busy. If unexpected bytes were not noticed here, they would be taken for the next
-    /// response.
+    /// Asks the kernel whether the peer has closed the connection or sent any bytes. tokio's own state of the socket
+    /// may be outdated when the workers are busy. Unexpected bytes that are not noticed here would be mistaken for the
+    /// next response.
     pub(crate) fn idle_state(&mut self) -> IdleState {
         match self {
             Self::Tcp(stream) => peek(stream),
@@ -46,7 +46,7 @@ impl Upstream {
     }
 }
 
-/// Checks whether a non-blocking socket has unread bytes, or was closed by the peer.
+/// Checks whether a non-blocking socket is still idle. Unread bytes, or a closed connection, end the idle state.
 fn peek(socket: &impl AsFd) -> IdleState {
     let mut byte = [MaybeUninit::uninit()];
     match SockRef::from(socket).peek(&mut byte) {
@@ -55,11 +55,12 @@ fn peek(socket: &impl AsFd) -> IdleState {
     }
 }
 
-/// Checks whether the socket or the TLS session has unread bytes, or was closed by the peer.
+/// Checks whether a TLS connection is still idle. Unread bytes in the socket or in the TLS session, or a closed
+/// connection, end the idle state.
 fn tls_idle_state(stream: &mut ClientTlsStream<Records>) -> IdleState {
     if peek(&stream.get_ref().0.stream) == IdleState::Ended {
-        // The unread bytes may be TLS 1.3 session tickets, which may arrive at any time. A read consumes these tickets
-        // without producing data.
+        // The unread bytes may be TLS 1.3 session tickets, which can arrive at any time. A read consumes session
+        // tickets without returning data.
         let mut byte = [0; 1];
         let mut buffer = ReadBuf::new(&mut byte);
         let mut context = Context::from_waker(Waker::noop());
@@ -76,7 +77,7 @@ fn tls_idle_state(stream: &mut ClientTlsStream<Records>) -> IdleState {
 }
 
 /// The TCP stream below a TLS session. This type tracks the boundaries of TLS records, because the TLS library does not
-/// report whether it has buffered a partial record.
+/// report whether it has buffered an incomplete record.
 pub(crate) struct Records {
     stream: TcpStream,
     boundary: RecordBoundary,
@@ -92,15 +93,15 @@ impl Records {
     }
 }
 
-/// A position in a sequence of TLS records.
+/// A position within a sequence of TLS records.
 #[derive(Debug, Default)]
 struct RecordBoundary {
-    /// Number of bytes of the current header that were already read.
+    /// The number of bytes of the current record header that were already read.
     header_bytes: usize,
-    /// The last two bytes of the current header that were read. After the whole header, they are the length of the
-    /// record's body.
+    /// The last two bytes of the current record header that were read. At the end of the header, they are the length of
+    /// the record body.
     length: u16,
-    /// Number of bytes of the current record that are still unread.
+    /// The number of bytes of the current record body that are still unread.
     body_bytes_left: usize,
 }
 

@@ -1,5 +1,5 @@
-//! The checks of a gate that need only the head of a request. They run in this order: method, declared size, client
-//! address, client certificate, token, signature headers. The order is fixed in this file. A route only configures the
+//! The checks of a route that need only the head of a request. They run in this order: method, declared size, client
+//! address, client certificate, token, signature headers. This file fixes the order. A route configures only the
 //! checks.
 
 mod token;
@@ -20,63 +20,64 @@ use crate::token::Granted;
 use crate::trail::{Check, Trail};
 use token::{listed, named_interaction, verify_token};
 
-/// The results of the checks that have run so far.
+/// The results of the checks that have run so far for one request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
-    /// The rights of the verified callback token.
+    /// The rights that the verified callback token grants.
     pub(super) granted: Option<Granted>,
-    /// The interaction that the ledger found by the provider's id, if the callback has no token.
+    /// The id of the interaction that the ledger found by the provider's id of the work, if the callback has no token.
     pub(super) matched: Option<Box<str>>,
-    /// The interaction that a token names whose signature is valid, but that was denied. It is only for the log.
+    /// The id of the interaction in a denied token whose signature is valid. It is used only for the log.
     pub(super) named: Option<Box<str>>,
-    /// The event id of a verified callback, for the log.
+    /// The provider's event id, if the callback was verified. It is used only for the log.
     pub(super) event_id: Option<Box<str>>,
-    /// The position of the secret that the request was verified with, if several secrets are configured.
+    /// The position of the secret that verified the request, starting at 1. `None` if only one secret is configured.
     pub(super) secret: Option<usize>,
-    /// The signature, the timestamp and the event id in the head.
+    /// The signature, the timestamp and the event id from the head of the request.
     pub(super) presented: Option<PresentedSignature>,
-    /// The name of the guard's reason for denying the action endpoint.
+    /// The reason for which the action endpoint was denied, as a stable name.
     pub(super) guarded: Option<&'static str>,
-    /// True if the route does not list the request's method. The request is then denied unless it is a handshake.
+    /// Whether only a handshake is accepted, because the route does not list the method of the request.
     pub(super) only_handshake: bool,
-    /// The derived signing secrets of the interaction that the token names.
+    /// The signing secrets that are derived for the interaction in the token.
     pub(super) derived: Vec<Secret>,
-    /// The denial of a request without a signature. Callgate applies the denial later, unless the body shows that the
-    /// request is an unsigned handshake.
+    /// The denial of a request without a signature. Callgate applies it after the body was read, unless the body shows
+    /// that the request is an unsigned handshake.
     pub(super) unsigned: Option<Refusal>,
-    /// The URL of the certificate that verifies the signature, if the certificate has not been fetched yet.
+    /// The URL of the certificate that is needed to verify the signature, if the certificate has not been fetched yet.
     pub(super) wanted: Option<Box<str>>,
-    /// The verified token. Callgate removes it from the delivered request wherever it occurs.
+    /// The verified token. Callgate removes the token from the delivered request wherever it occurs.
     pub(super) token: Option<Secret>,
-    /// The coding of the received body, if it was decoded.
+    /// The content coding of the received body, if the body was decoded.
     pub(super) coding: Option<ContentCoding>,
     /// The decoded body, if `coding` is set.
     pub(super) decoded: Vec<u8>,
-    /// The progress of decoding the body.
+    /// The state of decoding the body.
     pub(super) decoding: Decoding,
     /// The denials that observe mode recorded instead of enforcing them.
     pub(super) observed: Vec<Denial>,
 }
 
-/// The progress of decoding a body.
+/// The state of decoding the body of a request.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Decoding {
-    /// [`Admitted::decode_body`](crate::ingress::Admitted::decode_body) was not called yet.
+    /// [`Admitted::decode_body`](crate::ingress::Admitted::decode_body) has not been called yet.
     #[default]
     Pending,
     /// The body was decoded, or does not need to be decoded.
     Done,
-    /// The body could not be decoded, and observe mode recorded the denial.
+    /// The body could not be decoded, and observe mode only recorded the denial.
     Failed,
 }
 
 impl Found {
-    /// Returns the interaction that the token names, or that the ledger found by the provider's id.
+    /// Returns the id of the interaction that the token names, or that the ledger found by the provider's id of the
+    /// work.
     pub(super) fn interaction(&self) -> Option<&str> {
         self.granted.as_ref().map(|granted| &*granted.interaction).or(self.matched.as_deref())
     }
 
-    /// Returns the value or the denial of a check. In observe mode, records a denial and returns `Ok(None)` instead.
+    /// Returns the value or the denial of a check. In observe mode, records the denial and returns `Ok(None)` instead.
     pub(super) fn heed<T>(&mut self, route: &Route, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         match said {
             Err(denial) if route.observes() => {
@@ -88,7 +89,7 @@ impl Found {
     }
 }
 
-/// The input of the checks.
+/// The input of the checks of the head of a request.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'r> {
     pub(super) route: &'r Route,
@@ -99,7 +100,7 @@ pub(super) struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// Runs all checks of the head. Returns the client address.
+    /// Runs all checks of the head of a request. Returns the client address.
     pub(super) fn run(
         &self,
         client: Result<IpAddr, SourceFault>,
@@ -163,8 +164,8 @@ impl Run<'_> {
                     },
                 });
             }
-            // A provider that sends a handshake has no token yet. The handshake is verified in another way, for example
-            // by its verify token.
+            // A provider that sends a handshake has no token yet. Callgate verifies the handshake in another way, for
+            // example by its verify token.
             Err(refusal) if found.only_handshake && refusal.denial == Denial::TokenMissing => {
                 trail.skip(Check::Token, "a handshake has no token");
             }
@@ -206,7 +207,7 @@ impl Run<'_> {
                 found.presented = Some(presented);
                 Ok(())
             }
-            // The unsigned request may be a handshake. The check of the body determines whether it is one.
+            // The unsigned request may be a handshake. The check of the body decides this.
             Err(refusal)
                 if refusal.denial == Denial::SignatureMissing
                     && verifier.may_be_unsigned_handshake(self.head) =>
@@ -281,7 +282,7 @@ fn address(
 }
 
 fn certificate(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), Denial> {
-    // Most routes require no client certificate. On such a route, the check does not appear in the trail.
+    // Most routes require no client certificate. The trail of such a route does not show the check.
     let Some(rule) = &route.certificate else { return Ok(()) };
     match head.certificate {
         None => Err(trail.deny(Check::Certificate, Denial::ClientCertificateMissing, || {

@@ -1,4 +1,4 @@
-//! The check of the token of a route.
+//! The token check of a route.
 
 use std::borrow::Cow;
 
@@ -12,18 +12,19 @@ use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::Granted;
 
-/// The results of verifying a token.
+/// The result of a successful token check.
 #[derive(Default)]
 pub(super) struct VerifiedToken {
-    /// The rights of a callback token.
+    /// The rights that a callback token grants. `None` for other kinds of tokens.
     pub(super) granted: Option<Granted>,
-    /// The token, which is removed from the delivered request wherever it occurs.
+    /// The token. Callgate removes it from the delivered request wherever it occurs.
     pub(super) token: Option<Secret>,
-    /// The position of the static token that the request has, if several are configured.
+    /// The position of the configured static token that the request contains, starting at 1. `None` if only one static
+    /// token is configured.
     pub(super) secret: Option<usize>,
 }
 
-/// Verifies the token, if the route requires one.
+/// Verifies the token of a request, if the route requires one.
 pub(super) fn verify_token(
     route: &Route,
     captures: &Captures,
@@ -55,7 +56,7 @@ pub(super) fn verify_token(
     }
 }
 
-/// Returns the interaction of a token that was denied, if the signature of the token is valid.
+/// Returns the id of the interaction in a denied token, if the signature of the token is valid.
 pub(super) fn named_interaction(
     route: &Route,
     captures: &Captures,
@@ -65,16 +66,16 @@ pub(super) fn named_interaction(
     verifier.named_interaction(&find(carriers, captures, head).ok()?)
 }
 
-/// Checks a static token. Returns the position of the equal secret, beginning with 1, and the token if it was found
-/// elsewhere than in a header. All secrets are compared, so that
-/// the response time does not reveal which secret matched.
+/// Checks a static token. Returns the position of the matching secret, starting at 1. Also returns the token, unless
+/// its only possible location is a header. All secrets are compared, so that the response time does not reveal which
+/// secret matched.
 fn equals_secret(
     carriers: &[Carrier],
     secrets: &[Secret],
     captures: &Captures,
     head: &RequestHead<'_>,
 ) -> Result<(usize, Option<Secret>), Refusal> {
-    // The whole list is read, also after a match.
+    // Iterates over the whole list, even after a match.
     let position = |matches: &dyn Fn(&Secret) -> bool| {
         secrets
             .iter()
@@ -104,8 +105,8 @@ fn equals_secret(
     Ok((position, token))
 }
 
-/// If `token` contains a character that is never part of a token, adds a likely cause to the refusal: the sender
-/// appended text to the token or to the URL.
+/// Adds a likely cause to the refusal if `token` contains a character that never occurs in a token: the sender appended
+/// text to the token or to the URL.
 fn with_appended_text(refusal: Refusal, token: &str) -> Refusal {
     let cause = match token.find(['?', '&', '/', '#', ' ', '"', '<', '>', ',']).map(|at| token.get(at..)) {
         None => return refusal,
@@ -118,7 +119,7 @@ fn with_appended_text(refusal: Refusal, token: &str) -> Refusal {
     Refusal::new(refusal.denial, format!("{}; {cause}", refusal.detail))
 }
 
-/// Returns the token of the request. All carriers together must contain exactly one token.
+/// Returns the token of the request. Exactly one of the possible locations (the carriers) must contain a token.
 fn find<'a>(
     carriers: &[Carrier],
     captures: &'a Captures,
@@ -185,7 +186,8 @@ fn duplicated(name: &HeaderName) -> Refusal {
     Refusal::new(Denial::HeaderDuplicated, format!("{name} occurs more than once"))
 }
 
-/// Returns the credentials of a `Bearer` header (RFC 6750 section 2.1). The scheme is case-insensitive.
+/// Returns the credentials from an `Authorization: Bearer` header (RFC 6750 section 2.1). The scheme name is
+/// case-insensitive. Returns `None` for another scheme.
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))

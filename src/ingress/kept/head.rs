@@ -1,4 +1,4 @@
-//! The head of a permitted callback, as the inbox keeps it.
+//! The head of a permitted callback, as the inbox stores it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use crate::request::RequestHead;
 use crate::signature::{Proof, Verifier};
 use crate::time::Timestamp;
 
-/// The headers of Standard Webhooks. Callgate writes them anew for each attempt.
+/// The headers of Standard Webhooks. Callgate generates them for each delivery attempt.
 pub(super) const WEBHOOK_ID: &str = "webhook-id";
 pub(super) const WEBHOOK_TIMESTAMP: &str = "webhook-timestamp";
 pub(super) const WEBHOOK_SIGNATURE: &str = "webhook-signature";
 /// The headers of HTTP message signatures (RFC 9421).
 const MESSAGE_SIGNATURE: [&str; 2] = ["signature", "signature-input"];
 
-/// The head of a permitted callback, as the inbox keeps it. It contains no token and no shared secret.
+/// The head of a permitted callback, as the inbox stores it. It contains no token and no shared secret.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Kept {
     /// The name of the route.
     pub route: Arc<str>,
-    /// The interaction of the callback.
+    /// The id of the interaction that the callback belongs to, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interaction: Option<Box<str>>,
-    /// The provider's event id.
+    /// The provider's event id, if the callback has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,27 +36,29 @@ pub struct Kept {
     pub(super) owner_is_gone: bool,
     pub(super) client: IpAddr,
     pub(super) is_tls: bool,
-    /// The method.
+    /// The HTTP method of the request to the agent.
     pub method: Box<str>,
-    /// The internal path and query.
+    /// The internal path and query of the request to the agent.
     pub target: Box<str>,
-    /// The headers of the caller that reach the agent. Each byte of a value is one character.
+    /// The names and values of the caller's headers that reach the agent. Each byte of a value is stored as one
+    /// character.
     pub(super) headers: Vec<(Box<str>, Box<str>)>,
     /// The time at which Callgate accepted the callback, in Unix milliseconds.
     received: i64,
-    /// Whether the callback reports progress, and not the end of the work.
+    /// Whether the callback reports progress, and does not report the end of the work.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_progress: bool,
-    /// The size of the body as the agent receives it, in bytes.
+    /// The size of the body that the agent receives, in bytes.
     pub body_bytes: u32,
-    /// Whether the body is encrypted at rest.
+    /// Whether the body is encrypted in the storage of the inbox.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_sealed: bool,
 }
 
 impl Permit {
-    /// Returns the head to keep. `head` must be the head of the permitted request, and `body` the body that the agent
-    /// receives. `keeps_signature` keeps the provider's signature headers.
+    /// Returns the head that the inbox stores for this callback. `head` must be the head of the permitted request, and
+    /// `body` the body that the agent receives. If `keeps_signature` is true, the result contains the provider's
+    /// signature headers.
     pub fn keep(
         &self,
         head: &RequestHead<'_>,
@@ -95,29 +97,30 @@ impl Kept {
         Timestamp::from_unix_ms(self.received)
     }
 
-    /// Returns the head as the inbox stores it.
+    /// Serializes the head as JSON, as the inbox stores it.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Returns the kept headers of the caller for people.
+    /// Returns the stored headers of the caller as a JSON array of `[name, value]` pairs, for display.
     pub fn headers_json(&self) -> serde_json::Value {
         let pairs = self.headers.iter().map(|(name, value)| serde_json::json!([name, value]));
         pairs.collect()
     }
 
-    /// Reads a stored head.
+    /// Parses a head that [`Self::to_bytes`] has serialized.
     ///
     /// # Errors
-    /// Returns an explanation if the bytes are not a stored head.
+    /// Returns an explanation if the bytes are not a serialized head.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(bytes).map_err(|error| error.to_string())
     }
 }
 
-/// Reports whether a header is not kept. Shared secrets are never kept. Other signatures would be too old when the
-/// message is delivered, and are kept only if the configuration says so. Callgate writes the headers of Standard Webhooks
-/// itself, so those of a caller are kept only as a signature.
+/// Reports whether this header of the caller is left out when the inbox stores a callback. Shared secrets are never
+/// stored. Signatures would be too old at the time of the delivery, so they are stored only if the configuration says
+/// so. Callgate generates the headers of Standard Webhooks itself, so the caller's values are stored only as a
+/// provider's signature.
 fn is_removed(route: &Route, name: &HeaderName, keeps_signature: bool) -> bool {
     let is_written = [WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE].contains(&name.as_str());
     let Some(verifier) = route.verifier() else { return is_written };
@@ -133,19 +136,19 @@ fn is_removed(route: &Route, name: &HeaderName, keeps_signature: bool) -> bool {
     }
 }
 
-/// Returns the verifier of the route's provider if the provider signs as Standard Webhooks describes.
+/// Returns the verifier of the route's provider if the provider signs in the format of Standard Webhooks.
 pub(super) fn standard_webhooks(route: &Route) -> Option<&Verifier> {
     let is_standard =
         |verifier: &&Verifier| verifier.scheme().proof_headers().iter().any(|name| name == WEBHOOK_SIGNATURE);
     route.verifier().filter(is_standard)
 }
 
-/// Returns a header value as text. Each byte is one character.
+/// Returns a header value as text. Each byte becomes one character.
 fn text(value: &HeaderValue) -> Box<str> {
     value.as_bytes().iter().map(|byte| char::from(*byte)).collect::<String>().into()
 }
 
-/// Returns the bytes of a value that [`text`] has returned.
+/// Returns the bytes of a header value from a text that [`text`] returned.
 pub(super) fn bytes(text: &str) -> Vec<u8> {
     text.chars().filter_map(|character| u8::try_from(character).ok()).collect()
 }

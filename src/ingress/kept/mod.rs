@@ -1,5 +1,4 @@
-//! A permitted callback that is kept in the inbox, and the request to the agent that is written for each attempt to
-//! deliver it.
+//! A permitted callback in the inbox, and the request to the agent that is written for each delivery attempt.
 
 mod head;
 mod write;

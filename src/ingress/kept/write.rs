@@ -1,4 +1,5 @@
-//! Writes the request that delivers a kept callback, and the head that an agent receives when it pulls the callback.
+//! Writes the request that delivers a callback from the inbox, and the head that an agent receives when it pulls the
+//! callback.
 
 use http::HeaderMap;
 use http::header::HOST;
@@ -12,33 +13,34 @@ use crate::signature::SignatureContext;
 use crate::source::write_address;
 use crate::token::{Asserted, Stamp, UNTRUSTED};
 
-/// One attempt to deliver a kept callback.
+/// One attempt to deliver a callback from the inbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
     /// The route of the callback in the current configuration.
     pub route: &'a Route,
-    /// The settings that all routes share.
+    /// The settings and the data that all routes share.
     pub edge: &'a Edge,
-    /// The id of the message. It is the same in all attempts.
+    /// The id of the message in the inbox. It is the same in all attempts.
     pub id: &'a str,
-    /// The number of the attempt. The first one is 1.
+    /// The number of the attempt, starting at 1.
     pub number: u32,
-    /// The id of this attempt, and its time.
+    /// The id and the time of this attempt.
     pub stamp: Stamp<'a>,
 }
 
-/// The head of a callback for an agent that pulls it.
+/// The head of a callback that an agent pulls from the inbox.
 #[derive(Clone, Debug)]
 pub struct PulledHead {
-    /// The headers that a delivery would have, except those about the connection and the assertion.
+    /// The headers of the callback. They are the same as in a delivery to the agent, except the headers about the
+    /// connection and the assertion.
     pub headers: Map<String, Value>,
-    /// The assertion. `None` if the route has none.
+    /// The signed assertion. `None` if the route has no assertion.
     pub assertion: Option<String>,
 }
 
 impl Kept {
-    /// Returns the head of the HTTP/1.1 request that delivers the callback, including the blank line. `body` is the body
-    /// that the caller writes after this head.
+    /// Returns the head of the HTTP/1.1 request that delivers the callback to the agent, including the blank line.
+    /// `body` is the body that the caller of this function writes after this head.
     pub fn write_head(&self, attempt: &Attempt<'_>, body: &[u8]) -> Vec<u8> {
         let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
         line(&mut out, "host", attempt.edge.host(&attempt.route.agent).as_bytes());
@@ -57,7 +59,7 @@ impl Kept {
         out
     }
 
-    /// Returns the head for an agent that pulls the callback.
+    /// Returns the head of the callback for an agent that pulls the callback from the inbox.
     pub fn pulled(&self, attempt: &Attempt<'_>, body: &[u8]) -> PulledHead {
         let mut headers = Map::new();
         for (name, value) in self.lines(attempt, body) {
@@ -87,7 +89,8 @@ impl Kept {
         }
     }
 
-    /// Returns the headers of the caller and those of Callgate.
+    /// Returns the names and values of all headers for the agent: the stored headers of the caller and the headers that
+    /// Callgate adds.
     fn lines(&self, attempt: &Attempt<'_>, body: &[u8]) -> Vec<(String, Vec<u8>)> {
         let mut lines: Vec<_> =
             self.headers.iter().map(|(name, value)| (name.to_string(), bytes(value))).collect();
@@ -118,8 +121,9 @@ impl Kept {
         lines
     }
 
-    /// Adds the headers of Standard Webhooks, with an id that is the same in all attempts. If the provider signs in this
-    /// way, signs anew with the provider's first secret: the provider's own signature would be too old.
+    /// Adds the headers of Standard Webhooks. The webhook id is the same in all attempts. If the provider uses Standard
+    /// Webhooks, the callback is signed with the provider's first secret, because the provider's own signature would be
+    /// too old.
     fn add_webhook_headers(&self, attempt: &Attempt<'_>, body: &[u8], lines: &mut Vec<(String, Vec<u8>)>) {
         if lines.iter().any(|(name, _)| name == WEBHOOK_ID) {
             return;

@@ -1,5 +1,5 @@
-//! Requests on a route with `stream: true`. Their bodies are passed on while they arrive. Only the head is checked, so
-//! such a route has no callback token and no signature of a provider, and the ledger does not record its requests.
+//! Requests on a route with `stream: true`. Their bodies are passed on while they arrive, and only their heads are
+//! checked. Such a route has no callback token and no signature check, and the ledger does not record its requests.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::denial::Denial;
 use crate::request::RequestHead;
 use crate::trail::{Check, Trail};
 
-/// A request whose head passed all checks, on a route that passes bodies on while they arrive.
+/// A request on a route with `stream: true` whose head passed all checks. Its body is passed on while it arrives.
 #[derive(Debug)]
 pub struct Streamed {
     pub(super) admitted: Box<Admitted>,
@@ -18,11 +18,11 @@ pub struct Streamed {
 }
 
 impl Admitted {
-    /// Permits a request on a route with `stream: true`. The head checks were the only checks.
+    /// Permits a request on a route with `stream: true`. Only its head was checked.
     ///
     /// # Errors
-    /// Returns [`Denied`] if the route does not have `stream: true`, or if a check of the body is still pending. The
-    /// configuration prevents the latter.
+    /// Returns [`Denied`] if the route does not have `stream: true`, or if a check of the body would still be
+    /// necessary. The configuration prevents the second case.
     pub fn stream(
         self: Box<Self>,
         head: &RequestHead<'_>,
@@ -50,7 +50,7 @@ impl Streamed {
         &self.admitted.route
     }
 
-    /// Returns the internal request target.
+    /// Returns the internal request target (path and query at the agent).
     pub fn target(&self) -> &str {
         &self.target
     }

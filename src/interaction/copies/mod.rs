@@ -1,28 +1,28 @@
-//! Compares two copies of the record of one interaction, which are in two ledgers.
+//! Compares and merges two copies of the record of one interaction, for example after a ledger was copied.
 
 use super::interaction::Interaction;
 use super::more::Inherited;
 use super::state::State;
 
-/// Maximum number of fingerprints of delivered events that a record takes over from another ledger.
+/// The maximum number of fingerprints of delivered events that a record stores for other ledgers.
 const INHERITED_MAX: usize = 2_000;
 
-/// What one copy of a record knows in comparison with the other copy.
+/// The result of comparing two copies of the record of one interaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Copies {
-    /// Both know the same.
+    /// Both copies have the same content.
     Equal,
-    /// This copy knows more: the interaction was used with it after the copies were made.
+    /// This copy is newer: the interaction was used with this copy after the record was copied.
     Newer,
-    /// The other copy knows more.
+    /// The other copy is newer.
     Older,
-    /// The interaction was used with both copies.
+    /// Both copies were changed after the record was copied.
     Diverged,
 }
 
 impl Interaction {
-    /// Compares this copy of a record with another one. Everything that is compared only grows during the life of an
-    /// interaction.
+    /// Compares this copy of the record with another copy. The comparison uses only counters and times that never
+    /// decrease while the interaction exists.
     pub fn compare(&self, other: &Self) -> Copies {
         let pairs = self.growth().into_iter().zip(other.growth());
         let (mut newer, mut older) = (false, false);
@@ -38,7 +38,7 @@ impl Interaction {
         }
     }
 
-    /// Returns numbers that only grow during the life of an interaction.
+    /// Returns the counters and times of the record that never decrease while the interaction exists.
     fn growth(&self) -> [i64; 10] {
         let end = match self.state {
             State::Revoked => 2,
@@ -48,7 +48,7 @@ impl Interaction {
         let answered = self.questions().iter().filter(|question| question.answered).count();
         let more = self.more.as_deref();
         let undelivered = more.and_then(|more| more.undelivered).map_or(0, |undelivered| undelivered.count);
-        // The notice of an ended interaction is pending until it is acknowledged or given up.
+        // The notice of an ended interaction is pending until the agent acknowledges it or Callgate gives it up.
         let has_no_notice = !self.state.is_open() && self.notice().is_none();
         [
             end,
@@ -64,7 +64,8 @@ impl Interaction {
         ]
     }
 
-    /// Adds events that were delivered with another ledger. Returns how many of them the record cannot take.
+    /// Adds the fingerprints of events that were delivered with another ledger. Returns the number of fingerprints for
+    /// which the record has no space.
     pub fn inherit(&mut self, events: Inherited) -> usize {
         if events.events.is_empty() {
             return 0;
@@ -81,7 +82,7 @@ impl Interaction {
             }
         };
         let Some(known) = more.inherited.get_mut(at) else { return 0 };
-        // The newest events come last. They are the ones that a provider may still repeat.
+        // The newest events come last. A provider is most likely to send the newest events again.
         for event in events.events.into_iter().rev() {
             if known.events.contains(&event) {
                 continue;
@@ -96,7 +97,8 @@ impl Interaction {
         left
     }
 
-    /// Adds the events that another copy of this record has inherited. Returns how many of them the record cannot take.
+    /// Copies the fingerprints of events that were delivered with other ledgers from another copy of this record.
+    /// Returns the number of fingerprints for which the record has no space.
     pub fn inherit_from(&mut self, other: &Self) -> usize {
         other.inherited().iter().map(|events| self.inherit(events.clone())).sum()
     }

@@ -1,17 +1,17 @@
-//! Adds the questions of callbacks to an interaction, and records the agent's answers.
+//! Adds the questions that callbacks ask to an interaction, and records the agent's answers.
 
 use super::question::{Question, QuestionFault};
 use crate::interaction::interaction::Interaction;
 use crate::interaction::state::{Event, State};
 use crate::time::Timestamp;
 
-/// Maximum number of questions that are stored for one interaction.
+/// The maximum number of questions that the record of one interaction stores.
 const QUESTIONS_MAX: usize = 8;
 
 impl Interaction {
-    /// Adds a question of a callback. Returns the number of the question. The question can be answered immediately,
-    /// even before the agent has accepted the callback. Returns `None` if the maximum number of questions is already
-    /// open.
+    /// Adds a question that a callback asks. Returns the number of the question. The agent can answer the question
+    /// immediately, even before it has accepted the callback. Returns `None` if the maximum number of questions is
+    /// already open.
     pub(in crate::interaction) fn ask(&mut self, endpoint: &str) -> Option<u32> {
         let more = self.more();
         if more.questions.len() >= QUESTIONS_MAX {
@@ -35,8 +35,8 @@ impl Interaction {
         self.questions().iter().any(|question| !question.answered)
     }
 
-    /// Removes a question whose callback was not delivered. Keeps the question if it was answered. If an answer is
-    /// being sent, marks the question, so that [`Self::answer`] removes it if the answer fails.
+    /// Removes a question whose callback was not delivered, unless the question was answered. If an answer is being
+    /// sent, marks the question instead. [`Self::answer`] then removes the question if the answer fails.
     pub(in crate::interaction) fn unask(&mut self, number: u32) {
         let questions = &mut self.more().questions;
         questions.retain(|question| question.number != number || question.answered || question.taken);
@@ -45,8 +45,8 @@ impl Interaction {
         }
     }
 
-    /// Reserves a question for an answer: the question `number`, or the only open question if `number` is `None`.
-    /// Returns the number of the question and the URL for the answer.
+    /// Reserves a question for an answer: the question with this number, or the only open question if `number` is
+    /// `None`. Returns the number of the question and the URL for the answer.
     ///
     /// # Errors
     /// Returns a [`QuestionFault`] if no question can be answered.
@@ -81,14 +81,15 @@ impl Interaction {
         Ok((question.number, question.endpoint.clone()))
     }
 
-    /// Restores the state of a question whose answer is being sent.
+    /// Marks a question as being answered, after the record was read from the shared store.
     pub(in crate::interaction) fn resume_answer(&mut self, number: u32) {
         if let Some(question) = self.questions_mut().iter_mut().find(|question| question.number == number) {
             question.taken = true;
         }
     }
 
-    /// Records the result of sending an answer. `arrived` is whether the provider accepted the answer.
+    /// Records the result of an attempt to send an answer to the provider. `arrived` is true if the provider accepted
+    /// the answer.
     pub fn answer(&mut self, number: u32, arrived: bool) {
         let questions = self.questions_mut();
         if let Some(question) = questions.iter_mut().find(|question| question.number == number) {
@@ -103,7 +104,7 @@ impl Interaction {
         }
     }
 
-    /// Reports whether this question was answered.
+    /// Reports whether the question with this number was answered.
     pub(in crate::interaction) fn is_answered(&self, number: u32) -> bool {
         self.questions().iter().any(|question| question.number == number && question.answered)
     }

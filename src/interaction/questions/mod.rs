@@ -1,4 +1,4 @@
-//! The questions that callbacks ask the agent, and its answers.
+//! The questions that callbacks ask the agent, and the agent's answers.
 
 mod answering;
 mod question;

@@ -1,4 +1,4 @@
-//! A question of an interaction. A callback asks the question, and the agent answers it once.
+//! A question that a callback asks and that the agent answers once.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 pub struct Question {
     /// The number of the question within its interaction, starting at 1.
     pub number: u32,
-    /// The URL for the answer.
+    /// The provider's URL that receives the answer.
     pub endpoint: Box<str>,
-    /// Whether the provider accepted an answer.
+    /// Whether the provider has accepted an answer.
     pub answered: bool,
-    /// Whether an answer is being sent.
+    /// Whether an answer is being sent to the provider.
     #[serde(skip)]
     pub(in crate::interaction) taken: bool,
-    /// Whether the callback that asked the question was not delivered.
+    /// Whether the delivery of the callback that asked the question failed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(in crate::interaction) dropped: bool,
 }
@@ -22,7 +22,7 @@ pub struct Question {
 /// The reason why a question cannot be answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QuestionFault {
-    /// The question was answered, or an answer is being sent.
+    /// The question was already answered, or an answer is being sent.
     Answered,
     /// The interaction ended without a final callback, or its token has expired.
     Over,
@@ -30,7 +30,7 @@ pub enum QuestionFault {
     Revoked,
     /// The ledger cannot store the answer.
     Unavailable,
-    /// Several questions are open, and the answer does not name one.
+    /// Several questions are open, and the agent's answer does not name one of them.
     Several,
     /// The question does not exist.
     Unknown,

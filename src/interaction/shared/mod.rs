@@ -1,9 +1,9 @@
-//! The record of an interaction that several processes share. Besides the interaction, it contains its owner, the work
-//! under way and the last delivered events. A process reads the record, applies one operation to it, and writes it back
-//! if no other process has changed it meanwhile.
+//! The record of an interaction that several processes share. It contains the interaction, the id of the process that
+//! owns the interaction, the work in progress, and the last delivered events. A process reads the record, applies one
+//! operation to it, and writes it back if no other process has changed it in the meantime.
 //!
-//! Work under way has a lease. If a process dies, the other processes ignore its work once the lease has ended. The
-//! times of leases are those of the store's clock, which all processes share.
+//! Work in progress has a lease. If a process dies, the other processes ignore its work after the end of the lease.
+//! Lease times use the clock of the store, which all processes share.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,38 +15,38 @@ use crate::interaction::questions::QuestionFault;
 use crate::interaction::report::Report;
 use crate::time::Timestamp;
 
-/// Maximum number of delivered events that the record contains. The store keeps older ones beside the record.
+/// The maximum number of delivered events in the record. The store saves older events outside the record.
 const EVENTS_MAX: usize = 8;
 
-/// An interaction as several processes share it.
+/// The record of an interaction that several processes share.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SharedRecord {
-    /// The interaction.
+    /// The state of the interaction.
     #[serde(rename = "i")]
     pub interaction: Interaction,
-    /// The member whose agent receives the callbacks, as text.
+    /// The id of the process whose agent receives the callbacks, as text.
     #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Box<str>>,
     #[serde(rename = "l", default, skip_serializing_if = "Vec::is_empty")]
     leases: Vec<Lease>,
-    /// The last delivered events, oldest first.
+    /// The keys of the last delivered events, oldest first.
     #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
     events: Vec<EventKey>,
 }
 
-/// Identifies a piece of work.
+/// The id of work in progress on an interaction: a callback, an answer or a notice that is being sent.
 pub type LeaseId = u64;
 
-/// The terms of a lease.
+/// The id and the end of a lease. A lease is the time limit for work of one process on an interaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// The id of the work, drawn at random.
+    /// The id of the work, generated at random.
     pub id: LeaseId,
-    /// The end of the lease.
+    /// The end of the lease, on the clock of the store.
     pub until: Timestamp,
 }
 
-/// Work of one process on an interaction.
+/// Work in progress of one process on an interaction, and the end of its lease.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Lease {
     id: LeaseId,
@@ -54,7 +54,7 @@ struct Lease {
     until: i64,
     #[serde(rename = "w")]
     work: Work,
-    /// The number of the claim. It is assigned when the record is read.
+    /// The number of the claim in the interaction. It is assigned each time the record is read.
     #[serde(skip)]
     number: u32,
 }
@@ -64,10 +64,10 @@ enum Work {
     /// A callback is being delivered.
     #[serde(rename = "c")]
     Callback(CallbackWork),
-    /// An answer to the question with this number is being sent.
+    /// An answer to the question with this number is being sent to the provider.
     #[serde(rename = "a")]
     Answer(u32),
-    /// The pending notice is being sent.
+    /// The pending notice is being sent to the agent.
     #[serde(rename = "n")]
     Notice,
 }
@@ -82,17 +82,17 @@ struct CallbackWork {
     stale: bool,
 }
 
-/// The result of [`SharedRecord::settle`].
+/// The result of [`SharedRecord::settle`], which records that the agent accepted a callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Settled {
-    /// The delivery is recorded.
+    /// The ledger has recorded the delivery.
     Recorded {
         /// Whether this callback ended the interaction.
         ended: bool,
-        /// Delivered events that have no place in the record. The store must keep them.
+        /// The delivered events for which the record has no space. The store must save them elsewhere.
         surplus: Vec<EventKey>,
     },
-    /// The lease has ended. Another process may have delivered the event, too.
+    /// The lease has ended. Another process may have delivered the same event.
     Lost,
 }
 
@@ -106,13 +106,13 @@ impl Lease {
 }
 
 impl SharedRecord {
-    /// Creates the record of an interaction on which nobody works.
+    /// Creates a record without work in progress.
     pub fn new(interaction: Interaction, owner: Option<Box<str>>) -> Self {
         Self { interaction, owner, leases: Vec::new(), events: Vec::new() }
     }
 
-    /// Restores the work under way after the record was read, and ends the work whose lease has ended at `now`. Returns
-    /// whether work has ended.
+    /// Restores the work in progress after the record was read, and ends the work whose lease has ended at the time
+    /// `now`. Returns whether any work was ended.
     pub fn resume(&mut self, now: Timestamp) -> bool {
         let mut leases = std::mem::take(&mut self.leases);
         for lease in &mut leases {
@@ -129,7 +129,7 @@ impl SharedRecord {
         has_ended
     }
 
-    /// Ends work without a result.
+    /// Ends the work of a lease without a result.
     fn end(&mut self, lease: &Lease) {
         match (&lease.work, lease.claim()) {
             (Work::Callback(_), Some(claim)) => self.interaction.release(&claim),
@@ -148,35 +148,35 @@ impl SharedRecord {
         self.leases.push(Lease { id: terms.id, until: terms.until.unix_ms(), work, number });
     }
 
-    /// Reports whether this work is under way.
+    /// Reports whether the work with this id is in progress.
     pub fn has_lease(&self, id: LeaseId) -> bool {
         self.leases.iter().any(|lease| lease.id == id)
     }
 
-    /// Reports whether the record contains an event as delivered.
+    /// Reports whether the record contains the event as delivered.
     pub fn has_delivered(&self, event: EventKey) -> bool {
         self.events.contains(&event)
     }
 
-    /// Reports whether there are such events, and all of them are delivered: the record contains them, or the store
-    /// knows them beside the record.
+    /// Reports whether `events` is not empty and all of these events were delivered. An event was delivered if the
+    /// record contains it, or if it is in `known`, the events that the store saves outside the record.
     pub fn has_delivered_all(&self, events: &[EventKey], known: &[EventKey]) -> bool {
         !events.is_empty() && events.iter().all(|event| self.has_delivered(*event) || known.contains(event))
     }
 
-    /// Returns the last delivered events, oldest first.
+    /// Returns the keys of the last delivered events, oldest first.
     pub fn events(&self) -> &[EventKey] {
         &self.events
     }
 
-    /// Adds a delivered event. Returns the oldest event if it has no place in the record any more.
+    /// Adds a delivered event. Returns the oldest event if the record has no space for it any more.
     pub fn add_event(&mut self, event: EventKey) -> Option<EventKey> {
         self.events.push(event);
         (self.events.len() > EVENTS_MAX).then(|| self.events.remove(0))
     }
 
-    /// Claims a callback for delivery, as [`Interaction::claim`] does. `is_known` reports whether the store remembers an
-    /// event as delivered beside the record. If the work with this id is already under way, returns its claim.
+    /// Claims a callback for delivery, as [`Interaction::claim`] does. `is_known` reports whether the store remembers
+    /// an event as delivered outside the record. If the work with this id is already in progress, returns its claim.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered.
@@ -218,15 +218,15 @@ impl SharedRecord {
     }
 
     /// Ends work that had no effect: a callback that was not delivered, or an answer that was not sent. Returns whether
-    /// it was under way.
+    /// the work was in progress.
     pub fn release(&mut self, id: LeaseId) -> bool {
         let Some(lease) = self.take(id) else { return false };
         self.end(&lease);
         true
     }
 
-    /// Ends a claim whose callback the agent did not accept, as [`Interaction::fail`] does. Returns whether it was under
-    /// way.
+    /// Ends a claim whose callback the agent did not accept, as [`Interaction::fail`] does. Returns whether the claim
+    /// was in progress.
     pub fn fail(&mut self, id: LeaseId, now: Timestamp) -> bool {
         let Some(claim) = self.take(id).and_then(|lease| lease.claim()) else { return false };
         self.interaction.fail(&claim, now);
@@ -254,14 +254,14 @@ impl SharedRecord {
         Ok((number, endpoint))
     }
 
-    /// Records that the provider accepted the answer. The question is answered also if the lease has ended.
+    /// Records that the provider accepted the answer to a question, even if the lease of the answer has ended.
     pub fn answered(&mut self, id: LeaseId, number: u32) {
         self.take(id);
         self.interaction.answer(number, true);
     }
 
-    /// Applies all deadlines that have passed at `now`, as [`Interaction::pass`] does. A notice that must be sent gets a
-    /// lease. If the notice with this lease is already under way, returns it again.
+    /// Applies all deadlines that have passed at the time `now`, as [`Interaction::pass`] does. A notice that must be
+    /// sent gets a lease. If a notice with the lease id of `terms` is already being sent, returns this notice again.
     pub fn pass(&mut self, terms: Terms, now: Timestamp) -> Due {
         self.release(terms.id);
         let due = self.interaction.pass(now);
@@ -271,13 +271,13 @@ impl SharedRecord {
         due
     }
 
-    /// Records the result of sending a notice, as [`Interaction::noticed`] does.
+    /// Records the result of an attempt to send a notice, as [`Interaction::noticed`] does.
     pub fn noticed(&mut self, notice: NoticeId, result: NoticeResult, now: Timestamp) {
         self.leases.retain(|lease| !matches!(lease.work, Work::Notice));
         self.interaction.noticed(notice, result, now);
     }
 
-    /// Returns the time at which somebody must look at the record again.
+    /// Returns the time at which a process must check the record next.
     pub fn next_look(&self, now: Timestamp) -> Timestamp {
         let next = self.interaction.next_look(now).unix_ms();
         let lease = self.leases.iter().map(|lease| lease.until).min().unwrap_or(i64::MAX);

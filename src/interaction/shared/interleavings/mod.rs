@@ -1,8 +1,9 @@
-//! All interleavings of three members that share one record: two callbacks, one of which arrives twice, a deadline, a
-//! revocation, one crash and one lost call. A breadth-first search visits every state that these can lead to.
+//! Tests all interleavings of three processes that share one record. The processes receive two callbacks, one of them
+//! twice, apply a deadline and revoke the interaction. One process crashes, and one call to the store is lost. A
+//! breadth-first search visits every reachable state.
 //!
-//! The functions of this module's parent make all transitions. This module adds only what surrounds them in the store: an
-//! engine that compares and sets versions, calls whose response is lost or that are executed late, and time.
+//! The functions of the parent module make all transitions. This module simulates the store around them: a Redis server
+//! that compares and sets versions, calls whose response is lost or that are executed late, and time.
 
 mod records;
 mod scene;
@@ -18,7 +19,7 @@ use self::world::World;
 use super::{SharedRecord, Terms};
 use crate::interaction::State;
 
-/// Returns what is wrong with a state.
+/// Returns a description of the violated invariant, or `None` if the state is valid.
 fn fault(world: &World, records: &Records, scene: Scene) -> Option<&'static str> {
     let seen = &world.seen;
     if let Some(wrong) = seen.wrong {
@@ -52,7 +53,8 @@ fn fault(world: &World, records: &Records, scene: Scene) -> Option<&'static str>
     fault_after_all_crashed(world, record)
 }
 
-/// Returns what goes wrong if all members crash now, and another one goes on after all leases.
+/// Returns a description of the violated invariant if all processes crash now, and another process continues after the
+/// end of all leases.
 fn fault_after_all_crashed(world: &World, mut record: SharedRecord) -> Option<&'static str> {
     let end = at((TICKS + 2) * TICK);
     if world.engine.due > end.unix_ms() {
@@ -68,7 +70,7 @@ fn fault_after_all_crashed(world: &World, mut record: SharedRecord) -> Option<&'
     }
 }
 
-/// Visits all states. Returns their number, or the way to a state with a fault.
+/// Visits all states. Returns the number of states, or the steps to a state that violates an invariant.
 fn search(scene: Scene) -> Result<usize, String> {
     let mut jobs = vec![(0, Job::Callback(0)), (2, Job::Callback(1)), (1, Job::Callback(0))];
     jobs.truncate(scene.events);
@@ -98,7 +100,7 @@ fn search(scene: Scene) -> Result<usize, String> {
     Ok(before.len())
 }
 
-/// Describes the steps from the first state to another one.
+/// Describes the steps from the first state to the state with the fingerprint `to`.
 fn way(first: World, to: u64, before: &HashMap<u64, u64>, records: &mut Records) -> String {
     let mut places = vec![to];
     while let Some(place) = before.get(places.last().unwrap()).filter(|place| **place != 0) {

@@ -1,4 +1,5 @@
-//! The operations on records. A search applies the same operation to the same record very often, so each result is kept.
+//! The operations on records. A search applies the same operation to the same record very often, so each result is
+//! cached.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,22 +13,22 @@ use crate::interaction::{
 use crate::path::{CanonicalPath, Captures, Template};
 use crate::time::Timestamp;
 
-/// A record as the engine has it, or 0 if there is none.
+/// The number of a record text that the simulated Redis server stores, or 0 if there is no record.
 pub(super) type Text = u32;
 
-/// The result of an operation.
+/// The result of an operation on a record.
 #[derive(Clone, Copy)]
 pub(super) struct Decided {
     pub(super) then: Then,
-    /// The record after the operation, or 0 if it must be removed.
+    /// The number of the record after the operation, or 0 if the record must be removed.
     pub(super) held: Held,
-    /// The next time to look at the record, or `None` if it must not be written.
+    /// The next time to check the record, in Unix milliseconds, or `None` if the record must not be written.
     pub(super) due: Option<i64>,
 }
 
 type Question = (Kind, LeaseId, Held, i64, bool);
 
-/// All records and operations that a search has met.
+/// All records and operation results of a search, so that each result is computed once.
 pub(super) struct Records {
     route: Arc<str>,
     captures: Captures,
@@ -43,7 +44,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Creates the first record. Returns its text and the time to look at it.
+    /// Creates the first record. Returns the number of its text and the time of its next check.
     pub(super) fn new(scene: Scene) -> (Self, (Text, i64)) {
         let follow = Follow { deadline: Some(Duration::from_secs(DEADLINE as u64)), ..Follow::default() };
         let interaction = Interaction::new("r".into(), "".into(), at(0), at(EXPIRES)).followed(&follow, true);
@@ -68,7 +69,8 @@ impl Records {
         (records, (text, due))
     }
 
-    /// Two records are equal if everything in them is, also what is not written.
+    /// Stores a record and returns its number. Two records get the same number only if they are equal in all fields,
+    /// including the fields that are not serialized.
     fn hold(&mut self, record: SharedRecord) -> Held {
         let number = self.held.len() as Held;
         *self.held_numbers.entry(format!("{record:?}")).or_insert_with(|| {
@@ -77,7 +79,7 @@ impl Records {
         })
     }
 
-    /// Writes a record.
+    /// Serializes a record. Returns the number of the text.
     pub(super) fn text(&mut self, held: Held) -> Text {
         if let Some(text) = self.text_of.get(&held) {
             return *text;
@@ -92,12 +94,12 @@ impl Records {
         number
     }
 
-    /// Returns a record as it was written.
+    /// Returns a record as it was serialized.
     pub(super) fn stored(&self, text: Text) -> SharedRecord {
         serde_json::from_str(&self.texts[text as usize]).unwrap()
     }
 
-    /// Reads a record.
+    /// Reads a record from its text, as a process does at this tick. Returns the number of the record.
     pub(super) fn read(&mut self, text: Text, tick: i64) -> Held {
         if let Some(held) = self.read.get(&(text, tick)) {
             return *held;
@@ -113,7 +115,7 @@ impl Records {
         self.held[held as usize].interaction.state
     }
 
-    /// Applies one operation to a record, as the store does.
+    /// Applies one operation to a record, as the store does. Returns the cached result if there is one.
     pub(super) fn decide(
         &mut self,
         kind: Kind,
@@ -138,7 +140,7 @@ impl Records {
         decided
     }
 
-    /// Returns what follows, and whether the record must be written.
+    /// Applies one operation to a record. Returns the next step, and whether the record must be written.
     fn apply(
         &self,
         kind: Kind,

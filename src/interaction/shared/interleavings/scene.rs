@@ -1,38 +1,38 @@
-//! What happens in a search: the scene, and the operations on the record.
+//! The input of a search: the number of events and failures, and the operations on the record.
 
 use crate::interaction::EventKey;
 use crate::time::Timestamp;
 
-/// A record in the memory of a member, or 0 if there is none.
+/// The number of a record in the memory of a process, or 0 if there is no record.
 pub(super) type Held = u32;
 
 /// The length of a tick in seconds. A lease lasts one tick.
 pub(super) const TICK: i64 = 10;
 pub(super) const DEADLINE: i64 = 2 * TICK;
-/// The expiry of the token. From then on, the record can be removed.
+/// The expiry of the token, in seconds. From then on, the record can be removed.
 pub(super) const EXPIRES: i64 = DEADLINE;
-/// The last tick.
+/// The number of the last tick.
 pub(super) const TICKS: i64 = 2;
 
-/// What happens in one search.
+/// The events and failures that a search tries in all orders.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scene {
     pub(super) uses: Option<u32>,
-    /// The second event ends the interaction.
+    /// Whether the second event ends the interaction.
     pub(super) is_final: bool,
-    /// How many callbacks arrive. The third one is the first event again.
+    /// The number of callbacks that arrive. The third callback is a repetition of the first event.
     pub(super) events: usize,
     pub(super) revokes: bool,
-    /// How many looks at the deadline begin.
+    /// The number of times that a process checks the deadline.
     pub(super) looks: u8,
     pub(super) crashes: u8,
-    /// How many calls have no response.
+    /// The number of calls to the store that get no response.
     pub(super) faults: u8,
-    /// How often an agent does not accept a callback.
+    /// The number of times that an agent does not accept a callback.
     pub(super) refusals: u8,
 }
 
-/// What a member does.
+/// The job of a process: to deliver the callback with this number, to check the deadline, or to revoke the interaction.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Job {
     Callback(usize),
@@ -40,31 +40,31 @@ pub(super) enum Job {
     Revoke,
 }
 
-/// One operation on a record.
+/// One operation on the record of the interaction.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Kind {
     Claim(usize),
     Settle(usize),
     Fail,
     Pass,
-    /// The agent has accepted the notice of this time, whose lease ends at this tick.
+    /// The agent has accepted the notice. The fields are the time of the notice and the tick at which its lease ends.
     Noticed(i64, i64),
     Revoke,
 }
 
-/// What follows an operation.
+/// The next step of a process after an operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Then {
-    /// The agent receives the event. The lease ends at this tick.
+    /// The agent receives the event. The fields are the number of the event and the tick at which the lease ends.
     Deliver(usize, i64),
-    /// The agent receives the notice of this time. The lease ends at this tick.
+    /// The agent receives the notice. The fields are the time of the notice and the tick at which its lease ends.
     Send(i64, i64),
     Poll(usize),
     Duplicate(usize),
     Settled(usize),
     Noticed,
     Revoked,
-    /// The caller receives an error, or nothing more happens.
+    /// The caller receives an error, or no step follows.
     Failed,
 }
 
@@ -100,7 +100,7 @@ pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_secs(1000 + seconds)
 }
 
-/// The key of an event.
+/// Returns the key of the event with this number.
 pub(super) fn key(event: usize) -> EventKey {
     EventKey(1 + event as u128)
 }

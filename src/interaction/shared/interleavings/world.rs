@@ -1,20 +1,20 @@
-//! The state of all members and of the engine, and every next state.
+//! The state of all processes and of the simulated Redis server, and all possible next states.
 
 use super::records::{Records, Text};
 use super::scene::{Held, Job, Kind, Scene, TICKS, Then};
 use crate::interaction::State;
 
-/// One version of a record, or 0 if there is no record.
+/// The version of a record, or 0 if there is no record.
 type Version = u32;
-/// Everything that can influence the future.
+/// A state of the search: all processes, the simulated Redis server, and the failures that may still happen.
 #[derive(Clone)]
 pub(super) struct World {
     pub(super) tick: i64,
     pub(super) engine: Engine,
-    /// Calls without a response that the engine may still execute.
+    /// Calls without a response that the Redis server may still execute.
     late: Vec<Change>,
     tasks: Vec<Task>,
-    /// The last version that was drawn.
+    /// The version that was generated last.
     drawn: Version,
     crashes: u8,
     faults: u8,
@@ -22,28 +22,30 @@ pub(super) struct World {
     pub(super) seen: Seen,
 }
 
-/// The engine's copy of the record.
+/// The record in the simulated Redis server.
 #[derive(Clone, Copy)]
 pub(super) struct Engine {
     version: Version,
     pub(super) text: Text,
-    /// The time at which somebody must look at it.
+    /// The time at which a process must check the record, in Unix milliseconds.
     pub(super) due: i64,
 }
 
-/// What callers and agents have seen. It influences nothing, and the invariants are about it.
+/// The responses that callers and agents have seen. The invariants are about these values. They do not influence the
+/// processes.
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub(super) struct Seen {
-    /// How often an agent has accepted each event.
+    /// The number of times that an agent accepted each event.
     pub(super) accepted: [u8; 2],
-    /// Whether a caller received 200 for an event.
+    /// Whether a caller received status 200 for an event.
     pub(super) acknowledged: [bool; 2],
     pub(super) is_revoked: bool,
-    /// How often an agent has accepted the notice.
+    /// The number of times that an agent accepted the notice.
     pub(super) reported: u8,
-    /// Whether a crash, a lost call or the end of a lease lies between an answer of the agent and its record.
+    /// Whether an agent may receive the notice a second time: its response was not recorded before a crash, a lost call
+    /// or the end of the lease.
     pub(super) may_report_again: bool,
-    /// What must not have happened in the last step.
+    /// The violated invariant, if the last step violated one.
     pub(super) wrong: Option<&'static str>,
 }
 
@@ -56,20 +58,21 @@ struct Task {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// The record is read next. An earlier call may have written this version.
+    /// The next step reads the record. `written` is the version that an earlier call without a response may have
+    /// written.
     Read {
         kind: Kind,
         is_repeat: bool,
         written: Option<(Version, Then)>,
     },
-    /// The record is written next.
+    /// The next step writes the record.
     Write {
         kind: Kind,
         is_repeat: bool,
         change: Change,
         then: Then,
     },
-    /// The agent works.
+    /// The agent processes a callback or a notice.
     Work {
         then: Then,
         version: Version,
@@ -78,18 +81,18 @@ enum Phase {
     Over,
 }
 
-/// A call that compares and sets.
+/// A call that writes the record if its version is still `expected` (compare and set).
 #[derive(Clone, Copy, Debug)]
 struct Change {
     expected: Version,
     new: Version,
-    /// 0 if the record is removed.
+    /// The number of the new record, or 0 if the call removes the record.
     held: Held,
     due: i64,
 }
 
 impl Change {
-    /// The version after the change.
+    /// Returns the version of the record after the call.
     fn version(&self) -> Version {
         if self.held == 0 { 0 } else { self.new }
     }
@@ -118,8 +121,9 @@ impl World {
         }
     }
 
-    /// Returns a number that is different for states with different futures. A version never returns, so a change that
-    /// expects a former version has no effect, and its content does not matter.
+    /// Returns a fingerprint of the state. Two states with different possible successors have different fingerprints. A
+    /// version never occurs twice, so a pending call that expects an older version has no effect, and its content is
+    /// left out.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut digest = Digest(0);
         let seen = &self.seen;
@@ -170,7 +174,7 @@ impl World {
         }
     }
 
-    /// Adds every state that can follow.
+    /// Adds every possible next state to `all`.
     pub(super) fn successors(&self, records: &mut Records, all: &mut Vec<Self>) {
         for (number, task) in self.tasks.iter().enumerate() {
             match task.phase {
@@ -199,7 +203,7 @@ impl World {
         }
     }
 
-    /// Describes what has led from this state to another one.
+    /// Describes the step from this state to the state `next`.
     pub(super) fn difference(&self, next: &Self) -> String {
         let tasks = self.tasks.iter().zip(&next.tasks).filter_map(|(before, after)| {
             let (was, is) = (format!("{:?}", before.phase), format!("{:?}", after.phase));
@@ -242,7 +246,7 @@ impl World {
         }
     }
 
-    /// Adds what can become of a call that writes.
+    /// Adds every possible result of a call that writes the record.
     fn written(&self, number: usize, records: &mut Records, all: &mut Vec<Self>) {
         let Phase::Write { kind, is_repeat, change, then } = self.tasks[number].phase else { return };
         let mut next = self.clone();
@@ -255,7 +259,7 @@ impl World {
         if self.faults == 0 {
             return;
         }
-        // The call has no response. The engine executes it at once, later or never.
+        // The call gets no response. The Redis server executes it at once, later or never.
         let mut unknown = self.clone();
         unknown.faults -= 1;
         unknown.late.push(change);
@@ -263,24 +267,24 @@ impl World {
         let written = Some((change.version(), then));
         unknown.tasks[number].phase = Phase::Read { kind, is_repeat: true, written };
         all.push(unknown);
-        // The engine does not answer the next call either.
+        // The Redis server does not respond to the next call either.
         given_up.gives_up(number);
         all.push(given_up);
     }
 
-    /// Compares and sets. Returns whether the engine has the change.
+    /// Executes a call that compares and sets the version. Returns whether the call changed the record.
     fn execute(&mut self, change: &Change, records: &mut Records) -> bool {
         if self.engine.version != change.expected {
             return false;
         }
         let text = if change.held == 0 { 0 } else { records.text(change.held) };
         self.engine = Engine { version: change.version(), text, due: change.due };
-        // No version returns, so the other calls for the former one can have no effect any more.
+        // A version never occurs twice, so the other calls that expect the old version can have no effect any more.
         self.late.retain(|late| late.expected == change.version());
         true
     }
 
-    /// The task ends with an error.
+    /// Ends a task with an error.
     fn gives_up(&mut self, number: usize) {
         let phase = std::mem::replace(&mut self.tasks[number].phase, Phase::Over);
         self.seen.may_report_again |= match phase {
@@ -318,7 +322,7 @@ impl World {
         };
     }
 
-    /// Checks that nobody else does the same work while its lease lasts.
+    /// Checks that no other process does the same work while the lease of the work lasts.
     fn check_alone(&mut self, is_same: impl Fn(Then) -> bool) {
         let works = |task: &Task| match task.phase {
             Phase::Work { then: then @ (Then::Deliver(_, until) | Then::Send(_, until)), .. } => {
@@ -350,7 +354,7 @@ impl World {
         next
     }
 
-    /// After the lease of a notice, another member may send it again.
+    /// Records that the lease of a notice has ended, so that another process may send the notice again.
     fn note_ended_leases(&mut self) {
         let has_ended = |task: &Task| match task.phase {
             Phase::Read { kind, .. } | Phase::Write { kind, .. } => {
@@ -379,7 +383,7 @@ impl World {
     }
 }
 
-/// A hash.
+/// A hash of 64 bits.
 struct Digest(u64);
 
 impl Digest {
