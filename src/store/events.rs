@@ -229,8 +229,8 @@ impl Memory {
         has_removed
     }
 
-    /// Removes the events of the first ended interaction in `over` that has events. Returns whether there was such an
-    /// interaction.
+    /// Removes the events of the first ended interaction in the shard's list `over` that has events. Returns whether
+    /// there was such an interaction.
     fn evict_over(&self, shard: &mut Shard, removal: Removal) -> bool {
         while let Some(id) = shard.over.pop_front() {
             if self.drop_over(shard, &id, removal) {

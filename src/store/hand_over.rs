@@ -30,12 +30,12 @@ struct HandedRecord {
 }
 
 impl HandedRecords {
-    /// Reports whether there are no records.
+    /// Reports whether there are no records to hand over.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns the number of records.
+    /// Returns the number of records to hand over.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -156,7 +156,7 @@ impl Store {
     }
 
     /// Returns the records of one part of the ledger, for another process. `origin` is the process that minted the
-    /// tokens of the interactions. A record that was handed over before keeps its earlier origin.
+    /// tokens of the interactions. A record that was handed over before retains its earlier origin.
     pub fn records(&self, shard: usize, origin: &str) -> HandedRecords {
         HandedRecords(self.memory.handed_records(shard, origin))
     }

@@ -33,7 +33,7 @@ const STEP: usize = 2_000;
 pub struct StoreError {
     /// The path of the ledger's file, or the addresses of the Redis nodes.
     pub path: Box<str>,
-    /// The reason as text.
+    /// The reason why the store cannot be opened, as a text for operators.
     pub message: String,
 }
 

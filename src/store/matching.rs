@@ -49,7 +49,8 @@ impl Matching {
 pub struct ResponseAwaited {
     store: Arc<Store>,
     route: Arc<str>,
-    /// The same in a shared ledger. Dropping this field ends the wait of callbacks in other processes.
+    /// The record of the request in a shared ledger, for callbacks that other processes receive. Dropping this field
+    /// removes the record.
     _shared: Option<SharedAwait>,
 }
 

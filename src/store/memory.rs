@@ -76,7 +76,7 @@ pub(super) struct Shard {
 pub(super) struct Memory {
     shards: Vec<Mutex<Shard>>,
     pub(super) dedup: Mutex<Dedup>,
-    /// The number of interactions, not counting `tombstones`.
+    /// The number of interactions, not counting interactions that were revoked before the ledger contained them.
     pub(super) interactions: AtomicUsize,
     /// The number of interactions that are retained only for display.
     pub(super) kept: AtomicUsize,
@@ -84,8 +84,9 @@ pub(super) struct Memory {
     pub(super) next_eviction: AtomicUsize,
     /// The number of delivered events, with and without an interaction.
     pub(super) events: AtomicUsize,
-    /// The times of the oldest events of each shard, as [`Oldest::to_bits`]. The last element belongs to `dedup`. The
-    /// element of a shard that may have events of ended interactions is [`Oldest::FIRST`].
+    /// The times of the oldest events of each shard, as [`Oldest::to_bits`]. The last element belongs to the events
+    /// without an interaction (`dedup`). The element of a shard that may have events of ended interactions is
+    /// [`Oldest::FIRST`].
     pub(super) oldest: Vec<AtomicU64>,
     pub(super) fingerprints: FingerprintKey,
     /// The interactions whose request was not sent and whose token nobody has. They are removed when the ledger is

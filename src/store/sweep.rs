@@ -114,7 +114,8 @@ impl Memory {
         self.update(id, now, |record| record.lose_message(now)).map_or(0, |((), sequence)| sequence)
     }
 
-    /// Records that the agent has received all callbacks of an interaction that the inbox had given up.
+    /// Records that the agent has received all callbacks of an interaction, including callbacks that the inbox had
+    /// given up.
     pub(super) fn received_all(&self, id: &str, now: Timestamp) {
         let changes = |record: Interaction| record.undelivered().is_some() || record.lacks_final_callback();
         if self.read(id).is_some_and(changes) {

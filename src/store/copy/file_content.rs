@@ -27,6 +27,9 @@ pub(super) struct FileContent {
 
 impl FileContent {
     /// Opens the file of a ledger and reads its content.
+    ///
+    /// # Errors
+    /// Returns an explanation if the file cannot be read, or if a process uses it.
     pub(super) fn open(path: &str) -> Result<Self, String> {
         let mut file = LedgerFile::open(path)?;
         let key = file.fingerprint_key()?.map(FingerprintKey);
@@ -47,7 +50,7 @@ impl FileContent {
         Ok(Self { file, key, interactions, events, messages, number_max })
     }
 
-    /// Reports whether the file contains nothing.
+    /// Reports whether the file contains no interactions, no events and no messages.
     fn is_empty(&self) -> bool {
         self.interactions.is_empty() && self.events.is_empty() && self.messages.number == 0
     }

@@ -22,7 +22,7 @@ pub use self::backup::{Backup, BackupError, Restored, back_up, restore};
 /// The reason why a ledger was not copied.
 #[derive(Debug)]
 pub enum CopyError {
-    /// The two configurations do not name two different ledgers that can be copied.
+    /// A configuration does not name a ledger that can be copied, or both configurations name the same ledger.
     Unusable(String),
     /// A ledger cannot be reached, is in use, or cannot be read or written.
     Unavailable(String),

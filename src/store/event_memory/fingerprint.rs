@@ -39,8 +39,8 @@ impl FingerprintKey {
     }
 }
 
-/// Reports whether this event of an interaction was delivered by a former owner of the interaction. The record contains
-/// the fingerprints of the events that former owners delivered.
+/// Reports whether this event was delivered before its interaction was handed over or copied to this ledger. The record
+/// of the interaction contains the fingerprints of such events.
 pub(in crate::store) fn is_inherited(record: &Interaction, id: &str, event: EventKey) -> bool {
     record.inherited().iter().any(|inherited| {
         let fingerprint = FingerprintKey(inherited.key).fingerprint(id, event);

@@ -102,7 +102,7 @@ struct Queue {
     chunks: VecDeque<Chunk>,
     /// The number of the first chunk.
     first: u32,
-    /// The number of removed entries at the beginning of the first chunk.
+    /// The number of removed entries at the beginning of the queue's first chunk.
     gone: usize,
     /// The number of entries that were not removed.
     len: usize,
@@ -123,7 +123,7 @@ pub(in crate::store) struct EventLog {
     index: EventIndex,
 }
 
-/// Returns the window of the queue for events whose replay may pass for `seconds`.
+/// Returns the shortest replay window in [`WINDOWS`] that is at least `seconds`, or the longest window.
 pub(in crate::store) fn window_of(seconds: u32) -> u32 {
     WINDOWS.into_iter().find(|window| *window >= seconds).unwrap_or(WINDOW_MAX)
 }

@@ -8,7 +8,7 @@ use super::tables::guarded;
 
 /// The number of messages that are copied to another file in one commit.
 const COPIED: usize = 256;
-/// The size in bytes from which a commit of copied messages has fewer messages.
+/// The size in bytes from which a commit of copied messages gets no further messages.
 const COPIED_BYTES: usize = 8 << 20;
 
 impl LedgerFile {

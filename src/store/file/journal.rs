@@ -203,8 +203,8 @@ impl Journal {
         sequence
     }
 
-    /// Queues changes that nobody waits for. [`Journal::durable`] does not wait for them either. If the changes are
-    /// lost in a crash, the same deadlines cause them again.
+    /// Queues changes that nobody waits for. [`Journal::durable`] does not wait for these changes either. If they are
+    /// lost in a crash, the next check of the same deadlines queues them again.
     pub(in crate::store) fn defer(&self, changes: impl IntoIterator<Item = Change>) {
         let mut queue = self.shared.queue.lock();
         if queue.closed {

@@ -49,7 +49,8 @@ impl<'t> MessageTables<'t> {
         Self { write, open: None, number: 0 }
     }
 
-    /// Applies a change of the inbox. Returns the number of bytes by which the messages have grown.
+    /// Applies a change of the inbox to the tables. Returns the number of bytes by which the stored messages have
+    /// grown.
     pub(super) fn apply(&mut self, change: &Change) -> Result<i64, redb::Error> {
         let open = match &mut self.open {
             Some(open) => open,

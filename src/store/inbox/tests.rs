@@ -208,7 +208,7 @@ async fn overtaken_progress_stays_away_even_if_the_disk_fails_meanwhile() {
     assert_eq!(messages.iter().map(|view| Some(view.number)).collect::<Vec<_>>(), [last]);
 }
 
-/// Makes messages dead that are due now.
+/// Delivers messages that are due now to an agent that rejects them with 410, so that they are dead.
 async fn make_dead(store: &Store, numbers: std::ops::RangeInclusive<u64>) {
     for number in numbers {
         let started = store.inbox().start(&routes(), NOW).unwrap();

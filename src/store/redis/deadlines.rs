@@ -49,7 +49,7 @@ enum Looked {
     Silence,
 }
 
-/// What the passed deadlines of an interaction require.
+/// The result of applying the passed deadlines of an interaction.
 enum Passed {
     Nothing,
     /// This process has applied the deadlines. The values are the interaction and its changes.

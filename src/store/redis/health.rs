@@ -11,7 +11,7 @@ use crate::clock::instant;
 use crate::store::file::Health;
 use crate::time::Timestamp;
 
-/// The time for which a failed write to a node counts as a present failure. Each process writes its heartbeat every 5
+/// The time after a failed write for which a node counts as not writable. Each process writes its heartbeat every 5
 /// seconds.
 const WRITE_RECENT: Duration = Duration::from_secs(12);
 

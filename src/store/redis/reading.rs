@@ -170,7 +170,7 @@ impl RedisStore {
         *self.walk.lock() = walk;
     }
 
-    /// Reads the next interaction ids for the walk, from the partitions in which this process has the highest hash.
+    /// Reads the next interaction ids for the walk, from the partitions for which this process is responsible.
     async fn next_ids(&self, mut walk: Walk, watched: &[bool; PARTITIONS]) -> Walk {
         while walk.ids.is_empty() && walk.partition < PARTITIONS {
             let number = u8::try_from(walk.partition).unwrap_or_default();

@@ -27,8 +27,8 @@ const WAITING_MAX: usize = 16_384;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Waiting {
     pub(super) id: Box<str>,
-    /// The lease for sending a notice. A repeated check uses the same lease, so that it continues with the notice of a
-    /// check whose result was lost.
+    /// The id of the lease under which a notice is sent. A repeated check uses the same lease, so that it can send the
+    /// notice of an earlier check whose result was lost.
     pub(super) lease: LeaseId,
     /// Whether another process has decided that this process must send the notice.
     pub(super) is_passed_on: bool,

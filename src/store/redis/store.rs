@@ -72,7 +72,7 @@ impl RedisStore {
         Self::start_on(nodes, settings, redis, own, metrics, wall_clock).map(Arc::new)
     }
 
-    /// Starts the store on these nodes, which a simulation can replace.
+    /// Starts the store on these nodes. A simulation passes simulated nodes.
     pub(super) fn start_on(
         nodes: Nodes,
         settings: &StoreSettings,

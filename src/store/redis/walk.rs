@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::time::Timestamp;
 
-/// The progress of the walk through the partitions in which this process has the highest hash.
+/// The progress of the walk through the partitions for which this process is responsible.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     pub(super) steps: u32,

@@ -1,6 +1,6 @@
 //! Messages in doubt: a Redis server may have stored them for this process, but the index does not contain them. Either
 //! the response to the call that stored such a message was lost, or replicas have not confirmed the call. This module
-//! searches for these messages at once. The regular search would find them later, so that later messages of the
+//! searches for these messages soon. The regular search would find them later, so that later messages of the
 //! interaction could overtake them.
 
 use std::sync::Arc;

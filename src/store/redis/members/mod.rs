@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// The time without a heartbeat after which a process counts as dead.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// The number of processes that watch a partition for deadlines and messages of dead processes.
+/// The number of processes that check all deadlines of a partition.
 const WATCHERS: usize = 2;
 
 /// The description of a process that shares the ledger, as stored with its heartbeat (JSON).
@@ -90,7 +90,8 @@ impl Members {
         self.among_first(WATCHERS, incarnation, now)
     }
 
-    /// Returns the partitions for which a process has the highest hash of all living processes.
+    /// Returns the partitions for which a process alone is responsible. The living process with the highest hash is
+    /// responsible for a partition.
     pub(super) fn first_watched(&self, incarnation: &str, now: Timestamp) -> [bool; PARTITIONS] {
         self.among_first(1, incarnation, now)
     }

@@ -39,8 +39,8 @@ pub(in crate::store) trait KnownMessages {
     /// Returns the number of messages in the index, for each partition.
     fn counts(&self) -> Vec<usize>;
 
-    /// Returns the numbers of the messages of a partition that are in the index and are neither being delivered nor
-    /// changed.
+    /// Returns the numbers of the messages of a partition that are in the index, are not leased, and have no change in
+    /// progress.
     fn idle(&self, partition: u8) -> Vec<u64>;
 }
 
@@ -63,8 +63,8 @@ pub(in crate::store) struct TakenOver {
 }
 
 impl RedisStore {
-    /// Searches for messages that no process delivers. Takes over the messages of dead processes in the partitions that
-    /// this process watches.
+    /// Searches for messages that no process delivers. Takes over the messages of dead processes in the partitions for
+    /// which this process is responsible.
     ///
     /// Also compares the index of this process with the ledger. This process may hold a message that is not in the
     /// index, because the response to the call that stored the message was lost. The index may contain a message that

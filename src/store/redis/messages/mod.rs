@@ -42,7 +42,7 @@ pub(in crate::store) struct MessageChange {
 pub(in crate::store) struct Applied {
     /// The numbers of the messages that this process does not hold any more. They were not changed.
     pub(in crate::store) lost: Vec<u64>,
-    /// The ids of the next waiting messages of the interactions whose messages do not wait any more.
+    /// The ids of the messages that wait next in the interactions of the changed messages.
     pub(in crate::store) next: Vec<String>,
 }
 
