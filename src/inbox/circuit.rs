@@ -1,35 +1,37 @@
-//! The circuit of one agent: attempts pause while the agent does not respond, so that they are not used up.
+//! The circuit breaker of one agent. While the agent does not respond, attempts to deliver messages pause, and only
+//! single probes are sent.
 
 use std::time::Duration;
 
 use super::outcome::Outcome;
 use crate::time::Timestamp;
 
-/// The number of failed attempts in a row that opens the circuit.
+/// The number of consecutive failed attempts that opens the circuit of an agent.
 const FAILURES_MAX: u32 = 5;
-/// The delay before the first probe. It doubles after each failed probe.
+/// The delay before the first probe of an agent. The delay doubles after each failed probe.
 const PROBE_FIRST: Duration = Duration::from_secs(1);
-/// The longest delay between two probes.
+/// The maximum delay between two probes of an agent.
 const PROBE_MOST: Duration = Duration::from_secs(15);
 
-/// Whether an attempt may begin.
+/// Whether an attempt to deliver a message to an agent may begin now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Start {
-    /// Attempts may begin.
+    /// Any number of attempts may begin, because the circuit is closed.
     Free,
-    /// One attempt may begin.
+    /// One attempt may begin. It is the probe of an open circuit.
     Probe,
-    /// No attempt may begin before this time, or before the result of the probe. `None` stands for the latter.
+    /// No attempt may begin before this time. `None` means: before the probe in progress has ended.
     Wait(Option<Timestamp>),
 }
 
-/// The circuit of one agent.
+/// The circuit breaker of one agent. It opens after repeated failures, and then allows only single probes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Circuit {
-    /// The number of failed attempts in a row.
+    /// The number of consecutive failed attempts.
     failures: u32,
-    /// The message of the first of these attempts, and whether another message failed, too.
+    /// The message of the first of the consecutive failed attempts.
     first: Option<u64>,
+    /// Whether the consecutive failed attempts belong to more than one message.
     has_other: bool,
     open: Option<Open>,
 }
@@ -38,12 +40,12 @@ pub struct Circuit {
 struct Open {
     delay: Duration,
     probe_at: Timestamp,
-    /// The message of the probe that is in progress.
+    /// The message of the probe in progress.
     probe: Option<u64>,
 }
 
 impl Circuit {
-    /// Reports whether an attempt may begin.
+    /// Reports whether an attempt to deliver a message may begin at `now`.
     pub fn start(&self, now: Timestamp) -> Start {
         match self.open {
             None => Start::Free,
@@ -65,7 +67,7 @@ impl Circuit {
         }
     }
 
-    /// Records that an attempt has ended without an outcome.
+    /// Records that the attempt to deliver this message has ended without an outcome.
     pub fn abandoned(&mut self, message: u64) {
         if let Some(open) = self.open.as_mut().filter(|open| open.probe == Some(message)) {
             open.probe = None;
@@ -96,7 +98,7 @@ impl Circuit {
         }
     }
 
-    /// Moves the next probe to an earlier time, because the clock was set back by this much.
+    /// Moves the time of the next probe back by `by`, because the clock was set back by this duration.
     pub fn set_back(&mut self, by: Duration) {
         if let Some(open) = &mut self.open {
             open.probe_at = open.probe_at.minus(by);

@@ -1,14 +1,16 @@
-//! The states of a message, and the next state after each attempt to deliver it.
+//! The states of a message of the inbox, and the next state after each attempt to deliver the message.
+//!
+//! Each row is something that happens. Each column is the present state, and the cell is the next state.
 //!
 //! | | due | leased | delivered | dead |
 //! |---|---|---|---|---|
 //! | an attempt or a pull begins | leased | | | |
-//! | the agent answers with 2xx, or takes the message | delivered | delivered | | |
-//! | the attempt fails, the agent frees the message, the lease ends | | due, later | | |
-//! | the agent answers with 410, or with another 4xx three times | | dead | | |
-//! | the time for attempts ends | dead | dead, after the attempt | | |
-//! | somebody revokes the interaction | dead | ends as it ends | | |
-//! | somebody replays the message | | | due | due |
+//! | the agent responds with 2xx, or acknowledges the pulled message | delivered | delivered | | |
+//! | the attempt fails, the agent returns the pulled message, or its lease expires | | due, later | | |
+//! | the agent responds with 410, or with another 4xx three times | | dead | | |
+//! | the period for attempts ends | dead | dead, after the attempt | | |
+//! | an operator revokes the interaction | dead | the outcome of the attempt decides | | |
+//! | an operator replays the message | | | due | due |
 
 use std::time::Duration;
 
@@ -18,14 +20,15 @@ use super::outcome::Outcome;
 use super::settings::Backoff;
 use crate::time::Timestamp;
 
-/// The number of times that an agent may reject a message with 4xx.
+/// The number of rejections (4xx responses of the agent) after which a message is dead.
 const REJECTIONS_MAX: u8 = 3;
-/// The time after the first rejection after which a further one is the last.
+/// The period after the first rejection of a message by the agent. A rejection after this period makes the message
+/// dead.
 const REJECTED_FOR: Duration = Duration::from_secs(600);
-/// The largest exponent of the backoff.
+/// The maximum exponent of the exponential backoff.
 const DOUBLINGS_MAX: u32 = 32;
 
-/// The state of a message.
+/// The state of a message of the inbox.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageState {
@@ -33,17 +36,17 @@ pub enum MessageState {
     Delivered,
     /// Callgate does not try to deliver the message any more.
     Dead,
-    /// The message waits for its next attempt.
+    /// The message waits for its next attempt or pull.
     Due,
-    /// The message is being delivered, or the agent works on it.
+    /// An attempt to deliver the message is in progress, or an agent has pulled the message and works on it.
     Leased,
 }
 
 impl MessageState {
-    /// Every state.
+    /// All states of a message.
     pub const ALL: [Self; 4] = [Self::Delivered, Self::Dead, Self::Due, Self::Leased];
 
-    /// Returns the stable snake_case name. It is used as metric label and as value of the API.
+    /// Returns the stable snake_case name of the state. The name is a metric label and a value in the admin API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -64,27 +67,27 @@ impl MessageState {
     }
 }
 
-/// The reason why a message is dead.
+/// The reason why a message is dead (a dead letter).
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// The time for attempts ended.
+    /// The period for attempts ended before the agent accepted the message.
     GivenUp,
-    /// The agent answered with 410.
+    /// The agent responded with 410.
     Gone,
-    /// The agent answered with another 4xx three times.
+    /// The agent responded with another 4xx three times, or again ten minutes after the first time.
     Rejected,
-    /// The interaction was revoked.
+    /// An operator revoked the interaction.
     Revoked,
-    /// The configuration does not contain the route any more.
+    /// The configuration does not contain the route of the message any more.
     RouteRemoved,
 }
 
 impl Cause {
-    /// Every cause.
+    /// All reasons why a message is dead.
     pub const ALL: [Self; 5] = [Self::GivenUp, Self::Gone, Self::Rejected, Self::Revoked, Self::RouteRemoved];
 
-    /// Returns the stable snake_case name.
+    /// Returns the stable snake_case name of the reason.
     pub const fn name(self) -> &'static str {
         match self {
             Self::GivenUp => "given_up",
@@ -96,45 +99,46 @@ impl Cause {
     }
 }
 
-/// What is known about the earlier attempts to deliver a message.
+/// The counters of the attempts to deliver a message.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Tries {
     /// The number of attempts that may have reached the agent.
     pub attempts: u16,
-    /// The number of failed attempts that lengthen the backoff.
+    /// The number of failed attempts that count for the backoff.
     failures: u8,
-    /// The number of times that the agent rejected the message.
+    /// The number of times that the agent rejected the message with 4xx.
     rejections: u8,
-    /// The time of the first rejection, in Unix seconds.
+    /// The time of the first rejection by the agent, in Unix seconds.
     rejected_at: u32,
 }
 
-/// What happens to a message after an attempt.
+/// What happens to a message after an attempt to deliver it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Next {
     /// The message is dead.
     Dead(Cause),
     /// The message was delivered.
     Delivered,
-    /// The message is due again at this time.
+    /// The next attempt may begin at this time.
     Due(Timestamp),
 }
 
-/// The circumstances of an attempt.
+/// The circumstances of an attempt to deliver a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempted {
     /// The current time.
     pub now: Timestamp,
-    /// The time at which the attempts end.
+    /// The end of the period for attempts.
     pub ends: Timestamp,
-    /// Whether the circuit of the agent is open. The attempt then does not lengthen the backoff.
+    /// Whether the circuit of the agent is open, so that this attempt is a probe. A failed probe does not lengthen the
+    /// backoff.
     pub is_probe: bool,
-    /// A random number.
+    /// A random number for the jitter of the delay.
     pub random: u64,
 }
 
 impl Tries {
-    /// Records an attempt, and returns what happens to the message.
+    /// Records an attempt with its outcome. Returns what happens to the message.
     pub fn after(&mut self, outcome: Outcome, backoff: Backoff, attempted: Attempted) -> Next {
         let Attempted { now, ends, is_probe, random } = attempted;
         if outcome.was_sent() {
@@ -159,8 +163,9 @@ impl Tries {
         if now >= ends { Next::Dead(Cause::GivenUp) } else { Next::Due(now.plus(delay)) }
     }
 
-    /// Records a rejection. Returns the delay before the next attempt, or `None` if there is none. The delays are longer
-    /// than those after other failures, and have no jitter: the agent may be in the middle of its deployment.
+    /// Records that the agent rejected the message with 4xx. Returns the delay before the next attempt, or `None` if
+    /// the message is dead. The delay is longer than after other failures and has no jitter, because the agent may be
+    /// in the middle of a deployment.
     fn rejected(&mut self, backoff: Backoff, now: Timestamp) -> Option<Duration> {
         let at = u32::try_from(now.unix_secs()).unwrap_or(u32::MAX);
         if self.rejections == 0 {
@@ -175,7 +180,7 @@ impl Tries {
         Some(delay.min(backoff.most).min(REJECTED_FOR / 2))
     }
 
-    /// Returns the delay after the agent has freed a message that it had pulled.
+    /// Records that the agent has returned a pulled message. Returns the delay before the message can be pulled again.
     pub fn freed(&mut self, backoff: Backoff, random: u64) -> Duration {
         self.failures = self.failures.saturating_add(1);
         jitter(bound(backoff, self.failures), random)
@@ -186,20 +191,21 @@ impl Tries {
         self.attempts = self.attempts.saturating_add(1);
     }
 
-    /// Forgets the failures, because somebody replays the message. The attempts are still counted.
+    /// Resets the failures and rejections, because an operator replays the message. The number of attempts stays.
     pub fn replayed(&mut self) {
         *self = Self { attempts: self.attempts, ..Self::default() };
     }
 }
 
-/// Returns the largest delay after this number of failures.
+/// Returns the upper bound of the delay after this number of failed attempts.
 fn bound(backoff: Backoff, failures: u8) -> Duration {
     let doublings = u32::from(failures).saturating_sub(1).min(DOUBLINGS_MAX);
     let factor = 2_u32.saturating_pow(doublings);
     backoff.first.saturating_mul(factor).min(backoff.most)
 }
 
-/// Returns a random delay up to `most`. Messages that failed at the same time are thus not tried at the same time again.
+/// Returns a random delay from 0 to `most`, so that messages that failed at the same time are retried at different
+/// times.
 fn jitter(most: Duration, random: u64) -> Duration {
     let ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(random % ms.saturating_add(1))

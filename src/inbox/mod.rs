@@ -1,7 +1,7 @@
-//! The inbox: callbacks that are kept for an agent that is away. This module decides what happens to a message after
-//! each attempt to deliver it, and when attempts pause because the agent does not respond.
+//! The inbox: callbacks that Callgate stores until their agent accepts them. This module decides what happens to a
+//! message after each attempt to deliver it, and when attempts pause because the agent does not respond.
 //!
-//! This module has no side effects: time and random numbers are arguments, and the store keeps the messages.
+//! This module has no side effects: time and random numbers are arguments. The messages themselves are in the store.
 
 mod circuit;
 mod message;

@@ -6,29 +6,33 @@ use http::StatusCode;
 
 use crate::time::{Timestamp, parse_http_date};
 
-/// The shortest and the longest delay that an agent can ask for with `Retry-After`.
+/// The minimum delay that an agent can request with the header `Retry-After`.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+/// The maximum delay that an agent can request with the header `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// The outcome of one attempt to deliver a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// The agent answered with 2xx.
+    /// The agent responded with 2xx.
     Accepted,
-    /// The agent is alive, and asks for the message later: 408, 425 or 429. The delay is that of `Retry-After`.
+    /// The agent responded with 408, 425 or 429: it is alive, and asks for a later attempt. The value is the delay in
+    /// `Retry-After`.
     Busy(Option<Duration>),
-    /// The agent answered with 5xx or a redirect, or there is no valid answer. The agent may have received the message.
+    /// The agent responded with 5xx or a redirect, or without a valid response. The agent may have received the
+    /// message. The value is the delay in `Retry-After`.
     Failed(Option<Duration>),
-    /// The agent answered with 410: it never wants this message.
+    /// The agent responded with 410: it will never accept this message.
     Gone,
-    /// The agent answered with another 4xx.
+    /// The agent responded with another 4xx.
     Rejected,
     /// No connection to the agent could be opened. Nothing was sent.
     Unreachable,
 }
 
 impl Outcome {
-    /// Returns the outcome of an answer. `retry_after` is the value of the header of this name.
+    /// Returns the outcome of an attempt from the agent's response. `retry_after` is the value of the header
+    /// `Retry-After`.
     pub fn of_answer(status: StatusCode, retry_after: Option<&str>, now: Timestamp) -> Self {
         let delay = || retry_after.and_then(|text| self::retry_after(text, now));
         match status.as_u16() {
@@ -51,12 +55,12 @@ impl Outcome {
     }
 }
 
-/// Returns the delay that `Retry-After` asks for: a number of seconds or a date. The delay is at least a second and at
-/// most an hour. Returns `None` if the value is neither.
+/// Parses the value of the header `Retry-After`, which is a number of seconds or an HTTP date (RFC 9110, section
+/// 10.2.3). Returns a delay from one second to one hour, or `None` if the value is invalid.
 pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     let asked = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are a very long delay.
+        // A number with too many digits is a very long delay.
         text.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs)
     } else {
         let at = parse_http_date(text)?;

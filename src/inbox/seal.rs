@@ -8,12 +8,12 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-/// The key for encryption is the MAC of this text (domain separation).
+/// The text from which HMAC derives the encryption key, under the configured secret (domain separation).
 const PURPOSE: &[u8] = b"callgate body of a message, version 1";
-/// The minimum length of the secret, in bytes.
+/// The minimum length of the configured secret, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// The number of bytes by which an encrypted body is longer: nonce and tag.
+/// The number of bytes that encryption adds to a body: the nonce and the authentication tag.
 pub const SEAL_BYTES: usize = NONCE_LEN + 16;
 
 /// Encrypts and decrypts the bodies of messages.
@@ -30,7 +30,7 @@ impl fmt::Debug for BodySealer {
 }
 
 impl BodySealer {
-    /// Creates a sealer. Returns `None` if the secret is shorter than 16 bytes.
+    /// Creates a sealer whose key is derived from the secret. Returns `None` if the secret is shorter than 16 bytes.
     pub fn new(secret: &Secret) -> Option<Self> {
         let secret = Some(secret.expose()).filter(|secret| secret.len() >= SECRET_BYTES_MIN)?;
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
@@ -38,8 +38,8 @@ impl BodySealer {
         Some(Self { key: mac.finalize().into_bytes().into() })
     }
 
-    /// Encrypts the body of the message with this id. The result is nonce, ciphertext and tag. Returns `None` only if
-    /// the operating system provides no random numbers.
+    /// Encrypts the body of the message with this id. Returns nonce, ciphertext and tag. Returns `None` if the
+    /// operating system provides no random numbers.
     pub fn seal(&self, id: &str, body: &[u8]) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).ok()?;
@@ -52,7 +52,8 @@ impl BodySealer {
         Some(sealed)
     }
 
-    /// Decrypts a body. Returns `None` if it was encrypted with another key or for another message.
+    /// Decrypts the body of the message with this id. Returns `None` if the body was encrypted with another key or for
+    /// another message, or was changed.
     pub fn open(&self, id: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut text = text.to_vec();

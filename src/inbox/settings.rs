@@ -7,44 +7,45 @@ use super::seal::BodySealer;
 /// The delays between two attempts to deliver a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Backoff {
-    /// The upper bound of the delay after the first failed attempt. The bound doubles after each further one.
+    /// The upper bound of the delay after the first failed attempt. The bound doubles after each further failed
+    /// attempt.
     pub first: Duration,
-    /// The largest bound.
+    /// The maximum of the upper bound.
     pub most: Duration,
 }
 
 /// The settings of the inbox. A reload can change all of them.
 #[derive(Clone, Debug)]
 pub struct InboxSettings {
-    /// How long Callgate tries to deliver a message.
+    /// The period for which Callgate tries to deliver a message.
     pub tried_for: Duration,
-    /// The delays between two attempts.
+    /// The delays between two attempts to deliver a message.
     pub backoff: Backoff,
     /// Whether the messages of one interaction are delivered one after another.
     pub is_ordered: bool,
-    /// Whether progress that a later message overtakes is dropped.
+    /// Whether a waiting progress message is dropped when later progress of its interaction arrives.
     pub coalesces_progress: bool,
-    /// Maximum number of concurrent deliveries to one agent.
+    /// The maximum number of concurrent deliveries to one agent.
     pub concurrency: usize,
-    /// How long the agent may work on a message that it has pulled.
+    /// The time for which an agent may work on a pulled message before the message is due again.
     pub lease: Duration,
-    /// How long a delivered message is kept.
+    /// The time for which a delivered message is retained.
     pub keep_delivered: Duration,
-    /// How long a dead message is kept.
+    /// The time for which a dead message is retained.
     pub keep_dead: Duration,
-    /// Maximum number of messages.
+    /// The maximum number of messages in the inbox.
     pub messages_max: usize,
-    /// Maximum size of all messages together, in bytes.
+    /// The maximum size of all messages together, in bytes.
     pub bytes_max: u64,
-    /// Maximum size of a body in a shared ledger, in bytes.
+    /// The maximum size of a message body in a shared ledger, in bytes.
     pub body_store_max: u64,
-    /// Whether messages may be kept in a shared ledger whose last changes can be lost.
+    /// Whether messages may be stored in a shared ledger that can lose its latest changes.
     pub may_lose: bool,
-    /// Encrypts the bodies. `None` if bodies are stored as they are.
+    /// Encrypts the message bodies at rest. `None` if the bodies are stored without encryption.
     pub sealer: Option<BodySealer>,
     /// Whether the agent receives the signature headers of the provider.
     pub keeps_signature: bool,
-    /// Whether a reload may remove routes that have waiting messages. The messages are then dead.
+    /// Whether a reload may remove a route that has waiting messages. These messages are then dead.
     pub drops_removed_routes: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Claims callbacks for delivery. A claim waits while another claim delivers the same event, and while another claim
-//! has the last use of the interaction.
+//! Claims callbacks for delivery, so that no event is delivered twice. A claim waits while another claim delivers the
+//! same event, or while other claims hold all remaining uses of the interaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,17 @@ use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report, UnmatchedCallback};
 use crate::time::Timestamp;
 
-/// Maximum time for which a callback waits for the response to the request that it belongs to.
+/// The maximum time for which a callback waits for the provider's response to the agent's request. The response
+/// contains the id by which the interaction of the callback is found.
 const RESPONSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// A callback that the caller may deliver. Dropping this value without [`Claimed::settle`] releases the claim.
+/// A claimed callback, which the caller may deliver. Dropping this value without [`Claimed::settle`] releases the
+/// claim.
 #[derive(Debug)]
 pub struct Claimed<'s> {
     store: &'s Store,
     hold: Option<Hold>,
-    /// The claim in a ledger that several processes share.
+    /// The claim in the shared ledger, if several processes share the ledger.
     shared: Option<SharedClaim>,
 }
 
@@ -116,7 +118,7 @@ impl Claimed<'_> {
         }
     }
 
-    /// Returns the interaction of the callback, if it has one.
+    /// Returns the id of the callback's interaction, if the callback has one.
     pub fn interaction(&self) -> Option<&str> {
         if let Some(shared) = &self.shared {
             return shared.interaction();
@@ -127,7 +129,7 @@ impl Claimed<'_> {
         }
     }
 
-    /// Reports whether the callback is delivered although its progress is stale (see
+    /// Reports whether the callback is delivered although it reports stale progress (see
     /// [`Stale`](crate::interaction::Stale)).
     pub fn is_stale(&self) -> bool {
         if let Some(shared) = &self.shared {
@@ -136,11 +138,11 @@ impl Claimed<'_> {
         matches!(&self.hold, Some(Hold::Interaction(_, claim, _)) if claim.stale)
     }
 
-    /// Records that the agent accepted the callback. The record is durable once this returns `Ok`. The provider may
-    /// receive an acknowledgement only afterwards.
+    /// Records that the agent accepted the callback. The record is durable when this method returns `Ok`. The provider
+    /// may receive an acknowledgement only afterwards.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the record cannot be made durable.
     pub async fn settle(
         mut self,
         report: &Report,
@@ -160,11 +162,11 @@ impl Claimed<'_> {
 }
 
 impl Claimed<'_> {
-    /// Records in a shared ledger that the callback is kept, together with its message. Returns where the message is, if
-    /// the ledger has said so.
+    /// Records in a shared ledger that the callback was queued in the inbox, together with its message. Returns the
+    /// location of the message in the ledger, if the ledger has returned the location.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`, and whether the message may be stored nevertheless.
+    /// Returns the denial `store_unavailable`, and whether the message may have been stored nevertheless.
     pub(super) async fn keep(
         mut self,
         report: &Report,
@@ -179,8 +181,8 @@ impl Claimed<'_> {
 }
 
 impl Store {
-    /// Records that the callback of a claim is kept, together with its message, in one change. Returns the number of the
-    /// change.
+    /// Records that a claimed callback was queued in the inbox, together with its message, in one change. Returns the
+    /// sequence number of the change.
     pub(super) fn settle_with(
         &self,
         mut claimed: Claimed<'_>,
@@ -197,8 +199,8 @@ impl Store {
 }
 
 impl Claimed<'_> {
-    /// Records that the agent did not accept the callback, and releases the claim. This does not wait until the file has
-    /// the record, because the provider learns about the failure in any case.
+    /// Records that the agent did not accept the callback, and releases the claim. Does not wait until the file
+    /// contains the record, because the provider receives an error in any case.
     pub async fn fail(mut self, now: Timestamp) {
         if let Some(shared) = self.shared.take() {
             return shared.fail().await;
@@ -222,10 +224,11 @@ impl Drop for Claimed<'_> {
 }
 
 impl Store {
-    /// Returns the interaction of a callback without a token, if its route finds interactions by the provider's id.
+    /// Returns the interaction of a callback without a token, found by the provider's id in the callback. Returns
+    /// `None` if the route does not match callbacks by this id, or if no interaction has the id.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
     pub async fn matched(&self, ask: &Ask<'_>) -> Result<Option<Arc<str>>, Refusal> {
         match ask.follow.matching.filter(|_| ask.granted.is_none()) {
             Some(_) => self.find_matched(ask).await,
@@ -233,8 +236,8 @@ impl Store {
         }
     }
 
-    /// Returns the interaction that the provider's id in a callback belongs to. Waits while egress awaits a response
-    /// to a request of the route.
+    /// Returns the interaction to which the provider's id in a callback belongs. Waits while an agent's request of the
+    /// route has no response yet, because the response contains the id.
     async fn find_matched(&self, ask: &Ask<'_>) -> Result<Option<Arc<str>>, Refusal> {
         if let Some(shared) = &self.shared {
             return shared.find_matched(ask, RESPONSE_WAIT_MAX).await;

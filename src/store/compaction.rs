@@ -1,9 +1,10 @@
-//! Replaces the ledger's file by a smaller one when most of the file is free. The database itself never shrinks its
-//! file below the largest size of the data that the file has contained.
+//! Compacts the ledger's file: replaces the file by a smaller one when most of its space is free. The database never
+//! shrinks its file below the largest size of the data that the file has contained.
 //!
 //! The new file is written next to the old one, in steps between the commits of the old file. An acknowledgement
 //! therefore waits for one step at most. Until the new file is complete, every change is written to both files, and
-//! only the old file counts. After a crash, the next start uses the old file and removes the incomplete new one.
+//! only the old file is authoritative. After a crash, the next start uses the old file and removes the incomplete new
+//! one.
 
 use std::sync::Arc;
 
@@ -11,27 +12,27 @@ use super::event_memory::EventPlace;
 use super::file::{Change, Fault, LedgerFile};
 use super::memory::{Memory, SHARDS};
 
-/// The number of records that one step copies. A step takes a few milliseconds and a sync.
+/// The number of records that one step of a compaction copies. A step takes a few milliseconds and a sync.
 const STEP: usize = 256;
-/// The number of records that are copied while their shard is locked.
+/// The number of records that are copied while one shard of the memory is locked.
 const RECORDS_PER_LOCK: usize = 32;
 
-/// A new file that is being written.
+/// A compaction in progress, which writes the new file.
 pub(super) struct Compaction {
     new: LedgerFile,
-    /// The fingerprint key, until it is copied. It is copied before all other records.
+    /// The change that sets the fingerprint key. `None` after it was copied, which is before all other records.
     key: Option<Change>,
-    /// The interactions of the current shard that are not copied yet.
+    /// The ids of the interactions in the current shard that are not copied yet.
     ids: Vec<Arc<str>>,
     next_shard: usize,
-    /// A place in the log of the events without an interaction. The events before this place are copied.
+    /// The location in the log of the events without an interaction up to which the events are copied.
     next_event: EventPlace,
     /// The number of the last copied message of the inbox. `None` until the copy of the messages begins.
     last_message: Option<u64>,
 }
 
 impl Compaction {
-    /// Creates the new file.
+    /// Creates the new file next to the old one.
     pub(super) fn begin(file: &LedgerFile, memory: &Memory) -> Result<Self, Fault> {
         file.check_name()?;
         let new = LedgerFile::create_beside(file.path())?;
@@ -39,12 +40,12 @@ impl Compaction {
         Ok(Self { new, key, ids: Vec::new(), next_shard: 0, next_event, last_message: None })
     }
 
-    /// Copies the next records from memory, and the next messages of the inbox from `file`, to the new file. Before that, applies `written` to the new file: the changes
-    /// that were just written to the old file. Returns true if the new file is complete.
+    /// Applies `written` to the new file: the changes that were just written to the old file. Then copies the next
+    /// records from memory, and the next messages of the inbox from `file`. Returns true if the new file is complete.
     ///
-    /// A copied record includes all changes that were recorded before the copy. Some of these changes are written to
-    /// the files after the copy. They then write earlier states of the record again, and the last of them restores the
-    /// copied state.
+    /// A copied record includes all changes that were recorded before the copy. Some of these changes reach the files
+    /// after the copy. They overwrite the record with its earlier states, and the last change restores the copied
+    /// state.
     pub(super) fn step(
         &mut self,
         (file, memory): (&LedgerFile, &Memory),
@@ -64,8 +65,9 @@ impl Compaction {
         Ok(false)
     }
 
-    /// Returns the next messages of the inbox. They are read from the old file, because the memory does not contain
-    /// their bodies. Changes that are written to the old file meanwhile are also applied to the new one.
+    /// Returns the changes that write the next messages of the inbox. The messages are read from the old file, because
+    /// the memory does not contain their bodies. Changes that are written to the old file meanwhile are also applied to
+    /// the new one.
     fn next_messages(&mut self, file: &LedgerFile) -> Result<Vec<Change>, Fault> {
         if !file.has_messages() {
             return Ok(Vec::new());
@@ -96,12 +98,12 @@ impl Compaction {
         if records.is_empty() { memory.snapshot_events(&mut self.next_event, STEP) } else { records }
     }
 
-    /// Puts the new file in the place of the old one. See [`LedgerFile::replace_with`].
+    /// Replaces the old file by the new one. See [`LedgerFile::replace_with`].
     pub(super) fn finish(self, file: &mut LedgerFile) -> (bool, Result<(), Fault>) {
         file.replace_with(self.new)
     }
 
-    /// Removes the new file.
+    /// Removes the incomplete new file.
     pub(super) fn abandon(self) {
         self.new.remove();
     }

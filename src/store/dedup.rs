@@ -1,15 +1,15 @@
-//! The events without an interaction: the delivered ones, and those that are being delivered.
+//! The events that belong to no interaction: the delivered events, and the events that are being delivered.
 
 use std::collections::HashSet;
 
 use super::event_memory::{EventLog, FingerprintKey, LoggedEvent};
 use crate::interaction::{EventKey, EventState};
 
-/// The number of tables of the index. Callbacks wait while a table grows. The tables are many and small, so that no
-/// growth takes long.
+/// The number of hash tables of the event index. Callbacks wait while a table grows. There are many small tables, so
+/// that no growth takes long.
 const TABLES: usize = 64;
 
-/// The events without an interaction.
+/// The delivered and the claimed events that belong to no interaction.
 #[derive(Debug)]
 pub(super) struct Dedup {
     pub(super) log: EventLog,
@@ -22,8 +22,8 @@ impl Dedup {
         Self { log: EventLog::new(TABLES), delivering: HashSet::new(), key }
     }
 
-    /// Claims an event with these keys, unless one of the keys is already known. The key of an event that was delivered
-    /// before `since` (Unix seconds) is not known any more. Returns the state of the event before the claim.
+    /// Claims an event with these keys, unless one of the keys is already known. A delivered event whose delivery was
+    /// at `since` (Unix seconds) or before is not known any more. Returns the state of the event before the claim.
     pub(super) fn claim(&mut self, keys: &[EventKey], since: i64) -> EventState {
         let delivered = |key: &EventKey| self.log.get(self.key.fingerprint("", *key));
         if keys.iter().filter_map(delivered).any(|event| i64::from(event.delivered) > since) {
@@ -36,7 +36,7 @@ impl Dedup {
         EventState::Unknown
     }
 
-    /// Releases a claim.
+    /// Releases the claim of an event with these keys.
     pub(super) fn release(&mut self, keys: &[EventKey]) {
         for key in keys {
             self.delivering.remove(key);
@@ -58,7 +58,7 @@ impl Dedup {
         (event, self.log.insert(event))
     }
 
-    /// Removes one event that was delivered at `since` (Unix seconds) or before.
+    /// Removes one event that was delivered at `since` (Unix seconds) or before. Returns the removed event.
     pub(super) fn expire(&mut self, since: i64) -> Option<LoggedEvent> {
         let oldest = self.log.fronts().find(|event| i64::from(event.delivered) <= since)?;
         self.log.remove(oldest.fingerprint)

@@ -23,7 +23,8 @@ const EVICTIONS_MAX: usize = 8;
 const EXPIRIES_MAX: usize = 20_000;
 /// The number of expired events that are removed while the events are locked. This takes well below a millisecond.
 const EXPIRIES_PER_LOCK: usize = 500;
-/// The maximum number of outdated entries in a shard's `over`, besides one entry for each interaction.
+/// The number of outdated ids from which a shard's list of ended interactions (`over`) is cleaned, in addition to two
+/// ids for each interaction.
 const STALE_OVER_MAX: usize = 1024;
 
 /// How the removal of events is written to the file.
@@ -45,8 +46,8 @@ impl Removal {
 }
 
 impl Memory {
-    /// Records that the agent accepted the callback, or that `message` keeps it. Returns the number of the change, which
-    /// includes the message.
+    /// Records that the agent accepted the callback, or that `message` stores the callback in the inbox. Returns the
+    /// sequence number of the change, which includes the message.
     pub(super) fn settle(
         &self,
         hold: &Hold,
@@ -79,7 +80,7 @@ impl Memory {
         let is_kept = message.is_some();
         let mut changes: Vec<_> = message.into_iter().collect();
         let Some(slot) = shard.interactions.get_mut(id) else {
-            // The interaction was removed meanwhile. A message is kept nevertheless.
+            // The interaction was removed meanwhile. A message is stored nevertheless.
             return self.journal.as_ref().map_or(0, |journal| journal.record(changes));
         };
         let (expires, owner, log) = (slot.record.expires(), slot.number, &mut shard.events);
@@ -131,7 +132,7 @@ impl Memory {
         self.journal.as_ref().map_or(0, |journal| journal.record(changes))
     }
 
-    /// Records that an interaction has ended. When room is needed, its events are removed first.
+    /// Records that an interaction has ended. When room is needed, the events of ended interactions are removed first.
     pub(super) fn note_end(&self, shard: &mut Shard, id: &Arc<str>) {
         let Some(slot) = shard.interactions.get(id) else { return };
         self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
@@ -195,7 +196,7 @@ impl Memory {
         }
     }
 
-    /// Removes one event without an interaction. Returns whether there was one.
+    /// Removes one event that belongs to no interaction. Returns whether there was such an event.
     fn evict_dedup(&self, removal: Removal, now: u32) -> bool {
         let mut dedup = self.dedup.lock();
         let first = dedup.log.first_to_go(now);
@@ -207,8 +208,8 @@ impl Memory {
         removed.is_some()
     }
 
-    /// Removes the events of one interaction that is over, or one event if the shard was selected because of its age.
-    /// Returns whether anything was removed.
+    /// Removes the events of one ended interaction of the shard. If the shard has no ended interactions, removes one
+    /// event, which was selected by its age. Returns whether anything was removed.
     fn evict(&self, index: usize, removal: Removal, now: u32) -> bool {
         let mut shard = self.shard(index);
         let shard = &mut *shard;
@@ -220,15 +221,16 @@ impl Memory {
             }
             removed.is_some()
         } else {
-            // The ids in `over` may be outdated. In this case, nothing is removed: the shard was selected before the ages
-            // of its events were compared with the events of other shards.
+            // The ids in `over` may be outdated. In this case, nothing is removed: the shard was selected before the
+            // ages of its events were compared with the events of other shards.
             self.evict_over(shard, removal)
         };
         self.note_oldest(index, shard);
         has_removed
     }
 
-    /// Removes the events of the first interaction in `over` that has events. Returns whether there was one.
+    /// Removes the events of the first ended interaction in the shard's list `over` that has events. Returns whether
+    /// there was such an interaction.
     fn evict_over(&self, shard: &mut Shard, removal: Removal) -> bool {
         while let Some(id) = shard.over.pop_front() {
             if self.drop_over(shard, &id, removal) {
@@ -238,7 +240,7 @@ impl Memory {
         false
     }
 
-    /// Removes the events of an interaction that is over. Returns whether it had events.
+    /// Removes the events of an ended interaction. Returns whether the interaction had events.
     pub(super) fn drop_over(&self, shard: &mut Shard, id: &Arc<str>, removal: Removal) -> bool {
         let Some(slot) = shard.interactions.get_mut(id) else { return false };
         let had_forgotten = slot.record.has_forgotten_events();
@@ -248,7 +250,7 @@ impl Memory {
         let is_changed = has_removed || slot.record.has_forgotten_events() != had_forgotten;
         if let (true, Some(journal)) = (is_changed, &self.journal) {
             // The record of the interaction is written before its events are removed from the file. If the process ends
-            // in between, the record already says that the events are forgotten.
+            // in between, the record already contains that the events are forgotten.
             removal.write(journal, [change(id, slot)].into_iter().chain(changes));
         }
         has_removed
@@ -263,7 +265,7 @@ impl Memory {
         }
     }
 
-    /// Reports whether further changes may be deferred.
+    /// Reports whether the journal accepts further deferred changes.
     fn may_defer(&self) -> bool {
         self.journal.as_ref().is_none_or(|journal| journal.may_defer())
     }
@@ -273,7 +275,7 @@ impl Memory {
     pub(super) fn pass_dedup(&self, now: Timestamp) -> bool {
         let mut has_more = true;
         for _ in 0..EXPIRIES_MAX / EXPIRIES_PER_LOCK {
-            // This bounds the number of removals that the file does not contain yet.
+            // This check bounds the number of removals that the file does not contain yet.
             if !has_more || !self.may_defer() {
                 break;
             }
@@ -301,19 +303,19 @@ impl Memory {
         count
     }
 
-    /// Returns a time of delivery in Unix seconds. If an event without an interaction was delivered at this time, its
-    /// retention ends now.
+    /// Returns the latest delivery time, in Unix seconds, of the events without an interaction whose retention has
+    /// ended at `now`.
     pub(super) fn remembered_since(&self, now: Timestamp) -> i64 {
         now.minus(self.settings.remember).unix_secs()
     }
 
-    /// Returns the change that sets the fingerprint key.
+    /// Returns the change that writes the secret key of the fingerprints to the file.
     pub(super) fn snapshot_key(&self) -> Change {
         Change::FingerprintKey(self.fingerprints.0)
     }
 
-    /// Returns the changes that write the next events, which belong to no interaction, to an empty ledger. Returns at
-    /// most `max` changes, and none after the last event. Moves `place` behind these events.
+    /// Returns the changes that write the next events without an interaction to an empty ledger. Returns at most `max`
+    /// changes, and none after the last event. Moves `place` behind these events.
     pub(super) fn snapshot_events(&self, place: &mut EventPlace, max: usize) -> Vec<Change> {
         let events = self.dedup.lock().log.next_events(place, max);
         let change = |event: LoggedEvent| {

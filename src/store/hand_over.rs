@@ -1,5 +1,5 @@
-//! Records that one member hands over to another: an interaction with its state, deadlines, remaining uses and recent
-//! events.
+//! Records that a process hands over to another process of its group: an interaction with its state, deadlines,
+//! remaining uses and recent events.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -19,7 +19,7 @@ use crate::denial::Refusal;
 use crate::interaction::{Inherited, Interaction};
 use crate::replica::{Incarnation, Owner};
 
-/// Records of a ledger, on their way to another member.
+/// Records of interactions that a process hands over to another process.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct HandedRecords(Vec<HandedRecord>);
 
@@ -30,17 +30,17 @@ struct HandedRecord {
 }
 
 impl HandedRecords {
-    /// Reports whether there are no records.
+    /// Reports whether there are no records to hand over.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns the number of records.
+    /// Returns the number of records to hand over.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns the ids of the interactions.
+    /// Returns the ids of the interactions whose records are handed over.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|one| &*one.id)
     }
@@ -59,7 +59,8 @@ impl HandedRecords {
         removed
     }
 
-    /// Removes and returns records with about `bytes` bytes of JSON together, at least one.
+    /// Removes and returns the first records, whose JSON has about `bytes` bytes together. Returns at least one record
+    /// if there is one.
     pub fn split_off_batch(&mut self, bytes: usize) -> Self {
         let mut total = 0;
         let size = |one: &HandedRecord| serde_json::to_vec(one).map_or(0, |json| json.len() + 1);
@@ -75,7 +76,7 @@ impl HandedRecords {
 }
 
 impl Store {
-    /// Returns the number of parts in which the ledger is handed over.
+    /// Returns the number of parts in which the ledger is handed over to another process.
     #[allow(clippy::unused_self, reason = "the number belongs to the ledger")]
     pub fn shards(&self) -> usize {
         SHARDS
@@ -91,43 +92,46 @@ impl Store {
         self.shared.is_some()
     }
 
-    /// Returns the owner that a shared ledger knows for an interaction. `Ok(None)` means that it knows none.
+    /// Returns the process that owns an interaction in a shared ledger. Returns `None` if the ledger is not shared, or
+    /// has no owner of the interaction.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the shared ledger cannot be read.
     pub async fn shared_owner(&self, id: &str) -> Result<Option<Owner>, Refusal> {
         let Some(shared) = &self.shared else { return Ok(None) };
         let record = shared.read(id).await?;
         Ok(record.and_then(|record| RedisStore::parse_owner(&record.owner?)))
     }
 
-    /// Reports whether a shared ledger knows that a member is gone.
+    /// Reports whether a shared ledger has a process as dead. A dead process has stopped sending heartbeats. Returns
+    /// false if the state of the process is unknown.
     pub fn is_dead(&self, member: Incarnation) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.lives(member) == Some(false))
     }
 
-    /// Applies the deadlines of these interactions in this process, whoever their owner is.
+    /// Applies the deadlines of these interactions of a shared ledger in this process, even if other processes own the
+    /// interactions.
     pub fn apply_here(&self, ids: impl Iterator<Item = Box<str>>) {
         if let Some(shared) = &self.shared {
             shared.pass_on(ids);
         }
     }
 
-    /// Uses the logins and certificates of new settings.
+    /// Uses the logins and certificates of new settings for the connections to a shared ledger.
     pub fn log_in_again(&self, settings: &StoreSettings) {
         if let (Some(shared), Some(redis)) = (&self.shared, &settings.redis) {
             shared.log_in_again(redis);
         }
     }
 
-    /// Records the address of this process as an owner.
+    /// Sets the address of this process, which a shared ledger records as the owner of interactions.
     pub fn set_own(&self, own: &Owner) {
         if let Some(shared) = &self.shared {
             shared.set_own(own);
         }
     }
 
-    /// Ends the work in a shared ledger that nobody waits for, and leaves it.
+    /// Completes the background work in a shared ledger, and leaves the ledger because this process stops.
     pub async fn leave_shared(&self) {
         if let Some(shared) = &self.shared {
             self.inbox.flush().await;
@@ -135,32 +139,33 @@ impl Store {
         }
     }
 
-    /// Reports whether the ledger knows an interaction.
+    /// Reports whether the ledger in this process contains an interaction.
     pub fn knows(&self, id: &str) -> bool {
         self.memory.shard(Memory::index(id)).interactions.contains_key(id)
     }
 
-    /// Reports whether the ledger has interactions that this member has handed over.
+    /// Reports whether the ledger contains interactions that the process `from` has handed over.
     pub fn inherits(&self, from: Incarnation) -> bool {
         let origins = self.memory.origins.lock();
         !origins.is_empty() && origins.contains_key(from.to_string().as_str())
     }
 
-    /// Returns the members that have handed over interactions of the ledger.
+    /// Returns the processes that have handed over interactions to this ledger.
     pub fn inherited(&self) -> Vec<String> {
         self.memory.origins.lock().keys().map(|origin| origin.to_string()).collect()
     }
 
-    /// Returns the records of one part of the ledger. `origin` is the member that minted their tokens, unless another
-    /// member has handed them over before.
+    /// Returns the records of one part of the ledger, for another process. `origin` is the process that minted the
+    /// tokens of the interactions. A record that was handed over before retains its earlier origin.
     pub fn records(&self, shard: usize, origin: &str) -> HandedRecords {
         HandedRecords(self.memory.handed_records(shard, origin))
     }
 
-    /// Takes over records of another member. Returns the ids of the records that the ledger has now. They are durable.
+    /// Adds records that another process hands over. Returns the ids of the records that this ledger contains now.
+    /// These records are durable.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the records cannot be made durable.
     pub async fn take_over(&self, records: HandedRecords) -> Result<Vec<String>, Refusal> {
         self.check()?;
         let (mut taken, mut last, mut refused) = (Vec::with_capacity(records.0.len()), 0, None);
@@ -170,7 +175,7 @@ impl Store {
                     last = last.max(sequence);
                     taken.push(id.into_string());
                 }
-                // The other records may still have a place: they can replace tombstones.
+                // The other records may still fit: a record whose interaction is in the ledger already needs no room.
                 Err(refusal) => refused = Some(refusal),
             }
         }
@@ -181,7 +186,7 @@ impl Store {
         Ok(taken)
     }
 
-    /// Removes records that another member has taken over.
+    /// Removes the records that another process has received and stored.
     pub async fn handed_over(&self, ids: &[String]) {
         let last = ids.iter().map(|id| self.memory.handed_over(id)).max().unwrap_or_default();
         if durable(self.journal.as_ref(), last).await.is_err() {
@@ -191,7 +196,8 @@ impl Store {
         }
     }
 
-    /// Makes the next process that opens the ledger's file another member.
+    /// Removes the file that contains the identity of this process. The next process that opens the ledger's file then
+    /// has a new identity.
     pub fn forget_incarnation(&self) {
         if let Some(path) = self.memory.settings.path.as_deref().map(incarnation_path)
             && let Err(error) = std::fs::remove_file(&path)
@@ -202,16 +208,16 @@ impl Store {
     }
 }
 
-/// Returns the path of the file that contains the identity of the member, beside the ledger's file.
+/// Returns the path of the file that contains the identity of the process. This file is next to the ledger's file.
 pub(super) fn incarnation_path(ledger: &str) -> PathBuf {
     PathBuf::from(format!("{ledger}.member"))
 }
 
-/// Returns the identity of this process. With a ledger in a file, it is kept beside the file, so that a process that
-/// starts again with the same ledger is the same member.
+/// Returns the identity of this process. If the ledger is in a file, the identity is stored in another file next to it.
+/// A process that starts again with the same ledger therefore has the same identity.
 ///
 /// # Errors
-/// Returns a message if the file cannot be read or written.
+/// Returns an explanation if the file with the identity cannot be read or written.
 pub fn incarnation(ledger: Option<&str>) -> Result<Incarnation, String> {
     let random = || Incarnation::random().ok_or("the system provides no random numbers".to_owned());
     let Some(path) = ledger.map(incarnation_path) else { return random() };
@@ -247,7 +253,7 @@ impl Memory {
     fn handed_records(&self, index: usize, origin: &str) -> Vec<HandedRecord> {
         let shard = self.shard(index);
         let mut records = Vec::with_capacity(shard.interactions.len());
-        // No callback can come for an interaction that is only kept to show it.
+        // No callback can arrive for an interaction that is only retained for display.
         for (id, slot) in shard.interactions.iter().filter(|(_, slot)| !slot.record.is_kept) {
             let mut record = slot.record.clone();
             let known = record.delivered_events().iter().copied();
@@ -258,8 +264,8 @@ impl Memory {
         records
     }
 
-    /// Takes over a record. If the ledger knows the interaction already, it keeps its own record and adds the events of
-    /// the other one. Returns the number of the change.
+    /// Adds the record of an interaction that another process hands over. If the ledger contains the interaction
+    /// already, merges the other record into its own record. Returns the sequence number of the change.
     fn take_over(&self, id: &str, mut record: Interaction) -> Result<u64, Refusal> {
         let id: Arc<str> = id.into();
         self.make_room_for_one();
@@ -289,7 +295,7 @@ impl Memory {
         Ok(self.write(&id, slot))
     }
 
-    /// Removes a record that another member has. Returns the number of the change.
+    /// Removes a record that another process has received. Returns the sequence number of the change.
     fn handed_over(&self, id: &str) -> u64 {
         let mut shard = self.shard(Self::index(id));
         let shard = &mut *shard;
@@ -305,12 +311,12 @@ impl Memory {
         }
     }
 
-    /// Counts a record that another member has handed over.
+    /// Counts a record that the process `origin` has handed over.
     pub(super) fn count_origin(&self, origin: &str) {
         *self.origins.lock().entry(origin.into()).or_default() += 1;
     }
 
-    /// Counts the removal of a record that another member has handed over.
+    /// Counts the removal of a record that the process `origin` has handed over.
     pub(super) fn uncount_origin(&self, origin: &str) {
         let mut origins = self.origins.lock();
         if let Some(count) = origins.get_mut(origin) {

@@ -31,9 +31,9 @@ const STEP: usize = 2_000;
 /// The reason why a store cannot be opened.
 #[derive(Debug)]
 pub struct StoreError {
-    /// The path of the file.
+    /// The path of the ledger's file, or the addresses of the Redis nodes.
     pub path: Box<str>,
-    /// The reason as text.
+    /// The reason why the store cannot be opened, as a text for operators.
     pub message: String,
 }
 
@@ -43,7 +43,7 @@ impl std::fmt::Display for StoreError {
     }
 }
 
-/// The ledger.
+/// The ledger of interactions and delivered events, and the inbox.
 #[derive(Debug)]
 pub struct Store {
     pub(super) memory: Arc<Memory>,
@@ -57,7 +57,7 @@ pub struct Store {
     pub(super) shared: Option<Arc<RedisStore>>,
 }
 
-/// The progress of [`Store::walk`].
+/// The progress of the search for the oldest open interaction of each route ([`Store::walk`]).
 #[derive(Debug, Default)]
 pub struct Walk {
     shard: usize,
@@ -108,12 +108,12 @@ impl Store {
         Self { memory, journal, inbox: Arc::new(inbox), waiters, matched_changed, shared: None }
     }
 
-    /// Starts a store on Redis or Valkey, as the member `own` if there is a section `replicas`. Must be called within a
-    /// tokio runtime. Starts any other store as [`Self::start`] does.
+    /// Starts a store on Redis or Valkey, or any other store as [`Self::start`] does. `own` is the address of this
+    /// process, if the configuration has a section `replicas`. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Returns [`StoreError`] if the store must not be used. If Redis does not answer, this is no error: the store is
-    /// not available until it answers.
+    /// Returns [`StoreError`] if the store must not be used. A Redis server that does not respond is no error: the
+    /// store is not available until the server responds.
     pub async fn start_shared(
         settings: &StoreSettings,
         own: Option<&Owner>,
@@ -136,7 +136,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Returns the health of the ledger's file. A store without a file is always healthy.
+    /// Returns the health of the ledger's file, or of a shared ledger. A ledger in memory is always healthy.
     pub fn health(&self) -> Health {
         match &self.shared {
             Some(shared) => shared.health(),
@@ -144,8 +144,8 @@ impl Store {
         }
     }
 
-    /// Returns the number of interactions without those that are kept only to show them, and the number of delivered
-    /// events.
+    /// Returns the number of interactions, without interactions that are retained only for display, and the number of
+    /// delivered events. A shared ledger does not count its events, and returns 0.
     pub fn counts(&self) -> (usize, usize) {
         match &self.shared {
             Some(shared) => (shared.count(), 0),
@@ -153,10 +153,11 @@ impl Store {
         }
     }
 
-    /// Records a minted interaction that begins `now`. The record is durable once this returns `Ok`.
+    /// Records a minted interaction that begins at `now`. The record is durable when this method returns `Ok`.
     ///
     /// # Errors
-    /// Returns the denial `store_full` or `store_unavailable`.
+    /// Returns the denial `store_full` if the ledger is full. Returns the denial `store_unavailable` if the record
+    /// cannot be made durable.
     pub async fn open(&self, minted: &Minted, now: Timestamp) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
             return shared.open(&minted.interaction, opened_record(minted, now)).await;
@@ -181,11 +182,13 @@ impl Store {
         if self.accepts_changes() { Ok(()) } else { Err(unavailable()) }
     }
 
-    /// Revokes an interaction, so that its token is denied from now on. An unknown interaction is recorded as revoked if
-    /// the ledger may adopt it later: if `store.unknown` is `adopt`, or `remembers` is true.
+    /// Revokes an interaction, so that its token is denied from now on. An unknown interaction is recorded as revoked
+    /// if the ledger may adopt the interaction later. This is the case if `store.unknown` is `adopt`, or if `remembers`
+    /// is true.
     ///
     /// # Errors
-    /// Returns the denial `store_full` or `store_unavailable`.
+    /// Returns the denial `store_full` if the ledger is full. Returns the denial `store_unavailable` if the revocation
+    /// cannot be made durable.
     pub async fn revoke(&self, id: &str, remembers: bool, now: Timestamp) -> Result<Revoked, Refusal> {
         if let Some(shared) = &self.shared {
             let revoked = shared.revoke(id, remembers).await?;
@@ -205,12 +208,12 @@ impl Store {
         self.memory.settings.unknown == Unknown::Adopt
     }
 
-    /// Records that the request of an interaction did not reach its provider, or that the provider rejected it.
-    /// `unseen` is true if nobody received the token. Such an interaction is removed if the ledger is full and needs
-    /// room.
+    /// Records that the agent's request for an interaction did not reach the provider, or that the provider rejected
+    /// the request. `unseen` is true if nobody received the token. Such an interaction is removed if the ledger is full
+    /// and needs room.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the record cannot be made durable.
     pub async fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
             return shared.not_sent(id).await;
@@ -218,10 +221,10 @@ impl Store {
         durable(self.journal.as_ref(), self.memory.not_sent(id, unseen, now)).await
     }
 
-    /// Records that the agent received an error that does not say whether the provider accepted the request.
+    /// Records that the agent received an error which does not show whether the provider accepted the request.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the record cannot be made durable.
     pub async fn doubt(&self, id: &str, now: Timestamp) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
             return shared.doubt(id).await;
@@ -232,7 +235,7 @@ impl Store {
     /// Records the id that the provider gave to an interaction.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the record cannot be made durable.
     pub async fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
             return shared.bind(id, provider_id).await;
@@ -242,10 +245,10 @@ impl Store {
         durable(self.journal.as_ref(), sequence).await
     }
 
-    /// Returns the record of an interaction.
+    /// Returns the record of the interaction with this id, if the ledger contains the interaction.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
     pub async fn read(&self, id: &str) -> Result<Option<Interaction>, Refusal> {
         match &self.shared {
             Some(shared) => Ok(shared.read(id).await?.map(|record| record.interaction)),
@@ -253,10 +256,11 @@ impl Store {
         }
     }
 
-    /// Returns the record of an interaction and, in a ledger that several processes share, the address of its owner.
+    /// Returns the record of the interaction with this id, if the ledger contains the interaction. In a shared ledger,
+    /// also returns the address of the interaction's owner.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
     pub async fn read_owned(&self, id: &str) -> Result<Option<OwnedInteraction>, Refusal> {
         match &self.shared {
             Some(shared) => Ok(shared.read(id).await?.map(RedisStore::owned)),
@@ -264,10 +268,11 @@ impl Store {
         }
     }
 
-    /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
+    /// Returns the first `limit` interactions whose id comes after `after` and for which `wanted` returns true, in the
+    /// order of ids.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
     pub async fn list(
         &self,
         after: &str,
@@ -301,7 +306,7 @@ impl Store {
             return passed;
         }
         for _ in 0..SHARDS {
-            // This bounds the number of changes that the file does not contain yet.
+            // This check bounds the number of changes that the file does not contain yet.
             if self.journal.as_ref().is_some_and(|journal| !journal.may_defer()) {
                 passed.has_more = true;
                 break;
@@ -317,7 +322,7 @@ impl Store {
     /// Records the result of sending a notice.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the record cannot be made durable.
     pub async fn noticed(
         &self,
         due: &DueNotice,
@@ -331,8 +336,8 @@ impl Store {
         durable(self.journal.as_ref(), sequence).await
     }
 
-    /// Records that the delivery of a notice failed. This does not wait until the record is durable, because the notice
-    /// is pending after a crash in any case.
+    /// Records that the delivery of a notice failed. Does not wait until the record is durable, because the notice is
+    /// sent again after a crash in any case.
     pub fn notice_failed(&self, due: &DueNotice, now: Timestamp) {
         match &self.shared {
             Some(shared) => shared.notice_failed(due),
@@ -360,7 +365,7 @@ impl Store {
         *walk = Walk::default();
     }
 
-    /// Writes the queued changes and closes the file.
+    /// Writes the queued changes and closes the ledger's file.
     pub fn close(&self) {
         if let Some(journal) = &self.journal {
             journal.close();

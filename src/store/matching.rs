@@ -1,7 +1,7 @@
-//! Finds the interaction of a callback without a token by the provider's id of the work.
+//! Finds the interaction of a callback without a token by the id that the provider gave to the work.
 //!
-//! Egress learns the id from the provider's response. A callback can arrive before the response was read, so it waits for
-//! a short time while egress awaits a response to a request of its route.
+//! Callgate reads the id from the provider's response to the agent's request. A callback can arrive before the response
+//! was read. It therefore waits for a short time while the response to a request of its route is outstanding.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use super::Store;
 use super::redis::SharedAwait;
 use crate::interaction::Interaction;
 
-/// The interactions that callbacks find by the provider's id. A lock of it is taken only while the shard of the
-/// interaction is locked, and never the other way round.
+/// The interactions that callbacks find by the provider's id. This value is locked only while the shard of the
+/// interaction is locked, and never in the other order.
 #[derive(Debug, Default)]
 pub(super) struct Matching {
     /// The interactions by route and provider's id.
@@ -28,11 +28,11 @@ impl Matching {
         }
     }
 
-    /// Removes an interaction.
+    /// Removes an interaction from the map.
     pub(super) fn remove(&mut self, id: &str, record: &Interaction) {
         let Some(provider_id) = record.provider_id() else { return };
         let key = (Arc::clone(&record.route), provider_id.into());
-        // A later interaction can have the same id.
+        // A later interaction of the route can have the same provider's id.
         if self.known.get(&key).is_some_and(|known| **known == *id) {
             self.known.remove(&key);
         }
@@ -44,17 +44,18 @@ impl Matching {
     }
 }
 
-/// A request whose response can still contain the provider's id. Callbacks of the route that belong to no interaction
-/// wait until it is dropped.
+/// A request whose response can still contain the provider's id. Callbacks of the route that belong to no known
+/// interaction wait until this value is dropped.
 pub struct ResponseAwaited {
     store: Arc<Store>,
     route: Arc<str>,
-    /// The same in a ledger that several processes share. Dropping it ends the wait there.
+    /// The record of the request in a shared ledger, for callbacks that other processes receive. Dropping this field
+    /// removes the record.
     _shared: Option<SharedAwait>,
 }
 
 impl Store {
-    /// Records that a request of a route with `match` is about to be sent.
+    /// Records that a request is about to be sent on a route that matches callbacks by the provider's id (`match`).
     pub async fn await_response(self: &Arc<Self>, route: &Arc<str>) -> ResponseAwaited {
         let shared = match &self.shared {
             Some(shared) => shared.await_response(route).await,

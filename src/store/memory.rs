@@ -22,7 +22,7 @@ use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
 
-/// The number of shards.
+/// The number of shards of the ledger in memory.
 pub(super) const SHARDS: usize = 64;
 
 /// A time before every deadline.
@@ -30,14 +30,15 @@ const EPOCH: Timestamp = Timestamp::from_unix_ms(0);
 /// A time after every deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
-/// The maximum number of outdated entries in a shard's `checks`, besides one entry for each interaction.
+/// The number of outdated entries from which a shard's `checks` are rebuilt, in addition to two entries for each
+/// interaction.
 const STALE_CHECKS_MAX: usize = 1024;
 
-/// A claimed callback, until it is settled or released. The last field of each variant is the time after the delivery
-/// for which a replay may pass, in seconds. It is rounded by [`window_of`].
+/// A claimed callback, until the claim is settled or released. The last field of each variant is the replay window: the
+/// time after the delivery for which a replay may pass, in seconds, rounded by [`window_of`].
 #[derive(Debug)]
 pub(super) enum Hold {
-    /// A callback of an interaction: the id and the claim.
+    /// A callback of an interaction: the id of the interaction, and the claim.
     Interaction(Box<str>, Claim, u32),
     /// A callback without an interaction: the keys of its event.
     Dedup(Vec<EventKey>, u32),
@@ -47,53 +48,55 @@ pub(super) enum Hold {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) record: Interaction,
-    /// The key of the record in the file.
+    /// The number of the record, which is its key in the ledger's file.
     pub(super) number: u64,
-    /// The time of the next check. Entries of `checks` with other times are outdated.
+    /// The time of the next check of the interaction's deadlines. Entries of `checks` with other times are outdated.
     pub(super) next_check: Timestamp,
 }
 
-/// A part of the ledger.
+/// A shard of the ledger in memory.
 #[derive(Debug)]
 pub(super) struct Shard {
-    /// The names of the routes, shared by their interactions.
+    /// The names of the routes, which the interactions of each route share.
     pub(super) names: HashSet<Arc<str>>,
     pub(super) interactions: HashMap<Arc<str>, Box<Slot>>,
     /// The times at which the deadlines of interactions must be checked.
     pub(super) checks: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
     /// The delivered events of the interactions.
     pub(super) events: EventLog,
-    /// Interactions that are over and may still have events. When room is needed, these events are removed first.
+    /// The ended interactions that may still have events. When room is needed, these events are removed first.
     pub(super) over: VecDeque<Arc<str>>,
-    /// Interactions that are kept only to show them, in the order in which their tokens expired. When the ledger is full,
-    /// they are removed.
+    /// The interactions that are retained only for display, in the order in which their tokens expired. When the ledger
+    /// is full, they are removed.
     pub(super) kept: VecDeque<Arc<str>>,
 }
 
-/// The ledger.
+/// The ledger in memory: interactions and delivered events.
 #[derive(Debug)]
 pub(super) struct Memory {
     shards: Vec<Mutex<Shard>>,
     pub(super) dedup: Mutex<Dedup>,
-    /// The number of interactions, not counting `tombstones`.
+    /// The number of interactions, not counting interactions that were revoked before the ledger contained them.
     pub(super) interactions: AtomicUsize,
-    /// The number of interactions that are kept only to show them.
+    /// The number of interactions that are retained only for display.
     pub(super) kept: AtomicUsize,
-    /// The shard from which the next kept interaction is removed when the ledger is full.
+    /// The shard from which the next displayed interaction is removed when the ledger is full.
     pub(super) next_eviction: AtomicUsize,
     /// The number of delivered events, with and without an interaction.
     pub(super) events: AtomicUsize,
-    /// The times of the oldest events of each shard, as [`Oldest::to_bits`]. The last element belongs to `dedup`. The
-    /// element of a shard that may have events of interactions that are over is [`Oldest::FIRST`].
+    /// The times of the oldest events of each shard, as [`Oldest::to_bits`]. The last element belongs to the events
+    /// without an interaction (`dedup`). The element of a shard that may have events of ended interactions is
+    /// [`Oldest::FIRST`].
     pub(super) oldest: Vec<AtomicU64>,
     pub(super) fingerprints: FingerprintKey,
-    /// Interactions whose request was not sent and whose token nobody has. They are removed when the ledger is full.
+    /// The interactions whose request was not sent and whose token nobody has. They are removed when the ledger is
+    /// full.
     pub(super) unsent: Mutex<VecDeque<Arc<str>>>,
-    /// The number of interactions that were revoked before the ledger knew them.
+    /// The number of interactions that were revoked before the ledger contained them.
     pub(super) tombstones: AtomicUsize,
     /// The shard at which the next [`Store::pass`](super::Store::pass) begins.
     pub(super) next_pass: AtomicUsize,
-    /// For each member that has handed over interactions, how many of them the ledger has.
+    /// The number of interactions in the ledger that each other process has handed over, by the id of the process.
     pub(super) origins: Mutex<HashMap<Box<str>, usize>>,
     /// The interactions that callbacks find by the provider's id.
     pub(super) matching: Mutex<Matching>,
@@ -142,8 +145,8 @@ impl Memory {
         }
     }
 
-    /// Returns the number of interactions without those that are kept only to show them, and the number of delivered
-    /// events.
+    /// Returns the number of interactions, without interactions that are retained only for display, and the number of
+    /// delivered events.
     pub(super) fn counts(&self) -> (usize, usize) {
         let kept = self.kept.load(Ordering::Relaxed);
         (self.interactions.load(Ordering::Relaxed).saturating_sub(kept), self.events.load(Ordering::Relaxed))
@@ -159,7 +162,7 @@ impl Memory {
         self.shards[index % SHARDS].lock()
     }
 
-    /// Records the new state of an interaction in the journal. Returns the number of the change.
+    /// Records the new state of an interaction in the journal. Returns the sequence number of the change.
     pub(super) fn write(&self, id: &Arc<str>, slot: &Slot) -> u64 {
         self.journal.as_ref().map_or(0, |journal| journal.record([change(id, slot)]))
     }
@@ -171,20 +174,21 @@ impl Memory {
 
     // === Opening ===
 
-    /// Reserves a place for one more interaction. Returns false if the ledger is full.
+    /// Reserves room for one more interaction. Returns false if the ledger is full.
     fn reserve(&self) -> bool {
         let max = self.settings.interactions_max;
         let more = |count: usize| (count < max).then_some(count + 1);
         self.interactions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Reserves a place for one more interaction. If the ledger is full, removes a kept or unsent interaction first. The
-    /// caller must not have locked a shard.
+    /// Reserves room for one more interaction. If the ledger is full, first removes an interaction that is retained
+    /// only for display, or whose request was not sent. Returns false if there is still no room. The caller must not
+    /// have locked a shard.
     fn reserve_or_evict(&self) -> bool {
         self.reserve() || ((self.evict_kept() || self.evict_unsent()) && self.reserve())
     }
 
-    /// Removes one interaction whose request was not sent and whose token nobody has.
+    /// Removes one interaction whose request was not sent and whose token nobody has. Returns false if there is none.
     fn evict_unsent(&self) -> bool {
         loop {
             let Some(id) = self.unsent.lock().pop_front() else { return false };
@@ -199,8 +203,8 @@ impl Memory {
         }
     }
 
-    /// Removes an interaction and its events. Returns the changes for the journal, or `None` if the interaction does not
-    /// exist.
+    /// Removes an interaction and its events. Returns the changes for the journal, or `None` if the interaction does
+    /// not exist.
     pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> Option<Vec<Change>> {
         let slot = shard.interactions.remove(id)?;
         if let Some(origin) = slot.record.origin() {
@@ -220,7 +224,7 @@ impl Memory {
         Some(changes)
     }
 
-    /// Records a minted interaction. Returns the number of the change.
+    /// Records a minted interaction. Returns the sequence number of the change.
     pub(super) fn open(&self, minted: &Minted, now: Timestamp) -> Result<u64, Refusal> {
         if !self.reserve_or_evict() {
             return Err(full());
@@ -286,7 +290,7 @@ impl Memory {
         Ok(claim.map(|claim| Hold::Interaction(id.into(), claim, window(ask))))
     }
 
-    /// Adopts an unknown interaction.
+    /// Adds the record of an interaction that the ledger does not contain, made from the callback's token.
     fn adopt<'s>(
         &self,
         shard: &'s mut Shard,

@@ -10,10 +10,10 @@ use crate::policy::{MintFault, MintRequest, Minted, Policy};
 use crate::random::new_id;
 use crate::time::Timestamp;
 
-/// The reason why nothing was minted.
+/// The reason why no callback URL was minted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum MintRefusal {
-    /// The request is invalid.
+    /// The request to mint is invalid.
     Fault(MintFault),
     /// The ledger does not accept the interaction.
     Refused(Refusal),
@@ -28,9 +28,9 @@ impl fmt::Display for MintRefusal {
     }
 }
 
-/// Mints a callback for one new interaction and records the interaction. `now` is the time of the wall clock and
-/// determines the times in the token. `ledger_now` is the time of the ledger's clock and determines the times in the
-/// record.
+/// Mints a callback URL and a token for one new interaction, and records the interaction. `now` is the time of the wall
+/// clock and determines the times in the token. `ledger_now` is the time of the ledger's clock and determines the times
+/// in the record.
 ///
 /// # Errors
 /// Returns [`MintRefusal`] if nothing was minted.

@@ -1,6 +1,5 @@
-//! The store: the ledger of interactions and delivered events, in memory and optionally in a file. If a change must be
-//! durable before it is acknowledged, the caller awaits it. The interface is therefore also suitable for a store that
-//! several processes share.
+//! The store: the ledger of interactions and delivered events, in memory, in a file, or on Redis or Valkey. If a change
+//! must be durable before it is acknowledged, the caller awaits it.
 //!
 //! To deliver a callback, a caller claims it ([`Store::claim`]), and settles the claim after the agent has accepted the
 //! callback ([`Claimed::settle`]). A claim that is dropped is released, so that the provider's retry is delivered.

@@ -13,12 +13,12 @@ use super::outcome::NO_ROUTE;
 use crate::interaction::Interaction;
 use crate::time::Timestamp;
 
-/// The memory while it is being filled.
+/// The state of loading the ledger's file into memory.
 pub(super) struct Restore<'m> {
     memory: &'m Memory,
-    /// The time of the start.
+    /// The time at which the store was started.
     now: Timestamp,
-    /// The numbers of the interactions and their ids, in the order of the numbers.
+    /// The numbers and ids of the loaded interactions, in the order of the numbers.
     owners: Vec<(u64, Arc<str>)>,
     /// The numbers of events that are in the file, but not in memory. Either the interaction of the event is not in the
     /// file, or the file contains the same event twice. The latter happens if an expired event is delivered again
@@ -33,7 +33,8 @@ impl<'m> Restore<'m> {
         Self { memory, now, owners: Vec::new(), orphans: Vec::new(), number_max: 0, inbox }
     }
 
-    /// Adds a record. The caller must add all interactions before the events, in the order of their numbers.
+    /// Adds a record of the file to memory. The caller must add all interactions before the events, in the order of
+    /// their numbers.
     pub(super) fn add(&mut self, record: Record) {
         match record {
             Record::Interaction(number, id, interaction) => {
@@ -55,7 +56,8 @@ impl<'m> Restore<'m> {
         }
     }
 
-    /// Removes from the file the events that the memory does not contain. Returns the highest number of a record.
+    /// Queues the removal of the events that the file contains and the memory does not. Returns the highest number of a
+    /// record.
     pub(super) fn finish(self) -> u64 {
         if let Some(journal) = &self.memory.journal {
             journal.defer(self.orphans.into_iter().map(Change::EventGone));

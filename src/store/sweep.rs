@@ -1,4 +1,4 @@
-//! Further operations on the ledger in memory: revocation, provider ids, answers, reads, and deadlines.
+//! Further operations on the ledger in memory: revocation, providers' ids, answers, reads, and deadlines.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -17,19 +17,20 @@ use crate::interaction::{Claim, Event, Interaction, NoticeId, NoticeResult, Ques
 use crate::policy::TTL_MAX;
 use crate::time::Timestamp;
 
-/// The largest number of unsent interactions that are candidates for removal from a full ledger.
+/// The maximum number of interactions whose request was not sent that are candidates for removal from a full ledger.
 const UNSENT_MAX: usize = 65_536;
 
 /// The maximum number of deadlines that are applied while a shard is locked. This takes well below a millisecond.
 const CHECKS_PER_LOCK: usize = 8;
-/// The maximum number of outdated ids in a shard's `kept`, besides one id for each interaction.
+/// The number of outdated ids from which a shard's list of displayed interactions (`kept`) is cleaned, in addition to
+/// two ids for each interaction.
 const STALE_KEPT_MAX: usize = 1024;
 /// The maximum number of records that are read for a list while a shard is locked.
 const READS_PER_LOCK: usize = 256;
 
 impl Memory {
     /// Updates the record of an interaction, and queues the change for the file. Returns the result of `update` and the
-    /// number of the change.
+    /// sequence number of the change. Returns `None` if the ledger does not contain the interaction.
     fn update<T>(
         &self,
         id: &str,
@@ -59,7 +60,8 @@ impl Memory {
         Some((result, sequence))
     }
 
-    /// Revokes an interaction. Returns `None` if it is unknown, the store does not adopt unknown interactions, and
+    /// Revokes an interaction. Returns the sequence number of the change. Returns `None` if the ledger does not contain
+    /// the interaction and does not record the revocation, because the store does not adopt unknown interactions and
     /// `remembers` is false.
     pub(super) fn revoke(&self, id: &str, remembers: bool, now: Timestamp) -> Option<Result<u64, Refusal>> {
         let mut shard = self.shard(Self::index(id));
@@ -71,8 +73,8 @@ impl Memory {
         if self.settings.unknown == Unknown::Refuse && !remembers {
             return None;
         }
-        // Another replica may have minted the interaction, and a callback may arrive later. The ledger must then know
-        // the revocation.
+        // Another replica may have minted the interaction, and a callback may arrive later. The ledger must then
+        // contain the revocation.
         let more = |count: usize| (count < self.settings.interactions_max).then_some(count + 1);
         if self.tombstones.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return Some(Err(full()));
@@ -84,7 +86,8 @@ impl Memory {
         Some(Ok(self.write(&id, slot)))
     }
 
-    /// Records that the request of an interaction was not sent. `unseen` is true if nobody received the token.
+    /// Records that the agent's request for an interaction was not sent. `unseen` is true if nobody received the token.
+    /// Returns the sequence number of the change.
     pub(super) fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> u64 {
         let sequence = self
             .update(id, now, |record| record.end_by(Event::NotSent, now))
@@ -111,7 +114,8 @@ impl Memory {
         self.update(id, now, |record| record.lose_message(now)).map_or(0, |((), sequence)| sequence)
     }
 
-    /// Records that the agent has received all callbacks of an interaction that the inbox had given up.
+    /// Records that the agent has received all callbacks of an interaction, including callbacks that the inbox had
+    /// given up.
     pub(super) fn received_all(&self, id: &str, now: Timestamp) {
         let changes = |record: Interaction| record.undelivered().is_some() || record.lacks_final_callback();
         if self.read(id).is_some_and(changes) {
@@ -158,9 +162,9 @@ impl Memory {
         self.shard(Self::index(id)).interactions.get(id).map(|slot| slot.record.clone())
     }
 
-    /// Adds interactions of one shard to `found`: those that are `wanted` and whose ids come after `after`. Then keeps
-    /// only the first `limit` interactions in `found`, in the order of ids. The shard is locked for short times only.
-    /// It is locked while its ids are copied, and while up to [`READS_PER_LOCK`] records are read.
+    /// Adds to `found` the interactions of one shard whose id comes after `after` and for which `wanted` returns true.
+    /// Then retains only the first `limit` interactions in `found`, in the order of ids. The shard is locked for short
+    /// times only: while its ids are copied, and while up to [`READS_PER_LOCK`] records are read.
     pub(super) fn list(
         &self,
         index: usize,
@@ -200,7 +204,7 @@ impl Memory {
         shard.interactions.len()
     }
 
-    /// Returns the contents of a shard as changes to an empty ledger.
+    /// Returns the changes that write the contents of a shard to an empty ledger.
     pub(super) fn snapshot(&self, index: usize) -> Vec<Change> {
         let shard = self.shard(index);
         let mut changes = Vec::with_capacity(2 * shard.interactions.len());
@@ -213,7 +217,8 @@ impl Memory {
         self.shard(index).interactions.keys().map(Arc::clone).collect()
     }
 
-    /// Returns interactions of one shard as changes to an empty ledger. Omits the interactions that do not exist any more.
+    /// Returns the changes that write interactions of one shard to an empty ledger. Omits interactions that do not
+    /// exist any more.
     pub(super) fn snapshot_of(&self, ids: &[Arc<str>]) -> Vec<Change> {
         let Some(first) = ids.first() else { return Vec::new() };
         let shard = self.shard(Self::index(first));
@@ -244,7 +249,7 @@ impl Memory {
         true
     }
 
-    /// Applies the deadlines of one interaction.
+    /// Applies the deadlines of one interaction, if `at` is the time of its next check.
     fn check(
         &self,
         shard: &mut Shard,
@@ -287,21 +292,21 @@ impl Memory {
 }
 
 impl Store {
-    /// Returns the number of interactions that are kept only to show them.
+    /// Returns the number of interactions that are retained only for display.
     pub fn kept(&self) -> usize {
         self.memory.kept.load(Ordering::Relaxed)
     }
 }
 
-/// The ended interactions whose token has expired. The ledger keeps them only to show them.
+/// The ended interactions whose token has expired. The ledger retains them only for display.
 impl Memory {
-    /// Returns the time until which an ended interaction is kept.
+    /// Returns the time until which an ended interaction is retained for display.
     fn kept_until(&self, record: &Interaction) -> Timestamp {
         record.ended_at().map_or(record.expires(), |ended| ended.plus(self.settings.keep_ended))
     }
 
-    /// Marks an interaction as kept if it has ended recently, and removes its events, which no callback can repeat.
-    /// Returns false if the interaction must be removed.
+    /// Marks an interaction as retained for display if it has ended recently, and removes its events, which no callback
+    /// can repeat. Returns false if the interaction must be removed.
     fn keep(&self, shard: &mut Shard, id: &Arc<str>, now: Timestamp) -> bool {
         let Some(slot) = shard.interactions.get_mut(id) else { return false };
         if *slot.record.route == *NO_ROUTE || now >= self.kept_until(&slot.record) {
@@ -320,21 +325,23 @@ impl Memory {
         true
     }
 
-    /// If the ledger is full, removes the interaction of some shard that was kept for the longest time. The caller must
-    /// not have locked a shard.
+    /// If the ledger is full, removes the interaction that some shard has retained for display for the longest time.
+    /// The caller must not have locked a shard.
     pub(super) fn make_room_for_one(&self) {
         if self.interactions.load(Ordering::Relaxed) >= self.settings.interactions_max {
             self.evict_kept();
         }
     }
 
-    /// Removes one kept interaction. Returns false if there is none. The caller must not have locked a shard.
+    /// Removes one interaction that is retained only for display. Returns false if there is none. The caller must not
+    /// have locked a shard.
     pub(super) fn evict_kept(&self) -> bool {
         for _ in 0..SHARDS {
             if self.kept.load(Ordering::Relaxed) == 0 {
                 return false;
             }
-            // The next call begins with the next shard, so that the interactions of all shards are kept equally long.
+            // The next call begins with the next shard, so that the interactions of all shards are retained equally
+            // long.
             let mut shard = self.shard(self.next_eviction.fetch_add(1, Ordering::Relaxed));
             while let Some(id) = shard.kept.pop_front() {
                 let is_kept = shard.interactions.get(&id).is_some_and(|slot| slot.record.is_kept);

@@ -18,11 +18,11 @@ use super::memory::Hold;
 use crate::interaction::{Ask, EventKey};
 
 const WAITING: u8 = 0;
-/// The state of a claim that was woken alone. If it does not succeed, it must wake the others.
+/// The state of a claim that was woken alone. If the claim does not succeed, it must wake the other waiting claims.
 const WOKEN_ALONE: u8 = 1;
 const WOKEN_WITH_ALL: u8 = 2;
 
-/// What a claim waits for.
+/// The end of a delivery for which a claim waits.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum WaitKey {
     /// A delivery for the interaction with this id.
@@ -32,7 +32,7 @@ pub(super) enum WaitKey {
 }
 
 impl WaitKey {
-    /// Returns the keys that a claim waits for.
+    /// Returns the keys for which a claim waits.
     pub(super) fn of_ask(ask: &Ask<'_>) -> Vec<Self> {
         match ask.interaction() {
             Some(interaction) => vec![Self::Interaction(interaction.into())],
@@ -40,7 +40,7 @@ impl WaitKey {
         }
     }
 
-    /// Returns the keys that other claims wait for until this claim ends.
+    /// Returns the keys for which other claims wait until this claim ends.
     fn of_hold(hold: &Hold) -> Vec<Self> {
         match hold {
             Hold::Interaction(id, ..) => vec![Self::Interaction(id.clone())],
@@ -56,7 +56,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Wakes the claim. Returns false if it was woken before.
+    /// Wakes the waiting claim. Returns false if the claim was woken before.
     fn wake(&self, state: u8) -> bool {
         let woken = self.state.compare_exchange(WAITING, state, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if woken {
@@ -75,8 +75,8 @@ pub(super) struct Waiters {
     next_ticket: AtomicU64,
 }
 
-/// A waiting claim. Dropping it ends the wait. If it was woken alone and has not succeeded, dropping it also wakes the
-/// others.
+/// A waiting claim. Dropping this value ends the wait. If the claim was woken alone and has not succeeded, dropping it
+/// also wakes the other waiting claims.
 pub(super) struct Waiter<'w> {
     waiters: &'w Waiters,
     keys: &'w [WaitKey],
@@ -85,8 +85,8 @@ pub(super) struct Waiter<'w> {
 }
 
 impl Waiters {
-    /// Registers a claim that may have to wait. The caller must do this before it tries to claim. If another claim ends
-    /// after this attempt, it then wakes the registered claim.
+    /// Registers a claim that may have to wait. The caller must register the claim before it tries to claim. If another
+    /// claim ends after this attempt, the registered claim is then woken.
     pub(super) fn register<'w>(&'w self, keys: &'w [WaitKey]) -> Waiter<'w> {
         self.count.fetch_add(1, Ordering::SeqCst);
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
@@ -98,8 +98,8 @@ impl Waiters {
         Waiter { waiters: self, keys, ticket, entry }
     }
 
-    /// Wakes claims that wait for the end of this claim. If its callback was delivered, wakes all of them. Otherwise
-    /// wakes one claim for each key.
+    /// Wakes claims that wait for the end of this claim. If the callback of this claim was delivered, wakes all waiting
+    /// claims. Otherwise wakes one claim for each key.
     pub(super) fn claim_ended(&self, hold: &Hold, was_delivered: bool) {
         if self.count.load(Ordering::SeqCst) > 0 {
             self.wake(&WaitKey::of_hold(hold), was_delivered);
@@ -122,12 +122,12 @@ impl Waiters {
 }
 
 impl Waiter<'_> {
-    /// Waits until the claim should be tried again.
+    /// Waits until the claim is woken and should be tried again.
     pub(super) async fn woken(&self) {
         self.entry.woken.notified().await;
     }
 
-    /// Ends the wait of a claim that has succeeded. The others are woken when that claim ends.
+    /// Ends the wait of a claim that has succeeded. The other waiting claims are woken when that claim ends.
     pub(super) fn succeeded(self) {
         self.entry.state.store(WOKEN_WITH_ALL, Ordering::SeqCst);
     }

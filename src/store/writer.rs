@@ -13,13 +13,14 @@ use super::memory::{Memory, SHARDS};
 
 /// The first delay before the writer tries the disk again. The delay doubles after each attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The longest delay. If an attempt takes longer, the next delay is as long as that attempt.
+/// The maximum delay before the writer tries the disk again. If an attempt takes longer, the next delay is as long as
+/// that attempt.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The number of events in one commit of a rewritten file.
 const EVENTS_PER_COMMIT: usize = 32_768;
 
-/// Starts the thread that writes the changes of a journal to its file. `durable` receives the number of the last change
-/// that is on disk.
+/// Starts the thread that writes the changes of a journal to its file. `durable` receives the sequence number of the
+/// last change that is on disk.
 ///
 /// # Errors
 /// Returns the reason as text if the thread cannot be started.
@@ -55,9 +56,9 @@ pub(super) fn start(
 
 struct Writer {
     file: LedgerFile,
-    /// The new file of a compaction that has begun.
+    /// The new file of a compaction in progress.
     compaction: Option<Compaction>,
-    /// A compaction begins only if the file is larger than this size. If a compaction fails or does not help, this
+    /// A compaction begins only if the file is larger than this size. If a compaction fails or does not help, this size
     /// becomes twice the size of the file.
     compact_above: u64,
     /// The ledger in memory, from which the file is rewritten.
@@ -65,7 +66,7 @@ struct Writer {
     shared: Arc<Shared>,
     durable: watch::Sender<u64>,
     clock: fn() -> Instant,
-    /// Changes of the inbox that neither the file nor the memory contains.
+    /// The changes of the inbox that neither the file nor the memory contains.
     inbox: Vec<Change>,
 }
 
@@ -86,7 +87,7 @@ impl Writer {
         self.abandon_compaction();
     }
 
-    /// Writes changes. Returns the number of the last durable change, or `None` if the writer must end.
+    /// Writes changes. Returns the sequence number of the last durable change, or `None` if the writer must end.
     fn write(&mut self, batch: &[Change], last: u64) -> Option<u64> {
         let began = (self.clock)();
         match self.file.apply(batch) {
@@ -128,8 +129,8 @@ impl Writer {
         self.compact_above = if helped { 0 } else { after.saturating_mul(2) };
         match result {
             Ok(()) => log::info!("the ledger's file was compacted from {before} to {after} bytes"),
-            // Somebody has put another file at this path. The next start would read that file, and would not find the
-            // changes of this process.
+            // Another process has put another file at this path. The next start would read that file, and would not
+            // find the changes of this process.
             Err(fault) if fault.kind == FaultKind::NotOurs => {
                 self.give_up(&fault);
                 return false;
@@ -160,8 +161,9 @@ impl Writer {
         (self.clock)().saturating_duration_since(began)
     }
 
-    /// Tries until all changes up to `last` are durable. Returns the number of the last durable change. Returns `None`
-    /// if the writer must end: the journal was closed meanwhile, or another process has replaced the file.
+    /// Tries to write until all changes up to `last` are durable. Returns the sequence number of the last durable
+    /// change. Returns `None` if the writer must end: the journal was closed meanwhile, or another process has replaced
+    /// the file.
     fn recover(&mut self, mut fault: Fault, batch: &[Change], last: u64) -> Option<u64> {
         self.shared.set_failing();
         // The new file of a compaction may occupy the space that the old file lacks.
@@ -205,7 +207,7 @@ impl Writer {
         }
     }
 
-    /// Ends the acceptance of changes, because another process has replaced the file. The caller must end the writer.
+    /// Stops accepting changes, because another process has replaced the file. The caller must end the writer.
     fn give_up(&self, fault: &Fault) {
         self.shared.set_gone();
         log::error!(
@@ -243,8 +245,8 @@ impl Writer {
         })
     }
 
-    /// Copies the messages of the inbox from the last complete commit of the file, and applies the changes since. Only
-    /// an installation with an inbox has messages: all others do not read the damaged file.
+    /// Copies the messages of the inbox from the last complete commit of the file to `new`, and applies the later
+    /// changes of messages. The damaged file is not read if the ledger has no messages.
     fn write_messages(&mut self, new: &mut LedgerFile) -> Result<(), Fault> {
         if !self.file.has_messages() && self.inbox.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The content of a ledger, on its way to another ledger.
+//! The content of a ledger that is copied to another ledger.
 
 use std::sync::Arc;
 
@@ -7,89 +7,91 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::file::StoredEvent;
 use crate::time::Timestamp;
 
-/// The content of a ledger.
+/// The content of a ledger, in the form in which it is copied to another ledger.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Content {
-    /// The key of the fingerprints, if the ledger is in a file.
+    /// The secret key of the fingerprints, if the ledger is in a file.
     pub(in crate::store) key: Option<FingerprintKey>,
     pub(in crate::store) interactions: Vec<Copied>,
-    /// The delivered events without an interaction.
+    /// The delivered events that belong to no interaction.
     pub(in crate::store) loose: Vec<Loose>,
 }
 
-/// An interaction with its delivered events.
+/// An interaction with its delivered events, in the form in which it is copied to another ledger.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Copied {
     pub(in crate::store) id: Arc<str>,
     pub(in crate::store) record: SharedRecord,
-    /// The delivered events that are not in the record.
+    /// The delivered events that the record does not contain.
     pub(in crate::store) events: Vec<StoredEvent>,
 }
 
-/// A delivered event without an interaction.
+/// A delivered event that belongs to no interaction.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Loose {
     pub(in crate::store) event: LooseEvent,
-    /// The end of its retention.
+    /// The end of the event's retention.
     pub(in crate::store) until: Timestamp,
 }
 
+/// The key or the fingerprint of a delivered event that belongs to no interaction.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) enum LooseEvent {
-    /// The key of an event, and the partition of its route.
+    /// The key of the event, and the partition of the ledger in which its route is.
     Key(EventKey, u8),
-    /// A fingerprint, and its secret key.
+    /// The secret key of the fingerprints, and the fingerprint of the event.
     Fingerprint(FingerprintKey, u64),
 }
 
-/// What happened to a record in the ledger that is written.
+/// What the copy of an interaction changed in the target ledger.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) enum Written {
     Added,
-    /// The record was older, and was replaced.
+    /// The record in the target ledger was older, and was replaced.
     Updated,
-    /// The record was the same.
+    /// Both ledgers had the same record.
     Unchanged,
-    /// The record is newer, and was left as it is.
+    /// The record in the target ledger is newer, and was not changed.
     Newer,
-    /// The interaction was used with both ledgers. The record got the end and the fewer uses of both.
+    /// Both ledgers changed the interaction since they had the same record. The merged record has ended if one of the
+    /// two records had ended, and has the smaller number of remaining uses.
     Merged,
 }
 
-/// The results of a copy.
+/// The results of copying a ledger.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct CopyReport {
-    /// Interactions that were added.
+    /// The number of interactions that were added to the target ledger.
     pub added: usize,
-    /// Interactions whose record was older, and was replaced.
+    /// The number of interactions whose record in the target ledger was older, and was replaced.
     pub updated: usize,
-    /// Interactions that were there already.
+    /// The number of interactions whose record was the same in both ledgers.
     pub unchanged: usize,
-    /// Interactions whose record is newer. It was left as it is.
+    /// The number of interactions whose record in the target ledger is newer, and was not changed.
     pub newer: usize,
-    /// Interactions that were used with both ledgers.
+    /// The number of interactions that were changed in both ledgers, and whose records were merged.
     pub merged: usize,
-    /// Delivered events, with and without an interaction.
+    /// The number of delivered events, with and without an interaction.
     pub events: usize,
-    /// Ids of providers.
+    /// The number of providers' ids by which callbacks find their interaction.
     pub provider_ids: usize,
-    /// Messages of the inbox.
+    /// The number of copied messages of the inbox.
     pub messages: usize,
-    /// What was not copied.
+    /// The content that was not copied, because the target ledger cannot store it.
     pub lost: Lost,
 }
 
-/// What a copy cannot carry.
+/// The content that a copy loses, because the target ledger cannot store it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Lost {
-    /// Kept callbacks that the agent has not received.
+    /// The number of messages of the inbox that their agent has not received.
     pub messages: usize,
-    /// Delivered events, whose repetition would be delivered again.
+    /// The number of delivered events. A repetition of such an event would be delivered again.
     pub events: usize,
 }
 
 impl Lost {
-    /// Reports whether everything can be copied.
+    /// Reports whether the copy loses nothing.
     pub fn is_nothing(self) -> bool {
         self == Self::default()
     }
@@ -108,7 +110,7 @@ impl CopyReport {
 }
 
 impl Copied {
-    /// Returns all events of which the key is known.
+    /// Returns the keys of the delivered events, as far as the ledger has them.
     pub(in crate::store) fn keys(&self) -> impl Iterator<Item = EventKey> {
         let more = self.events.iter().filter_map(|event| match event {
             StoredEvent::Key(key) => Some(*key),
@@ -117,7 +119,8 @@ impl Copied {
         self.record.events().iter().copied().chain(more)
     }
 
-    /// Returns the events of which only the fingerprint is known.
+    /// Returns the fingerprints of the delivered events without a known key, each with the Unix time from which a
+    /// replay is denied.
     pub(in crate::store) fn fingerprints(&self) -> impl Iterator<Item = (u64, u32)> {
         self.events.iter().filter_map(|event| match event {
             StoredEvent::Fingerprint(fingerprint, until) => Some((*fingerprint, *until)),
@@ -125,7 +128,9 @@ impl Copied {
         })
     }
 
-    /// Returns the record and the number of events that it cannot take, if the events of `key` must be in the record.
+    /// Returns the interaction with the fingerprints of its delivered events in its record, and the number of events
+    /// that do not fit into the record. `key` is the secret key of the fingerprints. Without a key, no fingerprint
+    /// fits.
     pub(in crate::store) fn with_inherited(&self, key: Option<FingerprintKey>) -> (Interaction, usize) {
         let mut interaction = self.record.interaction.clone();
         let events: Vec<_> = self.fingerprints().map(|(fingerprint, _)| fingerprint).collect();

@@ -1,5 +1,5 @@
-//! Backups of a ledger's file. A backup is one file: a line that describes it, and the bytes of the ledger's file. The line
-//! contains a checksum of the bytes.
+//! Backups of a ledger's file. A backup is one file: a line that describes the backup, and the bytes of the ledger's
+//! file. The line contains a checksum of the bytes.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -14,30 +14,32 @@ use crate::interaction::Copies;
 use crate::store::file::{IN_USE, LedgerFile};
 use crate::time::Timestamp;
 
-/// The beginning of a backup.
+/// The text with which a backup begins: the format and its version.
 const MAGIC: &str = "callgate-ledger-backup 1";
-/// The length of the first line: the beginning, the time in 20 digits, the checksum, and three separators.
+/// The length of the first line of a backup, in bytes: the magic text, the time in 20 digits, the checksum in
+/// hexadecimal, and three separators.
 const LINE: usize = MAGIC.len() + 1 + 20 + 1 + 64 + 1;
-/// The size of one read.
+/// The size of the buffer for copying bytes.
 const CHUNK: usize = 1 << 20;
 
-/// A backup that was made.
+/// The description of a backup that was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Backup {
-    /// The number of interactions in it.
+    /// The number of interactions in the backup.
     pub interactions: usize,
-    /// Its size in bytes.
+    /// The size of the backup, in bytes.
     pub bytes: u64,
 }
 
-/// A ledger that was restored.
+/// The description of a ledger that was restored from a backup.
 #[derive(Clone, Debug)]
 pub struct Restored {
-    /// The number of interactions in it.
+    /// The number of interactions in the restored ledger.
     pub interactions: usize,
     /// The time at which the backup was made.
     pub made: Timestamp,
-    /// Where the former ledger is now, if it was replaced although it had something that the backup lacks.
+    /// The path of the former ledger. `None` unless the former ledger had changes that the backup lacks, and was
+    /// replaced nevertheless.
     pub former: Option<PathBuf>,
 }
 
@@ -46,9 +48,9 @@ pub struct Restored {
 pub enum BackupError {
     /// A process uses the ledger.
     InUse,
-    /// The backup is damaged, or is no backup.
+    /// The backup is damaged, or the file is no backup.
     Damaged(String),
-    /// The present ledger has something that the backup lacks.
+    /// The present ledger has changes that the backup lacks.
     Newer(String),
     /// A file cannot be read or written.
     Failed(String),
@@ -60,11 +62,12 @@ impl BackupError {
     }
 }
 
-/// Writes a backup of the ledger at `path` to `to`, which may be an earlier backup. `now` is the time that the backup
-/// contains.
+/// Writes a backup of the ledger at `path` to the file `to`. An earlier backup in this file is replaced. `now` is
+/// recorded as the time of the backup.
 ///
 /// # Errors
-/// Returns a [`BackupError`]. Then `to` is unchanged.
+/// Returns a [`BackupError`] if the ledger cannot be read or the backup cannot be written. The file `to` is then
+/// unchanged.
 pub fn back_up(path: &str, to: &Path, now: Timestamp) -> Result<Backup, BackupError> {
     if !Path::new(path).exists() {
         return Err(BackupError::Failed(format!("the ledger {path} does not exist")));
@@ -102,11 +105,11 @@ fn write_backup(file: &mut LedgerFile, draft: &Path, now: Timestamp) -> std::io:
     Ok(bytes.saturating_add(LINE as u64))
 }
 
-/// Replaces the ledger at `path` by the backup `from`. If the ledger at `path` has something that the backup lacks, this
-/// happens only with `force`, and the former ledger is kept beside it.
+/// Replaces the ledger at `path` by the backup in the file `from`. If the ledger has changes that the backup lacks,
+/// replaces it only with `force`, and retains the former ledger in a file with the suffix `.former`.
 ///
 /// # Errors
-/// Returns a [`BackupError`]. Then the ledger is unchanged.
+/// Returns a [`BackupError`] if the ledger was not replaced. The ledger at `path` is then unchanged.
 pub fn restore(path: &str, from: &Path, force: bool) -> Result<Restored, BackupError> {
     let path = LedgerFile::resolve(path).map_err(BackupError::Failed)?;
     let draft = with_suffix(&path, ".restored");
@@ -117,7 +120,7 @@ pub fn restore(path: &str, from: &Path, force: bool) -> Result<Restored, BackupE
     restored
 }
 
-/// Writes the ledger in a backup to `draft`, and compares it with its checksum. Returns the time of the backup.
+/// Writes the ledger from the backup to the file `draft`, and verifies the checksum. Returns the time of the backup.
 fn unpack(from: &Path, draft: &Path) -> Result<Timestamp, BackupError> {
     let mut backup = open(from)?;
     let (made, expected) = header(&mut backup).map_err(BackupError::Damaged)?;
@@ -138,7 +141,8 @@ fn put_in_place(path: &Path, draft: &Path, made: Timestamp, force: bool) -> Resu
     let interactions = backup.interactions().count();
     let mut restored = Restored { interactions, made, former: None };
     if !path.exists() {
-        // A process that creates the ledger meanwhile keeps it: a link never replaces a file.
+        // A hard link never replaces an existing file. If another process creates the ledger meanwhile, that ledger
+        // stays.
         let failed = |error: std::io::Error| BackupError::Failed(format!("{}: {error}", path.display()));
         std::fs::hard_link(draft, path).map_err(failed)?;
         let _ = std::fs::remove_file(draft);
@@ -174,7 +178,7 @@ fn put_in_place(path: &Path, draft: &Path, made: Timestamp, force: bool) -> Resu
     Ok(restored)
 }
 
-/// Returns what the present ledger has that the backup lacks, if there is something.
+/// Describes the changes that the present ledger has and the backup lacks. Returns `None` if there are none.
 fn newer(present: &FileContent, backup: &FileContent) -> Option<String> {
     let is_newer = |(id, record): &(&str, &crate::interaction::Interaction)| match backup.interaction(id) {
         Some(other) => matches!(record.compare(other), Copies::Newer | Copies::Diverged),
@@ -201,7 +205,7 @@ fn open(path: &Path) -> Result<BufReader<File>, BackupError> {
     Ok(BufReader::with_capacity(CHUNK, opened?))
 }
 
-/// Reads the first line of a backup: the time and the checksum.
+/// Reads the first line of a backup. Returns the time of the backup and the checksum.
 fn header(backup: &mut impl BufRead) -> Result<(Timestamp, Vec<u8>), String> {
     let mut line = [0; LINE];
     let is_none = || "it is no backup of a ledger".to_owned();
@@ -213,7 +217,7 @@ fn header(backup: &mut impl BufRead) -> Result<(Timestamp, Vec<u8>), String> {
     Ok((made.ok_or_else(is_none)?, digest.ok_or_else(is_none)?))
 }
 
-/// Copies all bytes. Returns their SHA-256 and their number.
+/// Copies all bytes of `from` to `to`. Returns the SHA-256 digest of the bytes and their number.
 fn copy_bytes(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<(Vec<u8>, u64)> {
     let (mut digest, mut bytes, mut chunk) = (Sha256::new(), 0, vec![0; CHUNK]);
     loop {

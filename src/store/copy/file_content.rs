@@ -1,4 +1,4 @@
-//! Copies a whole ledger to or from a file, while no process uses it.
+//! Copies the whole content of a ledger to or from a file, while no process uses the file.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::file::{Change, LedgerFile, NO_OWNER, Record, StoredEvent};
 use crate::time::Timestamp;
 
-/// The number of changes in one commit.
+/// The number of changes after which a copy commits.
 const CHANGES_PER_COMMIT: usize = 2_000;
 
 /// The content of a ledger's file.
@@ -19,14 +19,14 @@ pub(super) struct FileContent {
     file: LedgerFile,
     key: Option<FingerprintKey>,
     interactions: HashMap<Arc<str>, (u64, Interaction)>,
-    /// The delivered events of each interaction, by its number.
+    /// The delivered events of each interaction, by the number of the interaction.
     events: HashMap<u64, Vec<(StoredEvent, Timestamp)>>,
     pub(super) messages: Messages,
     number_max: u64,
 }
 
 impl FileContent {
-    /// Opens the file and reads it.
+    /// Opens the file of a ledger and reads its content.
     ///
     /// # Errors
     /// Returns an explanation if the file cannot be read, or if a process uses it.
@@ -50,7 +50,7 @@ impl FileContent {
         Ok(Self { file, key, interactions, events, messages, number_max })
     }
 
-    /// Reports whether the file contains nothing.
+    /// Reports whether the file contains no interactions, no events and no messages.
     fn is_empty(&self) -> bool {
         self.interactions.is_empty() && self.events.is_empty() && self.messages.number == 0
     }
@@ -65,17 +65,18 @@ impl FileContent {
         self.key
     }
 
-    /// Returns the interactions.
+    /// Returns the interactions, each with its id.
     pub(super) fn interactions(&self) -> impl Iterator<Item = (&str, &Interaction)> {
         self.interactions.iter().map(|(id, (_, interaction))| (&**id, interaction))
     }
 
-    /// Returns the record of an interaction.
+    /// Returns the record of the interaction with this id.
     pub(super) fn interaction(&self, id: &str) -> Option<&Interaction> {
         self.interactions.get(id).map(|(_, interaction)| interaction)
     }
 
-    /// Returns the delivered events, each with the id of its interaction or nothing.
+    /// Returns the delivered events, each with the id of its interaction, or with `None` if it belongs to no
+    /// interaction.
     pub(super) fn event_set(&self) -> HashSet<(Option<&str>, u128)> {
         let owners: HashMap<u64, &str> =
             self.interactions.iter().map(|(id, (number, _))| (*number, &**id)).collect();
@@ -88,7 +89,8 @@ impl FileContent {
 
     // === Reading ===
 
-    /// Returns the content for another ledger.
+    /// Returns the content of the file for a copy to another ledger. Events that belong to no interaction are omitted
+    /// if their retention has ended at `now`.
     pub(super) fn content(&self, now: Timestamp) -> Content {
         let events_of = |number: &u64| self.events.get(number).into_iter().flatten();
         let copied = |(id, (number, interaction)): (&Arc<str>, &(u64, Interaction))| Copied {
@@ -113,8 +115,8 @@ impl FileContent {
 
     // === Writing ===
 
-    /// Returns the secret key of the fingerprints after a copy from `content`. A file that contains nothing takes over the
-    /// key of the other ledger.
+    /// Returns the secret key that the fingerprints in this file have after a copy from `content`. An empty file gets
+    /// the key of the other ledger.
     pub(super) fn key_with(&self, content: &Content) -> FingerprintKey {
         let other = content.key.or_else(|| {
             content.loose.iter().find_map(|loose| match loose.event {
@@ -129,7 +131,7 @@ impl FileContent {
         }
     }
 
-    /// Returns what this file cannot take.
+    /// Returns the part of another ledger's content that this file cannot store.
     pub(super) fn losses(&self, content: &Content) -> Lost {
         let key = self.key_with(content);
         let foreign = content.loose.iter().filter(|loose| event_under(key, loose.event).is_none()).count();
@@ -143,10 +145,10 @@ impl FileContent {
         Lost { messages: 0, events: foreign + left }
     }
 
-    /// Adds the content of another ledger. A record that is newer here is left as it is.
+    /// Adds the content of another ledger to this file. A record that is newer in this file is not changed.
     ///
     /// # Errors
-    /// Returns an explanation if the file cannot be written. Then the copy can be repeated.
+    /// Returns an explanation if the file cannot be written. The copy can then be repeated.
     pub(super) fn write_all(
         &mut self,
         content: &Content,
@@ -197,7 +199,7 @@ impl FileContent {
         key: FingerprintKey,
         changes: &mut Vec<Change>,
     ) -> Written {
-        // The fingerprints of another key cannot be converted. The record contains them with their key.
+        // Fingerprints under another key cannot be converted. The record contains them together with their key.
         let is_own = from == Some(key);
         let mut record = if is_own { one.record.interaction.clone() } else { one.with_inherited(from).0 };
         let (number, written) = match self.interactions.get(&one.id) {
@@ -247,7 +249,8 @@ impl FileContent {
     }
 }
 
-/// Returns an event as a file with this key contains it, or `None` if it has another key.
+/// Returns the event in the form in which a file with this fingerprint key contains it. Returns `None` if the event has
+/// a fingerprint under another key.
 fn event_under(key: FingerprintKey, event: LooseEvent) -> Option<StoredEvent> {
     match event {
         LooseEvent::Key(event, _) => Some(StoredEvent::Fingerprint(key.fingerprint("", event), 0)),
@@ -264,7 +267,7 @@ fn fingerprint(key: FingerprintKey, id: &str, event: StoredEvent) -> u64 {
     }
 }
 
-/// Returns the fingerprint of an event without the time that is stored with it.
+/// Returns the fingerprint or the key of an event as a number, without the time that is stored with a fingerprint.
 fn bits(event: StoredEvent) -> u128 {
     match event {
         StoredEvent::Fingerprint(fingerprint, _) => fingerprint.into(),

@@ -1,5 +1,5 @@
-//! Copies the messages of the inbox from one file to another. Both files belong to the same ledger: their fingerprint
-//! keys are the same, and so are the numbers of the messages.
+//! Copies the messages of the inbox from one file to another. Both files belong to the same ledger: they have the same
+//! fingerprint key, and a message has the same number in both files.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use serde::Deserialize;
 use crate::inbox::MessageState;
 use crate::store::file::{Change, LedgerFile};
 
-/// The head and the state of a message.
+/// The head of a message, and the state of the message if it was written.
 type Stored = (Vec<u8>, Option<Vec<u8>>);
 
-/// The messages of a file, without their bodies.
+/// The messages of a ledger's file, without their bodies.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
-    /// The highest number that a message has had.
+    /// The highest message number that was ever assigned.
     pub(super) number: u64,
     known: HashMap<u64, Stored>,
 }
@@ -24,7 +24,7 @@ struct State {
     state: MessageState,
 }
 
-/// Reports whether the agent has received a message.
+/// Reports whether this state of a message is `delivered`.
 fn is_delivered(state: Option<&[u8]>) -> bool {
     let state = state.and_then(|state| serde_json::from_slice::<State>(state).ok());
     state.is_some_and(|state| state.state == MessageState::Delivered)
@@ -40,13 +40,15 @@ impl Messages {
         self.known.insert(number, (head, state));
     }
 
-    /// Returns the messages that the agent has not received, and those that it has received.
+    /// Returns the number of messages that their agent has not received, and the number of messages that it has
+    /// received.
     pub(super) fn counts(&self) -> (usize, usize) {
         let delivered = self.known.values().filter(|(_, state)| is_delivered(state.as_deref())).count();
         (self.known.len() - delivered, delivered)
     }
 
-    /// Returns the number of messages that another file cannot take, because it has other messages with their numbers.
+    /// Returns the number of messages that cannot be copied to the file with the messages `to`, because that file has
+    /// different messages with the same numbers.
     pub(super) fn conflicts(&self, to: &Self) -> usize {
         let differs = |(number, (head, _)): &(&u64, &Stored)| {
             to.known.get(number).is_some_and(|(other, _)| other != head)
@@ -54,7 +56,7 @@ impl Messages {
         self.known.iter().filter(differs).count()
     }
 
-    /// Reports whether these messages contain something that the other ones lack.
+    /// Reports whether these messages contain a message or a final state that `other` lacks.
     pub(super) fn newer_than(&self, other: &Self) -> bool {
         self.number > other.number
             || self.known.iter().any(|(number, (head, state))| match other.known.get(number) {
@@ -66,17 +68,20 @@ impl Messages {
             })
     }
 
-    /// Reports whether a message of another file must be written. `to` was read before the copy began.
+    /// Reports whether a change from the source file must be written to the target file. `self` has the messages that
+    /// the target file contained before the copy. `from` is the number of the last new message, whose state is also
+    /// copied.
     fn takes(&self, change: &Change, from: &mut Option<u64>) -> bool {
         match change {
-            // A number up to the highest one was used before: the message has been removed since.
+            // The target file has assigned all numbers up to its highest one. Its message with this number was removed
+            // since.
             Change::Message(number, ..) => {
                 let is_new = *number > self.number;
                 *from = is_new.then_some(*number);
                 is_new
             }
             Change::MessageState(number, _) if *from == Some(*number) => true,
-            // The message is here already. Its end is taken over.
+            // The target file has the message already. Only a final state is copied.
             Change::MessageState(number, state) => self
                 .known
                 .get(number)
@@ -86,7 +91,7 @@ impl Messages {
     }
 }
 
-/// Copies the messages. Returns how many were copied.
+/// Copies the messages from one file to another. Returns the number of copied messages.
 pub(super) fn copy_messages(
     from: &LedgerFile,
     to: &mut LedgerFile,

@@ -1,7 +1,7 @@
 //! Copies a whole ledger from one store to another, and makes and restores backups of a ledger's file.
 //!
-//! No process may use the ledgers meanwhile. A copy can be repeated: a record that is newer in the other ledger is left
-//! as it is.
+//! No process may use the two ledgers meanwhile. A copy can be repeated: a record that is newer in the target ledger is
+//! not changed.
 
 mod backup;
 mod file_content;
@@ -22,25 +22,25 @@ pub use self::backup::{Backup, BackupError, Restored, back_up, restore};
 /// The reason why a ledger was not copied.
 #[derive(Debug)]
 pub enum CopyError {
-    /// A configuration names no ledger that can be copied.
+    /// A configuration does not name a ledger that can be copied, or both configurations name the same ledger.
     Unusable(String),
     /// A ledger cannot be reached, is in use, or cannot be read or written.
     Unavailable(String),
-    /// The other ledger cannot take everything. Nothing was written.
+    /// The target ledger cannot store the whole content. Nothing was written.
     Loses(Lost),
 }
 
-/// A ledger that is being copied.
+/// The source or the target of a copy.
 enum Side {
     File(Box<FileContent>),
     Redis(Arc<RedisStore>, Vec<u8>),
 }
 
-/// Copies the ledger of one configuration to that of another one. If `loses` is false and the other ledger cannot take
-/// everything, writes nothing. Must be called within a tokio runtime.
+/// Copies the ledger of the configuration `from` to the ledger of the configuration `to`. If `loses` is false and the
+/// target ledger cannot store the whole content, writes nothing. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// Returns a [`CopyError`]. The copy can be repeated.
+/// Returns a [`CopyError`] if the ledger was not copied completely. The copy can be repeated.
 pub async fn copy(
     from: &StoreSettings,
     to: &StoreSettings,
@@ -127,7 +127,7 @@ impl CopyError {
     }
 }
 
-/// Returns what the target cannot take.
+/// Returns the part of the content that the target ledger cannot store.
 fn losses(source: &Side, target: &Side, content: &Content) -> Lost {
     let mut lost = match target {
         Side::File(file) => file.losses(content),

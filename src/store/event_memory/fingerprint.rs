@@ -6,7 +6,8 @@ use std::hash::{BuildHasher, Hasher};
 
 use crate::interaction::{EventKey, Interaction};
 
-/// The secret key of the fingerprints. Without it, nobody can find two events with the same fingerprint.
+/// The secret key of the event fingerprints. Without the key, nobody can construct two events with the same
+/// fingerprint.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(in crate::store) struct FingerprintKey(pub(in crate::store) [u64; 2]);
 
@@ -38,7 +39,8 @@ impl FingerprintKey {
     }
 }
 
-/// Reports whether an event of an interaction was delivered by the member that handed the interaction over.
+/// Reports whether this event was delivered before its interaction was handed over or copied to this ledger. The record
+/// of the interaction contains the fingerprints of such events.
 pub(in crate::store) fn is_inherited(record: &Interaction, id: &str, event: EventKey) -> bool {
     record.inherited().iter().any(|inherited| {
         let fingerprint = FingerprintKey(inherited.key).fingerprint(id, event);

@@ -1,6 +1,6 @@
 //! Finds events by their fingerprint. The index consists of hash tables with the 32-bit positions of the events in the
 //! log (`log.rs`). Only the log contains the fingerprints themselves. A slot of a table therefore has only five bytes:
-//! the position, and one byte of the fingerprint as a tag.
+//! the position of the event, and one byte of its fingerprint as a tag.
 //!
 //! Each table grows independently of the others, so that no single growth takes long.
 
@@ -57,7 +57,8 @@ impl EventIndex {
         }
     }
 
-    /// Removes an event. Its fingerprint must still be in the log. Returns its position.
+    /// Removes an event from the index. The log must still contain the fingerprint of the event. Returns the position
+    /// of the event.
     pub(super) fn remove(
         &mut self,
         fingerprint: u64,

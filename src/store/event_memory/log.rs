@@ -1,28 +1,28 @@
-//! A compact memory of delivered events. An event takes about 24 bytes: 16 bytes in a queue and 7 to 8 bytes in the index
-//! (`index.rs`).
+//! A compact memory of delivered events. An event takes about 24 bytes: 16 bytes in a queue and 7 to 8 bytes in the
+//! index (`index.rs`).
 //!
-//! When room is needed, the log first removes the events whose replay is denied because of the age of its signature. If
-//! there are none, it removes the oldest event of all. To find these events quickly, the log consists of a few queues.
-//! The events of a queue have the same window, which is the time after a delivery for which a replay may pass. Each
-//! queue is in the order of delivery.
+//! When room is needed, the log first removes the events whose replay would be denied because their signature is too
+//! old. If there are none, it removes the oldest event of all. To find these events quickly, the log consists of a few
+//! queues. The events of a queue have the same window, which is the time after a delivery for which a replay may pass.
+//! Each queue is in the order of delivery.
 
 use std::collections::VecDeque;
 
 use super::index::{EventIndex, Position};
 
-/// The windows of the queues, in seconds. The window of an event is the time after its delivery for which a replay may
-/// pass. It is rounded up to one of these values. A longer or unlimited time counts as [`WINDOW_MAX`]. The index of the
-/// value in the list is the number of the event's queue.
+/// The replay windows of the queues, in seconds. The window of an event is the time after its delivery for which a
+/// replay may pass. It is rounded up to one of these values. A longer or unlimited time counts as [`WINDOW_MAX`]. The
+/// index of the value in this list is the number of the event's queue.
 pub(super) const WINDOWS: [u32; 7] = [0, 300, 600, 1800, 3600, 6 * 3600, WINDOW_MAX];
-/// The longest window: one day.
+/// The longest replay window: one day, in seconds.
 pub(in crate::store) const WINDOW_MAX: u32 = 86_400;
 
-/// The number of bits of a [`Position`] for the place of the event in its chunk. They are the lowest bits.
+/// The number of lowest bits of a [`Position`] that contain the offset of the event in its chunk.
 const PLACE_BITS: u32 = 9;
 /// The number of events in a chunk.
 const CHUNK: usize = 1 << PLACE_BITS;
-/// The number of bits of a [`Position`] for the number of the chunk. They are above the bits of the place. The
-/// remaining highest bits are the number of the queue.
+/// The number of bits of a [`Position`] that contain the number of the chunk. They are above the bits of the offset.
+/// The remaining highest bits contain the number of the queue.
 const CHUNK_BITS: u32 = 20;
 const CHUNK_MASK: u32 = (1 << CHUNK_BITS) - 1;
 
@@ -33,18 +33,18 @@ pub(in crate::store) struct LoggedEvent {
     pub(in crate::store) fingerprint: u64,
     /// The time of the delivery, in Unix seconds.
     pub(in crate::store) delivered: u32,
-    /// The time for which a replay may pass after the delivery, in seconds.
+    /// The time after the delivery for which a replay may pass, in seconds.
     pub(in crate::store) window: u32,
-    /// The number of the event, which is its key in the file.
+    /// The number of the event, which is its key in the ledger's file.
     pub(in crate::store) number: u64,
 }
 
 /// The times of the oldest events of a log, in Unix seconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) struct Oldest {
-    /// The earliest of the times from which a replay of an event is denied.
+    /// The earliest time from which a replay of one of the events is denied.
     replayable_until: u32,
-    /// The time of the earliest delivery.
+    /// The time of the earliest delivery of one of the events.
     delivered: u32,
 }
 
@@ -58,8 +58,8 @@ impl Oldest {
         Self { replayable_until: event.replayable_until(), delivered: event.delivered }
     }
 
-    /// Returns the rank of these events at `now`. When room is needed, events with a lower rank are removed first.
-    /// Events whose replay is denied have a lower rank than events whose replay would pass.
+    /// Returns the rank of the oldest events at `now` (Unix seconds). When room is needed, events with a lower rank are
+    /// removed first. Events whose replay is denied have a lower rank than events whose replay would pass.
     pub(in crate::store) fn rank(self, now: u32) -> (bool, u32) {
         match self.replayable_until <= now {
             true => (false, self.replayable_until),
@@ -81,12 +81,12 @@ impl Oldest {
     }
 }
 
-/// An event in its chunk. A removed event has the fingerprint 0.
+/// An event in its chunk. The fingerprint of a removed event is 0.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     fingerprint: u64,
     delivered: u32,
-    /// The number of the event in the file, minus the first number of the chunk.
+    /// The number of the event in the file, minus the number of the first event in the chunk.
     number: u32,
 }
 
@@ -102,36 +102,36 @@ struct Queue {
     chunks: VecDeque<Chunk>,
     /// The number of the first chunk.
     first: u32,
-    /// The number of removed entries at the beginning of the first chunk.
+    /// The number of removed entries at the beginning of the queue's first chunk.
     gone: usize,
     /// The number of entries that were not removed.
     len: usize,
 }
 
-/// A place between two events of a log.
+/// A location between two events of a log.
 #[derive(Debug, Default)]
 pub(in crate::store) struct EventPlace {
     queue: usize,
-    /// The lowest number of the events behind this place.
+    /// The lowest number of the events after this location.
     number: u64,
 }
 
-/// The delivered events.
+/// The log of delivered events.
 #[derive(Debug)]
 pub(in crate::store) struct EventLog {
     queues: [Queue; WINDOWS.len()],
     index: EventIndex,
 }
 
-/// Returns the window for events whose replay may pass for this time, in seconds.
+/// Returns the shortest replay window in [`WINDOWS`] that is at least `seconds`, or the longest window.
 pub(in crate::store) fn window_of(seconds: u32) -> u32 {
     WINDOWS.into_iter().find(|window| *window >= seconds).unwrap_or(WINDOW_MAX)
 }
 
 impl LoggedEvent {
-    /// Creates an event from the time from which a replay is denied. The time of its delivery is not known, but it is
-    /// not after `latest`. All times are in Unix seconds. The event gets the shortest window, and thereby the latest
-    /// time of delivery, that agrees with both times.
+    /// Creates an event from `replayable_until`, the time from which a replay is denied. The time of its delivery is
+    /// not known, but it is not after `latest`. All times are in Unix seconds. The event gets the shortest window, and
+    /// thereby the latest delivery, that is consistent with both times.
     pub(in crate::store) fn restored(
         fingerprint: u64,
         replayable_until: u32,
@@ -145,7 +145,7 @@ impl LoggedEvent {
         Self { fingerprint, delivered, window, number }
     }
 
-    /// Returns the end of the time in which a replay of this event would be fresh, in Unix seconds.
+    /// Returns the time from which a replay of this event is denied, in Unix seconds.
     pub(in crate::store) fn replayable_until(&self) -> u32 {
         self.delivered.saturating_add(self.window)
     }
@@ -186,7 +186,7 @@ impl EventLog {
         former
     }
 
-    /// Removes an event.
+    /// Removes and returns the event with this fingerprint.
     pub(in crate::store) fn remove(&mut self, fingerprint: u64) -> Option<LoggedEvent> {
         let position = self.index.remove(fingerprint, at(&self.queues))?;
         let removed = event(&self.queues, position);
@@ -205,7 +205,7 @@ impl EventLog {
         self.fronts().min_by_key(|event| Oldest::of(event).rank(now))
     }
 
-    /// Returns the times of the oldest events.
+    /// Returns the earliest end of a replay window and the earliest delivery of all events.
     pub(in crate::store) fn oldest(&self) -> Oldest {
         self.fronts().map(|event| Oldest::of(&event)).fold(Oldest::NONE, |one, other| Oldest {
             replayable_until: one.replayable_until.min(other.replayable_until),
@@ -219,8 +219,8 @@ impl EventLog {
         fronts.filter_map(|(queue, window)| queue.chunks.front()?.event(queue.gone, window))
     }
 
-    /// Returns the next events, at most `max`, and moves `place` behind them. Returns an empty list after the last event.
-    /// The events must have been added in the order of their numbers. The log may change between two calls.
+    /// Returns the next events, at most `max`, and moves `place` behind these events. Returns an empty list after the
+    /// last event. The events must have been added in the order of their numbers. The log may change between two calls.
     pub(in crate::store) fn next_events(&self, place: &mut EventPlace, max: usize) -> Vec<LoggedEvent> {
         let mut events = Vec::new();
         while let (Some(queue), Some(window)) = (self.queues.get(place.queue), WINDOWS.get(place.queue)) {
@@ -251,7 +251,7 @@ impl EventLog {
 }
 
 impl Chunk {
-    /// Returns the event at a place, unless it was removed.
+    /// Returns the event at this index of the chunk, unless the event was removed.
     fn event(&self, place: usize, window: u32) -> Option<LoggedEvent> {
         let entry = self.entries.get(place).filter(|entry| entry.fingerprint != 0)?;
         let Entry { fingerprint, delivered, number } = *entry;
@@ -265,7 +265,7 @@ impl Chunk {
 }
 
 impl Queue {
-    /// Adds an event. Returns the number of its chunk, and its place in the chunk.
+    /// Adds an event to the queue. Returns the number of the event's chunk, and the offset in the chunk.
     fn push(&mut self, event: &LoggedEvent) -> (u32, u32) {
         let number = |chunk: &Chunk| u32::try_from(event.number.checked_sub(chunk.number)?).ok();
         let last = self.chunks.back().filter(|chunk| chunk.entries.len() < CHUNK);
@@ -309,7 +309,7 @@ impl Queue {
         }
     }
 
-    /// Frees the removed entries at the beginning.
+    /// Frees the removed entries at the beginning of the queue.
     fn trim(&mut self) {
         while let Some(chunk) = self.chunks.front() {
             match chunk.entries.get(self.gone) {
@@ -324,7 +324,7 @@ impl Queue {
         }
     }
 
-    /// Reports whether most entries were removed.
+    /// Reports whether most entries of the queue were removed.
     fn is_sparse(&self) -> bool {
         self.chunks.len() > 4 + 2 * self.len.div_ceil(CHUNK)
     }

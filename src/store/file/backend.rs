@@ -1,4 +1,4 @@
-//! The storage backend of the database. It consists of the file and a record of the operations that failed.
+//! The storage backend of the database: the file, and a record of the operations that failed.
 
 use std::io::{Error, ErrorKind};
 use std::ops::Bound;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::interaction::EventKey;
 use crate::time::Timestamp;
 
-/// The owner of an event that belongs to no interaction.
+/// The number that an event has as its owner if it belongs to no interaction.
 pub(in crate::store) const NO_OWNER: u64 = u64::MAX;
 
 /// A delivered event in the file.
@@ -45,7 +45,7 @@ impl StoredEvent {
 pub(in crate::store) enum Change {
     /// Inserts a delivered event, with the end of its retention and the number of its interaction or [`NO_OWNER`].
     Event(u64, StoredEvent, Timestamp, u64),
-    /// Removes an event.
+    /// Removes a delivered event.
     EventGone(u64),
     /// Sets the secret key of the fingerprints.
     FingerprintKey([u64; 2]),
@@ -59,11 +59,11 @@ pub(in crate::store) enum Change {
     MessageState(u64, Vec<u8>),
     /// Removes a message and its state.
     MessageGone(u64),
-    /// Records the highest number that a message has had.
+    /// Records the highest message number that was ever assigned.
     MessageNumber(u64),
 }
 
-/// Identifies a record of the file.
+/// Identifies a record of the ledger's file: the table, and the number of the record.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(in crate::store) struct RecordKey {
     table: Table,
@@ -74,7 +74,8 @@ pub(in crate::store) struct RecordKey {
 enum Table {
     Interactions,
     Events,
-    /// The messages of the inbox. The changes of one message have one key, because they replace each other in order.
+    /// The messages of the inbox. All changes of one message have the same key, because a later change replaces an
+    /// earlier one.
     Messages,
     /// The records that describe the file: the fingerprint key, and the highest number of a message.
     About,
@@ -95,7 +96,7 @@ impl Change {
         RecordKey { table, number }
     }
 
-    /// Returns the approximate size of the change in memory.
+    /// Returns the approximate size of the change in memory, in bytes.
     pub(in crate::store) fn bytes(&self) -> usize {
         let more = match self {
             Self::Interaction(_, _, record) => record.len(),
@@ -111,8 +112,8 @@ impl Change {
         size_of::<Self>() + more
     }
 
-    /// Reports whether the change belongs to the inbox. The memory does not contain the bodies of messages, so such a
-    /// change must not be lost when the file is rewritten from memory.
+    /// Reports whether the change belongs to the inbox. The memory does not contain the bodies of messages. A change of
+    /// the inbox must therefore not be lost when the file is rewritten from memory.
     pub(in crate::store) fn is_of_inbox(&self) -> bool {
         matches!(
             self,

@@ -1,5 +1,5 @@
-//! Changes that nobody waits for, such as the expiry of an interaction. The writer adds only a few of them to each
-//! commit. Even a very large number of them therefore delays no acknowledgement.
+//! Changes that nobody waits for, such as the expiry of an interaction. The writer adds only a few deferred changes to
+//! each commit. Even a very large number of deferred changes therefore delays no acknowledgement.
 //!
 //! Each change replaces or removes one whole record. Therefore only the last change of a record must be written, and
 //! the order of changes to different records does not matter. A change that somebody waits for is written before all
@@ -13,8 +13,8 @@ use super::change::{Change, RecordKey};
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     changes: HashMap<RecordKey, Change>,
-    /// The records in the order of their first deferred change. The list may also contain records that have no deferred
-    /// change any more.
+    /// The records in the order of their first deferred change. The list may also contain records whose deferred change
+    /// was removed.
     order: VecDeque<RecordKey>,
 }
 
@@ -35,14 +35,14 @@ impl Deferred {
         }
     }
 
-    /// Removes the deferred change of a record, because a later change of the record is written before it.
+    /// Removes the deferred change of a record, because a later change of the record is written first.
     pub(super) fn supersede(&mut self, key: RecordKey) {
         if !self.changes.is_empty() {
             self.changes.remove(&key);
         }
     }
 
-    /// Moves up to `max` changes to the end of `batch`, the oldest first.
+    /// Moves up to `max` deferred changes to the end of `batch`, the oldest first.
     pub(super) fn take(&mut self, max: usize, batch: &mut Vec<Change>) {
         let end = batch.len().saturating_add(max);
         while batch.len() < end

@@ -36,18 +36,18 @@ pub enum Health {
     Healthy,
     /// The queue is full. The store accepts nothing new until the writer takes the queued changes.
     Busy,
-    /// The disk has not answered for `store.grace`.
+    /// The disk has not completed a write for `store.grace`.
     Hanging,
-    /// The disk reported an error. Callgate tries again.
+    /// The disk reported an error. Callgate tries to write again.
     Failing,
     /// The thread that writes the file has ended. Callgate must be restarted.
     Gone,
-    /// Redis or Valkey has not answered, or has taken no change, for `store.grace`.
+    /// Redis or Valkey has not responded, or has accepted no change, for `store.grace`.
     Away,
-    /// Some nodes of Redis or Valkey have not answered for `store.grace`, and the others answer. Or a node is full: it takes
-    /// nothing new, and changes what it has.
+    /// Some nodes of Redis or Valkey have not responded for `store.grace`, while the other nodes respond. Or a node is
+    /// full: it accepts changes to the records that it has, but no new records.
     Partial,
-    /// Redis or Valkey answers, but its settings cannot keep a promise.
+    /// Redis or Valkey responds, but its settings do not allow Callgate to keep a promise of the configuration.
     Unusable,
 }
 
@@ -62,8 +62,8 @@ impl Health {
         }
     }
 
-    /// Returns the reason why the store accepts nothing new. Returns `None` if the store accepts new work, or will do
-    /// so within moments.
+    /// Returns the reason why the store accepts nothing new. Returns `None` if the store accepts new work now, or will
+    /// accept it within moments.
     pub fn why_not(self) -> Option<&'static str> {
         match self {
             Self::Healthy | Self::Busy | Self::Partial => None,
@@ -79,15 +79,15 @@ impl Health {
 #[derive(Debug, Default)]
 struct Queue {
     changes: Vec<Change>,
-    /// Changes that nobody waits for.
+    /// The queued changes that nobody waits for.
     deferred: Deferred,
-    /// The approximate size of `changes` in memory.
+    /// The approximate size of `changes` in memory, in bytes.
     bytes: usize,
-    /// The number of the last change.
+    /// The sequence number of the last queued change.
     sequence: u64,
     /// The start of the current commit.
     writing: Option<Instant>,
-    /// Whether further changes are discarded.
+    /// Whether the queue is closed, so that further changes are discarded.
     closed: bool,
     /// Whether the writer has closed the file.
     ended: bool,
@@ -104,12 +104,12 @@ impl Queue {
     }
 }
 
-/// Queues changes to the file, and waits until they are durable.
+/// Queues changes to the ledger's file, and waits until they are durable.
 #[derive(Debug)]
 pub(in crate::store) struct Journal {
     shared: Arc<Shared>,
     numbers: AtomicU64,
-    /// Receives the number of the last durable change.
+    /// Receives the sequence number of the last durable change.
     durable: watch::Receiver<u64>,
     clock: fn() -> Instant,
 }
@@ -129,8 +129,8 @@ pub(in crate::store) struct Shared {
 }
 
 impl Journal {
-    /// Creates a journal without changes, for an empty file. The writer uses the returned sender to report the number of
-    /// the last durable change.
+    /// Creates a journal without changes, for an empty file. The writer uses the returned sender to report the sequence
+    /// number of the last durable change.
     pub(in crate::store) fn new(
         grace: Duration,
         metrics: Arc<Metrics>,
@@ -169,13 +169,13 @@ impl Journal {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Returns the number of the last change.
+    /// Returns the sequence number of the last queued change.
     pub(in crate::store) fn sequence(&self) -> u64 {
         self.shared.queue.lock().sequence
     }
 
-    /// Queues changes. Returns their common number, which [`Journal::durable`] takes. If there are no changes, returns
-    /// 0, which counts as durable.
+    /// Queues changes. Returns the sequence number that they have in common, for [`Journal::durable`]. If there are no
+    /// changes, returns 0, which counts as durable.
     pub(in crate::store) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
@@ -203,8 +203,8 @@ impl Journal {
         sequence
     }
 
-    /// Queues changes that nobody waits for. [`Journal::durable`] does not wait for them either. If the changes are
-    /// lost in a crash, the same deadlines cause them again.
+    /// Queues changes that nobody waits for. [`Journal::durable`] does not wait for these changes either. If they are
+    /// lost in a crash, the next check of the same deadlines queues them again.
     pub(in crate::store) fn defer(&self, changes: impl IntoIterator<Item = Change>) {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
@@ -215,23 +215,23 @@ impl Journal {
         self.shared.wake.notify_one();
     }
 
-    /// Reports whether further changes may be deferred.
+    /// Reports whether the queue has room for further deferred changes.
     pub(in crate::store) fn may_defer(&self) -> bool {
         self.shared.queue.lock().deferred.len() < DEFERRED_MAX
     }
 
-    /// Returns the number of the last durable change.
+    /// Returns the sequence number of the last durable change.
     pub(in crate::store) fn durable_now(&self) -> u64 {
         *self.durable.borrow()
     }
 
-    /// Returns a receiver of the number of the last durable change.
+    /// Returns a receiver of the sequence number of the last durable change.
     pub(in crate::store) fn durable_changes(&self) -> watch::Receiver<u64> {
         self.durable.clone()
     }
 
-    /// Waits until all changes up to this one are durable. Returns false if they are not durable after `store.grace`, or
-    /// if they never will be.
+    /// Waits until all changes up to this sequence number are durable. Returns false if they are not durable after
+    /// `store.grace`, or will never be durable.
     pub(in crate::store) async fn durable(&self, sequence: u64) -> bool {
         let mut durable = self.durable.clone();
         let reached = durable.wait_for(|durable| *durable >= sequence);
@@ -244,8 +244,8 @@ impl Journal {
         self.shared.health.load(Ordering::Relaxed) == Health::Healthy as u8
     }
 
-    /// Updates and returns the health. Only this function can notice a hanging disk, because such a disk blocks the
-    /// writer.
+    /// Updates and returns the health of the ledger's file. Only this function can detect a hanging disk, because such
+    /// a disk blocks the writer.
     pub(in crate::store) fn refresh_health(&self) -> Health {
         let queue = self.shared.queue.lock();
         let health = self.shared.health();
@@ -262,7 +262,7 @@ impl Journal {
         health
     }
 
-    /// Writes the queued changes and closes the file. Waits for at most `store.grace`.
+    /// Writes the queued changes and closes the ledger's file. Waits for at most `store.grace`.
     pub(in crate::store) fn close(&self) {
         let mut queue = self.shared.queue.lock();
         if std::mem::replace(&mut queue.closed, true) {
@@ -281,15 +281,15 @@ impl Shared {
         Health::of(self.health.load(Ordering::Relaxed))
     }
 
-    /// Sets the health. The caller must have locked the queue.
+    /// Sets the health of the ledger's file. The caller must have locked the queue.
     fn set_health(&self, to: Health) {
         self.health.store(to as u8, Ordering::Relaxed);
         self.metrics.store_failed(to.why_not().is_some());
     }
 
     /// Records that the previous batch was written, and moves the queued changes into `batch`, which must be empty. If
-    /// `wait` is true and no changes are queued, first waits for changes. Returns the number of the last change.
-    /// Returns `None` if the queue is closed and empty.
+    /// `wait` is true and no changes are queued, first waits for changes. Returns the sequence number of the last
+    /// change. Returns `None` if the queue is closed and empty.
     pub(in crate::store) fn next_batch(
         &self,
         batch: &mut Vec<Change>,
@@ -331,14 +331,15 @@ impl Shared {
         self.set_health(Health::Failing);
     }
 
-    /// Records that the writer ends and that only a restart helps.
+    /// Records that the writer thread ends, and that Callgate must be restarted.
     pub(in crate::store) fn set_gone(&self) {
         let _queue = self.queue.lock();
         self.set_health(Health::Gone);
     }
 
-    /// Discards the queued changes. The caller writes them by rewriting the file from memory, which contains them.
-    /// Returns the number of the last change, and the changes of the inbox, which the memory does not contain.
+    /// Discards the queued changes, because the caller rewrites the file from memory, which contains these changes.
+    /// Returns the sequence number of the last change, and the discarded changes of the inbox, which the memory does
+    /// not contain.
     pub(in crate::store) fn discard_pending(&self) -> (u64, Vec<Change>) {
         let mut queue = self.queue.lock();
         let mut changes = std::mem::take(&mut queue.changes);
@@ -348,7 +349,7 @@ impl Shared {
         (queue.sequence, changes)
     }
 
-    /// Waits for `delay`, or until the journal is closed. Returns whether it is closed.
+    /// Waits for `delay`, or until the journal is closed. Returns whether the journal is closed.
     pub(in crate::store) fn wait_or_close(&self, delay: Duration) -> bool {
         let mut queue = self.queue.lock();
         self.wake.wait_while_for(&mut queue, |queue| !queue.closed, delay);
@@ -356,8 +357,8 @@ impl Shared {
     }
 }
 
-/// A guard that the writer drops when it ends. Dropping it closes and empties the queue, and logs a panic of the
-/// writer.
+/// A guard that the writer of the ledger's file drops when it ends. Dropping the guard closes and empties the queue,
+/// and logs a panic of the writer.
 pub(in crate::store) struct EndGuard(pub(in crate::store) Arc<Shared>);
 
 impl Drop for EndGuard {
@@ -372,7 +373,8 @@ impl Drop for EndGuard {
     }
 }
 
-/// A guard that the writer drops after it has closed the file. Dropping it reports that the file is closed.
+/// A guard that the writer drops after it has closed the ledger's file. Dropping the guard reports that the file is
+/// closed.
 pub(in crate::store) struct FileClosedGuard(pub(in crate::store) Arc<Shared>);
 
 impl Drop for FileClosedGuard {

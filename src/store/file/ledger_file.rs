@@ -1,4 +1,5 @@
-//! The ledger's file: a redb database of interactions, delivered events and messages of the inbox. Each record has a number as its key.
+//! The ledger's file: a redb database of interactions, delivered events and messages of the inbox. Each record has a
+//! number as its key.
 //!
 //! Records are numbered in the order in which they are created. New records are therefore close together in the file,
 //! and a commit of many changes is cheap.
@@ -9,8 +10,8 @@
 //!   removes a record by its number, so applying a change twice is harmless.
 //! - Any other failure, such as a failed sync ([`FaultKind::Broken`]). The kernel may have dropped the pages that it
 //!   could not write and may have marked them clean. The next sync of the same file would then succeed without writing
-//!   them. Callgate writes a new file from memory next to the old one, and renames it once it is durable. The messages of
-//!   the inbox are not in memory. They are copied from the last complete commit of the old file.
+//!   them. Callgate writes a new file from memory next to the old one, and renames it once it is durable. The messages
+//!   of the inbox are not in memory. They are copied from the last complete commit of the old file.
 //! - Another process uses the file or has replaced it ([`FaultKind::NotOurs`]). Callgate must not write the file any
 //!   more.
 //!
@@ -33,23 +34,24 @@ use super::messages::MessageReader;
 use super::record::Record;
 use super::tables::{self, guarded};
 
-/// The size of the page cache. It is small, because Callgate reads the whole file only once, at start.
+/// The size of the database's page cache, in bytes. The cache is small, because Callgate reads the whole file only
+/// once, at the start.
 const CACHE_BYTES: usize = 16 << 20;
 /// If the database repairs its file and reports progress in this range, it discards an incomplete commit.
 const DISCARDS_A_COMMIT: std::ops::Range<f64> = 0.2..0.5;
-/// The size of the smallest file that is compacted.
+/// The size from which a ledger's file is compacted, in bytes.
 const COMPACTED_BYTES_MIN: u64 = 16 << 20;
-/// The number of bytes in the file for each byte of a record. The database needs more space than the records, because
-/// some pages are not full, and others are being replaced.
+/// The number of bytes that the file is assumed to need for each byte of a record. The database needs more space than
+/// the records, because some pages are not full, and others are being replaced.
 const USED_PER_RECORD_BYTE: u64 = 2;
 /// The longest chain of dangling symbolic links, as in the Linux kernel.
 const LINKS_MAX: usize = 40;
 
-/// The explanation if another process uses the file.
+/// The error text if another process uses the ledger's file.
 pub(in crate::store) const IN_USE: &str = "another process uses it";
 const NOT_OPEN: &str = "it is not open";
 
-/// The kind of a failure, which decides on the recovery.
+/// The kind of a failed operation on the ledger's file, which determines the recovery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) enum FaultKind {
     /// A write found no free space. The committed contents of the file are intact.
@@ -87,9 +89,9 @@ pub(in crate::store) struct LedgerFile {
     /// Reads messages of the inbox on other threads.
     reader: MessageReader,
     disk: Arc<Disk>,
-    /// The open file. It has the lock.
+    /// The open file, which holds the lock.
     file: File,
-    /// The size of the records, in bytes. The database needs more space than this.
+    /// The size of all records, in bytes. The database needs more space than the records.
     records_bytes: i64,
     /// Whether the file may contain messages of the inbox.
     has_messages: bool,
@@ -140,7 +142,7 @@ impl LedgerFile {
         Self { path, database: None, reader, disk, file, records_bytes: 0, has_messages: false }
     }
 
-    /// Creates an empty file next to `path`, so that a crash leaves no incomplete file at `path`.
+    /// Creates an empty file next to `path`. A crash therefore leaves no incomplete file at `path`.
     pub(in crate::store) fn create_beside(path: &Path) -> Result<Self, Fault> {
         let new = beside(path);
         let _ = std::fs::remove_file(&new);
@@ -150,14 +152,14 @@ impl LedgerFile {
         Ok(created)
     }
 
-    /// Reports whether `path` names this file.
+    /// Reports whether `path` is the path of this open file.
     fn is_at(&self, path: &Path) -> Result<bool, Error> {
         let (there, ours) = (std::fs::metadata(path)?, self.file.metadata()?);
         Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
     }
 
-    /// Returns true if the path still names this file, and false if the path names no file any more. Returns
-    /// [`FaultKind::NotOurs`] if the path names another file.
+    /// Returns true if the file at the recorded path is still this file, and false if there is no file at the path any
+    /// more. Returns a fault of the kind [`FaultKind::NotOurs`] if another file is at the path.
     pub(in crate::store) fn check_name(&self) -> Result<bool, Fault> {
         match self.is_at(&self.path) {
             Ok(true) => Ok(true),
@@ -206,17 +208,18 @@ impl LedgerFile {
         folder.sync_all().map_err(Fault::broken)
     }
 
-    /// Removes the file.
+    /// Removes the file from the file system.
     pub(in crate::store) fn remove(self) {
         let _ = std::fs::remove_file(&self.path);
     }
 
-    /// Returns the size of the file.
+    /// Returns the size of the file, in bytes.
     pub(in crate::store) fn size(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    /// Returns the size of the file if most of the file is free. Returns `None` for other files and for small files.
+    /// Returns the size of the file in bytes if most of its space is free. Returns `None` for small files and for files
+    /// that are mostly in use.
     pub(in crate::store) fn size_if_mostly_free(&self) -> Option<u64> {
         let size = self.size();
         let used = u64::try_from(self.records_bytes).unwrap_or(0).saturating_mul(USED_PER_RECORD_BYTE);
@@ -229,7 +232,7 @@ impl LedgerFile {
     }
 
     /// Opens the database in the file, and compares each page with its checksum. No other database of this file may be
-    /// open in this process. Returns whether the last commit was incomplete and was discarded.
+    /// open in this process. Returns true if the last commit was incomplete and was discarded.
     fn open_database(&mut self) -> Result<bool, Fault> {
         self.disk = Arc::default();
         let disk = Arc::clone(&self.disk);
@@ -275,7 +278,7 @@ impl LedgerFile {
         self.database.as_ref()
     }
 
-    /// Returns a reader of messages. It stays valid when the file is replaced.
+    /// Returns a reader of the messages of the inbox. The reader stays valid when the file is replaced.
     pub(in crate::store) fn message_reader(&self) -> MessageReader {
         self.reader.clone()
     }
@@ -293,14 +296,14 @@ impl LedgerFile {
         resolve(Path::new(path)).map_err(|error| format!("{path}: {error}"))
     }
 
-    /// Opens the database again after a commit of this process failed. The commit is incomplete then, and the caller
+    /// Opens the database again after a commit of this process failed. The failed commit is incomplete, and the caller
     /// repeats it.
     pub(in crate::store) fn reopen(&mut self) -> Result<(), Fault> {
         self.close_database();
         self.open_database().map(drop)
     }
 
-    /// Commits changes. They are durable once this returns `Ok`.
+    /// Commits changes. The changes are durable when this method returns `Ok`.
     pub(in crate::store) fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
         let Some(database) = &self.database else { return Err(Fault::broken(NOT_OPEN)) };
         let growth = guarded(|| tables::commit(database, changes))

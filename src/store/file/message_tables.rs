@@ -1,5 +1,5 @@
-//! The tables of the inbox in the ledger's file. Head, body and state of a message are apart, so that a start reads no
-//! bodies, and an attempt to deliver a message writes only its state.
+//! The tables of the inbox in the ledger's file. Head, body and state of a message are in separate tables. A start
+//! therefore reads no bodies, and an attempt to deliver a message writes only the state of the message.
 
 use std::collections::HashMap;
 
@@ -16,11 +16,11 @@ use super::record::{ABOUT, Order, Record};
 const HEADS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
 /// Maps the number of a message to its body.
 const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("message_bodies");
-/// Maps the number of a message to its state (JSON). A message without a state was never tried.
+/// Maps the number of a message to its state (JSON). A message without a state was never attempted.
 const STATES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("message_states");
-/// The name of the highest number of a message in the table that describes the file.
+/// The key of the highest message number in the table that describes the file.
 const NUMBER: &str = "message_number";
-/// The size of a message in the file besides its head, body and state, in bytes.
+/// The size of a message in the file, in bytes, without its head, body and state.
 const MESSAGE_BYTES: i64 = 24;
 
 /// A message as the file contains it.
@@ -31,7 +31,7 @@ pub(in crate::store) struct StoredMessage {
     pub(in crate::store) state: Option<Vec<u8>>,
 }
 
-/// The tables in one transaction. They are opened when the first change of the inbox is written.
+/// The tables of the inbox in one write transaction. They are opened when the first change of the inbox is written.
 pub(super) struct MessageTables<'t> {
     write: &'t WriteTransaction,
     open: Option<OpenTables<'t>>,
@@ -49,7 +49,8 @@ impl<'t> MessageTables<'t> {
         Self { write, open: None, number: 0 }
     }
 
-    /// Applies a change of the inbox. Returns the number of bytes by which the messages have grown.
+    /// Applies a change of the inbox to the tables. Returns the number of bytes by which the stored messages have
+    /// grown.
     pub(super) fn apply(&mut self, change: &Change) -> Result<i64, redb::Error> {
         let open = match &mut self.open {
             Some(open) => open,
@@ -85,7 +86,7 @@ impl<'t> MessageTables<'t> {
         Ok(growth)
     }
 
-    /// Writes the highest number of a message. Numbers are not used again after the messages are removed.
+    /// Writes the highest message number. The number of a removed message is not used again.
     pub(super) fn finish(self) -> Result<(), redb::Error> {
         if self.number > 0 {
             let mut about = self.write.open_table(ABOUT)?;
@@ -100,7 +101,7 @@ fn len(bytes: &[u8]) -> i64 {
     i64::try_from(bytes.len()).unwrap_or(i64::MAX)
 }
 
-/// Creates the tables of a new file.
+/// Creates the tables of the inbox in a new file.
 pub(super) fn create(write: &WriteTransaction) -> Result<(), redb::Error> {
     write.open_table(HEADS)?;
     write.open_table(BODIES)?;
@@ -108,8 +109,8 @@ pub(super) fn create(write: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Reads the heads and the states of all messages, in the order of their numbers. Returns the size of the messages,
-/// with the sizes of their bodies.
+/// Reads the heads and the states of all messages, in the order of their numbers. Returns the size of the messages
+/// including their bodies, in bytes.
 pub(super) fn read(read: &ReadTransaction, mut visit: impl FnMut(Record)) -> Result<i64, redb::Error> {
     let about = read.open_table(ABOUT)?;
     let number = about.get(NUMBER)?.map_or(0, |number| number.value());
@@ -151,8 +152,9 @@ pub(super) fn message(
     Ok(Some(StoredMessage { head, body: body.unwrap_or_default(), state }))
 }
 
-/// Returns the changes that write the messages after `after` to another file: at most `count` messages, and not many
-/// more bytes than `bytes_max`. Returns no changes after the last message.
+/// Returns the changes that write the next messages to another file, beginning with the first message whose number is
+/// above `after`. Returns at most `count` messages, and not many more bytes than `bytes_max`. Returns no changes after
+/// the last message.
 pub(super) fn after(
     database: &Database,
     after: u64,
@@ -180,7 +182,7 @@ pub(super) fn after(
     Ok(changes)
 }
 
-/// Returns the highest number that a message has had.
+/// Returns the highest message number that was ever assigned.
 pub(super) fn number(database: &Database) -> Result<u64, redb::Error> {
     let about = database.begin_read()?.open_table(ABOUT)?;
     Ok(about.get(NUMBER)?.map_or(0, |number| number.value()))

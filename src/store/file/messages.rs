@@ -8,17 +8,19 @@ use redb::Database;
 use super::message_tables::{self, StoredMessage};
 use super::tables::guarded;
 
-/// Reads messages from the database of a file. It has no database while the file is closed or replaced.
+/// Reads messages from the database in the ledger's file. The database is `None` while the file is closed or replaced.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct MessageReader(Arc<RwLock<Option<Arc<Database>>>>);
 
 impl MessageReader {
-    /// Replaces the database. Waits until no message is being read from the former one.
+    /// Replaces the database from which messages are read. Waits until no message is being read from the former
+    /// database.
     pub(super) fn set(&self, database: Option<&Arc<Database>>) {
         *self.0.write() = database.map(Arc::clone);
     }
 
-    /// Reads a message. Returns `None` if the file does not contain it. This blocks the thread until the disk answers.
+    /// Reads the message with this number. Returns `None` if the file does not contain the message. Blocks the thread
+    /// until the disk responds.
     ///
     /// # Errors
     /// Returns an explanation if the file cannot be read now.
@@ -26,7 +28,7 @@ impl MessageReader {
         self.message(number, true)
     }
 
-    /// Reads a message without its body, which is then empty.
+    /// Reads the message with this number, but not its body, which is empty in the result.
     ///
     /// # Errors
     /// Returns an explanation if the file cannot be read now.

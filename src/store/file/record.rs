@@ -6,10 +6,10 @@ use super::change::StoredEvent;
 use crate::interaction::Interaction;
 use crate::time::Timestamp;
 
-/// Describes the file.
+/// The table that describes the ledger's file: it maps the name of a property to its value.
 pub(super) const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
-/// A record of the file.
+/// A record of the ledger's file.
 #[derive(Debug)]
 pub(in crate::store) enum Record {
     /// An interaction: its number, its id and its state.
@@ -17,18 +17,18 @@ pub(in crate::store) enum Record {
     /// A delivered event: its number, the event, the end of its retention, and the number of its interaction or
     /// [`NO_OWNER`](super::NO_OWNER).
     Event(u64, StoredEvent, Timestamp, u64),
-    /// A message of the inbox: its number, its head, and its state unless it has none yet.
+    /// A message of the inbox: its number, its head, and its state. A message that was never attempted has no state.
     Message(u64, Vec<u8>, Option<Vec<u8>>),
-    /// The highest number that a message has had.
+    /// The highest message number that was ever assigned.
     MessageNumber(u64),
 }
 
-/// Returns an error that says that the file is damaged.
+/// Returns an error which states that the file is damaged.
 pub(super) fn corrupted(message: String) -> redb::Error {
     redb::Error::Corrupted(message)
 }
 
-/// Checks that the rows of a table are complete and in order.
+/// Checks that the rows of a table are complete and in the order of their numbers.
 #[derive(Default)]
 pub(super) struct Order {
     last: Option<u64>,

@@ -1,4 +1,4 @@
-//! The tables of the ledger's file: how changes are written to them, and how the records are read.
+//! The tables of the ledger's file: writes changes to them, and reads the records.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,24 +12,24 @@ use crate::time::Timestamp;
 
 /// Maps the number of an interaction to its id and its record (JSON).
 const INTERACTIONS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("interactions");
-/// Maps the number of an event to the event ([`StoredEvent::to_bits`]), the end of its retention (Unix milliseconds) and
-/// the number of its interaction.
+/// Maps the number of an event to the event ([`StoredEvent::to_bits`]), the end of its retention (Unix milliseconds)
+/// and the number of its interaction.
 const EVENTS: TableDefinition<'_, u64, (u128, i64, u64)> = TableDefinition::new("events");
-/// The names of the two halves of the fingerprint key in [`ABOUT`].
+/// The keys of the two halves of the fingerprint key in the table [`ABOUT`].
 const FINGERPRINT_KEY: [&str; 2] = ["fingerprint_key_1", "fingerprint_key_2"];
 
 /// The version of the file format.
 const FORMAT: u64 = 1;
 /// The size of an event in the file, in bytes.
 const EVENT_BYTES: i64 = 40;
-/// The size of an interaction in the file besides its id and its record, in bytes.
+/// The size of an interaction in the file, in bytes, without its id and its record.
 const INTERACTION_BYTES: i64 = 16;
 
-/// Runs an operation of the database. If a page of the file is damaged, the database may panic. Such a panic is caught
+/// Runs an operation of the database. The database may panic if a page of the file is damaged. Such a panic is caught
 /// and returned as an error.
 pub(super) fn guarded<T>(operation: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-    // An operation that panics may leave inconsistent values in memory. They are not used, because the database is
-    // closed after an error.
+    // An operation that panics may leave inconsistent values in memory. These values are not used, because the database
+    // is closed after an error.
     catch_unwind(AssertUnwindSafe(operation)).unwrap_or_else(|panic| Err(corrupted(message(&*panic))))
 }
 
@@ -38,7 +38,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown reason").to_owned()
 }
 
-/// Commits changes. Returns the number of bytes by which the records have grown.
+/// Commits changes to the database. Returns the number of bytes by which the records have grown.
 pub(super) fn commit(database: &Database, changes: &[Change]) -> Result<i64, redb::Error> {
     let mut growth = 0;
     let write = database.begin_write()?;
@@ -110,7 +110,7 @@ pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
     }
 }
 
-/// Reads the fingerprint key. Returns `None` if an earlier version of Callgate wrote the file.
+/// Reads the secret key of the fingerprints. Returns `None` if an earlier version of Callgate wrote the file.
 ///
 /// # Errors
 /// Returns an error if the key cannot be read, or if one half is missing. With a new key, the ledger would not
@@ -126,11 +126,11 @@ pub(super) fn fingerprint_key(database: &Database) -> Result<Option<[u64; 2]>, r
     }
 }
 
-/// Reads all records: first the interactions and then the events, each in the order of their numbers. Returns the size
-/// of the records.
+/// Reads all records: first the interactions, then the events and then the messages, each in the order of their
+/// numbers. Returns the size of the records, in bytes.
 ///
 /// # Errors
-/// Returns an error if a record cannot be read, or if one is missing.
+/// Returns an error if a record cannot be read or is missing.
 pub(super) fn read(database: &Database, mut visit: impl FnMut(Record)) -> Result<i64, redb::Error> {
     let read = database.begin_read()?;
     let mut size = 0;

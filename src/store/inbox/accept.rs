@@ -1,4 +1,4 @@
-//! Accepts a callback: writes the message, its event and its interaction in one commit.
+//! Accepts a callback into the inbox: writes the message, its event and its interaction in one commit.
 
 use std::sync::atomic::Ordering;
 
@@ -16,10 +16,10 @@ use crate::store::ledger::unavailable;
 use crate::time::Timestamp;
 
 impl Inbox {
-    /// Reserves room for a message of this size.
+    /// Reserves room in the inbox for a message of this size.
     ///
     /// # Errors
-    /// Returns the denial `inbox_full`.
+    /// Returns the denial `inbox_full` if the inbox has the maximum number or size of messages.
     fn reserve(&self, settings: &InboxSettings, bytes: u32) -> Result<(), Refusal> {
         let mut index = self.index.lock();
         let is_full = index.count >= settings.messages_max
@@ -36,26 +36,29 @@ impl Inbox {
     }
 }
 
-/// Room in the inbox for a message that is not recorded yet. Dropping it gives the room back.
+/// Reserved room in the inbox for a message that is not recorded yet. Dropping this value frees the room if no message
+/// was stored.
 pub(super) struct Reserved<'i> {
     inbox: &'i Inbox,
     pub(super) entry: Entry,
-    /// Whether the message is on its way, so that whoever waits for the end of its interaction waits for it, too.
+    /// Whether the message is announced as being accepted. Whoever waits for the end of its interaction then also waits
+    /// for the message.
     arrives: bool,
     is_used: bool,
 }
 
 impl Reserved<'_> {
-    /// Records that the message is on its way.
+    /// Announces that the message is being accepted.
     pub(super) fn arrives(&mut self) {
         self.arrives = true;
         self.inbox.index.lock().accepting.push(self.entry.lane);
     }
 
-    /// Uses the room for a message whose change has this number.
+    /// Uses the reserved room for a stored message. `sequence` is the sequence number of the change, and `number` is
+    /// the number of the message.
     pub(super) fn is_stored(&mut self, sequence: u64, number: u64) {
         let mut index = self.inbox.index.lock();
-        // In a shared ledger, somebody may have found the message before the response to its acceptance arrived.
+        // In a shared ledger, the message may have been found and added before the response to its acceptance arrived.
         if sequence > 0 || !index.contains(number) {
             self.is_used = true;
             index.stored(sequence, number, self.entry);
@@ -77,12 +80,13 @@ impl Drop for Reserved<'_> {
 }
 
 impl Store {
-    /// Keeps a claimed callback. Message, event and interaction are durable once this returns `Ok`, and the provider may
-    /// then receive an acknowledgement. Returns the id of the message.
+    /// Stores a claimed callback as a message of the inbox. Message, event and interaction are durable when this method
+    /// returns `Ok`, and the provider may then receive an acknowledgement. Returns the id of the message.
     ///
     /// # Errors
-    /// Returns the denial `inbox_full`. The claim is then released. Returns the denial `store_unavailable` if nothing is
-    /// durable: the message may still become durable later, and the event is then known, too.
+    /// Returns the denial `inbox_full` if the inbox has no room. The claim is then released. Returns the denial
+    /// `store_unavailable` if the change is not durable in time. The message and its event may still become durable
+    /// later.
     pub async fn accept(
         &self,
         claimed: Claimed<'_>,
@@ -110,22 +114,22 @@ impl Store {
         let id = inbox.id(number);
         let body = inbox.sealed(&id, body)?;
         let message = Change::Message(number, head.into(), body);
-        // The state of the interaction changes below. Whoever sees that it has ended must also see that a message is on
-        // its way.
+        // The state of the interaction changes below. A reader that sees the end of the interaction must also see that
+        // a message is being accepted.
         reserved.arrives();
         let sequence = self.settle_with(claimed, report, event_id, now, message);
         reserved.is_stored(sequence, number);
         inbox.changed.notify_one();
         inbox.metrics.message_accepted(&kept.route);
         inbox.durable(sequence).await?;
-        // Whoever has seen the answer finds the message.
+        // A caller that has seen the response must find the message.
         inbox.promote_stored();
         Ok(id)
     }
 }
 
 impl Inbox {
-    /// Returns the entry of a new message.
+    /// Creates the index entry of a new message. `bytes` is the size of head and body.
     pub(super) fn entry(&self, kept: &Kept, bytes: u32) -> Entry {
         let received = kept.received().unix_ms();
         Entry {

@@ -9,7 +9,8 @@ use crate::inbox::{Attempted, Cause, MessageState, Next, Outcome};
 use crate::store::file::Change;
 use crate::time::Timestamp;
 
-/// A message whose delivery has begun. Dropping this value without [`Started::end`] makes the message due again.
+/// A message for which an attempt to deliver it has begun. Dropping this value without [`Started::end`] makes the
+/// message due again.
 #[derive(Debug)]
 pub struct Started {
     inbox: Arc<Inbox>,
@@ -17,11 +18,11 @@ pub struct Started {
     pub number: u64,
     /// The route of the message.
     pub route: Arc<str>,
-    /// The number of this attempt.
+    /// The number of this attempt to deliver the message, beginning with 1.
     pub attempt: u32,
-    /// The time from which on the time for attempts counts.
+    /// The time at which the period for attempts began.
     since: Timestamp,
-    /// The time at which the message is due if the attempt ends without an outcome.
+    /// The time at which the message is due again if the attempt ends without an outcome, in Unix milliseconds.
     again_at: i64,
     /// The time at which `again_at` was computed.
     ended_at: Timestamp,
@@ -29,7 +30,8 @@ pub struct Started {
 }
 
 impl Inbox {
-    /// Begins the delivery of the message that is due first among the messages of these routes.
+    /// Begins an attempt to deliver the message that is due first among the messages of these routes. Returns `None` if
+    /// no message is due at `now`.
     pub fn start(self: &Arc<Self>, routes: &[Arc<str>], now: Timestamp) -> Option<Started> {
         let mut index = self.index.lock();
         let is_wanted = |name: &Arc<str>| routes.contains(name);
@@ -45,15 +47,15 @@ impl Inbox {
         Some(Started { inbox, number, route, attempt, since, again_at: at, ended_at: now, has_ended: false })
     }
 
-    /// Returns the time at which the next message of these routes is due.
+    /// Returns the time at which the next message of these routes is due, if messages wait.
     pub fn next_due(&self, routes: &[Arc<str>]) -> Option<Timestamp> {
         let index = self.index.lock();
         let queues = index.routes.iter().filter(|queue| routes.contains(&queue.name));
         queues.filter_map(|queue| queue.due.first()).min().map(|(at, _)| Timestamp::from_unix_ms(*at))
     }
 
-    /// Makes the waiting messages of a route dead, because the configuration does not contain the route any more. Messages
-    /// that are being delivered end as they end. Returns the number of dead messages.
+    /// Marks the waiting messages of a route as dead, because the configuration does not contain the route any more.
+    /// Attempts in progress are not interrupted. Returns the number of messages that are now dead.
     pub fn route_removed(&self, route: &str, now: Timestamp) -> usize {
         let of_route: Vec<_> = {
             let index = self.index.lock();
@@ -66,7 +68,7 @@ impl Inbox {
         self.bury_all(&of_route, Cause::RouteRemoved, now)
     }
 
-    /// Makes the waiting messages of a revoked interaction dead. Messages that are being delivered end as they end.
+    /// Marks the waiting messages of a revoked interaction as dead. Attempts in progress are not interrupted.
     pub fn revoked(&self, interaction: &str, now: Timestamp) {
         let lane = self.lane(Some(interaction));
         let messages: Vec<_> = self.index.lock().lane(lane).collect();
@@ -74,11 +76,12 @@ impl Inbox {
         self.waiters.wake(lane);
     }
 
-    /// Makes those of the messages dead that wait for an attempt. Returns their number.
+    /// Marks each of these messages as dead if it waits for an attempt. Returns the number of messages that are now
+    /// dead.
     fn bury_all(&self, numbers: &[u64], cause: Cause, now: Timestamp) -> usize {
         let mut count = 0;
-        // Others may use the index between two parts. The last messages come first, so that none becomes the first one of
-        // its interaction meanwhile, and is delivered.
+        // Other tasks may use the index between two parts. The last messages come first, so that no message becomes the
+        // first one of its interaction meanwhile, and is delivered.
         for part in numbers.rchunks(PASSED_MAX) {
             let mut index = self.index.lock();
             let mut changes = Vec::new();
@@ -95,7 +98,8 @@ impl Inbox {
         count
     }
 
-    /// Records a delivered message. Returns the change for the file.
+    /// Records in memory that a message was delivered. Returns the change for the ledger, or `None` if the inbox does
+    /// not contain the message.
     pub(super) fn delivered(&self, index: &mut super::Index, number: u64, now: Timestamp) -> Option<Change> {
         let settings = self.settings();
         if settings.keep_delivered.is_zero() {
@@ -109,12 +113,15 @@ impl Inbox {
 }
 
 impl Started {
-    /// Records the outcome of the attempt. `last` describes it for people. What happens to the message is durable once
-    /// this returns `Ok`, or a shared ledger will have it before it begins another attempt at the same node. The next message of the interaction is not delivered earlier. Returns `None` if the inbox does
-    /// not contain the message any more.
+    /// Records the outcome of the attempt. `last` describes the outcome for operators. Returns what happens to the
+    /// message, or `None` if the inbox does not contain the message any more.
+    ///
+    /// The result is durable when this method returns `Ok`, unless the message is due again. A shared ledger may write
+    /// the result later, but before another attempt begins at the same node. The next message of the interaction is not
+    /// delivered earlier.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the result is not durable in time.
     pub async fn end(
         mut self,
         outcome: Outcome,
@@ -130,7 +137,7 @@ impl Started {
             let next = entry.tries.after(outcome, settings.backoff, attempted);
             let mut stored = *entry;
             let change = match next {
-                // The message stays in its lane until the file does not contain it any more.
+                // The message stays the first one of its interaction until the file does not contain it any more.
                 Next::Delivered if settings.keep_delivered.is_zero() => Change::MessageGone(self.number),
                 Next::Delivered => {
                     let until = now.plus(settings.keep_delivered).unix_ms();
@@ -174,14 +181,15 @@ impl Started {
         if is_durable { Ok(Some(next)) } else { Err(unavailable()) }
     }
 
-    /// Ends the attempt before the message was read: it is due as before. Nobody is notified, because nothing has changed.
+    /// Ends the attempt before the message was read. The message is due at the same time as before. Nobody is notified,
+    /// because nothing has changed.
     pub fn put_back(mut self) {
         let (number, at) = (self.number, self.again_at);
         self.inbox.index.lock().change(number, |entry| (entry.state, entry.at) = (MessageState::Due, at));
         self.has_ended = true;
     }
 
-    /// Ends the attempt without an outcome. The message is due again at this time.
+    /// Ends the attempt without an outcome. The message is due again at `at`.
     pub fn postpone(mut self, at: Timestamp) {
         self.again_at = at.unix_ms();
     }

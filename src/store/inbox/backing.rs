@@ -1,5 +1,5 @@
-//! Where the messages are kept: in the ledger's file, or in a ledger that several processes share. Both record changes in
-//! their order, and say when a change is durable.
+//! The storage of the messages: the ledger's file, or a ledger that several processes share. Both write changes in
+//! their order, and report when a change is durable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use tokio::sync::watch;
 use super::shared::SharedMessages;
 use crate::store::file::{Change, Journal, MessageReader};
 
-/// Where the messages are kept.
+/// The storage of the messages of the inbox.
 #[derive(Debug)]
 pub(in crate::store) enum Backing {
-    /// Nowhere: a ledger in memory accepts no messages.
+    /// There is no storage. With a ledger in memory, the inbox accepts no messages.
     Nothing,
-    /// In the ledger's file.
+    /// The messages are in the ledger's file.
     File(Arc<Journal>, MessageReader),
-    /// On Redis or Valkey.
+    /// The messages are in a shared ledger on Redis or Valkey.
     Shared(SharedMessages),
 }
 
-/// The head, the body and the state of a message.
+/// The stored head, body and state of a message.
 pub(super) struct Parts {
     pub(super) head: Vec<u8>,
     pub(super) body: Vec<u8>,
@@ -28,7 +28,8 @@ pub(super) struct Parts {
 }
 
 impl Backing {
-    /// Records changes. Returns their number for [`Backing::durable`]. `id` returns the id of a message.
+    /// Records changes. Returns the sequence number of the changes for [`Backing::durable`]. `id` returns the id of a
+    /// message from its number.
     pub(super) fn record(
         &self,
         changes: impl IntoIterator<Item = Change>,
@@ -41,7 +42,7 @@ impl Backing {
         }
     }
 
-    /// Reports whether a change becomes durable within `store.grace`.
+    /// Waits until a change is durable, for at most `store.grace`. Returns whether the change is durable.
     pub(super) async fn durable(&self, sequence: u64) -> bool {
         match self {
             Self::Nothing => true,
@@ -50,8 +51,9 @@ impl Backing {
         }
     }
 
-    /// Waits until the result of an attempt is durable, within `store.grace`. A shared ledger may write it later: until then,
-    /// no other attempt begins at the node of the message.
+    /// Waits until the result of an attempt is durable, for at most `store.grace`. Returns whether the result is
+    /// durable. A shared ledger may write the result later. Until then, no other attempt begins at the node of the
+    /// message.
     pub(super) async fn ended(&self, sequence: u64, number: u64) -> bool {
         match self {
             Self::Nothing | Self::File(..) => self.durable(sequence).await,
@@ -59,8 +61,8 @@ impl Backing {
         }
     }
 
-    /// Records a change that nobody needs to wait for. A shared ledger must have it before somebody else changes the
-    /// message. Returns the number to wait for, if there is one.
+    /// Records a change that nobody needs to wait for if the ledger is in a file. A shared ledger must have the change
+    /// before another process changes the message. Returns the sequence number to wait for, if the ledger is shared.
     pub(super) fn defer(&self, change: Change, id: impl Fn(u64) -> String) -> Option<u64> {
         match self {
             Self::Nothing => None,
@@ -81,8 +83,8 @@ impl Backing {
         }
     }
 
-    /// Returns the number of the last durable change of a message that is being stored. In a shared ledger, a message is
-    /// stored before it is in the index.
+    /// Returns the sequence number up to which new messages are durable. In a shared ledger, a message is durable
+    /// before it is in the index, so the result is the maximum.
     pub(super) fn stored_until(&self) -> u64 {
         match self {
             Self::File(journal, _) => journal.durable_now(),
@@ -90,7 +92,8 @@ impl Backing {
         }
     }
 
-    /// Returns a receiver of the number of the last durable change, if messages in the index wait for it.
+    /// Returns a receiver of the sequence number of the last durable change. Returns `None` if messages are durable
+    /// before they are in the index.
     pub(super) fn stores(&self) -> Option<watch::Receiver<u64>> {
         match self {
             Self::File(journal, _) => Some(journal.durable_changes()),
@@ -98,7 +101,7 @@ impl Backing {
         }
     }
 
-    /// Reads a message, whoever holds it.
+    /// Reads a message, even if another process delivers it.
     pub(super) async fn read(&self, number: u64, id: &str) -> Result<Option<Parts>, String> {
         match self {
             Self::Nothing => Err("the ledger keeps no messages".to_owned()),
@@ -113,7 +116,8 @@ impl Backing {
         }
     }
 
-    /// Reads a message without its body, whoever holds it. In a shared ledger, the body is read as well, but not kept.
+    /// Reads a message without its body, even if another process delivers it. In a shared ledger, the body is read as
+    /// well.
     pub(super) async fn read_head(&self, number: u64, id: &str) -> Result<Option<Parts>, String> {
         let Self::File(_, reader) = self else { return self.read(number, id).await };
         let reader = reader.clone();
@@ -122,8 +126,8 @@ impl Backing {
         Ok(stored.map(|stored| Parts { head: stored.head, body: Vec::new(), state: stored.state }))
     }
 
-    /// Reads a message for an attempt that lasts up to `lease`, or for a pull. Returns `None` if somebody has erased the
-    /// message, or if this process does not hold it any more.
+    /// Reads a message for an attempt that lasts up to `lease`, or for a pull. Returns `None` if the message was
+    /// erased, or if another process has taken over the message.
     pub(super) async fn begin(
         &self,
         number: u64,
@@ -132,7 +136,7 @@ impl Backing {
         pulled: Vec<u8>,
     ) -> Result<Option<Parts>, String> {
         match self {
-            // Only this process has the file.
+            // No other process uses the file.
             Self::Nothing | Self::File(..) => self.read(number, id).await,
             Self::Shared(shared) if shared.is_refused(number) => {
                 Err("the ledger has not accepted the last changes".to_owned())
@@ -144,7 +148,7 @@ impl Backing {
         }
     }
 
-    /// Returns the shared ledger.
+    /// Returns the storage in the shared ledger, if the ledger is shared.
     pub(super) fn shared(&self) -> Option<&SharedMessages> {
         match self {
             Self::Shared(shared) => Some(shared),

@@ -1,38 +1,40 @@
-//! A message of the inbox in memory. Head and body are only in the file.
+//! A message of the inbox in memory. Its head and body are only in the ledger.
 
 use serde::{Deserialize, Serialize};
 
 use crate::inbox::{Cause, MessageState, Tries};
 use crate::time::Timestamp;
 
-/// The lane of messages without an interaction, which have no order.
+/// The lane of a message without an interaction. A lane is the fingerprint of the interaction, by which its messages
+/// are ordered. Messages without an interaction have no order.
 pub(super) const NO_LANE: u64 = 0;
 
-/// A message in memory. It is small, because very many messages may wait.
+/// A message of the inbox in memory, without its head and body. It is small, because very many messages may wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// The fingerprint of the interaction, or [`NO_LANE`].
+    /// The fingerprint of the message's interaction, by which the messages are ordered, or [`NO_LANE`].
     pub(super) lane: u64,
-    /// The time of the next attempt, of the end of the lease, or of the end of the attempts, in Unix milliseconds. While
-    /// a message is being delivered, it is the time at which the attempt was due.
+    /// The time of the next attempt, of the end of the lease, or of the delivery or death of the message, in Unix
+    /// milliseconds. While the message is being delivered, it is the time at which the attempt was due.
     pub(super) at: i64,
-    /// The time from which on the time for attempts counts. For a settled message, the time at which it is removed.
+    /// The time at which the period for attempts began, in Unix milliseconds. For a delivered or dead message, the end
+    /// of the retention.
     pub(super) since: i64,
-    /// The size of head and body.
+    /// The size of head and body, in bytes.
     pub(super) bytes: u32,
-    /// The index of the route.
+    /// The index of the message's route in the list of routes.
     pub(super) route: u16,
     pub(super) tries: Tries,
     pub(super) state: MessageState,
     pub(super) cause: Option<Cause>,
     pub(super) is_progress: bool,
-    /// Whether somebody has replayed the message, so that `since` is later than the time of acceptance.
+    /// Whether an operator has replayed the message, so that `since` is later than the time of acceptance.
     pub(super) is_replayed: bool,
-    /// Whether the agent works on the message for as long as its lease lasts.
+    /// Whether an agent has pulled the message and works on it. The lease ends at `at`.
     pub(super) is_pulled: bool,
 }
 
-/// The state of a message in the file. A message without a state in the file is due and was never tried.
+/// The state of a message in the ledger. A message without a state in the ledger is due and was never attempted.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct StoredState {
     pub(super) state: MessageState,
@@ -41,7 +43,7 @@ pub(super) struct StoredState {
     pub(super) tries: Tries,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cause: Option<Cause>,
-    /// The result of the last attempt.
+    /// The result of the last attempt, as a text for operators.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) last: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -49,7 +51,8 @@ pub(super) struct StoredState {
 }
 
 impl Entry {
-    /// Returns the state as the file contains it. A lease does not outlast the process.
+    /// Returns the state of the message as the ledger contains it (JSON). A leased message is stored as due, because a
+    /// lease does not outlast the process.
     pub(super) fn stored(&self, last: Option<&str>) -> Vec<u8> {
         let state = if self.state == MessageState::Leased { MessageState::Due } else { self.state };
         let (at, since, tries, cause) = (self.at, self.since, self.tries, self.cause);

@@ -1,5 +1,5 @@
-//! The ids of messages. An id has a number and a fingerprint, so that nobody can guess it, and no other installation has
-//! the same one.
+//! The ids of messages. A message id consists of a number and a fingerprint. It cannot be guessed, and no other
+//! installation has the same id.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -9,15 +9,17 @@ use parking_lot::Mutex;
 use crate::interaction::EventKey;
 use crate::store::event_memory::FingerprintKey;
 
-/// The beginning of an id.
+/// The prefix of a message id.
 pub(super) const ID: &str = "msg_";
 
-/// The ids of messages.
+/// Converts message numbers to message ids.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
-    /// The key of the fingerprints. In a shared ledger, it is known once the engine has answered.
+    /// The secret key of the fingerprints in message ids. In a shared ledger, the key is known once Redis or Valkey has
+    /// responded.
     key: OnceLock<FingerprintKey>,
-    /// The ids that another key has made, by number: another process had it before the data of the engine was replaced.
+    /// The message ids whose fingerprint has another key, by message number. Another process created them before the
+    /// data of the Redis server was replaced.
     foreign: Mutex<HashMap<u64, Box<str>>>,
 }
 
@@ -30,7 +32,7 @@ impl Ids {
         let _ = self.key.set(key);
     }
 
-    /// Records an id that another key has made.
+    /// Records a message id whose fingerprint has another key.
     pub(super) fn add_foreign(&self, number: u64, id: &str) {
         self.foreign.lock().insert(number, id.into());
     }

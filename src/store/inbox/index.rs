@@ -8,34 +8,34 @@ use super::entry::{Entry, NO_LANE};
 use crate::inbox::{Cause, InboxSettings, MessageState};
 use crate::time::Timestamp;
 
-/// A difference of at most this many milliseconds between two looks at the clock is drift.
+/// The maximum backward step of the clock that counts as drift, in milliseconds.
 const DRIFT_MS: i64 = 2_000;
-/// The shortest time between two looks for messages to give up, in milliseconds.
+/// The minimum time between two searches for messages to give up, in milliseconds.
 const LOOK_MS: i64 = 250;
 
-/// The number of each kind of message of one route.
+/// The numbers of messages of one route, by state.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
-    /// Messages that wait for an attempt, or are being delivered.
+    /// The number of messages that are neither delivered nor dead.
     pub waiting: usize,
-    /// Those of them that are being delivered, or that the agent has pulled.
+    /// The number of waiting messages that are being delivered, or that the agent has pulled.
     pub leased: usize,
-    /// Messages that Callgate does not try to deliver any more.
+    /// The number of dead messages, which Callgate does not try to deliver any more.
     pub dead: usize,
-    /// Delivered messages that are kept.
+    /// The number of delivered messages that are retained.
     pub delivered: usize,
 }
 
-/// The messages of one route.
+/// The messages of one route in memory.
 #[derive(Debug, Default)]
 pub(super) struct RouteQueue {
     pub(super) name: Arc<str>,
     /// Whether a message waits until all earlier messages of its interaction are delivered or dead.
     pub(super) is_ordered: bool,
-    /// Whether the configuration does not contain the route any more, and its messages are dead as soon as nobody works
-    /// on them.
+    /// Whether the configuration does not contain the route any more. The messages of such a route become dead when no
+    /// attempt or lease is in progress.
     is_removed: bool,
-    /// The messages that may be delivered, by the time of their next attempt.
+    /// The messages that may be delivered: the time of the next attempt in Unix milliseconds, and the message number.
     pub(super) due: BTreeSet<(i64, u64)>,
     pub(super) counts: Counts,
 }
@@ -43,36 +43,37 @@ pub(super) struct RouteQueue {
 /// The messages of the inbox in memory.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// The messages that are neither delivered nor dead, by number.
+    /// The messages that are neither delivered nor dead, by message number.
     pub(super) waiting: BTreeMap<u64, Entry>,
-    /// The other messages.
+    /// The delivered and dead messages, by message number.
     pub(super) settled: BTreeMap<u64, Entry>,
-    /// The waiting messages of each interaction, by number.
+    /// The waiting messages: the fingerprint of the interaction, and the message number.
     lanes: BTreeSet<(u64, u64)>,
-    /// Those of them that Callgate is delivering.
+    /// The messages that Callgate is delivering: the fingerprint of the interaction, and the message number.
     in_flight: BTreeSet<(u64, u64)>,
     pub(super) routes: Vec<RouteQueue>,
-    /// The ends of the leases of pulled messages.
+    /// The pulled messages: the end of the lease in Unix milliseconds, and the message number.
     leases: BTreeSet<(i64, u64)>,
-    /// The times at which the retention of settled messages ends.
+    /// The delivered and dead messages: the end of the retention in Unix milliseconds, and the message number.
     ends: BTreeSet<(i64, u64)>,
-    /// The messages that are not durable yet: the number of their change, and their own.
+    /// The messages that are not durable yet: the sequence number of the change, the message number, and the message.
     pub(super) storing: VecDeque<(u64, u64, Entry)>,
-    /// The interactions of the messages that are being accepted, and are in no other list yet.
+    /// The fingerprints of the interactions of the messages that are being accepted, and are in no other list yet.
     pub(super) accepting: Vec<u64>,
-    /// The number and the size of all messages, including those that are being stored.
+    /// The number of all messages, including messages that are not durable yet.
     pub(super) count: usize,
+    /// The size of all messages in bytes, including messages that are not durable yet.
     pub(super) bytes: u64,
-    /// The dead messages of each interaction, by number.
+    /// The dead messages: the fingerprint of the interaction, and the message number.
     dead_lanes: BTreeSet<(u64, u64)>,
-    /// The time of the last look for messages to give up, in Unix milliseconds.
+    /// The time of the last search for messages to give up, in Unix milliseconds.
     last_look: i64,
-    /// The time of the last pass, in Unix milliseconds.
+    /// The time of the last call of [`Index::clock`], in Unix milliseconds.
     pub(super) last_pass: i64,
 }
 
 impl Index {
-    /// Returns the index of a route.
+    /// Returns the index of a route in the list of routes. Adds the route if the list does not contain it.
     pub(super) fn route(&mut self, name: &Arc<str>) -> u16 {
         let known = self.routes.iter().position(|route| route.name == *name);
         let index = known.unwrap_or_else(|| {
@@ -86,42 +87,42 @@ impl Index {
         self.routes.get_mut(usize::from(route))
     }
 
-    /// Returns the name of a route.
+    /// Returns the name of the route with this index.
     pub(super) fn name(&self, route: u16) -> Arc<str> {
         self.routes.get(usize::from(route)).map(|route| Arc::clone(&route.name)).unwrap_or_default()
     }
 
-    /// Adds a message whose change was recorded.
+    /// Adds a message whose change was recorded, but may not be durable yet.
     pub(super) fn stored(&mut self, sequence: u64, number: u64, entry: Entry) {
         self.arrived(entry.lane);
         self.storing.push_back((sequence, number, entry));
     }
 
-    /// Records that a message of this interaction is not on its way any more.
+    /// Records that a message of the interaction with this fingerprint is not being accepted any more.
     pub(super) fn arrived(&mut self, lane: u64) {
         if let Some(at) = self.accepting.iter().position(|other| *other == lane) {
             self.accepting.swap_remove(at);
         }
     }
 
-    /// Reports whether the index has a message.
+    /// Reports whether the index contains the message with this number.
     pub(super) fn contains(&self, number: u64) -> bool {
         self.waiting.contains_key(&number)
             || self.settled.contains_key(&number)
             || self.storing.iter().any(|(_, other, _)| *other == number)
     }
 
-    /// Reports whether the messages of a route are in the order of their interactions.
+    /// Reports whether the route delivers the messages of an interaction one after another.
     pub(super) fn is_ordered(&self, route: u16) -> bool {
         self.routes.get(usize::from(route)).is_some_and(|route| route.is_ordered)
     }
 
-    /// Returns the time of the last pass, in Unix milliseconds.
+    /// Returns the time of the last call of [`Index::clock`], in Unix milliseconds.
     pub(super) fn last_pass(&self) -> i64 {
         self.last_pass
     }
 
-    /// Adds a message that waits or is settled. Its size is already counted.
+    /// Adds a waiting, delivered or dead message to the lists. The totals must already include the message.
     pub(super) fn add(&mut self, number: u64, entry: Entry) {
         match entry.state {
             MessageState::Due | MessageState::Leased => {
@@ -154,7 +155,7 @@ impl Index {
         }
     }
 
-    /// Removes a message from all lists except its size.
+    /// Removes a message from all lists, but not from the totals.
     pub(super) fn take_out(&mut self, number: u64) -> Option<Entry> {
         if let Some(entry) = self.settled.remove(&number) {
             self.ends.remove(&(entry.since, number));
@@ -177,7 +178,7 @@ impl Index {
         if entry.lane != NO_LANE {
             self.lanes.remove(&(entry.lane, number));
             self.in_flight.remove(&(entry.lane, number));
-            // The next message of the interaction may now be delivered.
+            // The next message of the interaction may be delivered now.
             if let Some(next) = self.head(entry.lane) {
                 self.schedule(next);
             }
@@ -185,7 +186,7 @@ impl Index {
         Some(entry)
     }
 
-    /// Removes a message, and its size.
+    /// Removes a message from all lists and from the totals.
     pub(super) fn remove(&mut self, number: u64) -> Option<Entry> {
         let entry = self.take_out(number)?;
         self.uncount(&entry);
@@ -197,30 +198,30 @@ impl Index {
         self.bytes = self.bytes.saturating_sub(entry.bytes.into());
     }
 
-    /// Returns the first waiting message of an interaction.
+    /// Returns the first waiting message of the interaction with this fingerprint.
     fn head(&self, lane: u64) -> Option<u64> {
         self.lane(lane).next()
     }
 
-    /// Returns the waiting messages of an interaction.
+    /// Returns the waiting messages of the interaction with this fingerprint, in the order of their numbers.
     pub(super) fn lane(&self, lane: u64) -> impl DoubleEndedIterator<Item = u64> {
         self.lanes.range((lane, 0)..=(lane, u64::MAX)).map(|(_, number)| *number)
     }
 
-    /// Returns the number of messages of an interaction that are accepted, but not durable yet.
+    /// Returns the number of messages of an interaction that are being accepted or are not durable yet.
     pub(super) fn arriving(&self, lane: u64) -> usize {
         let storing = self.storing.iter().filter(|(_, _, entry)| entry.lane == lane).count();
         storing + self.accepting.iter().filter(|other| **other == lane).count()
     }
 
-    /// Returns the messages of an interaction that are neither delivered nor removed.
+    /// Returns the waiting and dead messages of the interaction with this fingerprint.
     pub(super) fn undelivered(&self, lane: u64) -> impl Iterator<Item = (u64, &Entry)> {
         let dead = self.dead_lanes.range((lane, 0)..=(lane, u64::MAX)).map(|(_, number)| *number);
         let entry = |number| self.waiting.get(&number).or_else(|| self.settled.get(&number));
         self.lane(lane).chain(dead).filter_map(move |number| Some((number, entry(number)?)))
     }
 
-    /// Makes a message unavailable that has an order, because an earlier message waits.
+    /// Makes a message of an ordered route unavailable, because an earlier message of its interaction waits.
     fn hold_back(&mut self, number: u64) {
         let Some(entry) = self.waiting.get(&number).copied() else { return };
         if let Some(queue) = self.queue(entry.route).filter(|queue| queue.is_ordered) {
@@ -228,14 +229,14 @@ impl Index {
         }
     }
 
-    /// Reports whether all earlier messages of the interaction are delivered or dead, and Callgate is not delivering a
-    /// later one, which was begun before somebody replayed this one.
+    /// Reports whether a message is the first waiting message of its interaction, and no message of the interaction is
+    /// in delivery. A message can be replayed while a later message is in delivery.
     fn is_next(&self, lane: u64, number: u64) -> bool {
         let is_busy = || self.in_flight.range((lane, 0)..=(lane, u64::MAX)).next().is_some();
         lane == NO_LANE || (self.head(lane) == Some(number) && !is_busy())
     }
 
-    /// Makes a message available for its next attempt, unless it waits for another one.
+    /// Makes a due message available, unless it must wait for another message of its interaction.
     fn schedule(&mut self, number: u64) {
         let Some(entry) = self.waiting.get(&number).copied() else { return };
         if entry.state != MessageState::Due {
@@ -249,7 +250,7 @@ impl Index {
         }
     }
 
-    /// Changes a waiting message, and updates the lists.
+    /// Changes a waiting message, and updates the lists that contain it.
     pub(super) fn change(&mut self, number: u64, change: impl FnOnce(&mut Entry)) -> Option<Entry> {
         let entry = self.waiting.get(&number).copied()?;
         self.leases.remove(&(entry.at, number));
@@ -274,14 +275,14 @@ impl Index {
             _ => {}
         }
         self.schedule(number);
-        // An earlier message may have been replayed meanwhile.
+        // An earlier message of the interaction may have been replayed meanwhile.
         if was_in_flight && let Some(head) = self.head(changed.lane) {
             self.schedule(head);
         }
         Some(changed)
     }
 
-    /// Moves a message to the settled ones. It is kept for `keep`.
+    /// Moves a waiting message to the delivered and dead messages, and retains it for `keep`.
     pub(super) fn settle(
         &mut self,
         number: u64,
@@ -296,7 +297,7 @@ impl Index {
         Some(entry)
     }
 
-    /// Sets which routes have an order. Messages of routes that are not listed wait, unless `drops_others` is true.
+    /// Sets which routes deliver messages in order. Messages of other routes wait, or become dead with `drops_others`.
     pub(super) fn configure(&mut self, routes: &[(Arc<str>, bool)], drops_others: bool) {
         self.routes.iter_mut().for_each(|queue| queue.is_removed = drops_others);
         for (name, is_ordered) in routes {
@@ -314,13 +315,13 @@ impl Index {
 
     // === Time ===
 
-    /// Returns by how many milliseconds the clock was set back since `then`.
+    /// Returns the number of milliseconds by which the clock was set back since `then`, or 0.
     pub(super) fn set_back_since(&self, then: Timestamp) -> i64 {
         let back = then.unix_ms().saturating_sub(self.last_pass);
         if self.last_pass > 0 && back > DRIFT_MS { back } else { 0 }
     }
 
-    /// Moves all times back if the clock was set back, so that nothing waits for the difference. Returns the difference.
+    /// Moves all times back if the clock was set back, so that no message waits longer. Returns the difference.
     pub(super) fn clock(&mut self, now: Timestamp) -> Option<Duration> {
         let (before, now) = (std::mem::replace(&mut self.last_pass, now.unix_ms()), now.unix_ms());
         let back = before.saturating_sub(now);
@@ -332,29 +333,29 @@ impl Index {
         for number in waiting {
             self.change(number, |entry| {
                 entry.at -= back;
-                // A replayed message may begin later than now.
+                // The period for attempts of a replayed message may begin later than now.
                 entry.since = entry.since.min(now.max(entry.since - back));
             });
         }
         u64::try_from(back).ok().map(Duration::from_millis)
     }
 
-    /// Returns up to `max` pulled messages whose lease has ended.
+    /// Returns up to `max` pulled messages whose lease has expired.
     pub(super) fn lapsed(&self, now: Timestamp, max: usize) -> Vec<u64> {
         let is_over = |(at, _): &&(i64, u64)| *at <= now.unix_ms();
         self.leases.iter().take_while(is_over).take(max).map(|(_, number)| *number).collect()
     }
 
-    /// Returns up to `max` waiting messages whose time for attempts has ended, and that are not being delivered.
+    /// Returns up to `max` due messages whose period for attempts has ended. Searches at most every 250 ms.
     pub(super) fn given_up(&mut self, settings: &InboxSettings, now: Timestamp, max: usize) -> Vec<u64> {
-        // A look goes through all messages if all of them were replayed, and each attempt causes a pass.
+        // A search goes through all messages if all of them were replayed, and each attempt causes a pass.
         if (0..LOOK_MS).contains(&(now.unix_ms() - self.last_look)) {
             return Vec::new();
         }
         self.last_look = now.unix_ms();
         let since = now.minus(settings.tried_for).unix_ms();
         let mut found = Vec::new();
-        // The messages are in the order of their acceptance, except that replayed ones begin later.
+        // The messages are in the order of their acceptance. Only the periods of replayed messages begin later.
         for (number, entry) in &self.waiting {
             if found.len() >= max || (entry.since > since && !entry.is_replayed) {
                 break;
@@ -366,19 +367,19 @@ impl Index {
         found
     }
 
-    /// Returns up to `max` messages of removed routes that became due after the removal.
+    /// Returns up to `max` due messages of routes that the configuration does not contain any more.
     pub(super) fn orphans(&self, max: usize) -> Vec<u64> {
         let removed = self.routes.iter().filter(|queue| queue.is_removed);
         removed.flat_map(|queue| &queue.due).map(|(_, number)| *number).take(max).collect()
     }
 
-    /// Returns up to `max` settled messages whose retention has ended.
+    /// Returns up to `max` delivered or dead messages whose retention has ended.
     pub(super) fn outlived(&self, now: Timestamp, max: usize) -> Vec<u64> {
         let is_over = |(at, _): &&(i64, u64)| *at <= now.unix_ms();
         self.ends.iter().take_while(is_over).take(max).map(|(_, number)| *number).collect()
     }
 
-    /// Returns the time of acceptance of the oldest waiting message of each route.
+    /// Returns each route with the Unix time in milliseconds at which its oldest waiting message was accepted.
     pub(super) fn oldest(&self) -> Vec<(Arc<str>, Option<i64>)> {
         let mut oldest: Vec<_> = self.routes.iter().map(|route| (Arc::clone(&route.name), None)).collect();
         let mut left = self.routes.iter().filter(|route| route.counts.waiting > 0).count();

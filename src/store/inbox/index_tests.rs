@@ -9,7 +9,8 @@ use super::tests::{NOW, open, routes};
 use crate::inbox::{MessageState, Tries};
 use crate::store::Leased;
 
-/// A message is available exactly if it is the first one of its interaction, and no other one is being delivered.
+/// In an ordered route, a message is available exactly if it is the first waiting message of its interaction, and no
+/// other message of the interaction is being delivered.
 #[test]
 fn only_one_message_of_an_interaction_is_available() {
     let mut index = Index::default();

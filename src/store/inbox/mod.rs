@@ -1,8 +1,9 @@
-//! The inbox: callbacks that are kept until the agent has received them. Heads and bodies are in the ledger's file or in a
-//! shared ledger, and an index of the messages of this process is in memory.
+//! The inbox: callbacks that Callgate stores until their agent has received them. The heads and bodies of these
+//! messages are in the ledger's file or in a shared ledger. An index of the messages that this process delivers is in
+//! memory.
 //!
-//! A message is written with its event and its interaction in one commit ([`Store::accept`]). It becomes due when this
-//! commit is durable. Whoever delivers a message settles it before the next message of the interaction is delivered.
+//! A message is written with its event and its interaction in one commit ([`Store::accept`]). The message becomes due
+//! when this commit is durable. Its result is recorded before the next message of the interaction is delivered.
 
 mod accept;
 mod attempts;
@@ -52,52 +53,53 @@ pub use people::{MessageFilter, MessageView, Replayed, RouteOverview};
 pub use pulls::{Leased, Settling};
 pub(super) use shared::{SharedMessages, start as start_shared};
 
-/// The maximum number of messages that one pass changes. There are at least four passes per second.
+/// The maximum number of messages that one call of [`Inbox::pass`] changes for each reason. There are at least four
+/// calls per second.
 const PASSED_MAX: usize = 2_000;
 
-/// The inbox.
+/// The inbox: the callbacks that Callgate stores as messages until their agent has received them.
 #[derive(Debug)]
 pub struct Inbox {
     index: Mutex<Index>,
-    /// The highest number of a message.
+    /// The highest message number that was assigned.
     number: AtomicU64,
     ids: Ids,
-    /// The key of the fingerprints of interactions.
+    /// The secret key of the fingerprints of interactions.
     key: FingerprintKey,
     backing: Backing,
     metrics: Arc<Metrics>,
     settings: ArcSwap<InboxSettings>,
     /// Notified when a message becomes due.
     changed: Notify,
-    /// Woken when the agent may pull a message, or learns that an interaction has ended.
+    /// Woken when an agent may pull a message, or when an interaction has ended.
     waiters: Waiters,
     is_stopping: AtomicBool,
 }
 
-/// The result of [`Inbox::pass`].
+/// The result of applying the time to the messages ([`Inbox::pass`]).
 #[derive(Debug, Default)]
 pub struct PassedMessages {
-    /// The messages that were given up.
+    /// The numbers of the messages that are dead because their period for attempts has ended.
     pub given_up: Vec<u64>,
-    /// The time by which the clock was set back.
+    /// The duration by which the clock was set back, if it was set back.
     pub set_back: Option<Duration>,
 }
 
-/// A message, read from where it is kept.
+/// A message as read from the ledger.
 #[derive(Debug)]
 pub struct Message {
-    /// The head.
+    /// The head of the message.
     pub kept: Kept,
-    /// The body, decrypted.
+    /// The decrypted body of the message.
     pub body: Bytes,
 }
 
-/// A message without its body, read from the file.
+/// The head of a message as read from the ledger, without the body.
 #[derive(Debug)]
 pub struct MessageHead {
-    /// The head.
+    /// The head of the message.
     pub kept: Kept,
-    /// The result of the last attempt, for people.
+    /// The result of the last attempt, as a text for operators.
     pub last_result: Option<Box<str>>,
 }
 
@@ -121,36 +123,37 @@ impl Inbox {
         }
     }
 
-    /// Returns the settings.
+    /// Returns the current settings of the inbox.
     pub fn settings(&self) -> Arc<InboxSettings> {
         self.settings.load_full()
     }
 
-    /// Returns the id of the message with this number. It cannot be guessed, and no other installation has the same id.
+    /// Returns the id of the message with this number. The id cannot be guessed, and no other installation has the same
+    /// id.
     pub fn id(&self, number: u64) -> String {
         self.ids.id(number)
     }
 
-    /// Returns the number of the message with this id.
+    /// Returns the number of the message with this id. Returns `None` if the id is not an id of this ledger.
     pub fn number_of(&self, id: &str) -> Option<u64> {
         let number = id.strip_prefix(ID)?.split_once('_')?.0.parse().ok()?;
         (self.id(number) == id).then_some(number)
     }
 
-    /// Returns the fingerprint of an interaction.
+    /// Returns the fingerprint of an interaction, by which its messages are ordered.
     fn lane(&self, interaction: Option<&str>) -> u64 {
         interaction.map_or(NO_LANE, |id| self.key.fingerprint(id, EventKey(0)))
     }
 
-    /// Records changes. Returns the number of the change for [`Inbox::durable`].
+    /// Records changes of messages. Returns the sequence number of the changes for [`Inbox::durable`].
     fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         self.backing.record(changes, |number| self.id(number))
     }
 
-    /// Waits until a change is durable.
+    /// Waits until the change with this sequence number is durable.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable` if it is not durable after `store.grace`.
+    /// Returns the denial `store_unavailable` if the change is not durable after `store.grace`.
     async fn durable(&self, sequence: u64) -> Result<(), Refusal> {
         if self.backing.durable(sequence).await { Ok(()) } else { Err(unavailable()) }
     }
@@ -160,12 +163,13 @@ impl Inbox {
         self.backing.accepts_changes()
     }
 
-    /// Reports whether there is no message.
+    /// Reports whether the inbox contains no messages.
     pub fn is_empty(&self) -> bool {
         self.index.lock().count == 0
     }
 
-    /// Sets the settings, and which routes deliver the messages of an interaction one after another.
+    /// Sets the settings of the inbox. `routes` contains the name of each route, and whether the route delivers the
+    /// messages of an interaction one after another.
     pub fn configure(&self, settings: Arc<InboxSettings>, routes: &[(Arc<str>, bool)]) {
         let drops_others = settings.drops_removed_routes;
         self.settings.store(settings);
@@ -174,31 +178,31 @@ impl Inbox {
         self.waiters.wake_all();
     }
 
-    /// Returns the routes with waiting messages.
+    /// Returns the names of the routes that have waiting messages.
     pub fn waiting_routes(&self) -> Vec<Arc<str>> {
         let index = self.index.lock();
         let waiting = index.routes.iter().filter(|route| route.counts.waiting > 0);
         waiting.map(|route| Arc::clone(&route.name)).collect()
     }
 
-    /// Returns the number of messages of each route.
+    /// Returns the numbers of messages of each route.
     pub fn counts(&self) -> Vec<(Arc<str>, Counts)> {
         let index = self.index.lock();
         index.routes.iter().map(|route| (Arc::clone(&route.name), route.counts)).collect()
     }
 
-    /// Ends the waits of agents that pull, because the process stops.
+    /// Ends the waits of agents that pull messages, because the process stops.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
         self.waiters.wake_all();
     }
 
-    /// Reports whether the process stops.
+    /// Reports whether [`Inbox::stop`] was called, because the process stops.
     pub fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::SeqCst)
     }
 
-    /// Waits until a message may be due, or until the commit that contains new messages is durable. The caller must call
+    /// Waits until a message may be due, or until a commit that contains new messages is durable. The caller must call
     /// [`Inbox::pass`] afterwards.
     pub async fn changed(&self) {
         let has_more = !self.index.lock().storing.is_empty();
@@ -224,8 +228,9 @@ impl Inbox {
         self.index.lock().storing.front().is_some_and(|(sequence, ..)| *sequence <= durable)
     }
 
-    /// Applies the time: makes stored messages due, ends leases and attempts, and removes messages whose retention has
-    /// ended. Messages of removed routes become dead that were being delivered or accepted when the route was removed.
+    /// Applies the current time to the messages: makes durable new messages due, expires leases, gives up messages
+    /// whose period for attempts has ended, and removes messages whose retention has ended. Messages of removed routes
+    /// become dead if they were being delivered or accepted when the route was removed.
     pub fn pass(&self, now: Timestamp) -> PassedMessages {
         let settings = &self.settings();
         let mut index = self.index.lock();
@@ -262,7 +267,7 @@ impl Inbox {
         passed
     }
 
-    /// Makes the messages due whose commit is durable.
+    /// Makes the new messages due whose commit is durable.
     fn promote_stored(&self) {
         let mut index = self.index.lock();
         self.promote(&mut index, &self.settings());
@@ -270,7 +275,8 @@ impl Inbox {
         self.changed.notify_one();
     }
 
-    /// Makes the messages due whose commit is durable, and removes the messages that they overtake.
+    /// Makes the new messages due whose commit is durable. Removes the progress messages that are replaced by later
+    /// progress.
     fn promote(&self, index: &mut Index, settings: &InboxSettings) {
         let durable = self.backing.stored_until();
         let mut overtaken = Vec::new();
@@ -284,13 +290,15 @@ impl Inbox {
             index.add(number, entry);
             self.waiters.wake(entry.lane);
         }
-        // This is recorded even while the file cannot be written: otherwise, the messages would be back after a restart.
+        // This change is recorded even while the file cannot be written. Otherwise, the messages would be in the inbox
+        // again after a restart.
         if !overtaken.is_empty() {
             self.record(overtaken.into_iter().map(Change::MessageGone));
         }
     }
 
-    /// Makes a message dead. Returns the change of its state.
+    /// Marks a message as dead. Returns the change of its state for the ledger, or `None` if the inbox does not contain
+    /// the message.
     fn bury(
         &self,
         index: &mut Index,
@@ -304,7 +312,7 @@ impl Inbox {
         Some(Change::MessageState(number, entry.stored(last)))
     }
 
-    /// Updates the gauges.
+    /// Updates the metrics that report the number, size and age of messages.
     pub fn report(&self, now: Timestamp) {
         let index = self.index.lock();
         let age = |at: i64| now.unix_ms().saturating_sub(at).max(0) as f64 / 1000.0;
@@ -317,7 +325,8 @@ impl Inbox {
     }
 }
 
-/// Removes the earlier progress of an interaction that a message overtakes. Returns the numbers of the messages.
+/// Removes the waiting progress messages of an interaction that are earlier than the message `number`. Returns the
+/// numbers of the removed messages.
 fn overtake(index: &mut Index, number: u64, lane: u64, metrics: &Metrics) -> Vec<u64> {
     if lane == NO_LANE {
         return Vec::new();
@@ -341,8 +350,8 @@ impl Store {
         &self.inbox
     }
 
-    /// Records that the agent has received a message. If no other message of the interaction is waiting or dead, the agent
-    /// has received all of them, also those that were given up and replayed, and the final one.
+    /// Records that the agent has received all messages of an interaction, including replayed messages and the final
+    /// one. Does nothing if a message of the interaction is being accepted, is waiting, or is dead.
     pub fn message_received(&self, interaction: &str, now: Timestamp) {
         let (_, arriving) = self.inbox.waiting_of(interaction);
         if arriving > 0 || self.inbox.undelivered(interaction).is_some() {
@@ -354,10 +363,10 @@ impl Store {
         }
     }
 
-    /// Records in an interaction that the agent will not receive one of its callbacks. The agent gets a notice.
+    /// Records in an interaction that the agent will not receive one of its callbacks, so that the agent gets a notice.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the record cannot be made durable.
     pub async fn undelivered(&self, interaction: &str, now: Timestamp) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
             return shared.undelivered(interaction).await;

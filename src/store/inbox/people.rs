@@ -1,4 +1,4 @@
-//! What people see of the messages, and what they can do with them: replay and remove.
+//! The views of messages for operators, and the operations of operators: replay and removal.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::inbox::{Cause, MessageState};
 use crate::store::file::Change;
 use crate::time::{Rate, Timestamp};
 
-/// Selects messages.
+/// Selects messages of the inbox.
 #[derive(Clone, Debug, Default)]
 pub struct MessageFilter {
     /// Only messages of this route.
@@ -25,49 +25,50 @@ pub struct MessageFilter {
     pub after: u64,
 }
 
-/// A message for people, without its head and body.
+/// A message as operators see it, without its head and body.
 #[derive(Clone, Debug)]
 pub struct MessageView {
-    /// The number.
+    /// The number of the message.
     pub number: u64,
-    /// The route.
+    /// The name of the message's route.
     pub route: Arc<str>,
-    /// The state.
+    /// The state of the message.
     pub state: MessageState,
-    /// The reason why a dead message is dead.
+    /// The reason why the message is dead. `None` if the message is not dead.
     pub cause: Option<Cause>,
     /// The number of attempts that may have reached the agent.
     pub attempts: u16,
-    /// The time of the next attempt or of the end of the lease. For a settled message, the time at which it was settled.
+    /// The time of the next attempt or of the end of the lease. For a delivered or dead message, the time at which the
+    /// message was delivered or became dead.
     pub at: Timestamp,
     /// The size of head and body, in bytes.
     pub bytes: u32,
 }
 
-/// The result of a replay.
+/// The result of replaying messages.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Replayed {
     /// The number of messages that are due again.
     Messages(usize),
-    /// The message waits already.
+    /// The message is waiting already, so that it is not replayed.
     Waiting,
-    /// There is no such message.
+    /// The inbox does not contain the message.
     Unknown,
 }
 
-/// The messages of one route, for people.
+/// The messages of one route, as operators see them.
 #[derive(Clone, Debug)]
 pub struct RouteOverview {
-    /// The route.
+    /// The name of the route.
     pub route: Arc<str>,
-    /// The numbers of messages.
+    /// The numbers of messages of the route, by state.
     pub counts: Counts,
-    /// The time from which on the time for attempts of the oldest waiting message counts.
+    /// The time at which the period for attempts of the oldest waiting message began.
     pub oldest: Option<Timestamp>,
 }
 
 impl Inbox {
-    /// Returns the messages of each route, and the size of all messages.
+    /// Returns the messages of each route, and the size of all messages in bytes.
     pub fn overview(&self) -> (Vec<RouteOverview>, u64) {
         let index = self.index.lock();
         let oldest = index.oldest().into_iter().map(|(_, at)| at.map(Timestamp::from_unix_ms));
@@ -80,14 +81,14 @@ impl Inbox {
         (overview.collect(), index.bytes)
     }
 
-    /// Returns a message.
+    /// Returns the view of the message with this number.
     pub fn view(&self, number: u64) -> Option<MessageView> {
         let index = self.index.lock();
         let entry = index.waiting.get(&number).or_else(|| index.settled.get(&number))?;
         Some(view(number, entry, index.name(entry.route)))
     }
 
-    /// Returns up to `limit` messages, in the order of their numbers.
+    /// Returns up to `limit` messages that the filter selects, in the order of their numbers.
     pub fn list(&self, filter: &MessageFilter, limit: usize) -> Vec<MessageView> {
         let lane = filter.interaction.as_deref().map(|id| self.lane(Some(id)));
         let index = self.index.lock();
@@ -108,10 +109,11 @@ impl Inbox {
         found
     }
 
-    /// Makes a dead or delivered message due again. Its id stays the same. This is durable once this returns `Ok`.
+    /// Makes a dead or delivered message due again, with the same id. The change is durable when this method returns
+    /// `Ok`.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the change is not durable in time.
     pub async fn replay(&self, number: u64, now: Timestamp) -> Result<Replayed, Refusal> {
         let sequence = {
             let mut index = self.index.lock();
@@ -127,10 +129,12 @@ impl Inbox {
         self.durable(sequence).await.map(|()| Replayed::Messages(1))
     }
 
-    /// Makes dead and delivered messages due again that were settled at `since` or later. `rate` spreads them.
+    /// Makes the dead and delivered messages due again that the filter selects and that were settled at `since` or
+    /// later. `rate` spreads the messages over time. Returns the number of messages that are due again.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`. A part of the messages may then be due again.
+    /// Returns the denial `store_unavailable` if a change is not durable in time. Some of the messages may then be due
+    /// again.
     pub async fn replay_many(
         &self,
         filter: &MessageFilter,
@@ -144,7 +148,7 @@ impl Inbox {
             |view: &&MessageView| !view.state.is_waiting() && since.is_none_or(|since| view.at >= since);
         let found: Vec<_> = found.iter().filter(is_wanted).map(|view| view.number).collect();
         let (mut at, mut count) = (now, 0);
-        // Others may use the index, and the file is written, between two parts.
+        // Other tasks may use the index between two parts, and the file is written.
         for part in found.chunks(PASSED_MAX) {
             let sequence = {
                 let mut index = self.index.lock();
@@ -164,10 +168,10 @@ impl Inbox {
         Ok(count)
     }
 
-    /// Removes a message for good. Returns false if there is none, or if it is being delivered.
+    /// Removes a message permanently. Returns false if there is no such message, or if the message is being delivered.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the change is not durable in time.
     pub async fn erase(&self, number: u64) -> Result<bool, Refusal> {
         let sequence = {
             let mut index = self.index.lock();
@@ -188,8 +192,8 @@ impl Inbox {
         self.waiters.wake_all();
     }
 
-    /// Makes a settled message due at `at`, from which on the time for attempts counts anew. Returns the change for the
-    /// file.
+    /// Makes a delivered or dead message due at `at`. Its period for attempts begins anew at this time. Returns the
+    /// change for the ledger.
     fn revive(&self, index: &mut super::Index, number: u64, at: Timestamp) -> Option<Change> {
         if !index.settled.contains_key(&number) {
             return None;

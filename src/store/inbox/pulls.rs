@@ -1,4 +1,4 @@
-//! Messages that the agent asks for.
+//! Messages that agents pull and settle.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use crate::inbox::MessageState;
 use crate::store::file::Change;
 use crate::time::Timestamp;
 
-/// A message that the agent may work on until the end of its lease. Dropping this value without [`Leased::received`]
-/// gives the lease back.
+/// A message that an agent has pulled, and may work on until the end of the lease. Dropping this value without
+/// [`Leased::received`] ends the lease.
 #[derive(Debug)]
 pub struct Leased {
     inbox: Arc<Inbox>,
     /// The number of the message.
     pub number: u64,
-    /// The number of this attempt.
+    /// The number of this attempt to process the message, beginning with 1.
     pub attempt: u32,
     /// The end of the lease.
     pub until: Timestamp,
-    /// The time at which the message is due if the agent does not receive it.
+    /// The time at which the message is due again if the agent does not receive it, in Unix milliseconds.
     again_at: i64,
     /// The time at which `again_at` was computed.
     leased_at: Timestamp,
@@ -30,12 +30,12 @@ pub struct Leased {
 }
 
 impl Leased {
-    /// Records that the answer with the message was written.
+    /// Records that the response with the message was written to the agent.
     pub fn received(mut self) {
         self.is_received = true;
     }
 
-    /// Gives the lease back. The message is due again at this time.
+    /// Ends the lease. The message is due again at `at`.
     pub fn postpone(mut self, at: Timestamp) {
         self.again_at = at.unix_ms();
     }
@@ -61,19 +61,20 @@ impl Drop for Leased {
     }
 }
 
-/// Which messages an agent may settle.
+/// Describes which message an agent may acknowledge or return.
 #[derive(Clone, Copy, Debug)]
 pub struct Settling<'s> {
-    /// The interaction of the message. `None` if the request does not name it.
+    /// The interaction of the message. `None` if the request does not name the interaction.
     pub interaction: Option<&'s str>,
     /// The routes whose messages the agent pulls.
     pub routes: &'s [Arc<str>],
-    /// The attempt that the agent has worked on, if the request names it.
+    /// The number of the attempt that the agent has worked on, if the request names the attempt.
     pub attempt: Option<u32>,
 }
 
 impl Inbox {
-    /// Returns a future that ends when there may be messages to pull: those of this interaction, or any.
+    /// Returns a future that ends when there may be messages to pull: messages of this interaction, or of any
+    /// interaction for `None`.
     pub fn pulled(&self, interaction: Option<&str>) -> Notified<'_> {
         self.waiters.wait(self.lane(interaction))
     }
@@ -83,8 +84,9 @@ impl Inbox {
         self.backing.shared().is_some()
     }
 
-    /// Leases up to `max` messages of these routes, the oldest first: as many as `bytes_max` allows, but at least one.
-    /// With an interaction, only its messages. A lease does not hold back later messages.
+    /// Leases up to `max` due messages of these routes, the oldest first. The size of the leased messages is at most
+    /// `bytes_max`, but at least one message is leased. With an interaction, leases only messages of this interaction.
+    /// A lease does not hold back later messages.
     pub fn lease(
         self: &Arc<Self>,
         interaction: Option<&str>,
@@ -140,11 +142,12 @@ impl Inbox {
         found.into_iter().filter_map(lease).collect()
     }
 
-    /// Records that the agent has processed a message. The record is durable once this returns `Ok`. Returns the interaction
-    /// of the message.
+    /// Records that the agent has acknowledged a pulled message. The record is durable when this method returns `Ok`.
+    /// Returns the interaction of the message.
     ///
     /// # Errors
-    /// Returns `message_unknown` if no such message waits, and `store_unavailable`.
+    /// Returns the denial `message_unknown` if no such message waits. Returns the denial `store_unavailable` if the
+    /// record is not durable in time.
     pub async fn taken(
         &self,
         settling: Settling<'_>,
@@ -155,7 +158,7 @@ impl Inbox {
         let interaction = match settling.interaction {
             Some(interaction) => Some(interaction.into()),
             None if self.backing.shared().is_some() => found,
-            // The index has no names of interactions.
+            // The index contains only the fingerprints of interactions.
             None => self.read_head(number).await.ok().flatten().and_then(|head| head.kept.interaction),
         };
         let sequence = {
@@ -172,10 +175,12 @@ impl Inbox {
         self.durable(sequence).await.map(|()| interaction)
     }
 
-    /// Records that the agent could not process a message. The message is due again after a delay.
+    /// Records that the agent has returned a pulled message, because it could not process the message. The message is
+    /// due again after a delay.
     ///
     /// # Errors
-    /// Returns `message_unknown` if no such message waits, and `store_unavailable`.
+    /// Returns the denial `message_unknown` if no such message waits. Returns the denial `store_unavailable` if the
+    /// record is not durable in time.
     pub async fn freed(
         &self,
         settling: Settling<'_>,
@@ -199,8 +204,8 @@ impl Inbox {
         self.durable(sequence).await
     }
 
-    /// Returns a message that the agent may settle: it waits, and Callgate is not delivering it. Its lease may have ended,
-    /// also because this process was restarted.
+    /// Returns the message that an agent wants to acknowledge or return. The message must be waiting, and Callgate must
+    /// not be delivering it. Its lease may have expired, for example because this process was restarted.
     fn pulled_entry(
         &self,
         index: &super::Index,
@@ -217,13 +222,15 @@ impl Inbox {
         entry.copied().ok_or_else(|| Refusal::new(Denial::MessageUnknown, Denial::MessageUnknown.help()))
     }
 
-    /// Returns the number of messages of an interaction that wait, and of those that are not durable yet.
+    /// Returns the number of waiting messages of an interaction, and the number of its messages that are not durable
+    /// yet.
     pub fn waiting_of(&self, interaction: &str) -> (usize, usize) {
         let (index, lane) = (self.index.lock(), self.lane(Some(interaction)));
         (index.lane(lane).count(), index.arriving(lane))
     }
 
-    /// Returns the messages of an interaction after `after` that are kept, oldest first, for somebody who only watches.
+    /// Returns up to `max` messages of an interaction whose number is above `after`, in the order of their numbers. The
+    /// messages are not leased. Delivered and dead messages are included.
     pub fn messages_of(&self, interaction: &str, after: u64, max: usize) -> Vec<u64> {
         let lane = self.lane(Some(interaction));
         let index = self.index.lock();
@@ -235,13 +242,14 @@ impl Inbox {
         found
     }
 
-    /// Returns the number of callbacks of an interaction that the agent has not received, and the time of the last one.
+    /// Returns the number of callbacks of an interaction that the agent has not received, and the time of the last of
+    /// these callbacks. Returns `None` if there are none.
     pub fn undelivered(&self, interaction: &str) -> Option<(u32, Timestamp)> {
         let index = self.index.lock();
         let (mut count, mut last) = (0_u32, i64::MIN);
         for (_, entry) in index.undelivered(self.lane(Some(interaction))) {
             count = count.saturating_add(1);
-            // The attempts of a replayed message may begin later than now.
+            // The period for attempts of a replayed message may begin later than now.
             let since = if entry.is_replayed { entry.since.min(index.last_pass) } else { entry.since };
             last = last.max(if entry.state.is_waiting() { since } else { entry.at });
         }
@@ -249,7 +257,7 @@ impl Inbox {
     }
 }
 
-/// Returns the time since a message was accepted, in seconds.
+/// Returns the time since a message was accepted or replayed, in seconds.
 fn age(entry: &Entry, now: Timestamp) -> f64 {
     now.unix_ms().saturating_sub(entry.since).max(0) as f64 / 1000.0
 }

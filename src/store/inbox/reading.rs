@@ -1,4 +1,4 @@
-//! Reads messages, and opens and seals their bodies.
+//! Reads messages, and encrypts and decrypts their bodies.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::denial::{Denial, Refusal};
 use crate::ingress::Kept;
 
 impl Inbox {
-    /// Reads a message.
+    /// Reads a message and decrypts its body. Returns `None` if the ledger does not contain the message.
     ///
     /// # Errors
     /// Returns an explanation if the message cannot be read or decrypted now.
@@ -19,9 +19,9 @@ impl Inbox {
         stored.map(|stored| self.open(number, stored)).transpose()
     }
 
-    /// Reads a message whose attempt lasts up to `patience`, or that the agent has pulled. In a shared ledger, no other
-    /// process begins an attempt meanwhile. Returns `None` if the message does not exist any more, or if another process
-    /// has taken it over.
+    /// Reads a message for an attempt that lasts up to `patience`, or for an agent that has pulled the message. In a
+    /// shared ledger, no other process begins an attempt meanwhile. Returns `None` if the message does not exist any
+    /// more, or if another process has taken over the message.
     ///
     /// # Errors
     /// Returns an explanation if the message cannot be read or decrypted now.
@@ -49,7 +49,7 @@ impl Inbox {
         Ok(Message { kept, body: body.into() })
     }
 
-    /// Reads the head and the state of a message.
+    /// Reads the head and the state of a message. Returns `None` if the ledger does not contain the message.
     ///
     /// # Errors
     /// Returns an explanation if the message cannot be read now.
@@ -60,7 +60,7 @@ impl Inbox {
         Ok(Some(MessageHead { kept, last_result: state.and_then(|state| state.last) }))
     }
 
-    /// Returns a body as it is kept.
+    /// Returns the body in the form in which the ledger stores it: encrypted if the settings contain a key.
     pub(super) fn sealed(&self, id: &str, body: Bytes) -> Result<Bytes, Refusal> {
         let settings = self.settings();
         let sealed = match &settings.sealer {

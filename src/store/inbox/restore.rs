@@ -7,12 +7,13 @@ use super::entry::StoredState;
 use crate::ingress::Kept;
 
 impl Inbox {
-    /// Records that messages have had numbers up to this one.
+    /// Records that message numbers up to this one were assigned.
     pub(in crate::store) fn continue_after(&self, number: u64) {
         self.number.fetch_max(number, Ordering::SeqCst);
     }
 
-    /// Adds a message of the file. A message whose head cannot be read stays in the file, and is logged.
+    /// Adds a message of the ledger's file to the index. A message whose head cannot be read stays in the file, and is
+    /// logged.
     pub(in crate::store) fn restore(&self, number: u64, head: &[u8], state: Option<&[u8]>) {
         self.continue_after(number);
         let kept = match Kept::from_bytes(head) {

@@ -140,7 +140,7 @@ async fn an_interaction_waits_for_its_head_and_for_nothing_else() {
     let second = inbox.start(&routes(), NOW).unwrap();
     assert_eq!((second.number, second.attempt), (2, 1));
     second.end(Outcome::Accepted, "200", (NOW, false, 0)).await.unwrap();
-    // A revocation makes what waits dead, and lets an attempt end as it ends.
+    // A revocation marks waiting messages as dead, and does not interrupt an attempt.
     let fourth = inbox.start(&routes(), NOW).unwrap();
     accept(&store, 5, Some("a"), Bytes::new()).await.unwrap();
     inbox.revoked("a", NOW);
@@ -162,7 +162,7 @@ async fn a_full_inbox_releases_the_claim() {
     assert_eq!(accept(&store, 1, None, Bytes::from(vec![0; 2000])).await, Err("inbox_full"));
     accept(&store, 1, None, Bytes::from_static(b"small")).await.unwrap();
     assert_eq!(accept(&store, 1, None, Bytes::from_static(b"small")).await, Err("claim"), "a duplicate");
-    // What is erased makes room.
+    // An erased message makes room.
     configure(&store, InboxSettings { messages_max: 1, ..InboxSettings::default() });
     assert_eq!(accept(&store, 2, None, Bytes::new()).await, Err("inbox_full"));
     assert!(store.inbox().erase(1).await.unwrap());
@@ -173,7 +173,7 @@ async fn a_full_inbox_releases_the_claim() {
     }
 }
 
-/// A waiting message needs an entry and a place in each list. B-trees are at least half full.
+/// A waiting message needs an entry in a map and a pair in each of two sets. B-trees are at least half full.
 #[test]
 fn a_waiting_message_needs_little_memory() {
     let entry = size_of::<u64>() + size_of::<super::entry::Entry>();
@@ -208,7 +208,7 @@ async fn overtaken_progress_stays_away_even_if_the_disk_fails_meanwhile() {
     assert_eq!(messages.iter().map(|view| Some(view.number)).collect::<Vec<_>>(), [last]);
 }
 
-/// Makes messages dead that are due now.
+/// Delivers messages that are due now to an agent that rejects them with 410, so that they are dead.
 async fn make_dead(store: &Store, numbers: std::ops::RangeInclusive<u64>) {
     for number in numbers {
         let started = store.inbox().start(&routes(), NOW).unwrap();
@@ -262,7 +262,7 @@ async fn the_time_for_attempts_of_a_slow_replay_begins_with_its_first_attempt() 
     let rate = Some(crate::time::parse_rate("12/h").unwrap());
     let filter = crate::store::MessageFilter::default();
     assert_eq!(store.inbox().replay_many(&filter, None, rate, NOW).await.unwrap(), 5);
-    // Messages are due after 0, 5, 10, 15 and 20 minutes, and each of them for 10 minutes.
+    // The messages are due after 0, 5, 10, 15 and 20 minutes, and each of them is attempted for 10 minutes.
     assert_eq!(store.inbox().pass(NOW.plus(9 * minute)).given_up, Vec::<u64>::new());
     assert_eq!(store.inbox().pass(NOW.plus(11 * minute)).given_up, [1]);
     drop(store);
@@ -299,7 +299,7 @@ async fn a_message_that_is_being_delivered_outlasts_its_route() {
     second.end(Outcome::Failed(None), "500", (NOW, false, 0)).await.unwrap();
     inbox.pass(NOW);
     assert_eq!(states(), [(2, dead), (3, dead)], "nothing waits for a route that does not come back");
-    // A message that is not there any more was not delivered.
+    // A message that was removed meanwhile was not delivered.
     inbox.configure(Arc::default(), &[("r".into(), true)]);
     inbox.replay(3, NOW).await.unwrap();
     let third = inbox.start(&routes(), NOW).unwrap();
@@ -324,7 +324,7 @@ async fn a_lease_that_the_agent_did_not_receive_is_given_back() {
     assert_eq!(numbers(&first), [1, 2]);
     first.remove(0).received();
     drop(first);
-    // Others who wait hear of it.
+    // The end of the lease wakes agents that wait.
     pulled.await;
     let second = lease(NOW);
     assert_eq!(numbers(&second), [2, 3]);

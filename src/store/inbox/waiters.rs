@@ -5,16 +5,17 @@ use tokio::sync::futures::Notified;
 
 use super::entry::NO_LANE;
 
-/// The number of groups of interactions.
+/// The number of groups into which waiting agents are divided by interaction.
 const GROUPS: usize = 64;
 
-/// Wakes agents that wait. With a shared ledger, an agent that wakes up asks the engine. Therefore an agent that waits for
-/// one interaction is woken only by changes of this interaction and of the few others in its group.
+/// Wakes agents that wait for messages. With a shared ledger, an agent that wakes up causes a call to a Redis server.
+/// An agent that waits for one interaction is therefore woken only by changes of this interaction and of the few others
+/// in its group.
 #[derive(Debug)]
 pub(super) struct Waiters {
-    /// For agents that wait for messages of any interaction.
+    /// Wakes the agents that wait for messages of any interaction.
     any: Notify,
-    /// For agents that wait for messages of one interaction.
+    /// Wakes the agents that wait for messages of one interaction.
     groups: [Notify; GROUPS],
 }
 
@@ -25,7 +26,8 @@ impl Default for Waiters {
 }
 
 impl Waiters {
-    /// Returns a future that ends when an interaction has changed, or any one if there is no lane.
+    /// Returns a future that ends when the interaction with this fingerprint has changed. For [`NO_LANE`], the future
+    /// ends when any interaction has changed.
     pub(super) fn wait(&self, lane: u64) -> Notified<'_> {
         match lane {
             NO_LANE => self.any.notified(),
@@ -33,7 +35,8 @@ impl Waiters {
         }
     }
 
-    /// Wakes those who wait for an interaction, and those who wait for any.
+    /// Wakes the agents that wait for the interaction with this fingerprint, and the agents that wait for any
+    /// interaction.
     pub(super) fn wake(&self, lane: u64) {
         self.any.notify_waiters();
         if lane != NO_LANE {
@@ -41,7 +44,7 @@ impl Waiters {
         }
     }
 
-    /// Wakes everybody.
+    /// Wakes all waiting agents.
     pub(super) fn wake_all(&self) {
         self.any.notify_waiters();
         self.groups.iter().for_each(Notify::notify_waiters);

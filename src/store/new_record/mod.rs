@@ -9,7 +9,7 @@ use crate::policy::Minted;
 use crate::time::Timestamp;
 use crate::token::Granted;
 
-/// Returns the record of a minted interaction that begins `now`.
+/// Returns the record of a minted interaction that begins at `now`.
 pub(super) fn opened_record(minted: &Minted, now: Timestamp) -> Interaction {
     let route = &minted.route;
     let record = Interaction::new(Arc::clone(&route.name), minted.captures.clone(), now, minted.expires);
@@ -22,16 +22,16 @@ pub(super) fn opened_record(minted: &Minted, now: Timestamp) -> Interaction {
     record
 }
 
-/// Returns the record of an unknown interaction, made from the content of its token.
+/// Returns the record of an interaction that the ledger does not contain, made from the content of its token.
 ///
 /// # Errors
-/// Returns the denial if the ledger does not adopt the interaction.
+/// Returns a denial if the ledger does not adopt the interaction.
 pub(super) fn adopted_record(
     ask: &Ask<'_>,
     unknown: Unknown,
     now: Timestamp,
 ) -> Result<Interaction, Refusal> {
-    // An opaque token does not say when it expires.
+    // An opaque token does not contain the time at which it expires.
     let adoptable = |granted: &&Granted| !granted.is_opaque && (unknown == Unknown::Adopt || ask.adopts);
     let granted = ask.granted.filter(adoptable).ok_or_else(|| {
         Refusal::new(Denial::InteractionUnknown, "the ledger does not know the interaction")

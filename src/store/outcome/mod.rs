@@ -1,35 +1,36 @@
-//! What the operations of the ledger return.
+//! The results of the operations of the ledger.
 
 use std::sync::Arc;
 
 use crate::interaction::{Interaction, NoticeId};
 use crate::replica::Owner;
 
-/// The route of an interaction that was revoked before the ledger knew it.
+/// The name of the route of an interaction that was revoked before the ledger contained the interaction.
 pub(crate) const NO_ROUTE: &str = "-";
 
-/// The result of [`Store::revoke`](super::Store::revoke).
+/// The result of revoking an interaction ([`Store::revoke`](super::Store::revoke)).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Revoked {
-    /// The ledger knew the interaction.
+    /// The ledger contained the interaction.
     Known,
-    /// The ledger did not know the interaction, and has recorded the revocation.
+    /// The ledger did not contain the interaction, and has recorded the revocation.
     Remembered,
-    /// The ledger does not know the interaction, and has recorded nothing.
+    /// The ledger does not contain the interaction, and has recorded nothing.
     Unknown,
 }
 
 /// An interaction and, in a ledger that several processes share, the address of its owner.
 pub type OwnedInteraction = (Interaction, Option<Box<str>>);
 
-/// The result of [`Store::pass`](super::Store::pass).
+/// The result of applying deadlines ([`Store::pass`](super::Store::pass)).
 #[derive(Debug, Default)]
 pub struct Passed {
-    /// The notices that must be sent.
+    /// The notices that must be sent to agents.
     pub notices: Vec<DueNotice>,
-    /// Interactions of other members, which must apply the deadlines themselves. They send the notices to their agents.
+    /// The interactions that other processes own, each with its owner. The owner must apply the deadlines and send the
+    /// notices to its agents.
     pub elsewhere: Vec<(Owner, Box<str>)>,
-    /// Whether more deadlines may have passed.
+    /// Whether more deadlines may have passed that the next call must apply.
     pub has_more: bool,
 }
 

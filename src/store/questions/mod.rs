@@ -1,4 +1,4 @@
-//! Reserves questions for the agent's answers.
+//! Reserves a provider's questions for the agent's answers.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use crate::denial::Refusal;
 use crate::interaction::QuestionFault;
 use crate::time::Timestamp;
 
-/// A question that the caller may answer. Dropping this value without [`Taken::answered`] allows another answer.
+/// A provider's question that the caller may answer. Dropping this value without [`Taken::answered`] allows another
+/// answer.
 #[derive(Debug)]
 pub struct Taken<'s> {
     store: &'s Store,
     now: Timestamp,
     id: Box<str>,
     number: u32,
-    /// The question in a ledger that several processes share.
+    /// The reserved question in a shared ledger, if several processes share the ledger.
     shared: Option<SharedTaken>,
     /// The route of the interaction.
     pub route: Arc<str>,
@@ -25,8 +26,8 @@ pub struct Taken<'s> {
 }
 
 impl Store {
-    /// Reserves a question of an interaction, so that only the caller can answer it. `number` selects the question.
-    /// Without a number, the only open question is reserved.
+    /// Reserves a question of an interaction, so that only the caller can answer the question. `number` selects the
+    /// question. Without a number, the only open question is reserved.
     ///
     /// # Errors
     /// Returns [`QuestionFault`] if the question cannot be answered now.
@@ -61,7 +62,7 @@ impl Taken<'_> {
     /// Records that the provider accepted the answer.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the record cannot be made durable.
     pub async fn answered(mut self) -> Result<(), Refusal> {
         if let Some(shared) = self.shared.take() {
             return shared.answered().await;
@@ -73,7 +74,7 @@ impl Taken<'_> {
 }
 
 impl Taken<'_> {
-    /// Allows another answer, because this one did not reach the provider.
+    /// Releases the question for another answer, because this answer did not reach the provider.
     pub async fn release(mut self) {
         if let Some(shared) = self.shared.take() {
             shared.release().await;

@@ -1,4 +1,4 @@
-//! Claims callbacks for delivery, and records the result.
+//! Claims callbacks in a shared ledger for delivery, and records the results.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use crate::store::event_memory::is_inherited;
 use crate::store::new_record::adopted_record;
 use crate::time::Timestamp;
 
-/// How much longer than the delivery the lease of a claim lasts.
+/// The time by which the lease of a claim exceeds the maximum duration of the delivery.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// The pauses between two attempts to claim while another process delivers, in milliseconds.
+/// The pauses between two attempts to claim a callback while another process delivers the same event, in milliseconds.
 const BUSY_PAUSES_MS: [u64; 4] = [50, 100, 200, 500];
 
-/// A callback that this process may deliver.
+/// A callback that this process has claimed in a shared ledger, and may deliver.
 #[derive(Debug)]
 pub(in crate::store) struct SharedClaim {
     store: Arc<RedisStore>,
@@ -43,12 +43,12 @@ struct InteractionHold {
     events: Vec<EventKey>,
     question: Option<u32>,
     stale: bool,
-    /// The record with the claim, so that its end needs no second look. `None` while it is unknown whether the claim
-    /// was recorded.
+    /// The record with the claim, so that the end of the claim does not read the record again. `None` while it is
+    /// unknown whether the claim was recorded.
     loaded: Option<Loaded>,
 }
 
-/// The result of an attempt to claim.
+/// The result of one attempt to claim a callback.
 enum Attempt {
     Claimed(Option<u32>, bool),
     Busy,
@@ -56,7 +56,8 @@ enum Attempt {
 }
 
 impl RedisStore {
-    /// Claims a verified callback. Waits for at most `patience` while another process delivers.
+    /// Claims a verified callback for delivery. Waits for at most `patience` while another process delivers the same
+    /// event.
     pub(in crate::store) async fn claim(
         self: &Arc<Self>,
         ask: &Ask<'_>,
@@ -70,7 +71,8 @@ impl RedisStore {
         let lease = ask.delivery_max + LEASE_MARGIN;
         let (began, mut pauses, mut pause) = (instant(), BUSY_PAUSES_MS.into_iter(), 0);
         loop {
-            // The patience is not for the engine: a call that is cut off can leave a claim that only its lease ends.
+            // `patience` does not limit a call to the Redis server. A call that is cut off can leave a claim that only
+            // its lease ends.
             if let Some(claim) = self.claim_once(ask, lease).await? {
                 return Ok(claim);
             }
@@ -83,8 +85,9 @@ impl RedisStore {
         }
     }
 
-    /// Tries to claim a callback. Returns `Ok(None)` if another process delivers it. The claim exists here before the
-    /// engine has it: if this future is dropped, or the outcome stays unknown, the claim is released.
+    /// Tries once to claim a callback. Returns `Ok(None)` if another process delivers the event. The claim exists in
+    /// this process before the Redis server has it. If this future is dropped, or the outcome of the call stays
+    /// unknown, the claim is released.
     async fn claim_once(
         self: &Arc<Self>,
         ask: &Ask<'_>,
@@ -109,7 +112,8 @@ impl RedisStore {
         let mut adopts = false;
         let changed = self.change(id, &events, None, |draft| {
             let terms = Terms { id: lease_id, until: draft.now.plus(lease) };
-            // If another process was faster, this one has adopted nothing, unless its own record was written before.
+            // If another process was faster, this process has adopted nothing, unless its own record was written
+            // before.
             let is_own = |record: &SharedRecord| draft.is_repeat && record.has_lease(lease_id);
             adopts = draft.record.as_ref().is_none_or(|record| adopts && is_own(record));
             match self.decide(ask, id, terms, draft) {
@@ -138,7 +142,7 @@ impl RedisStore {
         }
     }
 
-    /// Tries to claim an event that belongs to no interaction. See [`claim_once`](Self::claim_once).
+    /// Tries once to claim an event that belongs to no interaction. See [`claim_once`](Self::claim_once).
     async fn claim_event_once(
         self: &Arc<Self>,
         ask: &Ask<'_>,
@@ -171,7 +175,8 @@ impl RedisStore {
             inherited.filter(|event| is_inherited(&record.interaction, id, *event)).collect();
         match record.claim(ask, terms, *now, |event| known.contains(&event) || inherited.contains(&event)) {
             Ok(Some(claim)) => {
-                // The owner is gone. The next callbacks must go to the agent that receives this one.
+                // The owner of the interaction is dead. The next callbacks must go to the agent that receives this
+                // callback.
                 if ask.adopts {
                     record.owner = self.owner();
                 }
@@ -190,7 +195,7 @@ impl RedisStore {
 }
 
 impl SharedClaim {
-    /// Returns the proof that the ledger allows the delivery.
+    /// Returns the proof that the ledger allows the delivery of the callback.
     pub(in crate::store) fn cleared(&self) -> Cleared {
         match &self.hold {
             Some(Hold::Interaction(hold)) => Cleared::by_the_ledger(hold.question, hold.stale),
@@ -198,7 +203,7 @@ impl SharedClaim {
         }
     }
 
-    /// Returns the interaction of the callback, if it has one.
+    /// Returns the id of the callback's interaction, if the callback has one.
     pub(in crate::store) fn interaction(&self) -> Option<&str> {
         match &self.hold {
             Some(Hold::Interaction(hold)) => Some(&hold.id),
@@ -206,7 +211,7 @@ impl SharedClaim {
         }
     }
 
-    /// Reports whether the callback is delivered although its progress is stale.
+    /// Reports whether the callback is delivered although it reports stale progress.
     pub(in crate::store) fn is_stale(&self) -> bool {
         matches!(&self.hold, Some(Hold::Interaction(hold)) if hold.stale)
     }
@@ -228,8 +233,9 @@ impl SharedClaim {
         }
     }
 
-    /// Records that the callback is kept, together with its message, in one step. Returns where the message is. `None` if
-    /// this is unknown, because a response was lost. If nothing was recorded for certain, releases the claim.
+    /// Records in one change that the callback was queued in the inbox, together with its message. Returns the location
+    /// of the message, or `None` if the location is unknown because a response was lost. Releases the claim if the change
+    /// was certainly not recorded.
     pub(in crate::store) async fn keep(
         mut self,
         report: &Report,
@@ -269,7 +275,8 @@ impl Drop for SharedClaim {
 }
 
 impl RedisStore {
-    /// Records a delivered or kept callback. Returns where its message is, if the engine has said so.
+    /// Records a callback that was delivered or queued in the inbox. Returns the location of its message, if the Redis
+    /// server has returned the location.
     async fn settle(
         &self,
         hold: &mut InteractionHold,

@@ -22,16 +22,16 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::file::StoredEvent;
 use crate::time::Timestamp;
 
-/// The number of records that are read or written at the same time.
+/// The number of records that a copy reads or writes at the same time.
 const PARALLEL: usize = 32;
-/// The number of events that one call writes.
+/// The number of events that one call writes during a copy.
 const EVENTS_PER_CALL: usize = 500;
-/// The pause between two looks at the members.
+/// The pause between two checks whether processes use the ledger.
 const LOOK: Duration = Duration::from_secs(1);
-/// The last time that work under way can end.
+/// The latest possible time, at which all work in progress has ended.
 const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
-/// The provider's id of an interaction.
+/// An interaction and the provider's id by which callbacks find the interaction.
 struct Binding {
     id: Arc<str>,
     route: Arc<str>,
@@ -39,20 +39,20 @@ struct Binding {
     created: Timestamp,
 }
 
-/// What a copy found before it began.
+/// Whether processes use the ledger that is copied.
 pub(in crate::store) enum Use {
-    /// Nobody uses the ledger, which has this name.
+    /// No process uses the ledger. The value is the name of the ledger.
     Idle(Vec<u8>),
-    /// Processes use the ledger. Each is described.
+    /// Processes use the ledger. Each string describes one process.
     Used(Vec<String>),
 }
 
 impl RedisStore {
-    /// Judges the engine, and waits until it is certain that no process uses the ledger. A process that was killed is
-    /// known to be gone only after some time.
+    /// Checks the Redis server, and waits until it is certain whether a process uses the ledger. A process that was
+    /// killed counts as dead only after some time.
     ///
     /// # Errors
-    /// Returns an explanation if the engine does not answer or must not be used.
+    /// Returns an explanation if the Redis server does not respond or must not be used.
     pub(in crate::store) async fn use_of_ledger(&self) -> Result<Use, String> {
         self.probe().await;
         if let Some(fault) = self.health.why_unusable() {
@@ -85,10 +85,10 @@ impl RedisStore {
 
     // === Reading ===
 
-    /// Reads the whole ledger.
+    /// Reads the whole content of the ledger.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
     pub(in crate::store) async fn read_all(self: &Arc<Self>) -> Result<Content, Refusal> {
         let mut content = Content::default();
         let fault = |failure: Failure| unavailable(&failure);
@@ -146,7 +146,8 @@ impl RedisStore {
         Ok(Some(Copied { id, record, events }))
     }
 
-    /// Reads a sorted set of events, with the ends of their retention.
+    /// Reads a sorted set of events. Returns each event with the end of its retention. Omits events whose retention has
+    /// ended.
     async fn read_set(
         &self,
         partition: Partition,
@@ -173,10 +174,10 @@ impl RedisStore {
 
     // === Writing ===
 
-    /// Adds the content of another ledger. A record that is newer here is left as it is.
+    /// Adds the content of another ledger to this ledger. A record that is newer in this ledger is not changed.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`. Then the copy can be repeated.
+    /// Returns the denial `store_unavailable` if the ledger cannot be written. The copy can then be repeated.
     pub(in crate::store) async fn write_all(
         self: &Arc<Self>,
         content: Content,
@@ -193,7 +194,7 @@ impl RedisStore {
         for written in self.in_parallel(content.interactions, write).await? {
             report.count(written);
         }
-        // Two interactions can have the same id of a provider. The later one has it then.
+        // Two interactions can have the same provider's id. Callbacks then find the later interaction.
         bindings.sort_by_key(|binding| std::cmp::Reverse(binding.created));
         for binding in bindings {
             report.provider_ids += usize::from(self.copy_binding(&binding).await?);
@@ -232,8 +233,8 @@ impl RedisStore {
         Ok(changed.await?.0)
     }
 
-    /// Records the interaction that has a provider's id, unless a later one has it. Returns whether the interaction has
-    /// it now.
+    /// Records which interaction has a provider's id, unless a later interaction has the same id. Returns whether
+    /// callbacks find this interaction by the id now.
     async fn copy_binding(&self, binding: &Binding) -> Result<bool, Refusal> {
         let Binding { id, route, provider_id, created } = binding;
         let keys = vec![self.keys.provider_id(route, provider_id)];
@@ -252,7 +253,7 @@ impl RedisStore {
         Ok(true)
     }
 
-    /// Writes delivered events without an interaction. Returns their number.
+    /// Writes delivered events that belong to no interaction. Returns the number of these events.
     async fn write_loose(&self, loose: &[Loose]) -> Result<usize, Refusal> {
         let mut sets: std::collections::BTreeMap<(Partition, String), Vec<Vec<u8>>> =
             std::collections::BTreeMap::new();
@@ -273,7 +274,7 @@ impl RedisStore {
             let until = until.unix_ms().saturating_mul(1000).to_string().into_bytes();
             sets.entry(place).or_default().extend([until, bytes]);
         }
-        // The keys are written first: without them, nobody would look for the fingerprints.
+        // The secret keys are written first. Without them, no process would look for the fingerprints.
         for FingerprintKey([first, second]) in secrets {
             let secret = [first.to_be_bytes(), second.to_be_bytes()].concat();
             let written =
@@ -289,7 +290,7 @@ impl RedisStore {
         Ok(loose.len())
     }
 
-    /// Runs a task for each item, some of them at the same time. Returns the results in no order.
+    /// Runs a task for each item, with up to [`PARALLEL`] tasks at the same time. Returns the results in any order.
     async fn in_parallel<I, T, F>(
         self: &Arc<Self>,
         items: Vec<I>,
@@ -319,7 +320,7 @@ fn ended<T>(joined: Result<Result<T, Refusal>, tokio::task::JoinError>) -> Resul
     joined.unwrap_or_else(|error| Err(Refusal::new(Denial::StoreUnavailable, error.to_string())))
 }
 
-/// Returns the provider's id of an interaction, if callbacks find the interaction by it.
+/// Returns the provider's id of an interaction, if callbacks find the interaction by this id.
 fn binding(one: &Copied) -> Option<Binding> {
     let record = &one.record.interaction;
     let provider_id = record.provider_id().filter(|_| record.is_matched())?.into();

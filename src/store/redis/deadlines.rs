@@ -1,6 +1,6 @@
-//! Deadlines. Each process looks at the deadlines that it wrote itself when their time comes. For each partition, two
-//! members also look at all deadlines regularly, so that those of a dead member are found. An id that the engine has
-//! handed out is hidden from the others for some time, so that each deadline is reported once.
+//! Deadlines in a shared ledger. Each process checks the deadlines that it wrote itself when their time comes. For each
+//! partition, two processes also check all deadlines regularly, so that the deadlines of a dead process are found. The
+//! Redis server hides an id that it has returned for some time, so that each deadline is reported once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,47 +18,47 @@ use crate::interaction::{Due, Interaction, Terms};
 use crate::replica::Owner;
 use crate::store::outcome::{DueNotice, NO_ROUTE};
 
-/// How long an id that was handed out is hidden. It is short, because the answer of the engine may be lost. A member that
-/// sees an id too early does nothing, because the record has a lease.
+/// The time for which the Redis server hides an interaction id that it has returned to a process. The time is short,
+/// because the response may be lost. A process that sees an id too early does nothing, because the record has a lease.
 const HIDDEN: Duration = Duration::from_secs(5);
-/// The maximum number of ids that one call hands out.
+/// The maximum number of interaction ids that one call returns.
 const IDS_PER_CALL: usize = 64;
-/// The maximum number of calls of one pass.
+/// The maximum number of partitions that one call of [`RedisStore::pass`] checks.
 const CALLS_PER_PASS: usize = 32;
-/// When to look again at the partitions and the interactions of a node that does not answer.
+/// The pause before the partitions and interactions of a silent node are checked again.
 const SILENCE_PAUSE: Duration = Duration::from_secs(1);
-/// The lease of a notice that is being sent.
+/// The duration of the lease of a notice that is being sent.
 const NOTICE_LEASE: Duration = Duration::from_secs(120);
 
-/// What a look at deadlines has found.
+/// The result of checking the deadlines of interactions.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Found {
     pub(in crate::store) notices: Vec<DueNotice>,
-    /// The interactions of other living members, which must send the notices.
+    /// The interactions that other living processes own. Their owners must send the notices.
     pub(in crate::store) elsewhere: Vec<(Owner, Box<str>)>,
     pub(in crate::store) has_more: bool,
 }
 
-/// The result of a look at an interaction.
+/// The result of checking the deadlines of one interaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Looked {
     Done,
-    /// The interaction cannot be changed now. The engine hands it out again later.
+    /// The interaction cannot be changed now. The Redis server returns its id again later.
     Refused,
-    /// The node of the interaction does not answer.
+    /// The node of the interaction does not respond.
     Silence,
 }
 
-/// What a deadline requires.
+/// The result of applying the passed deadlines of an interaction.
 enum Passed {
     Nothing,
-    /// The interaction, and what has changed.
+    /// This process has applied the deadlines. The values are the interaction and its changes.
     Here(Box<Interaction>, Due),
     Elsewhere(Owner),
 }
 
 impl RedisStore {
-    /// Applies deadlines whose time has come.
+    /// Applies the deadlines of interactions whose time has come.
     pub(in crate::store) async fn pass(&self) -> Found {
         let mut found = Found::default();
         let Some(now) = self.clock.now() else { return found };
@@ -87,7 +87,7 @@ impl RedisStore {
         found
     }
 
-    /// Looks at the deadlines of a partition. Returns false if the engine does not answer.
+    /// Checks the deadlines of a partition. Returns false if the Redis server does not respond.
     async fn look_into(&self, number: u8, silent: &mut HashSet<Box<str>>, found: &mut Found) -> bool {
         let partition = Partition::Number(number);
         let arguments =
@@ -116,7 +116,8 @@ impl RedisStore {
         true
     }
 
-    /// Applies the deadlines of one interaction. If its node does not answer, does so later.
+    /// Applies the deadlines of one interaction. If the node of the interaction does not respond, schedules another
+    /// check.
     async fn look_or_wait(&self, one: Waiting, silent: &mut HashSet<Box<str>>, found: &mut Found) {
         let node = self.nodes.node_of(Partition::of(&one.id));
         if silent.contains(&node) || self.look_at(&one, &node, found).await == Looked::Silence {
@@ -127,7 +128,7 @@ impl RedisStore {
         }
     }
 
-    /// Applies the deadlines of one interaction at this node.
+    /// Applies the deadlines of one interaction whose record is on this node.
     async fn look_at(&self, one: &Waiting, node: &str, found: &mut Found) -> Looked {
         let Waiting { id, lease, is_passed_on, .. } = one;
         let members = Arc::clone(&self.members.lock());
@@ -170,7 +171,7 @@ impl RedisStore {
             Ok((Passed::Nothing, _)) => {}
             Err(refusal) => {
                 log::warn!("{id}: its deadline is applied later: {}", refusal.detail);
-                // A record that this version cannot read says nothing about the other records of the node.
+                // A record that this version cannot read does not mean that its node fails.
                 return if self.health.is_failing(node) { Looked::Silence } else { Looked::Refused };
             }
         }
@@ -198,7 +199,7 @@ impl RedisStore {
         }
     }
 
-    /// Forgets which interaction has a provider's id.
+    /// Removes the record which interaction has a provider's id, if the recorded interaction is `id`.
     pub(super) async fn forget_provider_id(&self, route: &str, provider_id: &str, id: &str) {
         let keys = vec![self.keys.provider_id(route, provider_id)];
         let _ = self.call(&UNBIND, Partition::of(route), keys, vec![id.as_bytes().to_vec()]).await;

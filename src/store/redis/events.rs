@@ -1,5 +1,5 @@
-//! Events that belong to no interaction: which were delivered, and which are being delivered. The events of one route
-//! are in one partition, because a message can have several keys, and each of them must be found.
+//! Events that belong to no interaction: the delivered events, and the events that are being delivered. The events of
+//! one route are in one partition, because an event can have several keys, and each of them must be found.
 
 use std::time::Duration;
 
@@ -16,29 +16,30 @@ use crate::interaction::EventKey;
 use crate::random::random;
 use crate::store::event_memory::FingerprintKey;
 
-/// The number of a lease is below this number. A process recognizes its own lease by it.
+/// The upper bound of the lease numbers of events. A process recognizes its own lease by the lease number, which is
+/// random.
 const LEASE_NUMBERS: u64 = 1_000_000;
 
-/// An event that is being delivered.
+/// A claimed event that belongs to no interaction.
 #[derive(Debug)]
 pub(super) struct EventHold {
     route: Box<str>,
     keys: Vec<EventKey>,
-    /// The number of the lease.
+    /// The random number of the lease.
     lease: u64,
 }
 
-/// The result of an attempt to claim an event.
+/// The result of an attempt to claim an event that belongs to no interaction.
 #[derive(Debug)]
 pub(super) enum EventClaim {
     Claimed,
     Delivered,
-    /// Another process delivers it.
+    /// Another process delivers the event.
     Busy,
 }
 
 impl EventHold {
-    /// Returns a claim with a new lease. The engine does not know it yet.
+    /// Returns a claim with a new lease. The Redis server does not have the claim yet.
     pub(super) fn new(route: &str, events: &[EventKey]) -> Result<Self, Refusal> {
         let lease = random::<8>().map(u64::from_be_bytes).ok_or_else(no_random_numbers)? % LEASE_NUMBERS;
         Ok(Self { route: route.into(), keys: events.to_vec(), lease })
@@ -46,7 +47,7 @@ impl EventHold {
 }
 
 impl RedisStore {
-    /// Claims an event.
+    /// Claims an event that belongs to no interaction. The lease lasts for `duration`.
     pub(super) async fn claim_event(
         &self,
         hold: &EventHold,
@@ -70,8 +71,8 @@ impl RedisStore {
         })
     }
 
-    /// Reports whether one of these events was delivered with a ledger in a file that was copied to this one. Such a
-    /// ledger knows only the fingerprints of its events.
+    /// Reports whether one of these events was delivered while the ledger was in a file. When such a ledger is copied
+    /// to Redis or Valkey, only the fingerprints of its events are copied.
     async fn was_copied(&self, events: &[EventKey]) -> Result<bool, Refusal> {
         for key in self.copied_keys().await? {
             for event in events {
@@ -87,7 +88,8 @@ impl RedisStore {
         Ok(false)
     }
 
-    /// Returns the secret keys of the copied fingerprints. They do not change while a process uses the ledger.
+    /// Returns the secret keys of the fingerprints that were copied from ledgers in files. The keys do not change while
+    /// a process uses the ledger.
     async fn copied_keys(&self) -> Result<&[FingerprintKey], Refusal> {
         let read = async {
             let keys = vec![self.keys.copied_keys()];
@@ -98,7 +100,7 @@ impl RedisStore {
         keys.map(Vec::as_slice).map_err(|failure: Failure| unavailable(&failure))
     }
 
-    /// Records that an event was delivered.
+    /// Records that a claimed event was delivered.
     pub(super) async fn settle_event(&self, hold: &EventHold) -> Result<(), Refusal> {
         if hold.keys.is_empty() {
             return Ok(());
@@ -107,7 +109,7 @@ impl RedisStore {
         let mut arguments =
             vec![micros(self.settings.remember), self.settings.events_max.to_string().into_bytes()];
         arguments.extend(hold.keys.iter().map(bytes));
-        // A repetition has the same effect, so an unknown outcome is simply tried again.
+        // A repetition has the same effect, so a call with an unknown outcome is repeated.
         let mut settled =
             self.call(&SETTLE_EVENT, Partition::of(&hold.route), keys.clone(), arguments.clone()).await;
         if settled.as_ref().is_err_and(|failure| failure.may_have_happened) {
@@ -116,7 +118,8 @@ impl RedisStore {
         settled.map(|_| ()).map_err(|failure| unavailable(&failure))
     }
 
-    /// Records that an event is kept, together with its message. Returns where the message is.
+    /// Records that the callback of a claimed event was queued in the inbox, together with its message. Returns the
+    /// location of the message.
     pub(super) async fn keep_event(
         &self,
         hold: &EventHold,
@@ -135,7 +138,7 @@ impl RedisStore {
         ];
         arguments.extend(hold.keys.iter().map(bytes));
         arguments.extend(message.arguments(&self.incarnation));
-        // A repetition has the same effect, so an unknown outcome is simply tried again.
+        // A repetition has the same effect, so a call with an unknown outcome is repeated.
         let mut kept = self.call(&ACCEPT_EVENT, partition, keys.clone(), arguments.clone()).await;
         let is_repeat = kept.as_ref().is_err_and(|failure| failure.may_have_happened);
         if is_repeat {
@@ -163,7 +166,7 @@ impl RedisStore {
     }
 }
 
-/// Parses the secret keys of copied fingerprints.
+/// Parses the secret keys of the fingerprints that were copied from ledgers in files.
 pub(super) fn copied_keys(value: Option<&Value>) -> Vec<FingerprintKey> {
     let Some(Value::Array(keys)) = value else { return Vec::new() };
     let half = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);

@@ -1,4 +1,5 @@
-//! Whether the engine answers and takes changes, and the engine's clock.
+//! The health of the Redis or Valkey nodes: whether they respond and accept changes. Also the clock of the Redis
+//! server.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,12 +11,13 @@ use crate::clock::instant;
 use crate::store::file::Health;
 use crate::time::Timestamp;
 
-/// How long a failed write says something about the next one. Each process writes every 5 seconds that it lives.
+/// The time after a failed write for which a node counts as not writable. Each process writes its heartbeat every 5
+/// seconds.
 const WRITE_RECENT: Duration = Duration::from_secs(12);
-/// How long a full node must have refused nothing before it counts as having room.
+/// The time without a refused change after which a full node may have memory again.
 const FULL_RECENT: Duration = Duration::from_secs(10);
 
-/// Which nodes of the engine answer and take changes.
+/// The health of the Redis or Valkey nodes: which nodes respond and accept changes.
 #[derive(Debug)]
 pub(super) struct EngineHealth {
     grace: Duration,
@@ -24,14 +26,16 @@ pub(super) struct EngineHealth {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since when no call of a node has succeeded. The address is empty if no node is known.
+    /// The nodes whose last call failed, each with the time since which no call has succeeded. The address is empty if
+    /// no node is known.
     failing_since: HashMap<Box<str>, Instant>,
-    /// Since when no write to a node has succeeded, although it may answer reads, and the time of the last one. Replicas
-    /// that do not confirm have this effect.
+    /// The nodes whose last write failed, each with the time since which no write has succeeded and the time of the
+    /// last failed write. Such a node may still respond to reads, for example if its replicas do not confirm writes.
     unwritten: HashMap<Box<str>, (Instant, Instant)>,
-    /// Since when a node has no memory for anything new, and when it last refused something for that reason.
+    /// The nodes that have no memory for new records, each with the time since which the node is full and the time of the
+    /// last change that it refused for this reason.
     full: HashMap<Box<str>, (Instant, Instant)>,
-    /// Why the engine must not be used.
+    /// The reason why the Redis server must not be used.
     unusable: Option<String>,
 }
 
@@ -50,12 +54,13 @@ impl EngineHealth {
         Self { grace, state: Mutex::default() }
     }
 
-    /// Records the result of a call to a node. `node` is not called while all nodes answer.
+    /// Records the result of a call to a node. The closure `node` returns the address of the node. It is not called
+    /// while all nodes respond.
     pub(super) fn called(&self, node: impl FnOnce() -> Box<str>, is_write: bool, failure: Option<&Failure>) {
         if failure.is_none() && self.state.lock().is_well() {
             return;
         }
-        // A full node answers, and changes what it has.
+        // A full node responds, and accepts changes to the records that it has.
         if let Some(failure) = failure
             && let Some(node) = &failure.full_node
         {
@@ -73,7 +78,7 @@ impl EngineHealth {
         }
         match failure {
             None => {
-                // Nodes are known if one of them answers.
+                // Nodes are known if one of them responds.
                 state.failing_since.remove("");
                 state.failing_since.remove(&node);
             }
@@ -103,20 +108,20 @@ impl EngineHealth {
         log::error!("the store is full, and takes nothing new: {reason}");
     }
 
-    /// Reports whether a node has no memory for anything new.
+    /// Reports whether a node has no memory for new records.
     pub(super) fn is_full(&self, node: &str) -> bool {
         self.state.lock().full.contains_key(node)
     }
 
-    /// Returns the full nodes that have refused nothing for some time. A node that is nearly full has memory for a moment
-    /// whenever something is removed.
+    /// Returns the addresses of the full nodes that have refused no change for [`FULL_RECENT`]. A node near its limit has
+    /// memory for a moment whenever a key is removed.
     pub(super) fn perhaps_not_full(&self) -> Vec<Box<str>> {
         let (state, now) = (self.state.lock(), instant());
         let is_past = |last: Instant| now.saturating_duration_since(last) >= FULL_RECENT;
         state.full.iter().filter(|(_, (_, last))| is_past(*last)).map(|(node, _)| node.clone()).collect()
     }
 
-    /// Records that a node has memory again, or that it has no keys any more.
+    /// Records that a full node has memory again, or that it has no keys any more.
     pub(super) fn has_room(&self, node: &str) {
         let mut state = self.state.lock();
         let is_past = |last: Instant| instant().saturating_duration_since(last) >= FULL_RECENT;
@@ -127,8 +132,8 @@ impl EngineHealth {
         }
     }
 
-    /// Returns the health for probes and metrics. `nodes` contains the addresses of the nodes that have keys. If other
-    /// nodes still answer, most callbacks are accepted, so this process is ready.
+    /// Returns the health of the store for health probes and metrics. `nodes` contains the addresses of the nodes that
+    /// have keys. If only some nodes fail, most callbacks are accepted, so this process stays ready.
     pub(super) fn health(&self, nodes: &[Box<str>]) -> Health {
         let mut state = self.state.lock();
         if state.unusable.is_some() {
@@ -141,7 +146,7 @@ impl EngineHealth {
         if state.is_well() {
             return if_not_silent;
         }
-        // Another node has taken the keys of a node that is no longer named.
+        // Other nodes have the keys of a node that is not in `nodes` any more.
         state.failing_since.retain(|node, _| node.is_empty() || nodes.contains(node));
         state.unwritten.retain(|node, (_, last)| nodes.contains(node) && since(*last) < WRITE_RECENT);
         let mut failing: HashMap<&str, Instant> = HashMap::new();
@@ -175,7 +180,7 @@ impl EngineHealth {
         !self.state.lock().failing_since.is_empty()
     }
 
-    /// Records why the engine must not be used, or that it may be used.
+    /// Records the reason why the Redis server must not be used. `None` means that the server may be used.
     pub(super) fn judged(&self, fault: Option<String>) {
         let mut state = self.state.lock();
         if let Some(fault) = fault.as_ref().filter(|fault| state.unusable.as_ref() != Some(*fault)) {
@@ -184,23 +189,23 @@ impl EngineHealth {
         state.unusable = fault;
     }
 
-    /// Returns why the engine must not be used.
+    /// Returns the reason why the Redis server must not be used, if there is one.
     pub(super) fn why_unusable(&self) -> Option<String> {
         self.state.lock().unusable.clone()
     }
 }
 
-/// The engine's clock. All processes that share the ledger decide by it.
+/// The clock of the Redis server. All processes that share the ledger use this clock.
 #[derive(Debug, Default)]
 pub(super) struct EngineClock(Mutex<Option<(i64, Instant)>>);
 
 impl EngineClock {
-    /// Records a time of the engine, in Unix microseconds.
+    /// Records the time that the Redis server has returned, in Unix microseconds.
     pub(super) fn observe(&self, us: i64) {
         *self.0.lock() = Some((us, instant()));
     }
 
-    /// Returns the engine's time. Returns `None` if the engine has never answered.
+    /// Returns the present time of the Redis server. Returns `None` if the server has never responded.
     pub(super) fn now(&self) -> Option<Timestamp> {
         let (us, at) = (*self.0.lock())?;
         let since = i64::try_from(instant().saturating_duration_since(at).as_micros()).unwrap_or(i64::MAX);

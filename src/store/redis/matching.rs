@@ -1,5 +1,5 @@
-//! Finds the interaction of a callback without a token by the provider's id of the work. Other processes may have sent the
-//! request, so the engine also knows which responses are awaited.
+//! Finds the interaction of a callback without a token by the provider's id. Another process may have sent the request,
+//! so the Redis server also records which responses are outstanding.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,13 @@ use crate::denial::Refusal;
 use crate::interaction::Ask;
 use crate::random::new_id;
 
-/// Pause between two looks at the provider's id while a response is awaited.
+/// The pause between two look-ups of a provider's id while a response is outstanding.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a response is awaited at most, if the process that awaits it dies.
+/// The maximum time for which a response counts as outstanding. It takes effect if the process that awaits the response
+/// dies.
 const AWAITED_MAX: Duration = Duration::from_secs(600);
 
-/// A request whose response can still contain the provider's id.
+/// A request whose response can still contain the provider's id, as recorded in a shared ledger.
 #[derive(Debug)]
 pub(in crate::store) struct SharedAwait {
     store: Arc<RedisStore>,
@@ -30,11 +31,11 @@ pub(in crate::store) struct SharedAwait {
 }
 
 impl RedisStore {
-    /// Returns the interaction that the provider's id in a callback belongs to. Waits for at most `patience` while a
-    /// response to a request of the route is awaited.
+    /// Returns the interaction to which the provider's id in a callback belongs. Waits for at most `patience` while the
+    /// response to a request of the route is outstanding.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
     pub(in crate::store) async fn find_matched(
         &self,
         ask: &Ask<'_>,
@@ -44,7 +45,8 @@ impl RedisStore {
         let began = instant();
         loop {
             let keys = vec![self.keys.provider_id(ask.route, provider_id), self.keys.awaited(ask.route)];
-            // The patience is not for the engine: if it does not answer, nobody knows whether there is an interaction.
+            // `patience` does not limit the call. Without a response from the Redis server, it is unknown whether there
+            // is an interaction.
             let found = self.call(&FIND, Partition::of(ask.route), keys, Vec::new()).await;
             match found.map_err(|failure| unavailable(&failure))?.1.as_slice() {
                 [Value::BulkString(id), ..] => {
@@ -60,7 +62,7 @@ impl RedisStore {
         }
     }
 
-    /// Records the interaction that has a provider's id.
+    /// Records that a provider's id belongs to an interaction.
     pub(super) async fn remember_provider_id(
         &self,
         route: &str,
@@ -72,7 +74,8 @@ impl RedisStore {
         bound.map(|_| ()).map_err(|failure| unavailable(&failure))
     }
 
-    /// Records that the response to a request is awaited.
+    /// Records that the response to a request of the route is outstanding. Returns `None` if the system provides no
+    /// random numbers.
     pub(in crate::store) async fn await_response(self: &Arc<Self>, route: &Arc<str>) -> Option<SharedAwait> {
         let request = new_id("")?;
         self.set_awaited(route, &request, AWAITED_MAX).await;

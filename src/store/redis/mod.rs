@@ -1,9 +1,9 @@
-//! The ledger on Redis or Valkey, for several processes.
+//! The ledger on Redis or Valkey, which several processes share.
 //!
-//! The engine stores versioned records and compares and sets them. It knows no rule about interactions: each process
-//! reads a record, applies the state machine of [`SharedRecord`](crate::interaction::SharedRecord), and writes it back if
-//! nobody has changed it meanwhile. A call whose response is lost may have been executed, or may still be executed. Its
-//! effect is then looked up by the version of the record or by the id of the claim.
+//! The Redis server stores versioned records, and compares and sets them. It contains no rules about interactions: each
+//! process reads a record, applies the state machine of [`SharedRecord`](crate::interaction::SharedRecord), and writes
+//! the record back if no other process has changed it meanwhile. A call whose response is lost may have been executed,
+//! or may still be executed. Its effect is then looked up by the version of the record or by the id of the claim.
 
 mod callbacks;
 mod copy;

@@ -1,4 +1,4 @@
-//! Changes to interactions, except callbacks and deadlines.
+//! Changes to interactions in a shared ledger, except callbacks and deadlines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +20,19 @@ use crate::store::outcome::Revoked;
 use crate::store::outcome::{DueNotice, NO_ROUTE};
 use crate::time::Timestamp;
 
-/// The lease of an answer that is being sent. It is longer than any timeout of an action endpoint that makes sense.
+/// The duration of the lease of an answer that is being sent to the provider. It is longer than any sensible timeout of
+/// an action endpoint.
 const ANSWER_LEASE: Duration = Duration::from_secs(600);
 
-/// The maximum number of looks at the messages of an interaction whose node does not answer, and the pause between them.
+/// The maximum number of times that the messages of an interaction are checked while their node does not respond.
 const LOOKS_MAX: u32 = 4;
+/// The pause between two checks of the messages of an interaction.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
-/// The maximum number of times that one look counts the messages, because somebody has changed the record meanwhile.
+/// The maximum number of times that one check counts the messages. They are counted again if another process has
+/// changed the record meanwhile.
 const COUNTS_MAX: u32 = 4;
 
-/// A question that this process may answer. Dropping this value allows another answer.
+/// A provider's question that this process may answer. Dropping this value allows another answer.
 #[derive(Debug)]
 pub(in crate::store) struct SharedTaken {
     store: Arc<RedisStore>,
@@ -39,11 +42,11 @@ pub(in crate::store) struct SharedTaken {
     has_ended: bool,
 }
 
-/// The route and the endpoint of a question, and the question.
+/// The route of a reserved question, the endpoint of the provider for the answer, and the question.
 pub(in crate::store) type TakenQuestion = (Arc<str>, Box<str>, SharedTaken);
 
 impl RedisStore {
-    /// Records a minted interaction.
+    /// Records a minted interaction in a shared ledger.
     pub(in crate::store) async fn open(&self, id: &str, record: Interaction) -> Result<(), Refusal> {
         if let Some(fault) = self.health.why_unusable() {
             return Err(Refusal::new(Denial::StoreUnavailable, fault));
@@ -97,7 +100,7 @@ impl RedisStore {
         Ok(revoked)
     }
 
-    /// Changes an interaction, if it exists.
+    /// Changes the record of an interaction with `update`, if the interaction exists.
     async fn update(
         &self,
         id: &str,
@@ -118,7 +121,7 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Records that the request of an interaction was not sent.
+    /// Records that the agent's request for an interaction was not sent.
     pub(in crate::store) async fn not_sent(&self, id: &str) -> Result<(), Refusal> {
         self.update(id, |record, now| {
             record.interaction.end_by(Event::NotSent, now);
@@ -131,8 +134,9 @@ impl RedisStore {
         self.update(id, |record, now| record.interaction.lose_message(now)).await
     }
 
-    /// Records in the background that the agent has received all callbacks of an interaction, if it has. The removal of the
-    /// last message may still be queued while the node of the interaction does not answer. So this looks several times.
+    /// Records in the background that the agent has received all callbacks of an interaction, if no message of the
+    /// interaction is waiting or dead. The removal of the last message may still be queued while the node of the
+    /// interaction does not respond. The messages are therefore counted several times.
     pub(in crate::store) fn message_received(self: &Arc<Self>, id: &str) {
         let (store, id) = (Arc::clone(self), Box::<str>::from(id));
         self.later(async move {
@@ -184,7 +188,7 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Records that it is unknown whether the provider accepted the request.
+    /// Records that it is unknown whether the provider accepted the agent's request.
     pub(in crate::store) async fn doubt(&self, id: &str) -> Result<(), Refusal> {
         self.update(id, |record, _| record.interaction.doubt()).await
     }
@@ -201,7 +205,7 @@ impl RedisStore {
             None => Decision::Keep(None),
         });
         let Some((route, former)) = changed.await?.0 else { return Ok(()) };
-        // The record is written first: what it does not say, nobody would forget later.
+        // The record is written first. An id that is not in a record would never be removed.
         self.remember_provider_id(&route, provider_id, id).await?;
         if let Some::<Box<str>>(former) = former.filter(|former| **former != *provider_id) {
             self.forget_provider_id(&route, &former, id).await;
@@ -209,7 +213,7 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Reserves a question. See [`Store::take_question`](crate::store::Store::take_question).
+    /// Reserves a provider's question. See [`Store::take_question`](crate::store::Store::take_question).
     pub(in crate::store) async fn take_question(
         self: &Arc<Self>,
         id: &str,
@@ -217,8 +221,8 @@ impl RedisStore {
     ) -> Result<TakenQuestion, QuestionFault> {
         let lease = random::<8>().map(u64::from_be_bytes).ok_or_else(no_random_numbers);
         let lease = lease.map_err(|_| QuestionFault::Unavailable)?;
-        // This value exists before the record has the lease. Otherwise a future that is dropped meanwhile would leave the
-        // lease behind.
+        // This value exists before the record has the lease. Otherwise, a future that is dropped meanwhile would leave
+        // the lease behind.
         let mut taken =
             SharedTaken { store: Arc::clone(self), id: id.into(), lease, number: 0, has_ended: false };
         let changed = self.change(id, &[], None, |draft| {
@@ -248,7 +252,7 @@ impl RedisStore {
         self.update(&due.id, |record, now| record.noticed(due.notice, result, now)).await
     }
 
-    /// Records that the delivery of a notice failed. Does not wait for the record.
+    /// Records in the background that the delivery of a notice failed.
     pub(in crate::store) fn notice_failed(self: &Arc<Self>, due: &DueNotice) {
         let (store, due) = (Arc::clone(self), due.clone());
         self.later(async move {
@@ -256,8 +260,9 @@ impl RedisStore {
         });
     }
 
-    /// Waits until the replicas have the record, if the configuration asks for that. A duplicate is acknowledged, so its
-    /// record must not be lost. The same applies to a change that the replicas have not confirmed in time.
+    /// Waits until the replicas have confirmed the record of an interaction, if the configuration requires this. A
+    /// duplicate is acknowledged, so its record must not be lost. The same applies to a change that the replicas did
+    /// not confirm in time.
     pub(super) async fn confirm(&self, id: &str, loaded: &Loaded) -> Result<(), Refusal> {
         if loaded.record.is_none() || self.nodes.settings().wait_replicas == 0 {
             return Ok(());
@@ -277,7 +282,7 @@ impl SharedTaken {
 }
 
 impl SharedTaken {
-    /// Allows another answer.
+    /// Releases the question for another answer.
     pub(in crate::store) async fn release(mut self) {
         self.has_ended = true;
         self.store.release_question(&self.id, self.lease).await;
@@ -295,7 +300,7 @@ impl Drop for SharedTaken {
 }
 
 impl RedisStore {
-    /// Allows another answer to a question. If this fails, the lease ends by itself.
+    /// Releases a question for another answer. If this fails, the lease expires later.
     async fn release_question(&self, id: &str, lease: LeaseId) {
         let released = self.update(id, |record, _| {
             record.release(lease);

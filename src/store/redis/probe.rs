@@ -1,4 +1,5 @@
-//! Judges the engine: refuses what cannot keep a promise, and warns of what weakens one.
+//! Checks the settings of Redis or Valkey. Settings that break a promise of the store prevent its use. Settings that
+//! weaken a promise cause a warning.
 
 use std::collections::HashMap;
 
@@ -6,15 +7,15 @@ use super::nodes::Nodes;
 use super::nodes::info;
 use super::store::RedisStore;
 
-/// The lowest version that has all commands of the scripts.
+/// The lowest version of Redis that supports all commands of the scripts.
 const VERSION_MIN: (u32, u32) = (6, 2);
 
-/// What a node says about itself.
+/// The result of checking the settings of nodes.
 #[derive(Debug, Default)]
 pub(super) struct Judgement {
-    /// Why the engine must not be used.
+    /// The reasons why the Redis server must not be used.
     faults: Vec<String>,
-    /// What weakens its promises.
+    /// The settings that weaken a promise of the store.
     warnings: Vec<String>,
 }
 
@@ -58,28 +59,29 @@ impl Judgement {
     }
 }
 
-/// Returns major and minor version.
+/// Parses the major and the minor version.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let mut parts = text.split('.').map(str::parse);
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
 impl RedisStore {
-    /// Asks the nodes about themselves. Nothing happens if they do not answer.
+    /// Checks the settings of all nodes, and records whether the Redis server may be used. Does nothing if no node
+    /// responds.
     pub(super) async fn probe(&self) {
         let Some(judgement) = judge(&self.nodes).await else { return };
         judgement.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         self.health.judged((!judgement.faults.is_empty()).then(|| judgement.faults.join("; ")));
     }
 
-    /// Asks the nodes again while they must not be used.
+    /// Checks the settings of all nodes again if the Redis server must not be used.
     pub(super) async fn probe_again(&self) {
         if self.health.why_unusable().is_some() {
             self.probe().await;
         }
     }
 
-    /// Asks the full nodes whether they have memory again.
+    /// Checks whether full nodes have memory again.
     pub(super) async fn look_for_room(&self) {
         let full = self.health.perhaps_not_full();
         if full.is_empty() {
@@ -98,7 +100,7 @@ impl RedisStore {
     }
 }
 
-/// Reports whether a node has memory for something new, according to what it says about itself.
+/// Reports whether a node has memory for new records, according to the fields of its response to `INFO`.
 fn has_room(facts: &HashMap<String, String>) -> bool {
     let bytes = |name: &str| facts.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
     let most = bytes("maxmemory");

@@ -1,4 +1,4 @@
-//! Reads interactions: one, a list, and slowly all of them for the metrics.
+//! Reads interactions of a shared ledger: one interaction, a list, and slowly all of them for the metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,21 +18,22 @@ use crate::interaction::{Interaction, SharedRecord};
 use crate::store::outcome::{NO_ROUTE, OwnedInteraction};
 use crate::time::Timestamp;
 
-/// The approximate number of ids that one call reads.
+/// The approximate number of ids that one call of a scan reads.
 const SCAN_COUNT: usize = 500;
-/// The numbers of records that a list reads first, and that it reads at most at once.
+/// The number of records that a list reads first. The number doubles with each further read.
 const READ_FIRST: usize = 128;
+/// The maximum number of records that a list reads at once.
 const READ_MAX: usize = 4096;
-/// The number of records that one step of the walk reads. There are four steps per second, so that a large ledger costs
-/// the engine little.
+/// The number of records that one step of the walk through the ledger reads. There are four steps per second, so that
+/// the walk through a large ledger costs the Redis server little.
 const STEP: usize = 100;
-/// The number of steps between two counts of all interactions.
+/// The number of steps of the walk between two counts of all interactions.
 const STEPS_PER_COUNT: u32 = 40;
-/// The number of steps between two walks.
+/// The number of steps of the pause between two walks through the ledger.
 const STEPS_PER_WALK: u32 = 60;
 
 impl RedisStore {
-    /// Returns the record of an interaction.
+    /// Returns the record of the interaction with this id, if the ledger contains the interaction.
     pub(in crate::store) async fn read(&self, id: &str) -> Result<Option<SharedRecord>, Refusal> {
         Ok(self.load(id, &[]).await?.record)
     }
@@ -43,7 +44,8 @@ impl RedisStore {
         (record.interaction, owner.map(|owner| owner.address))
     }
 
-    /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
+    /// Returns the first `limit` interactions whose id comes after `after` and for which `wanted` returns true, in the
+    /// order of ids.
     pub(in crate::store) async fn list(
         &self,
         after: &str,
@@ -97,7 +99,8 @@ impl RedisStore {
         Ok(records)
     }
 
-    /// Reads some ids of a partition. Returns the cursor for the next call.
+    /// Reads some interaction ids of a partition, beginning at `cursor`. Returns the cursor for the next call, and the
+    /// ids.
     pub(super) async fn scan(
         &self,
         partition: Partition,
@@ -107,7 +110,8 @@ impl RedisStore {
         Ok((next, pairs.into_iter().filter_map(|(id, _)| String::from_utf8(id).ok()).collect()))
     }
 
-    /// Reads some members of a sorted set with their scores as text. Returns the cursor for the next call.
+    /// Reads some entries of a sorted set with their scores as text, beginning at `cursor`. Returns the cursor for the
+    /// next call, and the entries.
     pub(super) async fn scan_set(
         &self,
         partition: Partition,
@@ -126,8 +130,8 @@ impl RedisStore {
         Ok((next.clone(), pairs.as_chunks::<2>().0.iter().filter_map(pair).collect()))
     }
 
-    /// Performs one step of the walk through the ledger, which finds the number of open interactions and the oldest one
-    /// of each route.
+    /// Performs one step of the walk through the ledger. The walk finds the number of open interactions and the oldest
+    /// open interaction of each route, for the metrics.
     pub(in crate::store) async fn walk(&self, now: Timestamp) {
         if self.health.is_any_failing() {
             return;
@@ -166,7 +170,7 @@ impl RedisStore {
         *self.walk.lock() = walk;
     }
 
-    /// Reads the next ids of the partitions that this process walks through.
+    /// Reads the next interaction ids for the walk, from the partitions for which this process is responsible.
     async fn next_ids(&self, mut walk: Walk, watched: &[bool; PARTITIONS]) -> Walk {
         while walk.ids.is_empty() && walk.partition < PARTITIONS {
             let number = u8::try_from(walk.partition).unwrap_or_default();
@@ -186,7 +190,7 @@ impl RedisStore {
         walk
     }
 
-    /// Counts the interactions of all members.
+    /// Counts all interactions in the shared ledger.
     async fn count_all(&self) {
         let mut total = 0;
         for partition in Partition::all() {

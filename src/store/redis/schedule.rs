@@ -1,4 +1,4 @@
-//! When to look at which deadlines.
+//! The schedule of the deadlines in a shared ledger: when this process checks which deadlines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,46 +10,48 @@ use crate::interaction::LeaseId;
 use crate::random::random;
 use crate::time::Timestamp;
 
-/// The interval at which a member looks at the partitions that it watches over.
+/// The interval at which a process checks all deadlines of the partitions that it watches.
 const WATCH_INTERVAL: Duration = Duration::from_secs(10);
-/// Own deadlines are rounded up to this time, so that a busy process does not look for each one separately.
+/// The step in milliseconds to which own deadlines are rounded up. A busy process therefore does not check each
+/// deadline separately.
 const STEP_MS: i64 = 250;
 
-/// The maximum number of own deadlines. The members that watch over a partition find later ones.
+/// The maximum number of own deadlines in the schedule. The processes that watch a partition find later deadlines.
 const OWN_MAX: usize = 65_536;
 
-/// The maximum number of interactions that wait for a look. Further ones are found again when they are no longer hidden.
+/// The maximum number of interactions that wait for a check. Further interactions are found again when the Redis server
+/// does not hide them any more.
 const WAITING_MAX: usize = 16_384;
 
-/// An interaction that must be looked at.
+/// An interaction whose deadlines must be checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Waiting {
     pub(super) id: Box<str>,
-    /// The lease of a notice. It stays the same when a look is repeated, so that a repetition takes over the notice of a
-    /// look whose result was lost.
+    /// The id of the lease under which a notice is sent. A repeated check uses the same lease, so that it can send the
+    /// notice of an earlier check whose result was lost.
     pub(super) lease: LeaseId,
-    /// Whether another member has decided that this one must send the notice.
+    /// Whether another process has decided that this process must send the notice.
     pub(super) is_passed_on: bool,
-    /// The earliest time of the look, in Unix milliseconds.
+    /// The earliest time of the check, in Unix milliseconds.
     at: i64,
 }
 
 impl Waiting {
-    /// Returns a look that need not wait. Returns `None` if the system has no random numbers.
+    /// Creates a check that may begin at once. Returns `None` if the system provides no random numbers.
     pub(super) fn new(id: Box<str>, is_passed_on: bool) -> Option<Self> {
         let lease = random::<8>().map(u64::from_be_bytes)?;
         Some(Self { id, lease, is_passed_on, at: 0 })
     }
 }
 
-/// When to look at which partitions.
+/// The schedule of the deadlines in a shared ledger.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// The own deadlines, by time and partition.
+    /// The deadlines that this process has written: the time in Unix milliseconds, and the partition.
     pub(super) own: Mutex<BTreeSet<(i64, u8)>>,
-    /// The time at which each partition must be looked at again, if this member watches over it.
+    /// The time of the next check of each partition that this process watches, in Unix milliseconds.
     next: Mutex<[i64; PARTITIONS]>,
-    /// Interactions that another member has passed on to this one, and those whose look has failed.
+    /// The interactions that another process has passed to this one, or whose check has failed.
     waiting: Mutex<BTreeMap<Box<str>, Waiting>>,
 }
 
@@ -74,7 +76,7 @@ impl Schedule {
         }
     }
 
-    /// Removes and returns the partitions to look at now.
+    /// Removes from the schedule and returns the partitions whose deadlines must be checked at `now`.
     pub(super) fn take(&self, now: Timestamp, watched: &[bool; PARTITIONS]) -> Vec<u8> {
         let mut partitions = BTreeSet::new();
         let mut own = self.own.lock();
@@ -93,19 +95,19 @@ impl Schedule {
         partitions.into_iter().collect()
     }
 
-    /// Records the first deadline that a look has left.
+    /// Records the first deadline of a partition that is left after a check, in Unix milliseconds.
     pub(super) fn looked(&self, number: u8, first: Option<i64>) {
         if let (Some(first), Some(next)) = (first, self.next.lock().get_mut(usize::from(number))) {
             *next = first.min(*next);
         }
     }
 
-    /// Records interactions that another member has passed on.
+    /// Schedules checks of interactions that another process has passed to this one.
     pub(super) fn pass_on(&self, ids: impl Iterator<Item = Box<str>>) {
         ids.filter_map(|id| Waiting::new(id, true)).for_each(|one| self.wait(one));
     }
 
-    /// Records that an interaction must be looked at again at a time.
+    /// Schedules another check of an interaction at the time `at`.
     pub(super) fn look_again(&self, one: Waiting, at: Timestamp) {
         self.wait(Waiting { at: at.unix_ms(), ..one });
     }
@@ -119,7 +121,7 @@ impl Schedule {
         }
     }
 
-    /// Removes and returns the interactions to look at now.
+    /// Removes from the schedule and returns the interactions whose deadlines must be checked at `now`.
     pub(super) fn take_waiting(&self, now: Timestamp) -> Vec<Waiting> {
         let mut waiting = self.waiting.lock();
         let is_due = |one: &Waiting| one.at <= now.unix_ms();

@@ -1,4 +1,4 @@
-//! The beginning and the end of the use of a ledger that several processes share.
+//! Starts and ends the use of a shared ledger by this process.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,14 +10,15 @@ use super::members::BEAT_INTERVAL;
 use super::members::beat::BEAT_RETRY;
 use super::store::RedisStore;
 
-/// How long the end of the process waits for changes that nobody waits for, such as the release of claims.
+/// The maximum time for which a stopping process waits for background tasks, such as the release of claims.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
 
 impl RedisStore {
-    /// Judges the engine, and starts to beat. Waits until the engine has answered or has not answered in time.
+    /// Checks the settings of the Redis server, and starts to send heartbeats. Waits until the server has responded, or
+    /// has not responded in time.
     ///
     /// # Errors
-    /// Returns the reason why the engine must not be used.
+    /// Returns the reason if the Redis server must not be used.
     pub(in crate::store) async fn begin(self: &Arc<Self>) -> Result<(), String> {
         self.probe().await;
         if let Some(fault) = self.health.why_unusable() {
@@ -38,7 +39,7 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Waits for the tasks that nobody waits for, and removes this process from the members.
+    /// Waits for background tasks, and removes this process from the list of processes that share the ledger.
     pub(in crate::store) async fn end(&self) {
         let ended = async {
             loop {

@@ -23,30 +23,31 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::file::Health;
 use crate::time::Timestamp;
 
-/// A difference between the clocks of the engine and of this process that is reported.
+/// The difference between the clocks of the Redis server and of this process above which a warning is logged.
 const SKEW_MAX: Duration = Duration::from_secs(5);
 
-/// The ledger on Redis or Valkey.
+/// The ledger on Redis or Valkey, as this process uses it.
 pub(in crate::store) struct RedisStore {
     pub(super) nodes: Nodes,
     pub(super) keys: Keys,
     pub(in crate::store) settings: StoreSettings,
     pub(super) metrics: Arc<Metrics>,
-    /// The identity of this process among those that share the ledger.
+    /// The id of this run of the process among the processes that share the ledger.
     pub(super) incarnation: Box<str>,
-    /// This process as the owner of interactions, if there is a section `replicas`.
+    /// The id and the address of this process as the owner of interactions, if the configuration has a section
+    /// `replicas`.
     owner: Mutex<Option<Box<str>>>,
     pub(super) clock: EngineClock,
     pub(super) health: EngineHealth,
     pub(super) members: Mutex<Arc<Members>>,
     pub(super) due: Schedule,
     pub(super) walk: Mutex<Walk>,
-    /// The number of interactions, as the last count has found it.
+    /// The number of interactions in the ledger, according to the last count.
     pub(super) interactions: AtomicUsize,
-    /// The number of tasks that nobody waits for.
+    /// The number of background tasks that have not ended.
     pub(super) tasks: AtomicUsize,
     pub(super) task_ended: Notify,
-    /// The secret keys of the fingerprints that were copied from a file, once they were read.
+    /// The secret keys of the fingerprints that were copied from ledgers in files, once the keys were read.
     pub(super) copied_keys: OnceCell<Vec<FingerprintKey>>,
     wall_clock: fn() -> Timestamp,
 }
@@ -58,7 +59,8 @@ impl std::fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// Starts the store. Must be called within a tokio runtime. `own` is this process as a member.
+    /// Starts the store. `own` is the id and the address of this process, if the configuration has a section
+    /// `replicas`. Must be called within a tokio runtime.
     pub(in crate::store) fn start(
         settings: &StoreSettings,
         redis: &RedisSettings,
@@ -70,7 +72,7 @@ impl RedisStore {
         Self::start_on(nodes, settings, redis, own, metrics, wall_clock).map(Arc::new)
     }
 
-    /// Starts the store on these nodes.
+    /// Starts the store on these nodes. A simulation passes simulated nodes.
     pub(super) fn start_on(
         nodes: Nodes,
         settings: &StoreSettings,
@@ -101,12 +103,12 @@ impl RedisStore {
         })
     }
 
-    /// Uses new logins and certificates from now on.
+    /// Uses these logins and certificates for all connections from now on.
     pub(in crate::store) fn log_in_again(&self, settings: &RedisSettings) {
         self.nodes.log_in_again(settings);
     }
 
-    /// Records the address of this process once it is known.
+    /// Records the address of this process as the owner of interactions, once the address is known.
     pub(in crate::store) fn set_own(&self, own: &Owner) {
         *self.owner.lock() = Some(owner_text(own));
     }
@@ -115,25 +117,26 @@ impl RedisStore {
         self.owner.lock().clone()
     }
 
-    /// Returns the health for probes and metrics.
+    /// Returns the health of the store for health probes and metrics.
     pub(in crate::store) fn health(&self) -> Health {
         let health = self.health.health(&self.nodes.addresses());
         self.metrics.store_failed(matches!(health, Health::Away | Health::Partial | Health::Unusable));
         if self.owner().is_none()
             && let Some(now) = self.clock.now()
         {
-            // With the section `replicas`, the members that can be reached are counted instead.
+            // With the section `replicas`, the metric is the number of replicas that can be reached.
             self.metrics.members(self.members.lock().count(now));
         }
         health
     }
 
-    /// Returns the number of interactions, as the last count has found it.
+    /// Returns the number of interactions in the ledger, according to the last count.
     pub(in crate::store) fn count(&self) -> usize {
         self.interactions.load(Ordering::Relaxed)
     }
 
-    /// Reports whether less than half of the ledger is in use, and the node is not full.
+    /// Reports whether the ledger has less than half of the maximum number of interactions, and the node of an
+    /// interaction is not full.
     pub(super) fn has_much_room(&self, node: &str) -> bool {
         self.count() < self.settings.interactions_max / 2 && !self.health.is_full(node)
     }
@@ -145,7 +148,8 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Reports whether a member lives, as far as the engine knows. `None` if the engine does not answer.
+    /// Reports whether a process that shares the ledger is alive. Returns `None` if the node with the list of processes
+    /// does not respond.
     pub(in crate::store) fn lives(&self, member: Incarnation) -> Option<bool> {
         if self.health.is_failing(&self.nodes.node_of(Partition::Members)) {
             return None;
@@ -154,12 +158,12 @@ impl RedisStore {
         Some(self.members.lock().lives(&member.to_string(), now))
     }
 
-    /// Returns the owner in a record.
+    /// Parses the owner in the record of an interaction.
     pub(in crate::store) fn parse_owner(text: &str) -> Option<Owner> {
         parse_owner(text)
     }
 
-    /// Applies the deadlines of interactions that another member has passed on.
+    /// Schedules the deadlines of interactions that another process has passed to this one.
     pub(in crate::store) fn pass_on(&self, ids: impl Iterator<Item = Box<str>>) {
         self.due.pass_on(ids);
     }
@@ -173,7 +177,7 @@ impl RedisStore {
         }
     }
 
-    /// Runs a task that nobody waits for.
+    /// Runs a background task, for which only [`RedisStore::end`] waits.
     pub(super) fn later(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         self.tasks.fetch_add(1, Ordering::SeqCst);

@@ -1,11 +1,11 @@
-//! The progress of the slow walk through the ledger.
+//! The progress of the slow walk through a shared ledger, which computes metrics.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::time::Timestamp;
 
-/// The progress of the walk through the partitions that this process watches over.
+/// The progress of the walk through the partitions for which this process is responsible.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     pub(super) steps: u32,
@@ -14,6 +14,6 @@ pub(super) struct Walk {
     pub(super) partition: usize,
     pub(super) cursor: Vec<u8>,
     pub(super) ids: Vec<String>,
-    /// The number of open interactions of each route, and the creation of the oldest one.
+    /// The number of open interactions of each route, and the creation time of the oldest open interaction.
     pub(super) routes: HashMap<Arc<str>, (i64, Timestamp)>,
 }

@@ -19,8 +19,10 @@ use crate::token::Granted;
 const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
 const HOUR: Duration = Duration::from_secs(3600);
 const OWNER: u64 = 1;
-/// The keys of two events. Their highest bits are random, as in the keys that earlier versions of Callgate wrote.
+/// The key of an event of an interaction. Its highest bits are random, as in the keys that earlier versions of Callgate
+/// wrote.
 const OF_INTERACTION: EventKey = EventKey(0xa1b2_c3d4_0000_0000_0000_0000_0000_0001);
+/// The key of an event without an interaction. Its highest bits are random, too.
 const WITHOUT_INTERACTION: EventKey = EventKey(0xa1b2_c3d4_0000_0000_0000_0000_0000_0002);
 
 /// Writes a file with one interaction and these events, in the format of the versions that stored the keys of events.
@@ -67,12 +69,12 @@ fn start(path: &Path) -> Result<Store, String> {
     start_with(&settings(Some(path)), NOW)
 }
 
-/// Delivers an event with this key. Returns false if it is a duplicate.
+/// Delivers an event with this key. Returns false if the event is a duplicate.
 async fn delivers(store: &Store, key: EventKey, has_interaction: bool) -> bool {
     delivers_at(store, has_interaction.then_some("int_a"), key, None, NOW).await
 }
 
-/// Delivers an event for the interaction with this id. Returns false if it is a duplicate.
+/// Delivers an event for the interaction with this id. Returns false if the event is a duplicate.
 async fn delivers_at(
     store: &Store,
     id: Option<&str>,
@@ -234,8 +236,9 @@ async fn events_of_earlier_versions_without_a_limit_are_not_newer_than_new_ones(
     forgets_the_oldest(&settings(Some(&path)), Some("int_a"), None).await;
 }
 
-/// Two interactions in the same shard, and one in another shard.
+/// Two interactions in the same shard.
 const TOGETHER: [&str; 2] = ["int_ab", "int_ba"];
+/// An interaction in another shard.
 const ELSEWHERE: &str = "int_c";
 
 #[tokio::test]
@@ -281,7 +284,7 @@ async fn a_restart_lists_each_ended_interaction_once() {
     assert_eq!(shard.over.iter().map(ToString::to_string).collect::<Vec<_>>(), TOGETHER);
 }
 
-/// Otherwise, late progress would be delivered again after a restart.
+/// If the file did not contain that the events are forgotten, late progress would be delivered again after a restart.
 #[tokio::test]
 async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
     let folder = tempfile::tempdir().unwrap();

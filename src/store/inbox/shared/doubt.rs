@@ -1,6 +1,7 @@
-//! Messages that the engine may have stored for this process, although its index does not contain them: the response to
-//! the call that stored them was lost, or replicas have not confirmed it. Without a look for them, only the regular look
-//! finds them, and later messages of the interaction could overtake them.
+//! Messages in doubt: a Redis server may have stored them for this process, but the index does not contain them. Either
+//! the response to the call that stored such a message was lost, or replicas have not confirmed the call. This module
+//! searches for these messages soon. The regular search would find them later, so that later messages of the
+//! interaction could overtake them.
 
 use std::sync::Arc;
 
@@ -10,12 +11,12 @@ use super::partitions::PARTITIONS;
 use crate::store::inbox::Inbox;
 use crate::store::redis::{RedisStore, TakenOver};
 
-/// The maximum number of messages in doubt. The regular look finds further ones.
+/// The maximum number of messages in doubt. The regular search finds further messages.
 const DOUBTS_MAX: usize = 1000;
-/// How often a message is looked for that the engine does not have. A call can be executed after its timeout.
+/// The number of searches for a message in doubt. There are several, because a call can be executed after its timeout.
 const LOOKS_MAX: u8 = 5;
 
-/// A message that the engine may have stored for this process.
+/// A message that a Redis server may have stored for this process.
 #[derive(Clone, Debug)]
 pub(super) struct Doubtful {
     pub(super) number: u64,
@@ -24,11 +25,12 @@ pub(super) struct Doubtful {
     looks: u8,
 }
 
-/// The messages in doubt.
+/// The messages in doubt, which a Redis server may have stored for this process.
 #[derive(Debug, Default)]
 pub(super) struct Doubts(Mutex<Vec<Doubtful>>);
 
-/// A message that becomes doubtful when this value is dropped, unless its place is known.
+/// A guard for a message that is being stored. When the guard is dropped without [`Doubt::settle`], the message is in
+/// doubt.
 pub(super) struct Doubt<'d> {
     doubts: &'d Doubts,
     pub(super) message: Doubtful,
@@ -36,7 +38,7 @@ pub(super) struct Doubt<'d> {
 }
 
 impl Doubts {
-    /// Begins to store a message.
+    /// Returns a guard for a message that is about to be stored.
     pub(super) fn begin(&self, number: u64, id: &str, interaction: Option<&str>) -> Doubt<'_> {
         let message =
             Doubtful { number, id: id.to_owned(), interaction: interaction.map(Box::from), looks: 0 };
@@ -56,7 +58,7 @@ impl Doubts {
 }
 
 impl Doubt<'_> {
-    /// Records that the index of the holder contains the message, or that it was certainly not stored.
+    /// Records that the location of the message is known, or that the message was certainly not stored.
     pub(super) fn settle(mut self) {
         self.is_settled = true;
     }
@@ -71,12 +73,12 @@ impl Drop for Doubt<'_> {
 }
 
 impl Inbox {
-    /// Looks for the messages in doubt.
+    /// Searches for all messages in doubt.
     pub(super) async fn look_for_doubtful(&self) {
         let Some(shared) = self.backing.shared() else { return };
         let mut silent = Vec::new();
         for mut message in shared.doubts.take() {
-            // A look at a silent node takes long, so that one look at it is enough.
+            // A call to a silent node takes long, so there is only one call to such a node.
             let node = shared.store.node_of_partition(message.number % PARTITIONS);
             if silent.contains(&node) {
                 shared.doubts.add(message);
@@ -98,8 +100,9 @@ impl Inbox {
         }
     }
 
-    /// Adds the waiting messages of an interaction that this process holds to the index, or one message without an
-    /// interaction. Returns whether the index contains the message now, or `None` if the engine does not answer.
+    /// Searches for a message in doubt. Adds the waiting messages of its interaction to the index if this process
+    /// delivers them. Returns whether the index contains the message now, or `None` if the Redis server does not
+    /// respond.
     pub(super) async fn learn(&self, store: &Arc<RedisStore>, message: &Doubtful) -> Option<bool> {
         let ids = match &message.interaction {
             Some(interaction) => store.waiting_messages(interaction).await.ok()?,

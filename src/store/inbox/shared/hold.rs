@@ -1,4 +1,4 @@
-//! Messages that this process begins or ceases to hold.
+//! Messages that this process begins or ceases to hold. The process that holds a message delivers it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::store::inbox::{Inbox, Reserved};
 use crate::store::redis::{NewMessage, Placed, RedisStore, StoredHead, TakenOver};
 use crate::time::Timestamp;
 
-/// How much longer than the attempt its lease lasts.
+/// The time by which the lease of an attempt exceeds the maximum duration of the attempt.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 impl Inbox {
-    /// Keeps a claimed callback in a shared ledger. See [`Store::accept`](crate::store::Store::accept).
+    /// Stores a claimed callback as a message in a shared ledger. See [`Store::accept`](crate::store::Store::accept).
     pub(in crate::store::inbox) async fn accept_shared(
         &self,
         claimed: Claimed<'_>,
@@ -53,7 +53,7 @@ impl Inbox {
             head: kept.to_bytes().into(),
             body,
         };
-        // Whoever sees that the interaction has ended must also see that a message is on its way.
+        // A reader that sees the end of the interaction must also see that a message is being accepted.
         reserved.arrives();
         let doubt = shared.doubts.begin(number, &id, interaction);
         let placed = match claimed.keep(report, event_id, message).await {
@@ -70,7 +70,8 @@ impl Inbox {
         Ok(id)
     }
 
-    /// Adds a message that was stored to the index, if this process holds it and knows the earlier ones.
+    /// Adds a stored message to the index if this process delivers the message. In an ordered route, the index must
+    /// contain the earlier messages of the interaction first.
     async fn place(
         &self,
         shared: &SharedMessages,
@@ -91,8 +92,8 @@ impl Inbox {
                 self.promote_stored();
                 doubt.settle();
             }
-            // A response was lost: of the call that stored this message, or an earlier one, or of a change whose result
-            // names messages that another process has added to the interaction.
+            // A response was lost: the response to the call that stored this message or an earlier message, or to a
+            // change whose result names messages that another process has added to the interaction.
             _ => {
                 if self.learn(&shared.store, &doubt.message).await == Some(true) {
                     doubt.settle();
@@ -101,7 +102,7 @@ impl Inbox {
         }
     }
 
-    /// Sets the key of the ids once the engine has answered.
+    /// Sets the secret key of message ids once Redis or Valkey has responded.
     fn learn_key(&self, store: &RedisStore) -> Result<(), Refusal> {
         if self.ids.has_key() {
             return Ok(());
@@ -111,7 +112,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Returns the terms of an attempt or a pull: the duration of its lease, and the new state of a pulled message.
+    /// Returns the duration of the lease of an attempt or a pull, and the new state of a pulled message.
     pub(in crate::store::inbox) fn terms(&self, number: u64, patience: Duration) -> (Duration, Vec<u8>) {
         let entry = self.index.lock().waiting.get(&number).copied();
         match entry.filter(|entry| entry.is_pulled) {
@@ -120,12 +121,12 @@ impl Inbox {
         }
     }
 
-    /// Adds messages that this process holds now to the index. Returns whether the engine has answered.
+    /// Adds messages to the index that this process holds now. Returns whether the Redis server has responded.
     pub(super) async fn hold(&self, store: &Arc<RedisStore>, taken: &TakenOver) -> bool {
         if self.learn_key(store).is_err() {
             return false;
         }
-        // A message that is not in the index may be removed from the engine right now.
+        // A message that is not in the index may be about to be removed from the Redis server.
         let is_unknown = |id: &&String| {
             let is_unknown = |number| !self.index.lock().contains(number) && !self.is_changing(number);
             number_in(id).is_some_and(is_unknown)
@@ -141,7 +142,7 @@ impl Inbox {
                 self.waiters.wake_all();
                 true
             }
-            // The regular look finds them again.
+            // The regular search finds these messages again.
             Err(error) => {
                 log::warn!("messages that were taken over are found later: {error}");
                 false
@@ -149,7 +150,7 @@ impl Inbox {
         }
     }
 
-    /// Reports whether a change of a message is not durable yet.
+    /// Reports whether a change of the message is not durable yet.
     pub(super) fn is_changing(&self, number: u64) -> bool {
         self.backing.shared().is_some_and(|shared| shared.is_changing(number))
     }
@@ -168,7 +169,7 @@ impl Inbox {
         if let Ok(state) = serde_json::from_slice::<StoredState>(&stored.state) {
             entry.resume(&state);
         }
-        // It may have been delivered while its head was read.
+        // The message may have been delivered while its head was read.
         let is_changing = self.is_changing(number);
         let mut index = self.index.lock();
         if is_changing || index.contains(number) {
@@ -182,13 +183,13 @@ impl Inbox {
         index.count += 1;
         index.bytes += u64::from(bytes);
         match entry.state {
-            // It may overtake earlier progress.
+            // The message may replace earlier progress.
             MessageState::Due => index.storing.push_back((0, number, entry)),
             _ => index.add(number, entry),
         }
     }
 
-    /// Removes messages that this process does not hold any more from the index.
+    /// Removes messages from the index that this process does not hold any more.
     pub(in crate::store::inbox) fn forget(&self, numbers: &[u64]) {
         let mut index = self.index.lock();
         for number in numbers {
@@ -200,7 +201,8 @@ impl Inbox {
         }
     }
 
-    /// Takes over a message that the agent has pulled from another process, which may be gone. Returns its interaction.
+    /// Moves a pulled message from another process to this one, so that the agent can acknowledge or return it here.
+    /// The other process may be dead. Returns the interaction of the message.
     pub(in crate::store::inbox) async fn take_pulled(
         &self,
         interaction: Option<&str>,
@@ -215,9 +217,9 @@ impl Inbox {
                 self.hold(&shared.store, &TakenOver { partition, ids: vec![id] }).await;
                 Ok(interaction)
             }
-            // Another process holds the message. It may be one whose messages have an order.
+            // Another process holds the message. The route of the message may be ordered.
             Some((false, _)) => Ok(None),
-            // The agent has told another process that it has processed the message.
+            // The agent has acknowledged the message at another process.
             None => {
                 self.forget(&[number]);
                 Ok(None)
@@ -225,8 +227,8 @@ impl Inbox {
         }
     }
 
-    /// Returns the messages of an interaction after `after` that are kept, oldest first, also those that other processes
-    /// hold and that wait.
+    /// Returns up to `max` messages of an interaction whose number is above `after`, in the order of their numbers.
+    /// Waiting messages that other processes hold are included.
     pub async fn messages_everywhere(&self, interaction: &str, after: u64, max: usize) -> Vec<u64> {
         let mut found = self.messages_of(interaction, after, max);
         if let Some(shared) = self.backing.shared() {
@@ -239,8 +241,8 @@ impl Inbox {
         found
     }
 
-    /// Makes the waiting messages of a revoked interaction dead, whoever holds them. Messages that are being delivered end as
-    /// they end.
+    /// Marks the waiting messages of a revoked interaction as dead, even if other processes hold them. Attempts in
+    /// progress are not interrupted.
     pub(in crate::store) async fn revoke_shared(&self, interaction: &str, now: Timestamp) {
         if let Err(error) = self.take_interaction(interaction, false).await {
             log::error!(
@@ -250,18 +252,19 @@ impl Inbox {
         self.revoked(interaction, now);
     }
 
-    /// Waits until all changes are durable.
+    /// Waits until all changes of messages are durable, for at most two seconds.
     pub(in crate::store) async fn flush(&self) {
         if let Some(shared) = self.backing.shared() {
             shared.flush().await;
         }
     }
 
-    /// Takes over the waiting messages of an interaction that nobody works on: only those in no order, or all. Returns the
-    /// number of its waiting messages that other processes hold.
+    /// Moves the waiting messages of an interaction from other processes to this one, unless another process works on
+    /// them. With `only_unordered`, moves only messages that have no order. Returns the number of waiting messages that
+    /// other processes still hold.
     ///
     /// # Errors
-    /// Returns an explanation if the engine does not answer.
+    /// Returns an explanation if the Redis server does not respond.
     pub async fn take_interaction(&self, interaction: &str, only_unordered: bool) -> Result<usize, String> {
         let Some(shared) = self.backing.shared() else { return Ok(0) };
         let (taken, left) = shared.store.take_messages(interaction, only_unordered).await?;
@@ -271,14 +274,14 @@ impl Inbox {
 }
 
 impl Entry {
-    /// Continues with the state that the ledger has.
+    /// Sets the state of the message to the state that the ledger contains.
     pub(in crate::store::inbox) fn resume(&mut self, stored: &StoredState) {
         (self.state, self.cause, self.tries) = (stored.state, stored.cause, stored.tries);
         (self.at, self.since, self.is_replayed) = (stored.at, stored.since, stored.is_replayed);
     }
 }
 
-/// Returns the number in an id.
+/// Returns the message number in a message id.
 pub(super) fn number_in(id: &str) -> Option<u64> {
     id.strip_prefix(super::super::ID)?.split_once('_')?.0.parse().ok()
 }

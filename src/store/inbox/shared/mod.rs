@@ -1,5 +1,5 @@
-//! The inbox in a ledger that several processes share. Each process has an index of the messages that it holds, and
-//! changes only these.
+//! The inbox in a ledger that several processes share. Each process has an index of the messages that it holds
+//! (delivers), and changes only these messages.
 
 mod doubt;
 mod hold;

@@ -1,4 +1,4 @@
-//! The partitions of the ledger, as far as messages are concerned.
+//! The partitions of a shared ledger, as far as messages are concerned.
 
-/// The number of partitions. The number of a message is congruent to its partition.
+/// The number of partitions of a shared ledger. The partition of a message is its number modulo this number.
 pub(super) const PARTITIONS: u64 = crate::store::redis::PARTITIONS as u64;

@@ -1,5 +1,6 @@
-//! The queue of changes. Each partition has one call at a time, so that a silent node holds back only its own partitions.
-//! Changes that gather while the changes of a partition are written become its next batch.
+//! The queue of changes of messages in a shared ledger. Each partition has one call at a time, so that a silent node
+//! delays only its own partitions. Changes that are queued while the changes of a partition are written become the
+//! partition's next batch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,22 +17,22 @@ use crate::store::file::Change;
 use crate::store::inbox::entry::StoredState;
 use crate::store::redis::{MessageChange, RedisStore};
 
-/// The number of queued changes above which nothing new begins. Above it, only exchanges that have already begun add
-/// changes.
+/// The number of queued changes above which no new work begins. Above this number, only exchanges that have already
+/// begun add changes.
 const QUEUE_MAX: usize = 20_000;
-/// How long the end of an attempt waits for a node that has not accepted its result at once.
+/// The time for which the end of an attempt waits after the node of the message has refused the result.
 const REFUSED_PATIENCE: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for the queued changes.
+/// The time for which a stopping process waits until the queued changes are durable.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
-/// The messages on Redis or Valkey.
+/// The messages of the inbox on Redis or Valkey, and the queue of their changes.
 #[derive(Debug)]
 pub(in crate::store) struct SharedMessages {
     pub(in crate::store) store: Arc<RedisStore>,
     queue: Mutex<Queue>,
     /// Notified when there are changes to write.
     pub(super) wake: Notify,
-    /// Counts the batches that have become durable, and those that the engine has not accepted at once.
+    /// Increases when a batch has become durable, and when a node refuses the changes of a partition.
     written: watch::Sender<u64>,
     pub(super) doubts: Doubts,
     grace: Duration,
@@ -39,25 +40,26 @@ pub(in crate::store) struct SharedMessages {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// The changes of each partition that are not being written yet.
+    /// The changes that are not being written yet, by partition.
     waiting: BTreeMap<u64, Batch>,
-    /// The number of these changes.
+    /// The number of changes in `waiting`.
     count: usize,
-    /// The messages whose changes are being written, by partition.
+    /// The numbers of the messages whose changes are being written, by partition.
     writing: BTreeMap<u64, Vec<u64>>,
-    /// The partitions whose last changes the engine has not accepted, and whether these may have been made.
+    /// The partitions whose last changes were refused, and whether these changes may have been made nevertheless.
     refused: BTreeMap<u64, bool>,
-    /// The changes that are not durable yet, and the number of their partitions.
+    /// The sequence numbers of the changes that are not durable yet, each with the number of partitions that must still
+    /// write them.
     pending: BTreeMap<u64, usize>,
-    /// The number of the last change.
+    /// The sequence number of the last queued change.
     sequence: u64,
 }
 
-/// Changes of one partition.
+/// The changes of one partition that one call writes.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) changes: Vec<MessageChange>,
-    /// The numbers of these changes.
+    /// The sequence numbers of the changes in this batch.
     sequences: Vec<u64>,
 }
 
@@ -67,7 +69,7 @@ impl SharedMessages {
         Self { store, queue, wake, written, doubts: Doubts::default(), grace }
     }
 
-    /// Queues changes. Returns the number of the last one. If there are none, returns 0, which counts as durable.
+    /// Queues changes. Returns their sequence number. If there are no changes, returns 0, which counts as durable.
     pub(in crate::store::inbox) fn record(
         &self,
         changes: impl IntoIterator<Item = Change>,
@@ -101,9 +103,11 @@ impl SharedMessages {
         timeout(self.grace, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    /// Waits until the result of an attempt is durable. The result stays in the queue if the node of the message does not
-    /// accept it, and nothing new begins at this node. The attempt then ends: it must not take the place of attempts whose
-    /// results other nodes accept.
+    /// Waits until the result of an attempt is durable. Returns false if nothing is known after `store.grace`.
+    ///
+    /// If the node of the message refuses the result, the method waits only for another second. The result stays in the
+    /// queue, and no new attempt begins at this node. An attempt at a silent node therefore does not take the place of
+    /// attempts at other nodes.
     pub(in crate::store::inbox) async fn ended(&self, sequence: u64, number: u64) -> bool {
         let is_durable = |queue: &Queue| !queue.pending.contains_key(&sequence);
         let is_refused = |queue: &Queue| queue.refused.contains_key(&(number % PARTITIONS));
@@ -123,9 +127,10 @@ impl SharedMessages {
         self.store.answers() && self.queue.lock().count <= QUEUE_MAX
     }
 
-    /// Reports whether the partition of a message has not accepted the last changes, or another partition of its node has
-    /// perhaps made them. Until it is known that it has, nothing new begins there: a failover could undo the results. The
-    /// other partitions go on while one is being moved to another node, because it then makes no changes for certain.
+    /// Reports whether no attempt may begin for a message because earlier results may be lost. This is the case if the
+    /// partition of the message has refused its last changes. It is also the case if another partition of the same node
+    /// may have made refused changes, which a failover could undo. A partition that is being moved to another node has
+    /// certainly made no changes, so the other partitions go on.
     pub(in crate::store::inbox) fn is_refused(&self, number: u64) -> bool {
         let refused = self.queue.lock().refused.clone();
         let node = |partition: u64| self.store.node_of_partition(partition);
@@ -135,7 +140,7 @@ impl SharedMessages {
         !refused.is_empty() && refused.into_iter().any(concerns)
     }
 
-    /// Reports whether a change of a message is not durable yet.
+    /// Reports whether a change of the message is not durable yet.
     pub(super) fn is_changing(&self, number: u64) -> bool {
         let (queue, partition) = (self.queue.lock(), number % PARTITIONS);
         let waiting = queue.waiting.get(&partition);
@@ -143,7 +148,7 @@ impl SharedMessages {
             || queue.writing.get(&partition).is_some_and(|numbers| numbers.contains(&number))
     }
 
-    /// Takes the queued changes of each partition that is not being written.
+    /// Takes the queued changes of each partition whose changes are not being written.
     pub(super) fn take(&self) -> Vec<(u64, Batch)> {
         let mut guard = self.queue.lock();
         let queue = &mut *guard;
@@ -159,7 +164,8 @@ impl SharedMessages {
         taken.collect()
     }
 
-    /// Records that the engine has not accepted the changes of a partition, and whether these may have been made.
+    /// Records that the changes of a partition were refused. `may_have_happened` is true if they may have been made
+    /// nevertheless.
     pub(super) fn refused(&self, partition: u64, may_have_happened: bool) {
         let former = {
             let mut queue = self.queue.lock();
@@ -186,11 +192,11 @@ impl SharedMessages {
         }
         drop(queue);
         self.written.send_modify(|count| *count += 1);
-        // More changes of the partition may have gathered.
+        // More changes of the partition may have been queued meanwhile.
         self.wake.notify_one();
     }
 
-    /// Waits until all queued changes are durable, but not for long: the process ends.
+    /// Waits until all queued changes are durable, but at most for two seconds, because the process stops.
     pub(in crate::store) async fn flush(&self) {
         let mut written = self.written.subscribe();
         let _ = timeout(FLUSH_MAX, written.wait_for(|_| self.queue.lock().pending.is_empty())).await;
@@ -209,7 +215,7 @@ fn message_change(change: Change, id: &impl Fn(u64) -> String) -> Option<Message
             let at = if is_waiting { read.at } else { read.since };
             Some(MessageChange { number, id: id(number).into(), state, at, is_waiting, is_dead })
         }
-        // Messages are stored together with their events, and all other changes belong to a file.
+        // Messages are stored together with their events. All other changes exist only in a file.
         _ => None,
     }
 }

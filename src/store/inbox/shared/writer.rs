@@ -1,4 +1,5 @@
-//! The tasks of an inbox in a shared ledger: one writes the changes, and one looks for messages that nobody delivers.
+//! The tasks of an inbox in a shared ledger. One task writes the changes. The other task searches for messages that no
+//! process delivers.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -15,12 +16,13 @@ use crate::store::inbox::Inbox;
 use crate::store::inbox::entry::Entry;
 use crate::store::redis::{KnownMessages, RedisStore, Suspects, TakenOver};
 
-/// The pause before changes are written again that the engine did not accept.
+/// The pause before refused changes are written again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// The interval at which the process looks whether a member has gone.
+/// The interval at which a process searches for messages that no process delivers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts the tasks. They end with the inbox. Must be called within a tokio runtime.
+/// Starts the background tasks of an inbox in a shared ledger. The tasks end when the inbox is dropped. Must be called
+/// within a tokio runtime.
 pub(in crate::store) fn start(inbox: &Arc<Inbox>) {
     tokio::spawn(write(Arc::downgrade(inbox)));
     tokio::spawn(take_over(Arc::downgrade(inbox)));
@@ -40,7 +42,7 @@ async fn write(inbox: Weak<Inbox>) {
     }
 }
 
-/// Writes the changes of one partition until the engine has accepted them.
+/// Writes the changes of one partition, again and again until the Redis server has accepted them.
 async fn write_partition(inbox: Weak<Inbox>, store: Arc<RedisStore>, partition: u64, batch: Batch) {
     let mut is_repeat = false;
     let applied = loop {
@@ -58,8 +60,8 @@ async fn write_partition(inbox: Weak<Inbox>, store: Arc<RedisStore>, partition: 
     let Some(inbox) = inbox.upgrade() else { return };
     let Some(shared) = inbox.backing.shared() else { return };
     inbox.forget(&applied.lost);
-    // Another process has added messages to the interaction. They must be known before the message is settled here, because
-    // they come before later ones.
+    // Another process may have added messages to the interaction. They must be in the index before the change is
+    // reported as durable, because they come before later messages.
     let mut found = vec![TakenOver { partition, ids: applied.next }];
     if is_repeat {
         // The changes may have been executed before, and their result was lost.
@@ -79,7 +81,7 @@ async fn take_over(inbox: Weak<Inbox>) {
             if inbox.is_stopping() {
                 return;
             }
-            // Without a route that keeps callbacks, nothing could be delivered.
+            // Without a route that uses the inbox, no message could be delivered.
             if !inbox.index.lock().routes.is_empty() {
                 inbox.look(&mut suspects).await;
             }
@@ -89,7 +91,8 @@ async fn take_over(inbox: Weak<Inbox>) {
 }
 
 impl Inbox {
-    /// Looks for messages that this process does not know yet, and for those that it does not hold any more.
+    /// Adds messages to the index that this process holds and does not have yet, and removes messages that it does not
+    /// hold any more.
     async fn look(&self, suspects: &mut Suspects) {
         let Some(shared) = self.backing.shared() else { return };
         self.look_for_doubtful().await;
@@ -101,7 +104,7 @@ impl Inbox {
         }
         let mut unread = None;
         for taken in orphans.found {
-            // Later messages of an interaction must not be known before the earlier ones.
+            // Later messages of an interaction must not be added before the earlier ones.
             if unread != Some(taken.partition) && !self.hold(&shared.store, &taken).await {
                 unread = Some(taken.partition);
             }

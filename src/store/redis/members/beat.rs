@@ -1,4 +1,4 @@
-//! Writes regularly that this process lives, and reads who else does.
+//! Writes the heartbeat of this process, and reads the heartbeats of the other processes that share the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,14 @@ use crate::store::redis::records::FORMAT;
 use crate::store::redis::store::RedisStore;
 use crate::time::Timestamp;
 
-/// Interval between two attempts while the engine does not answer.
+/// The interval between two attempts to write a heartbeat while the Redis server does not respond.
 pub(in crate::store::redis) const BEAT_RETRY: Duration = Duration::from_secs(1);
-/// A member that was silent for longer is forgotten.
+/// The time without a heartbeat after which a process is removed from the list of processes.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(86_400);
 
 impl RedisStore {
-    /// Writes that this process lives, and reads who else does. Returns false if the engine did not answer.
+    /// Writes the heartbeat of this process, and reads the list of processes. Returns false if the Redis server did not
+    /// respond.
     pub(in crate::store::redis) async fn beat(&self) -> bool {
         let about = About {
             address: self
@@ -58,12 +59,12 @@ impl RedisStore {
         true
     }
 
-    /// Removes this process from the list of members.
+    /// Removes this process from the list of processes that share the ledger.
     pub(in crate::store::redis) async fn leave(&self) {
         let _ = self.send_beat(Vec::new()).await;
     }
 
-    /// Reads which members there are, without becoming one.
+    /// Reads the list of processes that share the ledger, without adding this process to the list.
     pub(in crate::store::redis) async fn look_at_members(&self) -> Result<(Timestamp, Members), Failure> {
         let (now, values) = self.beat_as("", Vec::new()).await?;
         let [Value::BulkString(name), _format, Value::Array(found)] = values.as_slice() else {
@@ -73,7 +74,8 @@ impl RedisStore {
         Ok((now, Members { all, ledger: Some(name.clone()), read_at: Some(now) }))
     }
 
-    /// Writes what this process says about itself. Nothing means that it leaves.
+    /// Writes a heartbeat with the description of this process. If the description is empty, removes this process from
+    /// the list.
     async fn send_beat(&self, about: Vec<u8>) -> Result<(Timestamp, Vec<Value>), Failure> {
         self.beat_as(&self.incarnation, about).await
     }

@@ -1,4 +1,5 @@
-//! The processes that share the ledger. Each of them writes regularly that it lives, and reads who else does.
+//! The processes that share the ledger. Each of them regularly writes a heartbeat, and reads the heartbeats of the
+//! others.
 
 pub(super) mod beat;
 
@@ -11,21 +12,21 @@ use super::nodes::keys::{FNV_BASIS, PARTITIONS, fnv1a};
 use crate::replica::{Incarnation, Owner};
 use crate::time::Timestamp;
 
-/// Interval between two beats.
+/// The interval between two heartbeats of a process.
 pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// A member that was silent for longer is gone.
+/// The time without a heartbeat after which a process counts as dead.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// How many members watch over a partition.
+/// The number of processes that check all deadlines of a partition.
 const WATCHERS: usize = 2;
 
-/// What a member says about itself.
+/// The description of a process that shares the ledger, as stored with its heartbeat (JSON).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct About {
     pub(super) address: Box<str>,
     pub(super) version: Box<str>,
 }
 
-/// Another process or this one.
+/// A process that shares the ledger.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Member {
     pub(super) incarnation: Box<str>,
@@ -42,53 +43,55 @@ impl std::fmt::Display for Member {
     }
 }
 
-/// The members that the last beat has found.
+/// The processes that share the ledger, as read with the last heartbeat.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
     pub(super) all: Vec<Member>,
-    /// The name of the ledger, and the format that it was created with.
+    /// The name of the ledger. `None` before the first heartbeat.
     pub(super) ledger: Option<Vec<u8>>,
-    /// The time of the engine when it returned the list.
+    /// The time of the Redis server when it returned the list.
     pub(super) read_at: Option<Timestamp>,
 }
 
 impl Members {
-    /// Returns the members that live at `now`. A member can be silent only while the list is fresh: if the node with the
-    /// list does not answer, nobody can beat.
+    /// Returns the processes that are alive at `now`. A process is alive if it has sent a heartbeat within 15 s. If the
+    /// list is old, no further processes count as dead: no process can send heartbeats while the node with the list
+    /// does not respond.
     pub(super) fn living(&self, now: Timestamp) -> impl Iterator<Item = &Member> {
         let known = self.read_at.map_or(now, |at| now.min(at.plus(BEAT_INTERVAL)));
         self.all.iter().filter(move |member| member.beat > known.minus(SILENCE_MAX))
     }
 
-    /// Reports whether the list is too old to say who is gone.
+    /// Reports whether the list is too old to decide which processes are dead.
     pub(super) fn is_outdated(&self, now: Timestamp) -> bool {
         self.read_at.is_none_or(|at| now > at.plus(2 * BEAT_INTERVAL))
     }
 
-    /// Returns the names of the members that live, in their order.
+    /// Returns the ids of the processes that are alive at `now`, in ascending order.
     pub(super) fn names(&self, now: Timestamp) -> Vec<Box<str>> {
         let mut names: Vec<_> = self.living(now).map(|member| member.incarnation.clone()).collect();
         names.sort_unstable();
         names
     }
 
-    /// Returns the number of members that live.
+    /// Returns the number of processes that are alive at `now`.
     pub(super) fn count(&self, now: Timestamp) -> usize {
         self.living(now).count()
     }
 
-    /// Reports whether a member lives. A member that the engine has never seen does not.
+    /// Reports whether a process is alive at `now`. A process that is not in the list counts as dead.
     pub(super) fn lives(&self, incarnation: &str, now: Timestamp) -> bool {
         self.living(now).any(|member| *member.incarnation == *incarnation)
     }
 
-    /// Returns the partitions that a member watches over. Members agree on this without talking: for each partition,
-    /// the members with the highest hashes watch over it.
+    /// Returns the partitions that a process watches. All processes compute the same result without communication: each
+    /// partition is watched by the living processes with the highest hashes.
     pub(super) fn watched(&self, incarnation: &str, now: Timestamp) -> [bool; PARTITIONS] {
         self.among_first(WATCHERS, incarnation, now)
     }
 
-    /// Returns the partitions for which a member has the highest hash.
+    /// Returns the partitions for which a process alone is responsible. The living process with the highest hash is
+    /// responsible for a partition.
     pub(super) fn first_watched(&self, incarnation: &str, now: Timestamp) -> [bool; PARTITIONS] {
         self.among_first(1, incarnation, now)
     }
@@ -104,14 +107,14 @@ impl Members {
     }
 }
 
-/// Returns the hash of a member and a partition.
+/// Returns the hash of a process id and a partition. The hashes determine which processes watch the partition.
 fn rank(incarnation: &str, partition: usize) -> u64 {
     let hash = fnv1a(FNV_BASIS ^ partition as u64, incarnation);
     // The last bytes of FNV-1a influence few bits, so they are mixed once more.
     (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(31)
 }
 
-/// Returns an owner as the record of an interaction contains it.
+/// Returns an owner in the text form that the record of an interaction contains.
 pub(super) fn owner_text(owner: &Owner) -> Box<str> {
     format!("{} {}", owner.incarnation, owner.address).into()
 }
@@ -160,7 +163,7 @@ mod tests {
             counts.iter_mut().zip(watched).for_each(|(count, watched)| *count += u8::from(watched));
         }
         assert!(counts.iter().all(|count| *count == 2), "{counts:?}");
-        // When one falls silent, the others take over.
+        // When a process is silent, the other processes watch its partitions.
         let silent = members(&[("00aa", 80), ("01bb", 100), ("02cc", 100)]);
         assert!(!silent.lives("00aa", now) && silent.lives("01bb", now) && !silent.lives("zz", now));
         for name in ["01bb", "02cc"] {

@@ -1,5 +1,5 @@
-//! Takes over messages: those of members that are gone, those that this member holds without knowing it, and those of one
-//! interaction.
+//! Takes over the messages of dead processes, finds messages that this process holds although they are not in its
+//! index, and moves the messages of one interaction to this process.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,57 +13,62 @@ use crate::store::redis::nodes::message_scripts::{ADOPT, HOLDERS, TAKE, TAKE_ONE
 use crate::store::redis::store::RedisStore;
 use crate::time::Timestamp;
 
-/// The maximum number of messages that one call takes over.
+/// The maximum number of messages that one call returns.
 const ADOPTED_PER_CALL: usize = 500;
-/// How long a member must be taken for gone. After an outage of the engine, all members are silent for a moment.
+/// The time for which a process must count as dead before its messages are taken over. After an outage of Redis or
+/// Valkey, all processes are silent for a moment.
 const SUSPECTED_FOR: Duration = Duration::from_secs(2);
-/// The interval at which the holders of the messages are looked at, even if no member has gone.
+/// The interval at which the holders of messages are checked even if no process seems to be dead.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The members that hold messages and seem to be gone.
+/// The processes that hold messages and seem to be dead, and the state of the search for their messages.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Suspects {
-    /// Since when each of them seems to be gone.
+    /// The time since which a process seems to be dead, by the id of the process.
     since: HashMap<Box<str>, Timestamp>,
-    /// The living members at the last look.
+    /// The ids of the living processes at the last search.
     living: Vec<Box<str>>,
     looked_at: Option<Timestamp>,
-    /// The partitions in which the number of own messages was another one than in the index.
+    /// The partitions in which, at the last search, the number of messages that this process holds differed from the
+    /// number in its index.
     differing: Vec<u8>,
 }
 
-/// The messages that a member knows.
+/// The messages in the index of this process.
 pub(in crate::store) trait KnownMessages {
-    /// Returns the number of known messages of each partition.
+    /// Returns the number of messages in the index, for each partition.
     fn counts(&self) -> Vec<usize>;
 
-    /// Returns the numbers of the known messages of a partition that nobody works on.
+    /// Returns the numbers of the messages of a partition that are in the index, are not leased, and have no change in
+    /// progress.
     fn idle(&self, partition: u8) -> Vec<u64>;
 }
 
-/// What a look has found.
+/// The result of a search for messages that no process delivers.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Orphans {
-    /// Messages that this member holds now.
+    /// The messages that this process holds now.
     pub(in crate::store) found: Vec<TakenOver>,
-    /// For each partition in which this member knew more messages than it holds: the idle ones before the look, and the ids
-    /// of those that it holds.
+    /// For each partition in which the index differs from the ledger: the numbers of the idle messages in the index
+    /// before the search, and the ids of the messages that this process holds.
     pub(in crate::store) held: Vec<(Vec<u64>, Vec<String>)>,
 }
 
-/// Messages that this member holds now. All are of one partition.
+/// Messages of one partition that this process holds now.
 #[derive(Debug)]
 pub(in crate::store) struct TakenOver {
-    /// The number of the partition. It is congruent to the numbers of the messages.
+    /// The number of the partition, which is the number of each message modulo the number of partitions.
     pub(in crate::store) partition: u64,
     pub(in crate::store) ids: Vec<String>,
 }
 
 impl RedisStore {
-    /// Looks for messages that nobody delivers. Takes over the messages of members that are gone, in the partitions that
-    /// this member watches over, and finds messages that this member holds without knowing it: the response to the call
-    /// that stored them was lost. Also finds messages that it knows and does not hold any more: the agent has pulled them
-    /// from another member.
+    /// Searches for messages that no process delivers. Takes over the messages of dead processes in the partitions for
+    /// which this process is responsible.
+    ///
+    /// Also compares the index of this process with the ledger. This process may hold a message that is not in the
+    /// index, because the response to the call that stored the message was lost. The index may contain a message that
+    /// this process does not hold any more, because the agent has acknowledged or returned it at another process.
     pub(in crate::store) async fn take_over_orphans(
         &self,
         suspects: &mut Suspects,
@@ -82,7 +87,7 @@ impl RedisStore {
         suspects.living = living;
         let is_outdated = self.members.lock().is_outdated(now);
         if is_outdated {
-            // The members cannot beat. Once they can, each gets the time to do so.
+            // The processes cannot send heartbeats. Once they can, each process gets the time to do so.
             suspects.since.clear();
         }
         let before = suspects.since.len();
@@ -102,7 +107,7 @@ impl RedisStore {
             let known_count = counts.get(usize::from(number)).copied().unwrap_or_default();
             if is_due && own.map_or(0, |(_, count)| *count) != known_count {
                 differing.push(number);
-                // A message that is being accepted is not yet in the index. The difference must persist.
+                // A message that is being accepted is not yet in the index. Therefore the difference must persist.
                 if suspects.differing.contains(&number) {
                     self.compare(number, known, &mut orphans).await;
                 }
@@ -118,7 +123,7 @@ impl RedisStore {
             suspects.differing = differing;
         }
         if suspects.since.len() > before {
-            // A member that has just begun may be missing in the list.
+            // A process that has just started may be missing in the list.
             self.beat().await;
         }
         let members = std::sync::Arc::clone(&self.members.lock());
@@ -127,7 +132,7 @@ impl RedisStore {
         orphans
     }
 
-    /// Compares the messages of a partition that this member holds with those that it knows.
+    /// Compares the messages of a partition that this process holds with the messages in its index.
     async fn compare(&self, number: u8, known: &impl KnownMessages, orphans: &mut Orphans) {
         let idle = known.idle(number);
         let (own, is_complete) = self.adopt(number, &self.incarnation).await;
@@ -138,13 +143,13 @@ impl RedisStore {
         orphans.found.extend(own);
     }
 
-    /// Finds the messages of a partition that this member holds.
+    /// Returns the messages of a partition that this process holds.
     pub(in crate::store) async fn own_messages(&self, partition: u64) -> Vec<TakenOver> {
         let number = u8::try_from(partition).unwrap_or_default();
         self.adopt(number, &self.incarnation).await.0
     }
 
-    /// Reports whether a member that holds messages is gone for certain.
+    /// Reports whether a process that holds messages is certainly dead.
     fn is_gone(&self, holder: &str, suspects: &mut Suspects, now: Timestamp) -> bool {
         if self.members.lock().lives(holder, now) {
             return false;
@@ -153,7 +158,8 @@ impl RedisStore {
         now >= since.plus(SUSPECTED_FOR)
     }
 
-    /// Returns the members that hold messages of a partition, and how many.
+    /// Returns the processes that hold messages of a partition, each with the number of its messages. Returns `None` if
+    /// the Redis server does not respond.
     async fn holders(&self, number: u8) -> Option<Vec<(Box<str>, usize)>> {
         let partition = Partition::Number(number);
         let called =
@@ -168,7 +174,8 @@ impl RedisStore {
         Some(holders)
     }
 
-    /// Takes over the messages of a member in a partition, or finds the own ones. Returns whether these are all.
+    /// Takes over the messages that a dead process holds in a partition. If `holder` is this process, only returns its
+    /// messages. Also returns whether the result is complete.
     async fn adopt(&self, number: u8, holder: &str) -> (Vec<TakenOver>, bool) {
         let partition = Partition::Number(number);
         let (mut found, mut offset, mut is_complete) = (Vec::new(), 0_usize, false);
@@ -201,11 +208,12 @@ impl RedisStore {
         (found, is_complete)
     }
 
-    /// Takes over the waiting messages of an interaction that nobody works on: only those in no order, or all. Returns
-    /// them, and the number of waiting messages that other members hold.
+    /// Moves the waiting messages of an interaction from other processes to this one, unless another process works on
+    /// them. With `only_unordered`, moves only messages that have no order. Returns the moved messages, and the number
+    /// of waiting messages that other processes still hold.
     ///
     /// # Errors
-    /// Returns an explanation if the engine does not answer.
+    /// Returns an explanation if the Redis server does not respond.
     pub(in crate::store) async fn take_messages(
         &self,
         interaction: &str,
@@ -232,11 +240,12 @@ impl RedisStore {
 }
 
 impl RedisStore {
-    /// Takes over one message that the agent has pulled from another member. Returns whether this member holds it now and its
-    /// interaction, or `None` if it does not exist any more.
+    /// Moves one message from another process to this one, so that the agent can acknowledge or return the message
+    /// here. Returns whether this process holds the message now, and the interaction of the message. Returns `None` if
+    /// the message does not exist any more.
     ///
     /// # Errors
-    /// Returns an explanation if the engine does not answer.
+    /// Returns an explanation if the Redis server does not respond.
     pub(in crate::store) async fn take_message(
         &self,
         number: u64,
@@ -258,10 +267,11 @@ impl RedisStore {
         })
     }
 
-    /// Returns the number of waiting and dead messages of an interaction, whoever holds them.
+    /// Returns the number of waiting and dead messages of an interaction. All processes that hold such messages are
+    /// included.
     ///
     /// # Errors
-    /// Returns an explanation if the engine does not answer.
+    /// Returns a [`Failure`] if the Redis server does not respond.
     pub(in crate::store::redis) async fn undelivered_messages(
         &self,
         interaction: &str,
@@ -276,10 +286,10 @@ impl RedisStore {
         })
     }
 
-    /// Returns the ids of the waiting messages of an interaction, whoever holds them.
+    /// Returns the ids of the waiting messages of an interaction. All processes that hold such messages are included.
     ///
     /// # Errors
-    /// Returns an explanation if the engine does not answer.
+    /// Returns an explanation if the Redis server does not respond.
     pub(in crate::store) async fn waiting_messages(&self, interaction: &str) -> Result<Vec<String>, String> {
         let partition = Partition::of(interaction);
         let (keys, arguments) =

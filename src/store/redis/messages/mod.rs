@@ -1,5 +1,6 @@
-//! The messages of the inbox in the engine. Each message has a holder: the member that delivers it, and that has it in its
-//! index. Every change names the holder, so that a member that was taken for gone cannot change what another one holds.
+//! The messages of the inbox on Redis or Valkey. Each message has a holder: the process that delivers the message and
+//! has it in its index. Every change names the holder. A process that was wrongly considered dead can therefore not
+//! change messages that another process holds now.
 
 mod adopt;
 mod values;
@@ -23,51 +24,52 @@ pub(in crate::store) use self::adopt::{KnownMessages, Suspects, TakenOver};
 /// The maximum number of messages that one call changes or reads.
 const PER_CALL: usize = 100;
 
-/// A change of a message.
+/// A change of the state of a message, or the removal of the message.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct MessageChange {
     pub(in crate::store) number: u64,
     pub(in crate::store) id: Box<str>,
-    /// The new state. Without it, the message is removed.
+    /// The new state of the message (JSON). If it is empty, the message is removed.
     pub(in crate::store) state: Vec<u8>,
-    /// The time of the next attempt, or of the end of the retention.
+    /// The time of the next attempt, or of the end of the retention, in Unix milliseconds.
     pub(in crate::store) at: i64,
     pub(in crate::store) is_waiting: bool,
     pub(in crate::store) is_dead: bool,
 }
 
-/// What changes have found out.
+/// The result of applying changes of messages.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Applied {
-    /// The numbers of the messages that this member does not hold any more.
+    /// The numbers of the messages that this process does not hold any more. They were not changed.
     pub(in crate::store) lost: Vec<u64>,
-    /// The ids of the next messages of the interactions.
+    /// The ids of the messages that wait next in the interactions of the changed messages.
     pub(in crate::store) next: Vec<String>,
 }
 
-/// The engine has not accepted changes.
+/// The error if the Redis server has not accepted changes of messages.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct NotApplied {
     /// Whether some of the changes may have been made, or may still be made.
     pub(in crate::store) may_have_happened: bool,
 }
 
-/// A message without its body.
+/// A message without its body, as the ledger contains it.
 #[derive(Debug)]
 pub(in crate::store) struct StoredHead {
     pub(in crate::store) id: String,
     pub(in crate::store) head: Vec<u8>,
     pub(in crate::store) state: Vec<u8>,
     pub(in crate::store) body_bytes: u64,
-    /// How long the lease of another member's attempt still lasts.
+    /// The remaining duration of the lease of another process's attempt or pull.
     pub(in crate::store) leased_for: Duration,
 }
 
-/// The head, the body and the state of a message.
+/// The stored head, body and state of a message.
 pub(in crate::store) type StoredParts = (Vec<u8>, Vec<u8>, Vec<u8>);
 
 impl RedisStore {
-    /// Returns the key of the ids of messages, which all members share. `None` if the engine has never answered.
+    /// Returns the secret key of the fingerprints in message ids, which all processes share. Returns `None` if the
+    /// Redis server has never responded.
     pub(in crate::store) fn message_key(&self) -> Option<[u64; 2]> {
         let ledger = self.members.lock().ledger.clone()?;
         let digest = Sha256::digest([b"callgate inbox ", ledger.as_slice()].concat());
@@ -75,11 +77,11 @@ impl RedisStore {
         Some([u64::from_be_bytes(*first), u64::from_be_bytes(*rest.first_chunk::<8>()?)])
     }
 
-    /// Draws the number of a message of an interaction, or of a route if it has no interaction. The numbers of one
-    /// interaction ascend.
+    /// Generates the number of a message. `of` is the interaction of the message, or its route if it has no
+    /// interaction. The numbers of one interaction ascend.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the Redis server does not respond.
     pub(in crate::store) async fn message_number(&self, of: &str) -> Result<u64, Refusal> {
         let partition = Partition::of(of);
         let Partition::Number(place) = partition else { return Ok(0) };
@@ -93,16 +95,16 @@ impl RedisStore {
         Ok(count.saturating_mul(super::nodes::keys::PARTITIONS as u64).saturating_add(place.into()))
     }
 
-    /// Reports whether a node of the engine answers, so that attempts may begin.
+    /// Reports whether the Redis server may be used and one of its nodes responds, so that attempts may begin.
     pub(in crate::store) fn answers(&self) -> bool {
         !self.health.is_silent(&self.nodes.addresses()) && self.health.why_unusable().is_none()
     }
 
-    /// Begins an attempt or a pull with a lease, and sets the state if there is a new one. Returns the message, or `None`
-    /// if this member does not hold it any more.
+    /// Begins an attempt or a pull of a message, with a lease. Sets the state of the message unless `state` is empty.
+    /// Returns the message, or `None` if this process does not hold the message any more.
     ///
     /// # Errors
-    /// Returns an explanation if the engine does not answer.
+    /// Returns an explanation if the Redis server does not respond.
     pub(in crate::store) async fn begin_message(
         &self,
         number: u64,
@@ -113,10 +115,10 @@ impl RedisStore {
         self.message(number, id, &self.incarnation, (lease, state)).await
     }
 
-    /// Reads a message, whoever holds it.
+    /// Reads a message, even if another process holds it. Returns `None` if the message does not exist.
     ///
     /// # Errors
-    /// Returns an explanation if the engine does not answer.
+    /// Returns an explanation if the Redis server does not respond.
     pub(in crate::store) async fn read_message(
         &self,
         number: u64,
@@ -146,10 +148,10 @@ impl RedisStore {
             .map(|head| (head, parts.next().unwrap_or_default(), parts.next().unwrap_or_default())))
     }
 
-    /// Applies changes of messages of one partition, in their order.
+    /// Applies changes to messages of one partition, in their order.
     ///
     /// # Errors
-    /// Returns [`NotApplied`] if the engine has not accepted the changes. They can be applied again.
+    /// Returns [`NotApplied`] if the Redis server has not accepted the changes. They can be applied again.
     pub(in crate::store) async fn apply(&self, changes: &[MessageChange]) -> Result<Applied, NotApplied> {
         let mut applied = Applied::default();
         for (call, some) in changes.chunks(PER_CALL).enumerate() {
@@ -182,11 +184,11 @@ impl RedisStore {
         Ok(applied)
     }
 
-    /// Reads the messages with these ids that this member holds, without their bodies. All are of the partition of
-    /// `number`.
+    /// Reads the messages with these ids, without their bodies. Omits messages that this process does not hold. All
+    /// messages must be in the same partition as the message number `number`.
     ///
     /// # Errors
-    /// Returns an explanation if the engine does not answer.
+    /// Returns an explanation if the Redis server does not respond.
     pub(in crate::store) async fn heads(
         &self,
         number: u64,
@@ -206,7 +208,7 @@ impl RedisStore {
         Ok(heads)
     }
 
-    /// Reports whether this member holds a message.
+    /// Reports whether this process holds a stored message, according to the result of storing it.
     pub(in crate::store) fn holds(&self, placed: &Placed) -> bool {
         placed.holder == self.incarnation.as_bytes()
     }

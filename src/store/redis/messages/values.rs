@@ -1,8 +1,8 @@
-//! Values in the responses of scripts.
+//! Conversion of values in the responses of scripts.
 
 use redis::Value;
 
-/// Returns a value as text.
+/// Returns a bulk string as text. Returns `None` for any other value.
 pub(super) fn text(value: Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).ok(),

@@ -13,7 +13,7 @@ use crate::secret::Secret;
 /// The pause before a second attempt to connect.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Returns a connection to a node. It connects with the first call, and again after it was lost.
+/// Returns a connection to a node. The connection is opened with the first call, and opened again after it was lost.
 ///
 /// # Errors
 /// Returns the error of the library if the settings are unusable.
@@ -45,7 +45,7 @@ fn client(settings: &RedisSettings, login: &RedisLogin, address: &str) -> Result
     match &settings.tls {
         None => Client::open(info),
         Some(tls) => {
-            // Fails if there is already one, which is the same.
+            // This call fails if a default provider is installed already. That provider is the same.
             let _ = rustls::crypto::ring::default_provider().install_default();
             let client_tls = tls.client.as_ref().map(|(certificate, key)| ClientTlsConfig {
                 client_cert: certificate.clone(),

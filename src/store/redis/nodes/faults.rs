@@ -1,31 +1,31 @@
-//! What the errors of a call mean: whether the script may have been executed, and where to try again.
+//! Classifies the errors of a call: whether the script may have been executed, and where to repeat the call.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// The description of the error if too few replicas have confirmed a change.
+/// The description of the error that too few replicas have confirmed a change.
 pub(in crate::store::redis) const TOO_FEW_REPLICAS: &str = "too few replicas confirmed the change";
 
-/// What an error means for the next attempt.
+/// The consequence of an error for the next attempt of a call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::store::redis) enum Fault {
-    /// The slot is being moved to this node, which has the keys already.
+    /// The slot of the keys is being moved to this node, which has the keys already.
     Asked(Box<str>),
     /// The script was not executed. Another node may have the keys.
     Elsewhere,
-    /// The script was not executed. The same node can execute it soon.
+    /// The script was not executed. The same node can execute the script soon.
     NotNow,
-    /// The script was not executed. Trying again is useless until somebody repairs the engine.
+    /// The script was not executed. Another attempt is useless until an operator repairs the Redis server.
     Refused,
     /// The script may have been executed.
     Unknown,
 }
 
-/// A call that has no result.
+/// The failure of a call, which has no result.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::store::redis) struct Failure {
     /// Whether the script may have been executed, or may still be executed.
     pub(in crate::store::redis) may_have_happened: bool,
-    /// The address of the node that has no memory for the change, if this is the reason.
+    /// The address of the node that has no memory for the change, if this is the reason for the failure.
     pub(in crate::store::redis) full_node: Option<Box<str>>,
     /// An explanation for the log.
     pub(in crate::store::redis) reason: String,
@@ -35,7 +35,7 @@ impl Failure {
     pub(in crate::store::redis) fn of(error: &RedisError, address: &str) -> Self {
         let may_have_happened = classify(error) == Fault::Unknown;
         let reason = format!("{address}: {error}");
-        // Redis 6.2 gives the errors of a script another code.
+        // Redis 6.2 reports the errors inside a script with another code.
         let is_full = error.code() == Some("OOM") || reason.contains("OOM command not allowed");
         Self { may_have_happened, full_node: is_full.then(|| address.into()), reason }
     }
@@ -53,7 +53,7 @@ impl Failure {
     }
 }
 
-/// Returns what an error means.
+/// Classifies an error by its consequence for the next attempt.
 pub(in crate::store::redis) fn classify(error: &RedisError) -> Fault {
     match error.kind() {
         ErrorKind::Server(ServerErrorKind::Ask) => match error.redirect_node() {

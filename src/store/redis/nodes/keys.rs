@@ -1,23 +1,23 @@
-//! The names of the engine's keys. The part in braces decides the slot of a cluster, so that all keys of one partition
-//! are on the same node.
+//! The names of the keys in Redis or Valkey. The part in braces determines the slot in a cluster, so that all keys of
+//! one partition are on the same node.
 
-/// The number of partitions.
+/// The number of partitions of a shared ledger.
 pub(in crate::store) const PARTITIONS: usize = 64;
-/// The number of slots of a cluster.
+/// The number of slots of a Redis cluster.
 pub(in crate::store::redis) const SLOTS: u16 = 16_384;
 
-/// The names of the keys of one ledger.
+/// Computes the names of the keys of one ledger.
 #[derive(Clone, Debug)]
 pub(in crate::store::redis) struct Keys {
     prefix: Box<str>,
 }
 
-/// A part of the ledger whose keys are on one node.
+/// A part of a shared ledger whose keys are on one node.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(in crate::store::redis) enum Partition {
     /// One of [`PARTITIONS`] parts of the interactions and events.
     Number(u8),
-    /// The members.
+    /// The list of processes that share the ledger, and the records that describe the ledger.
     Members,
 }
 
@@ -29,7 +29,7 @@ impl Partition {
         Self::Number(((hash ^ (hash >> 32)) % PARTITIONS as u64) as u8)
     }
 
-    /// Returns all partitions of interactions.
+    /// Returns all partitions that contain interactions.
     pub(in crate::store::redis) fn all() -> impl Iterator<Item = Self> {
         (0..PARTITIONS).filter_map(|number| u8::try_from(number).ok()).map(Self::Number)
     }
@@ -62,17 +62,17 @@ impl Keys {
         format!("{}{{{}}}{rest}", self.prefix, partition.tag())
     }
 
-    /// Returns the key of a record.
+    /// Returns the key of the record of an interaction.
     pub(in crate::store::redis) fn record(&self, id: &str) -> String {
         self.name(Partition::of(id), &format!("i:{id}"))
     }
 
-    /// Returns the key of the delivered events of an interaction that have no place in its record.
+    /// Returns the key of the delivered events of an interaction that do not fit into its record.
     pub(in crate::store::redis) fn events(&self, id: &str) -> String {
         self.name(Partition::of(id), &format!("e:{id}"))
     }
 
-    /// Returns the key of the due times of a partition.
+    /// Returns the key of the times at which the interactions of a partition are due.
     pub(in crate::store::redis) fn due(&self, partition: Partition) -> String {
         self.name(partition, "due")
     }
@@ -92,29 +92,30 @@ impl Keys {
         self.name(partition, "l")
     }
 
-    /// Returns the partition and the key of a fingerprint that was copied from a file.
+    /// Returns the partition and the key for the fingerprint of a delivered event that was copied from a ledger in a
+    /// file.
     #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 64")]
     pub(in crate::store::redis) fn copied(&self, fingerprint: u64) -> (Partition, String) {
         let partition = Partition::Number((fingerprint % PARTITIONS as u64) as u8);
         (partition, self.copied_of(partition))
     }
 
-    /// Returns the key of the fingerprints of a partition that were copied from a file.
+    /// Returns the key of the fingerprints in a partition that were copied from a ledger in a file.
     pub(in crate::store::redis) fn copied_of(&self, partition: Partition) -> String {
         self.name(partition, "f")
     }
 
-    /// Returns the key of the secret keys of copied fingerprints.
+    /// Returns the key of the secret keys of the copied fingerprints.
     pub(in crate::store::redis) fn copied_keys(&self) -> String {
         self.name(Partition::Members, "keys")
     }
 
-    /// Returns the key of the interaction that has a provider's id.
+    /// Returns the key of the interaction to which a provider's id belongs.
     pub(in crate::store::redis) fn provider_id(&self, route: &str, id: &str) -> String {
         self.name(Partition::of(route), &format!("p:{route}:{id}"))
     }
 
-    /// Returns the key of the requests of a route whose response is awaited.
+    /// Returns the key of the requests of a route whose response is outstanding.
     pub(in crate::store::redis) fn awaited(&self, route: &str) -> String {
         self.name(Partition::of(route), &format!("a:{route}"))
     }
@@ -124,31 +125,31 @@ impl Keys {
         self.name(partition, "d")
     }
 
-    /// Returns the key of the last number of a message in a partition.
+    /// Returns the key of the last message number that was assigned in a partition.
     pub(in crate::store::redis) fn message_number(&self, partition: Partition) -> String {
         self.name(partition, "n")
     }
 
-    /// Returns the key of the members.
+    /// Returns the key of the list of processes that share the ledger.
     pub(in crate::store::redis) fn members(&self) -> String {
         self.name(Partition::Members, "")
     }
 
-    /// Returns the key of what the ledger says about itself.
+    /// Returns the key of the description of the ledger: its name and the format of its records.
     pub(in crate::store::redis) fn about(&self) -> String {
         self.name(Partition::Members, "about")
     }
 }
 
-/// The value with which FNV-1a begins.
+/// The initial value of the hash function FNV-1a.
 pub(in crate::store::redis) const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// FNV-1a. All members must compute the same values, so this function must never change.
+/// Computes the hash FNV-1a. All processes must compute the same values, so this function must never change.
 pub(in crate::store::redis) fn fnv1a(basis: u64, text: &str) -> u64 {
     text.bytes().fold(basis, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// CRC-16/XMODEM, by which a cluster distributes keys to slots.
+/// Computes the CRC-16/XMODEM, by which a cluster distributes keys to slots.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| match crc & 0x8000 {

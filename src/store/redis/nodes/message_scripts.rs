@@ -1,17 +1,17 @@
-//! The scripts for the messages of the inbox. A message is a hash with these fields: its head (`h`), its body (`b`), its
-//! state (`s`), the member that holds it (`o`), the end of the lease of an attempt or a pull in Unix milliseconds (`l`),
-//! its interaction, or nothing (`i`), and whether it is in no order (`p`).
+//! The scripts for the messages of the inbox. A message is a hash with these fields: its head (`h`), its body (`b`),
+//! its state (`s`), the process that holds it (`o`), the end of the lease of an attempt or a pull in Unix milliseconds
+//! (`l`), its interaction, or nothing (`i`), and whether the message has no order (`p`).
 //!
-//! The first key of each script is the times at which messages are due, from whose name the scripts compute the names of
-//! the other keys of the partition: the messages (`x:`), the waiting and the dead messages of each interaction (`w:`,
-//! `g:`), and the number of messages that each member holds (`h`).
+//! The first key of each script contains the times at which messages are due. From its name, the scripts compute the
+//! names of the other keys of the partition: the messages (`x:`), the waiting and the dead messages of each interaction
+//! (`w:`, `g:`), and the number of messages that each process holds (`h`).
 //!
-//! While a slot of a cluster is being moved, a node has a part of its keys. A script finds the others missing, or fails in
-//! the middle, and what it has written stays. Therefore each script first asks for all of its keys with one `EXISTS`. It
-//! fails if a key is missing while the slot is being moved, and has no effect otherwise.
+//! While a slot of a cluster is being moved, a node has only some of its keys. A script then finds keys missing or
+//! fails in the middle, and its earlier writes stay. Therefore each script first requests all of its keys with one
+//! `EXISTS`. This command fails if a key is missing while the slot is being moved, and has no effect otherwise.
 //!
-//! Scripts that deliver, settle or move messages work while the engine is full: before the first change, they call
-//! `PERSIST` (see [`super::scripts`]). A full engine stores no new messages.
+//! The scripts that deliver, settle or move messages also work while the Redis server is full: before the first change,
+//! they call `PERSIST` (see `although_full` in [`super::scripts`]). A full server stores no new messages.
 
 use std::sync::LazyLock;
 
@@ -19,16 +19,18 @@ use redis::Script;
 
 use super::scripts::{Call, TIME, call};
 
-/// Computes the beginning of the names of all keys of the partition. Every script of this file begins with it.
+/// Computes the common prefix of the names of all keys of the partition. Every script of this file begins with this
+/// text.
 macro_rules! base {
     ($text:literal) => {
         concat!("local base = string.sub(KEYS[1], 1, -2) local ms = math.floor(now / 1000)\n", $text)
     };
 }
 
-/// Stores a message. Expects its arguments from the index `a` on: its id, the member that accepts it, its interaction,
-/// whether it is in no order, its due time, its head, and its body. If the messages of the interaction are in an order,
-/// the member that holds the first waiting one holds the new one, too. Sets `o` to the member that holds it.
+/// Stores a message. The arguments of the message begin at the index `a`: its id, the process that accepts it, its
+/// interaction, whether the message has no order, its due time, its head, and its body. If the messages of the
+/// interaction are ordered, the process that holds the first waiting message also holds the new one. Sets `o` to the
+/// process that holds the new message.
 macro_rules! store_message {
     ($index:literal, $before:literal, $after:literal) => {
         concat!(
@@ -55,8 +57,10 @@ macro_rules! store_message {
 }
 
 call!(
-    /// Draws the number of a message. The numbers of a partition ascend, also if the engine has lost the last ones.
-    /// Keys: the last number. The result is no loss if it is not used.
+    /// Generates the number of a message. The numbers of a partition ascend, even if the Redis server has lost the last
+    /// numbers. A number may stay unused.
+    ///
+    /// Keys: the last number.
     NUMBER,
     "message_number",
     false,
@@ -68,10 +72,13 @@ call!(
 
 call!(
     /// Replaces a record as `cas` does, and stores a message in the same step.
-    /// Keys: the due times of messages, the record, the due times of records, its events. Arguments: those of `cas` except
-    /// the events, the number of events, the events, and the arguments of the message.
-    /// Returns 1 if the engine has the new record, the member that holds the message, and the first waiting message of the
-    /// interaction and the one before the new one: their holder must know them before it delivers the new one.
+    ///
+    /// Keys: the due times of messages, the record, the due times of records, the events of the record. Arguments: the
+    /// arguments of `cas` except the events, the number of events, the events, and the arguments of the message.
+    ///
+    /// Returns 1 if the Redis server has the new record, and the process that holds the message. Also returns the first
+    /// waiting message of the interaction, and the waiting message before the new one. The holder must have both in its
+    /// index before it delivers the new message.
     ACCEPT,
     "accept",
     true,
@@ -90,10 +97,12 @@ call!(
 );
 
 call!(
-    /// Records that an event without an interaction is kept, and stores its message in the same step.
-    /// Keys: the due times of messages, the delivered events, the events that are being delivered. Arguments: how long the
-    /// event is remembered in microseconds, the maximum number of events, the number of its keys, its keys, and the
-    /// arguments of the message. Returns the member that holds the message.
+    /// Records that the callback of an event without an interaction was queued in the inbox, and stores its message in
+    /// the same step.
+    ///
+    /// Keys: the due times of messages, the delivered events, the events that are being delivered. Arguments: the
+    /// retention of the event in microseconds, the maximum number of events, the number of the event's keys, the keys,
+    /// and the arguments of the message. Returns the process that holds the message.
     ACCEPT_EVENT,
     "accept_event",
     true,
@@ -109,11 +118,13 @@ call!(
 );
 
 call!(
-    /// Begins an attempt or a pull, or only reads a message.
-    /// Keys: the due times. Arguments: the id, the member that must hold the message (empty: anybody), the duration of the
-    /// lease in milliseconds (0: none), the new state (empty: none).
-    /// Returns 1, the head, the body and the state, or 0 if the member does not hold the message. Nobody relies on the
-    /// lease if the engine loses it: the attempt then ends as any other attempt ends.
+    /// Begins an attempt or a pull of a message, or only reads the message. No caller relies on the lease if the Redis
+    /// server loses it: the attempt then ends like any other attempt.
+    ///
+    /// Keys: the due times. Arguments: the id, the process that must hold the message (empty: any process), the
+    /// duration of the lease in milliseconds (0: no lease), the new state (empty: no new state).
+    ///
+    /// Returns 1, the head, the body and the state, or 0 if the process does not hold the message.
     BEGIN,
     "message_begin",
     false,
@@ -130,11 +141,14 @@ call!(
 );
 
 call!(
-    /// Changes the states of messages, or removes them.
-    /// Keys: the due times. Arguments: the member that must hold the messages, and for each change the id, the new state
-    /// (empty: the message is removed), the due time, and whether it waits (1), is dead (d) or neither (empty).
-    /// Returns for each change 0 if the member does not hold the message, and otherwise the next waiting messages of its
-    /// interaction if it does not wait any more.
+    /// Changes the states of messages, or removes messages.
+    ///
+    /// Keys: the due times. Arguments: the process that must hold the messages, and for each change the id, the new
+    /// state (empty: the message is removed), the due time, and whether the message waits (1), is dead (d) or neither
+    /// (empty).
+    ///
+    /// Returns for each change 0 if the process does not hold the message. Otherwise returns a list: the next waiting
+    /// messages of the interaction if the message does not wait any more.
     APPLY,
     "message_apply",
     true,
@@ -179,9 +193,12 @@ call!(
 );
 
 call!(
-    /// Reads messages that a member holds, without their bodies.
-    /// Keys: the due times. Arguments: the member, and ids.
-    /// Returns for each message that it holds the id, the head, the size of the body, the state, and the end of its lease.
+    /// Reads the messages that a process holds, without their bodies.
+    ///
+    /// Keys: the due times. Arguments: the process, and message ids.
+    ///
+    /// Returns for each message that the process holds the id, the head, the size of the body, the state, and the end
+    /// of the lease.
     MESSAGES,
     "messages",
     false,
@@ -200,7 +217,7 @@ call!(
 );
 
 call!(
-    /// Returns the members that hold messages, and how many. Keys: the due times.
+    /// Returns the processes that hold messages, each with the number of its messages. Keys: the due times.
     HOLDERS,
     "message_holders",
     false,
@@ -208,10 +225,11 @@ call!(
 );
 
 call!(
-    /// Takes over messages of a member that is gone. The messages of one interaction go to one member: to the one that
-    /// holds the first of them. If both members are the same, only returns its messages.
-    /// Keys: the due times. Arguments: the member that is gone, the one that takes over, the place to continue from, and
-    /// the maximum number. Returns the ids, and the number of messages that were looked at.
+    /// Takes over messages of a dead process. All messages of one interaction go to one process: to the process that
+    /// holds the first of them. If both processes are the same, only returns the messages of the process.
+    ///
+    /// Keys: the due times. Arguments: the dead process, the process that takes over, the offset to continue from, and
+    /// the maximum number. Returns the ids, and the number of messages that were checked.
     ADOPT,
     "message_adopt",
     true,
@@ -250,10 +268,12 @@ call!(
 );
 
 call!(
-    /// Takes over the waiting messages of an interaction that nobody works on. Nobody relies on this if the engine loses
-    /// it: the former member then holds the messages.
-    /// Keys: the due times. Arguments: the interaction, the member that takes over, and whether it takes over only messages
-    /// in no order (1 or empty). Returns the ids, and the number of waiting messages of other members that are left.
+    /// Moves the waiting messages of an interaction to another process, unless a process works on them. No caller
+    /// relies on the move if the Redis server loses it: the former process then holds the messages.
+    ///
+    /// Keys: the due times. Arguments: the interaction, the process that gets the messages, and whether to move only
+    /// messages without an order (1 or empty). Returns the ids, and the number of waiting messages that other processes
+    /// still hold.
     TAKE,
     "message_take",
     false,
@@ -281,10 +301,12 @@ call!(
 );
 
 call!(
-    /// Takes over one message in no order, whoever works on it: its agent has asked for this. Nobody relies on this if the
-    /// engine loses it.
-    /// Keys: the due times. Arguments: the id, its interaction (empty: any), the member that takes over. Returns 1 if this
-    /// member holds the message now, 2 if it exists, and 0 if it does not; and its interaction (empty: none).
+    /// Moves one message without an order to another process, because the agent acknowledges or returns the message
+    /// there. No caller relies on the move if the Redis server loses it.
+    ///
+    /// Keys: the due times. Arguments: the id, the interaction of the message (empty: any), the process that gets the
+    /// message. Returns 1 if this process holds the message now, 2 if another process holds it, and 0 if the message
+    /// does not exist. Also returns the interaction of the message (empty: none).
     TAKE_ONE,
     "message_take_one",
     false,
@@ -305,7 +327,8 @@ call!(
 );
 
 call!(
-    /// Returns the number of waiting and dead messages of an interaction. Keys: the due times. Arguments: the interaction.
+    /// Returns the number of waiting and dead messages of an interaction. Keys: the due times. Arguments: the
+    /// interaction.
     UNDELIVERED,
     "messages_undelivered",
     false,
@@ -317,7 +340,8 @@ call!(
 );
 
 call!(
-    /// Returns the ids of the waiting messages of an interaction. Keys: the due times. Arguments: the interaction.
+    /// Returns the ids of the waiting messages of an interaction, at most 1,000. Keys: the due times. Arguments: the
+    /// interaction.
     WAITING,
     "messages_waiting",
     false,

@@ -1,8 +1,8 @@
-//! Calls of scripts on the nodes of the engine. A call finds the node that has the keys, and follows it when the
-//! installation changes.
+//! Calls scripts on the nodes of Redis or Valkey. A call finds the node that has the keys, even after a failover or
+//! after a slot was moved.
 //!
-//! The library's own cluster client does not find the new primary while the old one hangs with open sockets. Therefore
-//! this module keeps the topology itself, with one connection to each node.
+//! The library's own cluster client does not find the new primary while the old primary hangs with open sockets.
+//! Therefore this module manages the topology itself, with one connection to each node.
 
 mod connect;
 mod faults;
@@ -38,15 +38,15 @@ pub(super) use self::faults::Failure;
 pub(super) use self::request::Request;
 pub(super) use self::topology::info;
 
-/// The pause before a call is tried again that the engine could not execute now.
+/// The pause before a call is repeated that a node could not execute.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// The number of timeouts in a row after which a connection is replaced: a network that swallows packets does not close
-/// it.
+/// The number of consecutive timeouts after which a connection is replaced. A network that drops packets does not close
+/// the connection.
 const TIMEOUTS_MAX: u32 = 3;
-/// How many timeouts a call may take, with all its attempts.
+/// The maximum duration of a call with all its attempts, as a multiple of the configured timeout.
 const PATIENCE: u32 = 2;
 
-/// A node.
+/// The connections to a node of Redis or Valkey.
 struct Node {
     connection: ConnectionManager,
     /// The connection for changes that replicas must confirm.
@@ -59,18 +59,18 @@ struct Known {
     topology: Topology,
     nodes: HashMap<Address, Arc<Node>>,
     sentinels: HashMap<Address, ConnectionManager>,
-    /// Changes with each new topology.
+    /// A number that changes with each new topology.
     generation: u64,
 }
 
-/// The nodes of the engine.
+/// The nodes of Redis or Valkey.
 pub(super) struct Nodes {
     settings: ArcSwap<RedisSettings>,
     known: Mutex<Known>,
-    /// Held while the topology is asked for.
+    /// Locked while the topology is requested.
     refreshing: tokio::sync::Mutex<()>,
     metrics: Arc<Metrics>,
-    /// What executes all calls in a simulation.
+    /// The stand-in for Redis that executes all calls in a simulation.
     #[cfg(test)]
     pub(super) stand_in: Option<Arc<super::simulation::StandIn>>,
 }
@@ -95,7 +95,7 @@ impl Nodes {
         self.settings.load_full()
     }
 
-    /// Uses new logins and certificates from now on.
+    /// Uses these logins and certificates for all connections from now on.
     pub(super) fn log_in_again(&self, settings: &RedisSettings) {
         if !self.settings.load().has_same_credentials(settings) {
             self.settings.store(Arc::new(settings.clone()));
@@ -105,7 +105,7 @@ impl Nodes {
         }
     }
 
-    /// Returns the addresses of the nodes that have slots, and a connection to each.
+    /// Returns the addresses of the nodes that have slots, each with a connection.
     pub(super) fn primaries(&self) -> Vec<(Address, ConnectionManager)> {
         let nodes = self.known.lock().topology.nodes();
         let connected = nodes.into_iter().map(|address| {
@@ -115,10 +115,10 @@ impl Nodes {
         connected.filter_map(|node: Result<_, RedisError>| node.ok()).collect()
     }
 
-    /// Calls a script. Repeats it until it was certainly executed, or its time is over.
+    /// Calls a script. Repeats the call until the script was certainly executed, or the time for the call is over.
     ///
     /// # Errors
-    /// Returns a [`Failure`], which tells whether the script may have been executed.
+    /// Returns a [`Failure`] if there is no result. It states whether the script may have been executed.
     pub(super) async fn call(&self, request: &Request) -> Result<Vec<Value>, Failure> {
         #[cfg(test)]
         if let Some(stand_in) = &self.stand_in {
@@ -131,7 +131,8 @@ impl Nodes {
         }
         let began = instant();
         let mut last = None;
-        // On the heap: otherwise the future of every operation of every store contains this one, and is copied with it.
+        // The future is on the heap. Otherwise, the future of every operation of every store would contain this future
+        // and be copied with it.
         let called = timeout(patience, Box::pin(self.call_until_executed(request, &mut last))).await;
         let seconds = instant().saturating_duration_since(began).as_secs_f64();
         self.metrics.store_call(request.call.name, seconds);
@@ -212,7 +213,7 @@ impl Nodes {
         }
     }
 
-    /// Returns the address of the node that has a partition. It is empty if no node is known.
+    /// Returns the address of the node that has a partition. The address is empty if no node is known.
     pub(super) fn node_of(&self, partition: Partition) -> Address {
         self.place(partition).map_or_else(|_| Address::default(), |(address, _)| address)
     }
@@ -222,7 +223,8 @@ impl Nodes {
         self.known.lock().topology.nodes()
     }
 
-    /// Returns the node that has a partition, or the generation of the topology if no node is known.
+    /// Returns the address of the node that has a partition, and the generation of the topology. The error is the
+    /// generation of the topology if no node is known.
     fn place(&self, partition: Partition) -> Result<(Address, u64), u64> {
         let known = self.known.lock();
         let node = known.topology.node(partition.slot());
@@ -257,7 +259,7 @@ impl Nodes {
         }
     }
 
-    /// Executes a script on the node to which its slot is being moved.
+    /// Executes a script on the node to which the slot of its keys is being moved.
     async fn ask_at(&self, address: &str, request: &Request) -> Result<Value, RedisError> {
         let node = self.at(address)?;
         if let Some(writes) = node.writes.as_ref().filter(|_| request.call.writes) {
@@ -270,10 +272,10 @@ impl Nodes {
         values.into_iter().nth(1).map_or(Ok(Value::Nil), server_error)
     }
 
-    /// Asks for the topology, unless it has changed since `generation`.
+    /// Requests the topology from the nodes, unless the topology has changed since `generation`.
     ///
     /// # Errors
-    /// Returns an explanation if nobody answered.
+    /// Returns an explanation if no node responded.
     pub(super) async fn refresh(&self, generation: u64) -> Result<(), String> {
         let _guard = self.refreshing.lock().await;
         if self.known.lock().generation != generation {
@@ -297,7 +299,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// Returns connections to the nodes of the configuration and to those that have slots.
+    /// Returns connections to the configured nodes and to the nodes that have slots.
     fn some_nodes(&self, settings: &RedisSettings) -> Vec<(Address, ConnectionManager)> {
         let mut addresses = self.known.lock().topology.nodes();
         addresses.extend(
@@ -310,8 +312,8 @@ impl Nodes {
         self.questioned(settings, settings.nodes.clone(), &settings.sentinel_login)
     }
 
-    /// Returns connections for questions about the topology. They differ from those for scripts, because a hanging
-    /// script must not delay them.
+    /// Returns connections for requests of the topology. Scripts use other connections, because a hanging script must
+    /// not delay these requests.
     fn questioned(
         &self,
         settings: &RedisSettings,

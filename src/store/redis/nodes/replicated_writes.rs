@@ -1,5 +1,6 @@
-//! Changes that replicas must confirm. What gathers while one batch is under way becomes the next batch, which ends with
-//! `WAIT`. `WAIT` stalls the connection on which it is sent, so these changes have a connection of their own.
+//! Changes that replicas must confirm. Changes that are queued while one batch is in progress become the next batch.
+//! Each batch ends with `WAIT`. `WAIT` blocks the connection on which it is sent, so these changes have a connection of
+//! their own.
 
 use std::time::Duration;
 
@@ -12,24 +13,25 @@ use super::faults::TOO_FEW_REPLICAS;
 use super::request::{Request, is_unknown_script, server_error};
 use crate::config::RedisSettings;
 
-/// The maximum number of changes that wait for a batch. Further callers wait for a place.
+/// The maximum number of changes that wait for a batch. Further callers wait until there is room.
 const QUEUE_MAX: usize = 4096;
-/// The maximum number of changes of one batch.
+/// The maximum number of changes in one batch.
 const BATCH_MAX: usize = 256;
 
 struct Write {
     by_hash: redis::Cmd,
     by_text: redis::Cmd,
-    /// Whether the slot is being moved to the node, so that the node must be told that it is asked.
+    /// Whether the slot is being moved to the node, so that `ASKING` must precede the command.
     is_asking: bool,
     done: oneshot::Sender<Result<Value, RedisError>>,
 }
 
-/// The queue of changes for one node. The task that sends them ends when this value is dropped.
+/// The queue of changes for one node that replicas must confirm. The task that sends them ends when this value is
+/// dropped.
 pub(super) struct ReplicatedWrites(mpsc::Sender<Write>);
 
 impl ReplicatedWrites {
-    /// Starts the task. Must be called within a tokio runtime.
+    /// Starts the task that sends the changes. Must be called within a tokio runtime.
     pub(super) fn start(settings: &RedisSettings, address: &str) -> Result<Self, RedisError> {
         let patient = RedisSettings { timeout: settings.timeout + settings.wait_timeout, ..settings.clone() };
         let connection = connection(&patient, &settings.login, address)?;
@@ -38,8 +40,8 @@ impl ReplicatedWrites {
         Ok(Self(sender))
     }
 
-    /// Executes a script. Returns its result once the replicas have confirmed it. `is_asking` says that the slot is being
-    /// moved to the node.
+    /// Executes a script. Returns the result of the script once the replicas have confirmed its changes. `is_asking` is
+    /// true if the slot is being moved to the node.
     pub(super) async fn write(&self, request: &Request, is_asking: bool) -> Result<Value, RedisError> {
         let (done, result) = oneshot::channel();
         let write =
@@ -62,7 +64,7 @@ async fn run(
     }
 }
 
-/// Sends a batch. Scripts that the engine does not know yet are sent again with their text.
+/// Sends a batch of changes. Scripts that the Redis server does not have yet are sent again with their text.
 async fn send(connection: &mut ConnectionManager, batch: Vec<Write>, replicas: u8, patience: Duration) {
     let commands = batch.iter().map(|write| (&write.by_hash, write.is_asking));
     let results = pipeline(connection, commands, replicas, patience).await;

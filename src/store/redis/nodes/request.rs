@@ -1,11 +1,11 @@
-//! A call of a script as a command, and its response.
+//! A call of a script as a Redis command, and the response to the command.
 
 use redis::{Cmd, RedisError, Value};
 
 use super::keys::Partition;
 use super::scripts::Call;
 
-/// A script with its keys and arguments.
+/// A call of a script, with its keys and arguments.
 #[derive(Debug)]
 pub(in crate::store::redis) struct Request {
     pub(in crate::store::redis) call: &'static Call,
@@ -35,7 +35,7 @@ impl Request {
     }
 }
 
-/// Returns the error that the engine sent instead of a value.
+/// Returns the value of a response, or the error that the Redis server sent instead of a value.
 pub(super) fn server_error(value: Value) -> Result<Value, RedisError> {
     match value {
         Value::ServerError(error) => Err(error.into()),

@@ -1,21 +1,23 @@
-//! The scripts that the engine executes. They read, compare and write; they contain no rule about interactions. Every
-//! script touches the keys of one partition only, and returns the engine's time in microseconds first.
+//! The scripts that the Redis server executes. They read, compare and write, and contain no rules about interactions.
+//! Every script uses the keys of one partition only. The first value that it returns is the time of the Redis server in
+//! microseconds.
 //!
-//! A script with the same arguments can be executed twice, because a call whose response is lost may have been executed.
+//! A script with the same arguments can be executed twice, because a call whose response is lost may have been
+//! executed.
 
 use std::sync::LazyLock;
 
 use redis::Script;
 
-/// The beginning of each script.
+/// The text with which each script begins. It sets `now` to the time of the Redis server in microseconds.
 pub(super) const TIME: &str = "local t = redis.call('TIME') local now = t[1] * 1000000 + t[2]\n";
 
-/// A script and the name of its calls in the metrics.
+/// A script, and the name of its calls in the metrics.
 #[derive(Debug)]
 pub(in crate::store::redis) struct Call {
-    /// The name in the metrics.
+    /// The name of the script's calls in the metrics.
     pub(in crate::store::redis) name: &'static str,
-    /// Whether the caller relies on what the script writes. Replicas then confirm it.
+    /// Whether the caller relies on the changes of the script, so that replicas must confirm them.
     pub(in crate::store::redis) writes: bool,
     pub(super) text: &'static str,
     pub(super) script: LazyLock<(String, Script)>,
@@ -27,7 +29,7 @@ impl Call {
         &self.script.0
     }
 
-    /// Returns the hash by which the engine knows the script.
+    /// Returns the hash by which the Redis server finds the script.
     pub(in crate::store::redis) fn hash(&self) -> &str {
         self.script.1.get_hash()
     }
@@ -51,9 +53,9 @@ macro_rules! call {
 
 pub(super) use call;
 
-/// Begins a script that works while the engine is full: it frees memory, or belongs to something that the engine has
-/// already. A full engine refuses a command that needs memory only if the script has written nothing before. `PERSIST` is
-/// a write that needs no memory, and has no effect on a key without a time to live.
+/// Begins a script that works while the Redis server is full. Such a script frees memory, or belongs to a record that
+/// the server already has. A full server refuses a command that needs memory only if the script has written nothing
+/// before. `PERSIST` is a write that needs no memory, and has no effect on a key without a time to live.
 macro_rules! although_full {
     ($text:literal) => {
         concat!("redis.call('PERSIST', KEYS[1])\n", $text)
@@ -61,8 +63,9 @@ macro_rules! although_full {
 }
 
 call!(
-    /// Reads a record, and which of some events are known beside it.
-    /// Keys: the record, its events. Arguments: events.
+    /// Reads the record of an interaction, and which of the given events are stored outside the record.
+    ///
+    /// Keys: the record, its further events. Arguments: the keys of the events.
     LOAD,
     "load",
     false,
@@ -72,7 +75,7 @@ call!(
 );
 
 call!(
-    /// Reads records. Keys: the records.
+    /// Reads the records of several interactions. Keys: the records.
     READ,
     "read",
     false,
@@ -81,9 +84,12 @@ call!(
 
 call!(
     /// Replaces a record if it still has the expected version. The version is the first 8 bytes of a record.
-    /// Keys: the record, the due times, its events. Arguments: the expected version (empty: the record does not exist),
-    /// the new record (empty: it is removed), its due time, the id, the maximum number of events, and events to add.
-    /// Returns 1 if the engine has the new record.
+    ///
+    /// Keys: the record, the due times, the events outside the record. Arguments: the expected version (empty: the
+    /// record does not exist), the new record (empty: the record is removed), its due time, the id, the maximum number
+    /// of events, and events to add.
+    ///
+    /// Returns 1 if the Redis server has the new record.
     CAS,
     "cas",
     true,
@@ -105,8 +111,8 @@ call!(
 );
 
 call!(
-    /// Writes a record again, so that the replicas confirm it, and every earlier change of the node.
-    /// Keys: the record.
+    /// Writes a record again, so that the replicas confirm the record and every earlier change of the node. Keys: the
+    /// record.
     TOUCH,
     "touch",
     true,
@@ -117,8 +123,10 @@ call!(
 );
 
 call!(
-    /// Returns ids whose time has come, and hides them from other members for a time. Then returns the next time.
-    /// Keys: the due times. Arguments: the maximum number, the time for which they are hidden in milliseconds.
+    /// Returns the ids whose due time has come, and hides them from other processes for a time. Also returns the next
+    /// due time.
+    ///
+    /// Keys: the due times. Arguments: the maximum number of ids, the time for which they are hidden in milliseconds.
     DUE,
     "due",
     true,
@@ -130,11 +138,13 @@ call!(
 );
 
 call!(
-    /// Claims an event without an interaction. The end of a lease is a whole second, plus the number of the lease in
-    /// microseconds. A full engine refuses the claim, and removes the events that have expired.
+    /// Claims an event that belongs to no interaction. The end of a lease is a whole second plus the number of the
+    /// lease in microseconds. A full Redis server refuses the claim, and removes expired events nevertheless.
+    ///
     /// Keys: the delivered events, the events that are being delivered. Arguments: the duration of the lease in
-    /// microseconds, its number (below 1,000,000), and the events.
-    /// Returns 0, 1 if the event was delivered, or 2 if another lease exists.
+    /// microseconds, the number of the lease (below 1,000,000), and the keys of the event.
+    ///
+    /// Returns 0 if the event is claimed now, 1 if it was delivered, or 2 if another lease exists.
     CLAIM_EVENT,
     "claim_event",
     true,
@@ -159,9 +169,10 @@ call!(
 );
 
 call!(
-    /// Records that an event without an interaction was delivered.
-    /// Keys: the delivered events, the events that are being delivered. Arguments: how long it is remembered, in
-    /// microseconds, the maximum number of events, and the events.
+    /// Records that an event that belongs to no interaction was delivered.
+    ///
+    /// Keys: the delivered events, the events that are being delivered. Arguments: the retention of the event in
+    /// microseconds, the maximum number of events, and the keys of the event.
     SETTLE_EVENT,
     "settle_event",
     true,
@@ -174,8 +185,9 @@ call!(
 );
 
 call!(
-    /// Releases the claim of an event without an interaction, if it still has this lease.
-    /// Keys: the events that are being delivered. Arguments: the number of the lease, and the events.
+    /// Releases the claim of an event that belongs to no interaction, if the claim still has this lease.
+    ///
+    /// Keys: the events that are being delivered. Arguments: the number of the lease, and the keys of the event.
     RELEASE_EVENT,
     "release_event",
     true,
@@ -187,9 +199,10 @@ call!(
 );
 
 call!(
-    /// Finds the interaction that has a provider's id.
-    /// Keys: the interaction of the id, the requests whose response is awaited.
-    /// Returns the interaction, and the number of awaited responses.
+    /// Finds the interaction to which a provider's id belongs.
+    ///
+    /// Keys: the interaction of the id, the requests whose response is outstanding. Returns the interaction, and the
+    /// number of outstanding responses.
     FIND,
     "find",
     false,
@@ -197,8 +210,8 @@ call!(
 );
 
 call!(
-    /// Records the interaction that has a provider's id.
-    /// Keys: the interaction of the id. Arguments: the interaction.
+    /// Records that a provider's id belongs to an interaction. Keys: the interaction of the id. Arguments: the
+    /// interaction.
     BIND,
     "bind",
     true,
@@ -206,7 +219,8 @@ call!(
 );
 
 call!(
-    /// Forgets the interaction of a provider's id, unless another interaction has the id.
+    /// Removes the interaction of a provider's id, unless the id belongs to another interaction.
+    ///
     /// Keys: the interaction of the id. Arguments: the interaction.
     UNBIND,
     "unbind",
@@ -215,9 +229,10 @@ call!(
 );
 
 call!(
-    /// Records that a response is awaited, or no longer.
-    /// Keys: the requests whose response is awaited. Arguments: the request, and for how long, in microseconds (0: no
-    /// longer).
+    /// Records that the response to a request is outstanding, or no longer outstanding.
+    ///
+    /// Keys: the requests whose response is outstanding. Arguments: the request, and the maximum time for which its
+    /// response is outstanding in microseconds (0: no longer).
     AWAIT,
     "await",
     true,
@@ -228,10 +243,14 @@ call!(
 );
 
 call!(
-    /// Records that a member lives, and reads who else does.
-    /// Keys: the members, what the ledger says about itself. Arguments: the incarnation (empty: only reads), what the
-    /// member says about itself (empty: it leaves), a random name for a new ledger, and the format of the records.
-    /// Returns the name of the ledger, and for each member its incarnation and its last beat with what it says.
+    /// Writes the heartbeat of a process, and reads the heartbeats of all processes that share the ledger.
+    ///
+    /// Keys: the list of processes, the description of the ledger. Arguments: the process id (empty: only reads), the
+    /// description of the process (empty: the process is removed), a random name for a new ledger, and the format of
+    /// the records.
+    ///
+    /// Returns the name and the format of the ledger, and for each process its id, and its last heartbeat with its
+    /// description.
     BEAT,
     "beat",
     true,
@@ -246,7 +265,7 @@ call!(
 );
 
 call!(
-    /// Forgets members. Keys: the members. Arguments: incarnations.
+    /// Removes processes from the list of processes. Keys: the list of processes. Arguments: process ids.
     FORGET,
     "forget",
     true,
@@ -254,7 +273,7 @@ call!(
 );
 
 call!(
-    /// Returns the number of records of a partition. Keys: the due times.
+    /// Returns the number of interaction records in a partition. Keys: the due times.
     COUNT,
     "count",
     false,
@@ -262,7 +281,8 @@ call!(
 );
 
 call!(
-    /// Reads some ids of a partition. Keys: the due times. Arguments: the place to continue from, the approximate number.
+    /// Reads some interaction ids of a partition. Keys: the due times. Arguments: the cursor to continue from, the
+    /// approximate number of ids.
     SCAN,
     "scan",
     false,
@@ -270,8 +290,9 @@ call!(
 );
 
 call!(
-    /// Records delivered events that another ledger has copied. Keys: the events. Arguments: pairs of the time until which
-    /// an event is remembered, in microseconds, and the event.
+    /// Records delivered events that are copied from another ledger.
+    ///
+    /// Keys: the events. Arguments: pairs of the end of an event's retention in microseconds, and the event.
     COPY_EVENTS,
     "copy",
     true,
@@ -279,8 +300,10 @@ call!(
 );
 
 call!(
-    /// Records the interaction that has a provider's id, unless one has it. Keys: the interaction of the id. Arguments: the
-    /// interaction. Returns the interaction that has the id.
+    /// Records that a provider's id belongs to an interaction, unless the id belongs to one already.
+    ///
+    /// Keys: the interaction of the id. Arguments: the interaction. Returns the interaction to which the id belongs
+    /// now.
     COPY_BINDING,
     "copy",
     true,
@@ -288,7 +311,8 @@ call!(
 );
 
 call!(
-    /// Records the secret key of copied fingerprints. Keys: the secret keys. Arguments: the secret key.
+    /// Records the secret key of fingerprints that are copied from another ledger. Keys: the secret keys. Arguments:
+    /// the secret key.
     COPY_KEY,
     "copy",
     true,
@@ -296,7 +320,7 @@ call!(
 );
 
 call!(
-    /// Returns the secret keys of copied fingerprints. Keys: the secret keys.
+    /// Returns the secret keys of the copied fingerprints. Keys: the secret keys.
     COPIED_KEYS,
     "find_copied",
     false,
@@ -304,8 +328,9 @@ call!(
 );
 
 call!(
-    /// Returns whether one of some fingerprints was copied and is still remembered. Keys: the fingerprints. Arguments:
-    /// fingerprints.
+    /// Returns 1 if one of the given fingerprints was copied and its retention has not ended, and otherwise 0.
+    ///
+    /// Keys: the copied fingerprints. Arguments: fingerprints.
     FIND_COPIED,
     "find_copied",
     true,
@@ -315,7 +340,7 @@ call!(
 );
 
 call!(
-    /// Returns all events of an interaction that are beside its record. Keys: its events.
+    /// Returns all events of an interaction that are stored outside its record. Keys: the events of the interaction.
     EVENTS,
     "copy",
     false,

@@ -1,4 +1,5 @@
-//! Which node has which slots: one node, the primary that sentinels know, or the nodes of a cluster.
+//! The topology: which node has which slots. It consists of a single node, of the primary that sentinels name, or of
+//! the nodes of a cluster.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,10 +12,10 @@ use tokio::time::timeout;
 
 use super::keys::SLOTS;
 
-/// The `host:port` of a node.
+/// The address of a node, as `host:port`.
 pub(in crate::store::redis) type Address = Box<str>;
 
-/// The nodes, by the slots that they have.
+/// The nodes of Redis or Valkey, by the slots that they have.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub(in crate::store::redis) struct Topology {
     /// The last slot and the node of each range, in the order of the slots.
@@ -41,7 +42,7 @@ impl Topology {
         nodes
     }
 
-    /// Reads the response to `CLUSTER SLOTS` of the node at an address.
+    /// Parses the response to `CLUSTER SLOTS` from the node at the address `asked`.
     fn of_cluster(value: &Value, asked: &str) -> Option<Self> {
         let Value::Array(rows) = value else { return None };
         let mut ranges = Vec::with_capacity(rows.len());
@@ -52,7 +53,7 @@ impl Topology {
             };
             let [host, Value::Int(port), ..] = primary.as_slice() else { return None };
             let host = match text(host) {
-                // A node that does not know its own address leaves it out.
+                // A node omits its own address if it does not have it.
                 None | Some("" | "?") => asked.rsplit_once(':')?.0.to_owned(),
                 Some(host) if host.contains(':') => format!("[{host}]"),
                 Some(host) => host.to_owned(),
@@ -61,12 +62,12 @@ impl Topology {
             ranges.push((first, last, Box::from(format!("{host}:{port}"))));
         }
         ranges.sort();
-        // A slot that no node has leads to the next node, which then answers with an error.
+        // A slot without a node is assigned to the next node, which then responds with an error.
         Some(Self { ranges: ranges.into_iter().map(|(_, last, address)| (last, address)).collect() })
             .filter(|topology| !topology.ranges.is_empty())
     }
 
-    /// Reads the response to `SENTINEL GET-MASTER-ADDR-BY-NAME`.
+    /// Parses the response to `SENTINEL GET-MASTER-ADDR-BY-NAME`.
     fn of_sentinel(value: &Value) -> Option<Self> {
         let Value::Array(parts) = value else { return None };
         let [host, port] = parts.as_slice() else { return None };
@@ -84,12 +85,12 @@ fn text(value: &Value) -> Option<&str> {
     }
 }
 
-/// What is asked for the topology.
+/// A request for the topology.
 #[derive(Clone, Debug)]
 pub(in crate::store::redis) enum Question {
-    /// The nodes of a cluster.
+    /// The request to the nodes of a cluster.
     Cluster,
-    /// Sentinels, about the primary of this name.
+    /// The request to sentinels, for the primary with this name.
     Sentinel(Box<str>),
 }
 
@@ -110,11 +111,11 @@ impl Question {
         command
     }
 
-    /// Asks several nodes. Returns what most of them say, because a node that is cut off from the others says what it
-    /// knew before.
+    /// Requests the topology from several nodes. Returns the topology that most nodes return, because a node without
+    /// connection to the others returns an outdated topology.
     ///
     /// # Errors
-    /// Returns an explanation if no node answered in time.
+    /// Returns an explanation if no node responded in time.
     pub(in crate::store::redis) async fn ask(
         &self,
         nodes: Vec<(Address, ConnectionManager)>,
@@ -154,7 +155,7 @@ impl Question {
     }
 }
 
-/// Returns the facts of `INFO` about a node.
+/// Returns the fields of a node's response to `INFO`.
 pub(in crate::store::redis) async fn info(
     connection: &mut ConnectionManager,
 ) -> Result<HashMap<String, String>, RedisError> {

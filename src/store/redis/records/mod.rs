@@ -1,5 +1,5 @@
-//! Reads and changes records: load, decide, compare and set. If another process has changed the record meanwhile, the
-//! decision is made again.
+//! Reads and changes records of a shared ledger: loads a record, decides, compares and sets. If another process has
+//! changed the record meanwhile, the decision is made again.
 
 mod new_message;
 mod record;
@@ -24,49 +24,51 @@ use crate::time::Timestamp;
 pub(in crate::store) use self::new_message::{NewMessage, Placed};
 pub(super) use self::record::FORMAT;
 
-/// How often a decision is made again because of changes of other processes.
+/// The maximum number of attempts to change a record. An attempt fails if another process has changed the record
+/// meanwhile.
 const ATTEMPTS_MAX: u32 = 8;
-/// The longest pause after the first conflict, in milliseconds. It doubles each time.
+/// The maximum pause after the first conflict with another process, in milliseconds. It doubles with each further
+/// conflict.
 const CONFLICT_PAUSE_MS: u64 = 4;
-/// The maximum number of delivered events of one interaction beside its record.
+/// The maximum number of delivered events of one interaction that are stored outside its record.
 const EVENTS_MAX: usize = 10_000;
 
-/// A record as it was read.
+/// A record as it was read from a shared ledger.
 #[derive(Clone, Debug)]
 pub(super) struct Loaded {
-    /// The time of the engine.
+    /// The time of the Redis server when the record was read.
     pub(super) now: Timestamp,
     version: Option<Version>,
     pub(super) record: Option<SharedRecord>,
-    /// Those of the events asked for that are known beside the record.
+    /// The requested events that were delivered and are stored outside the record.
     known: Vec<EventKey>,
-    /// Where the message is that was stored with the record, if the engine has said so.
+    /// The location of the message that was stored with the record, if the Redis server has returned the location.
     pub(super) placed: Option<Placed>,
 }
 
-/// A record that is being changed.
+/// A record that is being changed, and the other changes of the same step.
 #[derive(Debug)]
 pub(super) struct Draft {
-    /// The time of the engine.
+    /// The time of the Redis server.
     pub(super) now: Timestamp,
-    /// The record. `None` if it does not exist.
+    /// The record. `None` if the record does not exist.
     pub(super) record: Option<SharedRecord>,
-    /// Events that must be kept beside the record.
+    /// The delivered events that must be stored outside the record.
     pub(super) surplus: Vec<EventKey>,
-    /// A message that is stored in the same step.
+    /// The message that is stored in the same step.
     pub(super) message: Option<NewMessage>,
-    /// When somebody must look at the record again, if not at the next deadline.
+    /// The time of the next check of the record. `None` means the next deadline of the record.
     pub(super) look_again: Option<Timestamp>,
     /// Whether an earlier attempt may have been executed, so that the record may contain its effect.
     pub(super) is_repeat: bool,
-    /// Those of the events asked for that are known beside the record.
+    /// The requested events that were delivered and are stored outside the record.
     pub(super) known: Vec<EventKey>,
 }
 
 /// A change that was not recorded.
 #[derive(Debug)]
 pub(in crate::store) struct NotChanged {
-    /// Whether the change may have been recorded nevertheless, or may still be.
+    /// Whether the change may have been recorded nevertheless, or may still be recorded.
     pub(in crate::store) may_have_happened: bool,
     pub(in crate::store) refusal: Refusal,
 }
@@ -81,7 +83,7 @@ impl NotChanged {
     }
 }
 
-/// What happens to a record.
+/// The decision whether a record is left unchanged, written or removed, with the result of the decision.
 pub(super) enum Decision<T> {
     Keep(T),
     Write(T),
@@ -89,14 +91,14 @@ pub(super) enum Decision<T> {
 }
 
 impl Loaded {
-    /// Returns the state of an interaction that does not exist yet.
+    /// Returns the loaded state of an interaction that does not exist yet.
     pub(super) fn nothing(now: Timestamp) -> Self {
         Self { now, version: None, record: None, known: Vec::new(), placed: None }
     }
 }
 
 impl RedisStore {
-    /// Calls a script. Returns the engine's time and the other values.
+    /// Calls a script. Returns the time of the Redis server and the other values that the script returns.
     pub(super) async fn call(
         &self,
         call: &'static Call,
@@ -119,10 +121,10 @@ impl RedisStore {
         }
     }
 
-    /// Reads a record.
+    /// Reads the record of an interaction, and which of `events` were delivered and are stored outside the record.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`.
+    /// Returns the denial `store_unavailable` if the record cannot be read.
     pub(super) async fn load(&self, id: &str, events: &[EventKey]) -> Result<Loaded, Refusal> {
         let keys = vec![self.keys.record(id), self.keys.events(id)];
         let asked = events.iter().map(|event| event.0.to_be_bytes().to_vec()).collect();
@@ -149,11 +151,13 @@ impl RedisStore {
         Ok(Loaded { now, version, record, known, placed: None })
     }
 
-    /// Changes a record. `decide` may be called several times. `given` is the record if it was read or written before.
+    /// Changes the record of an interaction. `decide` may be called several times, because other processes may change
+    /// the record meanwhile. `given` is the record if it was read or written before. Returns the result of the
+    /// decision, and the record.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable` if the record could not be read or written, or if too few replicas have the
-    /// change.
+    /// Returns the denial `store_unavailable` if the record could not be read or written, or if too few replicas have
+    /// confirmed the change.
     pub(super) async fn change<T>(
         &self,
         id: &str,
@@ -229,8 +233,8 @@ impl RedisStore {
         Err(not_changed(Refusal::new(Denial::StoreUnavailable, detail), is_repeat))
     }
 
-    /// Writes a record if it still has the version `expected`. Returns whether the engine has it now, and where the message
-    /// is that was stored with it.
+    /// Writes a record if it still has the version `expected`. Returns whether the Redis server has the new record, and
+    /// the location of the message that was stored with the record.
     async fn compare_and_set(
         &self,
         id: &str,
@@ -278,7 +282,8 @@ impl RedisStore {
     }
 }
 
-/// Returns the record in the bytes of the engine, at its time `now`. Returns `None` if this version cannot read it.
+/// Parses a record from the bytes that the Redis server stores. `now` is the time of the server. Returns `None` if this
+/// version of Callgate cannot read the record.
 pub(super) fn parse_record(bytes: &[u8], now: Timestamp) -> Option<SharedRecord> {
     let (_, mut record) = decode(bytes).ok()?;
     record.resume(now);

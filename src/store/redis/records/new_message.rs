@@ -5,30 +5,31 @@ use redis::Value;
 
 use crate::time::Timestamp;
 
-/// A message that is stored together with its event and its interaction.
+/// A message of the inbox that is stored together with its event and its interaction.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct NewMessage {
     pub(in crate::store) id: Box<str>,
     pub(in crate::store) interaction: Option<Box<str>>,
-    /// Whether the message waits for the earlier ones of its interaction.
+    /// Whether the message waits for the earlier messages of its interaction.
     pub(in crate::store) is_ordered: bool,
     pub(in crate::store) due: Timestamp,
     pub(in crate::store) head: Bytes,
     pub(in crate::store) body: Bytes,
 }
 
-/// Where a message is that was stored.
+/// The location of a message that was stored in a shared ledger.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::store) struct Placed {
-    /// The member that holds the message.
+    /// The id of the process that holds (delivers) the message.
     pub(in crate::store::redis) holder: Vec<u8>,
-    /// The first waiting message of the interaction, and the one before this one. The holder must know them before it
-    /// delivers this one.
+    /// The ids of the first waiting message of the interaction and of the message before this one. The holder must have
+    /// both in its index before it delivers this message.
     pub(in crate::store) earlier: Vec<String>,
 }
 
 impl Placed {
-    /// Reads what a script has returned about the message that it has stored.
+    /// Reads the location of a message from the values that a script has returned. Returns `None` if the script has
+    /// returned no location.
     pub(in crate::store::redis) fn read(values: impl Iterator<Item = Value>) -> Option<Self> {
         let mut values = values.map_while(|value| match value {
             Value::BulkString(bytes) => Some(bytes),
@@ -42,7 +43,7 @@ impl Placed {
 }
 
 impl NewMessage {
-    /// Returns the arguments of the scripts that store a message.
+    /// Returns the arguments of this message for the scripts that store a message.
     pub(in crate::store::redis) fn arguments(&self, holder: &str) -> [Vec<u8>; 7] {
         [
             self.id.as_bytes().to_vec(),

@@ -1,28 +1,29 @@
-//! The form of a record in the engine: the version (8 random bytes), the format (1 byte), and the record in JSON.
+//! The binary form of a record on Redis or Valkey: the version (8 random bytes), the format (1 byte), and the record in
+//! JSON.
 //!
-//! A process that does not know the format of a record neither uses nor changes it. A later version of Callgate that
-//! needs another format must first be able to read it everywhere, and may write it only one release later.
+//! A process that does not support the format of a record neither uses nor changes the record. A later version of
+//! Callgate may write another format only if the release before it can already read this format.
 
 use crate::interaction::SharedRecord;
 
-/// The format that this version of Callgate writes.
+/// The format of records that this version of Callgate writes.
 pub(in crate::store::redis) const FORMAT: u8 = 1;
-/// The size of the version, in bytes.
+/// The size of a record's version, in bytes.
 const VERSION_BYTES: usize = 8;
 
-/// Identifies one state of a record. Each change draws a new version.
+/// Identifies one state of a record. Each change generates a new random version.
 pub(super) type Version = [u8; VERSION_BYTES];
 
-/// The reason why a record cannot be used.
+/// The reason why a stored record cannot be used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Unreadable {
-    /// A later version of Callgate has written it.
+    /// A later version of Callgate has written the record in this format.
     Format(u8),
-    /// It is damaged.
+    /// The record is damaged.
     Damaged,
 }
 
-/// Returns a record as bytes.
+/// Returns the binary form of a record.
 pub(super) fn encode(version: Version, record: &SharedRecord) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(320);
     bytes.extend_from_slice(&version);
@@ -32,10 +33,10 @@ pub(super) fn encode(version: Version, record: &SharedRecord) -> Vec<u8> {
     bytes
 }
 
-/// Reads a record.
+/// Parses the binary form of a record.
 ///
 /// # Errors
-/// Returns the reason why the record cannot be used.
+/// Returns an [`Unreadable`] if the record cannot be used.
 pub(super) fn decode(bytes: &[u8]) -> Result<(Version, SharedRecord), Unreadable> {
     let (version, rest) = bytes.split_first_chunk::<VERSION_BYTES>().ok_or(Unreadable::Damaged)?;
     match rest.split_first() {

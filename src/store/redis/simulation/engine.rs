@@ -1,5 +1,5 @@
-//! An engine in memory with the faults of a network: it executes the calls of the store after a delay, loses requests and
-//! responses, executes some late, and fails over to a replica that lacks the last writes.
+//! A simulated Redis server in memory with the faults of a network. It executes the calls of the store after a delay,
+//! loses requests and responses, executes some requests late, and fails over to a replica that lacks the last writes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,31 +15,31 @@ use crate::store::redis::nodes::{Failure, Request};
 
 /// The Unix time in microseconds at which the simulation begins.
 pub(super) const BEGIN_US: i64 = 1_800_000_000_000_000;
-/// After this time, a caller gives a call up.
+/// The time after which a caller gives up a call.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long no node answers during a failover.
+/// The time for which no node responds during a failover.
 const OUTAGE: Duration = Duration::from_secs(3);
 
-/// The faults of an engine. A number of 10,000 calls has each of them.
+/// The faults of a simulated Redis server, as numbers of affected calls per 10,000 calls.
 #[derive(Clone, Copy)]
 pub(super) struct Faults {
     pub(super) lost_requests: u64,
     pub(super) lost_responses: u64,
     pub(super) late: u64,
-    /// Whether a write is answered once a replica has it.
+    /// Whether the response to a write is sent only when a replica has the write.
     pub(super) waits: bool,
-    /// The longest time until the replica has a write.
+    /// The maximum time until the replica has a write, in milliseconds.
     pub(super) lag_ms: u64,
 }
 
-/// The calls of an engine.
+/// The number of calls of each script, and the number of transferred bytes.
 #[derive(Clone, Default)]
 pub(super) struct Cost {
     pub(super) calls: BTreeMap<&'static str, u64>,
     pub(super) bytes: u64,
 }
 
-/// The node that has the data of one ledger.
+/// The simulated Redis server with the data of one ledger.
 pub(in crate::store::redis) struct StandIn {
     begin: Instant,
     faults: Faults,
@@ -50,28 +50,28 @@ struct State {
     random: Random,
     data: Data,
     cost: Cost,
-    /// What the replica does not have yet.
+    /// The writes that the replica does not have yet.
     unreplicated: Vec<Write>,
-    /// Increases with each failover.
+    /// A number that increases with each failover.
     epoch: u64,
-    /// When the replica has all writes. It receives them in their order.
+    /// The time at which the replica has all writes. The replica receives the writes in their order.
     replicated: Instant,
     away_until: Option<Instant>,
 }
 
-/// The ids of a sorted set by their score, and their scores.
+/// A sorted set: the pairs of score and id in order, and the score of each id.
 type Scores = (BTreeSet<(i64, String)>, HashMap<String, i64>);
 
 #[derive(Default)]
 struct Data {
     records: HashMap<String, Vec<u8>>,
-    /// Events beside their record.
+    /// The delivered events that are stored outside the records.
     events: HashMap<String, HashMap<Vec<u8>, i64>>,
     due: HashMap<String, Scores>,
     members: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// A write and what it has replaced.
+/// A write to a record, and the values that it has replaced.
 struct Write {
     replicated: Instant,
     key: String,
@@ -128,7 +128,7 @@ impl StandIn {
         }
     }
 
-    /// Executes a call as a node does, with the faults of this engine.
+    /// Executes a call like a Redis node, with the simulated faults.
     pub(in crate::store::redis) async fn call(
         self: &Arc<Self>,
         request: &Request,
@@ -222,7 +222,7 @@ impl StandIn {
     }
 }
 
-/// The script `CAS`.
+/// Executes the script `CAS`, which compares and sets a record.
 fn compare_and_set(
     state: &mut State,
     (record, due, events): (&str, &str, &str),
@@ -258,7 +258,7 @@ fn compare_and_set(
     true
 }
 
-/// The script `DUE`.
+/// Executes the script `DUE`, which returns due interactions.
 fn due_ids(data: &mut Data, due: &str, arguments: &[Vec<u8>], ms: i64, values: &mut Vec<Value>) {
     let number = |at: usize| std::str::from_utf8(&arguments[at]).unwrap().parse::<i64>().unwrap();
     let (most, hidden) = (number(0) as usize, number(1));
@@ -272,7 +272,7 @@ fn due_ids(data: &mut Data, due: &str, arguments: &[Vec<u8>], ms: i64, values: &
     values.push(first.map_or(Value::Nil, |(at, _)| Value::BulkString(at.to_string().into_bytes())));
 }
 
-/// The script `BEAT`.
+/// Executes the script `BEAT`, which writes a heartbeat.
 fn beat(data: &mut Data, arguments: &[Vec<u8>], ms: i64, values: &mut Vec<Value>) {
     let [incarnation, about, ..] = arguments else { panic!("too few arguments") };
     if about.is_empty() {

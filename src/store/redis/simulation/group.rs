@@ -1,4 +1,4 @@
-//! The processes of one agent, its providers, and what happens to them.
+//! The simulated processes of one agent, the callbacks that they receive, and the failures of processes and servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,18 +22,18 @@ use crate::store::redis::store::RedisStore;
 use crate::time::Timestamp;
 use crate::token::Granted;
 
-/// The pause between two interactions of a group.
+/// The average pause between the beginnings of two interactions of a group, in milliseconds.
 const PAUSE_MS: u64 = 100;
 const DEADLINE: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(100_000);
-/// How long the members go on after the last interaction has begun.
+/// The time for which the simulation continues after the deadline of the last interaction.
 const REST: Duration = Duration::from_secs(120);
-/// How long a callback waits for another one.
+/// The maximum time for which a claim of a callback waits for another claim.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest delivery. The lease of a claim ends 5 s later.
+/// The maximum duration of a delivery. The lease of a claim ends 5 s later.
 const DELIVERY_MAX: Duration = Duration::from_secs(5);
 
-/// A process.
+/// A simulated process.
 struct Member {
     store: Arc<RedisStore>,
     is_dead: AtomicBool,
@@ -110,7 +110,7 @@ impl Group {
         self.random.lock().millis(from, to)
     }
 
-    /// Starts a process, which beats and looks at deadlines until it ends.
+    /// Starts a simulated process, which sends heartbeats and applies deadlines until it ends.
     fn start_member(self: &Arc<Self>) -> Arc<Member> {
         let (settings, redis) = settings();
         let mut nodes = Nodes::new(redis.clone(), Arc::clone(&self.metrics));
@@ -154,13 +154,13 @@ impl Group {
         Arc::clone(&self.members.lock()[number])
     }
 
-    /// Lives until all interactions have ended.
+    /// Runs the simulation of this group until all interactions have ended.
     pub(super) async fn run(self: Arc<Self>) {
         for _ in 0..self.size.members {
             let member = self.start_member();
             self.members.lock().push(member);
         }
-        // The engine's time is known once it has answered.
+        // The time of the Redis server is known once the server has responded.
         sleep(Duration::from_secs(1)).await;
         if self.size.is_troubled {
             tokio::spawn(Arc::clone(&self).trouble());
@@ -176,7 +176,7 @@ impl Group {
         self.is_over.store(true, Ordering::SeqCst);
     }
 
-    /// Restarts one process after another, and replaces the primary of the engine.
+    /// Restarts one process after another, and sometimes replaces the primary of the Redis server.
     async fn trouble(self: Arc<Self>) {
         while !self.is_over.load(Ordering::SeqCst) {
             sleep(self.millis(5_000, 15_000)).await;
@@ -210,10 +210,10 @@ impl Group {
         }
     }
 
-    /// Mints an interaction, and sends its callbacks.
+    /// Mints an interaction, and sends its callbacks as a provider does.
     async fn interaction(self: Arc<Self>, id: String) {
         let member = self.some_member();
-        // A process that has just started does not know the engine's time yet.
+        // A process that has just started does not have the time of the Redis server yet.
         let Some(now) = member.store.clock.now() else { return };
         let uses = (self.below(10) == 0).then(|| 1 + self.below(2) as u32);
         let record = Interaction::new(Arc::clone(&self.route), "".into(), now, now.plus(TTL));
@@ -256,7 +256,7 @@ impl Group {
         }
     }
 
-    /// Sends a callback until it is accepted or denied, as providers do.
+    /// Sends a callback again and again until it is accepted or denied, as providers do.
     async fn callback(self: Arc<Self>, granted: Arc<Granted>, event: u128, is_final: bool) {
         let report = Report { end: is_final.then_some(Event::Completed), ..Report::default() };
         for _ in 0..30 {
@@ -267,7 +267,7 @@ impl Group {
         }
     }
 
-    /// Returns whether the provider received an answer that ends its attempts.
+    /// Sends a callback once. Returns whether the provider received a response that ends its attempts.
     async fn attempt(&self, granted: &Granted, event: u128, report: &Report) -> bool {
         let (member, id) = (self.some_member(), &*granted.interaction);
         let (was_revoked, was_acknowledged) = self.history.note(id, |story| {

@@ -1,4 +1,5 @@
-//! What callers and agents have seen of each interaction, and the invariants about it.
+//! The observations of callers and agents about each interaction of a simulation, and the invariants that they must
+//! satisfy.
 
 use std::collections::HashMap;
 
@@ -6,30 +7,32 @@ use parking_lot::Mutex;
 
 use crate::interaction::{EventKey, SharedRecord, State};
 
-/// What was seen of one interaction.
+/// The observations about one interaction.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Story {
     pub(super) uses: Option<u32>,
     pub(super) is_revoked: bool,
     pub(super) events: HashMap<u128, Seen>,
-    /// How often an agent has acknowledged the notice, and how often this could not be recorded.
+    /// The number of times that an agent has acknowledged the notice of the interaction.
     pub(super) reported: u32,
+    /// The number of acknowledged notices that could not be recorded.
     pub(super) unrecorded_reports: u32,
 }
 
-/// What was seen of one event.
+/// The observations about one event.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
-    /// How often an agent has accepted it.
+    /// The number of times that an agent has accepted the event.
     pub(super) accepted: u32,
-    /// How often this was recorded, and how often it could not be.
+    /// The number of accepted deliveries of the event that were recorded.
     pub(super) settled: u32,
+    /// The number of accepted deliveries of the event that could not be recorded.
     pub(super) unrecorded: u32,
-    /// Whether the provider received 200.
+    /// Whether the provider received 200 for the event.
     pub(super) is_acknowledged: bool,
 }
 
-/// What was seen of all interactions of one ledger.
+/// The observations about all interactions of one ledger.
 #[derive(Default)]
 pub(super) struct History {
     stories: Mutex<HashMap<String, Story>>,
@@ -37,7 +40,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Changes what was seen of an interaction.
+    /// Changes the observations about an interaction.
     pub(super) fn note<T>(&self, id: &str, change: impl FnOnce(&mut Story) -> T) -> T {
         change(self.stories.lock().entry(id.to_owned()).or_default())
     }
@@ -60,7 +63,7 @@ impl History {
         self.faults.lock().clone()
     }
 
-    /// Compares what was seen of an interaction with its record at the end.
+    /// Compares the observations about an interaction with its record at the end of the simulation.
     pub(super) fn check(&self, id: &str, record: Option<&SharedRecord>) {
         let story = self.note(id, |story| story.clone());
         let Some(record) = record else {

@@ -1,9 +1,9 @@
 //! A large installation in virtual time: many agents, each with several processes that share a ledger, callbacks,
-//! duplicates, silences, restarts and failovers. The store and the state machine are the real ones. The engine is
-//! [`StandIn`]. Everything depends on the seed only.
+//! duplicates, silences, restarts and failovers. The store and the state machine are the real ones. [`StandIn`]
+//! simulates the Redis server. The seed alone determines the whole simulation.
 //!
-//! `make simulate` runs more of it. `CALLGATE_SIMULATE` is the number of interactions of each seed, `CALLGATE_SIMULATE_SEED`
-//! the first seed, and `CALLGATE_SIMULATE_SEEDS` the number of seeds.
+//! `make simulate` runs larger simulations. `CALLGATE_SIMULATE` is the number of interactions of each seed,
+//! `CALLGATE_SIMULATE_SEED` the first seed, and `CALLGATE_SIMULATE_SEEDS` the number of seeds.
 
 mod engine;
 mod group;
@@ -21,7 +21,7 @@ use crate::observe::Metrics;
 
 pub(in crate::store::redis) use self::engine::StandIn;
 
-/// What a simulation has found.
+/// The results of a simulation.
 struct Outcome {
     faults: Vec<String>,
     cost: Cost,
@@ -35,19 +35,19 @@ fn cpu_time() -> Duration {
     Duration::from_nanos(text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default())
 }
 
-/// The interactions of the unit tests.
+/// The number of interactions that the unit tests simulate.
 const INTERACTIONS: u64 = 10_000;
-/// From this number of interactions on, a simulation prints its progress.
+/// The number of interactions from which a simulation prints its progress.
 const LARGE: u64 = 100_000;
 
-/// Returns how to repeat a simulation with this seed.
+/// Returns the command that repeats a simulation with this seed.
 fn repeat(seed: u64) -> String {
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
     let interactions = number("CALLGATE_SIMULATE", INTERACTIONS);
     format!("repeat it with: make simulate INTERACTIONS={interactions} SEED={seed} PROFILE={profile}")
 }
 
-/// Prints the share of the interactions that have begun, after each twentieth of them.
+/// Prints the percentage of the interactions that have begun, in steps of 5 %.
 async fn progress(groups: Vec<Arc<Group>>, size: Size, seed: u64) {
     let mut said = 0;
     while said < 20 {
@@ -106,14 +106,14 @@ fn simulate(size: Size, seed: u64) -> Outcome {
     Outcome { cpu: cpu_time() - began, ..outcome }
 }
 
-/// Simulates, prints what an interaction has cost, and checks the history.
+/// Runs a simulation, prints the cost of an interaction, and checks the observations.
 fn run(name: &str, size: Size, seed: u64) {
     let Size { groups, members, interactions, .. } = size;
     let outcome = std::panic::catch_unwind(|| simulate(size, seed));
     let Ok(Outcome { faults, cost, cpu, virtual_time }) = outcome else {
         panic!("seed {seed}: it ended early; {}", repeat(seed));
     };
-    // Calls that members make also while nothing happens.
+    // Processes also make these calls while nothing happens.
     let is_background = |name: &str| matches!(name, "beat" | "count" | "due");
     let (background, own): (Vec<_>, Vec<_>) = cost.calls.iter().partition(|(name, _)| is_background(name));
     let sum = |calls: &[(&&str, &u64)]| calls.iter().map(|(_, count)| **count).sum::<u64>();
@@ -133,7 +133,8 @@ fn run(name: &str, size: Size, seed: u64) {
     assert!(faults.is_empty(), "seed {seed}: {count} faults, such as {first:#?}\n{repeat}");
 }
 
-/// A variable of the environment, for a larger run.
+/// Returns the number in an environment variable, which a larger run sets. Returns `default` if the variable is not
+/// set.
 #[allow(clippy::disallowed_methods, reason = "a larger run is asked for by the environment")]
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
