@@ -82,9 +82,10 @@ impl Interaction {
             }
         };
         let Some(known) = more.inherited.get_mut(at) else { return 0 };
-        // The newest events come last. A provider is most likely to send the newest events again.
+        // The newest events come last, here and in the record. A provider is more likely to repeat them than older events.
+        let mut newest = Vec::new();
         for event in events.events.into_iter().rev() {
-            if known.events.contains(&event) {
+            if known.events.contains(&event) || newest.contains(&event) {
                 continue;
             }
             if room == 0 {
@@ -92,8 +93,9 @@ impl Interaction {
                 continue;
             }
             room -= 1;
-            known.events.push(event);
+            newest.push(event);
         }
+        known.events.extend(newest.into_iter().rev());
         left
     }
 
@@ -161,5 +163,17 @@ mod tests {
         let many: Vec<_> = (100..100 + INHERITED_MAX as u64).collect();
         assert_eq!(record.inherit(events(&many)), 3);
         assert!(record.inherited()[0].events.contains(many.last().unwrap()), "the newest are kept");
+    }
+
+    #[test]
+    fn a_record_without_room_inherits_the_newest_events_also_from_a_copy() {
+        let [mut first, mut second] = [record(None), record(None)];
+        let numbers = |range: std::ops::Range<u64>| range.collect::<Vec<_>>();
+        let all = numbers(0..INHERITED_MAX as u64);
+        assert_eq!(first.inherit(Inherited { key: [1, 2], events: all.clone() }), 0);
+        assert_eq!(first.inherited()[0].events, all, "the newest event stays the last one");
+        assert_eq!(second.inherit(Inherited { key: [3, 4], events: numbers(0..5) }), 0);
+        assert_eq!(second.inherit_from(&first), 5);
+        assert_eq!(second.inherited()[1].events, all[5..]);
     }
 }
