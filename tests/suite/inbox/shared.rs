@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::tempdir;
 
 use super::crash::{received, start, try_call, waiting};
-use super::{FAST, Minted, answer, bodies, config, mint_at, redis};
+use super::{FAST, Minted, answer, bodies, call_at, config, mint_at, redis};
 use crate::engine::{ENGINES, Engine, free_port};
 use crate::harness::{Agent, Callgate, eventually, send_to};
 
@@ -434,4 +434,50 @@ fn a_waiting_pull_is_not_woken_by_other_interactions() {
     for pull in pulls {
         assert_eq!(pull.join().unwrap(), 200);
     }
+}
+
+/// Somebody who watches at another process than the one that holds the messages sees all of them, page by page.
+#[test]
+fn an_interaction_can_have_more_waiting_messages_than_one_call_returns() {
+    const COUNT: u64 = 2_010;
+    let engine = Engine::start("redis-server", &[]);
+    let [one, other] = start_two(&shared(&engine, "127.0.0.1:9", "pull", "", ""));
+    let minted = one.mint("a");
+    std::thread::scope(|scope| {
+        for part in 0..8 {
+            let (ingress, minted) = (one.ingress, &minted);
+            scope.spawn(move || {
+                for n in (part..COUNT).step_by(8) {
+                    let body = json!({ "n": n }).to_string();
+                    assert_eq!(call_at(ingress, minted, &format!("e{n}"), &body).status, 202);
+                }
+            });
+        }
+    });
+    let (mut seen, mut after) = (Vec::new(), 0);
+    while (seen.len() as u64) < COUNT {
+        let path = format!("/callbacks/{}/events?watch=true&max=700&after={after}", minted.interaction);
+        let page = pull(&other, &path);
+        assert!(!page.is_empty(), "{} of {COUNT} were seen", seen.len());
+        after = page.last().unwrap()["n"].as_u64().unwrap();
+        seen.extend(page.into_iter().map(|event| event["id"].as_str().unwrap().to_owned()));
+    }
+    let distinct: std::collections::HashSet<_> = seen.iter().collect();
+    assert_eq!((seen.len() as u64, distinct.len() as u64), (COUNT, COUNT));
+}
+
+/// A process that has accepted no message yet can name the messages that other processes hold.
+#[test]
+fn an_agent_settles_a_message_at_a_process_that_has_just_started() {
+    let engine = Engine::start("redis-server", &[]);
+    let text = shared(&engine, "127.0.0.1:9", "pull", "", "");
+    let one = Callgate::start(&text, Clock::System);
+    let minted = one.mint("a");
+    assert_eq!(one.call(&minted, "e1", "{}").status, 202);
+    let path = format!("/callbacks/{}/events", minted.interaction);
+    let event = pull(&one, &path).remove(0);
+    let other = Callgate::start(&text, Clock::System);
+    assert_eq!(pull(&other, &format!("{path}?watch=true")).len(), 1, "it is visible");
+    assert_eq!(settle(&other, &format!("{path}/{}/taken", event["n"])), 204);
+    assert!(engine.keys("cg{*}x:*").is_empty());
 }

@@ -210,6 +210,7 @@ impl Inbox {
     ) -> Result<Option<Box<str>>, Refusal> {
         let Some(shared) = self.backing.shared() else { return Ok(None) };
         let unavailable = |detail| Refusal::new(Denial::StoreUnavailable, detail);
+        self.learn_key(&shared.store)?;
         let id = self.id(number);
         match shared.store.take_message(number, &id, interaction).await.map_err(unavailable)? {
             Some((true, interaction)) => {
@@ -232,6 +233,10 @@ impl Inbox {
     pub async fn messages_everywhere(&self, interaction: &str, after: u64, max: usize) -> Vec<u64> {
         let mut found = self.messages_of(interaction, after, max);
         if let Some(shared) = self.backing.shared() {
+            // Without the key, the messages cannot be read by their numbers.
+            if self.learn_key(&shared.store).is_err() {
+                return found;
+            }
             let waiting = shared.store.waiting_messages(interaction).await.unwrap_or_default();
             found.extend(waiting.iter().filter_map(|id| number_in(id)).filter(|number| *number > after));
             found.sort_unstable();

@@ -340,14 +340,16 @@ call!(
 );
 
 call!(
-    /// Returns the ids of the waiting messages of an interaction, at most 1,000. Keys: the due times. Arguments: the
-    /// interaction.
+    /// Returns a page of the ids of the waiting messages of an interaction.
+    ///
+    /// Keys: the due times. Arguments: the interaction, and the first and the last index of the page. Negative indices
+    /// count from the end of the list.
     WAITING,
     "messages_waiting",
     false,
     base!(
         "local w = base .. 'w:' .. ARGV[1]
         redis.call('EXISTS', KEYS[1], w)
-        return {now, redis.call('LRANGE', w, 0, 999)}"
+        return {now, redis.call('LRANGE', w, ARGV[2], ARGV[3])}"
     )
 );

@@ -26,10 +26,12 @@ pub(super) use self::record::FORMAT;
 
 /// The maximum number of attempts to change a record. An attempt fails if another process has changed the record
 /// meanwhile.
-const ATTEMPTS_MAX: u32 = 8;
+const ATTEMPTS_MAX: u32 = 16;
 /// The maximum pause after the first conflict with another process, in milliseconds. It doubles with each further
 /// conflict.
 const CONFLICT_PAUSE_MS: u64 = 4;
+/// The number of conflicts after which the longest pause does not double any more.
+const DOUBLINGS_MAX: u32 = 4;
 /// The maximum number of delivered events of one interaction that are stored outside its record.
 const EVENTS_MAX: usize = 10_000;
 
@@ -220,7 +222,7 @@ impl RedisStore {
                 }
                 Ok((false, _)) => {
                     self.metrics.store_conflict();
-                    sleep(jitter(CONFLICT_PAUSE_MS << attempt)).await;
+                    sleep(jitter(CONFLICT_PAUSE_MS << attempt.min(DOUBLINGS_MAX))).await;
                 }
                 Err(failure) if failure.may_have_happened => {
                     is_repeat = true;
