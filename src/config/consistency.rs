@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::agent::Agents;
 use super::listen::Listener;
-use super::startup::Startup;
+use super::restart_only::Startup;
 use super::yaml::Cursor;
 use crate::egress::{Egress, is_direct};
 use crate::inbox::InboxSettings;

@@ -12,9 +12,9 @@ mod outbound;
 mod provider;
 mod redis;
 mod repeated;
+mod restart_only;
 mod route;
 mod secrets;
-mod startup;
 mod store;
 mod traces;
 mod yaml;
@@ -39,8 +39,8 @@ pub use provider::{
     Addresses, CallbackConvention, EDGES, Evidence, PRESETS, Preset, PresetDefinition, TokenReturn, preset,
 };
 pub use redis::{RedisLogin, RedisMode, RedisSettings, RedisTls};
+pub use restart_only::{AccessLog, RestartSetting, Startup};
 pub use secrets::LoadedSecret;
-pub use startup::{AccessLog, RestartSetting, Startup};
 pub use store::{StoreSettings, Unknown};
 pub use traces::TraceSettings;
 #[cfg(feature = "proxy")]
@@ -102,7 +102,7 @@ impl Config {
         let environment = reader
             .used_variables()
             .into_iter()
-            .map(|(name, value)| (name, startup::digest(&value)))
+            .map(|(name, value)| (name, restart_only::digest(&value)))
             .collect();
         let warnings = reader.finish(&sources)?;
         match compiled {
@@ -128,7 +128,7 @@ pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<Accepte
 fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let mut fields = include::fields(root)?;
     let public_url = public_url(&mut fields);
-    let mut startup = startup::startup(&mut fields);
+    let mut startup = restart_only::startup(&mut fields);
     let roots = fields.optional("trusted_roots").map(|at| listen::trusted_roots(&at));
     let proxy = fields.optional("outbound_proxy").map(|at| outbound::proxy(&at));
     let client_address = client_address(&mut fields);

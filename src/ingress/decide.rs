@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::edge::{Edge, FetchedData};
-use super::gate::{self, Found};
+use super::head_checks::{self, Found};
 use super::route::{Mode, Route};
 use super::router::Router;
 use crate::denial::Denial;
@@ -159,7 +159,7 @@ impl Ingress {
             Err(denial) => return Err(Box::new(Denied { denial, seen })),
         };
         let mut found = Found::default();
-        let run = gate::Run { route: &route, captures: &captures, head, now, edge: &self.edge };
+        let run = head_checks::Run { route: &route, captures: &captures, head, now, edge: &self.edge };
         match run.run(client, &mut found, trail) {
             // The value is large and is passed from check to check, so it is boxed.
             Ok(client) => {

@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use super::decide::{Admitted, Denied, Seen};
 use super::forward;
-use super::gate::Decoding;
+use super::head_checks::Decoding;
 use super::observed::Observed;
 use super::permit::Verified;
 use super::route::QueryRule;

@@ -1,7 +1,7 @@
 //! Decodes compressed bodies (bodies with a content coding) before their checks.
 
 use super::decide::Admitted;
-use super::gate::Decoding;
+use super::head_checks::Decoding;
 use crate::body::content_coding::{BodyDecoder, ContentCoding, DecodeError};
 use crate::denial::Denial;
 use crate::request::RequestHead;

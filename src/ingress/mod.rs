@@ -13,7 +13,7 @@ mod decode_body;
 mod edge;
 mod event_keys;
 mod forward;
-mod gate;
+mod head_checks;
 mod kept;
 mod observed;
 mod passed_headers;

@@ -21,7 +21,7 @@
 mod body_format;
 mod content;
 mod context;
-mod coverage;
+mod coverage_table;
 mod event_identity;
 mod handshake;
 mod identity_part;
@@ -35,7 +35,7 @@ mod verify;
 pub use body_format::BodyFormat;
 pub use content::{ContentPart, ContentScheme, ContentTemplate, ContentTemplateError};
 pub use context::SignatureContext;
-pub use coverage::SignatureCoverage;
+pub use coverage_table::SignatureCoverage;
 pub use handshake::{
     Handshake, HandshakeCondition, HandshakeReply, HandshakeValueSource, ReplyBody, ReplyTemplate,
     ReplyTemplatePart, ReplyValue,

@@ -10,7 +10,7 @@ use super::file::Change;
 use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
 use super::redis::{NewMessage, NotChanged, Placed, SharedClaim};
-use super::waiters::{WaitKey, Waiter};
+use super::waiting_claims::{WaitKey, Waiter};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report, UnmatchedCallback};
 use crate::time::Timestamp;

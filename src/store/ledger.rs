@@ -13,7 +13,7 @@ use super::new_record::opened_record;
 use super::outcome::{DueNotice, OwnedInteraction, Passed, Revoked};
 use super::redis::{Found, RedisStore};
 use super::restore::Restore;
-use super::waiters::Waiters;
+use super::waiting_claims::Waiters;
 use super::writer;
 use crate::clock::Clock;
 use crate::config::{StoreSettings, Unknown};

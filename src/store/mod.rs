@@ -26,7 +26,7 @@ mod restore;
 mod sweep;
 #[cfg(test)]
 mod tests;
-mod waiters;
+mod waiting_claims;
 mod writer;
 
 pub use claim::Claimed;

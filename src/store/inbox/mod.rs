@@ -13,14 +13,14 @@ mod ids;
 mod index;
 #[cfg(test)]
 mod index_tests;
-mod people;
+mod operator_actions;
+mod pull_waiters;
 mod pulls;
 mod reading;
 mod restore;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod waiters;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,12 +44,12 @@ use accept::Reserved;
 use entry::NO_LANE;
 use ids::{ID, Ids};
 use index::Index;
-use waiters::Waiters;
+use pull_waiters::PullWaiters;
 
 pub use attempts::Started;
 pub(super) use backing::Backing;
 pub use index::Counts;
-pub use people::{MessageFilter, MessageView, Replayed, RouteOverview};
+pub use operator_actions::{MessageFilter, MessageView, Replayed, RouteOverview};
 pub use pulls::{Leased, Settling};
 pub(super) use shared::{SharedMessages, start as start_shared};
 
@@ -72,7 +72,7 @@ pub struct Inbox {
     /// Notified when a message becomes due.
     changed: Notify,
     /// Woken when an agent may pull a message, or when an interaction has ended.
-    waiters: Waiters,
+    waiters: PullWaiters,
     is_stopping: AtomicBool,
 }
 
@@ -118,7 +118,7 @@ impl Inbox {
             metrics,
             settings: ArcSwap::default(),
             changed: Notify::new(),
-            waiters: Waiters::default(),
+            waiters: PullWaiters::default(),
             is_stopping: AtomicBool::new(false),
         }
     }

@@ -1,11 +1,11 @@
 //! The egress listener as a forward proxy: requests with an absolute URL, CONNECT requests, and requests on intercepted
 //! connections.
 
-mod asked;
 pub(super) mod authority;
 mod connect;
 mod exchange;
 mod handshake;
+mod request_kind;
 
 use crate::denial::{Denial, Refusal};
 use crate::egress::ForwardProxy;
@@ -15,9 +15,9 @@ use crate::proxy::egress::context::EgressContext;
 
 pub use authority::{NewAuthority, check_authority, create_authority, previous_certificates};
 
-pub(crate) use asked::Asked;
 pub(crate) use connect::{Accepted, Connected};
 pub(crate) use exchange::Origin;
+pub(crate) use request_kind::Asked;
 
 /// Returns what kind of target a request to the egress listener has. `origin` is the origin of an intercepted
 /// connection, or `None` for other connections.
@@ -37,7 +37,7 @@ pub(crate) fn what(
     let Some(proxy) = proxy else { return Ok(Asked::Path) };
     let is_own =
         |url: &Url| (url.scheme() == Scheme::Http || context.limits.has_tls()) && context.limits.is_own(url);
-    asked::asked(session, proxy.password.as_ref(), is_own)
+    request_kind::asked(session, proxy.password.as_ref(), is_own)
 }
 
 /// Checks whether the agent may reach the host of a URL that no rule names.

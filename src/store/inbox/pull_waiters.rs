@@ -12,20 +12,20 @@ const GROUPS: usize = 64;
 /// An agent that waits for one interaction is therefore woken only by changes of this interaction and of the few others
 /// in its group.
 #[derive(Debug)]
-pub(super) struct Waiters {
+pub(super) struct PullWaiters {
     /// Wakes the agents that wait for messages of any interaction.
     any: Notify,
     /// Wakes the agents that wait for messages of one interaction.
     groups: [Notify; GROUPS],
 }
 
-impl Default for Waiters {
+impl Default for PullWaiters {
     fn default() -> Self {
         Self { any: Notify::new(), groups: std::array::from_fn(|_| Notify::new()) }
     }
 }
 
-impl Waiters {
+impl PullWaiters {
     /// Returns a future that ends when the interaction with this fingerprint has changed. For [`NO_LANE`], the future
     /// ends when any interaction has changed.
     pub(super) fn wait(&self, lane: u64) -> Notified<'_> {
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn only_those_are_woken_whom_a_change_concerns() {
-        let waiters = Waiters::default();
+        let waiters = PullWaiters::default();
         let woken = |wake: &dyn Fn()| {
             let waits = [NO_LANE, 7, 8].map(|lane| Box::pin(waiters.wait(lane)));
             wake();
