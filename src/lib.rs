@@ -47,6 +47,8 @@ pub mod observe;
 pub mod clock;
 #[cfg(feature = "proxy")]
 pub mod file;
+#[cfg(feature = "proxy")]
+mod tls_crypto;
 
 #[cfg(feature = "proxy")]
 pub mod store;

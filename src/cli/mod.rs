@@ -121,6 +121,7 @@ pub fn understands(args: &[&str]) -> Result<(), String> {
 
 /// Parses the arguments of the `callgate` command, runs the subcommand, and returns its exit code.
 pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
+    crate::tls_crypto::install();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pingora::tls::{
-    ClientConfig, RootCertStore, ServerName, TlsConnector, install_default_crypto_provider,
-    load_platform_certs_incl_env_into_store,
+    ClientConfig, RootCertStore, ServerName, TlsConnector, load_platform_certs_incl_env_into_store,
 };
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Semaphore;
@@ -224,7 +223,7 @@ impl Transport {
 
 /// Creates the TLS connector for an agent. Also returns the name that the agent's certificate must have.
 fn tls_connector(tls: &AgentTls) -> Result<(TlsConnector, ServerName<'static>), String> {
-    install_default_crypto_provider();
+    crate::tls_crypto::install();
     let roots = match &tls.authorities {
         Some(file) => pem_files::authorities_in(&file.path, file.content.expose())?,
         None => {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::server::ShutdownWatch;
-use pingora::tls::install_default_crypto_provider;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -89,7 +88,7 @@ impl Server {
         F: FnOnce(TcpListener, ShutdownWatch) -> A,
         A: Future<Output = ()> + Send + 'static,
     {
-        install_default_crypto_provider();
+        crate::tls_crypto::install();
         let providers = providers(startup, &policy.load())?;
         let agents = Agents::new(&policy.load().agents).map_err(StartError::Tls)?;
         let (fetcher, fetch_task) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;

@@ -7,6 +7,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use callgate::clock::Clock;
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, NamedGroup, RootCertStore};
 
 use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, open_config};
 
@@ -156,6 +161,46 @@ fn versions_and_a_handshake_that_does_not_come() {
         for reason in ["slow", "tls"] {
             assert!(metrics.contains(&format!("refused_total{{reason=\"{reason}\"}}")), "{metrics}");
         }
+    }
+}
+
+/// Performs a handshake with these key exchanges. Returns the one that was used, if the handshake succeeds.
+fn key_exchange(folder: &Path, port: u16, groups: &[&'static dyn SupportedKxGroup]) -> Option<NamedGroup> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("ca.crt")).unwrap()).unwrap();
+    let provider = CryptoProvider { kx_groups: groups.to_vec(), ..default_provider() };
+    let config = ClientConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut client = ClientConnection::new(config.into(), name).unwrap();
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    while client.is_handshaking() {
+        client.complete_io(&mut stream).ok()?;
+    }
+    client.negotiated_key_exchange_group().map(SupportedKxGroup::name)
+}
+
+#[test]
+fn a_client_gets_the_hybrid_key_exchange_if_it_offers_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    authority(at, "ca");
+    issued(at, "ca", "one", "IP:127.0.0.1");
+    let file = |name: &str| at.join(name).display().to_string();
+    let tls = format!("tls: {{ certificate: {}, key: {} }}", file("one.crt"), file("one.key"));
+    let callgate = Callgate::start(&listening(&Agent::start(ANSWER), &tls), Clock::System);
+    let [hybrid, x25519, p256, p384]: [&'static dyn SupportedKxGroup; 4] =
+        [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+    for (offered, used) in [
+        (vec![hybrid], Some(NamedGroup::X25519MLKEM768)),
+        (vec![hybrid, x25519], Some(NamedGroup::X25519MLKEM768)),
+        // The client has sent a key only for its first one. Another one would need a further round trip.
+        (vec![x25519, hybrid], Some(NamedGroup::X25519)),
+        (vec![x25519], Some(NamedGroup::X25519)),
+        (vec![p256], Some(NamedGroup::secp256r1)),
+        (vec![p384], Some(NamedGroup::secp384r1)),
+    ] {
+        assert_eq!(key_exchange(at, callgate.ingress.port(), &offered), used, "{offered:?}");
     }
 }
 

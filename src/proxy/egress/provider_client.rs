@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pingora::tls::{
-    ClientConfig, RootCertStore, ServerName, TlsConnector, install_default_crypto_provider,
-    load_platform_certs_incl_env_into_store,
+    ClientConfig, RootCertStore, ServerName, TlsConnector, load_platform_certs_incl_env_into_store,
 };
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
@@ -163,7 +162,7 @@ impl Providers {
     /// # Errors
     /// Returns a message for the operator if the authorities cannot be read.
     pub(crate) fn new(roots: Option<&str>) -> Result<Self, String> {
-        install_default_crypto_provider();
+        crate::tls_crypto::install();
         let store = match roots {
             Some(path) => pem_files::authorities(path),
             None => {

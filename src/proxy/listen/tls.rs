@@ -11,7 +11,7 @@ use pingora::listeners::tls::Acceptor;
 use pingora::tls::sign::CertifiedKey;
 use pingora::tls::{
     CertificateDer, ClientCertVerifier, ClientHello, CryptoProvider, ResolvesServerCert, ServerConfig,
-    UnixTime, WebPkiClientVerifier, install_default_crypto_provider, version,
+    UnixTime, WebPkiClientVerifier, version,
 };
 use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
@@ -24,6 +24,7 @@ use crate::file::{FILE_BYTES_MAX, read};
 use crate::proxy::pem_files;
 use crate::request::ClientCertificate;
 use crate::time::Timestamp;
+use crate::tls_crypto;
 
 /// The ALPN protocols of an ingress listener, in order of preference.
 pub(crate) const INGRESS_PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -126,7 +127,7 @@ pub(crate) fn load(
     protocols: &[&[u8]],
     keys: Option<&Arc<TicketKeys>>,
 ) -> Result<TlsConfig, String> {
-    install_default_crypto_provider();
+    tls_crypto::install();
     let mut names = CertificatesByName::default();
     let (mut expiries, mut addresses) = (Vec::new(), Vec::new());
     for files in &tls.certificates {

@@ -45,8 +45,7 @@ fn client(settings: &RedisSettings, login: &RedisLogin, address: &str) -> Result
     match &settings.tls {
         None => Client::open(info),
         Some(tls) => {
-            // This call fails if a default provider is installed already. That provider is the same.
-            let _ = rustls::crypto::ring::default_provider().install_default();
+            crate::tls_crypto::install();
             let client_tls = tls.client.as_ref().map(|(certificate, key)| ClientTlsConfig {
                 client_cert: certificate.clone(),
                 client_key: key.expose().to_vec(),

@@ -8,7 +8,6 @@ use ::time::OffsetDateTime;
 use pingora::tls::sign::CertifiedKey;
 use pingora::tls::{
     CertificateDer, ClientHello, CryptoProvider, PrivateKeyDer, ResolvesServerCert, ServerConfig,
-    install_default_crypto_provider,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
@@ -208,7 +207,7 @@ fn check(certificate: &[u8], hosts: &[Box<str>], now: Timestamp) -> Result<Times
 
 /// Returns the TLS settings for intercepted connections. The certificate is added for each connection.
 pub(super) fn server_config() -> ServerConfig {
-    install_default_crypto_provider();
+    crate::tls_crypto::install();
     let mut config =
         ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(NoCertificate));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
