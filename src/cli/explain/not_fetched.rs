@@ -11,7 +11,8 @@ use crate::signature::VerifierKeys;
 pub(super) struct NotFetched {
     /// The URLs of the missing key sets and address lists, without secrets.
     pub(super) feeds: Vec<String>,
-    /// The reason why there are no copies of the documents, as part of a sentence.
+    /// The reason why `callgate explain` has no copies of the missing key sets and address lists, as part of a
+    /// sentence.
     why: String,
 }
 
