@@ -7,7 +7,8 @@ use crate::path::is_opaque_form;
 
 /// The maximum length of the name of a URL parameter, in characters.
 const NAME_CHARS_MAX: usize = 64;
-/// The length that random text must exceed to be replaced, in characters. A callback token can be a part of this text.
+/// The length above which random text is replaced even if it does not have the form of a callback token, in characters.
+/// A callback token could be a part of this text.
 const RANDOM_CHARS_MIN: usize = 32;
 
 /// A decoded character of a text, and the range of the bytes that encode it in the text.
