@@ -1,4 +1,4 @@
-//! Stores the certificates that messages of providers name by URL.
+//! Stores fetched certificates. A message of a provider can name the URL of the certificate that verifies the message.
 //!
 //! Fetched certificates are stored in memory and, across restarts, in the cache folder. The number of certificates per
 //! provider is limited, so that messages with invented URLs cannot fill the memory.
