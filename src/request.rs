@@ -1,5 +1,5 @@
-//! The head of an HTTP request as the core uses it. It borrows its data and contains no types of an HTTP server. The
-//! grammar of HTTP/1 is in the module `framing`.
+//! The head of an HTTP request, as a type that borrows its data and does not depend on the HTTP server. The grammar of
+//! HTTP/1 is in the module `framing`.
 
 use std::net::IpAddr;
 
@@ -139,7 +139,7 @@ impl<'a> RequestHead<'a> {
         codings.into_iter().any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     }
 
-    /// Looks up a header that an access check reads. The header must not occur more than once.
+    /// Looks up a header that must not be repeated, because an access check reads it.
     pub fn single(&self, name: &HeaderName) -> Single<'a> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {

@@ -40,7 +40,7 @@ pub(super) struct FetchQueue {
     served: VecDeque<IpAddr>,
     /// The sequence number of the latest request to the queue.
     sequence: u64,
-    /// The time at which the next fetch would start if bursts were not allowed.
+    /// The earliest time at which the next fetch could start if bursts were not allowed.
     next_start: Option<Instant>,
 }
 

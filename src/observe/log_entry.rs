@@ -52,8 +52,8 @@ pub struct Entry<'a> {
     /// The position of the secret that verified the request among the configured secrets. `None` if only one secret is
     /// configured.
     pub secret: Option<usize>,
-    /// The address of the process that owns the interaction, if the request was forwarded to this process and it has
-    /// responded.
+    /// The address of the process that owns the interaction and to which this process forwarded the request. `None` if
+    /// the request was not forwarded, or if the owner did not respond.
     pub member: Option<&'a str>,
     /// The address of the process that forwarded the request to this process. If the address is unknown, the id of one
     /// run of that process. `None` if the request was not forwarded.

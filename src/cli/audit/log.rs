@@ -52,7 +52,7 @@ pub(super) struct Route {
     pub(super) agent_rejections: BTreeMap<u16, u64>,
     /// The number of requests in observe mode that would be rejected in enforce mode.
     pub(super) would_reject: u64,
-    /// The number of requests in observe mode that failed each check, by the code of the denial. A request can fail
+    /// The number of requests in observe mode that failed a check, by the code of the denial. A request can fail
     /// several checks.
     pub(super) would_reject_reasons: BTreeMap<String, u64>,
     /// The time of the last request in observe mode that would be rejected in enforce mode.

@@ -17,7 +17,8 @@ pub(super) struct NotFetched {
 }
 
 impl NotFetched {
-    /// Returns the key sets and address lists that the checks of a route need and that are missing.
+    /// Returns the key sets and address lists that the checks of a route need and that `callgate explain` does not
+    /// have.
     pub(super) fn of(policy: &Policy, route: Option<&Route>) -> Self {
         let proxies = policy.ingress.edge().client_address.as_ref().map(|rule| &rule.trusted_proxies);
         let provider = route.and_then(|route| route.provider.as_ref());

@@ -129,7 +129,8 @@ fn redacted_scalar(scalar: &Scalar<'_, '_>, known: &Known) -> Option<String> {
     (redacted != text).then(|| quoted(&redacted))
 }
 
-/// Replaces the secrets in a JSON text that is inside a string of another JSON text. Returns `None` if it is not JSON.
+/// Replaces the secrets in `text`, a JSON text inside a string of another JSON text. Returns `None` if `text` is not
+/// JSON.
 fn redacted_json_in_string(text: &str, known: &Known) -> Option<String> {
     let (mut out, mut end) = (String::with_capacity(text.len()), 0);
     scalars(text, &mut |scalar| {

@@ -81,7 +81,7 @@ pub(super) const SECRET_NUMBERS: [&str; 20] = [
     "token",
 ];
 
-/// A request to capture, with its route and all other routes.
+/// A request to capture, with its route and with all configured routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'r> {
     /// The head of the request as received.

@@ -88,8 +88,8 @@ fn is_random(part: &[Unit]) -> bool {
             && has(u8::is_ascii_digit))
 }
 
-/// Replaces the values of URL parameters that have the name of a secret, such as `?token=…` and `;sig=…`. `is_secret`
-/// reports whether a name is the name of a secret.
+/// Replaces the value of each URL parameter whose name is the name of a secret, such as `?token=…` and `;sig=…`.
+/// `is_secret` reports whether a name is the name of a secret.
 pub(super) fn without_parameters(text: &str, replacement: &str, is_secret: fn(&str) -> bool) -> String {
     let (units, mut ranges) = (units(text), Vec::<Range<usize>>::new());
     let mut rest = units.as_slice();
