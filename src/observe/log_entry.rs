@@ -49,7 +49,7 @@ pub struct Entry<'a> {
     pub interaction: Option<&'a str>,
     /// The event id that the provider gave to a verified callback.
     pub event_id: Option<&'a str>,
-    /// The position of the secret that verified the request among the configured secrets. `None` if only one secret is
+    /// The index, among the configured secrets, of the secret that verified the request. `None` if only one secret is
     /// configured.
     pub secret: Option<usize>,
     /// The address of the process that owns the interaction and to which this process forwarded the request. `None` if

@@ -21,7 +21,8 @@ pub(super) enum Mark {
     Skip,
     Deny(Denial),
     Hold,
-    /// The check needs a key set or address list that `explain` does not have. Contains the denial that follows.
+    /// The check needs a key set or address list that `explain` does not have. Contains the denial with which a check
+    /// fails without this document.
     NotFetched(Denial),
     /// The captured request contains no verdict of this check.
     Unknown,
