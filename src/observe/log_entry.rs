@@ -49,8 +49,8 @@ pub struct Entry<'a> {
     pub interaction: Option<&'a str>,
     /// The event id that the provider gave to a verified callback.
     pub event_id: Option<&'a str>,
-    /// The index, among the configured secrets, of the secret that verified the request. `None` if only one secret is
-    /// configured.
+    /// The position of the secret that verified the request, starting at 1 for the first configured secret. `None` if
+    /// only one secret is configured.
     pub secret: Option<usize>,
     /// The address of the process that owns the interaction and to which this process forwarded the request. `None` if
     /// the request was not forwarded, or if the owner did not respond.
