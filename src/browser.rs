@@ -24,8 +24,8 @@ pub enum Foreign {
     Page,
 }
 
-/// Checks by its headers that a request was not caused by a web page. `hosts` are the configured host names in lower
-/// case.
+/// Checks in the headers of a request that no web page caused the request. `hosts` are the configured host names in
+/// lower case.
 ///
 /// # Errors
 /// Returns [`Foreign::Page`] if a web page caused the request, and [`Foreign::Host`] if `Host` does not name this host.

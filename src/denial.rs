@@ -47,7 +47,7 @@ macro_rules! denials {
                 match self { $(Denial::$variant => $status,)+ }
             }
 
-            /// Returns the title that the caller receives. The title names the class of the error, never the check that
+            /// Returns the title that the caller receives, such as `Forbidden`. The title does not name the check that
             /// failed.
             pub const fn title(self) -> &'static str {
                 match self { $(Denial::$variant => $title,)+ }

@@ -51,7 +51,7 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     percent_decode_str(value).decode_utf8().map_or(Parameter::Several, Parameter::One)
 }
 
-/// Looks up a query parameter strictly. Returns [`Parameter::Several`] also if the parameter occurs in a spelling that
+/// Looks up a query parameter strictly. Also returns [`Parameter::Several`] if the parameter occurs in a spelling that
 /// some programs read as the same name. These spellings are: another case, after a `;`, as `name[...]`, after a space,
 /// and with `.` or a space in place of `_`.
 pub fn parameter_strict<'a>(query: &'a str, name: &str) -> Parameter<'a> {

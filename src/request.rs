@@ -1,5 +1,5 @@
-//! The head of an HTTP request as the core uses it. It borrows its data and contains no types of an HTTP server. The
-//! grammar of HTTP/1 is in the module `framing`.
+//! The head of an HTTP request, as a type that borrows its data and does not depend on the HTTP server. The grammar of
+//! HTTP/1 is in the module `framing`.
 
 use std::net::IpAddr;
 
@@ -9,9 +9,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
-/// Headers that apply to one connection only (RFC 9110 section 7.6.1), and headers that describe the framing of a
-/// message or belong to one hop of a request. Callgate does not forward these headers, and writes its own headers for
-/// each connection. [`is_hop_by_hop_of_response`] names the two exceptions.
+/// Headers that Callgate does not forward: hop-by-hop headers (RFC 9110 section 7.6.1), and headers that Callgate
+/// handles itself, such as `Expect`, `Host` and `Content-Length`. [`is_hop_by_hop_of_response`] names the two headers
+/// that are relayed in responses.
 pub const HOP_BY_HOP: [HeaderName; 12] = [
     CONNECTION,
     CONTENT_LENGTH,
@@ -37,8 +37,8 @@ pub const BODY_DIGESTS: [HeaderName; 4] = [
 ];
 
 /// Reports whether Callgate removes this header from a response. `Content-Length` is relayed, because the body of a
-/// response keeps its length. `Trailer` is relayed if `relays_trailers` is true, because then the trailers that it
-/// announces are relayed, too.
+/// response keeps its length. `Trailer`, which announces trailers, is relayed if `relays_trailers` is true, because
+/// then the trailers are relayed, too.
 pub fn is_hop_by_hop_of_response(name: &HeaderName, relays_trailers: bool) -> bool {
     HOP_BY_HOP.contains(name) && *name != CONTENT_LENGTH && !(*name == TRAILER && relays_trailers)
 }
@@ -139,7 +139,7 @@ impl<'a> RequestHead<'a> {
         codings.into_iter().any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     }
 
-    /// Looks up a header that an access check reads. The header must not occur more than once.
+    /// Looks up a header that must not be repeated, because an access check reads it.
     pub fn single(&self, name: &HeaderName) -> Single<'a> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {

@@ -12,7 +12,8 @@ use crate::config::AdminListener;
 use crate::secret::Secret;
 use crate::source::reachable;
 
-/// The timeout for each response of the admin listener. A revocation with several replicas can take some seconds.
+/// The timeout for the connection to the admin listener, and for each read and write. A response can take some seconds,
+/// for example to a revocation with several replicas.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The host and port of an admin listener, such as `127.0.0.1:9901`.
@@ -127,7 +128,8 @@ impl AdminApi {
     }
 }
 
-/// Returns the explanation in a response of the admin listener (key `detail`), without control characters.
+/// Returns the explanation in a response of the admin listener (key `detail`), without control characters. If the
+/// response has no explanation, returns `no reason given`.
 pub(super) fn detail(answer: &Value) -> String {
     let detail = answer.get("detail").and_then(Value::as_str).unwrap_or("no reason given");
     printable(detail)

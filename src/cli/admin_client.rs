@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The default timeout for the connection to the admin listener, and for each read and write. It is shorter than the
 /// timeout of a typical probe.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The maximum number of bytes that are read of a response of a running Callgate.
+/// The maximum size of a response of a running Callgate, in bytes. The rest of a larger response is not read.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// Sends a GET request to the admin listener at `address`. `token` is its bearer token, if one is configured. Returns

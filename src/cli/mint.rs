@@ -21,7 +21,7 @@ use crate::token::Form;
 
 /// The timeout for the connection to the running Callgate, and for each read.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The maximum number of bytes that are read of the running Callgate's response.
+/// The maximum size of the response of a running Callgate, in bytes. The rest of a larger response is not read.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Args)]

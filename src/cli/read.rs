@@ -96,7 +96,8 @@ impl Root {
         root.join(found.iter().collect::<PathBuf>())
     }
 
-    /// Adds the resolved path to the error of a file, because the configuration names a different path.
+    /// Adds the path `found` to the error of a file if absolute paths are resolved below a folder. The configuration
+    /// then names a different path.
     fn explain(&self, found: &Path, error: std::io::Error) -> std::io::Error {
         match self.0 {
             Some(_) => std::io::Error::new(error.kind(), format!("{}: {error}", found.display())),
@@ -112,13 +113,12 @@ pub(super) struct Texts {
     included: Included,
 }
 
-/// The files that `include` names, with their contents, in the order of `include`. The order is the same on every
-/// machine, although the folders may have other names.
+/// The files that `include` names, with their contents, in the order of `include`. This order does not depend on the
+/// names of the folders, which can be different on another machine.
 type Included = Vec<(PathBuf, Vec<u8>)>;
 
 impl Texts {
-    /// Returns all texts of the configuration as one text, so that it can be compared with that of another
-    /// configuration.
+    /// Returns all texts of the configuration as one text, so that two configurations can be compared.
     pub(super) fn whole(&self) -> String {
         let included = self.included.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes));
         included.fold(self.main.clone(), |whole, text| whole + "\0" + &text)

@@ -28,8 +28,8 @@ pub(super) fn print(args: &SchemaArgs) -> u8 {
     u8::from(std::io::stdout().write_all(text.as_bytes()).is_err())
 }
 
-/// Allows `{env: NAME}` as an alternative to every text in the schema. The schema does not repeat this alternative at
-/// each key, because it applies to all texts.
+/// Changes the schema so that `{env: NAME}` is allowed in place of every text. The file of the schema does not contain
+/// this alternative at each key, because it applies to all texts.
 fn allow_variables(schema: &mut Value) {
     match schema {
         Value::Array(all) => all.iter_mut().for_each(allow_variables),
@@ -92,7 +92,7 @@ fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
 }
 
 /// Appends the table rows for the keys within a value. These are the keys of the value itself, of its elements if it is
-/// a list, of its entries if it is a mapping with arbitrary names, and of each form if its schema has `anyOf`.
+/// a list, of its entries if it is a mapping with arbitrary names, and of each alternative if its schema has `anyOf`.
 fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
     // A reference to a secret has the same keys everywhere. These keys have no rows, because the documentation explains
     // them once, at the top.

@@ -104,7 +104,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
     u8::from(std::io::stdout().write_all(&message.to_bytes()).is_err())
 }
 
-/// Returns the event id in the request file. The request keeps this id if the option `--id` is missing.
+/// Returns the event id in the request file. The signed request has this id if the option `--id` is missing.
 fn own_id(verifier: &Verifier, message: &Message) -> Option<String> {
     match &verifier.scheme().id {
         Some(EventIdSource::Header(name)) => message.header(name),

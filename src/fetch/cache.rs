@@ -92,8 +92,8 @@ impl Cache {
         }
     }
 
-    /// Returns the cached certificates, newest first. Skips a file if its name does not match the URL in its first
-    /// line.
+    /// Returns the cached certificates, newest first. Skips a file if the URL in its first line does not belong to its
+    /// name.
     pub(super) fn certificates(&self) -> Vec<CachedCertificate> {
         let read_one = |path: PathBuf| {
             let age = age_of(fs::metadata(&path).ok()?.modified().ok()?);
@@ -125,8 +125,8 @@ impl Cache {
         Some(self.folder.as_ref()?.join(CERTIFICATES))
     }
 
-    /// Returns the paths of all certificate files in the cache, including incomplete ones. Files with any other form of
-    /// name are left out.
+    /// Returns the paths of all certificate files in the cache folder, including incomplete ones. Leaves out files
+    /// whose names are not those of cache files.
     fn certificate_files(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let entries = self.certificates_folder().and_then(|folder| fs::read_dir(folder).ok());
         entries.into_iter().flatten().flatten().take(FILES_MAX).map(|entry| entry.path()).filter(|path| {
@@ -137,8 +137,8 @@ impl Cache {
         })
     }
 
-    /// Reads the secret that a provider sent in a handshake from its file. Returns `None` if the file does not exist,
-    /// is empty or cannot be read.
+    /// Reads a secret that a provider sent in a handshake. `path` is the file in which the secret was stored. Returns
+    /// `None` if the file does not exist, is empty or cannot be read.
     pub(super) fn secret(path: &str) -> Option<Secret> {
         read(path, FILE_BYTES_MAX).ok().filter(|bytes| !bytes.is_empty()).map(Secret::new)
     }

@@ -1,4 +1,4 @@
-//! Stores the certificates that messages of providers name by URL.
+//! Stores fetched certificates. A message of a provider can name the URL of the certificate that verifies the message.
 //!
 //! Fetched certificates are stored in memory and, across restarts, in the cache folder. The number of certificates per
 //! provider is limited, so that messages with invented URLs cannot fill the memory.
@@ -16,8 +16,8 @@ use crate::signature::{KeySet, Keyring, Verifier};
 /// The maximum number of certificates that are stored for one provider.
 const CERTIFICATES_MAX: usize = 256;
 
-/// Loads the certificates from the cache folder. Skips stale certificates, and certificates that no message may name
-/// under the current policy.
+/// Loads the certificates from the cache folder. Skips stale certificates, and certificates whose URLs no message is
+/// allowed to name under the current policy.
 ///
 /// # Errors
 /// Returns the reason as text if the cache folder cannot be used.
@@ -42,8 +42,8 @@ pub(super) fn load_cached_certificates(policy: &ArcSwap<Policy>) -> Result<(), S
     Ok(())
 }
 
-/// Publishes a policy that contains the certificate from `url`. Publishes nothing and returns `false` if no message may
-/// name this URL under the current policy.
+/// Publishes a policy that contains the certificate from `url`. If the current policy allows no message to name this
+/// URL, publishes nothing and returns `false`.
 pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     let before = policy.rcu(|old| {
         if !old.may_be_named(url) {

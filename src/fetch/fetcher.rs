@@ -32,7 +32,7 @@ use crate::signature::Verifier;
 const TICK: Duration = Duration::from_secs(1);
 /// The delay before the first retry of a failed fetch. It doubles with each further failure, up to the normal interval.
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(5);
-/// The maximum number of documents that are fetched at intervals and whose fetches run at the same time.
+/// The maximum number of fetches that run at the same time for documents that are fetched at intervals.
 const RUNNING_MAX: usize = 4;
 
 /// The state of a document that is fetched at intervals.
@@ -108,8 +108,8 @@ impl Fetcher {
         Ok((Self { requests, policy: Arc::clone(policy) }, work))
     }
 
-    /// Queues the fetch of a certificate that a message names. `seen` describes the message. Does nothing unless the
-    /// message could not be verified because the certificate is missing.
+    /// Queues the fetch of a certificate that a message names, if the message could not be verified because this
+    /// certificate is missing. `seen` describes the message.
     pub fn want(&self, seen: &Seen) {
         let provider = seen.route.as_ref().and_then(|route| route.provider.as_ref());
         let (Some(url), Some(provider)) = (&seen.wanted, provider) else { return };
@@ -204,7 +204,7 @@ impl Work {
         self.expire();
     }
 
-    /// Schedules the documents that a reload has added to the configuration. Forgets the documents that it has removed.
+    /// Schedules fetches of the documents that a reload has added. Forgets the documents that a reload has removed.
     fn sync_feeds(&mut self) {
         let policy = self.policy.load_full();
         let needed = |feed: &Feed| feed.kind != FeedKind::Secret && policy.feeds.contains(feed);

@@ -76,7 +76,8 @@ impl HttpClient {
         *timeout == policy.fetching.timeout && *roots == policy.trusted_roots && same_proxy
     }
 
-    /// Returns the `ureq` agent for a URL, and the outbound proxy through which the agent connects.
+    /// Returns the `ureq` agent for a URL, and the outbound proxy through which the agent connects. The proxy is `None`
+    /// for a direct connection.
     fn agent(&self, url: &str) -> (&Agent, Option<&OutboundProxy>) {
         // A URL that only the parser of the HTTP library accepts must not bypass the proxy.
         let is_proxied =
@@ -115,7 +116,8 @@ impl HttpClient {
     }
 }
 
-/// Returns the settings of the outbound proxy in the form of the HTTP library. The proxy resolves the host names.
+/// Returns the settings of the outbound proxy as the type that the HTTP library uses. The proxy resolves the host
+/// names.
 fn through(proxy: &OutboundProxy) -> Result<Proxy, String> {
     let host = match proxy.url().address() {
         Some(IpAddr::V6(address)) => format!("[{address}]"),

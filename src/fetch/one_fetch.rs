@@ -29,8 +29,8 @@ pub(super) enum PeriodicFetch {
     Feed(Feed),
 }
 
-/// A fetch that has ended, and its result. `Ok` contains a log line if the fetched document changed something. `Err`
-/// contains the reason of the failure.
+/// A fetch that has ended, and its result. `Ok` contains a line for the event log if there is something to log, such as
+/// a changed document. `Err` contains the reason of the failure.
 pub(super) type FetchEnd = (FetchTarget, Result<Option<String>, String>);
 
 impl FetchTarget {
@@ -64,7 +64,8 @@ pub(super) fn start_fetch(
 }
 
 /// Fetches one document, publishes it in the policy `published`, and stores it in the cache that `policy` configures.
-/// Blocks the thread. Returns a log line if the document changed something.
+/// For a confirmation of a subscription, only sends the request. Blocks the thread. Returns a line for the event log if
+/// there is something to log, such as a changed document.
 pub(super) fn fetch(
     client: &HttpClient,
     policy: &Policy,

@@ -59,7 +59,7 @@ pub(super) fn load_cached_feeds(policy: &ArcSwap<Policy>) -> Result<Vec<Option<D
 }
 
 /// Parses a fetched key set or address list, and publishes it in the policy. Publishes nothing if any part of the
-/// document cannot be parsed. Returns a log line if the contents changed.
+/// document cannot be parsed. Returns a line for the event log if the number of keys or the addresses changed.
 ///
 /// # Errors
 /// Returns the reason as text if the document cannot be parsed, or if the current policy does not contain the feed.

@@ -40,7 +40,7 @@ pub(super) struct FetchQueue {
     served: VecDeque<IpAddr>,
     /// The sequence number of the latest request to the queue.
     sequence: u64,
-    /// The time at which the next fetch would start if bursts were not allowed.
+    /// The earliest time at which the next fetch could start if bursts were not allowed.
     next_start: Option<Instant>,
 }
 
@@ -218,7 +218,7 @@ mod tests {
     const FLOOD: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
     const PROVIDER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
-    /// Queues 100 URLs from `flood` before each of `count` turns, and lets every fetch fail. Returns the fetched URLs.
+    /// Queues 100 URLs from `flood` before each of `count` fetches. Every fetch fails. Returns the fetched URLs.
     fn turns(
         queue: &mut FetchQueue,
         mut now: Instant,

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-/// The number of recently requested URLs that are remembered for certain. Up to as many older URLs may be remembered,
-/// too.
+/// The minimum number of recently requested URLs that are remembered. At most twice as many are remembered.
 pub(super) const RECENT_MAX: usize = 1 << 15;
 
-/// The hashes of the recently requested URLs: at least the last [`RECENT_MAX`], and at most twice as many.
+/// The hashes of the recently requested URLs: at least those of the last [`RECENT_MAX`] URLs, and at most twice as
+/// many.
 #[derive(Debug, Default)]
 pub(super) struct RecentRequests {
     hasher: RandomState,

@@ -15,8 +15,8 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// The size in bytes at which a batch of access-log lines is written without waiting for more lines.
 const BATCH_BYTES: usize = 64 << 10;
-/// The maximum size of all access-log lines that wait to be written, in bytes. Further lines are dropped, and the
-/// caller of `log` counts them.
+/// The maximum size of all access-log lines that wait to be written, in bytes. Further lines are dropped, and `log`
+/// returns `false` for them.
 const PENDING_BYTES_MAX: usize = 8 << 20;
 
 #[derive(Debug, Default)]

@@ -55,8 +55,8 @@ pub struct Refused {
 }
 
 impl ConfigState {
-    /// Creates the record for the configuration with which Callgate started. `text` is its text. Its generation number
-    /// is 1.
+    /// Creates the configuration state at startup. `text` is the text of the configuration with which Callgate started.
+    /// This configuration has the generation number 1.
     pub fn new(text: &str, now: Timestamp) -> Self {
         Self(Mutex::new(ConfigStatus {
             generation: 1,
@@ -76,7 +76,8 @@ impl ConfigState {
         self
     }
 
-    /// Records that a reload applied another configuration. `text` is its text. Returns its generation.
+    /// Records that a reload applied another configuration with this text. Returns the generation number of this
+    /// configuration.
     pub fn taken(&self, text: &str, now: Timestamp) -> u64 {
         let mut status = self.0.lock();
         *status = ConfigStatus {

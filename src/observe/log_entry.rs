@@ -39,7 +39,7 @@ pub struct Entry<'a> {
     pub status: u16,
     /// The method of the request, or `other` if it is not a standard method. `-` if the head could not be parsed.
     pub method: &'a str,
-    /// The path of the request, with text that could be a token replaced. `-` if the head could not be parsed.
+    /// The path of the request. Text that could be a token is replaced. `-` if the head could not be parsed.
     pub path: &'a str,
     /// The client address, if it could be determined.
     pub client: Option<IpAddr>,
@@ -49,14 +49,14 @@ pub struct Entry<'a> {
     pub interaction: Option<&'a str>,
     /// The event id that the provider gave to a verified callback.
     pub event_id: Option<&'a str>,
-    /// The position of the secret that verified the request among the configured secrets. `None` if only one secret is
-    /// configured.
+    /// The position of the secret that verified the request, starting at 1 for the first configured secret. `None` if
+    /// only one secret is configured.
     pub secret: Option<usize>,
-    /// The address of the process that owns the interaction, if the request was forwarded to this process and it has
-    /// responded.
+    /// The address of the process that owns the interaction and to which this process forwarded the request. `None` if
+    /// the request was not forwarded, or if the owner did not respond.
     pub member: Option<&'a str>,
-    /// The process that forwarded the request to this one: its address. If the address is unknown: the id of one run of
-    /// the process.
+    /// The address of the process that forwarded the request to this process. If the address is unknown, the id of one
+    /// run of that process. `None` if the request was not forwarded.
     pub from_member: Option<&'a str>,
     /// The number of bytes of the request body that were received.
     pub body_bytes: u64,
@@ -162,9 +162,9 @@ pub struct EgressEntry<'a> {
     pub status: u16,
     /// The method of the request, or `other` if it is not a standard method. `-` if the head could not be parsed.
     pub method: &'a str,
-    /// The path of the request, with text that could be a token replaced. `-` if the head could not be parsed.
+    /// The path of the request. Text that could be a token is replaced. `-` if the head could not be parsed.
     pub path: &'a str,
-    /// A sentence about why the request was not sent or why the agent received no response of the provider.
+    /// A sentence about why the request was not sent, or why the agent received no response from the provider.
     pub detail: Option<&'a str>,
     /// The id of the interaction that this request started, or of the interaction whose question this request answers.
     pub interaction: Option<&'a str>,

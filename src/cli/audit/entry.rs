@@ -2,9 +2,11 @@
 
 use serde::Deserialize;
 
-/// The maximum length of a text in an access-log entry, in characters. Callgate writes shorter texts.
+/// The maximum length of a text in an access-log entry, in characters. Callgate writes shorter texts, so only the texts
+/// of other programs are cut.
 const TEXT_CHARS_MAX: usize = 200;
-/// The maximum number of failed checks in one access-log entry. Callgate has fewer checks.
+/// The maximum number of failed checks that are read from one access-log entry. Callgate has fewer checks, so only the
+/// entries of other programs are cut.
 const OBSERVED_MAX: usize = 100;
 
 /// A parsed line of a log file.
@@ -49,8 +51,8 @@ impl Line {
 }
 
 impl Entry {
-    /// Limits the length of the texts and the number of failed checks in the entry, because another program may have
-    /// written it.
+    /// Cuts the texts of the entry to [`TEXT_CHARS_MAX`] characters and the list of failed checks to [`OBSERVED_MAX`]
+    /// checks, because another program may have written the entry.
     fn shortened(mut self) -> Self {
         let texts = [
             &mut self.time,
@@ -95,7 +97,7 @@ impl Entry {
         self.status.filter(|status| self.was_delivered() && *status >= 300)
     }
 
-    /// Returns the client address of the request, or else the source address of the connection.
+    /// Returns the client address of the request. If it is unknown, returns the source address of the connection.
     pub(super) fn caller(&self) -> &str {
         self.client.as_ref().or(self.peer.as_ref()).map_or("unknown", String::as_str)
     }

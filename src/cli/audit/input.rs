@@ -15,12 +15,13 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// The argument that stands for standard input on the command line.
 const STANDARD_INPUT: &str = "-";
 
-/// Returns the name of a log file for messages.
+/// Returns the name of a log file for error messages: its path, or `standard input`.
 pub(super) fn name(file: &Path) -> String {
     if file.as_os_str() == STANDARD_INPUT { "standard input".to_owned() } else { file.display().to_string() }
 }
 
-/// Reads one access log into `window`. The file can be `-` for standard input, and can be compressed with gzip.
+/// Reads one access log and counts its lines in `window`. The file can be `-` for standard input, and can be compressed
+/// with gzip.
 pub(super) fn read(file: &Path, window: &mut Window) -> Result<(), Error> {
     if file.as_os_str() == STANDARD_INPUT {
         return read_plain_or_gzip(std::io::stdin().lock(), window);
@@ -39,7 +40,8 @@ fn read_plain_or_gzip(mut input: impl BufRead, window: &mut Window) -> Result<()
     }
 }
 
-/// Reads an access log line by line, so that the memory does not depend on the size of the log.
+/// Reads an access log line by line and counts the lines in `window`. The memory therefore does not depend on the size
+/// of the log.
 fn read_lines(mut lines: impl BufRead, window: &mut Window) -> Result<(), Error> {
     let mut line = Vec::new();
     loop {
@@ -51,7 +53,8 @@ fn read_lines(mut lines: impl BufRead, window: &mut Window) -> Result<(), Error>
     }
 }
 
-/// Reads the next line into `line`, up to [`LINE_BYTES_MAX`] bytes. Returns false at the end of the input.
+/// Reads the next line of an access log into `line`, up to [`LINE_BYTES_MAX`] bytes. Returns false at the end of the
+/// log.
 fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, Error> {
     let mut is_first = true;
     loop {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::entry::Entry;
 
-/// The maximum number of routes, and of callers of each route, that are counted separately.
+/// The maximum number of routes that are counted separately. The same maximum applies to the callers of each route.
 const NAMES_MAX: usize = 10_000;
 /// The maximum number of denial reasons that are counted separately for each caller.
 const REASONS_MAX: usize = 100;
@@ -52,7 +52,7 @@ pub(super) struct Route {
     pub(super) agent_rejections: BTreeMap<u16, u64>,
     /// The number of requests in observe mode that would be rejected in enforce mode.
     pub(super) would_reject: u64,
-    /// The number of requests in observe mode that failed each check, by the code of the denial. A request can fail
+    /// The number of requests in observe mode that failed a check, by the code of the denial. A request can fail
     /// several checks.
     pub(super) would_reject_reasons: BTreeMap<String, u64>,
     /// The time of the last request in observe mode that would be rejected in enforce mode.
@@ -157,7 +157,7 @@ impl Route {
         }
     }
 
-    /// Returns the callers of the route, those with the most requests first.
+    /// Returns the callers of the route, sorted by the number of their requests, highest number first.
     pub(super) fn callers(&self) -> Vec<(&str, &Caller)> {
         let mut callers: Vec<_> = self.callers.iter().map(|(name, caller)| (&**name, caller)).collect();
         callers.sort_by(|a, b| b.1.requests.cmp(&a.1.requests).then(a.0.cmp(b.0)));
@@ -174,8 +174,8 @@ impl Route {
         self.agent_rejections.values().sum()
     }
 
-    /// Reports whether the route had accepted requests, and none of them is rejected in enforce mode. This is also true
-    /// for a route that is in enforce mode already.
+    /// Reports whether the route had accepted requests and can be in enforce mode: the route is in enforce mode
+    /// already, or none of its requests in observe mode would be rejected.
     pub(super) fn can_be_enforced(&self) -> bool {
         self.let_in() > 0 && (!self.observes || self.would_reject == 0)
     }
@@ -191,8 +191,8 @@ impl Route {
     }
 }
 
-/// Returns the value of a name in a map, and creates it if it does not exist. If the map has `names_max` names already,
-/// returns the value of `others` instead of that of a new name.
+/// Returns the count in `map` for `name`. A new name is added with an empty count. If the map already has `names_max`
+/// names, a new name is not added, and the count for [`OTHERS`] is returned.
 fn named<'m, T: Default>(map: &'m mut BTreeMap<String, T>, name: &str, names_max: usize) -> &'m mut T {
     let name = if map.len() >= names_max && !map.contains_key(name) { OTHERS } else { name };
     map.entry(name.to_owned()).or_default()

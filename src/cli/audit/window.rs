@@ -25,14 +25,14 @@ impl Since {
     }
 }
 
-/// Counts the entries of access logs, without the entries before `--since`.
+/// Counts the entries of access logs. With `--since`, entries before that time are only counted as older entries.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     log: Log,
     since: Option<Since>,
     newest: Option<Timestamp>,
-    /// The entries that may be selected, for a `--since` with a duration. They wait here, because the time of the
-    /// newest entry is known only at the end of the logs.
+    /// With a duration as `--since`: the entries that were read but not counted yet. The time from which entries are
+    /// counted depends on the newest entry, which is known only at the end of the logs.
     waiting: VecDeque<(Timestamp, Entry)>,
 }
 
@@ -72,7 +72,8 @@ impl Window {
         }
     }
 
-    /// Returns the time from which entries are selected. For a duration, this time depends on the newest entry so far.
+    /// Returns the time from which entries are selected. If `--since` is a duration, this time depends on the newest
+    /// entry so far.
     fn first(&self) -> Option<Timestamp> {
         match self.since? {
             Since::Time(first) => Some(first),
@@ -80,8 +81,8 @@ impl Window {
         }
     }
 
-    /// Drops waiting entries that are too old already. The memory therefore depends on the duration of `--since` and
-    /// not on the size of the log.
+    /// Drops the waiting entries before the time that [`Self::first`] returns now. The memory therefore depends on the
+    /// duration of `--since` and not on the size of the log.
     fn forget_older(&mut self) {
         let first = self.first();
         while self.waiting.front().is_some_and(|(time, _)| Some(*time) < first) {

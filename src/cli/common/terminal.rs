@@ -1,5 +1,5 @@
-//! Makes text from other hosts safe for a terminal. The text must not send escape sequences, forge lines, or change the
-//! direction of the text.
+//! Makes text from other hosts safe for a terminal, so that the text cannot send escape sequences, forge lines, or
+//! change the direction of text.
 
 use std::io::Write;
 

@@ -18,7 +18,7 @@ use crate::source::{Allowlist, Networks};
 use crate::time::{Rate, format_duration};
 use crate::token::Form;
 
-/// The maximum number of IP address ranges that are printed for each list.
+/// The maximum number of IP address ranges that `callgate check --print` prints for each list of networks.
 const RANGES_MAX: usize = 50;
 
 /// Returns the output of `callgate check --print` as JSON: all sections of the configuration, and each route with the
@@ -82,8 +82,8 @@ fn client_address(policy: &Policy) -> Value {
     )
 }
 
-/// Returns the keys that verify callback tokens. All routes with callback tokens use the same keys. Returns `None` if
-/// there is no such route.
+/// Returns descriptions of the keys that verify callback tokens, without secrets. All routes with callback tokens use
+/// the same keys. Returns `None` if no route has callback tokens.
 fn callback_keys(policy: &Policy) -> Option<Vec<String>> {
     policy.ingress.routes().iter().find_map(|route| match &route.token {
         Some(TokenRule::Callback { verifier, .. }) => {

@@ -272,7 +272,8 @@ impl<'a> Explanation<'a> {
         }
     }
 
-    /// Prints when and why the captured request was denied, and which verdicts were copied from the capture.
+    /// Prints when and why the captured request was denied, and the names of the checks whose verdicts were copied from
+    /// the captured request.
     fn print_capture(&self) {
         let Some(captured) = self.captured else { return };
         println!(

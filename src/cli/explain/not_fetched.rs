@@ -11,12 +11,14 @@ use crate::signature::VerifierKeys;
 pub(super) struct NotFetched {
     /// The URLs of the missing key sets and address lists, without secrets.
     pub(super) feeds: Vec<String>,
-    /// The reason why there are no copies of the documents, as part of a sentence.
+    /// The reason why `callgate explain` has no copies of the missing key sets and address lists, as part of a
+    /// sentence.
     why: String,
 }
 
 impl NotFetched {
-    /// Returns the key sets and address lists that the checks of a route need and that are missing.
+    /// Returns the key sets and address lists that the checks of a route need and that `callgate explain` does not
+    /// have.
     pub(super) fn of(policy: &Policy, route: Option<&Route>) -> Self {
         let proxies = policy.ingress.edge().client_address.as_ref().map(|rule| &rule.trusted_proxies);
         let provider = route.and_then(|route| route.provider.as_ref());

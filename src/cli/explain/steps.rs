@@ -6,9 +6,9 @@ use crate::denial::Denial;
 use crate::observe::capture::Verdicts;
 use crate::trail::{Outcome, Trail};
 
-/// The names of the checks that `callgate explain` cannot repeat for a captured request. Their verdicts are copied from
-/// the request. It contains no token, signature or certificate, and only the running Callgate has the ledger and the
-/// rates.
+/// The names of the checks that `callgate explain` cannot repeat for a captured request. The captured request contains
+/// no token, signature or certificate, and only the running Callgate has the ledger and the rates. The verdicts of
+/// these checks are therefore copied from the captured request.
 const TAKEN_OVER: [&str; 7] =
     ["certificate", "token", "signature_headers", "rate", "signature", "duplicate", "interaction"];
 /// The names of the checks that need the body of the request.
@@ -21,7 +21,8 @@ pub(super) enum Mark {
     Skip,
     Deny(Denial),
     Hold,
-    /// The check needs a key set or address list that `explain` does not have. Contains the denial that follows.
+    /// The check needs a key set or address list that `explain` does not have. Contains the denial with which a check
+    /// fails without this document.
     NotFetched(Denial),
     /// The captured request contains no verdict of this check.
     Unknown,

@@ -18,7 +18,8 @@ use crate::source::reachable;
 /// `wait`.
 const WAIT: &str = "20s";
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The interval between two requests for the state of an interaction whose callbacks cannot be watched.
+/// The interval at which `callgate wait` requests the state of an interaction if it cannot watch the callbacks, because
+/// there is no egress listener without TLS.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The outcomes of an interaction, each with the exit code of `callgate wait`.
@@ -48,8 +49,9 @@ fn outcome(state: &str) -> Option<u8> {
     OUTCOMES.iter().find(|(name, _)| *name == state).map(|(_, code)| *code)
 }
 
-/// Prints the callbacks of an interaction while they arrive at the egress listener, until the interaction ends.
-/// Watching neither leases nor settles the callbacks. Returns the exit code.
+/// Prints the callbacks of an interaction while they arrive, until the interaction ends. Requests them from the egress
+/// listener at `address`. The requests do not change the callbacks: they are neither leased nor acknowledged. Returns
+/// the exit code.
 fn watch(address: SocketAddr, interaction: &str) -> Result<u8, u8> {
     let mut after = 0;
     loop {

@@ -33,7 +33,8 @@ struct Parts {
     route: String,
     /// The text of the provider's entry in the section `egress`. `None` if the provider sends all callbacks to one URL.
     rule: Option<Rule>,
-    /// An example secret of the provider with which the configuration compiles.
+    /// The example secret with which the configuration for this provider compiles. It is the value of the environment
+    /// variables in the configuration.
     secret: &'static str,
 }
 
@@ -41,14 +42,14 @@ struct Parts {
 enum Rule {
     /// A complete entry that is in use.
     Active(String),
-    /// A commented-out entry, in two parts. A list of the places at which the user must remove the comment signs
-    /// belongs between the parts.
+    /// A commented-out entry, in two parts. Between the two parts belongs a text that lists where in the configuration
+    /// the user must remove the comment signs.
     Commented(String, String),
 }
 
-/// Returns the text of a configuration that compiles, with comments about the values to change. Each provider is called
-/// by the given name. Returns `None` if the configuration for one of the providers, or for all of them, does not
-/// compile.
+/// Returns the text of a configuration that compiles, with comments about the values to change. `providers` contains
+/// the name and the preset of each provider. Returns `None` if the configuration for one of the providers, or for all
+/// of them, does not compile.
 pub fn first_configuration(providers: &[(&str, PresetDefinition)]) -> Option<String> {
     let parts: Vec<_> = providers.iter().map(|(name, entry)| parts(name, entry)).collect::<Option<_>>()?;
     let text = configuration(providers, &parts);
@@ -185,7 +186,8 @@ fn one_address(name: &str, entry: &PresetDefinition) -> String {
     )
 }
 
-/// Returns the text of a route in which each request to the provider has a callback URL of its own.
+/// Returns the text of a route for a provider that receives a separate callback URL with each request. The path of the
+/// route contains an id, and the callback carries a token that is bound to this id.
 fn addresses(name: &str, entry: &PresetDefinition) -> String {
     let title = &entry.title;
     let has_final_states = entry
@@ -224,9 +226,9 @@ fn token_places(entry: &PresetDefinition) -> String {
     }
 }
 
-/// Returns the text of the egress rule that creates callback URLs. If it is unknown where the provider expects the
-/// callback URL, the rule is in comments. `derived` means that only an egress rule can send the secret of an
-/// interaction to the provider.
+/// Returns the text of the egress rule that creates callback URLs. The rule is commented out if it is unknown where the
+/// provider expects the callback URL. `derived` means that Callgate derives the secrets of the provider, so that only
+/// an egress rule can send the secret of an interaction to the provider.
 fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> Rule {
     let title = &entry.title;
     let by_hand = match derived {

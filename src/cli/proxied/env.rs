@@ -117,8 +117,8 @@ fn without_password(url: &str) -> String {
 }
 
 /// Returns the environment variables with which clients use the forward proxy, and warnings. `existing` returns the
-/// value that a variable already has. `covers` reports whether the first file contains every certificate of the second
-/// file. It returns `None` if the first file does not exist yet.
+/// current value of a variable. `covers` reports whether the first of two files contains every certificate of the
+/// second file, and returns `None` if the first file does not exist yet.
 pub(in crate::cli) fn variables(
     proxy: &ProxyUrl,
     bundle: &str,
@@ -162,7 +162,8 @@ pub(in crate::cli) fn variables(
     (set, warnings)
 }
 
-/// Returns a warning if another forward proxy is configured already and Callgate replaces it.
+/// Returns a warning if the current values of the variables in [`PROXY`] name another forward proxy, which Callgate
+/// replaces.
 fn replaced(proxy: &ProxyUrl, existing: impl Fn(&str) -> Option<String>) -> Option<String> {
     let own = PROXY.into_iter().filter_map(|name| {
         let url = existing(name).filter(|url| url.trim_end_matches('/') != proxy.text)?;
@@ -176,8 +177,8 @@ fn replaced(proxy: &ProxyUrl, existing: impl Fn(&str) -> Option<String>) -> Opti
     ))
 }
 
-/// Returns warnings about the variables in `kept`, which retain a file with other trusted roots. `has_bundle` says
-/// whether the file with all certificates exists.
+/// Returns warnings about the variables in `kept`, whose current values stay because they name a file with other
+/// trusted roots. `has_bundle` is true if `bundle.pem` exists, the file with all trusted certificates.
 fn kept_roots(kept: &[(&str, String)], bundle: &str, has_bundle: bool) -> Vec<String> {
     let mut files: Vec<(&String, Vec<&str>)> = Vec::new();
     for (name, theirs) in kept {
@@ -206,7 +207,7 @@ fn kept_roots(kept: &[(&str, String)], bundle: &str, has_bundle: bool) -> Vec<St
 }
 
 /// Reports whether the PEM text `ours` contains every certificate of the PEM text `theirs`. `None` stands for a file
-/// that cannot be read and has no certificates.
+/// that cannot be read, which counts as a file without certificates.
 fn contains(ours: Option<String>, theirs: Option<String>) -> bool {
     let certificates = |text: &str| -> Vec<String> {
         let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1);

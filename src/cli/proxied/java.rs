@@ -54,7 +54,7 @@ pub(super) fn java(
     (all.join(" "), None)
 }
 
-/// Adds to a list of hosts the hosts that it does not contain yet.
+/// Appends to `hosts` the hosts of `more` that `hosts` does not contain yet.
 pub(super) fn merge<'h>(hosts: &mut Vec<&'h str>, more: impl Iterator<Item = &'h str>) {
     for host in more.map(str::trim).filter(|host| !host.is_empty()) {
         if !hosts.contains(&host) {

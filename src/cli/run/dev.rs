@@ -13,7 +13,7 @@ use crate::source::reachable;
 pub(super) struct Dev {
     /// Whether Callgate runs in development mode.
     pub(super) is_on: bool,
-    /// Whether other machines may reach the listeners in development mode.
+    /// Whether development mode accepts listeners that other machines can reach.
     pub(super) any_address: bool,
 }
 
@@ -24,7 +24,8 @@ impl Dev {
         config
     }
 
-    /// Checks that no other machine can reach the listeners in development mode, unless this is allowed.
+    /// Checks that no other machine can reach the listeners in development mode. Does not check this if `any_address`
+    /// is true.
     ///
     /// # Errors
     /// Returns a message for each listener that other machines could reach.
@@ -64,7 +65,7 @@ impl Dev {
 pub(super) struct Started {
     /// Whether the first ingress listener has TLS.
     has_tls: bool,
-    /// The method and the path of the first route. `test` replaces the captures of the path. `None` if there is no
+    /// The method and the path of the first route, with `test` in place of each path capture. `None` if there is no
     /// route.
     request: Option<(String, String)>,
 }

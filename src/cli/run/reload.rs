@@ -26,19 +26,18 @@ pub(super) struct Reloader {
     dev: Dev,
     state: Arc<ConfigState>,
     metrics: Arc<Metrics>,
-    /// The texts of the last good configuration, and the files that it was read from.
+    /// The texts of the last good configuration, and the files that were read for it, with their metadata.
     good: (Texts, Stamps),
     /// The secrets of the last configuration that was applied.
     secrets: Vec<LoadedSecret>,
-    /// The files that are watched for changes, with their metadata: the files of the configuration that was read last,
-    /// and the files of the last good configuration. These are two configurations if the one that was read last has
-    /// mistakes.
+    /// The files that are watched for changes, with their metadata: the files of the configuration that was read last.
+    /// If this configuration was rejected, the files of the last good configuration are watched as well.
     stamps: Stamps,
     /// The metadata of the watched files when a change was last noticed. `None` if no change is pending.
     changed: Option<Stamps>,
 }
 
-/// The data that a configuration has read in addition to its texts: secrets, and environment variables.
+/// The secrets and the environment variables that were read for a configuration.
 #[derive(Default)]
 struct Loaded {
     secrets: Vec<LoadedSecret>,
@@ -64,8 +63,8 @@ impl Reloader {
         Self { args, dev, state, metrics, good, secrets, stamps: read.stamps.clone(), changed: None }
     }
 
-    /// Records the secrets and environment variables that a new configuration has read. Logs the secrets that are new
-    /// or have changed.
+    /// Records the secrets and environment variables that were read for the new configuration. Logs the secrets that
+    /// are new or have changed.
     fn loaded(&mut self, Loaded { secrets, environment }: Loaded) {
         for secret in secrets.iter().filter(|secret| !self.secrets.contains(secret)) {
             log::info!("secret {secret}");

@@ -55,8 +55,8 @@ impl Serving {
         Ok(warnings)
     }
 
-    /// Checks that the new policy still has every route for which messages wait in the inbox. Returns an error if it
-    /// does not, unless the new policy drops the messages of removed routes.
+    /// Returns an error if the new policy has removed a route for which messages wait in the inbox. Returns no error if
+    /// the new policy drops the messages of removed routes.
     fn keeps_waiting_routes(&self, policy: &Policy) -> Result<(), String> {
         if policy.inbox.drops_removed_routes {
             return Ok(());
@@ -164,7 +164,8 @@ async fn respond(admin: Option<Arc<Admin>>, request: AdminRequest) -> AdminRespo
     }
 }
 
-/// Returns the policy with the identity of this process. `own` is its identity in a group of replicas.
+/// Returns the policy with the identity `own` of this process in a group of replicas. Without `own` or without the
+/// section `replicas`, the policy has no such identity.
 fn own_member(policy: Policy, own: Option<Owner>) -> Policy {
     let replicas = policy.replicas.as_ref().zip(own).map(|(replicas, own)| Arc::new(replicas.of(own)));
     Policy { replicas, ..policy }

@@ -54,7 +54,7 @@ fn begins_like_json(text: &str) -> bool {
     text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').starts_with(['{', '['])
 }
 
-/// Returns a `name=value` pair of a form without secrets. The value can be JSON.
+/// Returns a `name=value` pair of a form with its secrets replaced. The value of the pair can be JSON.
 fn redacted_pair(pair: &str, place: &BodyPlace<'_>, known: &Known) -> String {
     let Some((name, value)) = pair.split_once('=') else { return known.remove_from(pair, IN_TARGET) };
     let is_place = matches!(place, BodyPlace::Field(field) if **field == *name);
@@ -100,7 +100,8 @@ fn redacted_json(text: &str, place: &BodyPlace<'_>, known: &Known) -> Option<Str
     Some(known.remove_from(&out, IN_BODY))
 }
 
-/// Reports whether a JSON value is a secret because one of the JSON keys that contain it has the name of a secret.
+/// Reports whether a JSON value is a secret because it is the value of a JSON key with the name of a secret, or is
+/// inside such a value.
 fn is_secret(scalar: &Scalar<'_, '_>) -> bool {
     let is_named = |names: &dyn Fn(&str) -> bool| scalar.path.iter().any(|name| names(name));
     match scalar.raw.as_bytes().first() {
@@ -128,7 +129,8 @@ fn redacted_scalar(scalar: &Scalar<'_, '_>, known: &Known) -> Option<String> {
     (redacted != text).then(|| quoted(&redacted))
 }
 
-/// Replaces the secrets in a JSON text that is inside a string of another JSON text. Returns `None` if it is not JSON.
+/// Replaces the secrets in `text`, a JSON text inside a string of another JSON text. Returns `None` if `text` is not
+/// JSON.
 fn redacted_json_in_string(text: &str, known: &Known) -> Option<String> {
     let (mut out, mut end) = (String::with_capacity(text.len()), 0);
     scalars(text, &mut |scalar| {
@@ -142,7 +144,8 @@ fn redacted_json_in_string(text: &str, known: &Known) -> Option<String> {
     Some(known.remove_from(&out, IN_BODY))
 }
 
-/// The location of the provider's proof (a signature, a token or a secret) in the body of a request, if it is there.
+/// The location of the provider's proof in the body of a request. The proof is a signature, a token or a secret. If the
+/// body contains no proof, the variant is `None`.
 enum BodyPlace<'s> {
     None,
     Member(&'s Pointer),

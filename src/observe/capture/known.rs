@@ -16,7 +16,8 @@ use crate::request::RequestHead;
 pub(super) const IN_TARGET: &str = "redacted";
 /// The text that replaces a secret in the body of a captured request.
 pub(super) const IN_BODY: &str = "[redacted]";
-/// The minimum length of a secret value that is replaced wherever it occurs, in bytes. Shorter texts occur by chance.
+/// The minimum length of a secret value that is replaced wherever it occurs, in bytes. A shorter text can occur by
+/// chance.
 pub(super) const VALUE_BYTES_MIN: usize = 8;
 /// Parts of the names of headers and of parameters whose values are secrets.
 pub(super) const SECRET_NAMES: [&str; 20] = [
@@ -80,7 +81,7 @@ pub(super) const SECRET_NUMBERS: [&str; 20] = [
     "token",
 ];
 
-/// A request to capture, with its route and all other routes.
+/// A request to capture, with its route and with all configured routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'r> {
     /// The head of the request as received.
@@ -160,7 +161,8 @@ impl Known {
     }
 }
 
-/// Whole words in the names of secrets. The letters of these words have another meaning inside longer words.
+/// Words that make a name the name of a secret, but only as whole words. Longer words can contain the same letters by
+/// chance, such as `shipping` with `pin`.
 const SECRET_WORDS: [&str; 5] = ["bearer", "otp", "pass", "pin", "pwd"];
 
 /// Reports whether a name is the name of a secret: whether it contains one of `parts`, or a word of [`SECRET_WORDS`].

@@ -83,14 +83,15 @@ pub struct CapturedRequest {
 /// The captured requests, and the settings of the recording that is active.
 #[derive(Debug, Default)]
 pub struct Captures {
-    /// Whether requests may be captured at present. If not, requests read only this value, without the lock.
+    /// Whether requests may be captured at present. While the value is false, a request does not acquire the lock.
     is_on: AtomicBool,
     /// The number of bodies that are being read only to capture their requests.
     reads: AtomicUsize,
     state: Mutex<State>,
 }
 
-/// A permit to read the body of a request only to capture the request. Dropping the permit returns it.
+/// A permit to read the body of a request only to capture the request. Dropping the value makes the permit available to
+/// another request.
 #[derive(Debug)]
 pub struct Reading<'c>(&'c Captures);
 
@@ -108,8 +109,8 @@ struct State {
 }
 
 impl State {
-    /// Returns the settings of the active recording of requests. Ends the recording if its time is over, if it has its
-    /// number of requests, or if its memory is used up.
+    /// Returns the settings of the active recording of requests. Ends the recording if its time is over, if it has
+    /// captured the number of requests that the operator chose, or if its memory is used up.
     fn active(&mut self, now: Timestamp) -> Option<&Wanted> {
         let is_full =
             |wanted: &Wanted, state: &Self| state.kept.len() >= wanted.requests || state.bytes >= BYTES_MAX;
@@ -167,7 +168,7 @@ impl Captures {
         began.then(|| Reading(self))
     }
 
-    /// Stores a captured request, unless capturing has ended meanwhile.
+    /// Stores a captured request. Does nothing if no recording is active at `now`.
     pub fn keep(&self, request: CapturedRequest, now: Timestamp) {
         let mut state = self.state.lock();
         if state.active(now).is_none() {

@@ -17,8 +17,8 @@ use super::known::{IN_BODY, IN_TARGET, Known, Request, carries, is_secret_header
 use super::verdicts::{BODY_HEADER, Verdicts};
 use crate::observe::redact_path;
 
-/// Returns the captured request in the format of `.http` files. Secrets are replaced by the verdicts of the checks that
-/// would need them.
+/// Returns the captured request in the format of `.http` files, with its secrets replaced. The verdicts of the checks
+/// are in headers of their own, because the checks that need a secret cannot be repeated.
 pub fn redacted_request(request: Request<'_>, verdicts: &Verdicts) -> String {
     let known = Known::of(&request);
     let body = request.body.and_then(|body| redacted_body(&request, &known, body));

@@ -7,7 +7,8 @@ use crate::path::is_opaque_form;
 
 /// The maximum length of the name of a URL parameter, in characters.
 const NAME_CHARS_MAX: usize = 64;
-/// The length that random text must exceed to be replaced, in characters. A callback token can be a part of this text.
+/// The length above which random text is replaced even if it does not have the form of a callback token, in characters.
+/// A callback token could be a part of this text.
 const RANDOM_CHARS_MIN: usize = 32;
 
 /// A decoded character of a text, and the range of the bytes that encode it in the text.
@@ -87,8 +88,8 @@ fn is_random(part: &[Unit]) -> bool {
             && has(u8::is_ascii_digit))
 }
 
-/// Replaces the values of URL parameters that have the name of a secret, such as `?token=…` and `;sig=…`. `is_secret`
-/// reports whether a name is the name of a secret.
+/// Replaces the value of each URL parameter whose name is the name of a secret, such as `?token=…` and `;sig=…`.
+/// `is_secret` reports whether a name is the name of a secret.
 pub(super) fn without_parameters(text: &str, replacement: &str, is_secret: fn(&str) -> bool) -> String {
     let (units, mut ranges) = (units(text), Vec::<Range<usize>>::new());
     let mut rest = units.as_slice();

@@ -34,8 +34,8 @@ pub struct Verdicts {
 
 impl Verdicts {
     /// Collects the verdicts of two trails of the same request. `all` has every check that could be run without the
-    /// ledger, and `real` the checks that decided about the request. If a check is in both trails, the verdict in `all`
-    /// counts.
+    /// ledger, and `real` has the checks that decided about the request. For a check in both trails, the verdict is
+    /// that in `all`.
     pub fn of(time: Timestamp, peer: IpAddr, reason: &str, all: &Trail, real: &Trail) -> Self {
         let mut checks: Vec<(Box<str>, Box<str>)> = Vec::new();
         for step in all.steps().chain(real.steps()) {

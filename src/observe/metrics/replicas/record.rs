@@ -19,8 +19,8 @@ impl Metrics {
         self.replicas.denied.inc();
     }
 
-    /// Counts a callback for an interaction whose owner process is dead. `did` is what `replicas.gone` made of the
-    /// callback: `adopted`, `refused` or `retry`.
+    /// Counts a callback for an interaction whose owner process is dead. `did` is what Callgate did with the callback
+    /// because of the setting `replicas.gone`: `adopted`, `refused` or `retry`.
     pub fn owner_gone(&self, did: &str) {
         self.replicas.owner_gone.with_label_values(&[did]).inc();
     }
@@ -35,8 +35,8 @@ impl Metrics {
         self.replicas.taken_over.inc_by(count as u64);
     }
 
-    /// Counts the interactions of this process at its end. `taken` interactions were taken over by another replica, and
-    /// `lost` interactions were not.
+    /// Counts the interactions of this process when the process stops. Another replica took over `taken` interactions.
+    /// No replica took over the other `lost` interactions.
     pub fn handed_over(&self, taken: usize, lost: usize) {
         for (result, count) in [("taken", taken), ("lost", lost)] {
             self.replicas.handed_over.with_label_values(&[result]).inc_by(count as u64);

@@ -18,14 +18,14 @@ impl Metrics {
         self.shared_store.call_seconds.with_label_values(&[call]).observe(seconds);
     }
 
-    /// Counts a change of the shared store that was decided again, because another process had changed the same
-    /// interaction.
+    /// Counts a change of an interaction in the shared store that had to be decided again, because another process had
+    /// changed the same interaction in the meantime.
     pub fn store_conflict(&self) {
         self.shared_store.conflicts.inc();
     }
 
-    /// Counts a change of the shared store whose response was lost, so that the process must look up whether it was
-    /// made.
+    /// Counts a change of the shared store for which the response of Redis or Valkey was lost. This process must then
+    /// look up whether the change was made.
     pub fn store_unknown_outcome(&self) {
         self.shared_store.unknown_outcomes.inc();
     }
@@ -40,14 +40,14 @@ impl Metrics {
         self.shared_store.clock_skew.with_label_values::<&str>(&[]).set(seconds);
     }
 
-    /// Creates the time series of a route that has interactions in a shared store. The open interactions are counted by
-    /// `shared_open`.
+    /// Creates the time series of a route that has interactions in a shared store. Does not change the number of open
+    /// interactions, which [`Self::shared_open`] sets.
     pub fn shared_interaction_opened(&self, route: &str) {
         self.ledger.expect(route);
     }
 
-    /// Counts an interaction of a shared store that ended. The number of open interactions is not changed here, because
-    /// another process may have opened this interaction.
+    /// Counts an interaction of a shared store that ended. Does not change the number of open interactions, which
+    /// [`Self::shared_open`] sets, because another process may have opened this interaction.
     pub fn shared_interaction_ended(&self, route: &str, outcome: &str) {
         self.ledger.ended.with_label_values(&[route, outcome]).inc();
     }
