@@ -61,7 +61,8 @@ impl<'n> Agents<'n> {
         Self { read: Vec::new(), entries: None, has_mistakes: true }
     }
 
-    /// Returns all agents, or `None` if one of them has a mistake.
+    /// Returns all agents. Returns `None` if the settings of an agent have a mistake, or if the configuration has
+    /// neither `agent` nor `agents`.
     pub(super) fn all(&self) -> Option<Vec<Arc<Agent>>> {
         (!self.has_mistakes).then(|| self.read.clone())
     }

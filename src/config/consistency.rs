@@ -17,7 +17,8 @@ use crate::policy::{Limits, Minting};
 use crate::time::format_duration;
 use crate::token::Form;
 
-/// The configuration key of the list of routes. In compiled form, the list has the same order as in the file.
+/// The configuration key of the list of routes. Checks use the index of a compiled route as the index of the route in
+/// this list, because both lists have the same order.
 const ROUTES: &str = "routes";
 
 /// The compiled sections of the configuration, for checks that compare several sections. A section with a mistake is
@@ -88,8 +89,8 @@ fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
     }
 }
 
-/// Reports a warning if callback tokens are opaque and the ledger is in memory. After a restart, Callgate then denies
-/// callbacks with earlier tokens.
+/// Reports a warning if callback tokens are opaque and the ledger is in memory. The rights of the tokens are then lost
+/// in a restart, and Callgate denies callbacks with tokens from before the restart.
 fn opaque_tokens(root: &Cursor<'_>, startup: Option<&Startup>, minting: &Minting) {
     let is_in_memory =
         startup.is_some_and(|startup| startup.store.path.is_none() && startup.store.redis.is_none());
@@ -119,10 +120,12 @@ fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
     }
 }
 
-/// Reports mistakes in the storage of callbacks for routes with `deliver: inbox` or `deliver: pull`. It is a warning
-/// if several replicas store callbacks in files of their own. It is an error for a route if its callbacks would be
-/// lost with the ledger in memory, if Redis may lose its callbacks, or if a `pull` route has no egress listener for
-/// the agent.
+/// Checks the storage of the callbacks of routes with `deliver: inbox` or `deliver: pull`.
+///
+/// - Reports a warning if each of several replicas stores callbacks in its own ledger.
+/// - Reports an error for a route if the ledger is in memory, or if Redis may lose the callbacks of the route.
+/// - Reports an error for a route with `deliver: pull` if there is no egress listener, at which the agent pulls
+///   callbacks.
 fn kept_callbacks(
     root: &Cursor<'_>,
     startup: &Startup,
@@ -265,8 +268,8 @@ fn agent_shares(root: &Cursor<'_>, routes: &[Arc<Route>], agents: &Agents<'_>, l
 
 /// Reports a warning for each route whose interactions end only when they expire. This is the case if an egress rule
 /// opens the interactions without a limit on the number of callbacks, and the route does not read the states of
-/// interactions from callbacks. Routes with `interaction` are not checked here, because the reader of the section
-/// `interaction` checks them.
+/// interactions from callbacks. Routes with the section `interaction` are not checked here, because they are checked
+/// while this section is read.
 fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules: Option<&Egress>) {
     let injections: Vec<_> =
         rules.into_iter().flat_map(Egress::rules).filter_map(|rule| rule.inject.as_ref()).collect();

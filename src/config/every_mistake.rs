@@ -40,7 +40,8 @@ struct Group {
 }
 
 impl Group {
-    /// Returns the configuration of a test case. In the edits of the group, `@` stands for `change`.
+    /// Returns the configuration of a test case: the configuration of the group after the edits of the group. `change`
+    /// replaces each `@` in the texts that the edits insert.
     fn text(&self, change: &str) -> String {
         let mut text = match self.configuration.as_str() {
             "loop" => LOOP,

@@ -17,8 +17,8 @@ const FILES_MAX: usize = 16;
 /// all files.
 ///
 /// # Errors
-/// Returns the mistakes in `include`, and the mistakes that make an included file unreadable. Other mistakes are not
-/// looked for, because sections are missing.
+/// Returns the mistakes in `include`, and the mistakes that make an included file unreadable. If there is one of these
+/// mistakes, the sections are not checked for mistakes, because the sections of an unreadable file are missing.
 pub(super) fn with_included(
     tree: Node,
     text: &str,
@@ -77,7 +77,8 @@ fn included_at<'n>(fields: &mut Fields<'n>) -> Option<Vec<Cursor<'n>>> {
     Some(files)
 }
 
-/// Reports an error for each section in `keys` that occurs in the included file `name` and also in an earlier file.
+/// Reports an error for each section of an included file that the configuration file or an earlier included file
+/// contains as well. `name` is the name of the included file, and `keys` are the names of its sections.
 fn occur_once(root: &Cursor<'_>, sources: &Sources, name: &str, keys: &Vec<String>) {
     for key in keys {
         let (at, other) = match (root.node().member(key), sources.file_of(key)) {

@@ -66,8 +66,8 @@ pub struct Config {
     /// The value is the beginning of the SHA-256 hash of the variable's value. Variables with secrets are not
     /// included.
     pub environment: BTreeMap<String, String>,
-    /// The texts of all files of the configuration. They serve to find the positions of mistakes that are noticed
-    /// after the compilation.
+    /// The texts of all files of the configuration. A mistake that is noticed after the compilation is reported with
+    /// its position in these texts.
     pub sources: Sources,
 }
 
@@ -210,9 +210,9 @@ fn ingress(root: &Cursor<'_>, routes: Vec<Arc<Route>>, edge: Edge) -> Option<Ing
     Some(Ingress::new(routes, edge).with_documents(documents))
 }
 
-/// Reads the configuration section `replicas`, and stores the replica listener in `startup`. The second value is true
-/// if each replica has its own ledger. If `store` has a mistake, the second value is false, which prevents a second
-/// error.
+/// Reads the configuration section `replicas`, and stores the replica listener in `startup`. The first returned value
+/// is the settings of the replicas. The second returned value is true if each replica has its own ledger. If `startup`
+/// is `None` because of a mistake, the second value is false, so that this mistake does not cause a second error.
 fn replicas(
     fields: &mut Fields<'_>,
     agents: &agent::Agents<'_>,

@@ -80,7 +80,8 @@ impl Startup {
     }
 }
 
-/// The key and the value of a setting that only a restart can change. Another process can compare its own value.
+/// The key and the value of a setting that only a restart can change. `callgate check` compares the settings of a
+/// running process with the settings of a new configuration.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RestartSetting {
     /// The key of the setting, as [`Startup::differences`] returns it.
@@ -137,7 +138,7 @@ fn fingerprint(word: &str, section: &impl std::fmt::Debug) -> String {
     format!("{word} ({})", digest(&format!("{section:?}")))
 }
 
-/// Returns the first hexadecimal characters of the SHA-256 hash of a text.
+/// Returns the first 12 hexadecimal characters of the SHA-256 hash of a text.
 pub(super) fn digest(text: &str) -> String {
     let mut digest = HEXLOWER.encode(&Sha256::digest(text));
     digest.truncate(FINGERPRINT_CHARS);

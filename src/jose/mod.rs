@@ -222,9 +222,9 @@ pub(crate) struct Unverified<'t> {
     signature: &'t str,
 }
 
-/// The keys of a JWS header that Callgate reads. Keys that could change the meaning of the token or the source of its
-/// verification key are read only so that Callgate can deny the token. All other keys are ignored (RFC 7515 section
-/// 4).
+/// The JSON keys of a JWS header that Callgate reads. Some JSON keys could change the meaning of the token, or the
+/// source of its verification key. Callgate reads them only to deny a token that contains them. All other JSON keys are
+/// ignored (RFC 7515 section 4).
 #[derive(Debug, Deserialize)]
 struct Header {
     alg: String,

@@ -66,7 +66,7 @@ impl Scheme {
 }
 
 impl JwtScheme {
-    /// Reports whether the JWT is a part of the body, or the whole body.
+    /// Reports whether the JWT is in the body, either as a part of the body or as the whole body.
     pub fn is_in_body(&self) -> bool {
         !self.is_in_head()
     }

@@ -58,8 +58,8 @@ impl StatedAlgorithm {
         self.names.iter().find(|(_, name)| **name == *stated).map(|(algorithm, _)| *algorithm)
     }
 
-    /// Returns the name and value of the header that states this algorithm. Returns `None` if the algorithm has no
-    /// name, or if messages with this algorithm have no such header.
+    /// Returns the name and value of the header that states this algorithm. Returns `None` if the provider has no name
+    /// for the algorithm, or if the provider omits the header for this algorithm.
     pub(in crate::signature) fn write(&self, algorithm: MacAlgorithm) -> Option<(HeaderName, HeaderValue)> {
         let (_, name) = self.names.iter().find(|(known, _)| *known == algorithm)?;
         let value = HeaderValue::from_str(&format!("{}={name}", self.item)).ok()?;

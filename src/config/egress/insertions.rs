@@ -23,7 +23,7 @@ pub(super) fn places(at: &Cursor<'_>, slot: Slot) -> Option<Vec<Insertion>> {
 }
 
 /// Reads an insertion, which is a value and its location in a request. If the insertion has neither `value` nor
-/// `base64`, its value is `slot`, a part of the callback.
+/// `base64`, its value is the part of the callback that `slot` names.
 fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
     if let (Some(slot), false) = (slot, at.is_map()) {
         let place = InsertionPlace::Body(at.pointer()?);
@@ -61,7 +61,7 @@ fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
 }
 
 /// Reports an error if a value cannot be inserted at its location, because a header cannot contain the value. Also
-/// reports an error if the value does not contain `slot`, the part of the callback that must be inserted.
+/// reports an error if the value does not contain the part of the callback that `slot` names.
 fn fits(at: &Cursor<'_>, place: &InsertionPlace, shape: &Shape, slot: Option<Slot>) -> Option<()> {
     if let Some(slot) = slot.filter(|slot| !shape.holds(*slot)) {
         return at.error(format!("the value does not contain {}", slot.placeholder()), "");
@@ -124,9 +124,9 @@ pub(super) fn compatible(at: &Cursor<'_>, insertions: &[Insertion]) -> Option<()
     Some(())
 }
 
-/// Returns the kinds of requests that get a callback, for an egress rule whose route finds interactions by the
-/// provider's id. Every request gets a callback, and nothing is inserted into the requests. `response` is the location
-/// of the provider's id in the response.
+/// Returns the only kind of request for an egress rule whose route finds interactions by the provider's id: every
+/// request belongs to this kind, and nothing is inserted. `response` lists the locations of the provider's id in the
+/// provider's response. Reports an error if the rule has a preset or insertions of its own, or if `response` is empty.
 pub(in crate::config) fn matched_request(
     at: &Cursor<'_>,
     has_preset: bool,

@@ -213,9 +213,10 @@ fn inject(
     })
 }
 
-/// Returns the kinds of requests that get a callback. With a preset, these are the kinds of requests that the preset
-/// defines. Without a preset, it is every request, with the insertions `own`. If `response` is not empty, its
-/// locations replace the preset's locations of the provider's id in the response.
+/// Returns the kinds of requests into which an egress rule inserts a callback. With a preset, these are the kinds of
+/// requests that the preset defines. Without a preset, there is one kind, which includes every request and has the
+/// insertions `own`. `response` lists the locations of the provider's id in the provider's response. If the list is not
+/// empty, it replaces the list of the preset.
 fn requests(
     at: &Cursor<'_>,
     preset: Option<Option<(Cursor<'_>, CallbackConvention)>>,
@@ -268,7 +269,8 @@ fn placed(
     Some([url?, token?, values?].concat())
 }
 
-/// Reports an error if the route does not look for the token where the provider sends the token back.
+/// Reports an error if the provider sends the token back in another location than the first location in which the route
+/// looks for the token.
 fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     let first = carriers.first();

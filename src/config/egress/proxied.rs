@@ -1,5 +1,5 @@
-//! Reads `proxied` and `unmatched` of an egress rule. A `proxied` rule is found by the URL of a request as well as by
-//! its path.
+//! Reads `proxied` and `unmatched` of an egress rule. Callgate finds a `proxied` rule for a request in two ways: by the
+//! path of a request to the egress listener, and by the URL of a request to the forward proxy.
 
 use std::cmp::Ordering;
 
@@ -33,8 +33,9 @@ pub(super) fn proxied(
     unmatched.map(Some)
 }
 
-/// Reports an error if a `proxied` egress rule cannot be found by its target, because the target is no URL to which
-/// requests can be matched.
+/// Reports an error if the forward proxy cannot find a `proxied` egress rule by the rule's target. There are three
+/// cases: the target is an HTTPS URL with an IP address, has a query or a percent-encoding, or lacks a capture of the
+/// rule's `path`.
 fn findable(at: &Cursor<'_>, path: &Template, target: &Target) -> Option<()> {
     if target.url.scheme() == Scheme::Https && target.url.address().is_some() {
         return at.error(
@@ -63,8 +64,8 @@ fn findable(at: &Cursor<'_>, path: &Template, target: &Target) -> Option<()> {
     }
 }
 
-/// Reports an error for each `proxied` rule whose target accepts the same requests as an earlier rule. Also reports an
-/// error for rules with the same host and different values of `unmatched`.
+/// Reports an error for each `proxied` rule whose target accepts the same requests as the target of an earlier rule.
+/// Also reports an error if two `proxied` rules with the same host have different values of `unmatched`.
 pub(super) fn distinct_urls(rules: &[&(Cursor<'_>, Rule)]) {
     let proxied: Vec<_> = rules.iter().filter(|(_, rule)| rule.proxied.is_some()).collect();
     let origin = |rule: &Rule| {

@@ -5,11 +5,12 @@ use crate::config::yaml::Cursor;
 use crate::policy::Limits;
 use crate::time::{Rate, parse_rate};
 
-/// The largest accepted value of `limits.head_max`, in bytes, and of `limits.throughput_min`, in bytes per second.
+/// The largest accepted value of two settings: `limits.head_max` in bytes, and `limits.throughput_min` in bytes per
+/// second.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
 /// The largest accepted value of `limits.headers_max`, the number of headers of a request.
 const HEADERS_MAX: u64 = 256;
-/// The largest accepted value of `limits.body_memory_max` and of `listen.egress.body_memory_max`, in bytes.
+/// The largest accepted value of two settings, in bytes: `limits.body_memory_max` and `listen.egress.body_memory_max`.
 pub(super) const BODY_MEMORY_MAX: u64 = 1 << 40;
 
 /// Reads the configuration section `limits`. Without the section, the defaults apply.
@@ -56,7 +57,8 @@ pub(crate) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
     })
 }
 
-/// Reads a rate such as `100/s`, `30/m` or `500/h`. All requests of one second, minute or hour may arrive at once.
+/// Reads a rate such as `100/s`, `30/m` or `500/h`. The rate allows all requests of one second, minute or hour to
+/// arrive at once.
 pub(crate) fn rate(at: &Cursor<'_>) -> Option<Rate> {
     let text = at.text()?;
     let hint = "such as 100/s, 30/m or 500/h; as many may come at once";

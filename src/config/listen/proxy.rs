@@ -8,11 +8,11 @@ use crate::config::yaml::{Cursor, Fields};
 use crate::egress::{AuthorityFiles, ForwardProxy, HostPattern};
 use crate::guard::Guard;
 
-/// The default of `listen.egress.proxy.ports`.
+/// The default of `listen.egress.proxy.ports`, the ports to which the forward proxy opens tunnels.
 const PORTS: [u16; 1] = [443];
-/// The default of `listen.egress.proxy.tunnels_max`.
+/// The default of `listen.egress.proxy.tunnels_max`, the maximum number of simultaneous tunnels.
 const TUNNELS_MAX_DEFAULT: usize = 1000;
-/// The default of `listen.egress.proxy.idle`.
+/// The default of `listen.egress.proxy.idle`, the time after which an idle tunnel is closed.
 const IDLE_DEFAULT: Duration = Duration::from_secs(3600);
 /// The minimum length of the secret `listen.egress.proxy.password`, in bytes.
 const PASSWORD_BYTES_MIN: usize = 16;
@@ -56,7 +56,7 @@ pub(super) fn proxy(at: &Cursor<'_>) -> Option<Arc<ForwardProxy>> {
     }))
 }
 
-/// Reads the list at `key`, with `one` for each element. Returns `default` if the key is missing.
+/// Reads the list at `key`, and calls `one` to read each element. Returns `default` if the key is missing.
 fn listed<T>(
     fields: &mut Fields<'_>,
     key: &'static str,
@@ -83,8 +83,9 @@ fn password(at: &Cursor<'_>) -> Option<crate::secret::Secret> {
     }
 }
 
-/// Reads the setting `ca` of the forward proxy: the files of its certificate authority. Callgate checks whether the
-/// key belongs to the certificate when it uses the certificate.
+/// Reads the setting `ca` of the forward proxy: the files with the certificate and the private key of its certificate
+/// authority. This function does not check that the private key belongs to the certificate. Callgate checks this when
+/// it uses the certificate.
 fn authority(at: &Cursor<'_>) -> Option<AuthorityFiles> {
     let mut fields = at.fields()?;
     let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));

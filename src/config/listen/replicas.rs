@@ -24,7 +24,8 @@ const PATIENCE_DEFAULT: Duration = Duration::from_secs(2);
 pub struct ReplicaListener {
     /// The address and the TLS settings of the replica listener.
     pub listener: Listener,
-    /// The address at which other replicas reach this process. Its port is 0 if the port is chosen at start.
+    /// The address at which other replicas reach this process. The port is 0 if the operating system chooses the port
+    /// when the process starts.
     pub advertise: Box<str>,
 }
 
@@ -112,8 +113,8 @@ fn secrets(at: &Cursor<'_>) -> Option<Vec<Secret>> {
 }
 
 /// Reads `replicas.advertise`, the address at which other replicas reach this process. `port` is the port of the
-/// listener, and completes an address without a port. If `port` is 0, it is chosen at start, and the result then has
-/// port 0.
+/// replica listener. If the address has no port, the result has this port. If `port` is 0, the operating system chooses
+/// the port when the process starts, and the result has port 0.
 fn advertise(at: &Cursor<'_>, port: u16) -> Option<Box<str>> {
     let text = at.text()?;
     match port {

@@ -85,7 +85,7 @@ pub(super) fn tls(at: &Cursor<'_>) -> Option<Tls> {
     })
 }
 
-/// Reads `tickets`, the secrets of TLS session tickets. Whoever has one of these secrets can decrypt recorded
+/// Reads `tickets`, the secrets of TLS session tickets. An attacker who has one of these secrets can decrypt recorded
 /// connections.
 fn tickets(at: &Cursor<'_>) -> Option<Vec<Secret>> {
     let secrets = at.secrets()?;
@@ -132,8 +132,7 @@ fn path(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
 }
 
 /// Reads a PEM file with at least one block whose label ends with `label`, such as `CERTIFICATE`. This function does
-/// not check that a private key matches its certificate. Callgate checks this when it sets up TLS, before it opens a
-/// port.
+/// not compare a private key with its certificate. Callgate compares them when it sets up TLS, before it opens a port.
 pub(crate) fn pem(at: &Cursor<'_>, label: &str) -> Option<Pem> {
     let (path, bytes) = at.file()?;
     let text = String::from_utf8_lossy(&bytes);

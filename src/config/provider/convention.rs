@@ -44,7 +44,8 @@ impl CallbackConvention {
         self.requests.iter().flat_map(|request| &request.insertions)
     }
 
-    /// Returns the first of `headers` in which the provider sends the token of the interaction back.
+    /// Returns the header in `headers` in which the provider sends the token of the interaction back. Returns `None` if
+    /// `headers` does not contain this header.
     pub(crate) fn token_header<'h>(&self, headers: &'h [HeaderName]) -> Option<&'h HeaderName> {
         let sent_in = match &self.token {
             TokenReturn::Url => return None,
@@ -150,8 +151,8 @@ fn request(fields: &mut Fields<'_>) -> Option<CallbackRequest> {
     Some(CallbackRequest { condition: condition?, insertions: insertions?, response: response? })
 }
 
-/// Reads the condition for a kind of request. `path` lists the endings of accepted paths. `body` is a JSON pointer
-/// with its accepted values.
+/// Reads the condition for a kind of request. The setting `path` lists the endings of accepted paths. The setting
+/// `body` has a JSON pointer into the request body, and the accepted values at this location.
 fn condition(at: &Cursor<'_>) -> Option<RequestCondition> {
     let mut fields = at.fields()?;
     let paths = fields.optional("path").map_or(Some(Vec::new()), |at| at.texts());
@@ -160,7 +161,8 @@ fn condition(at: &Cursor<'_>) -> Option<RequestCondition> {
     Some(RequestCondition { paths: paths?, member: member.map_or(Some(None), |read| read.map(Some))? })
 }
 
-/// Reads `body` of a condition. The mapping has exactly one JSON pointer, with the accepted values at this location.
+/// Reads `body` of the condition for a kind of request. The setting is a mapping with one JSON pointer as its only key,
+/// and the accepted values at this location as the value of the key.
 fn member(at: &Cursor<'_>) -> Option<(Pointer, Vec<Box<str>>)> {
     match at.named()?.as_slice() {
         [(name, values)] => match Pointer::parse(name) {

@@ -83,9 +83,9 @@ pub struct PresetDefinition {
 }
 
 impl PresetDefinition {
-    /// Reports whether the provider sends the token of the request back in the header in which `scheme` expects a
-    /// shared secret. Such a provider has no secret of its own, because each request names the value that its
-    /// callbacks contain.
+    /// Reports whether the provider sends the token of the interaction back in the header in which `scheme` expects a
+    /// shared secret. If this is the case, the provider has no secret of its own: its callbacks contain the token that
+    /// the request contained.
     pub fn sends_token_as_secret(&self, scheme: &Scheme) -> bool {
         let is_secret = matches!(scheme.proof, Proof::SharedSecret(_));
         let sends = |callback: &CallbackConvention| callback.token_header(scheme.proof_headers()).is_some();

@@ -30,7 +30,8 @@ pub(super) fn apply_rule(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
     #[derive(Clone, Copy)]
     enum Word {
         Rule(DuplicateRule),
-        /// The word `none` of earlier versions. Duplicates are recognized by the event id, and never by the signature.
+        /// The value `none` from configurations of earlier versions. Callgate then recognizes duplicates by the event
+        /// id, and never by the signature.
         IdOnly,
     }
     let words = [

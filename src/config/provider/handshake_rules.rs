@@ -62,9 +62,10 @@ pub(super) fn own_handshakes(at: &Cursor<'_>, signs: bool) -> Option<Vec<Handsha
     read.into_iter().collect()
 }
 
-/// Reports an error if a handshake that a user describes is unsafe. Its conditions must not match every request
-/// without a signature, an unsigned handshake must not make Callgate fetch a URL, and the reply must not have a
-/// reserved header. `signs` is true if the scheme has a signature.
+/// Reports an error for each property of a user's handshake that is unsafe or cannot work. An unsigned POST handshake
+/// must have a condition, a verify token or a subscription, because every unsigned message would otherwise be this
+/// handshake. An unsigned handshake must not make Callgate fetch a URL. The reply must not have a reserved header.
+/// `signs` is true if the scheme has a signature, which a signed handshake needs.
 fn check_own(at: &Cursor<'_>, handshake: &Handshake, signs: bool) {
     if handshake.signed && !signs {
         let _: Option<()> = at.error("the scheme `none` has no signed handshakes", "write `signed: false`");

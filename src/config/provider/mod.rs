@@ -242,7 +242,8 @@ fn own_keys(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> 
     Some(())
 }
 
-/// Reads the setting `expect` of a provider: the required values of JWT claims that a preset cannot define.
+/// Reads the setting `expect` of a provider: the required values of JWT claims. Reports an error if `expect` lacks a
+/// claim whose value the preset leaves to the user.
 fn expect(fields: &mut Fields<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     let at = fields.optional("expect");
     let Proof::Jwt(jwt) = &mut scheme.proof else {

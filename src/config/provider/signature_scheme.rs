@@ -297,8 +297,9 @@ fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<IdLocation> {
     }
 }
 
-/// Reads `timestamp: {header: NAME, unit: s}` of a signature scheme. Returns `None` as the location if the setting
-/// names none. The timestamp is then in the signature header.
+/// Reads `timestamp: {header: NAME, unit: s}` of a signature scheme. Returns the location and the format of the
+/// timestamp. The location is `None` if the setting names no location. In this case, the signature header must contain
+/// the timestamp.
 fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)> {
     let mut fields = at.fields()?;
     let mut parts = request_parts(&mut fields);

@@ -90,8 +90,8 @@ impl PartialEq for RedisSettings {
 
 impl Eq for RedisSettings {}
 
-/// Prints only the settings that only a restart can change. Settings that compare as equal then have the same
-/// fingerprint.
+/// Formats only the settings that only a restart can change. The fingerprint of the section `store` is computed from
+/// this text, so that a changed password does not change the fingerprint.
 impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RedisSettings").field(&self.compared()).finish()

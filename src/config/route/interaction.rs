@@ -115,8 +115,8 @@ fn matching(fields: &mut Fields<'_>, has_id: bool) -> Option<Option<(Vec<StatusA
     Some(Some((places?, unmatched?)))
 }
 
-/// Reports an error for each setting in `asks` if the route has no callback token. These settings have an effect only
-/// on interactions, and the callback token names the interaction.
+/// Reports an error for each of the settings `asks` (`interaction` or `actions`) if the route has no callback token.
+/// The settings apply to interactions, and the callback token names the interaction of a callback.
 fn interactive<'a, 'n: 'a>(asks: impl Iterator<Item = &'a Cursor<'n>>, token: Option<&TokenRule>) {
     if !matches!(token, Some(TokenRule::Callback { .. })) {
         for at in asks {
@@ -127,8 +127,8 @@ fn interactive<'a, 'n: 'a>(asks: impl Iterator<Item = &'a Cursor<'n>>, token: Op
 }
 
 /// Reports an error if a route has `interaction` or `actions`, but its callbacks cannot be assigned to interactions.
-/// The first argument is the two sections. The second argument is whether the route has `match`, the token of the
-/// route, and whether each replica has its own ledger.
+/// The first argument consists of the sections `interaction` and `actions`. The second argument consists of three
+/// values: whether `interaction` has `match`, the token of the route, and whether each replica has its own ledger.
 pub(super) fn named(
     (interaction, actions): (Option<&Cursor<'_>>, Option<&Cursor<'_>>),
     (is_matched, token, has_replicas): (bool, Option<&TokenRule>, bool),

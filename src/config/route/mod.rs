@@ -51,8 +51,9 @@ const METHODS: &[(&str, &http::Method)] = &[
 pub(super) struct References<'k, 'n> {
     pub(super) agents: &'k Agents<'n>,
     pub(super) providers: &'k [Arc<Provider>],
-    /// True if the section `providers` has mistakes. This flag, `tokens_failed` and `asserter_failed` prevent a second
-    /// error that reports a section with mistakes as missing.
+    /// True if the section `providers` has mistakes. A route that refers to this section then causes no second error.
+    /// The flags `tokens_failed` and `asserter_failed` have the same purpose for the sections `callback_tokens` and
+    /// `assertion`.
     pub(super) providers_failed: bool,
     pub(super) tokens: Option<&'k CallbackTokens>,
     pub(super) tokens_failed: bool,
@@ -168,8 +169,8 @@ fn is_signed(provider: Option<&Provider>) -> bool {
     verifier.is_some_and(|verifier| verifier.scheme().has_proof())
 }
 
-/// Reports an error if the provider and the token of a route contradict each other. Reports a warning if neither binds
-/// a message to its path.
+/// Reports an error if the settings of a route's provider and of the route's token contradict each other. Reports a
+/// warning if neither the signature nor the token binds a message to its path.
 fn fit_together(
     at: &Cursor<'_>,
     provider: Option<&Provider>,
@@ -188,7 +189,8 @@ fn query(at: Option<Cursor<'_>>) -> Option<QueryRule> {
     at.map_or(Some(QueryRule::Pass), |at| at.one_of(&words))
 }
 
-/// Reads the setting `duplicates: answer | deliver` of a route. Returns true for `answer`, which is the default.
+/// Reads the setting `duplicates: answer | deliver` of a route. Returns true for `answer`, the default: Callgate
+/// acknowledges a repeated callback and does not deliver the callback again. Returns false for `deliver`.
 fn duplicates(at: Option<Cursor<'_>>) -> Option<bool> {
     at.map_or(Some(true), |at| at.one_of(&[("answer", true), ("deliver", false)]))
 }

@@ -22,7 +22,7 @@ impl LoadedSecret {
         Self { path, source, fingerprint: secret.fingerprint() }
     }
 
-    /// Creates the record of a password without a fingerprint. People choose passwords that can be guessed, and a
+    /// Creates a reference to a password, without a fingerprint. People choose passwords that can be guessed, and a
     /// fingerprint would allow an attacker to check a guess.
     pub(in crate::config) fn password(path: String, source: String) -> Self {
         Self { path, source, fingerprint: None }

@@ -325,8 +325,8 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns `template` as a template that is filled with the captures of `path`. `template` is the value at this
-    /// location of the configuration.
+    /// Prepares `template` for being filled with the captures of `path`. Reports an error at this value of the
+    /// configuration if the template cannot be filled with these captures.
     pub(crate) fn filled_from(&self, template: Template, path: &Template) -> Option<Template> {
         let text = template.as_str().to_owned();
         match template.filled_from(path) {
@@ -353,8 +353,8 @@ impl<'n> Cursor<'n> {
         read.into_iter().collect()
     }
 
-    /// Looks up the value, a word, in `words`, and returns the element that belongs to the word. `words` contains
-    /// every accepted word.
+    /// Returns the result for the word that is this value of the configuration. `words` contains pairs of an accepted
+    /// word and its result. Reports an error for any other value.
     pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {

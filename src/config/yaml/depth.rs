@@ -13,8 +13,8 @@ pub(crate) const DEPTH_MAX: usize = 64;
 /// The maximum number of `{` and `[` in a YAML text that this module's parser and serde_yaml could read differently.
 /// With this number, serde_yaml needs a few milliseconds.
 const UNCHECKED_MAX: usize = 1000;
-/// Characters that serde_yaml reads as line ends and the parser in this module does not, because YAML 1.1 and 1.2
-/// differ. For serde_yaml, a comment ends at such a character.
+/// The characters that end a line for serde_yaml, but not for the parser in this module, because YAML 1.1 and 1.2
+/// differ. At such a character, serde_yaml ends a comment.
 const LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
 
 /// Checks the nesting of all documents in a YAML text.

@@ -1,5 +1,5 @@
-//! Access to the keys of a mapping in a configuration. The code asks for each known key. All other keys of the mapping
-//! are errors.
+//! Access to the keys of a mapping in a configuration. The reader of the mapping requests the value of each known key.
+//! All other keys of the mapping are errors.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use super::key_path::Step;
 use super::node::Node;
 use super::suggest::{did_you_mean, is_word};
 
-/// A mapping of a configuration that is being read, and the keys that the code has asked for.
+/// A mapping of a configuration, and the keys whose values were requested so far.
 pub(crate) struct Fields<'n> {
     cursor: Cursor<'n>,
     entries: &'n [(String, Node)],
@@ -71,12 +71,14 @@ impl<'n> Fields<'n> {
         self.entries.iter().any(|(name, _)| name == key)
     }
 
-    /// Reports whether the code has asked for every key of the mapping.
+    /// Reports whether the values of all keys of the mapping were requested with [`Fields::optional`] or
+    /// [`Fields::required`].
     pub(crate) fn all_asked(&self) -> bool {
         self.entries.iter().all(|(key, _)| self.asked.contains(&key.as_str()))
     }
 
-    /// Reports an error for each key that the code has not asked for.
+    /// Reports an error for each unknown key of the mapping. A key is unknown if its value was not requested with
+    /// [`Fields::optional`] or [`Fields::required`].
     pub(crate) fn finish(self) {
         let step = |step: &Step| match step {
             Step::Index(_) => "[]".to_owned(),

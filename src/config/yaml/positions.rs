@@ -98,8 +98,8 @@ impl Outline {
         outline
     }
 
-    /// Adds the key or value with the number `at` to the list or mapping `parent`. Without a parent, it becomes the
-    /// root.
+    /// Adds the key or value with the number `at` to the list or mapping `parent`. If `parent` is `None`, the value
+    /// with the number `at` becomes the root.
     fn attach(&mut self, parent: Option<&usize>, at: usize, text: Option<String>) {
         let Some(parent) = parent else {
             self.root = Some(at);

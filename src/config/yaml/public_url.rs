@@ -13,7 +13,7 @@ impl<'n> Cursor<'n> {
     }
 
     /// Returns the value as text, or the value of the environment variable that `{env: NAME}` names. Returns `None`
-    /// without an error if there is no such text.
+    /// without an error if the variable is not set, or if the value is neither text nor `{env: NAME}`.
     pub(super) fn plain_text(&self) -> Option<&'n str> {
         match self.node {
             Node::Text(text) => Some(text),

@@ -53,7 +53,7 @@ impl<'e> Reader<'e> {
         Self { variables: variables(tree, self.surroundings), ..self }
     }
 
-    /// Returns the records of all secrets that were read, in the order of their paths in the configuration.
+    /// Returns the references to all secrets that were read, in the order of their paths in the configuration.
     pub(crate) fn loaded_secrets(&self) -> Vec<LoadedSecret> {
         let mut secrets = self.secrets.borrow().clone();
         secrets.sort_by(|a, b| a.path.cmp(&b.path));

@@ -3,7 +3,7 @@
 use super::key_path::{Position, Step};
 use super::positions::Outline;
 
-/// The texts of all files of a configuration. They serve to find the positions of mistakes.
+/// The texts of all files of a configuration, in which the positions of mistakes are found.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     main: String,

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 use super::node::Node;
 use crate::config::env::Surroundings;
 
-/// The values of the environment variables that a configuration names. Some values are secrets, so all values are
-/// wiped when they are dropped. `None` means that the variable is not set.
+/// The values of the environment variables that a configuration names. `None` means that the variable is not set. Some
+/// values are secrets, so the memory of each value is overwritten when the value is dropped.
 pub(super) type Variables = BTreeMap<String, Option<Zeroizing<String>>>;
 
 /// Reads every environment variable that the tree of a configuration names with `{env: NAME}`.

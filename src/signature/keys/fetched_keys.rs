@@ -85,7 +85,7 @@ impl Keyring {
     pub fn put_certificate(&mut self, url: &str, set: KeySet) {
         let before = self.certificates.insert(url.into(), Arc::new(set));
         // A certificate that is fetched again is usually unchanged. If the old certificate has verified a message, the
-        // new certificate is marked as well.
+        // new certificate is therefore marked as a certificate that has verified a message.
         if before.is_some_and(|before| before.has_proved_itself())
             && let Some(set) = self.certificates.get(url)
         {

@@ -36,7 +36,8 @@ pub struct PublicKey {
     id: Option<Box<str>>,
     /// The JOSE name of the only algorithm that the key allows. `None` if the key names no algorithm.
     algorithm: Option<Box<str>>,
-    /// The purpose of the key, from the key `adcp_use` of a JWK. `None` if the key names no purpose.
+    /// The purpose of the public key, which is the value of `adcp_use` in a JWK. `None` if the public key has no
+    /// purpose.
     purpose: Option<Box<str>>,
     /// The first and the last moment of the validity period, if the key is from a certificate.
     valid: Option<(Timestamp, Timestamp)>,
@@ -181,8 +182,8 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// Returns the public key if it can verify signatures. Returns `None` for other keys, which a JWKS may also
-    /// contain.
+    /// Returns the public key of this JWK. Returns `None` if the key is not for verifying signatures, or if its type is
+    /// not supported.
     fn key(self) -> Option<PublicKey> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
         let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| &**op == "verify"));

@@ -46,7 +46,7 @@ pub struct MessageSignatureScheme {
     pub tag: Option<Box<str>>,
 }
 
-/// The result of a verified signature over a request head. The body must still be compared with the signed digest.
+/// The result of verifying the signature over a request head. The body must still be compared with the signed digest.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct VerifiedMessageSignature {
     digest: Option<HeaderValue>,

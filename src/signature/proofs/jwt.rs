@@ -84,7 +84,7 @@ pub struct JwtScheme {
     pub id: Option<Box<str>>,
 }
 
-/// The result of a JWT with a valid signature and valid claims.
+/// The result of verifying a JWT whose signature and claims are valid.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct VerifiedJwt {
     /// The SHA-256 digest of the body that a claim of the token contains. `None` if the scheme has no claim for the

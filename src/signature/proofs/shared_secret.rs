@@ -128,7 +128,8 @@ fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
     found(secrets.iter().filter(|secret| secret.matches(candidate)).count(), secrets)
 }
 
-/// Returns `signature_mismatch` if `matches` is 0. `matches` is the number of `secrets` that the token matches.
+/// Returns the denial `signature_mismatch` if `matches` is 0. `matches` is the number of `secrets` that are equal to
+/// the secret in the request.
 fn found(matches: usize, secrets: &[Secret]) -> Result<(), Refusal> {
     match (matches, secrets.len()) {
         (0, 1) => Err(Refusal::new(Denial::SignatureMismatch, "the token is not the provider's secret")),

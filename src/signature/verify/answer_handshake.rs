@@ -56,17 +56,16 @@ impl Verifier {
         self.candidates(head).any(|handshake| !handshake.signed)
     }
 
-    /// Returns each handshake whose method is the method of the request and whose condition the head of the request
-    /// meets.
+    /// Returns each handshake that has the method of the request and a condition that the head of the request meets.
     fn candidates<'v>(&'v self, head: &'v RequestHead<'_>) -> impl Iterator<Item = &'v Handshake> {
         self.scheme.handshakes.iter().filter(move |handshake| {
             handshake.method.as_str() == head.method && handshake.condition.fits_head(head)
         })
     }
 
-    /// Returns the reply to a request, or `None` if the request is not a handshake. `verified` is true if the
-    /// signature of the request was verified. Callgate then replies only to signed handshakes, and otherwise only to
-    /// unsigned handshakes. `pending` is true if Callgate still expects the provider to send a secret.
+    /// Returns the reply to a request, or `None` if the request is not a handshake. `verified` is true if the signature
+    /// of the request was verified. If it is true, Callgate replies only to signed handshakes. If it is false, Callgate
+    /// replies only to unsigned handshakes. `pending` is true if Callgate still expects the provider to send a secret.
     ///
     /// # Errors
     /// Returns `handshake_refused` if the request is a handshake without a valid token or subscription, or with a

@@ -16,8 +16,8 @@ use crate::signature::keys::{MacAlgorithm, SignatureAlgorithm, VerifierKeys};
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Returns the denial of a message with `count` signatures of which none is valid. The detail lists the likely
-    /// causes for this request. The detail contains no expected value of a signature.
+    /// Returns the denial of a message whose `count` signatures are all invalid. The text of the denial lists the
+    /// likely causes for this request, and never contains the signature that would be valid.
     pub(super) fn mismatch(&self, count: usize, context: &SignatureContext<'_>, body: &[u8]) -> Refusal {
         let signatures = match count {
             1 => "the signature is not valid".to_owned(),

@@ -33,8 +33,8 @@ pub(super) struct SignedBodyParts<'b> {
 }
 
 impl<'b> SignedBodyParts<'b> {
-    /// Returns the parts of the signed content of a request that Callgate is about to sign. The body may lack the
-    /// signature and the timestamp.
+    /// Returns the parts of the signed content for a request that Callgate is about to sign. The body of the request
+    /// need not contain the signature and the timestamp yet.
     pub(super) fn signing(
         scheme: &ContentScheme,
         head: &RequestHead<'b>,
@@ -204,8 +204,8 @@ impl Verifier {
         Ok(SignedBodyParts { proof, timestamp, values: found, normalized_body, target })
     }
 
-    /// Returns the signed content of the message. If the template contains `{secret}`, returns one content for each
-    /// secret.
+    /// Returns the signed content of the message as the only element of a list. If the template contains `{secret}`,
+    /// the list has one content for each secret instead.
     pub(super) fn signed_contents(
         &self,
         scheme: &ContentScheme,

@@ -108,8 +108,8 @@ impl Verifier {
         jwt.verify(token, context, &keys, context.now)
     }
 
-    /// Returns a description of the checks of a successful [`Self::verify_head`]. The trail, which is the list of
-    /// checks that ran for a request, contains this description. Returns `None` if the scheme has no signature, no
+    /// Returns a description of the checks that succeeded if [`Self::verify_head`] returned `Ok`. The trail, which
+    /// lists the checks of a request, contains this description. Returns `None` if the scheme has no signature, no
     /// secret and no timestamp in the head.
     pub fn head_checks(&self) -> Option<&'static str> {
         match &self.scheme.proof {

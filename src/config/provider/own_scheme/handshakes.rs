@@ -19,9 +19,9 @@ pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
             let _: Option<()> = fields.at().error(message, "without it, Callgate denies this handshake");
         }
     }
-    // The body of a signed message is JSON, which begins with a brace or a bracket, and a challenge contains neither.
-    // If the signature does not cover the body, a caller could send the signed content of a message as the challenge,
-    // and would receive its signature.
+    // The body of a signed message is JSON, which begins with a brace or a bracket. A challenge contains neither. If
+    // the signature does not cover the body, a caller could send the signed content of a message as a challenge. The
+    // reply would then contain the signature of this message.
     let signs_body = match &scheme.proof {
         Proof::Content(content) => content.content.contains_json(),
         _ => false,
@@ -33,7 +33,8 @@ pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
     }
 }
 
-/// Reports an error for each handshake that no request can match, because its body would need two formats at once.
+/// Reports an error for each handshake that no request can match, because the request body would need two formats at
+/// once.
 pub(super) fn answerable(fields: &mut Fields<'_>, scheme: &Scheme) {
     let Some(list) = fields.optional("handshakes").and_then(|at| at.list()) else { return };
     for (at, handshake) in list.iter().zip(&scheme.handshakes) {
