@@ -17,8 +17,7 @@ use super::state::{Event, Over, State, next};
 use crate::denial::{Denial, Refusal};
 use crate::time::Timestamp;
 
-/// The maximum number of event ids that the record of an interaction stores for display. Duplicates are recognized by
-/// their [`EventKey`], and not by these event ids.
+/// The maximum number of event ids that an interaction stores for display. Duplicates are recognized by [`EventKey`].
 const EVENT_IDS_MAX: usize = 8;
 
 /// The record of one interaction. The ledger stores the id of the interaction separately.
@@ -33,8 +32,7 @@ pub struct Interaction {
     pub captures: Box<str>,
     /// The current state of the interaction.
     pub state: State,
-    /// The time at which the interaction was created, in Unix milliseconds. All other times of an interaction have the
-    /// same unit.
+    /// The time of the interaction's creation, in Unix milliseconds. Its other times have the same unit.
     pub(super) created: i64,
     pub(super) expires: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,8 +75,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Restores a claim (a callback that is being delivered) from the record of an interaction that several processes
-    /// share.
+    /// Restores a claim (a callback that is being delivered) from a record that several processes share.
     pub(super) fn restored(number: u32, question: Option<u32>, stale: bool) -> Self {
         Self { number, question, stale }
     }
@@ -187,7 +184,7 @@ impl Interaction {
         self.more.as_ref().map_or(&[], |more| &more.event_ids)
     }
 
-    /// Returns the questions that callbacks have asked, as far as the record of the interaction stores them.
+    /// Returns the questions of callbacks that the record of the interaction stores.
     pub fn questions(&self) -> &[Question] {
         self.more.as_ref().map_or(&[], |more| &more.questions)
     }
@@ -295,8 +292,7 @@ impl Interaction {
         is_lower(self.progress(), report.progress, report.end.is_some())
     }
 
-    /// Ends a claim (a callback that is being delivered) without effect, because the callback was not delivered.
-    /// Restores the previous state of the interaction.
+    /// Ends a claim (a callback that is being delivered) without effect. Restores the interaction's previous state.
     pub fn release(&mut self, claim: &Claim) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.more().events.release(claim.number);
@@ -383,8 +379,7 @@ fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) ->
     ClaimError::Refused(Refusal::new(denial, detail))
 }
 
-/// Returns the value of `uses_left` for an unlimited number of uses. An `Option` would enlarge every interaction in
-/// memory.
+/// Returns the value of `uses_left` for an unlimited number of uses. An `Option` would need more memory.
 fn any_number() -> u32 {
     u32::MAX
 }
