@@ -16,7 +16,7 @@ pub struct ForwardProxy {
     pub tunnels_others: bool,
     /// The hosts that are always tunneled, whatever the other settings say.
     pub tunnel: Vec<HostPattern>,
-    /// The ports that a tunneled connection may have.
+    /// The ports to which Callgate opens tunnels.
     pub ports: Vec<u16>,
     /// The check of the IP addresses of tunneled hosts.
     pub guard: Guard,

@@ -18,7 +18,7 @@ pub(crate) struct MemoryReservation {
     bytes: u64,
 }
 
-/// A memory counter, and the maximum size of all its reservations together.
+/// A counter of reserved bytes, and the maximum of this counter.
 #[derive(Debug)]
 struct BoundedMemory {
     memory: BodyMemory,
@@ -26,7 +26,8 @@ struct BoundedMemory {
 }
 
 impl BoundedMemory {
-    /// Adds `more` to the reserved bytes. Returns false and changes nothing if the limit would be exceeded.
+    /// Adds `more` to the number of reserved bytes. If the maximum would be exceeded, changes nothing and returns
+    /// false.
     fn add(&self, more: u64) -> bool {
         let before = self.memory.bytes.fetch_add(more, Ordering::SeqCst);
         let fits = before.saturating_add(more) <= self.max;
