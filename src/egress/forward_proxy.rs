@@ -1,5 +1,5 @@
-//! The settings of the forward proxy. They determine which hosts the agent may reach through the egress listener, in
-//! addition to the hosts of the egress rules.
+//! The settings of the egress listener as a forward proxy for the agent. They determine which hosts the agent may reach
+//! in addition to the hosts of the egress rules.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::denial::{Denial, Refusal};
 use crate::guard::{Guard, Scheme, Url};
 use crate::secret::Secret;
 
-/// The settings of the forward proxy.
+/// The settings of the egress listener as a forward proxy for the agent.
 #[derive(Clone, Debug)]
 pub struct ForwardProxy {
     /// Whether connections to hosts that no egress rule names are tunneled. If false, these connections are refused.

@@ -87,8 +87,7 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// Creates the set of egress rules. The paths of two rules must not match the same requests (see
-    /// [`Template::same_shape`]).
+    /// Creates the set of egress rules. Two rules must not match the same paths (see [`Template::same_shape`]).
     pub fn new(mut rules: Vec<Arc<Rule>>) -> Self {
         let mut by_url: Vec<_> = rules.iter().filter_map(|rule| rule.by_url().map(Arc::new)).collect();
         by_url.sort_by(|a, b| a.path.precedence(&b.path));

@@ -123,9 +123,9 @@ impl Rule {
     }
 
     /// Returns the path and the query of the request to the provider. The path is the path of the rule's target. The
-    /// query consists of the query of the target, the query of the agent's request, and the parameters `inserted`. An
-    /// inserted parameter replaces a parameter of the agent's request with the same name, which can only have an empty
-    /// value.
+    /// query consists of the query of the target, the query of the agent's request, and the parameters `inserted`. If
+    /// the agent's request already has a parameter with the same name, which then has an empty value, the inserted
+    /// parameter replaces it.
     fn target(
         &self,
         head: &RequestHead<'_>,

@@ -13,7 +13,7 @@ pub(crate) struct BodyMemory {
 #[derive(Debug)]
 pub(crate) struct MemoryReservation {
     whole: BoundedMemory,
-    /// The limit for all bodies of the same agent, if several agents share the memory.
+    /// The limit for the bodies of all requests to the same agent, if several agents share the memory.
     share: Option<BoundedMemory>,
     bytes: u64,
 }

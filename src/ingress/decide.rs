@@ -84,8 +84,8 @@ pub struct Admitted {
 }
 
 impl Ingress {
-    /// Compiles the routes into a router. If the paths of two routes match the same requests (see
-    /// [`Template::same_shape`](crate::path::Template::same_shape)), the routes must not have a method in common.
+    /// Compiles the routes into a router. Two routes that match the same paths (see
+    /// [`Template::same_shape`](crate::path::Template::same_shape)) must not have a method in common.
     pub fn new(routes: Vec<Arc<Route>>, edge: Edge) -> Self {
         let mut router = Router::default();
         for (index, route) in routes.iter().enumerate() {

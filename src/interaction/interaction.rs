@@ -63,7 +63,7 @@ pub struct Interaction {
     pub(super) more: Option<Box<More>>,
 }
 
-/// The delivery of one callback that is in progress. It ends with [`Interaction::settle`], [`Interaction::fail`] or
+/// A callback whose delivery is in progress. The claim ends with [`Interaction::settle`], [`Interaction::fail`] or
 /// [`Interaction::release`].
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
