@@ -14,7 +14,7 @@ use crate::secret::Secret;
 pub struct ForwardProxy {
     /// Whether connections to hosts that no egress rule names are tunneled. If false, these connections are refused.
     pub tunnels_others: bool,
-    /// The hosts that are always tunneled, whatever the other settings say.
+    /// The hosts to which connections are tunneled even if `tunnels_others` is false.
     pub tunnel: Vec<HostPattern>,
     /// The ports to which Callgate opens tunnels.
     pub ports: Vec<u16>,
@@ -25,7 +25,7 @@ pub struct ForwardProxy {
     /// The files of the certificate authority for intercepted hosts. If it is `None`, Callgate creates a certificate
     /// authority at start and keeps its key in memory.
     pub authority: Option<AuthorityFiles>,
-    /// The password of the proxy. If it is `None`, the proxy requires no password.
+    /// The password that the agent must send to the forward proxy. If it is `None`, no password is required.
     pub password: Option<Secret>,
     /// The maximum number of tunnels at the same time.
     pub tunnels_max: usize,

@@ -86,8 +86,8 @@ pub struct Ask<'a> {
     pub captures: &'a Captures,
     /// The rights that the callback token grants, if the token names an interaction.
     pub granted: Option<&'a Granted>,
-    /// The id of the interaction that was found by the provider's id of the work. The ledger sets this field for
-    /// callbacks without a token.
+    /// The id of the interaction that the ledger found by the provider's id of the work. `None` for callbacks with a
+    /// token.
     pub matched: Option<&'a str>,
     /// The keys of the event. If an event with one of these keys was already delivered, the callback is a duplicate.
     pub events: &'a [EventKey],
