@@ -36,7 +36,7 @@ pub enum CardPlace {
     Result,
 }
 
-/// The result of replacing the URLs in a response that can be an agent card.
+/// The result of replacing the URLs in a response that may contain an agent card.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LocalCard {
     /// The response is not an agent card.
@@ -65,8 +65,8 @@ struct Card<'c> {
 
 impl Rule {
     /// Returns the location of the agent card in the response to a request. Returns `None` if the request does not ask
-    /// for an agent card. Also returns `None` if Callgate is the client's proxy, because the client then reaches all
-    /// URLs through Callgate. `body` is empty if the body of the request was not read.
+    /// for an agent card, and also if the client uses Callgate as its proxy, because the client then reaches all URLs
+    /// through Callgate. `body` is empty if the body of the request was not read.
     pub fn card_place(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<CardPlace> {
         if self.is_by_url {
             return None;

@@ -129,7 +129,7 @@ impl CallbackRequest {
         Ok(taken)
     }
 
-    /// Returns the values that must be inserted into a request. Leaves out a constant value if the request already has
+    /// Returns the values that must be inserted into a request. A constant value is left out if the request already has
     /// a value at the same location.
     pub(super) fn wanted<'i>(
         &'i self,

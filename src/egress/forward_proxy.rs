@@ -1,5 +1,5 @@
-//! The settings of the forward proxy. They determine which hosts the agent may reach through the egress listener, in
-//! addition to the hosts of the egress rules.
+//! The settings of the egress listener as a forward proxy for the agent. They determine which hosts the agent may reach
+//! in addition to the hosts of the egress rules.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::denial::{Denial, Refusal};
 use crate::guard::{Guard, Scheme, Url};
 use crate::secret::Secret;
 
-/// The settings of the forward proxy.
+/// The settings of the egress listener as a forward proxy for the agent.
 #[derive(Clone, Debug)]
 pub struct ForwardProxy {
     /// Whether connections to hosts that no egress rule names are tunneled. If false, these connections are refused.
     pub tunnels_others: bool,
-    /// The hosts that are always tunneled, whatever the other settings say.
+    /// The hosts to which connections are tunneled even if `tunnels_others` is false.
     pub tunnel: Vec<HostPattern>,
-    /// The ports that a tunneled connection may have.
+    /// The ports to which Callgate opens tunnels.
     pub ports: Vec<u16>,
     /// The check of the IP addresses of tunneled hosts.
     pub guard: Guard,
@@ -25,7 +25,7 @@ pub struct ForwardProxy {
     /// The files of the certificate authority for intercepted hosts. If it is `None`, Callgate creates a certificate
     /// authority at start and keeps its key in memory.
     pub authority: Option<AuthorityFiles>,
-    /// The password of the proxy. If it is `None`, the proxy requires no password.
+    /// The password that the agent must send to the forward proxy. If it is `None`, no password is required.
     pub password: Option<Secret>,
     /// The maximum number of tunnels at the same time.
     pub tunnels_max: usize,

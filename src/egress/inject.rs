@@ -57,8 +57,8 @@ pub enum ValueSource {
 }
 
 impl Inject {
-    /// Returns the kind of body that a request needs: the callback is inserted into it, and the path captures are read
-    /// from it.
+    /// Returns the kind of body that a request must have, so that the callback can be inserted into the body and the
+    /// path captures can be read from the body.
     pub fn body_kind(&self) -> BodyKind {
         let in_form = |one: &Insertion| matches!(one.place, InsertionPlace::Form(_));
         let in_json = |one: &Insertion| matches!(one.place, InsertionPlace::Body(_));
@@ -92,7 +92,7 @@ impl Inject {
         }
     }
 
-    /// Returns the values that are inserted into any kind of request, with their locations.
+    /// Returns the inserted values of all kinds of requests, each with its location.
     pub fn insertions(&self) -> impl Iterator<Item = &Insertion> {
         self.requests.iter().flat_map(|request| &request.insertions)
     }

@@ -38,7 +38,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Egress {
-    /// Reports whether an egress rule has the scheme, the host and the port of this URL.
+    /// Reports whether an egress rule with `proxied: true` has the scheme, the host and the port of this URL.
     pub fn names(&self, url: &Url) -> bool {
         self.of_origin(url).next().is_some()
     }

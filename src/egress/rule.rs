@@ -68,7 +68,7 @@ pub enum Plan {
     },
 }
 
-/// The error for a request that no egress rule accepts.
+/// The error for a request that is not sent, because no egress rule accepts it.
 #[derive(Clone, Debug)]
 pub struct Unruled {
     /// The reason for the denial.
@@ -87,7 +87,7 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// Creates the set of egress rules. No two rules may have paths of the same shape (see [`Template::same_shape`]).
+    /// Creates the set of egress rules. Two rules must not match the same paths (see [`Template::same_shape`]).
     pub fn new(mut rules: Vec<Arc<Rule>>) -> Self {
         let mut by_url: Vec<_> = rules.iter().filter_map(|rule| rule.by_url().map(Arc::new)).collect();
         by_url.sort_by(|a, b| a.path.precedence(&b.path));
@@ -167,7 +167,8 @@ impl Rule {
         inject.requests.iter().any(fits).then_some(inject)
     }
 
-    /// Returns the callback of the rule, and the kind of the request. Returns `None` if the request gets no callback.
+    /// Returns the settings of the callback, and the kind of the request. Returns `None` if the request gets no
+    /// callback.
     pub fn callback_request(
         &self,
         head: &RequestHead<'_>,

@@ -110,7 +110,7 @@ impl Shape {
         }
     }
 
-    /// Reports whether the template is constant, which means that it contains no part of the callback.
+    /// Reports whether the template contains no part of the callback, so that its value is always the same.
     pub fn is_constant(&self) -> bool {
         [Slot::Expires, Slot::Secret, Slot::Token, Slot::Url].iter().all(|slot| !self.holds(*slot))
     }

@@ -123,9 +123,9 @@ impl Rule {
     }
 
     /// Returns the path and the query of the request to the provider. The path is the path of the rule's target. The
-    /// query consists of the query of the target, the query of the agent's request, and the parameters `inserted`. An
-    /// inserted parameter replaces a parameter of the agent with the same name. The replaced parameter always has an
-    /// empty value.
+    /// query consists of the query of the target, the query of the agent's request, and the parameters `inserted`. If
+    /// the agent's request already has a parameter with the same name, which then has an empty value, the inserted
+    /// parameter replaces it.
     fn target(
         &self,
         head: &RequestHead<'_>,
@@ -135,8 +135,8 @@ impl Rule {
         let unusable = || {
             Refusal::new(Denial::ParameterUnusable, "a capture has no valid value for the path of the target")
         };
-        // The provider receives the remainder as the agent wrote it. The canonical path that passed all checks has the
-        // same meaning, but the agent may have signed its own spelling.
+        // The provider receives the remainder of the path as the agent wrote it. The canonical path that passed all
+        // checks has the same meaning, but the agent may have signed the path as written.
         let value = |name: &str| match self.path.remainder() {
             Some(remainder) if remainder == name => self.path.raw_remainder(head.raw_path()),
             _ => captures.value(name),

@@ -124,7 +124,7 @@ pub struct Chunks {
     trailers: u16,
     /// The part of the current trailer name that was read so far.
     name: TrailerName,
-    /// Whether the body belongs to a response, and not to a request.
+    /// Whether the body belongs to a response. Otherwise it belongs to a request.
     of_an_answer: bool,
 }
 

@@ -36,7 +36,8 @@ const NOT_TRAILERS: [&str; 25] = [
     "www-authenticate",
 ];
 
-/// The trailers of one body, as [`Chunks::read_with_trailers`](super::Chunks::read_with_trailers) returns them.
+/// The trailer lines of one chunked body, collected byte by byte while
+/// [`Chunks::read_with_trailers`](super::Chunks::read_with_trailers) parses the body.
 #[derive(Clone, Debug, Default)]
 pub struct Trailers {
     /// The trailer lines, each with its CRLF.

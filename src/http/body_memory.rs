@@ -13,12 +13,12 @@ pub(crate) struct BodyMemory {
 #[derive(Debug)]
 pub(crate) struct MemoryReservation {
     whole: BoundedMemory,
-    /// The limit for all bodies of the same agent, if several agents share the memory.
+    /// The limit for the bodies of all requests to the same agent, if several agents share the memory.
     share: Option<BoundedMemory>,
     bytes: u64,
 }
 
-/// A memory counter, and the maximum size of all its reservations together.
+/// A counter of reserved bytes, and the maximum of this counter.
 #[derive(Debug)]
 struct BoundedMemory {
     memory: BodyMemory,
@@ -26,7 +26,8 @@ struct BoundedMemory {
 }
 
 impl BoundedMemory {
-    /// Adds `more` to the reserved bytes. Returns false and changes nothing if the limit would be exceeded.
+    /// Adds `more` to the number of reserved bytes. If the maximum would be exceeded, changes nothing and returns
+    /// false.
     fn add(&self, more: u64) -> bool {
         let before = self.memory.bytes.fetch_add(more, Ordering::SeqCst);
         let fits = before.saturating_add(more) <= self.max;

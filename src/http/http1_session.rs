@@ -19,12 +19,12 @@ use crate::framing::{Framing, Trailers};
 use crate::replica::{Outcome, REPLICA, ResponseProof};
 use crate::request::lasts;
 
-/// The size of one read of a body, in bytes, if the buffer for the body has no free capacity.
+/// The maximum size of one read of a body, in bytes, if the buffer for the body has no free capacity.
 const BODY_READ_BYTES: usize = 16 << 10;
 /// The size of one read of a chunked body, in bytes.
 const CHUNKED_READ_BYTES: usize = 8 << 10;
-/// The size of a read that waits for the end of the connection, in bytes. The read can return the start of the next
-/// request.
+/// The maximum size of one read while Callgate waits for the caller to close the connection, in bytes. If the caller
+/// sends its next request instead, this read returns the start of this request.
 const NEXT_REQUEST_BYTES: usize = 512;
 /// The minimum number of bytes of a chunked body that are decoded at once, even if the buffer for the body has no free
 /// capacity. These bytes can contain the last chunk, which has no data and therefore needs no capacity.
@@ -72,7 +72,7 @@ pub(crate) struct Http1Session {
     /// Whether an unread body is discarded after the response, so that the connection can be reused.
     drain_body: bool,
     response_framing: ResponseFraming,
-    /// The data for the proof in the response, if another Callgate process sent the request.
+    /// The data for the response header `Callgate-Replica`, if another Callgate process sent the request.
     response_proof: Option<Box<ResponseProof>>,
     /// The bytes of the response that were not written to the connection yet.
     write_buffer: Vec<u8>,
@@ -114,12 +114,12 @@ impl Http1Session {
         std::str::from_utf8(&self.request.target).unwrap_or_default()
     }
 
-    /// Adds a proof for the Callgate process that sent the request. Must be called before the head is written.
+    /// Adds the proof header `Callgate-Replica` to the response. Must be called before the head is written.
     pub(crate) fn prove(&mut self, proof: ResponseProof) {
         self.response_proof = Some(Box::new(proof));
     }
 
-    /// Sets the outcome in the proof of the response. Has no effect if the response has no proof.
+    /// Sets the outcome in the header `Callgate-Replica`. Has no effect if the response does not have this header.
     pub(crate) fn set_outcome(&mut self, outcome: Outcome) {
         self.response_proof = self.response_proof.take().map(|proof| Box::new(proof.with_outcome(outcome)));
     }

@@ -86,7 +86,7 @@ pub(crate) struct HeadError {
     pub(crate) is_head_request: bool,
 }
 
-/// The beginnings of a connection that are accepted in addition to ordinary HTTP/1 requests.
+/// What a connection accepts in addition to HTTP/1 requests with ordinary methods.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Accepted {
     /// Whether the connection may begin with the HTTP/2 preface.

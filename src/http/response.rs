@@ -1,4 +1,4 @@
-//! Writes responses to callers: responses that are relayed from an upstream, Callgate's own responses, and denials as
+//! Writes responses to callers: relayed responses of the agent or a provider, Callgate's own responses, and denials as
 //! problem+json (RFC 9457).
 
 use std::pin::pin;
@@ -122,9 +122,10 @@ fn problem_lines<'l>(
 
 /// The side that is responsible for a failure while a response was relayed.
 pub(crate) enum RelayError {
-    /// The response of the upstream is incomplete or malformed.
+    /// The response of the agent or the provider is incomplete or malformed.
     Upstream(ResponseFault),
-    /// The caller closed the connection or was too slow. The upstream has received the request nevertheless.
+    /// The caller closed the connection or was too slow. The agent or the provider has received the request
+    /// nevertheless.
     Caller,
 }
 
@@ -213,9 +214,9 @@ pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool
     write(session, header, reply.body.clone().into()).await
 }
 
-/// Relays a response of an upstream while it arrives. `body_start` is the part of the body that was already read. If
-/// the connection to the upstream is reusable, `reuse` receives it before the end of the response is written, so that
-/// the caller's next request can use this connection.
+/// Relays a response of the agent or a provider while it arrives. `body_start` is the part of the response body that
+/// was already read. If the connection on which the response arrives is reusable, `reuse` receives it before the end of
+/// the response is written, so that the caller's next request can use this connection.
 pub(crate) async fn relay(
     session: &mut Session,
     response: &mut UpstreamResponse,
@@ -235,8 +236,9 @@ pub(crate) async fn relay_observed(
     mut reuse: impl FnMut(Connection),
     mut observe: impl FnMut(&[u8]),
 ) -> Result<(), RelayError> {
-    // If the upstream sends no `Content-Length`, the length of the body is unknown until its end. HTTP/1.1 callers then
-    // get a chunked body. For HTTP/1.0 callers, the body ends at the end of the connection.
+    // Without `Content-Length` in the response of the agent or the provider, the length of the body is unknown until
+    // its end. HTTP/1.1 callers then get a chunked body. For HTTP/1.0 callers, the body ends at the end of the
+    // connection.
     let chunks = session.version() == Version::HTTP_11 && session.method() != Method::HEAD;
     let header = relayed_header(response, chunks);
     let header = header.map_err(|_| RelayError::Upstream(ResponseFault::Garbled))?;
@@ -303,8 +305,8 @@ fn relayed_header(response: &UpstreamResponse, chunks: bool) -> pingora::Result<
     let listed = headers_of_one_hop(headers);
     let has_trailers = chunks && response.keeps_trailers() && !headers.contains_key(CONTENT_LENGTH);
     for (name, value) in headers {
-        // Proofs of responses between Callgate processes are written only by Callgate itself, never relayed from an
-        // upstream.
+        // Only Callgate itself writes the header `Callgate-Replica`, which proves that a Callgate process wrote the
+        // response. This header is never relayed from an agent or a provider.
         if !is_hop_by_hop_of_response(name, has_trailers) && !listed.contains(name) && *name != REPLICA {
             header.append_header(name.clone(), value.clone())?;
         }

@@ -69,15 +69,16 @@ impl Session {
         matches!(self, Self::Http2(_))
     }
 
-    /// Adds a proof of the response for the Callgate process that sent the request. Must be called before the head is
-    /// written.
+    /// Adds the header `Callgate-Replica` to the response, by which the Callgate process that sent the request verifies
+    /// the response. Must be called before the head is written.
     pub(crate) fn prove(&mut self, proof: ResponseProof) {
         if let Self::Http1(http1) = self {
             http1.prove(proof);
         }
     }
 
-    /// Sets the outcome in the proof of the response. Has no effect if the response has no proof.
+    /// Sets the outcome in the response header `Callgate-Replica`. Has no effect if the response does not have this
+    /// header.
     pub(crate) fn set_outcome(&mut self, outcome: Outcome) {
         if let Self::Http1(http1) = self {
             http1.set_outcome(outcome);
@@ -264,8 +265,8 @@ impl Session {
     }
 }
 
-/// Replaces the `traceparent` header of the request, so that the upstream's spans become children of Callgate's span.
-/// Must be called after the signature check, because a signature may cover the header.
+/// Replaces the `traceparent` header of the request, so that the spans of the agent or the provider become children of
+/// Callgate's span. Must be called after the signature check, because a signature may cover the header.
 pub(crate) fn set_traceparent(session: &mut Session, span: Option<&Span>) {
     let Some(span) = span else { return };
     match session {

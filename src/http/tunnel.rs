@@ -25,9 +25,9 @@ const STOPPING_IDLE: Duration = Duration::from_secs(1);
 /// The number of bytes that a tunnel has relayed in each direction.
 #[derive(Default)]
 pub(crate) struct TunnelBytes {
-    /// The number of bytes from the caller to the upstream.
+    /// The number of bytes from the caller to the host at the other end.
     pub(crate) sent: AtomicU64,
-    /// The number of bytes from the upstream to the caller.
+    /// The number of bytes to the caller from the host at the other end.
     pub(crate) received: AtomicU64,
 }
 

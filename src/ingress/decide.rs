@@ -48,7 +48,7 @@ pub struct Seen {
     pub client: Option<IpAddr>,
     /// The route of the request, if one was found.
     pub route: Option<Arc<Route>>,
-    /// The captures of the request path.
+    /// The values of the path captures of the request.
     pub captures: Option<Captures>,
     /// The id of the interaction that the token names. It is also set if the token is denied because it is expired or
     /// belongs to another URL.
@@ -84,7 +84,7 @@ pub struct Admitted {
 }
 
 impl Ingress {
-    /// Compiles the routes into a router. Two routes whose paths have the same shape (see
+    /// Compiles the routes into a router. Two routes that match the same paths (see
     /// [`Template::same_shape`](crate::path::Template::same_shape)) must not have a method in common.
     pub fn new(routes: Vec<Arc<Route>>, edge: Edge) -> Self {
         let mut router = Router::default();

@@ -140,7 +140,8 @@ impl Admitted {
         }
     }
 
-    /// Returns the value or the denial of a check. In observe mode, records the denial and returns `Ok(None)` instead.
+    /// Returns the value of a check that passed, or the denial of a check that failed. In observe mode, records the
+    /// denial and returns `Ok(None)` instead of the denial.
     pub(super) fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         self.found.heed(&self.route, said)
     }
@@ -270,7 +271,8 @@ impl Admitted {
                 format!("{received_bytes} bytes, {} declared", head.body_bytes_declared.unwrap_or_default())
             }));
         }
-        // The trail has one step for the body. If the body could not be decoded, the trail already contains this step.
+        // The trail (the list of checks for `callgate explain` and the log) has one step for the body. If the body
+        // could not be decoded, the trail already contains this step.
         if self.found.decoding == Decoding::Failed {
             return Ok(());
         }
@@ -300,8 +302,8 @@ impl Admitted {
             return Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()));
         };
         let signed = self.signed(head);
-        // Only a verbose trail describes the signed bytes. The log must not describe them, because the signed URL can
-        // contain a token.
+        // Only a verbose trail, such as the trail of `callgate explain`, describes the signed bytes. The log must not
+        // describe them, because the signed URL can contain a token.
         let described =
             trail.is_verbose().then(|| verifier.describe_signed(presented, &signed, body)).flatten();
         let described =

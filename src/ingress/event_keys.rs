@@ -23,8 +23,8 @@ struct Message<'m> {
 }
 
 impl Admitted {
-    /// Returns two lists of keys for a message: the values of `Ask::events` and of `Ask::repeats`. The message is a
-    /// duplicate if the ledger knows a key of the first list.
+    /// Returns two lists of keys for a message: the value of `Ask::events`, and the value of `Ask::repeats`. The
+    /// message is a duplicate if the ledger has stored a key of the first list.
     pub(super) fn event_keys(
         &self,
         head: &RequestHead<'_>,

@@ -103,7 +103,7 @@ fn write_request(
             line(out, name.as_str(), value.as_bytes());
         }
     }
-    // An HTTP/2 request may have several `Cookie` headers. HTTP/1.1 allows only one, so the values are joined (RFC 9113
+    // HTTP/2 allows several `Cookie` headers in a request. HTTP/1.1 allows only one, so the values are joined (RFC 9113
     // section 8.2.3).
     let cookies = head.headers.get_all(COOKIE).iter().filter(|value| passes(&COOKIE, value, &listed));
     let cookies: Vec<_> = cookies.map(HeaderValue::as_bytes).collect();
@@ -214,8 +214,8 @@ impl Permit {
 
 impl Verified {
     /// Returns the head of the HTTP/1.1 request that hands this callback over to another Callgate process, including
-    /// the blank line. It contains all headers of the caller except hop-by-hop headers. `proof` authenticates this
-    /// process.
+    /// the blank line. The request contains all headers of the caller except hop-by-hop headers. `proof` is the header
+    /// value by which the other process authenticates this process.
     pub fn write_for_member(&self, head: &RequestHead<'_>, body: &[u8], proof: &str) -> Vec<u8> {
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
         let passes = |name: &HeaderName, _: &HeaderValue, listed: &[HeaderName]| {

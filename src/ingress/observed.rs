@@ -1,6 +1,6 @@
-//! Requests on a route in observe mode that the gate would deny in enforce mode. They are delivered as received. The
-//! ledger does not record them. They have no assertion, and their only `Callgate-*` headers are `Callgate-Content` and
-//! `Callgate-Observed`.
+//! Requests that Callgate delivers although a check failed, because their route is in observe mode. They are delivered
+//! as received. The ledger does not record them. They have no assertion, and their only `Callgate-*` headers are
+//! `Callgate-Content` and `Callgate-Observed`.
 
 use std::sync::Arc;
 

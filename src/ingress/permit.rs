@@ -22,12 +22,12 @@ pub struct Verified {
     pub(super) events: Vec<EventKey>,
     pub(super) repeats: Vec<EventKey>,
     pub(super) event_id: Option<HeaderValue>,
-    /// Whether the process that minted the token is dead, and this process takes over the interaction.
+    /// Whether the process that minted the token is dead, so that this process takes over the interaction.
     pub(super) owner_is_gone: bool,
 }
 
-/// The proof that a request passed all checks of the gate, including the check of the ledger. [`Verified::permit`] is
-/// the only constructor. The code that delivers a callback requires a permit.
+/// The proof that a request passed all checks of the gate, including the check of the ledger. Only [`Verified::permit`]
+/// can create this value. The code that delivers a callback requires it.
 #[derive(Debug)]
 pub struct Permit {
     verified: Box<Verified>,
@@ -105,8 +105,8 @@ impl Verified {
         }
     }
 
-    /// Denies the request after all checks of its body have passed. Returns whether it is delivered because of observe
-    /// mode.
+    /// Denies the request although its checks have passed, for example because of a rate limit. On a route in observe
+    /// mode, the request is delivered nevertheless.
     fn turned_away(mut self, denial: Denial) -> Turned {
         self.admitted.found.observed.push(denial);
         self.turned(denial.code())
@@ -183,14 +183,14 @@ impl Verified {
     }
 }
 
-/// Reports whether the ledger compares an event with the delivered events before it denies a callback for this reason.
+/// Reports whether the ledger first checks for a duplicate when it denies a callback for this reason.
 fn knows_events(denial: Denial) -> bool {
     !matches!(denial, Denial::InteractionUnknown | Denial::StoreFull | Denial::StoreUnavailable)
 }
 
 impl Permit {
-    /// Denies the callback although it has a permit, for example because of a rate limit. Returns whether it is
-    /// delivered because of observe mode.
+    /// Denies the callback although it has a permit, for example because of a rate limit. On a route in observe mode,
+    /// the callback is delivered nevertheless.
     pub fn turned_away(self, denial: Denial) -> Turned {
         self.verified.turned_away(denial)
     }

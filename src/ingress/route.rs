@@ -32,7 +32,8 @@ pub struct Provider {
     /// The content codings that Callgate decodes in bodies of this provider, before it verifies a signature. The agent
     /// then receives the decoded body.
     pub decode: Vec<ContentCoding>,
-    /// Whether the provider reads the body of the response to its callbacks, so that only the agent can respond.
+    /// Whether the provider reads the body of the response to its callbacks. Only the agent can write this body, so the
+    /// callbacks cannot be stored in the inbox.
     pub reads_answer: bool,
     /// The verifier of the provider's signatures. `None` if the provider does not sign.
     pub verifier: Option<Verifier>,
@@ -162,7 +163,7 @@ pub enum QueryRule {
 pub enum Deliver {
     /// Callgate stores the callback in the inbox, and then delivers it.
     Inbox,
-    /// Callgate delivers the callback immediately. The caller receives the response of the agent.
+    /// Callgate delivers the callback while the caller waits. The caller receives the response of the agent.
     Now,
     /// Callgate stores the callback in the inbox, and the agent pulls it.
     Pull,
@@ -196,8 +197,8 @@ pub enum Mode {
 /// The client certificates that a route accepts.
 #[derive(Clone, Debug)]
 pub struct CertificateRule {
-    /// The accepted names. The certificate must contain at least one of them. If the list is empty, every certificate
-    /// is accepted that a trusted authority of the listener has issued.
+    /// The names of which the certificate must contain at least one. If the list is empty, the route accepts every
+    /// certificate from an authority that the listener trusts.
     pub names: Vec<Box<str>>,
 }
 
@@ -241,7 +242,7 @@ pub struct Route {
     pub notify: Option<Template>,
     /// The settings for answers to questions. `None` if the route does not support questions.
     pub actions: Option<Actions>,
-    /// Whether denials are enforced or only logged.
+    /// Whether requests that fail a check are denied, or delivered nevertheless.
     pub mode: Mode,
     /// The client certificates that the route accepts. `None` if it requires no certificate.
     pub certificate: Option<CertificateRule>,

@@ -23,8 +23,8 @@ struct Node {
 }
 
 impl Router {
-    /// Adds the path template of the route with this index. If the tree already contains a template of the same shape,
-    /// the new template is ignored. `Ingress` chooses among the routes with the same path.
+    /// Adds the path template of the route with this index. If the tree already contains a template that matches the
+    /// same paths, the new template is ignored. `Ingress` chooses among the routes with the same path.
     pub fn insert(&mut self, template: &Template, index: usize) {
         let mut node = &mut self.root;
         for segment in template.segments() {

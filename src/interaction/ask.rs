@@ -64,10 +64,11 @@ fn first_half(bytes: &[u8]) -> u128 {
     bytes.first_chunk().copied().map_or(0, u128::from_be_bytes)
 }
 
-/// The scope in which an event key is unique: one interaction, or one route with its captures.
+/// The scope in which an event key is unique: the callbacks of one interaction, or the callbacks of one route with the
+/// same values of its path captures.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// The path captures of a request. This scope is for routes whose tokens do not name an interaction.
+    /// The values of the path captures of a request. This scope is used if the request belongs to no interaction.
     Captures(&'a Captures),
     /// The interaction with this id.
     Interaction(&'a str),
@@ -81,19 +82,19 @@ pub struct Ask<'a> {
     pub route: &'a Arc<str>,
     /// The provider of the route, if the route has one.
     pub provider: Option<&'a Arc<str>>,
-    /// The captures of the request path.
+    /// The names and values of the path captures of the request.
     pub captures: &'a Captures,
     /// The rights that the callback token grants, if the token names an interaction.
     pub granted: Option<&'a Granted>,
-    /// The id of the interaction that was found by the provider's id of the work. The ledger sets this field for
-    /// callbacks without a token.
+    /// The id of the interaction that the ledger found by the provider's id of the work. `None` for callbacks with a
+    /// token.
     pub matched: Option<&'a str>,
     /// The keys of the event. If an event with one of these keys was already delivered, the callback is a duplicate.
     pub events: &'a [EventKey],
-    /// The keys of the message itself. The list is used only if `events` is empty. As long as the interaction is open,
-    /// these keys make no message a duplicate. After the interaction has ended, the message is a duplicate if Callgate
-    /// delivered a message with one of these keys before. In this case the sender probably did not receive the first
-    /// response.
+    /// The keys of the message itself, which are used only if `events` is empty. While the interaction is open, a
+    /// message with these keys is delivered even if an earlier message had the same keys. After the interaction has
+    /// ended, a message is a duplicate if Callgate delivered a message with one of its keys before. The sender probably
+    /// did not receive the response to the first message.
     pub repeats: &'a [EventKey],
     /// The longest time for which a replay of this message passes the signature check. `None` if the provider's
     /// signature scheme does not limit this time.
@@ -104,7 +105,7 @@ pub struct Ask<'a> {
     pub follow: &'a Follow,
     /// Whether the agent gets a notice when the interaction expires or stalls (see [`Overdue`](super::Overdue)).
     pub notifies: bool,
-    /// Whether the ledger creates a record for an unknown interaction, whatever the setting `store.unknown` says.
+    /// Whether the ledger creates a record for an unknown interaction, even if the setting `store.unknown` is `refuse`.
     pub adopts: bool,
     /// The longest time that the delivery can take. If the process dies during the delivery, other processes wait for
     /// this time before they deliver the callback.
@@ -114,7 +115,8 @@ pub struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    /// Returns the id of the interaction. It is named by the token, or was found by the provider's id of the work.
+    /// Returns the id of the interaction that the token names, or that the ledger found by the provider's id of the
+    /// work.
     pub fn interaction(&self) -> Option<&'a str> {
         self.granted.map(|granted| &*granted.interaction).or(self.matched)
     }
@@ -141,7 +143,7 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// The proof that the ledger permits the delivery of a callback. Only the ledger creates it.
+/// The proof that the ledger permits the delivery of a callback. Only the ledger can create this value.
 #[derive(Clone, Copy, Debug)]
 pub struct Cleared {
     /// The number of the question that the permitted callback asks, if it asks one.
@@ -151,8 +153,8 @@ pub struct Cleared {
 }
 
 impl Cleared {
-    /// Creates the proof. Only the ledger is allowed to call this function. `tests/tidy.rs` checks that no other module
-    /// calls it.
+    /// Creates the proof that the ledger permits the delivery of a callback. Only the ledger is allowed to call this
+    /// function. `tests/tidy.rs` checks that no other module calls it.
     pub fn by_the_ledger(question: Option<u32>, stale: bool) -> Self {
         Self { question, stale }
     }

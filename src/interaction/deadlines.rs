@@ -22,7 +22,8 @@ const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
 /// of the end. The deadline is then shown instead.
 const LAPSE_MS_MAX: i64 = 60_000;
 
-/// The result of [`Interaction::pass`]: the changes of the record, and the actions that the caller must take.
+/// The result of [`Interaction::pass`]: whether the record of the interaction has changed, and the actions that the
+/// caller must take.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Due {
     /// Whether this call changed the record of the interaction.
@@ -133,7 +134,8 @@ impl Interaction {
         }
     }
 
-    /// Marks the pending notice as being sent, after the record was read from the shared store.
+    /// Marks the pending notice as being sent. Called after the record of the interaction was read from the shared
+    /// store, if another call is sending the notice.
     pub(super) fn resume_notice(&mut self) {
         if let Some(notice) = self.more.as_mut().and_then(|more| more.notice.as_mut()) {
             notice.in_flight = true;

@@ -7,7 +7,7 @@ use super::notice::{Informed, InformedBy};
 use super::state::State;
 use crate::time::Timestamp;
 
-/// The maximum number of accepted callbacks and notices whose times a record stores for display.
+/// The maximum number of accepted callbacks and notices whose times the record of an interaction stores for display.
 const INFORMED_MAX: usize = 8;
 
 impl Interaction {
@@ -18,7 +18,7 @@ impl Interaction {
     }
 
     /// Returns the time at which the agent accepted the final callback or the notice about the expiry. Returns `None`
-    /// if the agent has accepted neither, or if the record does not contain the time.
+    /// if the agent has accepted neither, or if the record of the interaction does not contain the time.
     pub fn informed_at(&self) -> Option<Timestamp> {
         self.informed().iter().rev().find(|informed| informed.by.is_end()).map(|informed| informed.at())
     }
@@ -42,8 +42,8 @@ impl Interaction {
 }
 
 impl Interaction {
-    /// Restores a claim (a callback that is being delivered) from a record that several processes share. Returns the
-    /// number of the claim.
+    /// Restores a claim (a callback that is being delivered) from the record of an interaction that several processes
+    /// share. Returns the number of the claim.
     pub(super) fn resume_claim(&mut self, events: &[EventKey]) -> u32 {
         self.in_flight = self.in_flight.saturating_add(1);
         self.more().events.claim(events.iter())
@@ -54,7 +54,8 @@ impl Interaction {
         self.more().events.restore(fingerprint);
     }
 
-    /// Returns the fingerprints of the events that were delivered. The ledger may have forgotten some of these events.
+    /// Returns the fingerprints of the events that were delivered. Some of these events may be missing in the ledger,
+    /// because the ledger forgets old events.
     pub fn delivered_events(&self) -> &[u64] {
         self.more.as_ref().map_or(&[], |more| more.events.delivered())
     }
@@ -113,7 +114,7 @@ mod tests {
             assert_eq!(record.informed_at(), Some(at(3)));
             assert_eq!(record.informed().last().map(|one| one.at()), Some(at(39)));
         }
-        // A record that an earlier version of Callgate wrote.
+        // The record of an interaction that an earlier version of Callgate wrote.
         let old = Interaction::new("r".into(), "".into(), at(1), at(1000));
         let text = serde_json::to_string(&old.matched()).unwrap();
         assert!(!text.contains("informed"), "{text}");

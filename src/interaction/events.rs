@@ -9,9 +9,11 @@ const PRUNED_FROM: usize = 64;
 /// fingerprint.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events {
-    /// The fingerprints of the delivered events. The ledger may have forgotten some of these events.
+    /// The fingerprints of the delivered events. Some of these events may be missing in the ledger, because the ledger
+    /// forgets old events.
     delivered: Vec<u64>,
-    /// The number of the claim and the key of each event that is being delivered.
+    /// For each event that is being delivered: the number that `Events::claim` returned, and one of the keys of the
+    /// event.
     delivering: Vec<(u32, EventKey)>,
     claims: u32,
 }
@@ -25,7 +27,7 @@ pub(super) struct FailedEvent {
 }
 
 impl FailedEvent {
-    /// Reports whether this is the event with these keys. One common key is enough.
+    /// Reports whether this event has at least one of these keys.
     pub(super) fn is(&self, keys: &[EventKey]) -> bool {
         self.keys.is_empty() && keys.is_empty() || self.keys.iter().any(|key| keys.contains(key))
     }
@@ -48,15 +50,15 @@ impl Events {
         self.delivering.iter().any(|(_, key)| keys.contains(key))
     }
 
-    /// Creates a claim: marks the event with these keys as being delivered. Returns the number of the claim.
+    /// Marks the event with these keys as being delivered. Returns a number that identifies this delivery (the claim).
     pub(super) fn claim<'k>(&mut self, keys: impl Iterator<Item = &'k EventKey>) -> u32 {
         self.claims = self.claims.wrapping_add(1);
         self.delivering.extend(keys.map(|key| (self.claims, *key)));
         self.claims
     }
 
-    /// Marks the event of a claim as delivered. For each key of the event, `remember` stores the event in the ledger
-    /// and returns its fingerprint.
+    /// Marks the event of a claim (a callback that is being delivered) as delivered. For each key of the event,
+    /// `remember` stores the event in the ledger and returns its fingerprint.
     pub(super) fn settle(&mut self, claim: u32, mut remember: impl FnMut(EventKey) -> u64) {
         let delivered = &mut self.delivered;
         self.delivering.retain(|(of, key)| {
@@ -67,7 +69,7 @@ impl Events {
         });
     }
 
-    /// Returns the keys of the event that the claim with this number delivers.
+    /// Returns the keys of the event that is being delivered under this claim number.
     pub(super) fn keys(&self, claim: u32) -> Vec<EventKey> {
         self.delivering.iter().filter(|(of, _)| *of == claim).map(|(_, key)| *key).collect()
     }

@@ -23,8 +23,8 @@ impl Interaction {
         is_doubtful && self.last_event.is_none() && self.undelivered().is_none()
     }
 
-    /// Ends a claim whose callback the agent did not accept. Restores the previous state, and counts the failed
-    /// delivery.
+    /// Ends a claim (a callback that is being delivered) because the agent did not accept the callback. Restores the
+    /// previous state of the interaction, and counts the failed delivery.
     pub fn fail(&mut self, claim: &Claim, now: Timestamp) {
         let keys = self.more().events.keys(claim.number());
         self.release(claim);
@@ -51,8 +51,8 @@ impl Interaction {
         });
     }
 
-    /// Records that the agent has received all callbacks of the inbox: the final callback, and the callbacks that the
-    /// inbox had given up before.
+    /// Records that the agent has received all callbacks of this interaction from the inbox: the final callback, and
+    /// the callbacks whose delivery the inbox had given up before.
     pub fn receive_all(&mut self, now: Timestamp) {
         if let Some(more) = &mut self.more {
             more.undelivered = None;
@@ -67,8 +67,9 @@ impl Interaction {
         self.more().undelivered = Some(Undelivered { count: count.saturating_add(1), last: now.unix_ms() });
     }
 
-    /// Records that the inbox has given up a callback. The agent gets a notice about it. If another notice is already
-    /// pending, there is no second notice, because each notice contains the number of undelivered callbacks.
+    /// Records that the inbox has given up the delivery of a callback. The agent gets a notice about this. If another
+    /// notice is already pending, no second notice is sent, because each notice contains the number of undelivered
+    /// callbacks.
     pub fn lose_message(&mut self, now: Timestamp) {
         self.count_undelivered(now);
         if self.notice().is_none() && self.state != State::Revoked {

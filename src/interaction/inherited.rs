@@ -21,8 +21,8 @@ impl Interaction {
         self.more.as_ref().and_then(|more| more.origin.as_deref())
     }
 
-    /// Prepares the record for being handed over to another process. `origin` is the id of this process, and `own`
-    /// contains the events that this process has delivered.
+    /// Prepares the record of the interaction for being handed over to another process. `origin` is the id of this
+    /// process, and `own` contains the events that this process has delivered.
     pub fn leave(&mut self, origin: &str, mut own: Inherited) {
         let more = self.more();
         more.origin.get_or_insert_with(|| origin.into());

@@ -17,7 +17,7 @@ use super::state::{Event, Over, State, next};
 use crate::denial::{Denial, Refusal};
 use crate::time::Timestamp;
 
-/// The maximum number of event ids that a record stores for display. Duplicates are recognized by [`EventKey`] instead.
+/// The maximum number of event ids that an interaction stores for display. Duplicates are recognized by [`EventKey`].
 const EVENT_IDS_MAX: usize = 8;
 
 /// The record of one interaction. The ledger stores the id of the interaction separately.
@@ -32,7 +32,7 @@ pub struct Interaction {
     pub captures: Box<str>,
     /// The current state of the interaction.
     pub state: State,
-    /// The time of creation, in Unix milliseconds. The other times of the record have the same unit.
+    /// The time of the interaction's creation, in Unix milliseconds. Its other times have the same unit.
     pub(super) created: i64,
     pub(super) expires: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,8 +63,8 @@ pub struct Interaction {
     pub(super) more: Option<Box<More>>,
 }
 
-/// A callback that is being delivered, as the ledger records it. A claim ends with [`Interaction::settle`],
-/// [`Interaction::fail`] or [`Interaction::release`].
+/// A callback whose delivery is in progress. The claim ends with [`Interaction::settle`], [`Interaction::fail`] or
+/// [`Interaction::release`].
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     number: u32,
@@ -75,7 +75,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Restores a claim from a record that several processes share.
+    /// Restores a claim (a callback that is being delivered) from a record that several processes share.
     pub(super) fn restored(number: u32, question: Option<u32>, stale: bool) -> Self {
         Self { number, question, stale }
     }
@@ -179,12 +179,12 @@ impl Interaction {
         of_pairs(&self.captures)
     }
 
-    /// Returns the ids of the last delivered events, oldest first.
+    /// Returns the provider's ids of the last delivered events, oldest first.
     pub fn event_ids(&self) -> &[Box<str>] {
         self.more.as_ref().map_or(&[], |more| &more.event_ids)
     }
 
-    /// Returns the questions that callbacks have asked and that the record stores.
+    /// Returns the questions of callbacks that the record of the interaction stores.
     pub fn questions(&self) -> &[Question] {
         self.more.as_ref().map_or(&[], |more| &more.questions)
     }
@@ -292,7 +292,7 @@ impl Interaction {
         is_lower(self.progress(), report.progress, report.end.is_some())
     }
 
-    /// Ends a claim whose callback was not delivered. Restores the previous state of the interaction.
+    /// Ends a claim (a callback that is being delivered) without effect. Restores the interaction's previous state.
     pub fn release(&mut self, claim: &Claim) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.more().events.release(claim.number);
@@ -301,8 +301,9 @@ impl Interaction {
         }
     }
 
-    /// Ends a claim whose callback the agent accepted. For each key of the event, `remember` stores the event in the
-    /// ledger and returns its fingerprint. Returns whether this callback ended the interaction.
+    /// Ends a claim (a callback that is being delivered) because the agent accepted the callback. For each key of the
+    /// event, `remember` stores the event in the ledger and returns its fingerprint. Returns whether this callback
+    /// ended the interaction.
     pub fn settle(
         &mut self,
         claim: &Claim,
@@ -339,8 +340,8 @@ impl Interaction {
         let event = match report.event() {
             _ if last => Event::Completed,
             Event::Asked if answered => Event::Progressed,
-            // The provider's last status asked a question, and its new status does not. No question is open in the
-            // record, so the provider received the answer without Callgate.
+            // The previous callback reported that the provider asks a question, and this callback does not. The
+            // interaction has no open question, so the provider received the answer without Callgate.
             Event::Progressed
                 if self.state == State::Asking && report.status.is_some() && !self.has_open_question() =>
             {
@@ -351,7 +352,7 @@ impl Interaction {
         self.end_by(event, now)
     }
 
-    /// Applies an event to the state. Returns whether the event ended the interaction.
+    /// Applies an event to the state of the interaction. Returns whether the event ended the interaction.
     pub(super) fn go(&mut self, event: Event) -> bool {
         match next(self.state, event) {
             Ok(state) => {
@@ -378,7 +379,7 @@ fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) ->
     ClaimError::Refused(Refusal::new(denial, detail))
 }
 
-/// Returns the value of `uses_left` for an unlimited number of uses. An `Option` would make every record larger.
+/// Returns the value of `uses_left` for an unlimited number of uses. An `Option` would need more memory.
 fn any_number() -> u32 {
     u32::MAX
 }

@@ -123,12 +123,12 @@ pub enum NoticeResult {
 }
 
 impl InformedBy {
-    /// Returns [`Self::FinalCallback`] if the callback ended the interaction, and otherwise [`Self::Callback`].
+    /// Returns [`Self::FinalCallback`] if an accepted callback ended the interaction, and otherwise [`Self::Callback`].
     pub fn of_callback(has_ended: bool) -> Self {
         if has_ended { Self::FinalCallback } else { Self::Callback }
     }
 
-    /// Reports whether this callback or notice informed the agent about the end of the interaction.
+    /// Reports whether a callback or a notice of this kind informs the agent about the end of the interaction.
     pub(super) fn is_end(self) -> bool {
         matches!(self, Self::FinalCallback | Self::Expired)
     }

@@ -78,8 +78,8 @@ impl Captures {
     }
 }
 
-/// Formats the captures as `name=value`, separated by commas. Leaves out the token, and replaces values that look like
-/// a token.
+/// Formats the path captures as `name=value`, separated by commas. Leaves out the callback token, and replaces values
+/// that look like a token.
 impl fmt::Display for Captures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut pairs = self.iter().peekable();
@@ -94,7 +94,7 @@ impl fmt::Display for Captures {
     }
 }
 
-/// Formats the names and values of the captures, without the token.
+/// Formats the names and values of the path captures, without the callback token.
 impl fmt::Debug for Captures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()

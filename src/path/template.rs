@@ -117,7 +117,7 @@ impl Template {
         &self.segments
     }
 
-    /// Returns the names of the captures, in the order of the template, including [`TOKEN_CAPTURE`].
+    /// Returns the names of the path captures, in the order of the template, including [`TOKEN_CAPTURE`].
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &**name)
     }

@@ -21,8 +21,8 @@ pub struct Limits {
     /// The maximum size of a request head, in bytes.
     pub head_bytes_max: usize,
     /// The maximum time for receiving a request head. The time starts with the first byte of the head. For the first
-    /// head of a connection, the time starts when the connection is ready for requests. The steps before this, such as
-    /// the TLS handshake, each have the same time limit of their own.
+    /// head of a connection, the time starts when the connection is ready for requests. The PROXY header and the TLS
+    /// handshake, which come before this, together have a separate limit of the same length.
     pub head_deadline: Duration,
     /// The maximum number of header lines in a request.
     pub headers_max: usize,

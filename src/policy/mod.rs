@@ -185,7 +185,8 @@ impl fmt::Display for MintFault {
 pub const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 impl Policy {
-    /// Returns the number of a feed, or `None` if the policy does not contain the feed.
+    /// Returns the number by which this policy identifies a feed (a fetched document). Returns `None` if the policy
+    /// does not contain the feed.
     pub fn feed(&self, feed: &Feed) -> Option<FeedId> {
         self.feeds.iter().position(|known| known == feed).map(FeedId)
     }
@@ -249,12 +250,13 @@ impl Policy {
         self.feeds.iter().enumerate().filter(is_missing).map(|(_, feed)| feed)
     }
 
-    /// Reports whether a key set or an address list with this label was never fetched successfully.
+    /// Reports whether a key set or an address list was never fetched successfully. `label` is the URL of the document
+    /// without its query.
     pub fn lacks(&self, label: &str) -> bool {
         self.missing_feeds().any(|missing| missing.label() == label)
     }
 
-    /// Returns a copy of this policy that uses `outside` as its fetched data.
+    /// Returns a copy of this policy with `outside` as its fetched keys and address lists.
     #[must_use]
     pub fn with_fetched_data(&self, outside: FetchedData) -> Self {
         Self { ingress: self.ingress.with_fetched_data(outside), ..self.clone() }

@@ -59,8 +59,8 @@ pub(crate) mod repeatable {
         static STATE: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
-    /// Sets the source of all random numbers of this thread. It is a generator with this seed, or the operating system
-    /// if `seed` is `None`.
+    /// Sets the source of all random numbers of this thread. With a seed, the source is a reproducible generator with
+    /// this seed. Without a seed, the source is the operating system.
     pub(crate) fn set(seed: Option<u64>) {
         STATE.set(seed);
     }

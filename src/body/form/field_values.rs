@@ -14,7 +14,8 @@ const FIELDS_MAX: usize = 1000;
 struct Wanted<'n, 'b> {
     name: &'n str,
     loose: String,
-    /// The number of fields in the form whose names some program could treat as the name of this field.
+    /// The number of form fields whose names are equal to the name of this field, or are treated as equal by some
+    /// programs.
     count: usize,
     value: Option<Cow<'b, str>>,
 }

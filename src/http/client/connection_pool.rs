@@ -17,11 +17,11 @@ use super::upstream::IdleState;
 const CONNECTIONS_MAX: usize = 128;
 /// The maximum number of peers for which the pool stores an estimated idle timeout.
 const LEARNED_MAX: usize = 256;
-/// The maximum number of connections that one sweep checks. Each check is a system call, and the sweep holds the lock
-/// of the pool during all checks.
+/// The maximum number of connections that one call of [`ConnectionPool::sweep`] checks. Each check is a system call,
+/// and the lock of the pool is held during all checks.
 const CHECKS_MAX: usize = 16;
-/// The maximum number of connections to one peer that stay open although they are too old for reuse. They show whether
-/// the peer's idle timeout is longer than estimated.
+/// The maximum number of connections to one peer that stay open although their idle time is too long for reuse. They
+/// show whether the peer's idle timeout is longer than estimated.
 const PROBES_MAX: usize = 4;
 
 /// A pool of idle connections. The key `K` identifies the peer.

@@ -71,7 +71,7 @@ impl Connection {
 
 /// A response from the agent or a provider. Its head was read, and its body may still be unread.
 pub(crate) struct UpstreamResponse {
-    /// The connection to the upstream. `None` after it was taken for reuse.
+    /// The connection to the agent or the provider. `None` after it was taken for reuse.
     connection: Option<Connection>,
     status: StatusCode,
     headers: HeaderMap,
@@ -135,10 +135,9 @@ impl ReceivedHead {
         let (body, length, unambiguous) = framing(&head, expects_body)?;
         let ResponseHead { status, version, mut headers } = head;
         let is_persistent = lasts(version, &headers) && !matches!(body, Framing::Close);
-        // After HEAD, the connection is not reused, because the upstream may send a body by mistake. The connection is
-        // also not reused if a request with a body got a response other than 2xx. The peer may not have read the whole
-        // body, although the kernel has accepted all of it, and would then read the rest of the body as the next
-        // request.
+        // After HEAD, the connection is not reused, because the peer may send a body by mistake. The connection is also
+        // not reused if a request with a body got a response other than 2xx. The peer may not have read the whole body,
+        // although the kernel has accepted all of it, and would then read the rest of the body as the next request.
         let body_may_be_unread = has_body && !status.is_success();
         let keep_alive =
             is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread && is_http;
@@ -210,7 +209,7 @@ impl UpstreamResponse {
         }
     }
 
-    /// Replaces those values of the header `name` for which `replacement` returns a new value.
+    /// Replaces the values of the header `name` for which `replacement` returns a new value. All other values stay.
     pub(crate) fn replace_values(
         &mut self,
         name: &HeaderName,

@@ -1,4 +1,4 @@
-//! Tests of requests to an upstream over sockets of this host.
+//! Tests of requests to an agent or a provider over sockets of this host.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixStream};

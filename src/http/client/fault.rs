@@ -7,18 +7,18 @@ use crate::denial::Denial;
 pub(crate) enum ResponseFault {
     /// A response with status 2xx or 101 arrived before the whole request was sent.
     Early,
-    /// The response of the upstream is not valid HTTP/1.
+    /// The response of the agent or the provider is not valid HTTP/1.
     Garbled,
-    /// The upstream closed the connection. It may have received the request.
+    /// The agent or the provider closed the connection. It may have received the request.
     Reset,
-    /// The response did not arrive in time. The upstream may have received the request.
+    /// The response did not arrive in time. The agent or the provider may have received the request.
     Timeout,
-    /// No connection could be opened. Nothing was sent.
+    /// No connection to the agent or the provider could be opened, so the request was not sent.
     Unreachable,
 }
 
 impl ResponseFault {
-    /// Returns the denial for this fault if the upstream is the agent.
+    /// Returns the denial for this fault in a request to the agent.
     pub(crate) const fn agent_denial(self) -> Denial {
         match self {
             Self::Early | Self::Garbled => Denial::AgentGarbled,
@@ -28,7 +28,7 @@ impl ResponseFault {
         }
     }
 
-    /// Returns the denial for this fault if the upstream is a provider.
+    /// Returns the denial for this fault in a request to a provider.
     pub(crate) const fn provider_denial(self) -> Denial {
         match self {
             Self::Early | Self::Garbled => Denial::ProviderGarbled,

@@ -28,12 +28,12 @@ pub(crate) struct Upload<'s> {
     pub(crate) length: Option<u64>,
     /// The maximum size of the body, in bytes.
     pub(crate) bytes_max: u64,
-    /// The limits for the caller: the minimum transfer rate of the body, and `body_deadline` as maximum duration of a
-    /// pause.
+    /// The limits for the caller. They contain the minimum transfer rate of the body, and `body_deadline`, which limits
+    /// each pause in the body.
     pub(crate) limits: &'s Limits,
-    /// The maximum time for the transfer of the whole body.
+    /// The maximum time for receiving and sending the whole body.
     pub(crate) deadline: Duration,
-    /// Reports whether the trailer with this name must not be sent.
+    /// Returns true for the names of trailers that must not be sent.
     pub(crate) skip_trailer: &'s (dyn Fn(&str) -> bool + Send + Sync),
     /// The number of bytes of the body that have arrived.
     pub(crate) bytes: u64,
@@ -42,18 +42,18 @@ pub(crate) struct Upload<'s> {
 /// The reason why there is no response to a streamed request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum StreamFault {
-    /// The caller did not send a valid body, so the request to the upstream is incomplete.
+    /// The caller did not send a valid body, so the request to the agent or the provider is incomplete.
     Body(Denial),
-    /// The upstream did not send a valid response.
+    /// The agent or the provider did not send a valid response.
     Response(ResponseFault),
 }
 
 /// The reason why a request could not be sent completely.
 enum SendFault {
     Body(Denial),
-    /// The upstream closed the connection.
+    /// The agent or the provider closed the connection.
     Closed,
-    /// The upstream did not read the request in time.
+    /// The agent or the provider did not read the request in time.
     Timeout,
 }
 
@@ -66,7 +66,7 @@ enum SendFault {
 /// sent. Returns `None` if the caller closes its connection while the response is awaited.
 ///
 /// # Errors
-/// Returns [`StreamFault`] if there is no response. The upstream may have received the request.
+/// Returns [`StreamFault`] if there is no response. The agent or the provider may have received the request.
 pub(crate) async fn exchange_streamed(
     mut connection: Connection,
     head: Vec<u8>,
@@ -107,7 +107,7 @@ async fn send_and_receive(
         Some(Err(SendFault::Body(denial))) => return Err(StreamFault::Body(denial)),
         Some(Err(SendFault::Timeout)) => return Err(StreamFault::Response(ResponseFault::Timeout)),
         Some(Ok(())) => true,
-        // The upstream may have responded before it closed the connection.
+        // The agent or the provider may have responded before it closed the connection.
         Some(Err(SendFault::Closed)) | None => false,
     };
     let received = match early {

@@ -96,12 +96,12 @@ impl Records {
 /// A position within a sequence of TLS records.
 #[derive(Debug, Default)]
 struct RecordBoundary {
-    /// The number of bytes of the current record header that were already read.
+    /// The number of bytes of the current TLS record header that were already read.
     header_bytes: usize,
-    /// The last two bytes of the current record header that were read. At the end of the header, they are the length of
-    /// the record body.
+    /// The last two bytes that were read of the current TLS record header. At the end of the header, these bytes are
+    /// the length of the record body.
     length: u16,
-    /// The number of bytes of the current record body that are still unread.
+    /// The number of bytes of the current TLS record body that are still unread.
     body_bytes_left: usize,
 }
 

@@ -77,7 +77,8 @@ impl Found {
         self.granted.as_ref().map(|granted| &*granted.interaction).or(self.matched.as_deref())
     }
 
-    /// Returns the value or the denial of a check. In observe mode, records the denial and returns `Ok(None)` instead.
+    /// Returns the value of a check that passed, or the denial of a check that failed. In observe mode, records the
+    /// denial and returns `Ok(None)` instead of the denial.
     pub(super) fn heed<T>(&mut self, route: &Route, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         match said {
             Err(denial) if route.observes() => {
@@ -282,7 +283,8 @@ fn address(
 }
 
 fn certificate(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), Denial> {
-    // Most routes require no client certificate. The trail of such a route does not show the check.
+    // Most routes require no client certificate. The trail (the list of checks for `callgate explain` and the log) of
+    // these routes does not contain this check.
     let Some(rule) = &route.certificate else { return Ok(()) };
     match head.certificate {
         None => Err(trail.deny(Check::Certificate, Denial::ClientCertificateMissing, || {

@@ -66,16 +66,17 @@ pub(super) fn named_interaction(
     verifier.named_interaction(&find(carriers, captures, head).ok()?)
 }
 
-/// Checks a static token. Returns the position of the matching secret, starting at 1. Also returns the token, unless
-/// its only possible location is a header. All secrets are compared, so that the response time does not reveal which
-/// secret matched.
+/// Compares the token of a request with the static tokens of a route. Returns the position of the equal static token,
+/// starting at 1. Also returns the token of the request, unless its only possible location is a header, because
+/// Callgate removes this header in any case. All static tokens are compared, so that the response time does not reveal
+/// which of them is equal.
 fn equals_secret(
     carriers: &[Carrier],
     secrets: &[Secret],
     captures: &Captures,
     head: &RequestHead<'_>,
 ) -> Result<(usize, Option<Secret>), Refusal> {
-    // Iterates over the whole list, even after a match.
+    // Compares with all secrets, even after an equal secret was found.
     let position = |matches: &dyn Fn(&Secret) -> bool| {
         secrets
             .iter()
@@ -105,8 +106,8 @@ fn equals_secret(
     Ok((position, token))
 }
 
-/// Adds a likely cause to the refusal if `token` contains a character that never occurs in a token: the sender appended
-/// text to the token or to the URL.
+/// Adds a likely cause to the refusal if `token` contains a character that never occurs in a token. The likely cause is
+/// that the sender appended text to the token or to the URL.
 fn with_appended_text(refusal: Refusal, token: &str) -> Refusal {
     let cause = match token.find(['?', '&', '/', '#', ' ', '"', '<', '>', ',']).map(|at| token.get(at..)) {
         None => return refusal,

@@ -12,9 +12,11 @@ use crate::request::RequestHead;
 use crate::signature::{Proof, Verifier};
 use crate::time::Timestamp;
 
-/// The headers of Standard Webhooks. Callgate generates them for each delivery attempt.
+/// The header with the message id in Standard Webhooks. Callgate writes this header for each delivery attempt.
 pub(super) const WEBHOOK_ID: &str = "webhook-id";
+/// The header with the time of signing in Standard Webhooks. Callgate writes this header for each delivery attempt.
 pub(super) const WEBHOOK_TIMESTAMP: &str = "webhook-timestamp";
+/// The header with the signature in Standard Webhooks. Callgate writes this header for each delivery attempt.
 pub(super) const WEBHOOK_SIGNATURE: &str = "webhook-signature";
 /// The headers of HTTP message signatures (RFC 9421).
 const MESSAGE_SIGNATURE: [&str; 2] = ["signature", "signature-input"];
@@ -117,10 +119,10 @@ impl Kept {
     }
 }
 
-/// Reports whether this header of the caller is left out when the inbox stores a callback. Shared secrets are never
-/// stored. Signatures would be too old at the time of the delivery, so they are stored only if the configuration says
-/// so. Callgate generates the headers of Standard Webhooks itself, so the caller's values are stored only as a
-/// provider's signature.
+/// Reports whether a header of the caller is left out when the inbox stores a callback. This is the case for headers
+/// with a shared secret, and for signature headers unless the configuration says that they are stored: a signature
+/// would be too old at the time of the delivery. Headers of Standard Webhooks are stored only as signature headers of
+/// the provider, because Callgate otherwise writes its own values.
 fn is_removed(route: &Route, name: &HeaderName, keeps_signature: bool) -> bool {
     let is_written = [WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE].contains(&name.as_str());
     let Some(verifier) = route.verifier() else { return is_written };

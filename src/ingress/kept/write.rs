@@ -31,8 +31,8 @@ pub struct Attempt<'a> {
 /// The head of a callback that an agent pulls from the inbox.
 #[derive(Clone, Debug)]
 pub struct PulledHead {
-    /// The headers of the callback. They are the same as in a delivery to the agent, except the headers about the
-    /// connection and the assertion.
+    /// The headers that a delivery to the agent would have, without the headers about the connection and without the
+    /// assertion.
     pub headers: Map<String, Value>,
     /// The signed assertion. `None` if the route has no assertion.
     pub assertion: Option<String>,
@@ -121,9 +121,9 @@ impl Kept {
         lines
     }
 
-    /// Adds the headers of Standard Webhooks. The webhook id is the same in all attempts. If the provider uses Standard
-    /// Webhooks, the callback is signed with the provider's first secret, because the provider's own signature would be
-    /// too old.
+    /// Adds the headers of Standard Webhooks, unless the stored headers already contain them. The webhook id is the
+    /// same in all attempts. If the provider uses Standard Webhooks, Callgate signs the callback with the provider's
+    /// first secret, because the provider's own signature would be too old.
     fn add_webhook_headers(&self, attempt: &Attempt<'_>, body: &[u8], lines: &mut Vec<(String, Vec<u8>)>) {
         if lines.iter().any(|(name, _)| name == WEBHOOK_ID) {
             return;

@@ -1,5 +1,5 @@
 //! Requests on a route with `stream: true`. Their bodies are passed on while they arrive, and only their heads are
-//! checked. Such a route has no callback token and no signature check, and the ledger does not record its requests.
+//! checked. Such a route has no callback token and no signature check, and its requests do not occur in the ledger.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use super::interaction::Interaction;
 use super::more::Inherited;
 use super::state::State;
 
-/// The maximum number of fingerprints of delivered events that a record stores for other ledgers.
+/// The maximum number of fingerprints of events from other ledgers in the record of one interaction.
 const INHERITED_MAX: usize = 2_000;
 
 /// The result of comparing two copies of the record of one interaction.
@@ -12,17 +12,17 @@ const INHERITED_MAX: usize = 2_000;
 pub enum Copies {
     /// Both copies have the same content.
     Equal,
-    /// This copy is newer: the interaction was used with this copy after the record was copied.
+    /// The interaction was changed in this copy since the record was copied, and not in the other copy.
     Newer,
-    /// The other copy is newer.
+    /// The interaction was changed in the other copy since the record was copied, and not in this copy.
     Older,
-    /// Both copies were changed after the record was copied.
+    /// The interaction was changed in both copies since the record was copied.
     Diverged,
 }
 
 impl Interaction {
-    /// Compares this copy of the record with another copy. The comparison uses only counters and times that never
-    /// decrease while the interaction exists.
+    /// Compares this copy of the record with another copy. A copy is newer if at least one of its counters and times is
+    /// greater, and none is smaller.
     pub fn compare(&self, other: &Self) -> Copies {
         let pairs = self.growth().into_iter().zip(other.growth());
         let (mut newer, mut older) = (false, false);
@@ -38,7 +38,7 @@ impl Interaction {
         }
     }
 
-    /// Returns the counters and times of the record that never decrease while the interaction exists.
+    /// Returns the counters and times by which two copies of the record are compared.
     fn growth(&self) -> [i64; 10] {
         let end = match self.state {
             State::Revoked => 2,
@@ -64,8 +64,8 @@ impl Interaction {
         ]
     }
 
-    /// Adds the fingerprints of events that were delivered with another ledger. Returns the number of fingerprints for
-    /// which the record has no space.
+    /// Adds the fingerprints of events that were delivered with another ledger. Returns the number of fingerprints that
+    /// were not added, because the record of the interaction already contains the maximum number.
     pub fn inherit(&mut self, events: Inherited) -> usize {
         if events.events.is_empty() {
             return 0;
@@ -82,7 +82,7 @@ impl Interaction {
             }
         };
         let Some(known) = more.inherited.get_mut(at) else { return 0 };
-        // The newest events come last, here and in the record. A provider is more likely to repeat them than older events.
+        // In both lists, the newest events come last. A provider is more likely to send them again than older events.
         let mut newest = Vec::new();
         for event in events.events.into_iter().rev() {
             if known.events.contains(&event) || newest.contains(&event) {
@@ -100,7 +100,8 @@ impl Interaction {
     }
 
     /// Copies the fingerprints of events that were delivered with other ledgers from another copy of this record.
-    /// Returns the number of fingerprints for which the record has no space.
+    /// Returns the number of fingerprints that were not copied, because this record already contains the maximum
+    /// number.
     pub fn inherit_from(&mut self, other: &Self) -> usize {
         other.inherited().iter().map(|events| self.inherit(events.clone())).sum()
     }

@@ -81,7 +81,8 @@ impl Interaction {
         Ok((question.number, question.endpoint.clone()))
     }
 
-    /// Marks a question as being answered, after the record was read from the shared store.
+    /// Marks a question as being answered. Called after the record of the interaction was read from the shared store,
+    /// if an answer is being sent.
     pub(in crate::interaction) fn resume_answer(&mut self, number: u32) {
         if let Some(question) = self.questions_mut().iter_mut().find(|question| question.number == number) {
             question.taken = true;

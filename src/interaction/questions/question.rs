@@ -24,7 +24,7 @@ pub struct Question {
 pub enum QuestionFault {
     /// The question was already answered, or an answer is being sent.
     Answered,
-    /// The interaction ended without a final callback, or its token has expired.
+    /// The interaction expired or its request was not sent, or its token has expired.
     Over,
     /// The interaction was revoked.
     Revoked,

@@ -15,7 +15,8 @@ use crate::interaction::questions::QuestionFault;
 use crate::interaction::report::Report;
 use crate::time::Timestamp;
 
-/// The maximum number of delivered events in the record. The store saves older events outside the record.
+/// The maximum number of delivered events in the shared record of an interaction. The store saves older events outside
+/// this record.
 const EVENTS_MAX: usize = 8;
 
 /// The record of an interaction that several processes share.
@@ -37,7 +38,8 @@ pub struct SharedRecord {
 /// The id of work in progress on an interaction: a callback, an answer or a notice that is being sent.
 pub type LeaseId = u64;
 
-/// The id and the end of a lease. A lease is the time limit for work of one process on an interaction.
+/// The id of work in progress, and the end of its lease. A lease is the time limit for work of one process on an
+/// interaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// The id of the work, generated at random.
@@ -54,7 +56,8 @@ struct Lease {
     until: i64,
     #[serde(rename = "w")]
     work: Work,
-    /// The number of the claim in the interaction. It is assigned each time the record is read.
+    /// The number of the claim (a callback that is being delivered) in the interaction. It is assigned each time the
+    /// shared record is read.
     #[serde(skip)]
     number: u32,
 }
@@ -89,7 +92,7 @@ pub enum Settled {
     Recorded {
         /// Whether this callback ended the interaction.
         ended: bool,
-        /// The delivered events for which the record has no space. The store must save them elsewhere.
+        /// The delivered events for which the shared record has no space. The store must save these events elsewhere.
         surplus: Vec<EventKey>,
     },
     /// The lease has ended. Another process may have delivered the same event.
@@ -106,12 +109,12 @@ impl Lease {
 }
 
 impl SharedRecord {
-    /// Creates a record without work in progress.
+    /// Creates the shared record of an interaction on which no process works.
     pub fn new(interaction: Interaction, owner: Option<Box<str>>) -> Self {
         Self { interaction, owner, leases: Vec::new(), events: Vec::new() }
     }
 
-    /// Restores the work in progress after the record was read, and ends the work whose lease has ended at the time
+    /// Restores the work in progress after the shared record was read. Ends all work whose lease has ended at the time
     /// `now`. Returns whether any work was ended.
     pub fn resume(&mut self, now: Timestamp) -> bool {
         let mut leases = std::mem::take(&mut self.leases);
@@ -129,7 +132,7 @@ impl SharedRecord {
         has_ended
     }
 
-    /// Ends the work of a lease without a result.
+    /// Ends the work of a lease as unsuccessful.
     fn end(&mut self, lease: &Lease) {
         match (&lease.work, lease.claim()) {
             (Work::Callback(_), Some(claim)) => self.interaction.release(&claim),
@@ -153,13 +156,13 @@ impl SharedRecord {
         self.leases.iter().any(|lease| lease.id == id)
     }
 
-    /// Reports whether the record contains the event as delivered.
+    /// Reports whether the shared record contains the event as delivered.
     pub fn has_delivered(&self, event: EventKey) -> bool {
         self.events.contains(&event)
     }
 
-    /// Reports whether `events` is not empty and all of these events were delivered. An event was delivered if the
-    /// record contains it, or if it is in `known`, the events that the store saves outside the record.
+    /// Reports whether `events` is not empty and all of its events were delivered. An event was delivered if the shared
+    /// record contains it, or if it is in `known`, the list of the events that the store saves outside this record.
     pub fn has_delivered_all(&self, events: &[EventKey], known: &[EventKey]) -> bool {
         !events.is_empty() && events.iter().all(|event| self.has_delivered(*event) || known.contains(event))
     }
@@ -169,7 +172,8 @@ impl SharedRecord {
         &self.events
     }
 
-    /// Adds a delivered event. Returns the oldest event if the record has no space for it any more.
+    /// Adds a delivered event to the shared record. If the record then has too many events, removes and returns the
+    /// oldest event.
     pub fn add_event(&mut self, event: EventKey) -> Option<EventKey> {
         self.events.push(event);
         (self.events.len() > EVENTS_MAX).then(|| self.events.remove(0))
@@ -225,8 +229,8 @@ impl SharedRecord {
         true
     }
 
-    /// Ends a claim whose callback the agent did not accept, as [`Interaction::fail`] does. Returns whether the claim
-    /// was in progress.
+    /// Ends a claim (a callback that is being delivered) because the agent did not accept the callback, as
+    /// [`Interaction::fail`] does. Returns whether the claim was in progress.
     pub fn fail(&mut self, id: LeaseId, now: Timestamp) -> bool {
         let Some(claim) = self.take(id).and_then(|lease| lease.claim()) else { return false };
         self.interaction.fail(&claim, now);
@@ -277,7 +281,7 @@ impl SharedRecord {
         self.interaction.noticed(notice, result, now);
     }
 
-    /// Returns the time at which a process must check the record next.
+    /// Returns the time at which a process must check the interaction next.
     pub fn next_look(&self, now: Timestamp) -> Timestamp {
         let next = self.interaction.next_look(now).unix_ms();
         let lease = self.leases.iter().map(|lease| lease.until).min().unwrap_or(i64::MAX);

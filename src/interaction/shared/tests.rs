@@ -21,7 +21,7 @@ fn record(uses: Option<u32>) -> SharedRecord {
     SharedRecord::new(interaction.limited(uses), None)
 }
 
-/// Returns the record as another process reads it.
+/// Returns the record as another process reads it from the store.
 fn read(record: &SharedRecord, now: i64) -> SharedRecord {
     let mut read: SharedRecord = serde_json::from_slice(&serde_json::to_vec(record).unwrap()).unwrap();
     read.resume(at(now));

@@ -100,7 +100,7 @@ fn search(scene: Scene) -> Result<usize, String> {
     Ok(before.len())
 }
 
-/// Describes the steps from the first state to the state with the fingerprint `to`.
+/// Describes the steps from the first state of the search to the state whose fingerprint is `to`.
 fn way(first: World, to: u64, before: &HashMap<u64, u64>, records: &mut Records) -> String {
     let mut places = vec![to];
     while let Some(place) = before.get(places.last().unwrap()).filter(|place| **place != 0) {

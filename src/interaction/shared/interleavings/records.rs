@@ -1,5 +1,5 @@
-//! The operations on records. A search applies the same operation to the same record very often, so each result is
-//! cached.
+//! The operations on the records of interactions. A search applies the same operation to the same record very often, so
+//! each result is cached.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,16 +13,17 @@ use crate::interaction::{
 use crate::path::{CanonicalPath, Captures, Template};
 use crate::time::Timestamp;
 
-/// The number of a record text that the simulated Redis server stores, or 0 if there is no record.
+/// The number of the serialized record that the simulated Redis server stores, or 0 if it stores no record.
 pub(super) type Text = u32;
 
-/// The result of an operation on a record.
+/// The result of an operation on the record of an interaction.
 #[derive(Clone, Copy)]
 pub(super) struct Decided {
     pub(super) then: Then,
-    /// The number of the record after the operation, or 0 if the record must be removed.
+    /// The number of the changed record, or 0 if the operation removes the record.
     pub(super) held: Held,
-    /// The next time to check the record, in Unix milliseconds, or `None` if the record must not be written.
+    /// The time at which a process must check the record next, in Unix milliseconds. `None` if the operation did not
+    /// change the record, which is then not written.
     pub(super) due: Option<i64>,
 }
 
@@ -44,7 +45,8 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Creates the first record. Returns the number of its text and the time of its next check.
+    /// Creates the record with which the search begins. Returns the number of its serialized form, and the time of its
+    /// next check in Unix milliseconds.
     pub(super) fn new(scene: Scene) -> (Self, (Text, i64)) {
         let follow = Follow { deadline: Some(Duration::from_secs(DEADLINE as u64)), ..Follow::default() };
         let interaction = Interaction::new("r".into(), "".into(), at(0), at(EXPIRES)).followed(&follow, true);
@@ -79,7 +81,7 @@ impl Records {
         })
     }
 
-    /// Serializes a record. Returns the number of the text.
+    /// Serializes the record with this number. Returns the number of the serialized record.
     pub(super) fn text(&mut self, held: Held) -> Text {
         if let Some(text) = self.text_of.get(&held) {
             return *text;
@@ -94,12 +96,12 @@ impl Records {
         number
     }
 
-    /// Returns a record as it was serialized.
+    /// Parses the serialized record with this number.
     pub(super) fn stored(&self, text: Text) -> SharedRecord {
         serde_json::from_str(&self.texts[text as usize]).unwrap()
     }
 
-    /// Reads a record from its text, as a process does at this tick. Returns the number of the record.
+    /// Reads a serialized record, as a process does at this tick. Returns the number of the record that was read.
     pub(super) fn read(&mut self, text: Text, tick: i64) -> Held {
         if let Some(held) = self.read.get(&(text, tick)) {
             return *held;
@@ -115,7 +117,8 @@ impl Records {
         self.held[held as usize].interaction.state
     }
 
-    /// Applies one operation to a record, as the store does. Returns the cached result if there is one.
+    /// Applies one operation to the record of the interaction, as the store does. Returns the cached result if the
+    /// operation was applied to the same record before.
     pub(super) fn decide(
         &mut self,
         kind: Kind,
@@ -140,7 +143,8 @@ impl Records {
         decided
     }
 
-    /// Applies one operation to a record. Returns the next step, and whether the record must be written.
+    /// Applies one operation to the record of the interaction. Returns the next step of the process, and whether the
+    /// record must be written.
     fn apply(
         &self,
         kind: Kind,

@@ -1,15 +1,15 @@
-//! The input of a search: the number of events and failures, and the operations on the record.
+//! The input of a search: the number of events and failures, and the operations on the record of the interaction.
 
 use crate::interaction::EventKey;
 use crate::time::Timestamp;
 
-/// The number of a record in the memory of a process, or 0 if there is no record.
+/// The number of a record in the memory of a process, or 0 if the process has no record.
 pub(super) type Held = u32;
 
 /// The length of a tick in seconds. A lease lasts one tick.
 pub(super) const TICK: i64 = 10;
 pub(super) const DEADLINE: i64 = 2 * TICK;
-/// The expiry of the token, in seconds. From then on, the record can be removed.
+/// The time at which the token expires, in seconds. From this time on, the record of the interaction can be removed.
 pub(super) const EXPIRES: i64 = DEADLINE;
 /// The number of the last tick.
 pub(super) const TICKS: i64 = 2;

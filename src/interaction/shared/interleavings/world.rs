@@ -4,7 +4,7 @@ use super::records::{Records, Text};
 use super::scene::{Held, Job, Kind, Scene, TICKS, Then};
 use crate::interaction::State;
 
-/// The version of a record, or 0 if there is no record.
+/// The version of the record in the store, or 0 if the store has no record.
 type Version = u32;
 /// A state of the search: all processes, the simulated Redis server, and the failures that may still happen.
 #[derive(Clone)]
@@ -22,12 +22,12 @@ pub(super) struct World {
     pub(super) seen: Seen,
 }
 
-/// The record in the simulated Redis server.
+/// The simulated Redis server, which stores one record and its version.
 #[derive(Clone, Copy)]
 pub(super) struct Engine {
     version: Version,
     pub(super) text: Text,
-    /// The time at which a process must check the record, in Unix milliseconds.
+    /// The time at which a process must check the stored record, in Unix milliseconds.
     pub(super) due: i64,
 }
 
@@ -81,18 +81,19 @@ enum Phase {
     Over,
 }
 
-/// A call that writes the record if its version is still `expected` (compare and set).
+/// A compare-and-set call to the store: it writes the record only if the version of the stored record is still
+/// `expected`.
 #[derive(Clone, Copy, Debug)]
 struct Change {
     expected: Version,
     new: Version,
-    /// The number of the new record, or 0 if the call removes the record.
+    /// The number of the record that the call writes, or 0 if the call removes the record.
     held: Held,
     due: i64,
 }
 
 impl Change {
-    /// Returns the version of the record after the call.
+    /// Returns the version of the stored record after the call.
     fn version(&self) -> Version {
         if self.held == 0 { 0 } else { self.new }
     }
@@ -246,7 +247,8 @@ impl World {
         }
     }
 
-    /// Adds every possible result of a call that writes the record.
+    /// Adds every possible next state after a call that writes the record: the call succeeds, another process has
+    /// changed the record, or the call gets no response.
     fn written(&self, number: usize, records: &mut Records, all: &mut Vec<Self>) {
         let Phase::Write { kind, is_repeat, change, then } = self.tasks[number].phase else { return };
         let mut next = self.clone();
@@ -272,7 +274,8 @@ impl World {
         all.push(given_up);
     }
 
-    /// Executes a call that compares and sets the version. Returns whether the call changed the record.
+    /// Executes a call that writes the record if its version has not changed. Returns whether the call changed the
+    /// stored record.
     fn execute(&mut self, change: &Change, records: &mut Records) -> bool {
         if self.engine.version != change.expected {
             return false;
@@ -354,7 +357,8 @@ impl World {
         next
     }
 
-    /// Records that the lease of a notice has ended, so that another process may send the notice again.
+    /// Records for the check of the invariants that the lease of a notice has ended, so that another process may send
+    /// the notice again.
     fn note_ended_leases(&mut self) {
         let has_ended = |task: &Task| match task.phase {
             Phase::Read { kind, .. } | Phase::Write { kind, .. } => {
