@@ -25,7 +25,7 @@ pub(super) fn from_our_page(request: &AdminRequest) -> Result<(), AdminResponse>
     if site && origin { Ok(()) } else { Err(problem(403, "requests from other web pages are not allowed")) }
 }
 
-/// Denies every request that does not prove by its headers that it comes from the admin page.
+/// Denies every request whose headers do not prove that the admin page sent the request.
 pub(super) fn surely_from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site = once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
     if site && has_our_origin(request) {

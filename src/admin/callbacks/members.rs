@@ -30,8 +30,9 @@ pub(super) struct Answers {
 /// One page of the interactions of all replicas.
 pub(in crate::admin) struct FoundAnywhere {
     pub(in crate::admin) interactions: Vec<Value>,
-    /// The start of the next page: an interaction id, or with `newest` a time before which its interactions were
-    /// created. `None` if there are no more interactions.
+    /// The end of this page: its last interaction id, or with `newest` the creation time of its oldest interaction. The
+    /// next page contains the interactions after this id, or before this time. `None` if there are no more
+    /// interactions.
     next: Option<String>,
     /// The addresses of the replicas that could not be reached but are not considered dead.
     unreachable: Vec<Box<str>>,
@@ -166,8 +167,8 @@ impl Admin {
         })
     }
 
-    /// Revokes an interaction on every replica. Replicas that do not have the interaction record the revocation, so
-    /// that none of them adopts the interaction later.
+    /// Revokes an interaction on every replica. A replica that does not have the interaction stores only the
+    /// revocation, so that the replica does not adopt the interaction later.
     pub(in crate::admin) async fn revoke(&self, id: &str) -> AdminResponse {
         let has_members = self.interactions.replication.is_some();
         let local = match self.interactions.revoke(id, has_members).await {
@@ -207,8 +208,8 @@ pub(in crate::admin) fn unknown_route(policy: &Policy, name: &str) -> Option<Str
 }
 
 /// Sorts interactions by creation time, newest first, and truncates the list to `limit`. Interactions that were created
-/// at the same time as the last one stay in the list. Returns the list and the creation time of its last interaction,
-/// or `None` if there are fewer than `limit` interactions.
+/// at the same time as the last one stay in the list. Returns the list, and the creation time of the last interaction
+/// in the list. The time is `None` if there are fewer than `limit` interactions.
 fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
     let created = |view: &Value| view.get("created_at").and_then(Value::as_str).and_then(Timestamp::parse);
     found.sort_by_cached_key(|view| Reverse(created(view)));
@@ -220,8 +221,8 @@ fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
     (found, last.map(|last| last.to_string()))
 }
 
-/// Reports whether the JSON of an interaction records only its revocation. Another replica may then have the full
-/// record.
+/// Reports whether the JSON view of an interaction shows only the revocation of the interaction, and none of its other
+/// data. Another replica may have the other data.
 fn is_tombstone(view: &Value) -> bool {
     view.get("route").and_then(Value::as_str) == Some(NO_ROUTE)
 }
