@@ -43,7 +43,8 @@ enum Transport {
     Unusable(Box<str>),
 }
 
-/// The part of the limits that the requests of one agent use. A reload that replaces the client retains the share.
+/// The limited resources that one agent uses: memory for bodies, requests in progress, and DNS lookups. If a reload
+/// replaces the HTTP client of the agent, the new client has the same share.
 pub(crate) struct AgentShare {
     /// The memory for the bodies of this agent's requests.
     pub(crate) body_memory: BodyMemory,
@@ -63,7 +64,7 @@ impl Default for AgentShare {
     }
 }
 
-/// Permission for one request to be in progress, counted per agent. Dropping the slot frees it.
+/// Counts one request to an agent as in progress until this value is dropped.
 pub(crate) struct RequestSlot(Arc<AgentShare>);
 
 impl Drop for RequestSlot {
@@ -73,7 +74,8 @@ impl Drop for RequestSlot {
 }
 
 impl AgentShare {
-    /// Returns a slot if fewer than `max` requests of this agent are in progress.
+    /// Counts a new request to the agent until the returned slot is dropped. Returns `None` if `max` requests to the
+    /// agent are already in progress.
     pub(crate) fn slot(self: &Arc<Self>, max: usize) -> Option<RequestSlot> {
         let more = |requests: usize| (requests < max).then_some(requests + 1);
         self.requests.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
@@ -154,7 +156,8 @@ impl AgentClient {
         &self.agent
     }
 
-    /// Returns a connection to the pool. The response on the connection must have been read completely.
+    /// Puts a connection back into the pool of idle connections. The caller must have read the response on the
+    /// connection completely.
     pub(crate) fn keep(&self, idle_timeout: Duration, connection: Connection, now: Instant) {
         self.pool.keep((), connection, idle_timeout, now);
     }

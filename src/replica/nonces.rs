@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::proof::AGE_MAX;
 use crate::time::Timestamp;
 
-/// The maximum number of nonces that are stored in one period. It bounds the memory to about 50 MB, and allows 16,000
-/// requests per second from other replicas.
+/// The maximum number of nonces that are stored in one period. This number bounds the memory to about 50 MB, and allows
+/// 16,000 requests per second from other replicas.
 const NONCES_MAX: usize = 1_000_000;
 
 /// The result of [`Nonces::accept`].

@@ -32,7 +32,8 @@ pub struct Replicas {
     pub prover: Prover,
     /// Whether new callback tokens contain the owner of their interaction.
     pub mint: bool,
-    /// The name of a group of agents that can replace each other. Equal names mean the same group.
+    /// The name of the group to which this replica belongs. The agents of all replicas with the same group name can
+    /// replace each other.
     pub group: Box<str>,
     /// The configured addresses of all replicas. A DNS name can resolve to several replicas.
     pub discover: Vec<Box<str>>,

@@ -255,8 +255,8 @@ impl AgentExchange<'_> {
         String::from_utf8(minting.minter.secret(&minted.interaction).expose().to_vec()).ok()
     }
 
-    /// Ends an interaction whose request was not sent, or was rejected by the provider, so that no callback can arrive.
-    /// `unseen` is true if nobody received the token.
+    /// Ends an interaction for which no callback can arrive, because its request was not sent or the provider rejected
+    /// it. `unseen` is true if the token of the interaction was not sent to anybody.
     async fn close_interaction(&self, minted: Option<&Minted>, unseen: bool) {
         let Some(minted) = minted else { return };
         let now = self.context.clocks.ledger_now(instant());
@@ -310,9 +310,9 @@ impl AgentExchange<'_> {
         self.doubt_if_broken(minted, status, end).await
     }
 
-    /// Records a doubt if the provider accepted the request, but the agent did not receive the whole response. An agent
-    /// that sees an error gives up the work or sends the request again. If the agent closed its connection, no doubt is
-    /// recorded.
+    /// Marks an interaction as doubtful if the provider accepted its request, but the agent did not receive the whole
+    /// response. The agent then gives up the work or sends the request again. If the agent closed its connection, the
+    /// interaction is not marked.
     async fn doubt_if_broken(
         &self,
         minted: Option<&Minted>,

@@ -107,7 +107,8 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Returns a connection to the pool. The response must have been read completely.
+    /// Puts a connection back into the pool of idle connections. The caller must have read the response on the
+    /// connection completely.
     pub(crate) fn reuse(&self, connection: Connection) {
         self.providers.pool.keep(self.target.clone(), connection, IDLE_TIMEOUT, instant());
     }

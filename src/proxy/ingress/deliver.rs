@@ -173,16 +173,17 @@ fn streamed_head(
     (head_bytes, length)
 }
 
-/// Reports whether a status asks the caller to send the request to another URL. The status 304 does not, because it
-/// responds to a conditional request.
+/// Reports whether a status asks the caller to send the request to another URL. The status 304 does not, because 304 is
+/// the response to a conditional request.
 fn is_redirect(status: StatusCode) -> bool {
     status.is_redirection() && status != StatusCode::NOT_MODIFIED
 }
 
-/// Records that the agent accepted the callback. The provider receives the response only after this record is durable.
+/// Records in the ledger that the agent accepted a callback, and waits until this result is durable. The provider must
+/// not receive the response earlier.
 ///
 /// # Errors
-/// Returns the denial of the store if it could not save the record.
+/// Returns the denial of the store if the result could not be saved.
 pub(crate) async fn settle(
     metrics: &Metrics,
     permit: &Permit,

@@ -63,8 +63,8 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// Returns the same components with separate connection limits, so that callers of the other listeners cannot use
-    /// up the connections of this listener.
+    /// Returns the same components for another listener, with separate connection limits. Connections to one listener
+    /// then do not use up the limits of the other listener.
     pub(crate) fn apart(&self) -> Self {
         Self {
             policy: Arc::clone(&self.policy),

@@ -105,7 +105,7 @@ fn derived(secret: &Secret, purpose: &str, number: i64) -> [u8; 32] {
 #[derive(Default)]
 struct Rotation {
     current: Option<TicketSecret>,
-    /// Decrypts session tickets that were issued in the previous period.
+    /// The secret that decrypts session tickets from the previous period.
     previous: Option<TicketSecret>,
     /// The number of the period in which `current` encrypts tickets. A period has [`PERIOD_SECONDS`].
     period: i64,
@@ -157,7 +157,8 @@ impl TicketKeys {
 /// Issues and accepts the session tickets of a listener.
 struct Tickets {
     keys: Arc<TicketKeys>,
-    /// The configured secrets. The first secret encrypts new tickets. If there are none, the random keys are used.
+    /// The configured secrets. The first secret encrypts new tickets. If no secrets are configured, the random keys of
+    /// this process encrypt the tickets.
     secrets: Vec<TicketSecret>,
     binding: Binding,
 }

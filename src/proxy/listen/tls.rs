@@ -65,8 +65,9 @@ pub(crate) struct VerifiedCertificate {
 }
 
 impl VerifiedCertificate {
-    /// Creates the record of a client's certificate chain. The chain is verified by [`ClientVerifier::still_trusts`],
-    /// because a handshake that resumes a session does not verify it. Returns `None` if a certificate cannot be parsed.
+    /// Parses a client's certificate chain, without verifying the chain. [`ClientVerifier::still_trusts`] verifies the
+    /// chain later, because a handshake that resumes a session verifies no certificates. Returns `None` if a
+    /// certificate cannot be parsed.
     pub(crate) fn new(chain: &[CertificateDer<'static>]) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
         let certificate = ClientCertificate { names: alternative_names(&leaf) };

@@ -95,9 +95,10 @@ impl Replication {
         }
     }
 
-    /// Reports whether this process must handle a callback that another replica forwards. If this ledger does not
+    /// Returns whether this process must handle a callback that another replica forwards. If this ledger does not
     /// contain the interaction, asks the other replicas that can have it. If no replica has the interaction, exactly
-    /// one of them decides what happens: the owner, or otherwise the replica with the highest process id.
+    /// one of these replicas decides what happens to the callback: the owner, or otherwise the replica with the highest
+    /// process id.
     pub(crate) async fn accepts(&self, replicas: &Replicas, owner: &Owner, interaction: &str) -> Acceptance {
         if self.store().is_shared() {
             let is_own = owner.incarnation == self.incarnation();

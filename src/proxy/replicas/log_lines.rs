@@ -41,8 +41,9 @@ impl Replication {
         }
     }
 
-    /// Logs each replica that was found, no longer responds, or is dead since the last call. `errors` contains the
-    /// reason why an address did not respond. Addresses without a known replica are logged at most once a minute.
+    /// Logs each replica that was found, stopped responding or was considered dead since the last call. `errors`
+    /// contains the reason why an address did not respond. Addresses without a known replica are logged at most once a
+    /// minute.
     pub(super) fn log_presences(&self, replicas: &Replicas, errors: &BTreeMap<Box<str>, String>) {
         let (now, members) = (instant(), self.members.all());
         let mut logged = self.logged.presences.lock();

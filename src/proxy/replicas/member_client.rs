@@ -83,7 +83,8 @@ pub(crate) struct MemberResponse {
 }
 
 impl MemberResponse {
-    /// Returns a connection to the pool. The response on the connection must have been read completely.
+    /// Puts a connection back into the client's pool of idle connections. The caller must have read the response on the
+    /// connection completely.
     pub(crate) fn keep(client: &AgentClient, connection: Connection) {
         client.keep(IDLE_TIMEOUT, connection, instant());
     }
@@ -93,8 +94,8 @@ impl MemberResponse {
         Arc::clone(&self.client)
     }
 
-    /// Reads the whole response body and returns the connection to the pool. Returns `None` if the body is incomplete
-    /// or has more than `bytes_max` bytes.
+    /// Reads and returns the whole response body, and puts the connection back into the pool. Returns `None` if the
+    /// body is incomplete or has more than `bytes_max` bytes.
     pub(super) async fn read_all(&mut self, bytes_max: usize) -> Option<Vec<u8>> {
         let body = read_all(&mut self.response, bytes_max).await?;
         self.response.take_connection().into_iter().for_each(|one| Self::keep(&self.client, one));

@@ -68,8 +68,8 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Returns whether the replica can be reached. A replica is considered dead if its address refused connections from
-    /// the first to the last refusal for at least `gone_after`.
+    /// Returns whether the replica can be reached. The replica is considered dead if at least `gone_after` has passed
+    /// from the first to the last of its consecutive refusals of a connection, or if another process has its address.
     pub(crate) fn presence(&self, gone_after: Duration) -> Presence {
         match self.refused_since {
             _ if self.is_replaced => Presence::Gone,

@@ -9,7 +9,8 @@ use crate::http::{Session, TRACEPARENT};
 use crate::observe::capture::Captures;
 use crate::observe::{AccessLogger, Metrics, Recent, Span, Traces};
 
-/// The destinations of the records of requests: metrics, access log, trace spans, recent and captured requests.
+/// The destinations to which each request is written: metrics, access log, trace spans, recent requests and captured
+/// requests.
 pub(crate) struct Recorder {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,

@@ -151,7 +151,8 @@ impl AgentExchange<'_> {
     }
 }
 
-/// Waits until there are messages, the interaction ends or the time is over. Also returns the leases of the messages.
+/// Waits until there are messages, the interaction ends, or the wait time of the query is over. Returns the result of
+/// the wait, and the leases of the returned messages.
 async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Found, Vec<Leased>) {
     let inbox = source.context.store.inbox();
     let deadline = instant() + query.wait;
@@ -178,8 +179,8 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
             None => 0,
         };
         let waiting = || source.interaction.map_or((0, 0), |id| inbox.waiting_of(id));
-        // A message that is not durable yet becomes visible later. A request that only watches must not see the end
-        // before it.
+        // A message that is not durable yet becomes visible later. A request that only watches must receive this
+        // message before the end of the interaction.
         let (_, arriving) = waiting();
         let (events, leased, has_more) = match query.watched_after {
             None => {
@@ -210,7 +211,8 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
             return (Found::Nothing, leased);
         }
         let _ = timeout(rest.min(pause), pulled).await;
-        // A message that waits here becomes due by time, which wakes nobody.
+        // While a message of the interaction waits in this process, the interval stays short, because no notification
+        // arrives when the delay of the message ends.
         let asks_only = source.interaction.is_some() && inbox.is_shared() && waiting().0 == 0;
         pause = if asks_only { (pause * 2).min(LOOK_SHARED) } else { LOOK };
     }

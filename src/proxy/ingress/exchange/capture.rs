@@ -48,7 +48,8 @@ impl CallbackExchange<'_> {
         self.body = request_body::read(self.session, declared, body_limits).await.ok();
     }
 
-    /// Stores a finished request if it was denied and an operator captures such requests.
+    /// Stores the current request at its end, if the request was denied and an operator captures denied requests of
+    /// this kind.
     pub(super) fn capture(&self, end: &ExchangeRecord, trail: &Trail) {
         let (context, now) = (self.context, self.context.clocks.now());
         let captures = &context.recorder.captures;

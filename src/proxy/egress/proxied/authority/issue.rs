@@ -253,7 +253,8 @@ fn moment(at: Timestamp) -> Result<OffsetDateTime, String> {
     OffsetDateTime::from_unix_timestamp(at.unix_secs()).map_err(|error| error.to_string())
 }
 
-/// A placeholder without a certificate, which the settings of each connection replace.
+/// A certificate resolver that returns no certificate. For each intercepted connection, a resolver with the certificate
+/// of the host replaces this placeholder.
 #[derive(Debug)]
 struct NoCertificate;
 
