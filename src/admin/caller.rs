@@ -99,8 +99,8 @@ impl Admin {
 }
 
 /// Reports whether a host name cannot exist in public DNS, such as a name without a dot or a name that ends with
-/// `.cluster.local`. An attacker who controls name resolution in the local network can still use these names, so they
-/// give access to metrics and health only.
+/// `.cluster.local`. An attacker who controls name resolution in the local network can still use these names. Therefore
+/// a request with such a name has access to metrics and health only.
 fn is_of_no_zone(name: &str) -> bool {
     let of_a_host =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));

@@ -29,7 +29,7 @@ use crate::time::Timestamp;
 const ROWS_MAX: usize = 1000;
 const INTERACTIONS_DEFAULT: usize = 100;
 /// The header that the admin page must send with each change. An HTML form cannot set this header. A page of another
-/// site can set it only after a CORS preflight, which Callgate does not allow.
+/// site can set this header only after a CORS preflight, which Callgate does not allow.
 const ACTION: HeaderName = HeaderName::from_static("callgate-action");
 
 /// The resource of the admin page that a request path names.

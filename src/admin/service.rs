@@ -40,7 +40,7 @@ pub struct Admin {
     pub recent: Arc<Recent>,
     /// The captured requests: denied requests that are stored for an operator.
     pub captures: Arc<Captures>,
-    /// The settings of the admin listener, such as its token. A reload replaces them.
+    /// The settings of the admin listener, such as its token. A reload replaces these settings.
     pub listener: ArcSwap<AdminListener>,
 }
 

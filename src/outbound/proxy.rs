@@ -36,7 +36,7 @@ impl OutboundProxy {
         &self.no_proxy
     }
 
-    /// Returns the user name and the password for the outbound proxy. The caller must not log them.
+    /// Returns the user name and the password for the outbound proxy. The caller must not log these credentials.
     pub fn credentials(&self) -> Option<(&str, &str)> {
         std::str::from_utf8(self.credentials.as_ref()?.expose()).ok()?.split_once(':')
     }

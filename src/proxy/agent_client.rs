@@ -48,7 +48,7 @@ enum Transport {
 pub(crate) struct AgentShare {
     /// The memory for the bodies of this agent's requests.
     pub(crate) body_memory: BodyMemory,
-    /// The number of [`RequestSlot`]s in use.
+    /// The number of requests to the agent in progress. Each request holds a [`RequestSlot`].
     requests: AtomicUsize,
     /// Limits the concurrent DNS lookups of the agent's host.
     lookups: Arc<Semaphore>,
@@ -111,7 +111,7 @@ impl AgentClient {
     }
 
     /// Returns an idle connection to the agent, or opens a new one. The timeouts come from `agent`, because a reload
-    /// can change them without replacing the client.
+    /// can change the timeouts without replacing the client.
     ///
     /// # Errors
     /// Returns `agent_unreachable` if no connection can be opened. No part of a request was sent.
@@ -167,7 +167,7 @@ impl AgentClient {
         self.pool.invalidate();
     }
 
-    /// Closes idle connections whose idle timeout has passed.
+    /// Closes connections to the agent that have been idle for longer than the idle timeout.
     pub(crate) fn sweep(&self, now: Instant) {
         self.pool.sweep(now);
     }

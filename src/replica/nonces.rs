@@ -37,7 +37,7 @@ impl Default for Nonces {
 }
 
 impl Nonces {
-    /// Accepts a nonce and stores it, if the nonce was not accepted before and the table is not full.
+    /// Accepts and stores a nonce, if the nonce was not accepted before and the table is not full.
     pub fn accept(&mut self, nonce: u128, now: Timestamp) -> SeenNonce {
         const PERIOD: Duration = Duration::from_secs(2 * AGE_MAX.as_secs() + 1);
         // If the clock was set back, the stored nonces must not be retained for longer than one period.

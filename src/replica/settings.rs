@@ -21,8 +21,8 @@ pub enum Gone {
 /// The settings of the section `replicas`, except the address of the listener.
 #[derive(Clone, Debug)]
 pub struct Replicas {
-    /// The address at which other replicas reach this process, and the id of this run of the process. `None` in
-    /// commands that do not serve requests.
+    /// The address at which other replicas reach this process, and the replica id of this process. `None` in commands
+    /// that do not serve requests.
     pub own: Option<Owner>,
     /// The `host:port` at which other replicas reach this process.
     pub advertise: Box<str>,

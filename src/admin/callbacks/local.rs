@@ -192,7 +192,8 @@ fn contains(interaction: &Interaction, text: &str) -> bool {
 }
 
 impl LocalInteractions {
-    /// Returns the interaction with this id as JSON, or `None` if the ledger does not contain it.
+    /// Returns the interaction with this id as JSON, or `None` if the ledger of this process does not contain the
+    /// interaction.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger cannot be read.

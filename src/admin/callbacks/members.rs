@@ -30,9 +30,8 @@ pub(super) struct Answers {
 /// One page of the interactions of all replicas.
 pub(in crate::admin) struct FoundAnywhere {
     pub(in crate::admin) interactions: Vec<Value>,
-    /// The end of this page: its last interaction id, or with `newest` the creation time of its oldest interaction. The
-    /// next page contains the interactions after this id, or before this time. `None` if there are no more
-    /// interactions.
+    /// The query parameter with which a client requests the next page: an interaction id for `after`, or with `newest`
+    /// a creation time for `before`. `None` if there are no more interactions.
     next: Option<String>,
     /// The addresses of the replicas that could not be reached but are not considered dead.
     unreachable: Vec<Box<str>>,

@@ -55,7 +55,7 @@ impl Admin {
         }
     }
 
-    /// Responds to a request of the inbox API. The caller must have checked that the client may send it.
+    /// Responds to a request of the inbox API. The caller must have checked that the client is allowed to use this API.
     pub(super) async fn answer_inbox(&self, request: &AdminRequest, rest: &str) -> AdminResponse {
         let not_allowed = |allow| AdminResponse { allow, ..problem(405, "method not allowed") };
         match (request.method.as_str(), rest.split_once('/')) {

@@ -387,7 +387,7 @@ impl SendError {
 }
 
 /// Reports whether the status of a response proves that the provider did not accept the request. The status 408, 425,
-/// 429 or 5xx proves nothing, because a gateway may send it while the provider still processes the request.
+/// 429 or 5xx proves nothing, because a gateway may send this status while the provider still processes the request.
 ///
 /// With 301, 302, 307 or 308, the provider redirects the request to another URL. A client that follows the redirect
 /// sends a second request, for which Callgate creates a second interaction.

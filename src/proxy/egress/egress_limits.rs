@@ -24,7 +24,7 @@ pub(crate) struct EgressLimits {
     /// The certificate authority of the forward proxy. A reload can replace it. `None` if the listener is no forward
     /// proxy.
     pub(crate) authority: ArcSwapOption<Authority>,
-    /// The open tunnels of the forward proxy, which are limited in number.
+    /// Counts and limits the open tunnels of the forward proxy.
     pub(super) tunnels: Arc<ConnectionLimits>,
     pub(super) connections: Arc<ConnectionLimits>,
     /// The bound address of the egress listener.

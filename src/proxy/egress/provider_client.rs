@@ -56,7 +56,8 @@ struct TrustedRoots {
     digest: [u8; 32],
 }
 
-/// The pool key of a connection to a provider: its path, and the host name in the verified certificate.
+/// The pool key of a connection to a provider: the network path of the connection, and the host name in the verified
+/// certificate.
 #[derive(Clone, Eq, Hash, PartialEq)]
 struct Target {
     way: Way,
@@ -204,8 +205,8 @@ impl Providers {
         Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
     }
 
-    /// Sends a request to a provider while its body arrives, and reads the head of the response. Returns `None` if the
-    /// agent closed its connection.
+    /// Sends a request to a provider while the body arrives from the agent, and reads the head of the response. Returns
+    /// `None` if the agent closed its connection.
     pub(crate) async fn send_streamed(
         self: Arc<Self>,
         url: &Url,
@@ -329,7 +330,7 @@ impl Providers {
         connected.insert(host.into(), address);
     }
 
-    /// Closes pooled connections whose idle timeout has passed.
+    /// Closes pooled connections that have been idle for longer than the idle timeout.
     pub(crate) fn sweep(&self) {
         self.pool.sweep(instant());
     }

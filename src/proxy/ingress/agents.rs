@@ -75,7 +75,7 @@ impl Agents {
         former.map(|client| Arc::clone(&client.share)).unwrap_or_default()
     }
 
-    /// Closes idle connections to agents whose idle timeout has passed.
+    /// Closes connections to agents that have been idle for longer than the idle timeout of the agent.
     pub(crate) fn sweep(&self, now: Instant) {
         self.clients.load().iter().for_each(|client| client.sweep(now));
     }

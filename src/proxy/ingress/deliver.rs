@@ -103,9 +103,9 @@ async fn send(
     }
 }
 
-/// Sends a request to the agent while its body arrives, and reads the head of the response. Also returns the number of
-/// body bytes that were received from the caller. A redirect is returned like any other response, because the agent's
-/// own API decides on redirects. Returns `None` if the caller closed its connection.
+/// Sends a request to the agent while the body arrives from the caller, and reads the head of the response. Also
+/// returns the number of body bytes that were received from the caller. A redirect is returned like any other response,
+/// because the agent's own API decides on redirects. Returns `None` if the caller closed its connection.
 ///
 /// # Errors
 /// Returns [`StreamFault::Body`] if the caller's body failed, and [`StreamFault::Response`] if the agent failed.

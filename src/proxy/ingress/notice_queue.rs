@@ -14,7 +14,7 @@ use crate::interaction::NoticeId;
 use crate::store::DueNotice;
 
 /// The maximum number of notices of one route that are delivered concurrently. The limit is per route, so that a slow
-/// path of the agent delays only the notices of its own route.
+/// agent path of one route does not delay the notices of other routes.
 const CONCURRENT_MAX: usize = 16;
 
 /// The pending notices of one route.

@@ -38,7 +38,7 @@ pub(crate) type Binding = [u8; 32];
 
 /// A secret from which the keys of TLS session tickets are derived.
 struct TicketSecret {
-    /// The name of the secret, with which each of its session tickets begins.
+    /// The name of the secret. Each session ticket that is encrypted with a key of this secret begins with this name.
     name: [u8; NAME_BYTES],
     secret: Secret,
 }
@@ -107,7 +107,7 @@ struct Rotation {
     current: Option<TicketSecret>,
     /// The secret that decrypts session tickets from the previous period.
     previous: Option<TicketSecret>,
-    /// The number of the period in which `current` encrypts tickets. A period has [`PERIOD_SECONDS`].
+    /// The number of the period in which `current` encrypts tickets. A period lasts [`PERIOD_SECONDS`].
     period: i64,
 }
 
@@ -210,7 +210,7 @@ mod tests {
     const START: i64 = 1_800_000_000;
     const HOUR: i64 = 3600;
 
-    /// Returns ticket keys, and the time of their clock in milliseconds.
+    /// Returns ticket keys, and the time of the ticket keys' clock in milliseconds.
     fn keys() -> (Arc<TicketKeys>, Arc<AtomicI64>) {
         let now = Arc::new(AtomicI64::new(START * 1000));
         (TicketKeys::new(Clock::Set(Arc::clone(&now))), now)

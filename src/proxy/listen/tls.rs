@@ -168,7 +168,7 @@ fn binding(clients: Option<&ClientVerifier>) -> Binding {
     Sha256::new().chain_update(clients.digest).chain_update([u8::from(clients.required)]).finalize().into()
 }
 
-/// Reads a certificate chain and its private key, and checks that they belong together.
+/// Reads a certificate chain and a private key, and checks that the key belongs to the certificate.
 fn load_certified_key(files: &CertificateFiles) -> Result<CertifiedKey, String> {
     let CertificateFiles { certificate, key } = files;
     let (chain, private) = (pem_files::certificates(certificate)?, pem_files::private_key(key)?);

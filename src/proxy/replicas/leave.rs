@@ -106,7 +106,7 @@ impl Replication {
         left.log(&replicas.group);
         if left.kept == 0 {
             // The other replicas send the callbacks of this process to the successor. If this process starts again with
-            // the same file, it must therefore have another process id.
+            // the same file, this process must therefore have another replica id.
             self.store().forget_incarnation();
         }
         left

@@ -148,7 +148,7 @@ pub(super) struct MemberClient {
     clients: Mutex<Clients>,
 }
 
-/// The clients for other replicas, by process id and address.
+/// The clients for other replicas, by replica id and address.
 type Clients = HashMap<(Incarnation, Box<str>), Arc<AgentClient>>;
 
 impl MemberClient {
@@ -291,7 +291,8 @@ async fn open(
     let body = body.ok_or_else(|| not_sent("its answer is incomplete"))?;
     let about: About = serde_json::from_slice(&body).map_err(|_| not_sent("its answer is malformed"))?;
     let connection = response.take_connection().ok_or_else(|| not_sent("it closed the connection"))?;
-    // The proof of the response covers the process id, but not the body, so the process id in the body is compared.
+    // The proof of the response covers the replica id in the header, but not the body. Therefore the replica id in the
+    // body is compared with the id in the header.
     match about.incarnation == incarnation.to_string() {
         true => Ok((connection, about)),
         false => Err(SendError::Stranger),

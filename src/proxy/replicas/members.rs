@@ -22,10 +22,10 @@ pub(crate) struct About {
     pub(crate) group: Box<str>,
     /// The start time of the process, in Unix milliseconds.
     pub(crate) started: i64,
-    /// The process ids of the replicas whose interactions were moved to this replica.
+    /// The ids of the replicas whose interactions were moved to the described replica.
     #[serde(default)]
     pub(crate) inherits: Vec<String>,
-    /// Whether the replica is stopping, so that nothing should be moved to it.
+    /// Whether the replica is stopping, so that no interactions should be moved to this replica.
     #[serde(default)]
     pub(crate) stopping: bool,
 }
@@ -61,7 +61,8 @@ pub(crate) struct Member {
     refused_since: Option<Instant>,
     /// Whether another process now has the address of this replica.
     is_replaced: bool,
-    /// Whether all other replicas were asked, after this replica died, which of them has received its interactions.
+    /// Whether all other replicas were asked, after the death of this replica, which replica has received its
+    /// interactions.
     heirs_are_known: bool,
     /// The time of the last attempt to connect to the replica.
     tried: Instant,
@@ -173,7 +174,7 @@ impl Members {
         })
     }
 
-    /// Returns the address of the replica with this process id, or `None` if the process is unknown.
+    /// Returns the address of the replica with this replica id, or `None` if no such replica was found.
     pub(crate) fn address(&self, incarnation: Incarnation) -> Option<Box<str>> {
         self.table.lock().get(&incarnation).map(|member| member.owner.address.clone())
     }
@@ -226,13 +227,13 @@ impl Members {
         self.table.lock().values().any(|member| member.inherits(&name))
     }
 
-    /// Reports whether all other replicas were already asked which of them has received the interactions of a dead
+    /// Reports whether all other replicas were already asked which replica has received the interactions of a dead
     /// replica.
     pub(crate) fn heirs_are_known(&self, incarnation: Incarnation) -> bool {
         self.table.lock().get(&incarnation).is_some_and(|member| member.heirs_are_known)
     }
 
-    /// Records that the other replicas were asked which of them has received the interactions of a dead replica.
+    /// Records that the other replicas were asked which replica has received the interactions of a dead replica.
     pub(crate) fn asked_for_heirs(&self, incarnation: Incarnation) {
         if let Some(member) = self.table.lock().get_mut(&incarnation) {
             member.heirs_are_known = true;

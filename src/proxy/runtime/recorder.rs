@@ -67,8 +67,8 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Returns the HTTP method if it is a standard one, and `other` otherwise. The metrics and the log need a bounded set
-/// of methods, because a caller can send any text as the method.
+/// Returns a standard HTTP method unchanged, and `other` for any other method. The metrics and the log need a bounded
+/// set of methods, because a caller can send any text as the method.
 pub(crate) fn known_method(method: &str) -> &str {
     match method {
         "CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => method,

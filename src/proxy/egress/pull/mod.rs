@@ -25,7 +25,8 @@ use url::{Asked, PullQuery, PullUrl, SettleQuery};
 
 /// The maximum size in bytes of the body of a request that acknowledges or returns a message. The body is ignored.
 const BODY_BYTES_MAX: u64 = 64 << 10;
-/// The interval between the first two checks of an interaction's state during a wait.
+/// The interval between two checks of an interaction's state while a pull request waits. With a shared ledger, the
+/// interval can double with each check, up to [`LOOK_SHARED`].
 const LOOK: Duration = Duration::from_millis(250);
 /// The maximum interval between two checks of a shared ledger, which other processes can change. Each check is two
 /// calls to the Redis server.
@@ -112,8 +113,8 @@ impl AgentExchange<'_> {
         let (context, policy) = (self.context, self.policy);
         let source = event::Events { context, policy, interaction: interaction.as_deref(), routes: &routes };
         let wait = wait_for_events(&source, &query);
-        // If the agent closes its connection, the wait ends, so that the agent gets no lease. Leases of messages that
-        // the agent did not receive are returned.
+        // If the agent closes its connection, the wait ends, so that the agent gets no lease. If the agent does not
+        // receive the leased messages, the leases end at once.
         let Some((found, leased)) = self.session.unless_closed(wait).await else {
             return ExchangeEnd { outcome: Ok("ok"), status: 0, reusable: false };
         };

@@ -69,9 +69,9 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Returns the interaction of a callback and its owner. A shared ledger is preferred to the token, because another
-    /// replica may have adopted the interaction since the token was minted. Returns `None` if neither the ledger nor
-    /// the token contains an owner.
+    /// Returns the interaction of a callback and its owner. Takes the owner from a shared ledger if possible, and
+    /// otherwise from the token, because another replica may have adopted the interaction since the token was minted.
+    /// Returns `None` if neither the ledger nor the token contains an owner.
     ///
     /// # Errors
     /// Returns the denial if the owner cannot be determined.

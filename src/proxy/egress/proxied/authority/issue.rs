@@ -83,7 +83,8 @@ fn create(
 pub(super) struct Signer {
     pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) certificate: CertificateDer<'static>,
-    /// Other authorities that the agent must also trust, for example while one authority replaces another.
+    /// The certificates of other authorities that the agent must trust, for example while one authority replaces
+    /// another.
     pub(super) further: Vec<CertificateDer<'static>>,
     pub(super) not_after: Timestamp,
 }
