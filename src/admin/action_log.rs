@@ -17,8 +17,8 @@ struct Action<'r> {
     /// A JSON key for the event log, and the value from the request path that is logged under this key, such as an
     /// interaction id. `None` if nothing from the path is logged.
     named: Option<(&'static str, &'r str)>,
-    /// The keys in the JSON body of the request whose values are copied into the event log. None of these values is a
-    /// secret.
+    /// The keys in the JSON request body that are copied into the event log with their values. None of these values is
+    /// a secret.
     members: &'static [&'static str],
 }
 

@@ -44,8 +44,8 @@ fn has_our_origin(request: &AdminRequest) -> bool {
     })
 }
 
-/// Returns the rest of a path after the prefix `api`, without the slash between them. Returns `None` if the path does
-/// not begin with the prefix.
+/// Returns the part of a path after the prefix `api` and the slash that follows the prefix. Returns `None` if the path
+/// does not begin with the prefix.
 pub(super) fn below<'p>(path: &'p str, api: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(api)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }

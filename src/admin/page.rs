@@ -83,7 +83,7 @@ fn compact(text: &str) -> String {
 }
 
 /// Minifies CSS: removes indentation, empty lines, comment lines, and spaces around punctuation. The style sheet has no
-/// strings that contain such spaces.
+/// strings that this would change.
 fn compact_style(text: &str) -> String {
     let pairs = [(": ", ":"), ("; ", ";"), (", ", ","), (" { ", "{"), (" {\n", "{"), (" }", "}")];
     pairs.into_iter().fold(compact(text), |text, (from, to)| text.replace(from, to))

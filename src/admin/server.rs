@@ -76,7 +76,7 @@ pub struct AdminResponse {
     pub allow: &'static str,
     /// Additional headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The outcome that the event log contains if the request was a successful action.
+    /// The outcome of a successful action, for the event log.
     pub outcome: &'static str,
 }
 

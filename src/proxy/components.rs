@@ -51,7 +51,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Returns the recorder of requests, and the connections to the other replicas with the callbacks API.
+    /// Splits the options. Returns the recorder of requests, and the connections to the other replicas with the
+    /// callbacks API.
     fn into_recorder(self) -> (Arc<Recorder>, Option<(Arc<Replication>, CallbacksApi)>) {
         let recorder = Recorder {
             clock: self.clock,

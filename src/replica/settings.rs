@@ -30,7 +30,7 @@ pub struct Replicas {
     pub sealer: OwnerSealer,
     /// Creates and verifies the proofs of requests between replicas.
     pub prover: Prover,
-    /// Whether new callback tokens contain the owner of their interaction.
+    /// Whether a new callback token contains the encrypted owner of the interaction.
     pub mint: bool,
     /// The name of the group to which this replica belongs. The agents of all replicas with the same group name can
     /// replace each other.

@@ -58,7 +58,8 @@ pub(in crate::admin) struct ListQuery {
     /// The names and required values of path captures.
     pub(in crate::admin) captures: Vec<(String, String)>,
     pub(in crate::admin) provider_id: Option<String>,
-    /// Lower-case text that an interaction must contain, compared without regard to case.
+    /// The text, in lower case, that an interaction must contain. The comparison ignores the case of the interaction's
+    /// text.
     pub(in crate::admin) search: Option<String>,
     /// Whether the newest interaction comes first. Otherwise, the list is ordered by interaction id.
     pub(in crate::admin) newest: bool,

@@ -117,8 +117,8 @@ impl Admin {
         }
     }
 
-    /// Returns one page of the interactions of all replicas, in the order of interaction ids, or with `newest` the
-    /// newest first.
+    /// Returns one page of the interactions of all replicas. With `newest`, the newest interaction comes first.
+    /// Otherwise, the page is ordered by interaction id.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger of this process cannot be read.

@@ -15,7 +15,7 @@ use crate::path::{Parameter, parameter};
 use crate::store::{MessageFilter, Replayed};
 use crate::time::{Rate, Timestamp, parse_duration, parse_rate};
 
-/// The default number of messages in one list. The maximum is [`PAGE_MAX`].
+/// The default number of messages in one response to a list request. The maximum is [`PAGE_MAX`].
 const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1000;
 /// The query parameters of a request that lists messages.

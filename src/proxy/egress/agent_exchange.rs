@@ -46,8 +46,8 @@ pub(crate) struct AgentExchange<'x> {
     pub(crate) session: &'x mut Session,
     pub(crate) caller: Caller<'x>,
     pub(crate) request_id: &'x str,
-    /// The memory reserved for the request body. It stays reserved until the response is relayed, because the request
-    /// to the provider contains the body.
+    /// The memory reserved for the request body. The memory stays reserved until the response is relayed, because the
+    /// request to the provider contains the body.
     pub(crate) memory: MemoryReservation,
     pub(crate) details: RequestDetails,
     /// The origin in the request target, if the agent used Callgate as a forward proxy.
@@ -275,8 +275,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Relays the response to a request into which a callback URL was inserted. `learned` contains the minted callback
-    /// and the JSON pointers to the values that can be the provider's id.
+    /// Relays the response to a request into which a callback URL was inserted. If the response can contain the
+    /// provider's id, `learned` contains the minted callback and the JSON pointers to the possible ids.
     async fn handle_response(
         &mut self,
         mut provider_response: ProviderResponse,

@@ -49,7 +49,7 @@ pub(crate) struct Providers {
     connected: Mutex<HashMap<Box<str>, SocketAddr>>,
 }
 
-/// A TLS connector, and the digest of the authorities that it trusts.
+/// A TLS connector, and the digest of the authorities that the connector trusts.
 struct TrustedRoots {
     connector: TlsConnector,
     /// The SHA-256 of the trusted authorities.

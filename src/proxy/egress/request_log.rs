@@ -18,8 +18,8 @@ pub(crate) struct ExchangeEnd {
     pub(crate) reusable: bool,
 }
 
-/// The details of a request to the egress listener for the log, the metrics and the trace. They are set while the
-/// request is processed.
+/// The details of a request to the egress listener for the log, the metrics and the trace. The details are set while
+/// the request is processed.
 pub(crate) struct RequestDetails {
     pub(crate) rule: Box<str>,
     /// The path of the request, with `[token]` in place of text that could be a token. `-` if the path is unknown.

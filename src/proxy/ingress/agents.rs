@@ -68,7 +68,7 @@ impl Agents {
         self.clients.load().iter().find(is_same).map(Arc::clone)
     }
 
-    /// Returns the agent's share of the limits, which all clients for agents of the same name use.
+    /// Returns the share of the limits that an agent uses. All clients for agents with the same name use one share.
     fn share(&self, agent: &Agent) -> Arc<AgentShare> {
         let clients = self.clients.load();
         let former = clients.iter().find(|client| client.agent.name == agent.name);

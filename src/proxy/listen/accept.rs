@@ -25,7 +25,7 @@ use crate::observe::Metrics;
 use crate::policy::{Limits, Policy};
 use crate::proxy::runtime::Drain;
 
-/// The pause before the next attempt to accept a connection, after the process had no free file descriptor.
+/// The pause before the next attempt to accept a connection, if the process has no free file descriptor.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The reason why a connection was closed before its first request.

@@ -26,7 +26,7 @@ use crate::secret::Secret;
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// The period in which one key encrypts new TLS session tickets, in seconds.
 const PERIOD_SECONDS: i64 = 6 * 3600;
-/// The maximum difference by which the clock of another replica may be ahead, in seconds.
+/// The maximum time by which the clock of another replica can be ahead of this host's clock, in seconds.
 const AHEAD_SECONDS: i64 = 60;
 /// The length of the name of a secret at the beginning of a session ticket, in bytes.
 const NAME_BYTES: usize = 16;
@@ -112,8 +112,8 @@ struct Rotation {
 }
 
 impl Rotation {
-    /// Replaces the ticket keys of past periods. With deleted keys, recorded connections can no longer be decrypted.
-    /// Returns `None` if the operating system provides no random numbers.
+    /// Replaces the ticket keys of past periods. After the deletion of the keys, recorded connections can no longer be
+    /// decrypted. Returns `None` if the operating system provides no random numbers.
     fn advance(&mut self, now: i64) -> Option<()> {
         let period = now.div_euclid(PERIOD_SECONDS);
         if self.current.is_some() && self.period == period {

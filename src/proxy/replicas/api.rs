@@ -20,7 +20,8 @@ pub(super) const LEDGER: &str = "/ledger";
 const DUE: &str = "/due";
 
 impl Replication {
-    /// Asks the owner of interactions to apply their passed deadlines. Returns whether the owner accepted the request.
+    /// Asks the owner of interactions to apply the passed deadlines of these interactions. Returns whether the owner
+    /// accepted the request.
     pub(crate) async fn pass_on_deadlines(&self, to: &Owner, ids: &[Box<str>]) -> bool {
         let Ok(body) = serde_json::to_vec(ids) else { return false };
         let target = format!("{API}{DUE}");

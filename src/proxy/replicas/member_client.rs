@@ -189,7 +189,7 @@ impl MemberClient {
         Ok(MemberResponse { response, outcome, client })
     }
 
-    /// Asks the process at an address to identify itself. Returns the description of this process.
+    /// Asks the process at an address to identify itself. Returns the description that the process sends.
     ///
     /// # Errors
     /// Returns a [`SendError`] if no replica responds at the address.
@@ -238,7 +238,8 @@ fn client(replicas: &Replicas, address: &str) -> Result<Arc<AgentClient>, String
     AgentClient::new(Arc::new(agent(replicas, address)), Arc::default()).map(Arc::new)
 }
 
-/// Returns the address and settings of another replica in the form of an [`Agent`], for its client.
+/// Returns the address and settings of another replica in the form of an [`Agent`], for the HTTP client of this
+/// replica.
 fn agent(replicas: &Replicas, address: &str) -> Agent {
     let address = AgentAddress::Tcp(address.into());
     let tls = replicas.tls.clone().map(|tls| match address.host() {

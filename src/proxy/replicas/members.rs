@@ -14,7 +14,7 @@ const MEMBERS_MAX: usize = 1024;
 /// process was suspended, so that it is unknown whether the replica was reachable in the meantime.
 const REFUSALS_GAP_MAX: Duration = Duration::from_secs(15);
 
-/// The description of a replica, in JSON, as the replica sends it to other replicas.
+/// The description that a replica sends to other replicas, in JSON.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct About {
     pub(crate) incarnation: String,
@@ -141,8 +141,8 @@ impl Members {
         *silent = addresses.into_iter().map(|address| (address.clone(), since(&address))).collect();
     }
 
-    /// Returns the addresses in `discover` that no known replica has, and at which no replica has responded for less
-    /// than `gone_after`.
+    /// Returns the addresses in `discover` that no known replica has, and at which the first failed attempt was less
+    /// than `gone_after` ago.
     pub(crate) fn silent(&self, gone_after: Duration, now: Instant) -> Vec<Box<str>> {
         let is_known = |address: &str| self.table.lock().values().any(|one| *one.owner.address == *address);
         let silent = self.silent.lock();
@@ -185,14 +185,15 @@ impl Members {
         table.get(&incarnation).is_some_and(|member| member.presence(gone_after) == Presence::Gone)
     }
 
-    /// Reports whether the last attempt to connect to a replica failed, although no other process has its address.
+    /// Reports whether the last attempt to connect to a replica failed. Returns false if another process now has the
+    /// address of the replica.
     pub(crate) fn is_refusing(&self, incarnation: Incarnation) -> bool {
         let table = self.table.lock();
         table.get(&incarnation).is_some_and(|member| member.refused_since.is_some() && !member.is_replaced)
     }
 
     /// Returns a replica with its current address. A process that was restarted with the same ledger can have another
-    /// address than in the tokens that it minted.
+    /// address than the tokens from before the restart contain.
     pub(crate) fn current(&self, owner: &Owner) -> Owner {
         let table = self.table.lock();
         let known = table.get(&owner.incarnation).filter(|member| member.about.is_some());

@@ -188,7 +188,7 @@ impl Replication {
 
     /// Records the description that another replica sent. Returns the id and address of the other replica. Returns
     /// `None` if the description is malformed, or if this process sent the description to itself, because `discover`
-    /// lists its address.
+    /// lists the address of this process.
     pub(super) fn learned(&self, about: About) -> Option<Owner> {
         let own = self.own();
         if about.incarnation == own.incarnation.to_string() {

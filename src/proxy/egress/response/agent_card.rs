@@ -21,9 +21,9 @@ const SHOWN_CHARACTERS_MAX: usize = 60;
 
 impl AgentExchange<'_> {
     /// Reads a response that can contain an agent card (A2A protocol) at `place`. If the response contains a card,
-    /// replaces the URLs in the card that the rule covers by URLs on the egress listener. `sent` is the URL of the
-    /// request, and `captures` are the path captures of the request. Returns the part of the body that was read, with
-    /// the replaced URLs.
+    /// replaces each URL that the rule covers by a URL on the egress listener. `sent` is the URL of the request, and
+    /// `captures` are the path captures of the request. Returns the part of the body that was read, with the replaced
+    /// URLs.
     pub(in crate::proxy::egress) async fn localize_card(
         &mut self,
         rule: &Rule,

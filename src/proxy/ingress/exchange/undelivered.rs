@@ -48,7 +48,7 @@ impl CallbackExchange<'_> {
         ExchangeRecord::responded(seen, Outcome::Allowed(result), sent, was_written)
     }
 
-    /// Delivers a request on a route in observe mode that would be denied in enforce mode.
+    /// Delivers a request that would be denied in enforce mode, because the route of the request is in observe mode.
     pub(super) async fn deliver_observed(
         &mut self,
         caller: Caller<'_>,

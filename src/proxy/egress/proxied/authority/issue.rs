@@ -23,7 +23,7 @@ use crate::proxy::pem_files;
 use crate::random::new_id;
 use crate::time::Timestamp;
 
-/// The validity period of a new certificate authority. It is long, because Node and Java read their trusted
+/// The validity period of a new certificate authority. The period is long, because Node and Java read their trusted
 /// certificates only at start.
 const LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
 /// How long before its time of issue a certificate becomes valid, because the clocks of clients differ.
