@@ -207,8 +207,8 @@ pub(in crate::admin) fn unknown_route(policy: &Policy, name: &str) -> Option<Str
 }
 
 /// Sorts interactions by creation time, newest first, and truncates the list to `limit`. Interactions that were created
-/// at the same time as the last one stay in the list. Returns the list, and the creation time of the last interaction
-/// in the list. The time is `None` if there are fewer than `limit` interactions.
+/// at the same time as the last interaction within `limit` stay in the list. Returns the list, and the creation time of
+/// the last interaction in the list. The time is `None` if there are fewer than `limit` interactions.
 fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
     let created = |view: &Value| view.get("created_at").and_then(Value::as_str).and_then(Timestamp::parse);
     found.sort_by_cached_key(|view| Reverse(created(view)));

@@ -32,8 +32,8 @@ struct Waiting {
     new: VecDeque<DueNotice>,
     /// Notices whose previous delivery failed.
     retries: VecDeque<DueNotice>,
-    /// The interaction id and the notice id of every notice in `new` and `retries`. A notice in this set is not added a
-    /// second time when the ledger returns the notice again, because the notice has waited longer than its lease.
+    /// The interaction id and the notice id of every notice in `new` and `retries`. If a notice waits longer than its
+    /// lease, the ledger returns the notice again. This set then prevents a second entry for the notice.
     queued: HashSet<(Arc<str>, NoticeId)>,
     turn: u8,
 }

@@ -19,13 +19,13 @@ const HEIRS_PAUSE: Duration = Duration::from_secs(1);
 /// Which process must handle a callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Place {
-    /// This process.
+    /// This process must handle the callback.
     Here,
-    /// The process of another replica.
+    /// Another replica must handle the callback.
     Member(Owner),
-    /// No process, because the owner of the interaction is dead.
+    /// No process can handle the callback, because the owner of the interaction is dead.
     Gone,
-    /// No process that is known: every replica that can have the interaction was asked, and none has the interaction.
+    /// No process is known: every replica that can have the interaction was asked, and none has the interaction.
     Nowhere,
 }
 

@@ -13,8 +13,8 @@ use crate::interaction::ClaimError;
 use crate::proxy::ingress::deliver::{Delivery, deliver};
 
 impl CallbackExchange<'_> {
-    /// Responds to a verified callback that is not delivered, for example because the callback is a duplicate. In
-    /// observe mode, the callback is still delivered.
+    /// Responds to a verified callback that must not be delivered, for example a duplicate. On a route in observe mode,
+    /// delivers the callback nevertheless.
     pub(super) async fn respond_undelivered(
         &mut self,
         caller: Caller<'_>,
