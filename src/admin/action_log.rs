@@ -14,16 +14,17 @@ const PAGE: &str = "/ui/api/";
 #[derive(Debug)]
 struct Action<'r> {
     name: &'static str,
-    /// The JSON key under which the event log contains the value from the request path (such as an interaction id), and
-    /// the value.
+    /// A JSON key for the event log, and the value from the request path that is logged under this key, such as an
+    /// interaction id. `None` if nothing from the path is logged.
     named: Option<(&'static str, &'r str)>,
-    /// The keys of the JSON body whose values are copied into the event log. None of these values is a secret.
+    /// The keys in the JSON request body that are copied into the event log with their values. None of these values is
+    /// a secret.
     members: &'static [&'static str],
 }
 
 impl<'r> Action<'r> {
-    /// Returns the action that a request asks for, or `None` if its method only reads. Unknown requests with any other
-    /// method are the action `other`.
+    /// Returns the action that a request asks for. Returns `None` if the method is GET, HEAD or OPTIONS, because these
+    /// methods change nothing. Returns the action `other` if the method and path belong to no known action.
     fn of(request: &'r AdminRequest) -> Option<Self> {
         let method = request.method.as_str();
         if matches!(method, "GET" | "HEAD" | "OPTIONS") {
@@ -55,16 +56,17 @@ impl<'r> Action<'r> {
         Some(Self { name, named, members })
     }
 
-    /// Reports whether the status shows that nothing was attempted, because the caller has no access or the action does
-    /// not exist.
+    /// Reports whether the response status shows that Callgate did not attempt the action, because the caller has no
+    /// access or the action does not exist.
     fn was_not_tried(&self, status: u16) -> bool {
         matches!(status, 401 | 403 | 405) || (self.name == "other" && status == 404)
     }
 }
 
 impl Admin {
-    /// Writes a JSON object as one line to the event log, unless the request only reads. The line contains no token and
-    /// no secret. Requests without access are not logged, because otherwise a stranger could fill the log.
+    /// Writes one line about a change to the event log: a JSON object with the client, the action and the outcome. The
+    /// line contains no token and no secret. Requests that only read are not logged. Requests of callers without access
+    /// are not logged either, because a stranger could otherwise fill the log.
     pub(super) fn log_action(&self, request: &AdminRequest, response: &AdminResponse) {
         let Some(action) = Action::of(request).filter(|action| !action.was_not_tried(response.status)) else {
             return;

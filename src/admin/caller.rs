@@ -25,7 +25,7 @@ pub(super) fn from_our_page(request: &AdminRequest) -> Result<(), AdminResponse>
     if site && origin { Ok(()) } else { Err(problem(403, "requests from other web pages are not allowed")) }
 }
 
-/// Denies every request that does not prove by its headers that it comes from the admin page.
+/// Denies every request whose headers do not prove that the admin page sent the request.
 pub(super) fn surely_from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site = once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
     if site && has_our_origin(request) {
@@ -44,8 +44,8 @@ fn has_our_origin(request: &AdminRequest) -> bool {
     })
 }
 
-/// Returns the rest of a path after the prefix `api`, without the slash between them. Returns `None` if the path does
-/// not begin with the prefix.
+/// Returns the part of a path after the prefix `api` and the slash that follows the prefix. Returns `None` if the path
+/// does not begin with the prefix.
 pub(super) fn below<'p>(path: &'p str, api: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(api)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
@@ -99,8 +99,8 @@ impl Admin {
 }
 
 /// Reports whether a host name cannot exist in public DNS, such as a name without a dot or a name that ends with
-/// `.cluster.local`. An attacker who controls name resolution in the local network can still use these names, so they
-/// give access to metrics and health only.
+/// `.cluster.local`. An attacker who controls name resolution in the local network can still use these names. Therefore
+/// a request with such a name has access to metrics and health only.
 fn is_of_no_zone(name: &str) -> bool {
     let of_a_host =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));

@@ -39,7 +39,8 @@ impl Admin {
         self.answer_capture(request, id)
     }
 
-    /// Responds to a request of the API `/capture`. The caller must have checked that the client may send it.
+    /// Responds to a request of the API `/capture`. The caller must have checked that the client is allowed to use this
+    /// API.
     pub(super) fn answer_capture(&self, request: &AdminRequest, id: &str) -> AdminResponse {
         match (request.method.as_str(), id) {
             ("POST", "") => self.begin_capture(request),

@@ -29,7 +29,7 @@ use crate::time::Timestamp;
 const ROWS_MAX: usize = 1000;
 const INTERACTIONS_DEFAULT: usize = 100;
 /// The header that the admin page must send with each change. An HTML form cannot set this header. A page of another
-/// site can set it only after a CORS preflight, which Callgate does not allow.
+/// site can set this header only after a CORS preflight, which Callgate does not allow.
 const ACTION: HeaderName = HeaderName::from_static("callgate-action");
 
 /// The resource of the admin page that a request path names.
@@ -83,7 +83,7 @@ fn compact(text: &str) -> String {
 }
 
 /// Minifies CSS: removes indentation, empty lines, comment lines, and spaces around punctuation. The style sheet has no
-/// strings that contain such spaces.
+/// strings that this would change.
 fn compact_style(text: &str) -> String {
     let pairs = [(": ", ":"), ("; ", ";"), (", ", ","), (" { ", "{"), (" {\n", "{"), (" }", "}")];
     pairs.into_iter().fold(compact(text), |text, (from, to)| text.replace(from, to))

@@ -14,7 +14,8 @@ pub(super) fn usage() -> ProcessUsage {
     let open_fds = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64);
     let usage = parse(&read("/proc/self/stat"), &read("/proc/self/status"), &read("/proc/stat"));
     ProcessUsage {
-        // While the directory is read, its own descriptor is open.
+        // The descriptor of the directory itself is open while the directory is read, so this descriptor is not
+        // counted.
         open_fds: open_fds.map(|count| count.saturating_sub(1)),
         max_fds: max_fds(&read("/proc/self/limits")),
         ..usage

@@ -11,7 +11,7 @@ use crate::clock::instant;
 use crate::policy::Feed;
 
 impl Admin {
-    /// Returns the response to a request to the admin listener. Logs the request if it is an action.
+    /// Returns the response to a request to the admin listener. Logs each request that asks for a change.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
         let response = self.response_to(&request).await;
         self.metrics.admin_answered(response.status);

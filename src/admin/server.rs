@@ -76,7 +76,7 @@ pub struct AdminResponse {
     pub allow: &'static str,
     /// Additional headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The outcome that the event log contains if the request was a successful action.
+    /// The outcome of a successful action, for the event log.
     pub outcome: &'static str,
 }
 
@@ -102,7 +102,8 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
 /// The maximum size of a request body, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 10;
-/// The maximum memory for all request bodies of one group of callers, in bytes.
+/// The maximum memory in bytes for all request bodies of callers on this host. The same limit applies separately to the
+/// request bodies of all other callers.
 const BODIES_BYTES_MAX: u64 = 4 << 20;
 /// The deadline for a TLS handshake.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -171,8 +172,8 @@ where
 }
 
 /// Serves HTTPS requests with the function `respond` until `stopping` changes. A request body has at most
-/// `body_bytes_max` bytes. Each group of callers can open `connections_max` connections, and its request bodies have at
-/// most `bodies_bytes_max` bytes in total.
+/// `body_bytes_max` bytes. The callers on this host can open `connections_max` connections, and their request bodies
+/// have at most `bodies_bytes_max` bytes in total. The same limits apply separately to all other callers.
 pub async fn serve_tls<F, A>(
     listener: TcpListener,
     certificate: Arc<ServedCertificate>,
@@ -252,7 +253,7 @@ where
         }
     }
 
-    /// Serves one request. Returns the connection and its unread bytes if another request may follow.
+    /// Serves one request. Returns the connection and its unread bytes if another request can follow on the connection.
     async fn handle(
         &self,
         mut session: Session,

@@ -40,7 +40,7 @@ pub struct Admin {
     pub recent: Arc<Recent>,
     /// The captured requests: denied requests that are stored for an operator.
     pub captures: Arc<Captures>,
-    /// The settings of the admin listener, such as its token. A reload replaces them.
+    /// The settings of the admin listener, such as its token. A reload replaces these settings.
     pub listener: ArcSwap<AdminListener>,
 }
 
@@ -80,7 +80,7 @@ impl Admin {
     }
 
     /// Reports whether every feed (keys or addresses at a URL) was fetched once, if `fetch.required` is set. Once true,
-    /// the result stays true: a provider that a reload adds must not make the other routes unavailable.
+    /// the result stays true, because a provider that a reload adds must not make the other routes unavailable.
     fn has_fetched(&self) -> bool {
         if self.fetched.load(Ordering::Relaxed) {
             return true;

@@ -12,7 +12,8 @@ use crate::secret::Secret;
 
 pub use tls::{AgentTls, ClientCertificateFiles, Pem};
 
-/// The name of the agent if the configuration has the section `agent`, in which the agent has no name.
+/// The name of the only agent of a configuration with the section `agent`. The section `agent` has no setting for a
+/// name.
 pub const ONLY_AGENT: &str = "agent";
 
 /// The settings of an agent: a service that receives callbacks and notices.

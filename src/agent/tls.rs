@@ -23,7 +23,7 @@ pub struct AgentTls {
 pub struct Pem {
     /// The path of the file, for messages and metrics.
     pub path: Box<str>,
-    /// The content of the file. It may contain a private key.
+    /// The content of the file, which can be a private key.
     pub content: Secret,
 }
 
@@ -37,7 +37,7 @@ pub struct ClientCertificateFiles {
 }
 
 impl AgentTls {
-    /// Creates the settings and computes their digest.
+    /// Creates the TLS settings and computes the digest of the settings and files.
     pub fn new(
         authorities: Option<Pem>,
         certificate: Option<ClientCertificateFiles>,

@@ -36,7 +36,7 @@ impl OutboundProxy {
         &self.no_proxy
     }
 
-    /// Returns the user name and the password for the outbound proxy. The caller must not log them.
+    /// Returns the user name and the password for the outbound proxy. The caller must not log these credentials.
     pub fn credentials(&self) -> Option<(&str, &str)> {
         std::str::from_utf8(self.credentials.as_ref()?.expose()).ok()?.split_once(':')
     }
@@ -44,8 +44,8 @@ impl OutboundProxy {
     /// Reports whether a connection to the host of `url` goes through the outbound proxy. `resolved` is the address of
     /// the host, if Callgate has resolved the host name.
     ///
-    /// Loopback addresses and `localhost` are on the host of Callgate, so connections to these never use the proxy. The
-    /// proxy would connect to its own host instead.
+    /// Connections to `localhost` and to loopback addresses never go through the proxy, because the proxy would connect
+    /// to its own host instead of the host of Callgate.
     pub fn serves(&self, url: &Url, resolved: Option<IpAddr>) -> bool {
         let address = url.address().or(resolved);
         let is_this_host =

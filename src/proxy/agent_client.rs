@@ -42,11 +42,12 @@ enum Transport {
     Unusable(Box<str>),
 }
 
-/// The part of the limits that the requests of one agent use. A reload that replaces the client retains the share.
+/// The limited resources that one agent uses: memory for bodies, requests in progress, and DNS lookups. If a reload
+/// replaces the HTTP client of the agent, the new client has the same share.
 pub(crate) struct AgentShare {
     /// The memory for the bodies of this agent's requests.
     pub(crate) body_memory: BodyMemory,
-    /// The number of [`RequestSlot`]s in use.
+    /// The number of requests to the agent in progress. Each request holds a [`RequestSlot`].
     requests: AtomicUsize,
     /// Limits the concurrent DNS lookups of the agent's host.
     lookups: Arc<Semaphore>,
@@ -62,7 +63,7 @@ impl Default for AgentShare {
     }
 }
 
-/// Permission for one request to be in progress, counted per agent. Dropping the slot frees it.
+/// Counts one request to an agent as in progress until this value is dropped.
 pub(crate) struct RequestSlot(Arc<AgentShare>);
 
 impl Drop for RequestSlot {
@@ -72,7 +73,8 @@ impl Drop for RequestSlot {
 }
 
 impl AgentShare {
-    /// Returns a slot if fewer than `max` requests of this agent are in progress.
+    /// Counts a new request to the agent until the returned slot is dropped. Returns `None` if `max` requests to the
+    /// agent are already in progress.
     pub(crate) fn slot(self: &Arc<Self>, max: usize) -> Option<RequestSlot> {
         let more = |requests: usize| (requests < max).then_some(requests + 1);
         self.requests.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
@@ -108,7 +110,7 @@ impl AgentClient {
     }
 
     /// Returns an idle connection to the agent, or opens a new one. The timeouts come from `agent`, because a reload
-    /// can change them without replacing the client.
+    /// can change the timeouts without replacing the client.
     ///
     /// # Errors
     /// Returns `agent_unreachable` if no connection can be opened. No part of a request was sent.
@@ -153,7 +155,8 @@ impl AgentClient {
         &self.agent
     }
 
-    /// Returns a connection to the pool. The response on the connection must have been read completely.
+    /// Puts a connection back into the pool of idle connections. The caller must have read the response on the
+    /// connection completely.
     pub(crate) fn keep(&self, idle_timeout: Duration, connection: Connection, now: Instant) {
         self.pool.keep((), connection, idle_timeout, now);
     }
@@ -163,7 +166,7 @@ impl AgentClient {
         self.pool.invalidate();
     }
 
-    /// Closes idle connections whose idle timeout has passed.
+    /// Closes connections to the agent that have been idle for longer than the idle timeout.
     pub(crate) fn sweep(&self, now: Instant) {
         self.pool.sweep(now);
     }

@@ -51,7 +51,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Returns the recorder of requests, and the connections to the other replicas with the callbacks API.
+    /// Splits the options. Returns the recorder of requests, and the connections to the other replicas with the
+    /// callbacks API.
     fn into_recorder(self) -> (Arc<Recorder>, Option<(Arc<Replication>, CallbacksApi)>) {
         let recorder = Recorder {
             clock: self.clock,
@@ -194,7 +195,8 @@ impl Components {
         }
     }
 
-    /// Updates the metrics of certificates and of routes in observe mode.
+    /// Updates the metrics that depend on the configuration: the expiry times of certificates, the names of agents and
+    /// routes, and the numbers of routes with certain settings.
     pub(super) fn report(&self, listeners: &[Arc<ArcSwap<ListenerConfig>>]) {
         let metrics = &self.ingress.recorder.metrics;
         let loaded: Vec<_> = listeners.iter().map(|config| config.load_full()).collect();
@@ -244,8 +246,8 @@ fn actions_url(settings: &EgressSettings, egress: SocketAddr) -> Box<str> {
     format!("{scheme}://{}/{ACTIONS}/", reachable(egress)).into()
 }
 
-/// Returns the path and the expiry time, in Unix seconds, of the certificate that Callgate presents to an agent.
-/// Returns `None` if there is no such certificate. The file was checked when the agent's client was created.
+/// Returns the path and the expiry time, in Unix seconds, of the client certificate that Callgate presents to an agent.
+/// Returns `None` if Callgate presents no certificate. The file was checked when the agent's client was created.
 fn client_certificate_expiry(agent: &Agent) -> Option<(&str, i64)> {
     let file = &agent.tls.as_ref()?.certificate.as_ref()?.certificate;
     let chain = pem_files::certificates_in(&file.path, file.content.expose()).ok()?;

@@ -6,9 +6,9 @@ use crate::ingress::Admitted;
 use crate::request::RequestHead;
 use crate::trail::Trail;
 
-/// Decodes the request body, if the provider's setting `decode` lists its content coding. The task yields after each
-/// step, because a body of 64 MiB takes some hundred milliseconds. The memory of the decoded body is added to
-/// `reservation`.
+/// Decodes the request body, if the provider's setting `decode` lists the content coding of the body. The task yields
+/// after each step, because a body of 64 MiB takes some hundred milliseconds. The memory of the decoded body is added
+/// to `reservation`.
 ///
 /// # Errors
 /// Returns `body_too_large`, `body_undecodable`, or `overloaded` if there is not enough memory.

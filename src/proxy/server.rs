@@ -339,7 +339,8 @@ fn listener_configs(startup: &Startup, keys: &Arc<TicketKeys>) -> Result<Vec<Lis
     startup.ingress.iter().map(|listener| ListenerConfig::new(listener, keys)).collect()
 }
 
-/// Reads the certificate files of each ingress listener at start.
+/// Calls [`listener_configs`] at the start of the server. Makes each result replaceable by a reload, and converts the
+/// error to a [`StartError`].
 fn first_listener_configs(
     startup: &Startup,
     keys: &Arc<TicketKeys>,
@@ -364,7 +365,8 @@ fn egress_settings(
     startup.egress.as_ref().map(load).transpose()
 }
 
-/// Reads the certificate files of the egress listener at start.
+/// Calls [`egress_settings`] at the start of the server, when there is no certificate authority yet. Converts the error
+/// to a [`StartError`].
 fn first_egress_settings(
     startup: &Startup,
     policy: &Policy,
@@ -378,6 +380,6 @@ fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {
     TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }
 
-/// The minimum time for requests that began just before the listeners closed to end. If `grace` is shorter, the minimum
-/// is `grace`.
+/// The minimum time that a stopping server waits for requests that began just before the listeners closed, unless
+/// `grace` is shorter.
 const LAST_EXCHANGES_WAIT: Duration = Duration::from_secs(1);

@@ -1,24 +1,24 @@
-//! The id of one run of a Callgate process.
+//! The id of a replica.
 
 use std::fmt;
 
 use data_encoding::HEXLOWER;
 
-/// The id of one run of a process: 8 random bytes. After a restart, the process at the same address has another id, so
-/// that a new process is not mistaken for the former process at its address.
+/// The id of a replica: 8 random bytes. If the ledger is in a file, the id is stored in a file beside the ledger, and a
+/// restarted process has the same id. Otherwise each start of a process generates a new id, so that a new process is
+/// not mistaken for the former process at the same address.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Incarnation([u8; 8]);
 
 impl Incarnation {
-    /// Generates a random id for one run of a process. Returns `None` if the operating system cannot provide random
-    /// numbers.
+    /// Generates a random replica id. Returns `None` if the operating system cannot provide random numbers.
     pub fn random() -> Option<Self> {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes).ok()?;
         Some(Self(bytes))
     }
 
-    /// Creates the id of a run of a process from its bytes.
+    /// Creates a replica id from its bytes.
     pub const fn from_bytes(bytes: [u8; 8]) -> Self {
         Self(bytes)
     }
@@ -28,13 +28,13 @@ impl Incarnation {
         self.0
     }
 
-    /// Parses the id of a run of a process: 16 lower-case hexadecimal digits.
+    /// Parses a replica id: 16 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok().map(Self)
     }
 }
 
-/// Formats the id of a run of a process as 16 lower-case hexadecimal digits.
+/// Formats a replica id as 16 lower-case hexadecimal digits.
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&HEXLOWER.encode(&self.0))

@@ -1,10 +1,9 @@
 //! Several replicas of one Callgate: which replica owns an interaction, and how replicas authenticate each other's
 //! requests.
 //!
-//! A replica is one process. At its start, the process generates an [`Incarnation`], the id of this run of the process.
-//! The *owner* of an interaction is the replica that minted the token of the interaction. The token contains the
-//! encrypted address of the owner ([`OwnerSealer`]). If another replica receives the callback, it forwards the callback
-//! to the owner, with a [`Proof`] in a header.
+//! A replica is one process with a replica id ([`Incarnation`]). The *owner* of an interaction is at first the replica
+//! that minted the token of the interaction. The token contains the encrypted address of the owner ([`OwnerSealer`]).
+//! If another replica receives the callback, it forwards the callback to the owner, with a [`Proof`] in a header.
 
 mod incarnation;
 mod nonces;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::proof::AGE_MAX;
 use crate::time::Timestamp;
 
-/// The maximum number of nonces that are stored in one period. It bounds the memory to about 50 MB, and allows 16,000
-/// requests per second from other replicas.
+/// The maximum number of nonces that are stored in one period. This number bounds the memory to about 50 MB, and allows
+/// 16,000 requests per second from other replicas.
 const NONCES_MAX: usize = 1_000_000;
 
 /// The result of [`Nonces::accept`].
@@ -37,7 +37,7 @@ impl Default for Nonces {
 }
 
 impl Nonces {
-    /// Accepts a nonce and stores it, if the nonce was not accepted before and the table is not full.
+    /// Accepts and stores a nonce, if the nonce was not accepted before and the table is not full.
     pub fn accept(&mut self, nonce: u128, now: Timestamp) -> SeenNonce {
         const PERIOD: Duration = Duration::from_secs(2 * AGE_MAX.as_secs() + 1);
         // If the clock was set back, the stored nonces must not be retained for longer than one period.

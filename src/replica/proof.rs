@@ -1,10 +1,10 @@
 //! The proof of a request between replicas: the header `Callgate-Replica`. It contains a MAC over the method, the
 //! target, the SHA-256 of the body, and the other fields of the header.
 //!
-//! In a request, the header has these fields, separated by `;`: `v1`, the Unix time, the process ids of sender and
+//! In a request, the header has these fields, separated by `;`: `v1`, the Unix time, the replica ids of sender and
 //! receiver (`-` if the receiver is unknown), the client of the callback (`-` for requests to the API of the replica
 //! listener), a nonce, the SHA-256 of the body, and the MAC. In a response, the header has the fields `v1`, the
-//! outcome, the process id of the sender, and a MAC over these fields, the status and the nonce of the request. A
+//! outcome, the replica id of the sender, and a MAC over these fields, the status and the nonce of the request. A
 //! response without a valid proof is not from a replica.
 
 use std::fmt;
@@ -37,9 +37,9 @@ pub const HEADER_BYTES_MAX: usize = 32 << 10;
 pub struct Proof {
     /// The time at which the request was sent.
     pub time: Timestamp,
-    /// The id of the process that sent the request.
+    /// The id of the replica that sent the request.
     pub from: Incarnation,
-    /// The id of the process that must receive the request. `None` means any replica.
+    /// The id of the replica that must receive the request. `None` means any replica.
     pub to: Option<Incarnation>,
     /// The client that sent the callback. `None` for requests to the API of the replica listener.
     pub client: Option<Vouched>,
@@ -195,7 +195,7 @@ impl Prover {
         Some(format!("{fields};{tag}"))
     }
 
-    /// Verifies the header `Callgate-Replica` of a response. Returns the outcome and the id of the process that
+    /// Verifies the header `Callgate-Replica` of a response. Returns the outcome and the id of the replica that
     /// responded, or `None` if the response is not from a replica.
     pub fn verify_response(&self, header: &str, status: u16, nonce: u128) -> Option<(Outcome, Incarnation)> {
         let (fields, tag) = header.rsplit_once(';')?;
@@ -230,7 +230,8 @@ fn response_parts<'p>(fields: &'p str, status: &'p [u8; 2], nonce: &'p [u8; 16])
     [b"response", fields.as_bytes(), status, nonce]
 }
 
-/// Feeds parts into a MAC, each preceded by its length, so that different parts never result in the same bytes.
+/// Feeds parts into a MAC. The length of each part precedes the part, so that different parts never result in the same
+/// bytes.
 fn update(mac: &mut Hmac<Sha256>, parts: [&[u8]; 4]) {
     for part in parts {
         mac.update(&(part.len() as u64).to_be_bytes());

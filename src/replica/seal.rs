@@ -16,10 +16,11 @@ const PURPOSE: &[u8] = b"callgate owner of an interaction, version 1";
 /// The maximum length in bytes of the address of a replica: the longest DNS name, a colon and a port.
 const ADDRESS_BYTES_MAX: usize = 260;
 
-/// The owner of an interaction: the replica that minted the token of the interaction.
+/// The owner of an interaction: at first the replica that minted the token of the interaction, and later the replica
+/// that took over the interaction.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Owner {
-    /// The id of the run of the owner's process.
+    /// The replica id of the owner.
     pub incarnation: Incarnation,
     /// The `host:port` at which other replicas reach the owner.
     pub address: Box<str>,

@@ -21,8 +21,8 @@ pub enum Gone {
 /// The settings of the section `replicas`, except the address of the listener.
 #[derive(Clone, Debug)]
 pub struct Replicas {
-    /// The address at which other replicas reach this process, and the id of this run of the process. `None` in
-    /// commands that do not serve requests.
+    /// The address at which other replicas reach this process, and the replica id of this process. `None` in commands
+    /// that do not serve requests.
     pub own: Option<Owner>,
     /// The `host:port` at which other replicas reach this process.
     pub advertise: Box<str>,
@@ -30,9 +30,10 @@ pub struct Replicas {
     pub sealer: OwnerSealer,
     /// Creates and verifies the proofs of requests between replicas.
     pub prover: Prover,
-    /// Whether new callback tokens contain the owner of their interaction.
+    /// Whether a new callback token contains the encrypted owner of the interaction.
     pub mint: bool,
-    /// The name of a group of agents that can replace each other. Equal names mean the same group.
+    /// The name of the group to which this replica belongs. The agents of all replicas with the same group name can
+    /// replace each other.
     pub group: Box<str>,
     /// The configured addresses of all replicas. A DNS name can resolve to several replicas.
     pub discover: Vec<Box<str>>,

@@ -74,8 +74,8 @@ impl Admin {
         }
     }
 
-    /// Revokes an interaction. The response's outcome for the event log is `already_revoked` if the interaction was
-    /// revoked before.
+    /// Revokes an interaction. Sets the `outcome` of the response to `already_revoked` if the interaction was already
+    /// revoked before this request.
     pub(in crate::admin) async fn revoke_interaction(&self, id: &str) -> AdminResponse {
         let before = self.interactions.store.read_owned(id).await;
         let was_revoked =

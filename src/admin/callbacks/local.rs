@@ -52,12 +52,14 @@ impl std::fmt::Debug for LocalInteractions {
 pub(in crate::admin) struct ListQuery {
     pub(in crate::admin) route: Option<String>,
     pub(in crate::admin) state: Option<State>,
-    /// Selects closed interactions if true, open interactions if false, and both if `None`.
+    /// Selects interactions in a final state if true, interactions whose state can still change if false, and all
+    /// interactions if `None`.
     pub(in crate::admin) over: Option<bool>,
     /// The names and required values of path captures.
     pub(in crate::admin) captures: Vec<(String, String)>,
     pub(in crate::admin) provider_id: Option<String>,
-    /// Lower-case text that an interaction must contain, compared without regard to case.
+    /// The text, in lower case, that an interaction must contain. The comparison ignores the case of the interaction's
+    /// text.
     pub(in crate::admin) search: Option<String>,
     /// Whether the newest interaction comes first. Otherwise, the list is ordered by interaction id.
     pub(in crate::admin) newest: bool,
@@ -132,7 +134,7 @@ impl ListQuery {
         Ok(captures)
     }
 
-    /// Returns the query string with which another replica is asked for the same list.
+    /// Returns this list query as the query string of a request to another replica.
     pub(super) fn to_text(&self) -> String {
         let mut text = format!("limit={}", self.limit);
         let (state, over) = (self.state.map(State::name), self.over.map(|over| over.to_string()));
@@ -191,7 +193,8 @@ fn contains(interaction: &Interaction, text: &str) -> bool {
 }
 
 impl LocalInteractions {
-    /// Returns the interaction with this id as JSON, or `None` if the ledger does not contain it.
+    /// Returns the interaction with this id as JSON, or `None` if the ledger of this process does not contain the
+    /// interaction.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger cannot be read.
@@ -199,9 +202,9 @@ impl LocalInteractions {
         Ok(self.store.read_owned(id).await?.map(|owned| self.view(id, &owned)))
     }
 
-    /// Returns the interactions that match a query, as JSON by id. With `query.newest`, returns the newest
-    /// interactions. The result may then exceed the limit, because interactions that began at the same time are not
-    /// separated.
+    /// Returns the interactions that match a query, as a map from the interaction id to JSON. With `query.newest`,
+    /// returns the newest interactions, and every interaction that was created at the same time as the oldest one among
+    /// these. The result can then contain more than `query.limit` interactions.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger cannot be read.
@@ -327,8 +330,8 @@ fn json_answer(status: u16, body: &Value) -> MemberAnswer {
     MemberAnswer { status, body: if body.is_null() { Vec::new() } else { body.to_string().into_bytes() } }
 }
 
-/// Reports whether a text has the form of an interaction id. The ledger need not contain the interaction, because
-/// another replica may have created it.
+/// Reports whether a text has the form of an interaction id. The ledger of this process need not contain the
+/// interaction, because another replica may have created the interaction.
 fn is_id(id: &str) -> bool {
     let rest = id.strip_prefix("int_").unwrap_or_default();
     rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))

@@ -30,8 +30,8 @@ pub(super) struct Answers {
 /// One page of the interactions of all replicas.
 pub(in crate::admin) struct FoundAnywhere {
     pub(in crate::admin) interactions: Vec<Value>,
-    /// The start of the next page: an interaction id, or with `newest` a time before which its interactions were
-    /// created. `None` if there are no more interactions.
+    /// The query parameter with which a client requests the next page: an interaction id for `after`, or with `newest`
+    /// a creation time for `before`. `None` if there are no more interactions.
     next: Option<String>,
     /// The addresses of the replicas that could not be reached but are not considered dead.
     unreachable: Vec<Box<str>>,
@@ -117,8 +117,8 @@ impl Admin {
         }
     }
 
-    /// Returns one page of the interactions of all replicas, in the order of interaction ids, or with `newest` the
-    /// newest first.
+    /// Returns one page of the interactions of all replicas. With `newest`, the newest interaction comes first.
+    /// Otherwise, the page is ordered by interaction id.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger of this process cannot be read.
@@ -166,8 +166,8 @@ impl Admin {
         })
     }
 
-    /// Revokes an interaction on every replica. Replicas that do not have the interaction record the revocation, so
-    /// that none of them adopts the interaction later.
+    /// Revokes an interaction on every replica. A replica that does not have the interaction stores only the
+    /// revocation, so that the replica does not adopt the interaction later.
     pub(in crate::admin) async fn revoke(&self, id: &str) -> AdminResponse {
         let has_members = self.interactions.replication.is_some();
         let local = match self.interactions.revoke(id, has_members).await {
@@ -207,8 +207,8 @@ pub(in crate::admin) fn unknown_route(policy: &Policy, name: &str) -> Option<Str
 }
 
 /// Sorts interactions by creation time, newest first, and truncates the list to `limit`. Interactions that were created
-/// at the same time as the last one stay in the list. Returns the list and the creation time of its last interaction,
-/// or `None` if there are fewer than `limit` interactions.
+/// at the same time as the last interaction within `limit` stay in the list. Returns the list, and the creation time of
+/// the last interaction in the list. The time is `None` if there are fewer than `limit` interactions.
 fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
     let created = |view: &Value| view.get("created_at").and_then(Value::as_str).and_then(Timestamp::parse);
     found.sort_by_cached_key(|view| Reverse(created(view)));
@@ -220,8 +220,8 @@ fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
     (found, last.map(|last| last.to_string()))
 }
 
-/// Reports whether the JSON of an interaction records only its revocation. Another replica may then have the full
-/// record.
+/// Reports whether the JSON view of an interaction shows only the revocation of the interaction, and none of its other
+/// data. Another replica may have the other data.
 fn is_tombstone(view: &Value) -> bool {
     view.get("route").and_then(Value::as_str) == Some(NO_ROUTE)
 }

@@ -15,7 +15,7 @@ use crate::path::{Parameter, parameter};
 use crate::store::{MessageFilter, Replayed};
 use crate::time::{Rate, Timestamp, parse_duration, parse_rate};
 
-/// The default number of messages in one list. The maximum is [`PAGE_MAX`].
+/// The default number of messages in one response to a list request. The maximum is [`PAGE_MAX`].
 const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1000;
 /// The query parameters of a request that lists messages.
@@ -55,7 +55,7 @@ impl Admin {
         }
     }
 
-    /// Responds to a request of the inbox API. The caller must have checked that the client may send it.
+    /// Responds to a request of the inbox API. The caller must have checked that the client is allowed to use this API.
     pub(super) async fn answer_inbox(&self, request: &AdminRequest, rest: &str) -> AdminResponse {
         let not_allowed = |allow| AdminResponse { allow, ..problem(405, "method not allowed") };
         match (request.method.as_str(), rest.split_once('/')) {

@@ -9,7 +9,7 @@ use crate::ingress::Route;
 use crate::policy::Policy;
 use crate::store::{MessageView, RouteOverview};
 
-/// Which parts of a message are written as JSON.
+/// The parts of a message that its JSON view contains.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Detail {
     /// A summary without the head and the body of the callback.
@@ -21,8 +21,8 @@ pub(super) enum Detail {
 }
 
 impl Admin {
-    /// Returns the state of the inbox as JSON: the routes that store callbacks or have messages, their agents, and
-    /// their numbers of messages.
+    /// Returns the state of the inbox as JSON. Lists each route that stores callbacks or has messages, with the agent
+    /// of the route and the numbers of its messages.
     pub(in crate::admin) fn inbox_state(&self, policy: &Policy) -> Value {
         let inbox = self.store.inbox();
         let ((known, bytes), settings) = (inbox.overview(), inbox.settings());
@@ -66,7 +66,8 @@ impl Admin {
             "due_at": is(MessageState::Due),
             "settled_at": (!found.state.is_waiting()).then_some(&at),
         });
-        // A list has up to 1,000 messages, and their bodies may be large.
+        // Only the head is read here, because a list has up to 1,000 messages, and the bodies of the messages may be
+        // large.
         let head = match inbox.read_head(found.number).await {
             Ok(Some(head)) => head,
             Ok(None) => return view,

@@ -46,8 +46,8 @@ pub(crate) struct AgentExchange<'x> {
     pub(crate) session: &'x mut Session,
     pub(crate) caller: Caller<'x>,
     pub(crate) request_id: &'x str,
-    /// The memory reserved for the request body. It stays reserved until the response is relayed, because the request
-    /// to the provider contains the body.
+    /// The memory reserved for the request body. The memory stays reserved until the response is relayed, because the
+    /// request to the provider contains the body.
     pub(crate) memory: MemoryReservation,
     pub(crate) details: RequestDetails,
     /// The origin in the request target, if the agent used Callgate as a forward proxy.
@@ -255,8 +255,8 @@ impl AgentExchange<'_> {
         String::from_utf8(minting.minter.secret(&minted.interaction).expose().to_vec()).ok()
     }
 
-    /// Ends an interaction whose request was not sent, or was rejected by the provider, so that no callback can arrive.
-    /// `unseen` is true if nobody received the token.
+    /// Ends an interaction for which no callback can arrive, because its request was not sent or the provider rejected
+    /// it. `unseen` is true if the token of the interaction was not sent to anybody.
     async fn close_interaction(&self, minted: Option<&Minted>, unseen: bool) {
         let Some(minted) = minted else { return };
         let now = self.context.clocks.ledger_now(instant());
@@ -275,8 +275,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Relays the response to a request into which a callback URL was inserted. `learned` contains the minted callback
-    /// and the JSON pointers to the values that can be the provider's id.
+    /// Relays the response to a request into which a callback URL was inserted. If the response can contain the
+    /// provider's id, `learned` contains the minted callback and the JSON pointers to the possible ids.
     async fn handle_response(
         &mut self,
         mut provider_response: ProviderResponse,
@@ -310,9 +310,9 @@ impl AgentExchange<'_> {
         self.doubt_if_broken(minted, status, end).await
     }
 
-    /// Records a doubt if the provider accepted the request, but the agent did not receive the whole response. An agent
-    /// that sees an error gives up the work or sends the request again. If the agent closed its connection, no doubt is
-    /// recorded.
+    /// Marks an interaction as doubtful if the provider accepted its request, but the agent did not receive the whole
+    /// response. The agent then gives up the work or sends the request again. If the agent closed its connection, the
+    /// interaction is not marked.
     async fn doubt_if_broken(
         &self,
         minted: Option<&Minted>,
@@ -387,7 +387,7 @@ impl SendError {
 }
 
 /// Reports whether the status of a response proves that the provider did not accept the request. The status 408, 425,
-/// 429 or 5xx proves nothing, because a gateway may send it while the provider still processes the request.
+/// 429 or 5xx proves nothing, because a gateway may send this status while the provider still processes the request.
 ///
 /// With 301, 302, 307 or 308, the provider redirects the request to another URL. A client that follows the redirect
 /// sends a second request, for which Callgate creates a second interaction.

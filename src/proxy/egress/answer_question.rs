@@ -69,8 +69,8 @@ impl AgentExchange<'_> {
         };
         let sent = self.send(actions, &taken, body).await;
         let endpoint = taken.endpoint.clone();
-        // The question is settled before the agent receives the response, because the agent may send the next answer
-        // immediately.
+        // The ledger marks the question as answered or as open again before the agent receives the response, because
+        // the agent may send the next answer immediately.
         let settled = match &sent {
             Ok(provider_response) if provider_response.response.is_success() => taken.answered().await,
             _ => {

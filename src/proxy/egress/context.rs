@@ -13,7 +13,7 @@ use crate::store::Store;
 
 /// The components that serve requests to the egress listener.
 pub(crate) struct EgressContext {
-    /// The policy. A reload replaces it, but each request uses the same policy from beginning to end.
+    /// The policy. A reload replaces the policy, but each request uses one policy from beginning to end.
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) clocks: Clocks,
     pub(crate) recorder: Arc<Recorder>,

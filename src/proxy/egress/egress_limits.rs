@@ -19,12 +19,13 @@ use crate::time::Timestamp;
 pub(crate) struct EgressLimits {
     /// The settings of the egress listener. A reload replaces these settings. `None` if there is no egress listener.
     pub(crate) settings: ArcSwapOption<EgressListener>,
-    /// The TLS configuration for new connections. A reload replaces it. `None` if the listener accepts plain HTTP.
+    /// The TLS configuration for new connections. A reload replaces this configuration. `None` if the listener accepts
+    /// plain HTTP.
     pub(crate) tls: ArcSwapOption<TlsConfig>,
-    /// The certificate authority of the forward proxy. A reload can replace it. `None` if the listener is no forward
-    /// proxy.
+    /// The certificate authority of the forward proxy. A reload can replace the authority. `None` if the listener is no
+    /// forward proxy.
     pub(crate) authority: ArcSwapOption<Authority>,
-    /// The open tunnels of the forward proxy, which are limited in number.
+    /// Counts and limits the open tunnels of the forward proxy.
     pub(super) tunnels: Arc<ConnectionLimits>,
     pub(super) connections: Arc<ConnectionLimits>,
     /// The bound address of the egress listener.

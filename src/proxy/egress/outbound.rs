@@ -26,12 +26,13 @@ pub(super) enum Way {
 
 impl Way {
     /// Returns a tunnel to the host name of `url` if the outbound proxy serves the URL. The proxy then resolves the
-    /// name. Returns `None` if Callgate must resolve the name.
+    /// host name. Returns `None` if Callgate must resolve the host name itself.
     pub(super) fn by_name(proxy: Option<&OutboundProxy>, url: &Url) -> Option<Self> {
         proxy.filter(|proxy| proxy.serves(url, None)).map(|_| Self::Tunnel(target(url).into()))
     }
 
-    /// Returns the tunnel or the direct connection to `address`, which is a resolved address of the host of `url`.
+    /// Returns the path of a connection to `address`, which is a resolved address of the host of `url`: a tunnel if the
+    /// outbound proxy serves this address, and otherwise a direct connection.
     pub(super) fn to_address(proxy: Option<&OutboundProxy>, url: &Url, address: SocketAddr) -> Self {
         match proxy {
             Some(proxy) if proxy.serves(url, Some(address.ip())) => Self::Tunnel(address.to_string().into()),

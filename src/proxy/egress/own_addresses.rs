@@ -11,7 +11,7 @@ use crate::guard::classify;
 #[derive(Clone, Debug)]
 pub(crate) struct OwnAddresses {
     listeners: Vec<SocketAddr>,
-    /// Reports whether an address belongs to this host. A function pointer, so that tests can replace it.
+    /// The function that reports whether an address belongs to this host. Tests replace this function.
     is_of_host: fn(IpAddr) -> bool,
 }
 
@@ -45,8 +45,9 @@ fn reaches(address: SocketAddr, bound: SocketAddr, is_of_host: fn(IpAddr) -> boo
         return false;
     }
     let (bound_ip, ip) = (bound.ip().to_canonical(), destination(address.ip()));
-    // A listener that is bound to 0.0.0.0 or [::] accepts connections to every address of this host. Addresses that
-    // this host does not have itself can also lead to it, so every address that is not public counts as its address.
+    // A listener that is bound to 0.0.0.0 or [::] accepts connections to every address of this host. An address that
+    // this host does not have itself can also lead to this host, so every address that is not public counts as an
+    // address of this host.
     let is_on_every_address = bound_ip.is_unspecified() && (classify(ip).is_some() || is_of_host(ip));
     bound_ip == ip || (bound_ip.is_loopback() && ip.is_loopback()) || is_on_every_address
 }

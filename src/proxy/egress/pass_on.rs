@@ -45,8 +45,8 @@ impl AgentExchange<'_> {
                 length: declared.filter(|_| !is_chunked),
                 bytes_max: rule.body_bytes_max,
                 limits: &self.policy.limits,
-                // There is no total deadline for the body: its size is not limited by memory, so a large body may take
-                // long.
+                // There is no total deadline for the body: the body is not held in memory, so its size is not limited,
+                // and a large body may take long.
                 deadline: Duration::MAX,
                 skip_trailer: &skip,
                 bytes: 0,
@@ -72,8 +72,8 @@ impl AgentExchange<'_> {
                     Err(fault) => self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
                 };
                 if !self.session.is_body_done() {
-                    // The provider responded before it had received the whole body. The connection to the agent is
-                    // closed. Unread data would cause a TCP reset, and the agent could lose the response.
+                    // The provider responded before the provider had received the whole body. The connection to the
+                    // agent is closed. Unread data would cause a TCP reset, and the agent could lose the response.
                     lingering_close::discard_body(self.session, CLOSE_TIMEOUT).await;
                 }
                 end

@@ -48,14 +48,15 @@ pub(crate) struct Providers {
     connected: Mutex<HashMap<Box<str>, SocketAddr>>,
 }
 
-/// A TLS connector, and the digest of the authorities that it trusts.
+/// A TLS connector, and the digest of the authorities that the connector trusts.
 struct TrustedRoots {
     connector: TlsConnector,
     /// The SHA-256 of the trusted authorities.
     digest: [u8; 32],
 }
 
-/// The pool key of a connection to a provider: its path, and the host name in the verified certificate.
+/// The pool key of a connection to a provider: the network path of the connection, and the host name in the verified
+/// certificate.
 #[derive(Clone, Eq, Hash, PartialEq)]
 struct Target {
     way: Way,
@@ -106,7 +107,8 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Returns a connection to the pool. The response must have been read completely.
+    /// Puts a connection back into the pool of idle connections. The caller must have read the response on the
+    /// connection completely.
     pub(crate) fn reuse(&self, connection: Connection) {
         self.providers.pool.keep(self.target.clone(), connection, IDLE_TIMEOUT, instant());
     }
@@ -202,8 +204,8 @@ impl Providers {
         Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
     }
 
-    /// Sends a request to a provider while its body arrives, and reads the head of the response. Returns `None` if the
-    /// agent closed its connection.
+    /// Sends a request to a provider while the body arrives from the agent, and reads the head of the response. Returns
+    /// `None` if the agent closed its connection.
     pub(crate) async fn send_streamed(
         self: Arc<Self>,
         url: &Url,
@@ -327,7 +329,7 @@ impl Providers {
         connected.insert(host.into(), address);
     }
 
-    /// Closes pooled connections whose idle timeout has passed.
+    /// Closes pooled connections that have been idle for longer than the idle timeout.
     pub(crate) fn sweep(&self) {
         self.pool.sweep(instant());
     }

@@ -14,7 +14,7 @@ fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-/// A server on the loopback network, for clients whose resolver returns given addresses.
+/// A test server on the loopback network. The resolver of its clients returns the addresses that a test chooses.
 struct World {
     listener: TcpListener,
     port: u16,

@@ -10,19 +10,19 @@ use crate::proxy::runtime::{known_method, micros};
 
 /// The result of a request to the egress listener.
 pub(crate) struct ExchangeEnd {
-    /// The denial, or the reason for the log if the request was sent: `ok`, or `kept` if its callback URL was not
-    /// replaced.
+    /// The denial, or the reason for the log if the request was sent: `kept` if the request already contained a
+    /// callback URL that Callgate did not replace, and otherwise `ok`.
     pub(crate) outcome: Result<&'static str, Denial>,
     pub(crate) status: u16,
     /// Whether the connection can be used for another request.
     pub(crate) reusable: bool,
 }
 
-/// The details of a request to the egress listener for the log, the metrics and the trace. They are set while the
-/// request is processed.
+/// The details of a request to the egress listener for the log, the metrics and the trace. The details are set while
+/// the request is processed.
 pub(crate) struct RequestDetails {
     pub(crate) rule: Box<str>,
-    /// The path of the request, in which text that could be a token is replaced. `-` if the path is unknown.
+    /// The path of the request, with `[token]` in place of text that could be a token. `-` if the path is unknown.
     pub(crate) path: String,
     pub(crate) detail: Option<String>,
     pub(crate) interaction: Option<String>,

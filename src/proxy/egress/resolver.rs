@@ -12,10 +12,11 @@ pub(super) enum Resolver {
     /// The resolver of the operating system.
     #[default]
     System,
-    /// These addresses for every name, for tests.
+    /// Resolves every host name to these addresses. Used only in tests.
     #[cfg(test)]
     Fixed(Vec<std::net::IpAddr>),
-    /// These addresses for the first resolution, and then the address of the metadata service of clouds, for tests.
+    /// Resolves the first host name to these addresses, and then every host name to the address of the metadata service
+    /// of clouds. Used only in tests.
     #[cfg(test)]
     OnceThenMetadata(std::sync::Arc<parking_lot::Mutex<Vec<std::net::IpAddr>>>),
 }

@@ -68,14 +68,14 @@ impl Agents {
         self.clients.load().iter().find(is_same).map(Arc::clone)
     }
 
-    /// Returns the agent's share of the limits, which all clients for agents of the same name use.
+    /// Returns the share of the limits that an agent uses. All clients for agents with the same name use one share.
     fn share(&self, agent: &Agent) -> Arc<AgentShare> {
         let clients = self.clients.load();
         let former = clients.iter().find(|client| client.agent.name == agent.name);
         former.map(|client| Arc::clone(&client.share)).unwrap_or_default()
     }
 
-    /// Closes idle connections to agents whose idle timeout has passed.
+    /// Closes connections to agents that have been idle for longer than the idle timeout of the agent.
     pub(crate) fn sweep(&self, now: Instant) {
         self.clients.load().iter().for_each(|client| client.sweep(now));
     }

@@ -16,7 +16,7 @@ use crate::store::Store;
 
 /// The components that serve requests to the ingress listeners.
 pub(crate) struct IngressContext {
-    /// The policy. A reload replaces it, but each request uses the same policy from beginning to end.
+    /// The policy. A reload replaces the policy, but each request uses one policy from beginning to end.
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) clocks: Clocks,
     pub(crate) recorder: Arc<Recorder>,

@@ -103,9 +103,9 @@ async fn send(
     }
 }
 
-/// Sends a request to the agent while its body arrives, and reads the head of the response. Also returns the number of
-/// body bytes that were received from the caller. A redirect is returned like any other response, because the agent's
-/// own API decides on redirects. Returns `None` if the caller closed its connection.
+/// Sends a request to the agent while the body arrives from the caller, and reads the head of the response. Also
+/// returns the number of body bytes that were received from the caller. A redirect is returned like any other response,
+/// because the agent's own API decides on redirects. Returns `None` if the caller closed its connection.
 ///
 /// # Errors
 /// Returns [`StreamFault::Body`] if the caller's body failed, and [`StreamFault::Response`] if the agent failed.
@@ -173,16 +173,17 @@ fn streamed_head(
     (head_bytes, length)
 }
 
-/// Reports whether a status asks the caller to send the request to another URL. The status 304 does not, because it
-/// responds to a conditional request.
+/// Reports whether a status asks the caller to send the request to another URL. The status 304 does not, because 304 is
+/// the response to a conditional request.
 fn is_redirect(status: StatusCode) -> bool {
     status.is_redirection() && status != StatusCode::NOT_MODIFIED
 }
 
-/// Records that the agent accepted the callback. The provider receives the response only after this record is durable.
+/// Records in the ledger that the agent accepted a callback, and waits until this result is durable. The provider must
+/// not receive the response earlier.
 ///
 /// # Errors
-/// Returns the denial of the store if it could not save the record.
+/// Returns the denial of the store if the result could not be saved.
 pub(crate) async fn settle(
     metrics: &Metrics,
     permit: &Permit,

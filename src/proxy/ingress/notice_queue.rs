@@ -14,14 +14,15 @@ use crate::interaction::NoticeId;
 use crate::store::DueNotice;
 
 /// The maximum number of notices of one route that are delivered concurrently. The limit is per route, so that a slow
-/// path of the agent delays only the notices of its own route.
+/// agent path of one route does not delay the notices of other routes.
 const CONCURRENT_MAX: usize = 16;
 
 /// The pending notices of one route.
 #[derive(Default)]
 pub(super) struct NoticeQueue {
     waiting: Mutex<Waiting>,
-    /// The number of [`Slot`]s in use. Each slot delivers one notice at a time.
+    /// The number of tasks that deliver notices of the route. Each task holds a [`Slot`] and delivers one notice at a
+    /// time.
     slots: AtomicUsize,
 }
 
@@ -31,8 +32,8 @@ struct Waiting {
     new: VecDeque<DueNotice>,
     /// Notices whose previous delivery failed.
     retries: VecDeque<DueNotice>,
-    /// The interaction id and the notice id of every notice in `new` and `retries`. The ledger returns a notice again
-    /// if the notice waits longer than its lease.
+    /// The interaction id and the notice id of every notice in `new` and `retries`. If a notice waits longer than its
+    /// lease, the ledger returns the notice again. This set then prevents a second entry for the notice.
     queued: HashSet<(Arc<str>, NoticeId)>,
     turn: u8,
 }
@@ -51,7 +52,8 @@ impl Waiting {
     }
 }
 
-/// Permission to deliver the notices of a route, one at a time. Dropping the slot frees it, even after a panic.
+/// Counts one task that delivers the notices of a route, one after the other. Dropping this value decrements the count,
+/// even after a panic.
 pub(super) struct Slot(Arc<NoticeQueue>);
 
 impl Slot {
@@ -77,7 +79,8 @@ impl NoticeQueue {
         if due.is_retry { waiting.retries.push_back(due) } else { waiting.new.push_back(due) }
     }
 
-    /// Returns a slot if notices are waiting and fewer than [`CONCURRENT_MAX`] slots are in use.
+    /// Counts a new delivery task until the returned slot is dropped. Returns `None` if no notice is waiting, or if
+    /// [`CONCURRENT_MAX`] tasks deliver notices of the route already.
     pub(super) fn slot(self: &Arc<Self>) -> Option<Slot> {
         if self.is_empty() {
             return None;

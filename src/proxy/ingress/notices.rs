@@ -101,7 +101,7 @@ async fn pass(notices: &Arc<Notices>, queues: &mut Queues) -> bool {
     passed.has_more
 }
 
-/// Starts a task for each free slot of a queue. Each task delivers notices one after the other until no notice is
+/// Starts as many delivery tasks as the queue allows. Each task delivers notices one after the other until no notice is
 /// waiting.
 fn start_deliveries(notices: &Arc<Notices>, queue: &Arc<NoticeQueue>) {
     while let Some(slot) = queue.slot() {
@@ -166,7 +166,7 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     }
 }
 
-/// Reports whether the ledger still has a notice as pending, so that the agent must receive it.
+/// Reports whether a notice is still pending in the ledger, so that the agent must receive the notice.
 async fn is_owed(notices: &Notices, due: &DueNotice) -> bool {
     let record = notices.store.read(&due.id).await;
     record.is_ok_and(|record| record.is_some_and(|record| record.owes(due.notice)))

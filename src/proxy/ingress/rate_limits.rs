@@ -64,7 +64,8 @@ fn interval(rate: Rate) -> Duration {
     (rate.per / rate.requests.get()).max(Duration::from_nanos(1))
 }
 
-/// The quotas of all client addresses that have used a part of their quota. The number of addresses is bounded.
+/// The client addresses that have used a part of their quota, and the state of each quota. The number of addresses is
+/// bounded.
 #[derive(Debug)]
 struct Callers {
     shards: [Mutex<Shard>; SHARDS],
@@ -80,7 +81,7 @@ struct Shard {
     /// The rate for which the times in `full_at` were computed. When the rate changes, every address has its full quota
     /// again.
     rate: Option<Rate>,
-    /// For each client address, the time at which its quota is full again (generic cell rate algorithm).
+    /// The time at which each client address has its full quota again (generic cell rate algorithm).
     full_at: HashMap<IpAddr, Instant>,
 }
 
@@ -129,10 +130,10 @@ impl Shard {
         is_allowed
     }
 
-    /// Removes the addresses whose quota is full again, which does not change the result of any check. If less than a
-    /// quarter of the space is free after that, also removes the addresses that have used the least of their quota,
-    /// until a quarter is free. Therefore an address that has reached its limit stays limited, however many other
-    /// addresses send single requests.
+    /// Removes the addresses that have their full quota again. Removing these addresses does not change the result of
+    /// any check. If less than a quarter of the space is free after that, also removes the addresses that have used the
+    /// least of their quota, until a quarter is free. Therefore an address that has reached its limit stays limited,
+    /// however many other addresses send single requests.
     fn evict(&mut self, now: Instant, max: usize) {
         self.full_at.retain(|_, full_at| *full_at > now);
         let keep = max - max / 4;

@@ -25,7 +25,7 @@ use crate::observe::Metrics;
 use crate::policy::{Limits, Policy};
 use crate::proxy::runtime::Drain;
 
-/// The pause before the next attempt to accept a connection, after the process had no free file descriptor.
+/// The pause before the next attempt to accept a connection, if the process has no free file descriptor.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The reason why a connection was closed before its first request.
@@ -63,8 +63,8 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// Returns the same components with separate connection limits, so that callers of the other listeners cannot use
-    /// up the connections of this listener.
+    /// Returns the same components for another listener, with separate connection limits. Connections to one listener
+    /// then do not use up the limits of the other listener.
     pub(crate) fn apart(&self) -> Self {
         Self {
             policy: Arc::clone(&self.policy),

@@ -60,7 +60,7 @@ pub(crate) struct ConnInfo {
     /// The address of the load balancer that sent the PROXY protocol header. `None` if the listener expects no such
     /// header.
     pub(super) load_balancer: Option<IpAddr>,
-    /// The TLS version.
+    /// The TLS version of the connection.
     pub(super) tls_version: TlsVersion,
     pub(super) config: Arc<ArcSwap<ListenerConfig>>,
     pub(super) new: NewConnection,
@@ -69,7 +69,7 @@ pub(crate) struct ConnInfo {
 }
 
 /// An accepted connection on which no request has begun. A stopping server waits a short time for the first request,
-/// because the caller may already have sent it.
+/// because the caller may already have sent this request.
 pub(crate) struct NewConnection(Mutex<Option<InFlight>>);
 
 impl NewConnection {

@@ -22,7 +22,7 @@ pub(crate) struct ConnectionLimits {
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One counted connection. Dropping the slot frees it.
+/// Counts one connection as open until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     limits: Arc<ConnectionLimits>,

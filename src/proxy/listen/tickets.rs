@@ -26,7 +26,7 @@ use crate::secret::Secret;
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// The period in which one key encrypts new TLS session tickets, in seconds.
 const PERIOD_SECONDS: i64 = 6 * 3600;
-/// The maximum difference by which the clock of another replica may be ahead, in seconds.
+/// The maximum time by which the clock of another replica can be ahead of this host's clock, in seconds.
 const AHEAD_SECONDS: i64 = 60;
 /// The length of the name of a secret at the beginning of a session ticket, in bytes.
 const NAME_BYTES: usize = 16;
@@ -38,7 +38,7 @@ pub(crate) type Binding = [u8; 32];
 
 /// A secret from which the keys of TLS session tickets are derived.
 struct TicketSecret {
-    /// The name of the secret, with which each of its session tickets begins.
+    /// The name of the secret. Each session ticket that is encrypted with a key of this secret begins with this name.
     name: [u8; NAME_BYTES],
     secret: Secret,
 }
@@ -105,15 +105,15 @@ fn derived(secret: &Secret, purpose: &str, number: i64) -> [u8; 32] {
 #[derive(Default)]
 struct Rotation {
     current: Option<TicketSecret>,
-    /// Decrypts session tickets that were issued in the previous period.
+    /// The secret that decrypts session tickets from the previous period.
     previous: Option<TicketSecret>,
-    /// The number of the period in which `current` encrypts tickets. A period has [`PERIOD_SECONDS`].
+    /// The number of the period in which `current` encrypts tickets. A period lasts [`PERIOD_SECONDS`].
     period: i64,
 }
 
 impl Rotation {
-    /// Replaces the ticket keys of past periods. With deleted keys, recorded connections can no longer be decrypted.
-    /// Returns `None` if the operating system provides no random numbers.
+    /// Replaces the ticket keys of past periods. After the deletion of the keys, recorded connections can no longer be
+    /// decrypted. Returns `None` if the operating system provides no random numbers.
     fn advance(&mut self, now: i64) -> Option<()> {
         let period = now.div_euclid(PERIOD_SECONDS);
         if self.current.is_some() && self.period == period {
@@ -157,7 +157,8 @@ impl TicketKeys {
 /// Issues and accepts the session tickets of a listener.
 struct Tickets {
     keys: Arc<TicketKeys>,
-    /// The configured secrets. The first secret encrypts new tickets. If there are none, the random keys are used.
+    /// The configured secrets. The first secret encrypts new tickets. If no secrets are configured, the random keys of
+    /// this process encrypt the tickets.
     secrets: Vec<TicketSecret>,
     binding: Binding,
 }
@@ -209,7 +210,7 @@ mod tests {
     const START: i64 = 1_800_000_000;
     const HOUR: i64 = 3600;
 
-    /// Returns ticket keys, and the time of their clock in milliseconds.
+    /// Returns ticket keys, and the time of the ticket keys' clock in milliseconds.
     fn keys() -> (Arc<TicketKeys>, Arc<AtomicI64>) {
         let now = Arc::new(AtomicI64::new(START * 1000));
         (TicketKeys::new(Clock::Set(Arc::clone(&now))), now)

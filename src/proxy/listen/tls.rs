@@ -66,8 +66,9 @@ pub(crate) struct VerifiedCertificate {
 }
 
 impl VerifiedCertificate {
-    /// Creates the record of a client's certificate chain. The chain is verified by [`ClientVerifier::still_trusts`],
-    /// because a handshake that resumes a session does not verify it. Returns `None` if a certificate cannot be parsed.
+    /// Parses a client's certificate chain, without verifying the chain. [`ClientVerifier::still_trusts`] verifies the
+    /// chain later, because a handshake that resumes a session verifies no certificates. Returns `None` if a
+    /// certificate cannot be parsed.
     pub(crate) fn new(chain: &[CertificateDer<'static>]) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
         let certificate = ClientCertificate { names: alternative_names(&leaf) };
@@ -168,7 +169,7 @@ fn binding(clients: Option<&ClientVerifier>) -> Binding {
     Sha256::new().chain_update(clients.digest).chain_update([u8::from(clients.required)]).finalize().into()
 }
 
-/// Reads a certificate chain and its private key, and checks that they belong together.
+/// Reads a certificate chain and a private key, and checks that the key belongs to the certificate.
 fn load_certified_key(files: &CertificateFiles) -> Result<CertifiedKey, String> {
     let CertificateFiles { certificate, key } = files;
     let (chain, private) = (pem_files::certificates(certificate)?, pem_files::private_key(key)?);

@@ -1,5 +1,5 @@
-//! The API of the replica listener: the description of this process, records that another replica moves to this ledger,
-//! and requests of other replicas about interactions.
+//! The API of the replica listener: the description of this process, interactions that another replica moves to this
+//! ledger, and requests of other replicas about interactions.
 
 use bytes::Bytes;
 use http::Method;
@@ -10,10 +10,9 @@ use super::replication::{CallbacksApi, MemberAnswer, MemberRequest, Replication}
 use crate::replica::{Incarnation, Owner};
 use crate::store::HandedRecords;
 
-/// The maximum size in bytes of the body of a request to the replica API. The largest body is a batch of ledger
-/// records.
+/// The maximum size in bytes of the body of a request to the replica API. The largest body is a batch of interactions.
 pub(crate) const API_BODY_BYTES_MAX: u64 = 2 << 20;
-/// The path, after `/replica`, to which another replica sends records that it moves to this ledger.
+/// The path, after `/replica`, to which another replica sends interactions to move them to this ledger.
 pub(super) const LEDGER: &str = "/ledger";
 
 /// The path, after `/replica`, to which another replica sends ids of interactions that this process owns and whose
@@ -21,7 +20,8 @@ pub(super) const LEDGER: &str = "/ledger";
 const DUE: &str = "/due";
 
 impl Replication {
-    /// Asks the owner of interactions to apply their passed deadlines. Returns whether the owner accepted the request.
+    /// Asks the owner of interactions to apply the passed deadlines of these interactions. Returns whether the owner
+    /// accepted the request.
     pub(crate) async fn pass_on_deadlines(&self, to: &Owner, ids: &[Box<str>]) -> bool {
         let Ok(body) = serde_json::to_vec(ids) else { return false };
         let target = format!("{API}{DUE}");
@@ -63,7 +63,8 @@ impl Replication {
         }
     }
 
-    /// Stores records that another replica moves to this ledger. The response lists the ids of the stored records.
+    /// Stores interactions that another replica moves to this ledger. The response lists the ids of the stored
+    /// interactions.
     async fn take_over(&self, from: Incarnation, body: &Bytes) -> MemberAnswer {
         if self.is_leaving() {
             return MemberAnswer { status: 503, body: Vec::new() };

@@ -46,7 +46,7 @@ async fn round(replication: &Arc<Replication>, replicas: &Arc<Replicas>) {
         addresses.extend(found);
     }
     let listed = addresses.clone();
-    // A replica that is not in `discover` is also contacted, because callbacks for it may arrive.
+    // A replica that is not in `discover` is also contacted, because callbacks for this replica may arrive.
     for member in replication.members.all_but_gone(replicas.gone_after * FORGET_AFTER) {
         addresses.insert(member.owner.address);
     }

@@ -19,13 +19,13 @@ const HEIRS_PAUSE: Duration = Duration::from_secs(1);
 /// Which process must handle a callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Place {
-    /// This process.
+    /// This process must handle the callback.
     Here,
-    /// The process of another replica.
+    /// Another replica must handle the callback.
     Member(Owner),
-    /// No process, because the owner of the interaction is dead.
+    /// No process can handle the callback, because the owner of the interaction is dead.
     Gone,
-    /// Unknown, because every replica that can have the interaction was asked, and none of them has it.
+    /// No process is known: every replica that can have the interaction was asked, and none has the interaction.
     Nowhere,
 }
 
@@ -49,8 +49,8 @@ enum Next {
 }
 
 impl Replication {
-    /// Reports whether this process can have the interactions of an owner, because it is the owner or has received the
-    /// owner's interactions.
+    /// Reports whether this process can have the interactions of an owner, because this process is the owner or has
+    /// received the owner's interactions.
     fn may_have(&self, owner: &Owner) -> bool {
         owner.incarnation == self.incarnation() || self.store().inherits(owner.incarnation)
     }
@@ -95,9 +95,10 @@ impl Replication {
         }
     }
 
-    /// Reports whether this process must handle a callback that another replica forwards. If this ledger does not
+    /// Returns whether this process must handle a callback that another replica forwards. If this ledger does not
     /// contain the interaction, asks the other replicas that can have it. If no replica has the interaction, exactly
-    /// one of them decides what happens: the owner, or otherwise the replica with the highest process id.
+    /// one of these replicas decides what happens to the callback: the owner, or otherwise the replica with the highest
+    /// replica id.
     pub(crate) async fn accepts(&self, replicas: &Replicas, owner: &Owner, interaction: &str) -> Acceptance {
         if self.store().is_shared() {
             let is_own = owner.incarnation == self.incarnation();
@@ -228,8 +229,8 @@ impl Replication {
         }
     }
 
-    /// Asks the other replicas whether they have received the interactions of a dead owner. Returns false if not all of
-    /// them could be asked.
+    /// Asks the other replicas whether they have received the interactions of a dead owner. Returns false if not all
+    /// replicas responded.
     async fn find_heirs(self: &Arc<Self>, replicas: &Arc<Replicas>, owner: &Owner) -> bool {
         // Callbacks that arrive in the meantime wait for the responses of the same round.
         let Ok(_permit) = self.finding_heirs.acquire().await else { return false };
@@ -248,7 +249,7 @@ impl Replication {
         is_complete
     }
 
-    /// Asks the other replicas which interactions were moved to them, at most once per [`HEIRS_PAUSE`].
+    /// Asks the other replicas which replicas have moved interactions to them, at most once per [`HEIRS_PAUSE`].
     async fn ask_for_heirs(self: &Arc<Self>, replicas: &Arc<Replicas>) {
         // Callbacks that arrive in the meantime wait for the responses of the same round.
         let Ok(_permit) = self.finding_heirs.acquire().await else { return };

@@ -13,25 +13,26 @@ use super::replication::Replication;
 use crate::replica::{Owner, Replicas};
 use crate::store::HandedRecords;
 
-/// The size at which a batch of records is sent, in bytes. A record has a few kilobytes at most.
+/// The size in bytes at which a batch of interactions is sent to another replica. An interaction has a few kilobytes at
+/// most.
 const BATCH_BYTES: usize = (API_BODY_BYTES_MAX / 4) as usize;
 
 /// The maximum number of lost interactions that the log lists.
 const NAMED_MAX: usize = 20;
-/// The maximum number of times that a batch of records is offered to the same replica, if the replica does not respond
-/// or cannot store the batch at the moment.
+/// The maximum number of times that a batch of interactions is offered to the same replica, if the replica does not
+/// respond or cannot store the batch at the moment.
 const ATTEMPTS_MAX: u32 = 3;
-/// The pause between two offers of a batch of records to the same replica.
+/// The pause between two offers of a batch of interactions to the same replica.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The result of moving the ledger to other replicas before this process stops.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Left {
-    /// The number of records that other replicas have received.
+    /// The number of interactions that other replicas have received.
     pub(crate) handed_over: usize,
-    /// The number of records that no other replica has received.
+    /// The number of interactions that no other replica has received.
     pub(crate) kept: usize,
-    /// The address of each replica that has received records, and their number.
+    /// The address of each replica that has received interactions, and the number of the received interactions.
     takers: Vec<(Box<str>, usize)>,
     /// The ids of some interactions that no other replica has received.
     named: Vec<String>,
@@ -71,8 +72,9 @@ impl Left {
 }
 
 impl Replication {
-    /// Moves all records of the ledger to other replicas of the same group. No more callbacks may arrive. Does nothing
-    /// if the replicas share one ledger, or if the process comes back at the same address with its ledger.
+    /// Moves all interactions of the ledger to other replicas of the same group. The caller must ensure that no more
+    /// callbacks arrive. Does nothing if the replicas share one ledger, or if the process comes back at the same
+    /// address with its ledger.
     pub(crate) async fn leave(&self) -> Left {
         let Some(replicas) = self.settings() else { return Left::default() };
         if self.store().is_shared() {
@@ -104,14 +106,14 @@ impl Replication {
         left.log(&replicas.group);
         if left.kept == 0 {
             // The other replicas send the callbacks of this process to the successor. If this process starts again with
-            // the same file, it must therefore have another process id.
+            // the same file, this process must therefore have another replica id.
             self.store().forget_incarnation();
         }
         left
     }
 
-    /// Moves a batch of records to successors. Records that the first successor does not store are offered to the next
-    /// successor. A successor that does not respond is not asked again.
+    /// Moves a batch of interactions to other replicas. Interactions that the first replica in `successors` does not
+    /// store are offered to the next one. A replica that does not respond is removed from `successors`.
     async fn hand_over_batch(
         &self,
         replicas: &Replicas,
@@ -139,8 +141,9 @@ impl Replication {
         left.lost(batch.ids());
     }
 
-    /// Offers a batch of records to a successor. Returns the ids of the records that the successor has stored. If the
-    /// response is lost, the same successor is asked again, because two replicas must not have the same interactions.
+    /// Offers a batch of interactions to another replica (the successor). Returns the ids of the interactions that the
+    /// successor has stored. If the response is lost, the same successor is asked again, because two replicas must not
+    /// have the same interactions.
     ///
     /// # Errors
     /// Returns an explanation if the successor did not store the batch after [`ATTEMPTS_MAX`] attempts.

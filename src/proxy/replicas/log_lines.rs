@@ -1,4 +1,4 @@
-//! The lines of the event log about other replicas. The lines contain addresses, process ids and interaction ids, and
+//! The lines of the event log about other replicas. The lines contain addresses, replica ids and interaction ids, and
 //! no tokens or secrets.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use crate::clock::instant;
 use crate::replica::{Incarnation, Owner, Replicas};
 
 impl Replication {
-    /// Returns the address of a replica, or its process id if the address is unknown.
+    /// Returns the address of a replica, or the replica id if the address is unknown.
     pub(crate) fn name_of(&self, incarnation: Incarnation) -> Box<str> {
         match self.members.address(incarnation) {
             Some(address) => address,
@@ -41,8 +41,9 @@ impl Replication {
         }
     }
 
-    /// Logs each replica that was found, no longer responds, or is dead since the last call. `errors` contains the
-    /// reason why an address did not respond. Addresses without a known replica are logged at most once a minute.
+    /// Logs each replica that was found, stopped responding or was considered dead since the last call. `errors`
+    /// contains the reason why an address did not respond. Addresses without a known replica are logged at most once a
+    /// minute.
     pub(super) fn log_presences(&self, replicas: &Replicas, errors: &BTreeMap<Box<str>, String>) {
         let (now, members) = (instant(), self.members.all());
         let mut logged = self.logged.presences.lock();

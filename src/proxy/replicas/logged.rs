@@ -12,8 +12,8 @@ use crate::replica::Incarnation;
 #[derive(Default)]
 pub(super) struct Logged {
     pub(super) throttle: LogThrottle,
-    /// The process id of the replica whose interactions were moved to this process most recently.
+    /// The id of the replica whose interactions were moved to this process most recently.
     pub(super) taken_over_from: Mutex<Option<Incarnation>>,
-    /// The state of each replica (reachable, unreachable or dead) after the last round of discovery, by process id.
+    /// The state of each replica (reachable, unreachable or dead) after the last round of discovery, by replica id.
     pub(super) presences: Mutex<HashMap<Incarnation, Presence>>,
 }

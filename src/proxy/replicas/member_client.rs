@@ -83,7 +83,8 @@ pub(crate) struct MemberResponse {
 }
 
 impl MemberResponse {
-    /// Returns a connection to the pool. The response on the connection must have been read completely.
+    /// Puts a connection back into the client's pool of idle connections. The caller must have read the response on the
+    /// connection completely.
     pub(crate) fn keep(client: &AgentClient, connection: Connection) {
         client.keep(IDLE_TIMEOUT, connection, instant());
     }
@@ -93,8 +94,8 @@ impl MemberResponse {
         Arc::clone(&self.client)
     }
 
-    /// Reads the whole response body and returns the connection to the pool. Returns `None` if the body is incomplete
-    /// or has more than `bytes_max` bytes.
+    /// Reads and returns the whole response body, and puts the connection back into the pool. Returns `None` if the
+    /// body is incomplete or has more than `bytes_max` bytes.
     pub(super) async fn read_all(&mut self, bytes_max: usize) -> Option<Vec<u8>> {
         let body = read_all(&mut self.response, bytes_max).await?;
         self.response.take_connection().into_iter().for_each(|one| Self::keep(&self.client, one));
@@ -147,7 +148,7 @@ pub(super) struct MemberClient {
     clients: Mutex<Clients>,
 }
 
-/// The clients for other replicas, by process id and address.
+/// The clients for other replicas, by replica id and address.
 type Clients = HashMap<(Incarnation, Box<str>), Arc<AgentClient>>;
 
 impl MemberClient {
@@ -188,7 +189,7 @@ impl MemberClient {
         Ok(MemberResponse { response, outcome, client })
     }
 
-    /// Asks the process at an address to identify itself. Returns the description of this process.
+    /// Asks the process at an address to identify itself. Returns the description that the process sends.
     ///
     /// # Errors
     /// Returns a [`SendError`] if no replica responds at the address.
@@ -237,7 +238,8 @@ fn client(replicas: &Replicas, address: &str) -> Result<Arc<AgentClient>, String
     AgentClient::new(Arc::new(agent(replicas, address)), Arc::default()).map(Arc::new)
 }
 
-/// Returns the address and settings of another replica in the form of an [`Agent`], for its client.
+/// Returns the address and settings of another replica in the form of an [`Agent`], for the HTTP client of this
+/// replica.
 fn agent(replicas: &Replicas, address: &str) -> Agent {
     let address = AgentAddress::Tcp(address.into());
     let tls = replicas.tls.clone().map(|tls| match address.host() {
@@ -290,7 +292,8 @@ async fn open(
     let body = body.ok_or_else(|| not_sent("its answer is incomplete"))?;
     let about: About = serde_json::from_slice(&body).map_err(|_| not_sent("its answer is malformed"))?;
     let connection = response.take_connection().ok_or_else(|| not_sent("it closed the connection"))?;
-    // The proof of the response covers the process id, but not the body, so the process id in the body is compared.
+    // The proof of the response covers the replica id in the header, but not the body. Therefore the replica id in the
+    // body is compared with the id in the header.
     match about.incarnation == incarnation.to_string() {
         true => Ok((connection, about)),
         false => Err(SendError::Stranger),

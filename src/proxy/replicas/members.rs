@@ -14,7 +14,7 @@ const MEMBERS_MAX: usize = 1024;
 /// process was suspended, so that it is unknown whether the replica was reachable in the meantime.
 const REFUSALS_GAP_MAX: Duration = Duration::from_secs(15);
 
-/// The description of a replica, in JSON, as the replica sends it to other replicas.
+/// The description that a replica sends to other replicas, in JSON.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct About {
     pub(crate) incarnation: String,
@@ -22,10 +22,10 @@ pub(crate) struct About {
     pub(crate) group: Box<str>,
     /// The start time of the process, in Unix milliseconds.
     pub(crate) started: i64,
-    /// The process ids of the replicas whose interactions were moved to this replica.
+    /// The ids of the replicas whose interactions were moved to the described replica.
     #[serde(default)]
     pub(crate) inherits: Vec<String>,
-    /// Whether the replica is stopping, so that nothing should be moved to it.
+    /// Whether the replica is stopping, so that no interactions should be moved to this replica.
     #[serde(default)]
     pub(crate) stopping: bool,
 }
@@ -61,15 +61,16 @@ pub(crate) struct Member {
     refused_since: Option<Instant>,
     /// Whether another process now has the address of this replica.
     is_replaced: bool,
-    /// Whether all other replicas were asked, after this replica died, which of them has received its interactions.
+    /// Whether all other replicas were asked, after the death of this replica, which replica has received its
+    /// interactions.
     heirs_are_known: bool,
     /// The time of the last attempt to connect to the replica.
     tried: Instant,
 }
 
 impl Member {
-    /// Returns whether the replica can be reached. A replica is considered dead if its address refused connections from
-    /// the first to the last refusal for at least `gone_after`.
+    /// Returns whether the replica can be reached. The replica is considered dead if at least `gone_after` has passed
+    /// from the first to the last of its consecutive refusals of a connection, or if another process has its address.
     pub(crate) fn presence(&self, gone_after: Duration) -> Presence {
         match self.refused_since {
             _ if self.is_replaced => Presence::Gone,
@@ -140,8 +141,8 @@ impl Members {
         *silent = addresses.into_iter().map(|address| (address.clone(), since(&address))).collect();
     }
 
-    /// Returns the addresses in `discover` that no known replica has, and at which no replica has responded for less
-    /// than `gone_after`.
+    /// Returns the addresses in `discover` that no known replica has, and at which the first failed attempt was less
+    /// than `gone_after` ago.
     pub(crate) fn silent(&self, gone_after: Duration, now: Instant) -> Vec<Box<str>> {
         let is_known = |address: &str| self.table.lock().values().any(|one| *one.owner.address == *address);
         let silent = self.silent.lock();
@@ -173,7 +174,7 @@ impl Members {
         })
     }
 
-    /// Returns the address of the replica with this process id, or `None` if the process is unknown.
+    /// Returns the address of the replica with this replica id, or `None` if no such replica was found.
     pub(crate) fn address(&self, incarnation: Incarnation) -> Option<Box<str>> {
         self.table.lock().get(&incarnation).map(|member| member.owner.address.clone())
     }
@@ -184,14 +185,15 @@ impl Members {
         table.get(&incarnation).is_some_and(|member| member.presence(gone_after) == Presence::Gone)
     }
 
-    /// Reports whether the last attempt to connect to a replica failed, although no other process has its address.
+    /// Reports whether the last attempt to connect to a replica failed. Returns false if another process now has the
+    /// address of the replica.
     pub(crate) fn is_refusing(&self, incarnation: Incarnation) -> bool {
         let table = self.table.lock();
         table.get(&incarnation).is_some_and(|member| member.refused_since.is_some() && !member.is_replaced)
     }
 
     /// Returns a replica with its current address. A process that was restarted with the same ledger can have another
-    /// address than in the tokens that it minted.
+    /// address than the tokens from before the restart contain.
     pub(crate) fn current(&self, owner: &Owner) -> Owner {
         let table = self.table.lock();
         let known = table.get(&owner.incarnation).filter(|member| member.about.is_some());
@@ -226,13 +228,13 @@ impl Members {
         self.table.lock().values().any(|member| member.inherits(&name))
     }
 
-    /// Reports whether all other replicas were already asked which of them has received the interactions of a dead
+    /// Reports whether all other replicas were already asked which replica has received the interactions of a dead
     /// replica.
     pub(crate) fn heirs_are_known(&self, incarnation: Incarnation) -> bool {
         self.table.lock().get(&incarnation).is_some_and(|member| member.heirs_are_known)
     }
 
-    /// Records that the other replicas were asked which of them has received the interactions of a dead replica.
+    /// Records that the other replicas were asked which replica has received the interactions of a dead replica.
     pub(crate) fn asked_for_heirs(&self, incarnation: Incarnation) {
         if let Some(member) = self.table.lock().get_mut(&incarnation) {
             member.heirs_are_known = true;

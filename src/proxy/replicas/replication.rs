@@ -65,7 +65,7 @@ pub struct Replication {
     pub(crate) members: Members,
     client: MemberClient,
     nonces: Mutex<Nonces>,
-    /// Ensures that only one callback at a time asks the other replicas which of them has received the interactions of
+    /// Ensures that only one callback at a time asks the other replicas which replica has received the interactions of
     /// a dead or stopped replica.
     pub(super) finding_heirs: Semaphore,
     /// The time at which the last search for the interactions of a dead replica failed, because a replica did not
@@ -186,8 +186,9 @@ impl Replication {
         self.is_leaving.load(Ordering::Relaxed)
     }
 
-    /// Records the description that another process sent. Returns the id and address of this process, or `None` if the
-    /// description is malformed or comes from this process itself, which `discover` may list.
+    /// Records the description that another replica sent. Returns the id and address of the other replica. Returns
+    /// `None` if the description is malformed, or if this process sent the description to itself, because `discover`
+    /// lists the address of this process.
     pub(super) fn learned(&self, about: About) -> Option<Owner> {
         let own = self.own();
         if about.incarnation == own.incarnation.to_string() {
@@ -252,7 +253,8 @@ impl Replication {
         Ok(MemberAnswer { status, body })
     }
 
-    /// Asks the process at an address to identify itself, and records its description unless it is this process.
+    /// Asks the process at an address to identify itself. Records the description that the process sends, unless the
+    /// address belongs to this process itself.
     ///
     /// # Errors
     /// Returns a [`SendError`] if no replica responds at the address.
@@ -299,7 +301,7 @@ impl Replication {
         self.metrics.owner_gone(did);
     }
 
-    /// Closes idle connections to other replicas whose idle timeout has passed.
+    /// Closes connections to other replicas that have been idle for longer than the idle timeout.
     pub(crate) fn sweep(&self) {
         self.client.sweep(instant());
     }

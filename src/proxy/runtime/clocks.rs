@@ -10,7 +10,8 @@ use crate::time::Timestamp;
 #[derive(Clone)]
 pub(crate) struct Clocks {
     pub(crate) wall: Clock,
-    /// The clock for deadlines of interactions. It follows a forward jump of the system clock only if the jump lasts.
+    /// The clock for deadlines of interactions. This clock follows a forward jump of the system clock only if the jump
+    /// lasts.
     pub(crate) ledger: Arc<LedgerClock>,
 }
 

@@ -9,7 +9,8 @@ use crate::http::{Session, TRACEPARENT};
 use crate::observe::capture::Captures;
 use crate::observe::{AccessLogger, Metrics, Recent, Span, Traces};
 
-/// The destinations of the records of requests: metrics, access log, trace spans, recent and captured requests.
+/// The destinations to which each request is written: metrics, access log, trace spans, recent requests and captured
+/// requests.
 pub(crate) struct Recorder {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
@@ -66,8 +67,8 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Returns the HTTP method if it is a standard one, and `other` otherwise. The metrics and the log need a bounded set
-/// of methods, because a caller can send any text as the method.
+/// Returns a standard HTTP method unchanged, and `other` for any other method. The metrics and the log need a bounded
+/// set of methods, because a caller can send any text as the method.
 pub(crate) fn known_method(method: &str) -> &str {
     match method {
         "CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => method,

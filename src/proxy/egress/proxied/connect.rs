@@ -27,7 +27,8 @@ use crate::proxy::listen::ConnectionSlot;
 /// The rule name in the log for tunnels.
 const TUNNEL: &str = "tunnel";
 
-/// The response to a CONNECT request, after which the connection belongs to another protocol (RFC 9110 section 9.3.6).
+/// The successful response to a CONNECT request. The bytes after this response belong to the tunnel (RFC 9110 section
+/// 9.3.6).
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// What the forward proxy does with the connection of a CONNECT request.

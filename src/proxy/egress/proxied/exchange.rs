@@ -33,8 +33,8 @@ impl Origin {
 }
 
 impl AgentExchange<'_> {
-    /// Serves a request for the origin `url`. If no rule names the origin, `others` checks whether the agent may reach
-    /// it.
+    /// Serves a request for the origin `url`. If no rule names the origin, `others` checks whether the agent is allowed
+    /// to reach the origin.
     pub(crate) async fn run_by_url(
         &mut self,
         url: &Url,
@@ -67,7 +67,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Returns the denial for a request that could not be sent, or that has no valid response. Counts guard refusals.
+    /// Returns the denial for a request that could not be sent, or that has no valid response. If the guard refused the
+    /// address, counts the refusal in the metrics.
     pub(crate) fn failed(&self, failed: SendError) -> Refusal {
         match failed {
             SendError::Guarded(refused) => {

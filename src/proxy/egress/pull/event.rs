@@ -13,8 +13,9 @@ use crate::proxy::egress::context::EgressContext;
 use crate::store::{Leased, Message};
 use crate::token::Stamp;
 
-/// The maximum total size of the messages in one response to a pull request, in bytes. A single message may be larger.
-/// A request that only watches also receives the message that exceeds this size.
+/// The maximum total size of the messages in one response to a pull request, in bytes. A single message is returned
+/// even if the message is larger. The response to a request that only watches can exceed the maximum by its last
+/// message.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// The delay before Callgate reads a message again after a read error.
 const UNREADABLE_DELAY: Duration = Duration::from_secs(5);

@@ -25,7 +25,8 @@ use url::{Asked, PullQuery, PullUrl, SettleQuery};
 
 /// The maximum size in bytes of the body of a request that acknowledges or returns a message. The body is ignored.
 const BODY_BYTES_MAX: u64 = 64 << 10;
-/// The interval between the first two checks of an interaction's state during a wait.
+/// The interval between two checks of an interaction's state while a pull request waits. With a shared ledger, the
+/// interval can double with each check, up to [`LOOK_SHARED`].
 const LOOK: Duration = Duration::from_millis(250);
 /// The maximum interval between two checks of a shared ledger, which other processes can change. Each check is two
 /// calls to the Redis server.
@@ -112,8 +113,8 @@ impl AgentExchange<'_> {
         let (context, policy) = (self.context, self.policy);
         let source = event::Events { context, policy, interaction: interaction.as_deref(), routes: &routes };
         let wait = wait_for_events(&source, &query);
-        // If the agent closes its connection, the wait ends, so that the agent gets no lease. Leases of messages that
-        // the agent did not receive are returned.
+        // If the agent closes its connection, the wait ends, so that the agent gets no lease. If the agent does not
+        // receive the leased messages, the leases end at once.
         let Some((found, leased)) = self.session.unless_closed(wait).await else {
             return ExchangeEnd { outcome: Ok("ok"), status: 0, reusable: false };
         };
@@ -151,7 +152,8 @@ impl AgentExchange<'_> {
     }
 }
 
-/// Waits until there are messages, the interaction ends or the time is over. Also returns the leases of the messages.
+/// Waits until there are messages, the interaction ends, or the wait time of the query is over. Returns the result of
+/// the wait, and the leases of the returned messages.
 async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Found, Vec<Leased>) {
     let inbox = source.context.store.inbox();
     let deadline = instant() + query.wait;
@@ -178,8 +180,8 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
             None => 0,
         };
         let waiting = || source.interaction.map_or((0, 0), |id| inbox.waiting_of(id));
-        // A message that is not durable yet becomes visible later. A request that only watches must not see the end
-        // before it.
+        // A message that is not durable yet becomes visible later. A request that only watches must receive this
+        // message before the end of the interaction.
         let (_, arriving) = waiting();
         let (events, leased, has_more) = match query.watched_after {
             None => {
@@ -210,7 +212,8 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
             return (Found::Nothing, leased);
         }
         let _ = timeout(rest.min(pause), pulled).await;
-        // A message that waits here becomes due by time, which wakes nobody.
+        // While a message of the interaction waits in this process, the interval stays short, because no notification
+        // arrives when the delay of the message ends.
         let asks_only = source.interaction.is_some() && inbox.is_shared() && waiting().0 == 0;
         pause = if asks_only { (pause * 2).min(LOOK_SHARED) } else { LOOK };
     }

@@ -31,7 +31,7 @@ pub(in crate::proxy::egress) enum Asked {
     Events,
     /// Acknowledges the message with this number as processed.
     Taken(u64),
-    /// Returns the message with this number, so that it can be leased again.
+    /// Gives the message with this number back to the inbox, so that the message can be leased again.
     Failed(u64),
     /// The path is not a path of the pull API.
     Nothing,

@@ -14,15 +14,16 @@ use crate::proxy::egress::agent_exchange::{AgentExchange, RESPONSE_BYTES_MAX};
 use crate::proxy::egress::provider_client::ProviderResponse;
 use crate::request::{BODY_DIGESTS, is_json};
 
-/// The maximum number of URLs in a warning. The number of characters of each URL is limited, too, because the provider
-/// chooses both.
+/// The maximum number of URLs in a warning about an agent card. The provider chooses the number and the length of the
+/// URLs, so the warning limits both.
 const SHOWN_MAX: usize = 3;
 const SHOWN_CHARACTERS_MAX: usize = 60;
 
 impl AgentExchange<'_> {
-    /// Reads a response that can contain an agent card (A2A protocol) at `place`. If the response contains one,
-    /// replaces the URLs that the rule covers. `sent` is the URL of the request, and `captures` are the values of its
-    /// path captures. Returns the part of the body that was read.
+    /// Reads a response that can contain an agent card (A2A protocol) at `place`. If the response contains a card,
+    /// replaces each URL that the rule covers by a URL on the egress listener. `sent` is the URL of the request, and
+    /// `captures` are the path captures of the request. Returns the part of the body that was read, with the replaced
+    /// URLs.
     pub(in crate::proxy::egress) async fn localize_card(
         &mut self,
         rule: &Rule,
@@ -92,7 +93,8 @@ impl AgentExchange<'_> {
         self.details.detail = Some(detail);
     }
 
-    /// Returns scheme, host and port of the egress listener, as the agent wrote the host in its request.
+    /// Returns the scheme, host and port of the egress listener, with the host and port from the `Host` header of the
+    /// agent's request.
     fn own_address(&self) -> Option<String> {
         let head = head_of(self.session, self.caller);
         let host = head.headers.get(HOST)?.to_str().ok()?;
@@ -100,7 +102,8 @@ impl AgentExchange<'_> {
     }
 }
 
-/// Returns the first URLs for a warning, each truncated and with control characters escaped.
+/// Returns the text of the first URLs and the number of the other URLs, for a warning. Truncates each URL and escapes
+/// control characters.
 fn shown(urls: &[String]) -> String {
     let one = |url: &String| {
         let cut: String = url.chars().take(SHOWN_CHARACTERS_MAX).collect();

@@ -41,8 +41,8 @@ impl AgentExchange<'_> {
         Ok(body_start)
     }
 
-    /// Relays a stream of server-sent events to the agent. Records the provider's id as soon as an event contains it,
-    /// without delaying the stream.
+    /// Relays a stream of server-sent events to the agent. Records the provider's id as soon as an event contains the
+    /// id, without delaying the stream.
     pub(in crate::proxy::egress) async fn relay_events(
         &mut self,
         minted: &Minted,

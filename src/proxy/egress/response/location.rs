@@ -44,8 +44,8 @@ impl AgentExchange<'_> {
 /// The addresses at which the agent reaches the egress listener.
 struct OwnListener<'x> {
     exchange: &'x AgentExchange<'x>,
-    /// The host and the port in the agent's request. A port mapping can make them differ from the address of the
-    /// listener.
+    /// The host and the port in the agent's request. With a port mapping, this host and port can differ from the bound
+    /// address of the listener.
     requested: Option<(String, u16)>,
 }
 

@@ -233,8 +233,8 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Claims the event of a verified callback in the ledger, delivers the callback, settles the claim, and relays the
-    /// agent's response.
+    /// Claims the event of a verified callback in the ledger, and delivers the callback. Then records in the ledger
+    /// whether the agent accepted the callback, and relays the agent's response.
     async fn claim_and_deliver(
         &mut self,
         caller: Caller<'_>,

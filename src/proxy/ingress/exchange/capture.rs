@@ -12,7 +12,7 @@ use crate::ingress::Denied;
 use crate::observe::capture::{BODY_BYTES_MAX, CapturedRequest, Request, Verdicts, redacted_request};
 use crate::trail::Trail;
 
-/// The maximum time to wait for the body of a captured request whose head was denied.
+/// The maximum time to wait for the body of a captured request that was denied because of its head.
 const BODY_DEADLINE: Duration = Duration::from_secs(5);
 
 impl CallbackExchange<'_> {
@@ -23,8 +23,8 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Reads the body of a request whose head was denied, if the request will be captured. Without the body,
-    /// `callgate explain` could not determine whether the request passes after a correction of the configuration.
+    /// Reads the body of a request that was denied because of its head, if the request will be captured. Without the
+    /// body, `callgate explain` could not determine whether the request passes after a correction of the configuration.
     pub(super) async fn read_body_for_capture(&mut self, denied: &Denied) {
         let (context, limits) = (self.context, &self.policy.limits);
         let route = denied.seen.route.as_ref().map_or("none", |route| &route.name);
@@ -48,7 +48,8 @@ impl CallbackExchange<'_> {
         self.body = request_body::read(self.session, declared, body_limits).await.ok();
     }
 
-    /// Stores a finished request if it was denied and an operator captures such requests.
+    /// Stores the current request at its end, if the request was denied and an operator captures denied requests of
+    /// this kind.
     pub(super) fn capture(&self, end: &ExchangeRecord, trail: &Trail) {
         let (context, now) = (self.context, self.context.clocks.now());
         let captures = &context.recorder.captures;

@@ -16,13 +16,14 @@ use crate::replica::{Gone, Owner, Replicas, Vouched};
 use crate::replica::{Outcome as MemberOutcome, REPLICA};
 use crate::trail::{Check, Trail};
 
-/// The callback if this process delivers it. Otherwise, the record of the request, after another replica has responded
-/// or the callback was denied.
+/// The callback if this process must deliver the callback. Otherwise the result of the request for the log, because
+/// another replica has responded or the callback was denied.
 type Found = Result<Box<Verified>, Box<ExchangeRecord>>;
 
 impl CallbackExchange<'_> {
     /// Finds the owner of the callback's interaction. If the owner is another process, forwards the callback and relays
-    /// the response. Returns the callback if this process must deliver it, and otherwise the record of the request.
+    /// the response. Returns the callback if this process must deliver the callback, and otherwise the result of the
+    /// request for the log.
     pub(super) async fn find_owner(
         &mut self,
         verified: Box<Verified>,
@@ -68,9 +69,9 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Returns the interaction of a callback and its owner. A shared ledger is preferred to the token, because another
-    /// replica may have adopted the interaction since the token was minted. Returns `None` if neither contains an
-    /// owner.
+    /// Returns the interaction of a callback and its owner. Takes the owner from a shared ledger if possible, and
+    /// otherwise from the token, because another replica may have adopted the interaction since the token was minted.
+    /// Returns `None` if neither the ledger nor the token contains an owner.
     ///
     /// # Errors
     /// Returns the denial if the owner cannot be determined.

@@ -66,7 +66,7 @@ impl<'o> Origin<'o> {
         self.member().is_some()
     }
 
-    /// Returns the process id of the replica that forwarded the request, or `None` for a request from a caller.
+    /// Returns the id of the replica that forwarded the request, or `None` for a request from a caller.
     pub(super) fn member(self) -> Option<Incarnation> {
         match self {
             Self::Connection(_) => None,

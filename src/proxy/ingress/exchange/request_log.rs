@@ -41,7 +41,7 @@ pub(crate) struct ExchangeRecord {
 }
 
 impl ExchangeRecord {
-    /// Creates the record of a request with a response. `status` is 0 if the response could not be written.
+    /// Creates the result of a request with a response. `status` is 0 if the response could not be written.
     pub(crate) fn responded(seen: Seen, outcome: Outcome, status: u16, reusable: bool) -> Self {
         Self {
             seen,
@@ -56,13 +56,13 @@ impl ExchangeRecord {
         }
     }
 
-    /// Creates the record of a request to which Callgate responded before the checks, such as a health check.
+    /// Creates the result of a request to which Callgate responded without checks, such as a health check.
     pub(crate) fn without_checks(reason: &'static str, status: u16, was_written: bool) -> Self {
         let status = if was_written { status } else { 0 };
         Self::responded(Seen::default(), Outcome::Allowed(reason), status, was_written)
     }
 
-    /// Creates the record of a denied request.
+    /// Creates the result of a denied request.
     pub(crate) fn denied(denied: Denied, body_bytes: u64, was_written: bool) -> Self {
         Self {
             seen: denied.seen,
@@ -78,7 +78,7 @@ impl ExchangeRecord {
     }
 }
 
-/// Records one ingress request.
+/// Writes one ingress request to the metrics, the access log, the trace and the recent requests.
 pub(crate) fn record_exchange(
     recorder: &Recorder,
     (session, span): (Option<&Session>, Option<Span>),

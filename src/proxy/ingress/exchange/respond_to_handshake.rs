@@ -9,8 +9,8 @@ use crate::policy::Policy;
 use crate::proxy::ingress::context::IngressContext;
 use crate::signature::{HandshakeReply, Verifier, VerifierKeys};
 
-/// Responds to a provider's handshake. Before, saves the secret in the handshake, or schedules the confirmation request
-/// that the handshake requires.
+/// Saves the secret in a provider's handshake, or schedules the confirmation request that the handshake requires. Then
+/// responds to the handshake.
 ///
 /// # Errors
 /// Returns `store_unavailable` if the secret could not be saved, and `keys_unavailable` if too many confirmations are

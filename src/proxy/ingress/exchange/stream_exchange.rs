@@ -17,7 +17,8 @@ use crate::token::Stamp;
 use crate::trail::{Check, Trail};
 
 impl CallbackExchange<'_> {
-    /// Passes a request on to the agent while the body arrives. On such a route, only the request head is checked.
+    /// Passes a request on to the agent while the body arrives. On a route with `stream: true`, only the request head
+    /// is checked.
     pub(super) async fn pass_on(
         &mut self,
         caller: Caller<'_>,

@@ -13,8 +13,8 @@ use crate::interaction::ClaimError;
 use crate::proxy::ingress::deliver::{Delivery, deliver};
 
 impl CallbackExchange<'_> {
-    /// Responds to a verified callback that is not delivered, for example because it is a duplicate. In observe mode,
-    /// the callback is still delivered.
+    /// Responds to a verified callback that must not be delivered, for example a duplicate. On a route in observe mode,
+    /// delivers the callback nevertheless.
     pub(super) async fn respond_undelivered(
         &mut self,
         caller: Caller<'_>,
@@ -48,7 +48,7 @@ impl CallbackExchange<'_> {
         ExchangeRecord::responded(seen, Outcome::Allowed(result), sent, was_written)
     }
 
-    /// Delivers a request on a route in observe mode that would be denied in enforce mode.
+    /// Delivers a request that would be denied in enforce mode, because the route of the request is in observe mode.
     pub(super) async fn deliver_observed(
         &mut self,
         caller: Caller<'_>,

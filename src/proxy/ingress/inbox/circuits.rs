@@ -24,15 +24,15 @@ const WAKE_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Circuits(Mutex<HashMap<Box<str>, State>>);
 
-/// A delivery of a message to an agent that is in progress.
+/// A delivery in progress of one message to an agent.
 pub(super) struct Slot {
     agent: Box<str>,
     message: u64,
 }
 
 impl Circuits {
-    /// Reports whether a delivery to the agent may begin. At most `concurrency` deliveries are in progress at the same
-    /// time.
+    /// Returns whether a delivery to the agent can begin now, can begin only as a probe, or must wait. At most
+    /// `concurrency` deliveries to the agent are in progress at the same time.
     pub(super) fn start(&self, agent: &str, concurrency: usize, now: Timestamp) -> Start {
         let states = self.0.lock();
         match states.get(agent) {
@@ -82,8 +82,8 @@ impl Circuits {
     }
 
     /// Reports whether the agent should be woken now. The agent's circuit breaker must be open, a message must be ready
-    /// for delivery, and [`WAKE_INTERVAL`] must have passed since the last wake request. If true, also records the
-    /// time.
+    /// for delivery, and [`WAKE_INTERVAL`] must have passed since the last wake request. If so, records `now` as the
+    /// time of the last wake request.
     pub(super) fn may_wake(&self, agent: &str, now: Timestamp, is_due: impl FnOnce() -> bool) -> bool {
         let mut states = self.0.lock();
         let Some(state) = states.get_mut(agent).filter(|state| state.circuit.is_open()) else { return false };

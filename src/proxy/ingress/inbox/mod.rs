@@ -91,7 +91,7 @@ fn start_attempts(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let mut routes = routes.to_vec();
-    // The time at which a route whose rate limit is reached may have its next delivery.
+    // The earliest time of the next delivery of a route whose rate limit is reached.
     let mut paced = None;
     while !routes.is_empty() {
         let is_probe = match deliveries.circuits.start(agent, policy.inbox.concurrency, now) {

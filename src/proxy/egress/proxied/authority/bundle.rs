@@ -10,12 +10,12 @@ use pingora::tls::CertificateDer;
 
 use super::trust_store::pkcs12;
 
-/// The file with the certificate of Callgate's certificate authority, and with the other certificates from its
-/// configured file.
+/// The name of the file that contains the certificate of Callgate's certificate authority, and all other certificates
+/// from the authority's configured file.
 const CA: &str = "ca.pem";
-/// The file with the root certificates of the system and the certificates in [`CA`].
+/// The name of the file that contains the root certificates of the system and the certificates in [`CA`].
 const BUNDLE: &str = "bundle.pem";
-/// The Java trust store with the same certificates as [`BUNDLE`].
+/// The name of the Java trust store, which contains the same certificates as [`BUNDLE`].
 const TRUST_STORE: &str = "trust.p12";
 
 /// Writes `ca.pem`, `bundle.pem` and `trust.p12` to a folder. Creates the folder if it does not exist. Replaces each

@@ -22,7 +22,7 @@ use crate::proxy::pem_files;
 use crate::random::new_id;
 use crate::time::Timestamp;
 
-/// The validity period of a new certificate authority. It is long, because Node and Java read their trusted
+/// The validity period of a new certificate authority. The period is long, because Node and Java read their trusted
 /// certificates only at start.
 const LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
 /// How long before its time of issue a certificate becomes valid, because the clocks of clients differ.
@@ -82,7 +82,8 @@ fn create(
 pub(super) struct Signer {
     pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) certificate: CertificateDer<'static>,
-    /// Other authorities that the agent must also trust, for example while one authority replaces another.
+    /// The certificates of other authorities that the agent must trust, for example while one authority replaces
+    /// another.
     pub(super) further: Vec<CertificateDer<'static>>,
     pub(super) not_after: Timestamp,
 }
@@ -252,7 +253,8 @@ fn moment(at: Timestamp) -> Result<OffsetDateTime, String> {
     OffsetDateTime::from_unix_timestamp(at.unix_secs()).map_err(|error| error.to_string())
 }
 
-/// A placeholder without a certificate, which the settings of each connection replace.
+/// A certificate resolver that returns no certificate. For each intercepted connection, a resolver with the certificate
+/// of the host replaces this placeholder.
 #[derive(Debug)]
 struct NoCertificate;
 

@@ -32,7 +32,8 @@ const LEAVES_MAX: usize = 1024;
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
-    /// Other authorities that the agent must also trust.
+    /// The certificates of other authorities that the agent must trust, for example while one authority replaces
+    /// another.
     further: Vec<CertificateDer<'static>>,
     not_after: Timestamp,
     /// The path of the certificate file, for the metrics.

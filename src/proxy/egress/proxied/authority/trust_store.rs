@@ -1,7 +1,7 @@
 //! A trust store for Java: a PKCS #12 file (RFC 7292) with certificates only. The file is neither encrypted nor
 //! protected by a password, because certificates are public. Java reads such a file without a password.
 
-/// DER tag numbers (X.690).
+/// The DER tag of the type INTEGER (X.690). The following constants are the DER tags of other types.
 const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const OBJECT_IDENTIFIER: u8 = 0x06;
@@ -10,17 +10,19 @@ const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const EXPLICIT_0: u8 = 0xa0;
 
-/// `id-data` (RFC 5652): 1.2.840.113549.1.7.1.
+/// The object identifier `id-data` (RFC 5652) in DER: 1.2.840.113549.1.7.1.
 const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
-/// `certBag` (RFC 7292): 1.2.840.113549.1.12.10.1.3.
+/// The object identifier `certBag` (RFC 7292) in DER: 1.2.840.113549.1.12.10.1.3.
 const CERT_BAG: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x0a, 0x01, 0x03];
-/// `x509Certificate` (RFC 2985): 1.2.840.113549.1.9.22.1.
+/// The object identifier `x509Certificate` (RFC 2985) in DER: 1.2.840.113549.1.9.22.1.
 const X509_CERTIFICATE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x16, 0x01];
-/// `friendlyName` (RFC 2985): 1.2.840.113549.1.9.20. Java uses this attribute as the alias.
+/// The object identifier `friendlyName` (RFC 2985) in DER: 1.2.840.113549.1.9.20. Java uses this attribute as the alias
+/// of a certificate.
 const FRIENDLY_NAME: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x14];
-/// `trustedKeyUsage` of Oracle: 2.16.840.1.113894.746875.1.1. Java trusts only certificates with this attribute.
+/// Oracle's object identifier `trustedKeyUsage` in DER: 2.16.840.1.113894.746875.1.1. Java trusts only certificates
+/// with this attribute.
 const TRUSTED_KEY_USAGE: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x86, 0xf9, 0x66, 0xad, 0xca, 0x7b, 0x01, 0x01];
-/// `anyExtendedKeyUsage` (RFC 5280): 2.5.29.37.0.
+/// The object identifier `anyExtendedKeyUsage` (RFC 5280) in DER: 2.5.29.37.0.
 const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
 
 /// Returns a PKCS #12 trust store with these certificates and their aliases. The aliases must differ, because Java
