@@ -1,5 +1,7 @@
 //! Compares and merges two copies of the record of one interaction, for example after a ledger was copied.
 
+use std::cmp::Ordering;
+
 use super::interaction::Interaction;
 use super::more::Inherited;
 use super::state::State;
@@ -22,7 +24,8 @@ pub enum Copies {
 
 impl Interaction {
     /// Compares this copy of the record with another copy. A copy is newer if at least one of its counters and times is
-    /// greater, and none is smaller.
+    /// greater, and none is smaller. If all are equal, the copy with more undelivered callbacks is newer. This number alone
+    /// decides nothing, because it decreases when the agent accepts such a callback later.
     pub fn compare(&self, other: &Self) -> Copies {
         let pairs = self.growth().into_iter().zip(other.growth());
         let (mut newer, mut older) = (false, false);
@@ -30,16 +33,22 @@ impl Interaction {
             newer |= own > other;
             older |= own < other;
         }
+        let undelivered = |copy: &Self| copy.undelivered().map_or(0, |undelivered| undelivered.count);
         match (newer, older) {
-            (false, false) => Copies::Equal,
+            (false, false) => match undelivered(self).cmp(&undelivered(other)) {
+                Ordering::Equal => Copies::Equal,
+                Ordering::Greater => Copies::Newer,
+                Ordering::Less => Copies::Older,
+            },
             (true, false) => Copies::Newer,
             (false, true) => Copies::Older,
             (true, true) => Copies::Diverged,
         }
     }
 
-    /// Returns the counters and times by which two copies of the record are compared.
-    fn growth(&self) -> [i64; 10] {
+    /// Returns the counters and times by which two copies of the record are compared. They never decrease while the
+    /// interaction exists.
+    fn growth(&self) -> [i64; 9] {
         let end = match self.state {
             State::Revoked => 2,
             state if !state.is_open() => 1,
@@ -47,7 +56,6 @@ impl Interaction {
         };
         let answered = self.questions().iter().filter(|question| question.answered).count();
         let more = self.more.as_deref();
-        let undelivered = more.and_then(|more| more.undelivered).map_or(0, |undelivered| undelivered.count);
         // The notice of an ended interaction is pending until the agent acknowledges it or Callgate gives it up.
         let has_no_notice = !self.state.is_open() && self.notice().is_none();
         [
@@ -57,7 +65,6 @@ impl Interaction {
             i64::from(self.provider_id().is_some()),
             more.map_or(0, |more| more.questions_asked).into(),
             i64::try_from(answered).unwrap_or(i64::MAX),
-            undelivered.into(),
             self.last_event.map_or(0, std::num::NonZero::get),
             has_no_notice.into(),
             self.informed().last().map_or(0, |informed| informed.at().unix_ms()),
@@ -176,5 +183,18 @@ mod tests {
         assert_eq!(second.inherit(Inherited { key: [3, 4], events: numbers(0..5) }), 0);
         assert_eq!(second.inherit_from(&first), 5);
         assert_eq!(second.inherited()[1].events, all[5..]);
+    }
+
+    #[test]
+    fn a_copy_whose_agent_accepted_a_failed_callback_later_is_newer() {
+        let mut copied = record(None);
+        copied.lose_message(Timestamp::from_unix_secs(1_100));
+        let mut used = copied.clone();
+        assert_eq!(used.compare(&record(None)), Copies::Newer);
+        assert_eq!(record(None).compare(&used), Copies::Older);
+        used.deliveries += 1;
+        used.receive_all(Timestamp::from_unix_secs(1_200));
+        assert_eq!(used.undelivered(), None);
+        assert_eq!((used.compare(&copied), copied.compare(&used)), (Copies::Newer, Copies::Older));
     }
 }

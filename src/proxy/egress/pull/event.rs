@@ -66,9 +66,18 @@ impl Events<'_> {
             if events.len() >= max || bytes > ANSWER_BYTES_MAX {
                 return (events, true);
             }
-            if let Ok(Some(message)) = inbox.read(number).await {
-                bytes += message.body.len() as u64;
-                events.extend(self.event(number, &message, None));
+            match inbox.read(number).await {
+                Ok(Some(message)) => {
+                    bytes += message.body.len() as u64;
+                    events.extend(self.event(number, &message, None));
+                }
+                // The message was removed meanwhile.
+                Ok(None) => {}
+                // The client asks again from here, so that it does not miss the message.
+                Err(error) => {
+                    log::error!("{}: the message cannot be read: {error}", inbox.id(number));
+                    return (events, true);
+                }
             }
         }
         (events, false)
