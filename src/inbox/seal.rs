@@ -8,7 +8,8 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-/// The text from which HMAC derives the encryption key, under the configured secret (domain separation).
+/// The input of HMAC-SHA-256, with the configured secret as the key. The output is the encryption key. The text
+/// separates this use of the secret from all other uses.
 const PURPOSE: &[u8] = b"callgate body of a message, version 1";
 /// The minimum length of the configured secret, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
