@@ -72,7 +72,7 @@ impl EventIndex {
         position
     }
 
-    /// Changes the position of an event that moved from `from` to `to`.
+    /// Changes the position of an event that was moved in the log from `from` to `to`.
     pub(super) fn replace(&mut self, fingerprint: u64, from: Position, to: Position) {
         let number = self.table(fingerprint);
         if let Some(table) = self.tables.get_mut(number) {
@@ -152,7 +152,8 @@ impl Table {
         }
     }
 
-    /// Empties a slot. Moves later entries of the same run back, so that every search still finds them.
+    /// Removes the entry in a slot. Moves later entries of the same run of occupied slots back, so that a search finds
+    /// each of them.
     fn remove(&mut self, slot: usize, fingerprint_at: impl Fn(Position) -> Option<u64>) {
         let (mut hole, mut next) = (slot, (slot + 1) & self.mask());
         while let (Some(&tag), Some(&position)) = (self.tags.get(next), self.positions.get(next))

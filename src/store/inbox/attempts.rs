@@ -80,8 +80,9 @@ impl Inbox {
     /// dead.
     fn bury_all(&self, numbers: &[u64], cause: Cause, now: Timestamp) -> usize {
         let mut count = 0;
-        // Other tasks may use the index between two parts. The last messages come first, so that no message becomes the
-        // first one of its interaction meanwhile, and is delivered.
+        // Other tasks may use the index between two parts. The messages with the highest numbers are marked first.
+        // Otherwise, a later message of an interaction could become its first waiting message between two parts, and be
+        // delivered.
         for part in numbers.rchunks(PASSED_MAX) {
             let mut index = self.index.lock();
             let mut changes = Vec::new();
@@ -116,9 +117,9 @@ impl Started {
     /// Records the outcome of the attempt. `last` describes the outcome for operators. Returns what happens to the
     /// message, or `None` if the inbox does not contain the message any more.
     ///
-    /// The result is durable when this method returns `Ok`, unless the message is due again. A shared ledger may write
-    /// the result later, but before another attempt begins at the same node. The next message of the interaction is not
-    /// delivered earlier.
+    /// If the message is delivered or dead, this result is durable when this method returns `Ok`. There is one
+    /// exception: if a node of a shared ledger refuses changes, the result is written later. Until then, no other
+    /// attempt begins for a message on this node, and the next message of the interaction is not delivered.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the result is not durable in time.
@@ -137,7 +138,8 @@ impl Started {
             let next = entry.tries.after(outcome, settings.backoff, attempted);
             let mut stored = *entry;
             let change = match next {
-                // The message stays the first one of its interaction until the file does not contain it any more.
+                // The message stays in the index until its removal is durable, so that later messages of its
+                // interaction wait.
                 Next::Delivered if settings.keep_delivered.is_zero() => Change::MessageGone(self.number),
                 Next::Delivered => {
                     let until = now.plus(settings.keep_delivered).unix_ms();
@@ -157,7 +159,8 @@ impl Started {
                 }
             };
             match next {
-                // Nobody waits for the new time. After a crash, the message is due earlier.
+                // No caller waits until the new due time is durable. If a crash loses this time, the message is due
+                // earlier.
                 Next::Due(_) => (next, inbox.backing.defer(change, |number| inbox.id(number))),
                 _ => (next, Some(inbox.record([change]))),
             }
