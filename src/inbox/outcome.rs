@@ -22,7 +22,7 @@ pub enum Outcome {
     /// The agent responded with 5xx or a redirect, or without a valid response. The agent may have received the
     /// message. The value is the delay in `Retry-After`.
     Failed(Option<Duration>),
-    /// The agent responded with 410: it will never accept this message.
+    /// The agent responded with 410, which means that the agent will never accept this message.
     Gone,
     /// The agent responded with a 4xx status other than 408, 410, 425 and 429.
     Rejected,

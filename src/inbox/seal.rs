@@ -54,7 +54,7 @@ impl BodySealer {
     }
 
     /// Decrypts the body of the message with this id. Returns `None` if the body was encrypted with another key or for
-    /// another message, or was changed.
+    /// another message, or if it was changed afterwards.
     pub fn open(&self, id: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut text = text.to_vec();

@@ -132,7 +132,7 @@ impl Claimed<'_> {
         }
     }
 
-    /// Reports whether the callback is delivered although it reports stale progress (see
+    /// Reports whether the callback is delivered although its progress is stale (see
     /// [`Stale`](crate::interaction::Stale)).
     pub fn is_stale(&self) -> bool {
         if let Some(shared) = &self.shared {
@@ -166,7 +166,7 @@ impl Claimed<'_> {
 
 impl Claimed<'_> {
     /// Stores the message of a callback in a shared ledger, and records in the same change that the callback was queued
-    /// in the inbox. Returns where the message was stored, or `None` if the ledger has not returned this.
+    /// in the inbox. Returns where the message was stored, or `None` if the response with this information was lost.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`, and whether the message may have been stored nevertheless.

@@ -46,8 +46,8 @@ impl Compaction {
     /// records from memory, and the next messages of the inbox from `file`. Returns true if the new file is complete.
     ///
     /// A copied record includes all changes that were recorded before the copy. Some of these changes reach the files
-    /// after the copy. They overwrite the record with its earlier states, and the last change restores the copied
-    /// state.
+    /// after the copy. These late changes overwrite the copied record with earlier states, and the last of them
+    /// restores the copied state.
     pub(super) fn step(
         &mut self,
         (file, memory): (&LedgerFile, &Memory),

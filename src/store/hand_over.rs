@@ -93,7 +93,7 @@ impl Store {
     }
 
     /// Returns the process that owns an interaction in a shared ledger. Returns `None` if the ledger is not shared, or
-    /// has no owner of the interaction.
+    /// if no owner is recorded.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the shared ledger cannot be read.

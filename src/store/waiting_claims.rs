@@ -128,7 +128,7 @@ impl Waiter<'_> {
         self.entry.woken.notified().await;
     }
 
-    /// Ends the wait of a claim that has succeeded. The other waiting claims are woken when that claim ends.
+    /// Ends the wait of a claim that has succeeded. The other waiting claims are woken when the successful claim ends.
     pub(super) fn succeeded(self) {
         self.entry.state.store(WOKEN_WITH_ALL, Ordering::SeqCst);
     }

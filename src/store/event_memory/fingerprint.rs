@@ -40,7 +40,7 @@ impl FingerprintKey {
 }
 
 /// Reports whether this event was delivered before its interaction was handed over or copied to this ledger. The
-/// interaction's record contains the fingerprints of all events that were delivered before.
+/// interaction's record contains the fingerprints of the events that were delivered before the handover or the copy.
 pub(in crate::store) fn is_inherited(record: &Interaction, id: &str, event: EventKey) -> bool {
     record.inherited().iter().any(|inherited| {
         let fingerprint = FingerprintKey(inherited.key).fingerprint(id, event);

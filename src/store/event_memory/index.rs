@@ -6,7 +6,7 @@
 
 /// The tag of an empty slot.
 const EMPTY: u8 = 0;
-/// The number of slots of a table's first allocation. Every later number of slots is a power of two, too.
+/// The number of slots that a table gets first. The number doubles when the table grows, so it is a power of two.
 const SLOTS_MIN: usize = 8;
 
 /// The position of an event in the log.

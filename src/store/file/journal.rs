@@ -40,7 +40,7 @@ pub enum Health {
     Hanging,
     /// The disk reported an error. Callgate tries to write again.
     Failing,
-    /// The thread that writes the file has ended. Callgate must be restarted.
+    /// The thread that writes the ledger's file has ended. Callgate must be restarted.
     Gone,
     /// Redis or Valkey has not responded, or has accepted no change, for `store.grace`.
     Away,

@@ -24,7 +24,7 @@ pub struct Started {
     since: Timestamp,
     /// The time at which the message is due again if the attempt ends without an outcome, in Unix milliseconds.
     again_at: i64,
-    /// The time at which `again_at` was computed.
+    /// The time of the start or of the outcome of the attempt. It shows whether the clock was set back since then.
     ended_at: Timestamp,
     has_ended: bool,
 }
@@ -47,7 +47,8 @@ impl Inbox {
         Some(Started { inbox, number, route, attempt, since, again_at: at, ended_at: now, has_ended: false })
     }
 
-    /// Returns the time at which the next message of these routes is due, if messages wait.
+    /// Returns the due time of the message that is due first among the messages of these routes. Returns `None` if no
+    /// attempt can begin for any of their messages.
     pub fn next_due(&self, routes: &[Arc<str>]) -> Option<Timestamp> {
         let index = self.index.lock();
         let queues = index.routes.iter().filter(|queue| routes.contains(&queue.name));

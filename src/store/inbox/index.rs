@@ -368,7 +368,7 @@ impl Index {
         found
     }
 
-    /// Returns up to `max` due messages of removed routes whose messages become dead.
+    /// Returns up to `max` due messages of removed routes. These messages must become dead.
     pub(super) fn orphans(&self, max: usize) -> Vec<u64> {
         let removed = self.routes.iter().filter(|queue| queue.is_removed);
         removed.flat_map(|queue| &queue.due).map(|(_, number)| *number).take(max).collect()

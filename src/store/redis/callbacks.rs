@@ -86,9 +86,9 @@ impl RedisStore {
         }
     }
 
-    /// Tries once to claim a callback. Returns `Ok(None)` if another process delivers the event. The claim exists in
-    /// this process before the Redis server has it. If this future is dropped, or the outcome of the call stays
-    /// unknown, the claim is released.
+    /// Tries once to claim a callback. Returns `Ok(None)` if another process delivers the event. The value for the
+    /// claim is created before the Redis server has the claim. If this future is dropped, or the outcome of the call
+    /// stays unknown, the value is therefore dropped, and releases the claim.
     async fn claim_once(
         self: &Arc<Self>,
         ask: &Ask<'_>,
@@ -212,7 +212,7 @@ impl SharedClaim {
         }
     }
 
-    /// Reports whether the callback is delivered although it reports stale progress.
+    /// Reports whether the callback is delivered although its progress is stale.
     pub(in crate::store) fn is_stale(&self) -> bool {
         matches!(&self.hold, Some(Hold::Interaction(hold)) if hold.stale)
     }
@@ -276,8 +276,8 @@ impl Drop for SharedClaim {
 }
 
 impl RedisStore {
-    /// Records a callback that was delivered or queued in the inbox. Returns where its message was stored, if it has a
-    /// message and the Redis server has returned this.
+    /// Records a callback that was delivered or queued in the inbox. Returns where its message was stored. Returns
+    /// `None` if the callback has no message, or if the response of the Redis server was lost.
     async fn settle(
         &self,
         hold: &mut InteractionHold,

@@ -10,7 +10,7 @@ use super::store::RedisStore;
 /// The lowest version of Redis that supports all commands of the scripts.
 const VERSION_MIN: (u32, u32) = (6, 2);
 
-/// The result of checking the settings of nodes.
+/// The result of checking the settings of Redis or Valkey nodes.
 #[derive(Debug, Default)]
 pub(super) struct Judgement {
     /// The reasons why the Redis server must not be used.

@@ -281,7 +281,7 @@ impl Inbox {
 }
 
 impl Entry {
-    /// Sets the state of the message to the state that the ledger contains.
+    /// Sets the state of the message in the index to the state that the ledger contains.
     pub(in crate::store::inbox) fn resume(&mut self, stored: &StoredState) {
         (self.state, self.cause, self.tries) = (stored.state, stored.cause, stored.tries);
         (self.at, self.since, self.is_replayed) = (stored.at, stored.since, stored.is_replayed);

@@ -1,5 +1,5 @@
-//! The processes that share the ledger. Each of them regularly writes a heartbeat, and reads the heartbeats of the
-//! others.
+//! The processes that share the ledger. Each process regularly writes a heartbeat, and reads the heartbeats of the
+//! other processes.
 
 pub(super) mod beat;
 

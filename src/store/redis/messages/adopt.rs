@@ -17,8 +17,8 @@ use crate::time::Timestamp;
 const ADOPTED_PER_CALL: usize = 500;
 /// The number of ids of waiting messages that one call returns.
 const WAITING_PER_CALL: i64 = 1000;
-/// The time for which a process must count as dead before its messages are taken over. After an outage of Redis or
-/// Valkey, all processes are silent for a moment.
+/// The time for which a process must count as dead before its messages are taken over. It prevents a takeover after an
+/// outage of Redis or Valkey, when no process has sent a heartbeat yet.
 const SUSPECTED_FOR: Duration = Duration::from_secs(2);
 /// The interval at which the holders of messages are checked even if no process seems to be dead.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);

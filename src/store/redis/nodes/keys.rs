@@ -77,19 +77,19 @@ impl Keys {
         self.name(partition, "due")
     }
 
-    /// Returns the name of the Redis key with the delivered events, without an interaction, of a route and of the other
-    /// routes in its partition.
+    /// Returns the name of the Redis key with the delivered events that belong to no interaction, for a route and the
+    /// other routes in its partition.
     pub(in crate::store::redis) fn delivered(&self, route: &str) -> String {
         self.delivered_of(Partition::of(route))
     }
 
-    /// Returns the name of the Redis key with the events, without an interaction, that are being delivered for a route
-    /// and for the other routes in its partition.
+    /// Returns the name of the Redis key with the events that are being delivered and belong to no interaction, for a
+    /// route and the other routes in its partition.
     pub(in crate::store::redis) fn delivering(&self, route: &str) -> String {
         self.name(Partition::of(route), "c")
     }
 
-    /// Returns the name of the Redis key with the delivered events, without an interaction, of a partition.
+    /// Returns the name of the Redis key with a partition's delivered events that belong to no interaction.
     pub(in crate::store::redis) fn delivered_of(&self, partition: Partition) -> String {
         self.name(partition, "l")
     }

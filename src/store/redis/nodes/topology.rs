@@ -111,8 +111,8 @@ impl Question {
         command
     }
 
-    /// Requests the topology from several nodes. Returns the topology that most nodes return, because a node without
-    /// connection to the others returns an outdated topology.
+    /// Requests the topology from several nodes. Returns the topology that most nodes return, because a node without a
+    /// connection to the other nodes returns an outdated topology.
     ///
     /// # Errors
     /// Returns an explanation if no node responded in time.

@@ -44,7 +44,7 @@ pub(super) struct Loaded {
     pub(super) record: Option<SharedRecord>,
     /// The requested events that were delivered and are stored outside the record.
     known: Vec<EventKey>,
-    /// Where the message was stored that belongs to the change, if the Redis server has returned this.
+    /// Where the message of the change was stored. `None` if there is no message, or if the response was lost.
     pub(super) placed: Option<Placed>,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Draft {
     pub(super) message: Option<NewMessage>,
     /// The time of the next check of the record. `None` means the next deadline of the record.
     pub(super) look_again: Option<Timestamp>,
-    /// Whether an earlier attempt may have been executed, so that the record may contain its effect.
+    /// Whether an earlier attempt may have been executed, so that the record may contain the effect of that attempt.
     pub(super) is_repeat: bool,
     /// The requested events that were delivered and are stored outside the record.
     pub(super) known: Vec<EventKey>,
@@ -236,7 +236,7 @@ impl RedisStore {
     }
 
     /// Writes a record if it still has the version `expected`. Returns whether the Redis server has the new record, and
-    /// where the message was stored that belongs to the change.
+    /// where the message of the change was stored.
     async fn compare_and_set(
         &self,
         id: &str,
