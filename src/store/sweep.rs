@@ -204,7 +204,7 @@ impl Memory {
         shard.interactions.len()
     }
 
-    /// Returns the changes that write the contents of a shard to an empty ledger.
+    /// Returns the changes that write the interactions of a shard and their events to an empty file.
     pub(super) fn snapshot(&self, index: usize) -> Vec<Change> {
         let shard = self.shard(index);
         let mut changes = Vec::with_capacity(2 * shard.interactions.len());
@@ -217,8 +217,8 @@ impl Memory {
         self.shard(index).interactions.keys().map(Arc::clone).collect()
     }
 
-    /// Returns the changes that write interactions of one shard to an empty ledger. Omits interactions that do not
-    /// exist any more.
+    /// Returns the changes that write interactions of one shard and their events to an empty file. Omits interactions
+    /// that do not exist any more.
     pub(super) fn snapshot_of(&self, ids: &[Arc<str>]) -> Vec<Change> {
         let Some(first) = ids.first() else { return Vec::new() };
         let shard = self.shard(Self::index(first));
@@ -358,7 +358,7 @@ impl Memory {
     }
 }
 
-/// Adds to `changes` the changes that insert an interaction and its events into an empty ledger.
+/// Adds to `changes` the changes that insert an interaction and its events into an empty file.
 fn add_snapshot(changes: &mut Vec<Change>, log: &EventLog, id: &Arc<str>, slot: &Slot) {
     let (until, owner) = (slot.record.expires(), slot.number);
     let known = slot.record.delivered_events().iter().filter_map(|fingerprint| log.get(*fingerprint));

@@ -37,7 +37,7 @@ use super::tables::{self, guarded};
 /// The size of the database's page cache, in bytes. The cache is small, because Callgate reads the whole file only
 /// once, at the start.
 const CACHE_BYTES: usize = 16 << 20;
-/// If the database repairs its file and reports progress in this range, it discards an incomplete commit.
+/// The range of the reported progress in which a repair of the file discards an incomplete commit.
 const DISCARDS_A_COMMIT: std::ops::Range<f64> = 0.2..0.5;
 /// The size from which a ledger's file is compacted, in bytes.
 const COMPACTED_BYTES_MIN: u64 = 16 << 20;

@@ -117,8 +117,8 @@ impl Backing {
         }
     }
 
-    /// Reads a message without its body, even if another process delivers it. In a shared ledger, the body is read as
-    /// well.
+    /// Reads the head and the state of a message, even if another process delivers it. In a shared ledger, also reads
+    /// the body, which the caller ignores.
     pub(super) async fn read_head(&self, number: u64, id: &str) -> Result<Option<Parts>, String> {
         let Self::File(_, reader) = self else { return self.read(number, id).await };
         let reader = reader.clone();

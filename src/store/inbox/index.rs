@@ -380,7 +380,7 @@ impl Index {
         self.ends.iter().take_while(is_over).take(max).map(|(_, number)| *number).collect()
     }
 
-    /// Returns each route with the Unix time in ms at which attempts to deliver its oldest waiting message began.
+    /// Returns each route, with the start (Unix ms) of the period for attempts of its oldest waiting message.
     pub(super) fn oldest(&self) -> Vec<(Arc<str>, Option<i64>)> {
         let mut oldest: Vec<_> = self.routes.iter().map(|route| (Arc::clone(&route.name), None)).collect();
         let mut left = self.routes.iter().filter(|route| route.counts.waiting > 0).count();

@@ -173,7 +173,8 @@ async fn a_full_inbox_releases_the_claim() {
     }
 }
 
-/// A waiting message needs an entry in a map and a pair in each of two sets. B-trees are at least half full.
+/// Checks the memory that a waiting message needs: an entry in a map, and a pair in each of two sets. The nodes of a
+/// B-tree are at least half full.
 #[test]
 fn a_waiting_message_needs_little_memory() {
     let entry = size_of::<u64>() + size_of::<super::entry::Entry>();
