@@ -20,7 +20,8 @@ pub enum Start {
     Free,
     /// One attempt may begin. It is the probe of an open circuit.
     Probe,
-    /// No attempt may begin before this time. `None` means: before the probe in progress has ended.
+    /// No attempt may begin before this time. If the time is `None`, no attempt may begin before the probe in progress
+    /// has ended.
     Wait(Option<Timestamp>),
 }
 
@@ -29,7 +30,7 @@ pub enum Start {
 pub struct Circuit {
     /// The number of consecutive failed attempts.
     failures: u32,
-    /// The message of the first of the consecutive failed attempts.
+    /// The number of the message whose attempt was the first of the consecutive failed attempts.
     first: Option<u64>,
     /// Whether the consecutive failed attempts belong to more than one message.
     has_other: bool,
@@ -40,7 +41,7 @@ pub struct Circuit {
 struct Open {
     delay: Duration,
     probe_at: Timestamp,
-    /// The message of the probe in progress.
+    /// The number of the message that the probe in progress tries to deliver.
     probe: Option<u64>,
 }
 
@@ -81,7 +82,7 @@ impl Circuit {
             return;
         }
         if let Some(open) = &mut self.open {
-            // Attempts that began before the circuit opened do not delay the next probe.
+            // The failure of an attempt that began before the circuit opened does not delay the next probe.
             if open.probe == Some(message) {
                 open.probe = None;
                 open.delay = (open.delay * 2).min(PROBE_MOST);
@@ -92,7 +93,7 @@ impl Circuit {
         self.failures += 1;
         self.has_other |= self.first.is_some_and(|first| first != message);
         self.first = self.first.or(Some(message));
-        // A single message that always fails must not stop the delivery of all others.
+        // If a single message always fails, the circuit stays closed, so that the other messages are delivered.
         if outcome == Outcome::Unreachable || (self.failures >= FAILURES_MAX && self.has_other) {
             self.open = Some(Open { delay: PROBE_FIRST, probe_at: now.plus(PROBE_FIRST), probe: None });
         }

@@ -25,7 +25,7 @@ const REJECTIONS_MAX: u8 = 3;
 /// The period after the first rejection of a message by the agent. A rejection after this period makes the message
 /// dead.
 const REJECTED_FOR: Duration = Duration::from_secs(600);
-/// The maximum exponent of the exponential backoff.
+/// The maximum number of times that the upper bound of the delay doubles.
 const DOUBLINGS_MAX: u32 = 32;
 
 /// The state of a message of the inbox.
@@ -75,7 +75,8 @@ pub enum Cause {
     GivenUp,
     /// The agent responded with 410.
     Gone,
-    /// The agent responded with another 4xx three times, or again ten minutes after the first time.
+    /// The agent rejected the message (with a 4xx status other than 408, 410, 425 and 429) three times, or again at
+    /// least ten minutes after the first rejection.
     Rejected,
     /// An operator revoked the interaction.
     Revoked,
@@ -104,7 +105,7 @@ impl Cause {
 pub struct Tries {
     /// The number of attempts that may have reached the agent.
     pub attempts: u16,
-    /// The number of failed attempts that count for the backoff.
+    /// The number of failed attempts that lengthen the backoff.
     failures: u8,
     /// The number of times that the agent rejected the message with 4xx.
     rejections: u8,
@@ -128,7 +129,7 @@ pub enum Next {
 pub struct Attempted {
     /// The current time.
     pub now: Timestamp,
-    /// The end of the period for attempts.
+    /// The time at which the period for attempts to deliver the message ends.
     pub ends: Timestamp,
     /// Whether the circuit of the agent is open, so that this attempt is a probe. A failed probe does not lengthen the
     /// backoff.
@@ -151,7 +152,7 @@ impl Tries {
                 Some(delay) => delay,
                 None => return Next::Dead(Cause::Rejected),
             },
-            // The circuit decides on the next attempt.
+            // The circuit breaker of the agent determines when the next attempt may begin.
             Outcome::Unreachable => Duration::ZERO,
             Outcome::Busy(asked) | Outcome::Failed(asked) => {
                 if !is_probe {
@@ -191,7 +192,8 @@ impl Tries {
         self.attempts = self.attempts.saturating_add(1);
     }
 
-    /// Resets the failures and rejections, because an operator replays the message. The number of attempts stays.
+    /// Resets the failures and rejections, because an operator replays the message. Does not reset the number of
+    /// attempts.
     pub fn replayed(&mut self) {
         *self = Self { attempts: self.attempts, ..Self::default() };
     }
@@ -254,7 +256,7 @@ mod tests {
                     panic!("it is due again")
                 };
                 assert_eq!(due, at(0).plus(Duration::from_millis(random)), "{doublings}");
-                // A larger random number wraps around.
+                // A random number above the upper bound wraps around, so that the delay is 0.
                 let mut copy = tries;
                 let wrapped = copy.after(Outcome::Failed(None), BACKOFF, attempted(0, most + 1));
                 assert_eq!(wrapped, Next::Due(at(0)));

@@ -22,9 +22,9 @@ pub enum Outcome {
     /// The agent responded with 5xx or a redirect, or without a valid response. The agent may have received the
     /// message. The value is the delay in `Retry-After`.
     Failed(Option<Duration>),
-    /// The agent responded with 410: it will never accept this message.
+    /// The agent responded with 410, which means that the agent will never accept this message.
     Gone,
-    /// The agent responded with another 4xx.
+    /// The agent responded with a 4xx status other than 408, 410, 425 and 429.
     Rejected,
     /// No connection to the agent could be opened. Nothing was sent.
     Unreachable,
@@ -60,7 +60,7 @@ impl Outcome {
 pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     let asked = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number with too many digits is a very long delay.
+        // A number that does not fit into 64 bits counts as the maximum delay.
         text.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs)
     } else {
         let at = parse_http_date(text)?;

@@ -8,7 +8,8 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-/// The text from which HMAC derives the encryption key, under the configured secret (domain separation).
+/// The input of HMAC-SHA-256, with the configured secret as the key. The output is the encryption key. The text
+/// separates this use of the secret from all other uses.
 const PURPOSE: &[u8] = b"callgate body of a message, version 1";
 /// The minimum length of the configured secret, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
@@ -53,7 +54,7 @@ impl BodySealer {
     }
 
     /// Decrypts the body of the message with this id. Returns `None` if the body was encrypted with another key or for
-    /// another message, or was changed.
+    /// another message, or if it was changed afterwards.
     pub fn open(&self, id: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut text = text.to_vec();

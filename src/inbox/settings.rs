@@ -10,7 +10,7 @@ pub struct Backoff {
     /// The upper bound of the delay after the first failed attempt. The bound doubles after each further failed
     /// attempt.
     pub first: Duration,
-    /// The maximum of the upper bound.
+    /// The maximum of the upper bound of the delay.
     pub most: Duration,
 }
 
@@ -23,7 +23,7 @@ pub struct InboxSettings {
     pub backoff: Backoff,
     /// Whether the messages of one interaction are delivered one after another.
     pub is_ordered: bool,
-    /// Whether a waiting progress message is dropped when later progress of its interaction arrives.
+    /// Whether a waiting progress message is removed when a later progress message of its interaction arrives.
     pub coalesces_progress: bool,
     /// The maximum number of concurrent deliveries to one agent.
     pub concurrency: usize,

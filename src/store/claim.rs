@@ -25,7 +25,7 @@ const RESPONSE_WAIT_MAX: Duration = Duration::from_secs(10);
 pub struct Claimed<'s> {
     store: &'s Store,
     hold: Option<Hold>,
-    /// The claim in the shared ledger, if several processes share the ledger.
+    /// The claim in the shared ledger. `None` unless several processes share the ledger.
     shared: Option<SharedClaim>,
 }
 
@@ -43,7 +43,8 @@ impl Store {
     ) -> Result<Claimed<'_>, ClaimError> {
         self.check().map_err(ClaimError::Refused)?;
         let matched = match ask.follow.matching.filter(|_| ask.granted.is_none()) {
-            // This case is rare. Its future is boxed, so that it does not enlarge the future of every exchange.
+            // This case is rare. The future of this call is boxed, so that the future of every other callback stays
+            // small.
             Some(unmatched) => match Box::pin(self.find_matched(ask)).await.map_err(ClaimError::Refused)? {
                 None if unmatched == UnmatchedCallback::Refuse => {
                     let detail = "no interaction has the provider's id of the callback";
@@ -60,7 +61,8 @@ impl Store {
         }
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
-            // This case is rare. Its future is boxed, so that it does not enlarge the future of every exchange.
+            // This case is rare. The future of this call is boxed, so that the future of every other callback stays
+            // small.
             Ok(None) => Box::pin(self.wait_for_claim(ask, now, patience)).await,
             Err(error) => Err(error),
         };
@@ -68,7 +70,7 @@ impl Store {
             && let Some(journal) = &self.journal
             && !journal.durable(journal.sequence()).await
         {
-            // The records on which this result is based are not durable yet, and may be lost in a crash.
+            // The changes that led to this denial are not durable yet, and may be lost in a crash.
             return Err(ClaimError::Refused(unavailable()));
         }
         claimed
@@ -94,7 +96,8 @@ impl Store {
                 woken.into_iter().for_each(Waiter::succeeded);
                 return Ok(self.claimed(hold));
             }
-            // If this claim was woken alone, the drop wakes the other waiting claims. One of them may be able to claim.
+            // If this claim was woken alone, dropping its waiter wakes the other waiting claims. One of the other
+            // claims may succeed.
             drop(woken.take());
             waiter.woken().await;
             woken = Some(waiter);
@@ -107,7 +110,7 @@ impl Store {
 }
 
 impl Claimed<'_> {
-    /// Returns the proof that the ledger allows the delivery.
+    /// Returns the proof that the ledger allows the delivery of the callback.
     pub fn cleared(&self) -> Cleared {
         if let Some(shared) = &self.shared {
             return shared.cleared();
@@ -129,7 +132,7 @@ impl Claimed<'_> {
         }
     }
 
-    /// Reports whether the callback is delivered although it reports stale progress (see
+    /// Reports whether the callback is delivered although its progress is stale (see
     /// [`Stale`](crate::interaction::Stale)).
     pub fn is_stale(&self) -> bool {
         if let Some(shared) = &self.shared {
@@ -138,11 +141,11 @@ impl Claimed<'_> {
         matches!(&self.hold, Some(Hold::Interaction(_, claim, _)) if claim.stale)
     }
 
-    /// Records that the agent accepted the callback. The record is durable when this method returns `Ok`. The provider
-    /// may receive an acknowledgement only afterwards.
+    /// Records that the agent accepted the callback. The change is durable when this method returns `Ok`. The caller
+    /// must not acknowledge the callback to the provider before.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable` if the record cannot be made durable.
+    /// Returns the denial `store_unavailable` if the change cannot be made durable.
     pub async fn settle(
         mut self,
         report: &Report,
@@ -162,8 +165,8 @@ impl Claimed<'_> {
 }
 
 impl Claimed<'_> {
-    /// Records in a shared ledger that the callback was queued in the inbox, together with its message. Returns the
-    /// location of the message in the ledger, if the ledger has returned the location.
+    /// Stores the message of a callback in a shared ledger, and records in the same change that the callback was queued
+    /// in the inbox. Returns where the message was stored, or `None` if the response with this information was lost.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`, and whether the message may have been stored nevertheless.
@@ -181,8 +184,8 @@ impl Claimed<'_> {
 }
 
 impl Store {
-    /// Records that a claimed callback was queued in the inbox, together with its message, in one change. Returns the
-    /// sequence number of the change.
+    /// Stores the message of a claimed callback, and records in the same change that the callback was queued in the
+    /// inbox. Returns the sequence number of the change.
     pub(super) fn settle_with(
         &self,
         mut claimed: Claimed<'_>,
@@ -199,8 +202,8 @@ impl Store {
 }
 
 impl Claimed<'_> {
-    /// Records that the agent did not accept the callback, and releases the claim. Does not wait until the file
-    /// contains the record, because the provider receives an error in any case.
+    /// Records that the agent did not accept the callback, and releases the claim. Does not wait until the change is
+    /// durable, because the provider receives an error in any case.
     pub async fn fail(mut self, now: Timestamp) {
         if let Some(shared) = self.shared.take() {
             return shared.fail().await;
@@ -224,8 +227,8 @@ impl Drop for Claimed<'_> {
 }
 
 impl Store {
-    /// Returns the interaction of a callback without a token, found by the provider's id in the callback. Returns
-    /// `None` if the route does not match callbacks by this id, or if no interaction has the id.
+    /// Finds the interaction of a callback without a token by the provider's id in the callback. Returns `None` if the
+    /// route does not match callbacks by this id, or if no interaction has the id.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger cannot be read.
@@ -236,8 +239,8 @@ impl Store {
         }
     }
 
-    /// Returns the interaction to which the provider's id in a callback belongs. Waits while an agent's request of the
-    /// route has no response yet, because the response contains the id.
+    /// Returns the interaction to which the provider's id in a callback belongs. Waits while the provider has not
+    /// responded to an agent's request on the route, because the provider's response contains the id.
     async fn find_matched(&self, ask: &Ask<'_>) -> Result<Option<Arc<str>>, Refusal> {
         if let Some(shared) = &self.shared {
             return shared.find_matched(ask, RESPONSE_WAIT_MAX).await;
@@ -246,7 +249,7 @@ impl Store {
         let key = (Arc::clone(ask.route), provider_id);
         let find = async {
             loop {
-                // The future is created before the look-up, so that no change is missed.
+                // The future is created before the look-up, so that a change after the look-up ends the wait.
                 let changed = self.matched_changed.notified();
                 {
                     let matching = self.memory.matching.lock();

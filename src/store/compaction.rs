@@ -12,20 +12,22 @@ use super::event_memory::EventPlace;
 use super::file::{Change, Fault, LedgerFile};
 use super::memory::{Memory, SHARDS};
 
-/// The number of records that one step of a compaction copies. A step takes a few milliseconds and a sync.
+/// The approximate number of interactions and events that one step of a compaction copies. A step takes a few
+/// milliseconds, and one sync of the new file.
 const STEP: usize = 256;
-/// The number of records that are copied while one shard of the memory is locked.
+/// The number of interactions that are copied while one shard of the memory is locked.
 const RECORDS_PER_LOCK: usize = 32;
 
 /// A compaction in progress, which writes the new file.
 pub(super) struct Compaction {
     new: LedgerFile,
-    /// The change that sets the fingerprint key. `None` after it was copied, which is before all other records.
+    /// The change that writes the secret key of the fingerprints. It is the first change of the new file. `None`
+    /// afterwards.
     key: Option<Change>,
-    /// The ids of the interactions in the current shard that are not copied yet.
+    /// The ids of the interactions of the current shard that are not copied yet.
     ids: Vec<Arc<str>>,
     next_shard: usize,
-    /// The location in the log of the events without an interaction up to which the events are copied.
+    /// The location up to which the events without an interaction are copied, in the log of these events.
     next_event: EventPlace,
     /// The number of the last copied message of the inbox. `None` until the copy of the messages begins.
     last_message: Option<u64>,
@@ -44,8 +46,8 @@ impl Compaction {
     /// records from memory, and the next messages of the inbox from `file`. Returns true if the new file is complete.
     ///
     /// A copied record includes all changes that were recorded before the copy. Some of these changes reach the files
-    /// after the copy. They overwrite the record with its earlier states, and the last change restores the copied
-    /// state.
+    /// after the copy. These late changes overwrite the copied record with earlier states, and the last of them
+    /// restores the copied state.
     pub(super) fn step(
         &mut self,
         (file, memory): (&LedgerFile, &Memory),

@@ -22,8 +22,8 @@ impl Dedup {
         Self { log: EventLog::new(TABLES), delivering: HashSet::new(), key }
     }
 
-    /// Claims an event with these keys, unless one of the keys is already known. A delivered event whose delivery was
-    /// at `since` (Unix seconds) or before is not known any more. Returns the state of the event before the claim.
+    /// Claims an event with these keys, unless one of the keys was delivered or claimed already. Deliveries at `since`
+    /// (Unix seconds) or before do not count. Returns the state of the event before the claim.
     pub(super) fn claim(&mut self, keys: &[EventKey], since: i64) -> EventState {
         let delivered = |key: &EventKey| self.log.get(self.key.fingerprint("", *key));
         if keys.iter().filter_map(delivered).any(|event| i64::from(event.delivered) > since) {
@@ -44,7 +44,7 @@ impl Dedup {
     }
 
     /// Ends the claim of a key, and records that the event with this key was delivered. Returns the recorded event, and
-    /// the earlier event with the same fingerprint if the new one replaces it.
+    /// the earlier event with the same fingerprint if the recorded event has replaced one.
     pub(super) fn settle(
         &mut self,
         key: EventKey,

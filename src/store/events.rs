@@ -2,8 +2,8 @@
 //! needed.
 //!
 //! Callgate never denies a callback because the memory of events is full. It removes events instead, in this order:
-//! 1. Events of interactions that are over. Such an interaction delivers no callback once its events are removed, so
-//!    nothing is delivered twice. This also applies to late progress on a route with `stale: deliver`.
+//! 1. Events of ended interactions. After the removal, the interaction accepts no further callback, so nothing is
+//!    delivered twice. It then accepts no late progress either, even on a route with `stale: deliver`.
 //! 2. Events whose replay is denied because of the age of its signature, oldest first.
 //! 3. Other events, oldest first.
 
@@ -19,12 +19,12 @@ use crate::time::Timestamp;
 /// The largest number of events that are removed after one delivery. It is more than one, so that a ledger that was
 /// above its limit at the start becomes smaller.
 const EVICTIONS_MAX: usize = 8;
-/// The largest number of events that are removed in one pass. There are four passes per second.
+/// The largest number of events that one call of `pass_dedup` removes for each reason. There are four calls per second.
 const EXPIRIES_MAX: usize = 20_000;
 /// The number of expired events that are removed while the events are locked. This takes well below a millisecond.
 const EXPIRIES_PER_LOCK: usize = 500;
-/// The number of outdated ids from which a shard's list of ended interactions (`over`) is cleaned, in addition to two
-/// ids for each interaction.
+/// The number of ids, in addition to two ids per interaction, above which outdated ids are removed from a shard's list
+/// of ended interactions (`over`).
 const STALE_OVER_MAX: usize = 1024;
 
 /// How the removal of events is written to the file.
@@ -46,8 +46,8 @@ impl Removal {
 }
 
 impl Memory {
-    /// Records that the agent accepted the callback, or that `message` stores the callback in the inbox. Returns the
-    /// sequence number of the change, which includes the message.
+    /// Records that the agent accepted the callback. With `message`, records that the callback was queued in the inbox,
+    /// and stores the message in the same change. Returns the sequence number of the change.
     pub(super) fn settle(
         &self,
         hold: &Hold,
@@ -146,7 +146,7 @@ impl Memory {
         self.note_oldest(Self::index(id), shard);
     }
 
-    /// Updates the times of the oldest events of a shard.
+    /// Updates the times of the oldest events of a shard, which determine the shard from which events are removed.
     pub(super) fn note_oldest(&self, index: usize, shard: &Shard) {
         let oldest = if shard.over.is_empty() { shard.events.oldest() } else { Oldest::FIRST };
         self.set_oldest(index % SHARDS, oldest);
@@ -163,7 +163,7 @@ impl Memory {
         self.events.fetch_sub(removed, Ordering::Relaxed);
     }
 
-    /// Removes the events with these fingerprints. Returns the changes for the file.
+    /// Removes the events with these fingerprints. Returns the changes that remove the events from the file.
     pub(super) fn drop_events(&self, log: &mut EventLog, fingerprints: &[u64]) -> Vec<Change> {
         let removed = fingerprints.iter().filter_map(|fingerprint| log.remove(*fingerprint));
         let changes: Vec<_> = removed.map(|event| Change::EventGone(event.number)).collect();
@@ -314,7 +314,7 @@ impl Memory {
         Change::FingerprintKey(self.fingerprints.0)
     }
 
-    /// Returns the changes that write the next events without an interaction to an empty ledger. Returns at most `max`
+    /// Returns the changes that write the next events without an interaction to an empty file. Returns at most `max`
     /// changes, and none after the last event. Moves `place` behind these events.
     pub(super) fn snapshot_events(&self, place: &mut EventPlace, max: usize) -> Vec<Change> {
         let events = self.dedup.lock().log.next_events(place, max);

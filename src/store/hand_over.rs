@@ -45,7 +45,7 @@ impl HandedRecords {
         self.0.iter().map(|one| &*one.id)
     }
 
-    /// Removes the records that have one of these ids. Returns their ids.
+    /// Removes the records of the interactions with these ids. Returns the ids of the removed records.
     pub fn remove(&mut self, ids: Vec<String>) -> Vec<String> {
         let mut ids: HashSet<String> = ids.into_iter().collect();
         let mut removed = Vec::with_capacity(ids.len());
@@ -93,7 +93,7 @@ impl Store {
     }
 
     /// Returns the process that owns an interaction in a shared ledger. Returns `None` if the ledger is not shared, or
-    /// has no owner of the interaction.
+    /// if no owner is recorded.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the shared ledger cannot be read.
@@ -103,8 +103,8 @@ impl Store {
         Ok(record.and_then(|record| RedisStore::parse_owner(&record.owner?)))
     }
 
-    /// Reports whether a shared ledger has a process as dead. A dead process has stopped sending heartbeats. Returns
-    /// false if the state of the process is unknown.
+    /// Reports whether a process is dead according to a shared ledger. A dead process has stopped sending heartbeats.
+    /// Returns false if the state of the process is unknown.
     pub fn is_dead(&self, member: Incarnation) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.lives(member) == Some(false))
     }
@@ -131,7 +131,8 @@ impl Store {
         }
     }
 
-    /// Completes the background work in a shared ledger, and leaves the ledger because this process stops.
+    /// Waits for the background work in a shared ledger. Then removes this process from the list of processes that
+    /// share the ledger, because the process stops.
     pub async fn leave_shared(&self) {
         if let Some(shared) = &self.shared {
             self.inbox.flush().await;
@@ -139,7 +140,7 @@ impl Store {
         }
     }
 
-    /// Reports whether the ledger in this process contains an interaction.
+    /// Reports whether the ledger in the memory of this process contains an interaction.
     pub fn knows(&self, id: &str) -> bool {
         self.memory.shard(Memory::index(id)).interactions.contains_key(id)
     }
@@ -156,7 +157,7 @@ impl Store {
     }
 
     /// Returns the records of one part of the ledger, for another process. `origin` is the process that minted the
-    /// tokens of the interactions. A record that was handed over before retains its earlier origin.
+    /// tokens of the interactions. A record with an origin retains its origin.
     pub fn records(&self, shard: usize, origin: &str) -> HandedRecords {
         HandedRecords(self.memory.handed_records(shard, origin))
     }
@@ -265,7 +266,7 @@ impl Memory {
     }
 
     /// Adds the record of an interaction that another process hands over. If the ledger contains the interaction
-    /// already, merges the other record into its own record. Returns the sequence number of the change.
+    /// already, merges the two records. Returns the sequence number of the change.
     fn take_over(&self, id: &str, mut record: Interaction) -> Result<u64, Refusal> {
         let id: Arc<str> = id.into();
         self.make_room_for_one();
@@ -311,12 +312,12 @@ impl Memory {
         }
     }
 
-    /// Counts a record that the process `origin` has handed over.
+    /// Adds one to the number of records that the process `origin` has handed over.
     pub(super) fn count_origin(&self, origin: &str) {
         *self.origins.lock().entry(origin.into()).or_default() += 1;
     }
 
-    /// Counts the removal of a record that the process `origin` has handed over.
+    /// Subtracts one from the number of records that the process `origin` has handed over.
     pub(super) fn uncount_origin(&self, origin: &str) {
         let mut origins = self.origins.lock();
         if let Some(count) = origins.get_mut(origin) {

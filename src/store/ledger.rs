@@ -49,11 +49,11 @@ pub struct Store {
     pub(super) memory: Arc<Memory>,
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) inbox: Arc<Inbox>,
-    /// The claims that wait for the end of another claim.
+    /// The claims that wait until another claim ends.
     pub(super) waiters: Waiters,
     /// Notified when the provider's id of an interaction becomes known, or can no longer become known.
     pub(super) matched_changed: Notify,
-    /// The ledger on Redis or Valkey. With it, `memory` has no interactions.
+    /// The ledger on Redis or Valkey. If it exists, `memory` contains no interactions.
     pub(super) shared: Option<Arc<RedisStore>>,
 }
 
@@ -145,7 +145,7 @@ impl Store {
     }
 
     /// Returns the number of interactions, without interactions that are retained only for display, and the number of
-    /// delivered events. A shared ledger does not count its events, and returns 0.
+    /// delivered events. The events of a shared ledger are not counted, and their number is 0.
     pub fn counts(&self) -> (usize, usize) {
         match &self.shared {
             Some(shared) => (shared.count(), 0),
@@ -153,7 +153,7 @@ impl Store {
         }
     }
 
-    /// Records a minted interaction that begins at `now`. The record is durable when this method returns `Ok`.
+    /// Records a minted interaction that begins at `now`. The change is durable when this method returns `Ok`.
     ///
     /// # Errors
     /// Returns the denial `store_full` if the ledger is full. Returns the denial `store_unavailable` if the record
@@ -166,8 +166,8 @@ impl Store {
         let sequence = self.memory.open(minted, now)?;
         let opened = durable(self.journal.as_ref(), sequence).await;
         if opened.is_err() {
-            // Nobody receives the token, so no callback can come. Without this call, the agent would get a notice about
-            // the missing callback.
+            // Nobody receives the token, so no callback can arrive. Without this call, the agent would get a notice
+            // about the missing callback.
             self.memory.not_sent(&minted.interaction, true, now);
         }
         opened
@@ -209,11 +209,11 @@ impl Store {
     }
 
     /// Records that the agent's request for an interaction did not reach the provider, or that the provider rejected
-    /// the request. `unseen` is true if nobody received the token. Such an interaction is removed if the ledger is full
-    /// and needs room.
+    /// the request. `unseen` is true if nobody received the token. An interaction whose token nobody received is
+    /// removed when a full ledger needs room.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable` if the record cannot be made durable.
+    /// Returns the denial `store_unavailable` if the change cannot be made durable.
     pub async fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
             return shared.not_sent(id).await;
@@ -224,7 +224,7 @@ impl Store {
     /// Records that the agent received an error which does not show whether the provider accepted the request.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable` if the record cannot be made durable.
+    /// Returns the denial `store_unavailable` if the change cannot be made durable.
     pub async fn doubt(&self, id: &str, now: Timestamp) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
             return shared.doubt(id).await;
@@ -235,7 +235,7 @@ impl Store {
     /// Records the id that the provider gave to an interaction.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable` if the record cannot be made durable.
+    /// Returns the denial `store_unavailable` if the change cannot be made durable.
     pub async fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
             return shared.bind(id, provider_id).await;
@@ -322,7 +322,7 @@ impl Store {
     /// Records the result of sending a notice.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable` if the record cannot be made durable.
+    /// Returns the denial `store_unavailable` if the change cannot be made durable.
     pub async fn noticed(
         &self,
         due: &DueNotice,
@@ -336,7 +336,7 @@ impl Store {
         durable(self.journal.as_ref(), sequence).await
     }
 
-    /// Records that the delivery of a notice failed. Does not wait until the record is durable, because the notice is
+    /// Records that the delivery of a notice failed. Does not wait until the change is durable, because the notice is
     /// sent again after a crash in any case.
     pub fn notice_failed(&self, due: &DueNotice, now: Timestamp) {
         match &self.shared {

@@ -1,4 +1,4 @@
-//! Finds the interaction of a callback without a token by the id that the provider gave to the work.
+//! Finds the interaction of a callback without a token by the id that the provider gave to the interaction.
 //!
 //! Callgate reads the id from the provider's response to the agent's request. A callback can arrive before the response
 //! was read. It therefore waits for a short time while the response to a request of its route is outstanding.
@@ -10,8 +10,8 @@ use super::Store;
 use super::redis::SharedAwait;
 use crate::interaction::Interaction;
 
-/// The interactions that callbacks find by the provider's id. This value is locked only while the shard of the
-/// interaction is locked, and never in the other order.
+/// The interactions that callbacks find by the provider's id. A thread may lock this value while it has locked a shard,
+/// but must not lock a shard while it has locked this value.
 #[derive(Debug, Default)]
 pub(super) struct Matching {
     /// The interactions by route and provider's id.
@@ -28,7 +28,7 @@ impl Matching {
         }
     }
 
-    /// Removes an interaction from the map.
+    /// Removes an interaction, unless a later interaction has the same provider's id.
     pub(super) fn remove(&mut self, id: &str, record: &Interaction) {
         let Some(provider_id) = record.provider_id() else { return };
         let key = (Arc::clone(&record.route), provider_id.into());
@@ -49,8 +49,8 @@ impl Matching {
 pub struct ResponseAwaited {
     store: Arc<Store>,
     route: Arc<str>,
-    /// The record of the request in a shared ledger, for callbacks that other processes receive. Dropping this field
-    /// removes the record.
+    /// The entry for the request in a shared ledger, so that callbacks at other processes wait, too. Dropping this
+    /// field removes the entry.
     _shared: Option<SharedAwait>,
 }
 

@@ -30,8 +30,8 @@ const EPOCH: Timestamp = Timestamp::from_unix_ms(0);
 /// A time after every deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
-/// The number of outdated entries from which a shard's `checks` are rebuilt, in addition to two entries for each
-/// interaction.
+/// The number of entries, in addition to two entries per interaction, above which a shard's `checks` are rebuilt
+/// without outdated entries.
 const STALE_CHECKS_MAX: usize = 1024;
 
 /// A claimed callback, until the claim is settled or released. The last field of each variant is the replay window: the
@@ -48,7 +48,7 @@ pub(super) enum Hold {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) record: Interaction,
-    /// The number of the record, which is its key in the ledger's file.
+    /// The number of the interaction, which is the key of its record in the ledger's file.
     pub(super) number: u64,
     /// The time of the next check of the interaction's deadlines. Entries of `checks` with other times are outdated.
     pub(super) next_check: Timestamp,
@@ -57,7 +57,7 @@ pub(super) struct Slot {
 /// A shard of the ledger in memory.
 #[derive(Debug)]
 pub(super) struct Shard {
-    /// The names of the routes, which the interactions of each route share.
+    /// The names of the routes. All interactions of a route in this shard share one copy of its name.
     pub(super) names: HashSet<Arc<str>>,
     pub(super) interactions: HashMap<Arc<str>, Box<Slot>>,
     /// The times at which the deadlines of interactions must be checked.
@@ -80,7 +80,7 @@ pub(super) struct Memory {
     pub(super) interactions: AtomicUsize,
     /// The number of interactions that are retained only for display.
     pub(super) kept: AtomicUsize,
-    /// The shard from which the next displayed interaction is removed when the ledger is full.
+    /// The shard from which a full ledger removes the next interaction that is retained only for display.
     pub(super) next_eviction: AtomicUsize,
     /// The number of delivered events, with and without an interaction.
     pub(super) events: AtomicUsize,
@@ -152,7 +152,8 @@ impl Memory {
         (self.interactions.load(Ordering::Relaxed).saturating_sub(kept), self.events.load(Ordering::Relaxed))
     }
 
-    /// Returns the shard index of an id. Ids are random, so the sum of their bytes spreads them evenly.
+    /// Returns the sum of the bytes of an interaction id. Modulo [`SHARDS`], it is the index of the interaction's
+    /// shard. Ids are random, so the interactions are spread evenly.
     pub(super) fn index(id: &str) -> usize {
         id.bytes().fold(0, |sum, byte| sum + usize::from(byte))
     }
@@ -167,7 +168,7 @@ impl Memory {
         self.journal.as_ref().map_or(0, |journal| journal.record([change(id, slot)]))
     }
 
-    /// Returns a number for a new record.
+    /// Returns the next unused number of a record, or 0 if the ledger is not in a file.
     pub(super) fn number(&self) -> u64 {
         self.journal.as_ref().map_or(0, |journal| journal.number())
     }
@@ -290,7 +291,7 @@ impl Memory {
         Ok(claim.map(|claim| Hold::Interaction(id.into(), claim, window(ask))))
     }
 
-    /// Adds the record of an interaction that the ledger does not contain, made from the callback's token.
+    /// Adds an interaction that the ledger does not contain. Its record is made from the callback's token.
     fn adopt<'s>(
         &self,
         shard: &'s mut Shard,
@@ -319,7 +320,7 @@ impl Memory {
         }
     }
 
-    /// Schedules an earlier check of an interaction, if its record needs an earlier check.
+    /// Schedules a check of an interaction's deadlines, if one of the deadlines comes before the next scheduled check.
     pub(super) fn reschedule(&self, shard: &mut Shard, id: &Arc<str>, now: Timestamp) {
         let Some(slot) = shard.interactions.get_mut(id) else { return };
         let next_check = slot.record.next_look(now);
@@ -335,14 +336,14 @@ impl Memory {
     }
 }
 
-/// Returns the change that writes an interaction. The serialization cannot fail, because JSON can represent every value
-/// of a record.
+/// Returns the change that writes an interaction to the file. The serialization cannot fail, because JSON can represent
+/// every value of a record.
 pub(super) fn change(id: &Arc<str>, slot: &Slot) -> Change {
     Change::Interaction(slot.number, Arc::clone(id), serde_json::to_vec(&slot.record).unwrap_or_default())
 }
 
-/// Returns the time after the delivery for which a replay of a callback may pass, in seconds. The time is rounded as in
-/// the log of events, so that memory and file contain the same time.
+/// Returns the replay window of a callback in seconds: the time after the delivery for which a replay may pass. The
+/// window is rounded as in the log of events, so that memory and file contain the same window.
 fn window(ask: &Ask<'_>) -> u32 {
     let window = ask.replay_window.map_or(u64::MAX, |window| window.as_secs());
     window_of(u32::try_from(window).unwrap_or(u32::MAX))

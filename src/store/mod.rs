@@ -1,5 +1,5 @@
-//! The store: the ledger of interactions and delivered events, in memory, in a file, or on Redis or Valkey. If a change
-//! must be durable before it is acknowledged, the caller awaits it.
+//! The store: the ledger of interactions and delivered events, in memory, in a file, or on Redis or Valkey. A caller
+//! that must not acknowledge a change before it is durable waits for this.
 //!
 //! To deliver a callback, a caller claims it ([`Store::claim`]), and settles the claim after the agent has accepted the
 //! callback ([`Claimed::settle`]). A claim that is dropped is released, so that the provider's retry is delivered.

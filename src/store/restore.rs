@@ -92,9 +92,10 @@ impl Memory {
         now: Timestamp,
     ) -> Option<LoggedEvent> {
         let (fingerprint, replayable_until) = self.fingerprint_of(event, "");
-        // If `store.remember` was longer when the event was recorded, the computed time is in the future. Such an event
-        // would be removed after all new events. The second bound takes effect only if the clock is more than a day
-        // behind: the retention of all events would otherwise seem to be over once the clock is right.
+        // The time of the delivery is computed from the end of the retention. If `store.remember` was longer when the
+        // event was recorded, the computed time is in the future, and the event would be removed after all new events.
+        // It is therefore limited to the present time. The second limit matters only if the clock is more than a day
+        // behind: without it, the retention of all events would seem to be over once the clock is right.
         let latest = seconds(now).max(replayable_until.saturating_sub(WINDOW_MAX));
         let delivered = seconds(until.minus(self.settings.remember)).min(latest);
         let window = replayable_until.saturating_sub(delivered);

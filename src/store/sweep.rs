@@ -17,13 +17,13 @@ use crate::interaction::{Claim, Event, Interaction, NoticeId, NoticeResult, Ques
 use crate::policy::TTL_MAX;
 use crate::time::Timestamp;
 
-/// The maximum number of interactions whose request was not sent that are candidates for removal from a full ledger.
+/// The maximum length of the list `unsent`: the interactions whose request was not sent, which a full ledger removes.
 const UNSENT_MAX: usize = 65_536;
 
 /// The maximum number of deadlines that are applied while a shard is locked. This takes well below a millisecond.
 const CHECKS_PER_LOCK: usize = 8;
-/// The number of outdated ids from which a shard's list of displayed interactions (`kept`) is cleaned, in addition to
-/// two ids for each interaction.
+/// The number of ids, in addition to two ids per interaction, above which outdated ids are removed from a shard's list
+/// of displayed interactions (`kept`).
 const STALE_KEPT_MAX: usize = 1024;
 /// The maximum number of records that are read for a list while a shard is locked.
 const READS_PER_LOCK: usize = 256;
@@ -204,7 +204,7 @@ impl Memory {
         shard.interactions.len()
     }
 
-    /// Returns the changes that write the contents of a shard to an empty ledger.
+    /// Returns the changes that write the interactions of a shard and their events to an empty file.
     pub(super) fn snapshot(&self, index: usize) -> Vec<Change> {
         let shard = self.shard(index);
         let mut changes = Vec::with_capacity(2 * shard.interactions.len());
@@ -217,8 +217,8 @@ impl Memory {
         self.shard(index).interactions.keys().map(Arc::clone).collect()
     }
 
-    /// Returns the changes that write interactions of one shard to an empty ledger. Omits interactions that do not
-    /// exist any more.
+    /// Returns the changes that write interactions of one shard and their events to an empty file. Omits interactions
+    /// that do not exist any more.
     pub(super) fn snapshot_of(&self, ids: &[Arc<str>]) -> Vec<Change> {
         let Some(first) = ids.first() else { return Vec::new() };
         let shard = self.shard(Self::index(first));
@@ -298,15 +298,16 @@ impl Store {
     }
 }
 
-/// The ended interactions whose token has expired. The ledger retains them only for display.
+/// The operations on ended interactions whose token has expired. The ledger retains these interactions only for
+/// display.
 impl Memory {
     /// Returns the time until which an ended interaction is retained for display.
     fn kept_until(&self, record: &Interaction) -> Timestamp {
         record.ended_at().map_or(record.expires(), |ended| ended.plus(self.settings.keep_ended))
     }
 
-    /// Marks an interaction as retained for display if it has ended recently, and removes its events, which no callback
-    /// can repeat. Returns false if the interaction must be removed.
+    /// Marks an interaction as retained for display if it has ended recently, and removes its events. No callback can
+    /// repeat these events, because the token has expired. Returns false if the interaction must be removed.
     fn keep(&self, shard: &mut Shard, id: &Arc<str>, now: Timestamp) -> bool {
         let Some(slot) = shard.interactions.get_mut(id) else { return false };
         if *slot.record.route == *NO_ROUTE || now >= self.kept_until(&slot.record) {
@@ -325,7 +326,7 @@ impl Memory {
         true
     }
 
-    /// If the ledger is full, removes the interaction that some shard has retained for display for the longest time.
+    /// If the ledger is full, removes one interaction that is retained only for display: the oldest one of some shard.
     /// The caller must not have locked a shard.
     pub(super) fn make_room_for_one(&self) {
         if self.interactions.load(Ordering::Relaxed) >= self.settings.interactions_max {
@@ -357,7 +358,7 @@ impl Memory {
     }
 }
 
-/// Adds to `changes` the changes that insert an interaction and its events into an empty ledger.
+/// Adds to `changes` the changes that insert an interaction and its events into an empty file.
 fn add_snapshot(changes: &mut Vec<Change>, log: &EventLog, id: &Arc<str>, slot: &Slot) {
     let (until, owner) = (slot.record.expires(), slot.number);
     let known = slot.record.delivered_events().iter().filter_map(|fingerprint| log.get(*fingerprint));

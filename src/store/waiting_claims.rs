@@ -1,10 +1,11 @@
 //! The claims that wait for the end of another claim.
 //!
-//! A claim of an interaction waits for the end of any delivery of this interaction, also of another event, because that
-//! delivery may have the last use of the token. A claim without an interaction waits only for deliveries of its events.
+//! A claim of an interaction waits for the end of any delivery of this interaction, even of another event, because that
+//! delivery may consume the last use of the token. A claim without an interaction waits only for deliveries of its
+//! events.
 //!
 //! When a delivery fails, one of the claims that wait for it is woken and tries to claim. The others continue to wait,
-//! because they usually want the same delivery. If the woken claim cannot claim, it wakes all others. When a delivery
+//! because most of them are for the same event. If the woken claim cannot claim, it wakes all others. When a delivery
 //! succeeds, all claims that wait for it are woken, because most of them can then end. The others wait again.
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +23,7 @@ const WAITING: u8 = 0;
 const WOKEN_ALONE: u8 = 1;
 const WOKEN_WITH_ALL: u8 = 2;
 
-/// The end of a delivery for which a claim waits.
+/// Identifies the deliveries for whose end a claim waits.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum WaitKey {
     /// A delivery for the interaction with this id.
@@ -85,8 +86,8 @@ pub(super) struct Waiter<'w> {
 }
 
 impl Waiters {
-    /// Registers a claim that may have to wait. The caller must register the claim before it tries to claim. If another
-    /// claim ends after this attempt, the registered claim is then woken.
+    /// Registers a claim that may have to wait. The caller must register the claim before it tries to claim. Otherwise,
+    /// another claim that ends between the attempt and the registration would not wake this claim.
     pub(super) fn register<'w>(&'w self, keys: &'w [WaitKey]) -> Waiter<'w> {
         self.count.fetch_add(1, Ordering::SeqCst);
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
@@ -127,7 +128,7 @@ impl Waiter<'_> {
         self.entry.woken.notified().await;
     }
 
-    /// Ends the wait of a claim that has succeeded. The other waiting claims are woken when that claim ends.
+    /// Ends the wait of a claim that has succeeded. The other waiting claims are woken when the successful claim ends.
     pub(super) fn succeeded(self) {
         self.entry.state.store(WOKEN_WITH_ALL, Ordering::SeqCst);
     }

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 /// The content of a ledger, in the form in which it is copied to another ledger.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Content {
-    /// The secret key of the fingerprints, if the ledger is in a file.
+    /// The secret key of the event fingerprints. `None` if the ledger is not in a file.
     pub(in crate::store) key: Option<FingerprintKey>,
     pub(in crate::store) interactions: Vec<Copied>,
     /// The delivered events that belong to no interaction.
@@ -22,7 +22,7 @@ pub(in crate::store) struct Content {
 pub(in crate::store) struct Copied {
     pub(in crate::store) id: Arc<str>,
     pub(in crate::store) record: SharedRecord,
-    /// The delivered events that the record does not contain.
+    /// The delivered events of the interaction that its record does not contain.
     pub(in crate::store) events: Vec<StoredEvent>,
 }
 
@@ -37,9 +37,10 @@ pub(in crate::store) struct Loose {
 /// The key or the fingerprint of a delivered event that belongs to no interaction.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) enum LooseEvent {
-    /// The key of the event, and the partition of the ledger in which its route is.
+    /// The key of the event, and the number of the partition to which the route of the event belongs in a shared
+    /// ledger.
     Key(EventKey, u8),
-    /// The secret key of the fingerprints, and the fingerprint of the event.
+    /// The secret key with which the fingerprint of the event was computed, and the fingerprint.
     Fingerprint(FingerprintKey, u64),
 }
 
@@ -47,14 +48,14 @@ pub(in crate::store) enum LooseEvent {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) enum Written {
     Added,
-    /// The record in the target ledger was older, and was replaced.
+    /// The interaction's record in the target ledger was older, and was replaced.
     Updated,
-    /// Both ledgers had the same record.
+    /// Both ledgers had the same record of the interaction.
     Unchanged,
-    /// The record in the target ledger is newer, and was not changed.
+    /// The interaction's record in the target ledger is newer, and was not changed.
     Newer,
-    /// Both ledgers changed the interaction since they had the same record. The merged record has ended if one of the
-    /// two records had ended, and has the smaller number of remaining uses.
+    /// The interaction was changed in both ledgers, so its two records were merged. The merged interaction has ended if
+    /// it had ended in one of the ledgers. It has the smaller of the two numbers of remaining uses.
     Merged,
 }
 
@@ -71,9 +72,9 @@ pub struct CopyReport {
     pub newer: usize,
     /// The number of interactions that were changed in both ledgers, and whose records were merged.
     pub merged: usize,
-    /// The number of delivered events, with and without an interaction.
+    /// The number of copied delivered events, with and without an interaction.
     pub events: usize,
-    /// The number of providers' ids by which callbacks find their interaction.
+    /// The number of copied ids of providers by which callbacks find their interaction.
     pub provider_ids: usize,
     /// The number of copied messages of the inbox.
     pub messages: usize,
@@ -110,7 +111,8 @@ impl CopyReport {
 }
 
 impl Copied {
-    /// Returns the keys of the delivered events, as far as the ledger has them.
+    /// Returns the keys of the interaction's delivered events. Omits the events that the ledger has only as
+    /// fingerprints.
     pub(in crate::store) fn keys(&self) -> impl Iterator<Item = EventKey> {
         let more = self.events.iter().filter_map(|event| match event {
             StoredEvent::Key(key) => Some(*key),
@@ -119,8 +121,8 @@ impl Copied {
         self.record.events().iter().copied().chain(more)
     }
 
-    /// Returns the fingerprints of the delivered events without a known key, each with the Unix time from which a
-    /// replay is denied.
+    /// Returns the fingerprints of the interaction's delivered events whose keys are not known. Each fingerprint has
+    /// the Unix time from which a replay is denied.
     pub(in crate::store) fn fingerprints(&self) -> impl Iterator<Item = (u64, u32)> {
         self.events.iter().filter_map(|event| match event {
             StoredEvent::Fingerprint(fingerprint, until) => Some((*fingerprint, *until)),
@@ -128,9 +130,9 @@ impl Copied {
         })
     }
 
-    /// Returns the interaction with the fingerprints of its delivered events in its record, and the number of events
-    /// that do not fit into the record. `key` is the secret key of the fingerprints. Without a key, no fingerprint
-    /// fits.
+    /// Returns the interaction after the fingerprints of its delivered events were added to its record, and the number
+    /// of events that the record has no room for. `key` is the secret key of the fingerprints. Without this key, no
+    /// fingerprint is added.
     pub(in crate::store) fn with_inherited(&self, key: Option<FingerprintKey>) -> (Interaction, usize) {
         let mut interaction = self.record.interaction.clone();
         let events: Vec<_> = self.fingerprints().map(|(fingerprint, _)| fingerprint).collect();

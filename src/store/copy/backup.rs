@@ -38,8 +38,8 @@ pub struct Restored {
     pub interactions: usize,
     /// The time at which the backup was made.
     pub made: Timestamp,
-    /// The path of the former ledger. `None` unless the former ledger had changes that the backup lacks, and was
-    /// replaced nevertheless.
+    /// The path at which the former ledger was retained. `None` if the backup contains all changes of the former
+    /// ledger, or if there was no former ledger.
     pub former: Option<PathBuf>,
 }
 
@@ -120,7 +120,8 @@ pub fn restore(path: &str, from: &Path, force: bool) -> Result<Restored, BackupE
     restored
 }
 
-/// Writes the ledger from the backup to the file `draft`, and verifies the checksum. Returns the time of the backup.
+/// Writes the ledger's file that the backup `from` contains to the path `draft`, and verifies the checksum. Returns the
+/// time at which the backup was made.
 fn unpack(from: &Path, draft: &Path) -> Result<Timestamp, BackupError> {
     let mut backup = open(from)?;
     let (made, expected) = header(&mut backup).map_err(BackupError::Damaged)?;
@@ -141,8 +142,8 @@ fn put_in_place(path: &Path, draft: &Path, made: Timestamp, force: bool) -> Resu
     let interactions = backup.interactions().count();
     let mut restored = Restored { interactions, made, former: None };
     if !path.exists() {
-        // A hard link never replaces an existing file. If another process creates the ledger meanwhile, that ledger
-        // stays.
+        // A hard link never replaces an existing file. If another process has created a ledger at this path meanwhile,
+        // the link cannot be created.
         let failed = |error: std::io::Error| BackupError::Failed(format!("{}: {error}", path.display()));
         std::fs::hard_link(draft, path).map_err(failed)?;
         let _ = std::fs::remove_file(draft);
@@ -178,7 +179,8 @@ fn put_in_place(path: &Path, draft: &Path, made: Timestamp, force: bool) -> Resu
     Ok(restored)
 }
 
-/// Describes the changes that the present ledger has and the backup lacks. Returns `None` if there are none.
+/// Describes the changes that the present ledger has and the backup lacks. Returns `None` if the backup contains all
+/// changes of the present ledger.
 fn newer(present: &FileContent, backup: &FileContent) -> Option<String> {
     let is_newer = |(id, record): &(&str, &crate::interaction::Interaction)| match backup.interaction(id) {
         Some(other) => matches!(record.compare(other), Copies::Newer | Copies::Diverged),
@@ -205,7 +207,8 @@ fn open(path: &Path) -> Result<BufReader<File>, BackupError> {
     Ok(BufReader::with_capacity(CHUNK, opened?))
 }
 
-/// Reads the first line of a backup. Returns the time of the backup and the checksum.
+/// Reads the first line of a backup. Returns the time at which the backup was made, and the checksum of the bytes that
+/// follow.
 fn header(backup: &mut impl BufRead) -> Result<(Timestamp, Vec<u8>), String> {
     let mut line = [0; LINE];
     let is_none = || "it is no backup of a ledger".to_owned();
@@ -217,7 +220,7 @@ fn header(backup: &mut impl BufRead) -> Result<(Timestamp, Vec<u8>), String> {
     Ok((made.ok_or_else(is_none)?, digest.ok_or_else(is_none)?))
 }
 
-/// Copies all bytes of `from` to `to`. Returns the SHA-256 digest of the bytes and their number.
+/// Copies all bytes of `from` to `to`. Returns the SHA-256 digest of the bytes and the number of bytes.
 fn copy_bytes(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<(Vec<u8>, u64)> {
     let (mut digest, mut bytes, mut chunk) = (Sha256::new(), 0, vec![0; CHUNK]);
     loop {

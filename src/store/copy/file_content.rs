@@ -10,7 +10,7 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::file::{Change, LedgerFile, NO_OWNER, Record, StoredEvent};
 use crate::time::Timestamp;
 
-/// The number of changes after which a copy commits.
+/// The number of changes that a copy collects before it commits them.
 const CHANGES_PER_COMMIT: usize = 2_000;
 
 /// The content of a ledger's file.
@@ -19,7 +19,7 @@ pub(super) struct FileContent {
     file: LedgerFile,
     key: Option<FingerprintKey>,
     interactions: HashMap<Arc<str>, (u64, Interaction)>,
-    /// The delivered events of each interaction, by the number of the interaction.
+    /// The delivered events, each with the end of its retention, by the number of their interaction or [`NO_OWNER`].
     events: HashMap<u64, Vec<(StoredEvent, Timestamp)>>,
     pub(super) messages: Messages,
     number_max: u64,
@@ -115,8 +115,8 @@ impl FileContent {
 
     // === Writing ===
 
-    /// Returns the secret key that the fingerprints in this file have after a copy from `content`. An empty file gets
-    /// the key of the other ledger.
+    /// Returns the secret key of the fingerprints in this file after a copy from `content`. If this file is empty, the
+    /// result is the key of the copied ledger.
     pub(super) fn key_with(&self, content: &Content) -> FingerprintKey {
         let other = content.key.or_else(|| {
             content.loose.iter().find_map(|loose| match loose.event {
@@ -199,7 +199,8 @@ impl FileContent {
         key: FingerprintKey,
         changes: &mut Vec<Change>,
     ) -> Written {
-        // Fingerprints under another key cannot be converted. The record contains them together with their key.
+        // Fingerprints that were computed with another key cannot be converted. The interaction's record contains them
+        // together with that key.
         let is_own = from == Some(key);
         let mut record = if is_own { one.record.interaction.clone() } else { one.with_inherited(from).0 };
         let (number, written) = match self.interactions.get(&one.id) {
@@ -249,8 +250,8 @@ impl FileContent {
     }
 }
 
-/// Returns the event in the form in which a file with this fingerprint key contains it. Returns `None` if the event has
-/// a fingerprint under another key.
+/// Returns the event as a file with this fingerprint key stores it. Returns `None` for a fingerprint that was computed
+/// with another key, because it cannot be converted.
 fn event_under(key: FingerprintKey, event: LooseEvent) -> Option<StoredEvent> {
     match event {
         LooseEvent::Key(event, _) => Some(StoredEvent::Fingerprint(key.fingerprint("", event), 0)),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::inbox::MessageState;
 use crate::store::file::{Change, LedgerFile};
 
-/// The head of a message, and the state of the message if it was written.
+/// The head of a message, and its state. The state is `None` if no attempt to deliver the message was made.
 type Stored = (Vec<u8>, Option<Vec<u8>>);
 
 /// The messages of a ledger's file, without their bodies.
@@ -24,7 +24,7 @@ struct State {
     state: MessageState,
 }
 
-/// Reports whether this state of a message is `delivered`.
+/// Parses the state of a message (JSON), and reports whether the state is `delivered`.
 fn is_delivered(state: Option<&[u8]>) -> bool {
     let state = state.and_then(|state| serde_json::from_slice::<State>(state).ok());
     state.is_some_and(|state| state.state == MessageState::Delivered)
@@ -40,8 +40,7 @@ impl Messages {
         self.known.insert(number, (head, state));
     }
 
-    /// Returns the number of messages that their agent has not received, and the number of messages that it has
-    /// received.
+    /// Returns the number of messages that were not delivered, and the number of delivered messages.
     pub(super) fn counts(&self) -> (usize, usize) {
         let delivered = self.known.values().filter(|(_, state)| is_delivered(state.as_deref())).count();
         (self.known.len() - delivered, delivered)
@@ -56,7 +55,8 @@ impl Messages {
         self.known.iter().filter(differs).count()
     }
 
-    /// Reports whether these messages contain a message or a final state that `other` lacks.
+    /// Reports whether these messages are newer than `other`. They are newer if `other` lacks one of them, or if one of
+    /// them is delivered or dead and still waits in `other`.
     pub(super) fn newer_than(&self, other: &Self) -> bool {
         self.number > other.number
             || self.known.iter().any(|(number, (head, state))| match other.known.get(number) {
@@ -69,19 +69,19 @@ impl Messages {
     }
 
     /// Reports whether a change from the source file must be written to the target file. `self` has the messages that
-    /// the target file contained before the copy. `from` is the number of the last new message, whose state is also
-    /// copied.
+    /// the target file contained before the copy. `from` is the number of the last message that was new in the target
+    /// file. The state of this message is copied, too.
     fn takes(&self, change: &Change, from: &mut Option<u64>) -> bool {
         match change {
-            // The target file has assigned all numbers up to its highest one. Its message with this number was removed
-            // since.
+            // The target file has assigned all numbers up to its highest number. If it lacks a message with such a
+            // number, it has removed the message, so the message is not copied again.
             Change::Message(number, ..) => {
                 let is_new = *number > self.number;
                 *from = is_new.then_some(*number);
                 is_new
             }
             Change::MessageState(number, _) if *from == Some(*number) => true,
-            // The target file has the message already. Only a final state is copied.
+            // The target file has the message already. Its state is replaced only by `delivered` or `dead`.
             Change::MessageState(number, state) => self
                 .known
                 .get(number)

@@ -20,11 +20,11 @@ impl fmt::Debug for FingerprintKey {
 impl FingerprintKey {
     /// Returns a new random key.
     pub(in crate::store) fn random() -> Self {
-        // Each `RandomState` hashes under a random key of the system.
+        // Each `RandomState` hashes with random keys of the operating system.
         Self([RandomState::new().hash_one(0), RandomState::new().hash_one(1)])
     }
 
-    /// Returns the fingerprint of an event: the SipHash-2-4 of the id of its interaction, followed by its key. If the
+    /// Returns the fingerprint of an event: the SipHash-2-4 of the interaction's id followed by the event's key. If the
     /// event belongs to no interaction, `interaction` is empty. The result is never 0.
     #[allow(
         deprecated,
@@ -39,8 +39,8 @@ impl FingerprintKey {
     }
 }
 
-/// Reports whether this event was delivered before its interaction was handed over or copied to this ledger. The record
-/// of the interaction contains the fingerprints of such events.
+/// Reports whether this event was delivered before its interaction was handed over or copied to this ledger. The
+/// interaction's record contains the fingerprints of the events that were delivered before the handover or the copy.
 pub(in crate::store) fn is_inherited(record: &Interaction, id: &str, event: EventKey) -> bool {
     record.inherited().iter().any(|inherited| {
         let fingerprint = FingerprintKey(inherited.key).fingerprint(id, event);

@@ -6,7 +6,7 @@
 
 /// The tag of an empty slot.
 const EMPTY: u8 = 0;
-/// The number of slots of a table's first allocation. Every later number of slots is a power of two, too.
+/// The number of slots that a table gets first. The number doubles when the table grows, so it is a power of two.
 const SLOTS_MIN: usize = 8;
 
 /// The position of an event in the log.
@@ -72,7 +72,7 @@ impl EventIndex {
         position
     }
 
-    /// Changes the position of an event that moved from `from` to `to`.
+    /// Changes the position of an event that was moved in the log from `from` to `to`.
     pub(super) fn replace(&mut self, fingerprint: u64, from: Position, to: Position) {
         let number = self.table(fingerprint);
         if let Some(table) = self.tables.get_mut(number) {
@@ -152,7 +152,8 @@ impl Table {
         }
     }
 
-    /// Empties a slot. Moves later entries of the same run back, so that every search still finds them.
+    /// Removes the entry in a slot. Moves later entries of the same run of occupied slots back, so that a search finds
+    /// each of them.
     fn remove(&mut self, slot: usize, fingerprint_at: impl Fn(Position) -> Option<u64>) {
         let (mut hole, mut next) = (slot, (slot + 1) & self.mask());
         while let (Some(&tag), Some(&position)) = (self.tags.get(next), self.positions.get(next))

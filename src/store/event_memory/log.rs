@@ -2,17 +2,17 @@
 //! index (`index.rs`).
 //!
 //! When room is needed, the log first removes the events whose replay would be denied because their signature is too
-//! old. If there are none, it removes the oldest event of all. To find these events quickly, the log consists of a few
-//! queues. The events of a queue have the same window, which is the time after a delivery for which a replay may pass.
-//! Each queue is in the order of delivery.
+//! old. If there are no such events, it removes the oldest event of all. To find these events quickly, the log consists
+//! of a few queues. All events of a queue have the same replay window, which is the time after a delivery for which a
+//! replay may pass. Each queue is in the order of delivery.
 
 use std::collections::VecDeque;
 
 use super::index::{EventIndex, Position};
 
-/// The replay windows of the queues, in seconds. The window of an event is the time after its delivery for which a
-/// replay may pass. It is rounded up to one of these values. A longer or unlimited time counts as [`WINDOW_MAX`]. The
-/// index of the value in this list is the number of the event's queue.
+/// The replay windows of the queues, in seconds. The replay window of an event is the time after its delivery for which
+/// the age of its signature does not deny a replay. It is rounded up to one of these values. A longer or unlimited
+/// window counts as [`WINDOW_MAX`]. The index of the value in this list is the number of the event's queue.
 pub(super) const WINDOWS: [u32; 7] = [0, 300, 600, 1800, 3600, 6 * 3600, WINDOW_MAX];
 /// The longest replay window: one day, in seconds.
 pub(in crate::store) const WINDOW_MAX: u32 = 86_400;
@@ -33,7 +33,7 @@ pub(in crate::store) struct LoggedEvent {
     pub(in crate::store) fingerprint: u64,
     /// The time of the delivery, in Unix seconds.
     pub(in crate::store) delivered: u32,
-    /// The time after the delivery for which a replay may pass, in seconds.
+    /// The replay window in seconds: a replay is denied when this time has passed after the delivery.
     pub(in crate::store) window: u32,
     /// The number of the event, which is its key in the ledger's file.
     pub(in crate::store) number: u64,
@@ -42,24 +42,25 @@ pub(in crate::store) struct LoggedEvent {
 /// The times of the oldest events of a log, in Unix seconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) struct Oldest {
-    /// The earliest time from which a replay of one of the events is denied.
+    /// The earliest end of the replay windows of all events.
     replayable_until: u32,
-    /// The time of the earliest delivery of one of the events.
+    /// The time of the earliest delivery.
     delivered: u32,
 }
 
 impl Oldest {
     /// The times of a log without events.
     pub(in crate::store) const NONE: Self = Self { replayable_until: u32::MAX, delivered: u32::MAX };
-    /// Times that are earlier than the times of all events.
+    /// Times that are before the times of every log with events.
     pub(in crate::store) const FIRST: Self = Self { replayable_until: 0, delivered: 0 };
 
     pub(super) fn of(event: &LoggedEvent) -> Self {
         Self { replayable_until: event.replayable_until(), delivered: event.delivered }
     }
 
-    /// Returns the rank of the oldest events at `now` (Unix seconds). When room is needed, events with a lower rank are
-    /// removed first. Events whose replay is denied have a lower rank than events whose replay would pass.
+    /// Returns the rank at `now` (Unix seconds), by which events are selected for removal when room is needed. Events
+    /// with a lower rank are removed first. Events whose replay is denied have a lower rank than events whose replay
+    /// would pass.
     pub(in crate::store) fn rank(self, now: u32) -> (bool, u32) {
         match self.replayable_until <= now {
             true => (false, self.replayable_until),
@@ -96,11 +97,11 @@ struct Chunk {
     entries: Vec<Entry>,
 }
 
-/// The events with the same window, in the order of delivery.
+/// The events with the same replay window, in the order of delivery.
 #[derive(Debug, Default)]
 struct Queue {
     chunks: VecDeque<Chunk>,
-    /// The number of the first chunk.
+    /// The number of the queue's first chunk.
     first: u32,
     /// The number of removed entries at the beginning of the queue's first chunk.
     gone: usize,
@@ -112,7 +113,7 @@ struct Queue {
 #[derive(Debug, Default)]
 pub(in crate::store) struct EventPlace {
     queue: usize,
-    /// The lowest number of the events after this location.
+    /// The lowest number that an event after this location in the queue can have.
     number: u64,
 }
 
@@ -130,8 +131,8 @@ pub(in crate::store) fn window_of(seconds: u32) -> u32 {
 
 impl LoggedEvent {
     /// Creates an event from `replayable_until`, the time from which a replay is denied. The time of its delivery is
-    /// not known, but it is not after `latest`. All times are in Unix seconds. The event gets the shortest window, and
-    /// thereby the latest delivery, that is consistent with both times.
+    /// not known, but it is not after `latest`. All times are in Unix seconds. The event gets the shortest replay
+    /// window, and thereby the latest delivery, that is consistent with both times.
     pub(in crate::store) fn restored(
         fingerprint: u64,
         replayable_until: u32,
@@ -140,7 +141,8 @@ impl LoggedEvent {
     ) -> Self {
         let is_possible = |window: &u32| replayable_until.saturating_sub(*window) <= latest;
         let window = WINDOWS.into_iter().find(is_possible).unwrap_or(WINDOW_MAX);
-        // Earlier versions of Callgate stored times that are further in the future than the longest window.
+        // Earlier versions of Callgate stored values of `replayable_until` that are too far in the future for every
+        // window.
         let delivered = replayable_until.saturating_sub(window).min(latest);
         Self { fingerprint, delivered, window, number }
     }
@@ -200,7 +202,7 @@ impl EventLog {
         removed
     }
 
-    /// Returns the event that must be removed first if room is needed at `now` (Unix seconds).
+    /// Returns the event that must be removed first when room is needed at `now` (Unix seconds).
     pub(in crate::store) fn first_to_go(&self, now: u32) -> Option<LoggedEvent> {
         self.fronts().min_by_key(|event| Oldest::of(event).rank(now))
     }

@@ -1,4 +1,4 @@
-//! The storage backend of the database: the file, and a record of the operations that failed.
+//! The storage backend of the database: the file, and the kind of its failures.
 
 use std::io::{Error, ErrorKind};
 use std::ops::Bound;
@@ -12,7 +12,7 @@ const HEALTHY: u8 = 0;
 const NO_SPACE: u8 = 1;
 const BROKEN: u8 = 2;
 
-/// The kind of the disk failures since the database was opened, if there were any.
+/// The kind of the failures of the disk since the database was opened, if there were failures.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Disk(AtomicU8);
 

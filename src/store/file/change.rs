@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::interaction::EventKey;
 use crate::time::Timestamp;
 
-/// The number that an event has as its owner if it belongs to no interaction.
+/// The value that the file contains in place of an interaction's number if an event belongs to no interaction.
 pub(in crate::store) const NO_OWNER: u64 = u64::MAX;
 
 /// A delivered event in the file.
@@ -40,7 +40,7 @@ impl StoredEvent {
     }
 }
 
-/// A change to the ledger. The first field of a change to an event or an interaction is the number of the record.
+/// A change to the ledger's file. The first field of a change to an event, an interaction or a message is its number.
 #[derive(Clone, Debug)]
 pub(in crate::store) enum Change {
     /// Inserts a delivered event, with the end of its retention and the number of its interaction or [`NO_OWNER`].
@@ -55,7 +55,7 @@ pub(in crate::store) enum Change {
     InteractionGone(u64),
     /// Inserts a message of the inbox: its head and its body.
     Message(u64, Arc<[u8]>, Bytes),
-    /// Sets the state of a message.
+    /// Sets the state of a message (JSON).
     MessageState(u64, Vec<u8>),
     /// Removes a message and its state.
     MessageGone(u64),
@@ -63,7 +63,7 @@ pub(in crate::store) enum Change {
     MessageNumber(u64),
 }
 
-/// Identifies a record of the ledger's file: the table, and the number of the record.
+/// Identifies a record of the ledger's file by its table and its number.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(in crate::store) struct RecordKey {
     table: Table,
@@ -77,12 +77,12 @@ enum Table {
     /// The messages of the inbox. All changes of one message have the same key, because a later change replaces an
     /// earlier one.
     Messages,
-    /// The records that describe the file: the fingerprint key, and the highest number of a message.
+    /// The properties of the file: the fingerprint key, and the highest message number.
     About,
 }
 
 impl Change {
-    /// Returns the key of the changed record.
+    /// Returns the key of the record of the file that is changed.
     pub(in crate::store) fn key(&self) -> RecordKey {
         let (table, number) = match self {
             Self::Event(number, ..) | Self::EventGone(number) => (Table::Events, *number),

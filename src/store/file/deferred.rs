@@ -1,20 +1,21 @@
 //! Changes that nobody waits for, such as the expiry of an interaction. The writer adds only a few deferred changes to
 //! each commit. Even a very large number of deferred changes therefore delays no acknowledgement.
 //!
-//! Each change replaces or removes one whole record. Therefore only the last change of a record must be written, and
-//! the order of changes to different records does not matter. A change that somebody waits for is written before all
-//! deferred changes. It is newer than the deferred change of the same record, so the deferred change is discarded.
+//! Each change replaces or removes one whole record of the file. Therefore only the last change of a record must be
+//! written, and the order of changes to different records does not matter. A change that somebody waits for is written
+//! before all deferred changes. It is newer than the deferred change of the same record, so the deferred change is
+//! discarded.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::change::{Change, RecordKey};
 
-/// The deferred changes, at most one for each record.
+/// The deferred changes, at most one for each record of the file.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     changes: HashMap<RecordKey, Change>,
-    /// The records in the order of their first deferred change. The list may also contain records whose deferred change
-    /// was removed.
+    /// The keys of the records, in the order of their first deferred change. The list may also contain keys of records
+    /// whose deferred change was removed.
     order: VecDeque<RecordKey>,
 }
 
@@ -35,7 +36,7 @@ impl Deferred {
         }
     }
 
-    /// Removes the deferred change of a record, because a later change of the record is written first.
+    /// Removes the deferred change of a record, because a later change of this record is written first.
     pub(super) fn supersede(&mut self, key: RecordKey) {
         if !self.changes.is_empty() {
             self.changes.remove(&key);

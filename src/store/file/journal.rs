@@ -16,19 +16,19 @@ use super::change::Change;
 use super::deferred::Deferred;
 use crate::observe::Metrics;
 
-/// The size of the queued changes, in bytes, above which the store accepts nothing new. Above this size, only exchanges
-/// that have already begun add changes. Each exchange waits for its own change, so even the changes of 50,000
-/// concurrent exchanges stay below this size.
+/// The size of the queued changes, in bytes, above which the store accepts nothing new. Above this size, only requests
+/// in progress add changes. Each request waits for its own change, so even the changes of 50,000 concurrent requests
+/// stay below this size.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// The maximum number of deferred changes in one commit. They lengthen the commit by a few milliseconds. A change that
 /// is recorded during the commit waits until the commit ends.
 const DEFERRED_PER_COMMIT: usize = 128;
-/// The number of deferred changes at which the ledger stops applying deadlines. It continues after the writer has
-/// written some of these changes.
+/// The number of deferred changes at which the ledger stops applying deadlines. It applies deadlines again after the
+/// writer has written some of these changes.
 const DEFERRED_MAX: usize = 4096;
 
-/// The health of the ledger's file.
+/// The health of the store: of the ledger's file, or of Redis or Valkey.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Health {
@@ -40,14 +40,14 @@ pub enum Health {
     Hanging,
     /// The disk reported an error. Callgate tries to write again.
     Failing,
-    /// The thread that writes the file has ended. Callgate must be restarted.
+    /// The thread that writes the ledger's file has ended. Callgate must be restarted.
     Gone,
     /// Redis or Valkey has not responded, or has accepted no change, for `store.grace`.
     Away,
     /// Some nodes of Redis or Valkey have not responded for `store.grace`, while the other nodes respond. Or a node is
     /// full: it accepts changes to the records that it has, but no new records.
     Partial,
-    /// Redis or Valkey responds, but its settings do not allow Callgate to keep a promise of the configuration.
+    /// Redis or Valkey responds, but must not be used with its version, its role and its settings.
     Unusable,
 }
 
@@ -85,7 +85,7 @@ struct Queue {
     bytes: usize,
     /// The sequence number of the last queued change.
     sequence: u64,
-    /// The start of the current commit.
+    /// The start of the current commit. `None` while the writer commits nothing.
     writing: Option<Instant>,
     /// Whether the queue is closed, so that further changes are discarded.
     closed: bool,
@@ -122,7 +122,7 @@ pub(in crate::store) struct Shared {
     wake: Condvar,
     /// Notified when the writer has closed the file.
     end: Condvar,
-    /// The [`Health`] as a number. It is changed only while the queue is locked, but may be read without the lock.
+    /// The [`Health`] as a number. It is changed only while the queue is locked, and is read without the lock.
     health: AtomicU8,
     grace: Duration,
     pub(in crate::store) metrics: Arc<Metrics>,
@@ -159,12 +159,12 @@ impl Journal {
         self.clock
     }
 
-    /// Records that the file has records up to `number_max`, so that new records have higher numbers.
+    /// Records that the file has records with numbers up to `number_max`, so that new records get higher numbers.
     pub(in crate::store) fn continue_after(&self, number_max: u64) {
         self.numbers.fetch_max(number_max.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Returns the number of a new record.
+    /// Returns the next unused number of a record.
     pub(in crate::store) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
@@ -174,8 +174,8 @@ impl Journal {
         self.shared.queue.lock().sequence
     }
 
-    /// Queues changes. Returns the sequence number that they have in common, for [`Journal::durable`]. If there are no
-    /// changes, returns 0, which counts as durable.
+    /// Queues changes, which one commit writes together. Returns their common sequence number for [`Journal::durable`].
+    /// If there are no changes, returns 0, which counts as durable.
     pub(in crate::store) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
@@ -235,7 +235,7 @@ impl Journal {
     pub(in crate::store) async fn durable(&self, sequence: u64) -> bool {
         let mut durable = self.durable.clone();
         let reached = durable.wait_for(|durable| *durable >= sequence);
-        // Exchanges must not wait for a hanging disk forever. They end without an acknowledgement.
+        // A request must not wait for a hanging disk forever. After `store.grace`, it ends without an acknowledgement.
         timeout(self.shared.grace, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 

@@ -37,14 +37,14 @@ use super::tables::{self, guarded};
 /// The size of the database's page cache, in bytes. The cache is small, because Callgate reads the whole file only
 /// once, at the start.
 const CACHE_BYTES: usize = 16 << 20;
-/// If the database repairs its file and reports progress in this range, it discards an incomplete commit.
+/// The range of the reported progress in which a repair of the file discards an incomplete commit.
 const DISCARDS_A_COMMIT: std::ops::Range<f64> = 0.2..0.5;
 /// The size from which a ledger's file is compacted, in bytes.
 const COMPACTED_BYTES_MIN: u64 = 16 << 20;
 /// The number of bytes that the file is assumed to need for each byte of a record. The database needs more space than
 /// the records, because some pages are not full, and others are being replaced.
 const USED_PER_RECORD_BYTE: u64 = 2;
-/// The longest chain of dangling symbolic links, as in the Linux kernel.
+/// The maximum length of a chain of dangling symbolic links. It is the same as in the Linux kernel.
 const LINKS_MAX: usize = 40;
 
 /// The error text if another process uses the ledger's file.
@@ -231,8 +231,8 @@ impl LedgerFile {
         &self.path
     }
 
-    /// Opens the database in the file, and compares each page with its checksum. No other database of this file may be
-    /// open in this process. Returns true if the last commit was incomplete and was discarded.
+    /// Opens the database in the file, and compares each page with its checksum. The caller must have closed every
+    /// other database of this file. Returns true if the last commit was incomplete and was discarded.
     fn open_database(&mut self) -> Result<bool, Fault> {
         self.disk = Arc::default();
         let disk = Arc::clone(&self.disk);

@@ -28,7 +28,7 @@ pub(super) fn corrupted(message: String) -> redb::Error {
     redb::Error::Corrupted(message)
 }
 
-/// Checks that the rows of a table are complete and in the order of their numbers.
+/// Checks that no row of a table is missing, and that the rows are in the order of their numbers.
 #[derive(Default)]
 pub(super) struct Order {
     last: Option<u64>,

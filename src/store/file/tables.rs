@@ -89,7 +89,7 @@ fn bytes_of(id: &str, record: &[u8]) -> i64 {
     INTERACTION_BYTES + i64::try_from(id.len() + record.len()).unwrap_or(0)
 }
 
-/// Creates the tables of a new file. Returns an error if another version wrote the file.
+/// Creates the tables of a new file. Returns an error if the file has another version of the file format.
 pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     write.open_table(INTERACTIONS)?;

@@ -41,24 +41,24 @@ impl Inbox {
 pub(super) struct Reserved<'i> {
     inbox: &'i Inbox,
     pub(super) entry: Entry,
-    /// Whether the message is announced as being accepted. Whoever waits for the end of its interaction then also waits
-    /// for the message.
+    /// Whether the index lists the message as being accepted. A reader that sees the end of the interaction then also
+    /// sees that a message is still being accepted.
     arrives: bool,
     is_used: bool,
 }
 
 impl Reserved<'_> {
-    /// Announces that the message is being accepted.
+    /// Lists the message in the index as being accepted.
     pub(super) fn arrives(&mut self) {
         self.arrives = true;
         self.inbox.index.lock().accepting.push(self.entry.lane);
     }
 
-    /// Uses the reserved room for a stored message. `sequence` is the sequence number of the change, and `number` is
-    /// the number of the message.
+    /// Adds the stored message to the index, and uses the reserved room for it. `sequence` is the sequence number of
+    /// the change, and `number` is the number of the message.
     pub(super) fn is_stored(&mut self, sequence: u64, number: u64) {
         let mut index = self.inbox.index.lock();
-        // In a shared ledger, the message may have been found and added before the response to its acceptance arrived.
+        // In a shared ledger, a search may have added the message before the Redis server's response arrived.
         if sequence > 0 || !index.contains(number) {
             self.is_used = true;
             index.stored(sequence, number, self.entry);
@@ -81,7 +81,8 @@ impl Drop for Reserved<'_> {
 
 impl Store {
     /// Stores a claimed callback as a message of the inbox. Message, event and interaction are durable when this method
-    /// returns `Ok`, and the provider may then receive an acknowledgement. Returns the id of the message.
+    /// returns `Ok`. The caller must not acknowledge the callback to the provider before. Returns the id of the
+    /// message.
     ///
     /// # Errors
     /// Returns the denial `inbox_full` if the inbox has no room. The claim is then released. Returns the denial
@@ -122,7 +123,7 @@ impl Store {
         inbox.changed.notify_one();
         inbox.metrics.message_accepted(&kept.route);
         inbox.durable(sequence).await?;
-        // A caller that has seen the response must find the message.
+        // A caller that has received the id must find the message.
         inbox.promote_stored();
         Ok(id)
     }

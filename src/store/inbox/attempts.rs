@@ -24,7 +24,7 @@ pub struct Started {
     since: Timestamp,
     /// The time at which the message is due again if the attempt ends without an outcome, in Unix milliseconds.
     again_at: i64,
-    /// The time at which `again_at` was computed.
+    /// The time of the start or of the outcome of the attempt. It shows whether the clock was set back since then.
     ended_at: Timestamp,
     has_ended: bool,
 }
@@ -47,7 +47,8 @@ impl Inbox {
         Some(Started { inbox, number, route, attempt, since, again_at: at, ended_at: now, has_ended: false })
     }
 
-    /// Returns the time at which the next message of these routes is due, if messages wait.
+    /// Returns the due time of the message that is due first among the messages of these routes. Returns `None` if no
+    /// attempt can begin for any of their messages.
     pub fn next_due(&self, routes: &[Arc<str>]) -> Option<Timestamp> {
         let index = self.index.lock();
         let queues = index.routes.iter().filter(|queue| routes.contains(&queue.name));
@@ -80,8 +81,9 @@ impl Inbox {
     /// dead.
     fn bury_all(&self, numbers: &[u64], cause: Cause, now: Timestamp) -> usize {
         let mut count = 0;
-        // Other tasks may use the index between two parts. The last messages come first, so that no message becomes the
-        // first one of its interaction meanwhile, and is delivered.
+        // Other tasks may use the index between two parts. The messages with the highest numbers are marked first.
+        // Otherwise, a later message of an interaction could become its first waiting message between two parts, and be
+        // delivered.
         for part in numbers.rchunks(PASSED_MAX) {
             let mut index = self.index.lock();
             let mut changes = Vec::new();
@@ -116,9 +118,9 @@ impl Started {
     /// Records the outcome of the attempt. `last` describes the outcome for operators. Returns what happens to the
     /// message, or `None` if the inbox does not contain the message any more.
     ///
-    /// The result is durable when this method returns `Ok`, unless the message is due again. A shared ledger may write
-    /// the result later, but before another attempt begins at the same node. The next message of the interaction is not
-    /// delivered earlier.
+    /// If the message is delivered or dead, this result is durable when this method returns `Ok`. There is one
+    /// exception: if a node of a shared ledger refuses changes, the result is written later. Until then, no other
+    /// attempt begins for a message on this node, and the next message of the interaction is not delivered.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the result is not durable in time.
@@ -137,7 +139,8 @@ impl Started {
             let next = entry.tries.after(outcome, settings.backoff, attempted);
             let mut stored = *entry;
             let change = match next {
-                // The message stays the first one of its interaction until the file does not contain it any more.
+                // The message stays in the index until its removal is durable, so that later messages of its
+                // interaction wait.
                 Next::Delivered if settings.keep_delivered.is_zero() => Change::MessageGone(self.number),
                 Next::Delivered => {
                     let until = now.plus(settings.keep_delivered).unix_ms();
@@ -157,7 +160,8 @@ impl Started {
                 }
             };
             match next {
-                // Nobody waits for the new time. After a crash, the message is due earlier.
+                // No caller waits until the new due time is durable. If a crash loses this time, the message is due
+                // earlier.
                 Next::Due(_) => (next, inbox.backing.defer(change, |number| inbox.id(number))),
                 _ => (next, Some(inbox.record([change]))),
             }

@@ -1,5 +1,5 @@
-//! The storage of the messages: the ledger's file, or a ledger that several processes share. Both write changes in
-//! their order, and report when a change is durable.
+//! The storage of the messages: the ledger's file, or a ledger that several processes share. Both write changes in the
+//! order in which the changes are recorded, and report when a change is durable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +28,8 @@ pub(super) struct Parts {
 }
 
 impl Backing {
-    /// Records changes. Returns the sequence number of the changes for [`Backing::durable`]. `id` returns the id of a
-    /// message from its number.
+    /// Records changes. Returns the sequence number of the changes for [`Backing::durable`]. `id` converts a message
+    /// number to the id of the message.
     pub(super) fn record(
         &self,
         changes: impl IntoIterator<Item = Change>,
@@ -52,8 +52,8 @@ impl Backing {
     }
 
     /// Waits until the result of an attempt is durable, for at most `store.grace`. Returns whether the result is
-    /// durable. A shared ledger may write the result later. Until then, no other attempt begins at the node of the
-    /// message.
+    /// durable. Also returns true if the node of the message in a shared ledger refuses changes: the result is then
+    /// written later, and no other attempt begins on this node before.
     pub(super) async fn ended(&self, sequence: u64, number: u64) -> bool {
         match self {
             Self::Nothing | Self::File(..) => self.durable(sequence).await,
@@ -61,8 +61,9 @@ impl Backing {
         }
     }
 
-    /// Records a change that nobody needs to wait for if the ledger is in a file. A shared ledger must have the change
-    /// before another process changes the message. Returns the sequence number to wait for, if the ledger is shared.
+    /// Records a change of a message. If the ledger is in a file, the caller need not wait for the change. If the
+    /// ledger is shared, returns the sequence number for which the caller must wait, because the change must precede
+    /// the changes of other processes.
     pub(super) fn defer(&self, change: Change, id: impl Fn(u64) -> String) -> Option<u64> {
         match self {
             Self::Nothing => None,
@@ -84,7 +85,7 @@ impl Backing {
     }
 
     /// Returns the sequence number up to which new messages are durable. In a shared ledger, a message is durable
-    /// before it is in the index, so the result is the maximum.
+    /// before it is in the index, so the result is `u64::MAX`.
     pub(super) fn stored_until(&self) -> u64 {
         match self {
             Self::File(journal, _) => journal.durable_now(),
@@ -107,7 +108,7 @@ impl Backing {
             Self::Nothing => Err("the ledger keeps no messages".to_owned()),
             Self::File(_, reader) => {
                 let reader = reader.clone();
-                // The file must not block the async workers.
+                // Reading the file must not block the async workers.
                 let read = tokio::task::spawn_blocking(move || reader.read(number)).await;
                 let stored = read.map_err(|error| error.to_string())??;
                 Ok(stored.map(|stored| Parts { head: stored.head, body: stored.body, state: stored.state }))
@@ -116,8 +117,8 @@ impl Backing {
         }
     }
 
-    /// Reads a message without its body, even if another process delivers it. In a shared ledger, the body is read as
-    /// well.
+    /// Reads the head and the state of a message, even if another process delivers it. In a shared ledger, also reads
+    /// the body, which the caller ignores.
     pub(super) async fn read_head(&self, number: u64, id: &str) -> Result<Option<Parts>, String> {
         let Self::File(_, reader) = self else { return self.read(number, id).await };
         let reader = reader.clone();
@@ -127,7 +128,7 @@ impl Backing {
     }
 
     /// Reads a message for an attempt that lasts up to `lease`, or for a pull. Returns `None` if the message was
-    /// erased, or if another process has taken over the message.
+    /// removed, or if another process has taken over the message.
     pub(super) async fn begin(
         &self,
         number: u64,

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::inbox::{Cause, MessageState, Tries};
 use crate::time::Timestamp;
 
-/// The lane of a message without an interaction. A lane is the fingerprint of the interaction, by which its messages
-/// are ordered. Messages without an interaction have no order.
+/// The lane of messages without an interaction, which do not wait for each other. The lane of any other message is the
+/// fingerprint of its interaction, by which the messages of the interaction are ordered.
 pub(super) const NO_LANE: u64 = 0;
 
 /// A message of the inbox in memory, without its head and body. It is small, because very many messages may wait.
@@ -14,8 +14,8 @@ pub(super) const NO_LANE: u64 = 0;
 pub(super) struct Entry {
     /// The fingerprint of the message's interaction, by which the messages are ordered, or [`NO_LANE`].
     pub(super) lane: u64,
-    /// The time of the next attempt, of the end of the lease, or of the delivery or death of the message, in Unix
-    /// milliseconds. While the message is being delivered, it is the time at which the attempt was due.
+    /// A time in Unix milliseconds. Its meaning depends on the state of the message: the next attempt (due), the time
+    /// at which the present attempt was due (being delivered), the end of the lease (pulled), or the delivery or death.
     pub(super) at: i64,
     /// The time at which the period for attempts began, in Unix milliseconds. For a delivered or dead message, the end
     /// of the retention.

@@ -8,9 +8,9 @@ use super::entry::{Entry, NO_LANE};
 use crate::inbox::{Cause, InboxSettings, MessageState};
 use crate::time::Timestamp;
 
-/// The maximum backward step of the clock that counts as drift, in milliseconds.
+/// The largest backward step of the clock that is ignored as drift, in milliseconds.
 const DRIFT_MS: i64 = 2_000;
-/// The minimum time between two searches for messages to give up, in milliseconds.
+/// The minimum time between two searches for messages whose period for attempts has ended, in milliseconds.
 const LOOK_MS: i64 = 250;
 
 /// The numbers of messages of one route, by state.
@@ -32,8 +32,8 @@ pub(super) struct RouteQueue {
     pub(super) name: Arc<str>,
     /// Whether a message waits until all earlier messages of its interaction are delivered or dead.
     pub(super) is_ordered: bool,
-    /// Whether the configuration does not contain the route any more. The messages of such a route become dead when no
-    /// attempt or lease is in progress.
+    /// Whether the configuration does not contain the route any more and drops the messages of removed routes. The due
+    /// messages of the route then become dead.
     is_removed: bool,
     /// The messages that may be delivered: the time of the next attempt in Unix milliseconds, and the message number.
     pub(super) due: BTreeSet<(i64, u64)>,
@@ -58,7 +58,7 @@ pub(super) struct Index {
     ends: BTreeSet<(i64, u64)>,
     /// The messages that are not durable yet: the sequence number of the change, the message number, and the message.
     pub(super) storing: VecDeque<(u64, u64, Entry)>,
-    /// The fingerprints of the interactions of the messages that are being accepted, and are in no other list yet.
+    /// For each message that is being accepted and is in no other list yet: the fingerprint of its interaction.
     pub(super) accepting: Vec<u64>,
     /// The number of all messages, including messages that are not durable yet.
     pub(super) count: usize,
@@ -66,7 +66,7 @@ pub(super) struct Index {
     pub(super) bytes: u64,
     /// The dead messages: the fingerprint of the interaction, and the message number.
     dead_lanes: BTreeSet<(u64, u64)>,
-    /// The time of the last search for messages to give up, in Unix milliseconds.
+    /// The time of the last search for messages whose period for attempts has ended, in Unix milliseconds.
     last_look: i64,
     /// The time of the last call of [`Index::clock`], in Unix milliseconds.
     pub(super) last_pass: i64,
@@ -92,7 +92,7 @@ impl Index {
         self.routes.get(usize::from(route)).map(|route| Arc::clone(&route.name)).unwrap_or_default()
     }
 
-    /// Adds a message whose change was recorded, but may not be durable yet.
+    /// Adds a message to the list of messages that are not durable yet.
     pub(super) fn stored(&mut self, sequence: u64, number: u64, entry: Entry) {
         self.arrived(entry.lane);
         self.storing.push_back((sequence, number, entry));
@@ -122,13 +122,13 @@ impl Index {
         self.last_pass
     }
 
-    /// Adds a waiting, delivered or dead message to the lists. The totals must already include the message.
+    /// Adds a waiting, delivered or dead message to the lists. `count` and `bytes` must already include the message.
     pub(super) fn add(&mut self, number: u64, entry: Entry) {
         match entry.state {
             MessageState::Due | MessageState::Leased => {
                 self.waiting.insert(number, entry);
                 if entry.lane != NO_LANE {
-                    // A replayed message is earlier than the message that was the first one so far.
+                    // A replayed message can have a lower number than the first waiting message so far.
                     let former = self.head(entry.lane).filter(|head| *head > number);
                     self.lanes.insert((entry.lane, number));
                     former.into_iter().for_each(|former| self.hold_back(former));
@@ -155,7 +155,7 @@ impl Index {
         }
     }
 
-    /// Removes a message from all lists, but not from the totals.
+    /// Removes a message from all lists, but does not change `count` and `bytes`.
     pub(super) fn take_out(&mut self, number: u64) -> Option<Entry> {
         if let Some(entry) = self.settled.remove(&number) {
             self.ends.remove(&(entry.since, number));
@@ -186,7 +186,7 @@ impl Index {
         Some(entry)
     }
 
-    /// Removes a message from all lists and from the totals.
+    /// Removes a message from all lists, from `count` and from `bytes`.
     pub(super) fn remove(&mut self, number: u64) -> Option<Entry> {
         let entry = self.take_out(number)?;
         self.uncount(&entry);
@@ -297,7 +297,8 @@ impl Index {
         Some(entry)
     }
 
-    /// Sets which routes deliver messages in order. Messages of other routes wait, or become dead with `drops_others`.
+    /// Sets the routes, and whether each route delivers the messages of an interaction in order. Due messages of all
+    /// other routes wait, or become dead if `drops_others` is true.
     pub(super) fn configure(&mut self, routes: &[(Arc<str>, bool)], drops_others: bool) {
         self.routes.iter_mut().for_each(|queue| queue.is_removed = drops_others);
         for (name, is_ordered) in routes {
@@ -321,7 +322,7 @@ impl Index {
         if self.last_pass > 0 && back > DRIFT_MS { back } else { 0 }
     }
 
-    /// Moves all times back if the clock was set back, so that no message waits longer. Returns the difference.
+    /// If the clock was set back, moves future times of waiting messages back by the same duration, and returns it.
     pub(super) fn clock(&mut self, now: Timestamp) -> Option<Duration> {
         let (before, now) = (std::mem::replace(&mut self.last_pass, now.unix_ms()), now.unix_ms());
         let back = before.saturating_sub(now);
@@ -348,7 +349,7 @@ impl Index {
 
     /// Returns up to `max` due messages whose period for attempts has ended. Searches at most every 250 ms.
     pub(super) fn given_up(&mut self, settings: &InboxSettings, now: Timestamp, max: usize) -> Vec<u64> {
-        // A search goes through all messages if all of them were replayed, and each attempt causes a pass.
+        // A search can go through all waiting messages, and each attempt causes a call of this method.
         if (0..LOOK_MS).contains(&(now.unix_ms() - self.last_look)) {
             return Vec::new();
         }
@@ -367,7 +368,7 @@ impl Index {
         found
     }
 
-    /// Returns up to `max` due messages of routes that the configuration does not contain any more.
+    /// Returns up to `max` due messages of removed routes. These messages must become dead.
     pub(super) fn orphans(&self, max: usize) -> Vec<u64> {
         let removed = self.routes.iter().filter(|queue| queue.is_removed);
         removed.flat_map(|queue| &queue.due).map(|(_, number)| *number).take(max).collect()
@@ -379,7 +380,7 @@ impl Index {
         self.ends.iter().take_while(is_over).take(max).map(|(_, number)| *number).collect()
     }
 
-    /// Returns each route with the Unix time in milliseconds at which its oldest waiting message was accepted.
+    /// Returns each route, with the start (Unix ms) of the period for attempts of its oldest waiting message.
     pub(super) fn oldest(&self) -> Vec<(Arc<str>, Option<i64>)> {
         let mut oldest: Vec<_> = self.routes.iter().map(|route| (Arc::clone(&route.name), None)).collect();
         let mut left = self.routes.iter().filter(|route| route.counts.waiting > 0).count();

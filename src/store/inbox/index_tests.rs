@@ -66,7 +66,7 @@ async fn very_many_messages_are_changed_in_parts() {
     assert_eq!(inbox.replay_many(&all, None, None, NOW).await.unwrap(), MANY);
     assert_eq!((waiting(), inbox.route_removed("r", NOW), waiting()), (MANY, MANY, 0));
     assert_eq!(inbox.replay_many(&all, None, None, NOW).await.unwrap(), MANY);
-    // Leases that end together.
+    // Leases that all end at the same time.
     inbox.configure(Arc::default(), &[("r".into(), false)]);
     let leased = inbox.lease(None, &routes(), (MANY, u64::MAX), NOW);
     assert_eq!(leased.len(), MANY);

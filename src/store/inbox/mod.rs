@@ -3,7 +3,8 @@
 //! memory.
 //!
 //! A message is written with its event and its interaction in one commit ([`Store::accept`]). The message becomes due
-//! when this commit is durable. Its result is recorded before the next message of the interaction is delivered.
+//! when this commit is durable. The result of an attempt to deliver the message is recorded before the next message of
+//! the interaction is delivered.
 
 mod accept;
 mod attempts;
@@ -69,14 +70,14 @@ pub struct Inbox {
     backing: Backing,
     metrics: Arc<Metrics>,
     settings: ArcSwap<InboxSettings>,
-    /// Notified when a message becomes due.
+    /// Notified when a message may have become due.
     changed: Notify,
     /// Woken when an agent may pull a message, or when an interaction has ended.
     waiters: PullWaiters,
     is_stopping: AtomicBool,
 }
 
-/// The result of applying the time to the messages ([`Inbox::pass`]).
+/// The result of applying the current time to the messages ([`Inbox::pass`]).
 #[derive(Debug, Default)]
 pub struct PassedMessages {
     /// The numbers of the messages that are dead because their period for attempts has ended.
@@ -140,7 +141,8 @@ impl Inbox {
         (self.id(number) == id).then_some(number)
     }
 
-    /// Returns the fingerprint of an interaction, by which its messages are ordered.
+    /// Returns the fingerprint of an interaction, by which its messages are ordered. Without an interaction, returns
+    /// [`NO_LANE`].
     fn lane(&self, interaction: Option<&str>) -> u64 {
         interaction.map_or(NO_LANE, |id| self.key.fingerprint(id, EventKey(0)))
     }
@@ -229,8 +231,9 @@ impl Inbox {
     }
 
     /// Applies the current time to the messages: makes durable new messages due, expires leases, gives up messages
-    /// whose period for attempts has ended, and removes messages whose retention has ended. Messages of removed routes
-    /// become dead if they were being delivered or accepted when the route was removed.
+    /// whose period for attempts has ended, and removes messages whose retention has ended. If the settings drop the
+    /// messages of removed routes, a message that was being delivered or accepted during the removal of its route
+    /// becomes dead.
     pub fn pass(&self, now: Timestamp) -> PassedMessages {
         let settings = &self.settings();
         let mut index = self.index.lock();
@@ -267,7 +270,7 @@ impl Inbox {
         passed
     }
 
-    /// Makes the new messages due whose commit is durable.
+    /// Makes each new message due if its commit is durable.
     fn promote_stored(&self) {
         let mut index = self.index.lock();
         self.promote(&mut index, &self.settings());
@@ -275,8 +278,8 @@ impl Inbox {
         self.changed.notify_one();
     }
 
-    /// Makes the new messages due whose commit is durable. Removes the progress messages that are replaced by later
-    /// progress.
+    /// Makes each new message due if its commit is durable. If the settings coalesce progress, removes the waiting
+    /// progress messages that a new progress message of the same interaction replaces.
     fn promote(&self, index: &mut Index, settings: &InboxSettings) {
         let durable = self.backing.stored_until();
         let mut overtaken = Vec::new();
@@ -290,8 +293,8 @@ impl Inbox {
             index.add(number, entry);
             self.waiters.wake(entry.lane);
         }
-        // This change is recorded even while the file cannot be written. Otherwise, the messages would be in the inbox
-        // again after a restart.
+        // The removal is recorded even while the file cannot be written. Otherwise, the removed messages would be in
+        // the inbox again after a restart.
         if !overtaken.is_empty() {
             self.record(overtaken.into_iter().map(Change::MessageGone));
         }
@@ -351,7 +354,7 @@ impl Store {
     }
 
     /// Records that the agent has received all messages of an interaction, including replayed messages and the final
-    /// one. Does nothing if a message of the interaction is being accepted, is waiting, or is dead.
+    /// callback. Does nothing if a message of the interaction is being accepted, is waiting, or is dead.
     pub fn message_received(&self, interaction: &str, now: Timestamp) {
         let (_, arriving) = self.inbox.waiting_of(interaction);
         if arriving > 0 || self.inbox.undelivered(interaction).is_some() {
@@ -366,7 +369,7 @@ impl Store {
     /// Records in an interaction that the agent will not receive one of its callbacks, so that the agent gets a notice.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable` if the record cannot be made durable.
+    /// Returns the denial `store_unavailable` if the change cannot be made durable.
     pub async fn undelivered(&self, interaction: &str, now: Timestamp) -> Result<(), Refusal> {
         if let Some(shared) = &self.shared {
             return shared.undelivered(interaction).await;

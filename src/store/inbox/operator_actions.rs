@@ -129,8 +129,9 @@ impl Inbox {
         self.durable(sequence).await.map(|()| Replayed::Messages(1))
     }
 
-    /// Makes the dead and delivered messages due again that the filter selects and that were settled at `since` or
-    /// later. `rate` spreads the messages over time. Returns the number of messages that are due again.
+    /// Makes the dead and delivered messages due again that the filter selects and that became dead or were delivered
+    /// at `since` or later. The due times are spread according to `rate`. Returns the number of messages that are due
+    /// again.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if a change is not durable in time. Some of the messages may then be due
@@ -148,7 +149,7 @@ impl Inbox {
             |view: &&MessageView| !view.state.is_waiting() && since.is_none_or(|since| view.at >= since);
         let found: Vec<_> = found.iter().filter(is_wanted).map(|view| view.number).collect();
         let (mut at, mut count) = (now, 0);
-        // Other tasks may use the index between two parts, and the file is written.
+        // Between two parts, other tasks can use the index, and the changes of the part are written.
         for part in found.chunks(PASSED_MAX) {
             let sequence = {
                 let mut index = self.index.lock();
@@ -193,7 +194,7 @@ impl Inbox {
     }
 
     /// Makes a delivered or dead message due at `at`. Its period for attempts begins anew at this time. Returns the
-    /// change for the ledger.
+    /// change for the ledger, or `None` if no delivered or dead message has this number.
     fn revive(&self, index: &mut super::Index, number: u64, at: Timestamp) -> Option<Change> {
         if !index.settled.contains_key(&number) {
             return None;

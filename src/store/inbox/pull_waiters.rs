@@ -9,8 +9,7 @@ use super::entry::NO_LANE;
 const GROUPS: usize = 64;
 
 /// Wakes agents that wait for messages. With a shared ledger, an agent that wakes up causes a call to a Redis server.
-/// An agent that waits for one interaction is therefore woken only by changes of this interaction and of the few others
-/// in its group.
+/// An agent that waits for one interaction is therefore woken only by changes of the interactions in the same group.
 #[derive(Debug)]
 pub(super) struct PullWaiters {
     /// Wakes the agents that wait for messages of any interaction.

@@ -1,4 +1,4 @@
-//! Messages that agents pull and settle.
+//! Messages that agents pull, and then acknowledge or return.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::store::file::Change;
 use crate::time::Timestamp;
 
 /// A message that an agent has pulled, and may work on until the end of the lease. Dropping this value without
-/// [`Leased::received`] ends the lease.
+/// [`Leased::received`] ends the lease, so that the message is due again.
 #[derive(Debug)]
 pub struct Leased {
     inbox: Arc<Inbox>,
@@ -24,7 +24,7 @@ pub struct Leased {
     pub until: Timestamp,
     /// The time at which the message is due again if the agent does not receive it, in Unix milliseconds.
     again_at: i64,
-    /// The time at which `again_at` was computed.
+    /// The time at which the lease began. It shows whether the clock was set back since then.
     leased_at: Timestamp,
     is_received: bool,
 }
@@ -49,7 +49,7 @@ impl Drop for Leased {
         let mut index = self.inbox.index.lock();
         let at = self.again_at.saturating_sub(index.set_back_since(self.leased_at));
         let changed = index.change(self.number, |entry| {
-            // Otherwise, the lease has ended, and the message may be leased again.
+            // In any other case, this lease has ended already, and the agent may have pulled the message again.
             if entry.is_pulled && u32::from(entry.tries.attempts) == self.attempt {
                 (entry.state, entry.is_pulled, entry.at) = (MessageState::Due, false, at);
             }
@@ -61,7 +61,7 @@ impl Drop for Leased {
     }
 }
 
-/// Describes which message an agent may acknowledge or return.
+/// The conditions that a message must satisfy so that a request of an agent can acknowledge or return it.
 #[derive(Clone, Copy, Debug)]
 pub struct Settling<'s> {
     /// The interaction of the message. `None` if the request does not name the interaction.
@@ -79,14 +79,14 @@ impl Inbox {
         self.waiters.wait(self.lane(interaction))
     }
 
-    /// Reports whether other processes can change the messages and the interactions.
+    /// Reports whether the ledger is shared, so that other processes can change the messages and the interactions.
     pub fn is_shared(&self) -> bool {
         self.backing.shared().is_some()
     }
 
     /// Leases up to `max` due messages of these routes, the oldest first. The size of the leased messages is at most
     /// `bytes_max`, but at least one message is leased. With an interaction, leases only messages of this interaction.
-    /// A lease does not hold back later messages.
+    /// Later messages can be leased before the agent has acknowledged these messages.
     pub fn lease(
         self: &Arc<Self>,
         interaction: Option<&str>,
@@ -142,12 +142,12 @@ impl Inbox {
         found.into_iter().filter_map(lease).collect()
     }
 
-    /// Records that the agent has acknowledged a pulled message. The record is durable when this method returns `Ok`.
+    /// Records that the agent has acknowledged a pulled message. The change is durable when this method returns `Ok`.
     /// Returns the interaction of the message.
     ///
     /// # Errors
-    /// Returns the denial `message_unknown` if no such message waits. Returns the denial `store_unavailable` if the
-    /// record is not durable in time.
+    /// Returns the denial `message_unknown` if no waiting message has this number and satisfies `settling`. Returns the
+    /// denial `store_unavailable` if the change is not durable in time.
     pub async fn taken(
         &self,
         settling: Settling<'_>,
@@ -179,8 +179,8 @@ impl Inbox {
     /// due again after a delay.
     ///
     /// # Errors
-    /// Returns the denial `message_unknown` if no such message waits. Returns the denial `store_unavailable` if the
-    /// record is not durable in time.
+    /// Returns the denial `message_unknown` if no waiting message has this number and satisfies `settling`. Returns the
+    /// denial `store_unavailable` if the change is not durable in time.
     pub async fn freed(
         &self,
         settling: Settling<'_>,
@@ -204,8 +204,8 @@ impl Inbox {
         self.durable(sequence).await
     }
 
-    /// Returns the message that an agent wants to acknowledge or return. The message must be waiting, and Callgate must
-    /// not be delivering it. Its lease may have expired, for example because this process was restarted.
+    /// Returns the message that a request of an agent acknowledges or returns. The message must be waiting, and
+    /// Callgate must not be delivering it. Its lease may have expired, for example because this process was restarted.
     fn pulled_entry(
         &self,
         index: &super::Index,
@@ -222,8 +222,8 @@ impl Inbox {
         entry.copied().ok_or_else(|| Refusal::new(Denial::MessageUnknown, Denial::MessageUnknown.help()))
     }
 
-    /// Returns the number of waiting messages of an interaction, and the number of its messages that are not durable
-    /// yet.
+    /// Returns the number of waiting messages of an interaction, and the number of its messages that are being accepted
+    /// or are not durable yet.
     pub fn waiting_of(&self, interaction: &str) -> (usize, usize) {
         let (index, lane) = (self.index.lock(), self.lane(Some(interaction)));
         (index.lane(lane).count(), index.arriving(lane))

@@ -91,7 +91,7 @@ async fn messages_survive_the_compaction_of_the_file() {
     for number in 1..=590 {
         assert!(store.inbox().erase(number).await.unwrap());
     }
-    // Compaction runs between commits, so there must be further ones.
+    // Compaction runs between commits, so further commits are necessary.
     for event in 600..2000 {
         accept(&store, event, None, Bytes::from_static(b"small")).await.unwrap();
         if std::fs::metadata(&path).unwrap().len() < large / 4 {
@@ -107,7 +107,7 @@ async fn messages_survive_the_compaction_of_the_file() {
         assert!(whole(store.inbox().read(number).await.unwrap()), "{number}");
     }
     assert!(store.inbox().read(590).await.unwrap().is_none());
-    // Numbers go on where they ended.
+    // New numbers follow the highest number that was assigned before the restart.
     let id = accept(&store, 5000, None, Bytes::new()).await.unwrap();
     let last = store.inbox().list(&crate::store::MessageFilter::default(), usize::MAX).pop().unwrap();
     assert_eq!(store.inbox().number_of(&id), Some(last.number));
@@ -173,7 +173,8 @@ async fn a_full_inbox_releases_the_claim() {
     }
 }
 
-/// A waiting message needs an entry in a map and a pair in each of two sets. B-trees are at least half full.
+/// Checks the memory that a waiting message needs: an entry in a map, and a pair in each of two sets. The nodes of a
+/// B-tree are at least half full.
 #[test]
 fn a_waiting_message_needs_little_memory() {
     let entry = size_of::<u64>() + size_of::<super::entry::Entry>();
@@ -190,7 +191,7 @@ async fn overtaken_progress_stays_away_even_if_the_disk_fails_meanwhile() {
     configure(&store, InboxSettings { coalesces_progress: true, ..InboxSettings::default() });
     let progress = || (kept_with(Some("a"), 0, true), Bytes::new());
     accept_kept(&store, 1, progress()).await.unwrap();
-    // The next callback is recorded, but its exchange ends before the commit.
+    // The change for the next callback is queued, but the call ends before the commit.
     let (mut event, mut last) = (1, None);
     while last.is_none() {
         event += 1;

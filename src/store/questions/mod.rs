@@ -8,8 +8,8 @@ use crate::denial::Refusal;
 use crate::interaction::QuestionFault;
 use crate::time::Timestamp;
 
-/// A provider's question that the caller may answer. Dropping this value without [`Taken::answered`] allows another
-/// answer.
+/// A provider's question that is reserved for the caller's answer. Dropping this value without [`Taken::answered`]
+/// releases the question, so that another answer can be sent.
 #[derive(Debug)]
 pub struct Taken<'s> {
     store: &'s Store,
@@ -62,7 +62,7 @@ impl Taken<'_> {
     /// Records that the provider accepted the answer.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable` if the record cannot be made durable.
+    /// Returns the denial `store_unavailable` if the change cannot be made durable.
     pub async fn answered(mut self) -> Result<(), Refusal> {
         if let Some(shared) = self.shared.take() {
             return shared.answered().await;
@@ -74,7 +74,7 @@ impl Taken<'_> {
 }
 
 impl Taken<'_> {
-    /// Releases the question for another answer, because this answer did not reach the provider.
+    /// Releases the question, so that another answer can be sent, because this answer did not reach the provider.
     pub async fn release(mut self) {
         if let Some(shared) = self.shared.take() {
             shared.release().await;

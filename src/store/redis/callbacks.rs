@@ -23,7 +23,8 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// The pauses between two attempts to claim a callback while another process delivers the same event, in milliseconds.
 const BUSY_PAUSES_MS: [u64; 4] = [50, 100, 200, 500];
 
-/// A callback that this process has claimed in a shared ledger, and may deliver.
+/// A callback that this process has claimed in a shared ledger, and may deliver. Dropping this value releases the
+/// claim.
 #[derive(Debug)]
 pub(in crate::store) struct SharedClaim {
     store: Arc<RedisStore>,
@@ -43,8 +44,8 @@ struct InteractionHold {
     events: Vec<EventKey>,
     question: Option<u32>,
     stale: bool,
-    /// The record with the claim, so that the end of the claim does not read the record again. `None` while it is
-    /// unknown whether the claim was recorded.
+    /// The interaction's record with the claim, so that the end of the claim does not read the record again. `None`
+    /// while it is unknown whether the claim was recorded.
     loaded: Option<Loaded>,
 }
 
@@ -85,9 +86,9 @@ impl RedisStore {
         }
     }
 
-    /// Tries once to claim a callback. Returns `Ok(None)` if another process delivers the event. The claim exists in
-    /// this process before the Redis server has it. If this future is dropped, or the outcome of the call stays
-    /// unknown, the claim is released.
+    /// Tries once to claim a callback. Returns `Ok(None)` if another process delivers the event. The value for the
+    /// claim is created before the Redis server has the claim. If this future is dropped, or the outcome of the call
+    /// stays unknown, the value is therefore dropped, and releases the claim.
     async fn claim_once(
         self: &Arc<Self>,
         ask: &Ask<'_>,
@@ -112,8 +113,8 @@ impl RedisStore {
         let mut adopts = false;
         let changed = self.change(id, &events, None, |draft| {
             let terms = Terms { id: lease_id, until: draft.now.plus(lease) };
-            // If another process was faster, this process has adopted nothing, unless its own record was written
-            // before.
+            // This process has adopted the interaction if the record did not exist, or if an earlier attempt of this
+            // call has written the record.
             let is_own = |record: &SharedRecord| draft.is_repeat && record.has_lease(lease_id);
             adopts = draft.record.as_ref().is_none_or(|record| adopts && is_own(record));
             match self.decide(ask, id, terms, draft) {
@@ -211,7 +212,7 @@ impl SharedClaim {
         }
     }
 
-    /// Reports whether the callback is delivered although it reports stale progress.
+    /// Reports whether the callback is delivered although its progress is stale.
     pub(in crate::store) fn is_stale(&self) -> bool {
         matches!(&self.hold, Some(Hold::Interaction(hold)) if hold.stale)
     }
@@ -233,9 +234,9 @@ impl SharedClaim {
         }
     }
 
-    /// Records in one change that the callback was queued in the inbox, together with its message. Returns the location
-    /// of the message, or `None` if the location is unknown because a response was lost. Releases the claim if the change
-    /// was certainly not recorded.
+    /// Stores the message of a callback, and records in the same change that the callback was queued in the inbox.
+    /// Returns where the message was stored, or `None` if this is unknown because a response was lost. Releases the
+    /// claim if the change was certainly not recorded.
     pub(in crate::store) async fn keep(
         mut self,
         report: &Report,
@@ -275,8 +276,8 @@ impl Drop for SharedClaim {
 }
 
 impl RedisStore {
-    /// Records a callback that was delivered or queued in the inbox. Returns the location of its message, if the Redis
-    /// server has returned the location.
+    /// Records a callback that was delivered or queued in the inbox. Returns where its message was stored. Returns
+    /// `None` if the callback has no message, or if the response of the Redis server was lost.
     async fn settle(
         &self,
         hold: &mut InteractionHold,

@@ -22,13 +22,13 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::file::StoredEvent;
 use crate::time::Timestamp;
 
-/// The number of records that a copy reads or writes at the same time.
+/// The maximum number of interactions that a copy reads or writes at the same time.
 const PARALLEL: usize = 32;
 /// The number of events that one call writes during a copy.
 const EVENTS_PER_CALL: usize = 500;
 /// The pause between two checks whether processes use the ledger.
 const LOOK: Duration = Duration::from_secs(1);
-/// The latest possible time, at which all work in progress has ended.
+/// The latest possible time, at which all leases have ended.
 const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
 /// An interaction and the provider's id by which callbacks find the interaction.
@@ -133,7 +133,7 @@ impl RedisStore {
 
     async fn read_copied(&self, id: Arc<str>) -> Result<Option<Copied>, Refusal> {
         let Some(mut record) = self.load(&id, &[]).await?.record else { return Ok(None) };
-        // No process works on the interaction any more.
+        // No process uses the ledger any more, so all leases in the record have ended.
         record.resume(NEVER);
         let events = self.call(&EVENTS, Partition::of(&id), vec![self.keys.events(&id)], Vec::new()).await;
         let (_, values) = events.map_err(|failure| unavailable(&failure))?;
@@ -233,8 +233,8 @@ impl RedisStore {
         Ok(changed.await?.0)
     }
 
-    /// Records which interaction has a provider's id, unless a later interaction has the same id. Returns whether
-    /// callbacks find this interaction by the id now.
+    /// Records that a provider's id belongs to an interaction, unless a later interaction has the same id. Returns
+    /// whether callbacks find this interaction by the id now.
     async fn copy_binding(&self, binding: &Binding) -> Result<bool, Refusal> {
         let Binding { id, route, provider_id, created } = binding;
         let keys = vec![self.keys.provider_id(route, provider_id)];

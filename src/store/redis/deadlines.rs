@@ -34,7 +34,7 @@ const NOTICE_LEASE: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub(in crate::store) struct Found {
     pub(in crate::store) notices: Vec<DueNotice>,
-    /// The interactions that other living processes own. Their owners must send the notices.
+    /// The interactions that other living processes own, each with its owner. The owner must send the notice.
     pub(in crate::store) elsewhere: Vec<(Owner, Box<str>)>,
     pub(in crate::store) has_more: bool,
 }
@@ -52,7 +52,7 @@ enum Looked {
 /// The result of applying the passed deadlines of an interaction.
 enum Passed {
     Nothing,
-    /// This process has applied the deadlines. The values are the interaction and its changes.
+    /// This process has applied the deadlines. The values are the changed interaction and the effects of the deadlines.
     Here(Box<Interaction>, Due),
     Elsewhere(Owner),
 }
@@ -87,7 +87,8 @@ impl RedisStore {
         found
     }
 
-    /// Checks the deadlines of a partition. Returns false if the Redis server does not respond.
+    /// Applies the passed deadlines of the interactions in a partition. Returns false if the Redis server does not
+    /// respond.
     async fn look_into(&self, number: u8, silent: &mut HashSet<Box<str>>, found: &mut Found) -> bool {
         let partition = Partition::Number(number);
         let arguments =
@@ -199,7 +200,7 @@ impl RedisStore {
         }
     }
 
-    /// Removes the record which interaction has a provider's id, if the recorded interaction is `id`.
+    /// Removes the entry that maps a provider's id to an interaction, if the interaction is `id`.
     pub(super) async fn forget_provider_id(&self, route: &str, provider_id: &str, id: &str) {
         let keys = vec![self.keys.provider_id(route, provider_id)];
         let _ = self.call(&UNBIND, Partition::of(route), keys, vec![id.as_bytes().to_vec()]).await;

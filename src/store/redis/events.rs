@@ -118,8 +118,8 @@ impl RedisStore {
         settled.map(|_| ()).map_err(|failure| unavailable(&failure))
     }
 
-    /// Records that the callback of a claimed event was queued in the inbox, together with its message. Returns the
-    /// location of the message.
+    /// Records that the callback of a claimed event was queued in the inbox, and stores its message in the same change.
+    /// Returns where the message was stored.
     pub(super) async fn keep_event(
         &self,
         hold: &EventHold,

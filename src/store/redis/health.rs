@@ -11,10 +11,10 @@ use crate::clock::instant;
 use crate::store::file::Health;
 use crate::time::Timestamp;
 
-/// The time after a failed write for which a node counts as not writable. Each process writes its heartbeat every 5
-/// seconds.
+/// The time after a failed write for which a node counts as not writable. It is longer than the interval between two
+/// heartbeats of a process, which are writes.
 const WRITE_RECENT: Duration = Duration::from_secs(12);
-/// The time without a refused change after which a full node may have memory again.
+/// The time since the last change that a full node has refused, after which the memory of the node is checked again.
 const FULL_RECENT: Duration = Duration::from_secs(10);
 
 /// The health of the Redis or Valkey nodes: which nodes respond and accept changes.
@@ -32,8 +32,8 @@ struct State {
     /// The nodes whose last write failed, each with the time since which no write has succeeded and the time of the
     /// last failed write. Such a node may still respond to reads, for example if its replicas do not confirm writes.
     unwritten: HashMap<Box<str>, (Instant, Instant)>,
-    /// The nodes that have no memory for new records, each with the time since which the node is full and the time of the
-    /// last change that it refused for this reason.
+    /// The nodes that have no memory for new records, each with the time since which the node is full and the time of
+    /// the last change that it refused for this reason.
     full: HashMap<Box<str>, (Instant, Instant)>,
     /// The reason why the Redis server must not be used.
     unusable: Option<String>,
@@ -54,13 +54,13 @@ impl EngineHealth {
         Self { grace, state: Mutex::default() }
     }
 
-    /// Records the result of a call to a node. The closure `node` returns the address of the node. It is not called
-    /// while all nodes respond.
+    /// Records the result of a call to a node. The closure `node` returns the address of the node. The closure is not
+    /// called while all nodes respond.
     pub(super) fn called(&self, node: impl FnOnce() -> Box<str>, is_write: bool, failure: Option<&Failure>) {
         if failure.is_none() && self.state.lock().is_well() {
             return;
         }
-        // A full node responds, and accepts changes to the records that it has.
+        // A full node responds, and accepts changes to its existing records.
         if let Some(failure) = failure
             && let Some(node) = &failure.full_node
         {
@@ -78,7 +78,7 @@ impl EngineHealth {
         }
         match failure {
             None => {
-                // Nodes are known if one of them responds.
+                // The empty address means that no node is known. A response shows that a node is known.
                 state.failing_since.remove("");
                 state.failing_since.remove(&node);
             }
@@ -113,8 +113,8 @@ impl EngineHealth {
         self.state.lock().full.contains_key(node)
     }
 
-    /// Returns the addresses of the full nodes that have refused no change for [`FULL_RECENT`]. A node near its limit has
-    /// memory for a moment whenever a key is removed.
+    /// Returns the addresses of the full nodes that have refused no change for [`FULL_RECENT`]. A node near its limit
+    /// has memory for a moment whenever a key is removed.
     pub(super) fn perhaps_not_full(&self) -> Vec<Box<str>> {
         let (state, now) = (self.state.lock(), instant());
         let is_past = |last: Instant| now.saturating_duration_since(last) >= FULL_RECENT;

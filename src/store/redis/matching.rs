@@ -18,8 +18,8 @@ use crate::random::new_id;
 
 /// The pause between two look-ups of a provider's id while a response is outstanding.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The maximum time for which a response counts as outstanding. It takes effect if the process that awaits the response
-/// dies.
+/// The maximum time for which a response counts as outstanding. This limit takes effect if the process that awaits the
+/// response dies.
 const AWAITED_MAX: Duration = Duration::from_secs(600);
 
 /// A request whose response can still contain the provider's id, as recorded in a shared ledger.

@@ -32,7 +32,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(5);
 /// changed the record meanwhile.
 const COUNTS_MAX: u32 = 4;
 
-/// A provider's question that this process may answer. Dropping this value allows another answer.
+/// A provider's question that is reserved for an answer of this process. Dropping this value releases the question.
 #[derive(Debug)]
 pub(in crate::store) struct SharedTaken {
     store: Arc<RedisStore>,
@@ -205,7 +205,7 @@ impl RedisStore {
             None => Decision::Keep(None),
         });
         let Some((route, former)) = changed.await?.0 else { return Ok(()) };
-        // The record is written first. An id that is not in a record would never be removed.
+        // The interaction's record is written first. A provider's id that is not in a record would never be removed.
         self.remember_provider_id(&route, provider_id, id).await?;
         if let Some::<Box<str>>(former) = former.filter(|former| **former != *provider_id) {
             self.forget_provider_id(&route, &former, id).await;
@@ -260,9 +260,9 @@ impl RedisStore {
         });
     }
 
-    /// Waits until the replicas have confirmed the record of an interaction, if the configuration requires this. A
-    /// duplicate is acknowledged, so its record must not be lost. The same applies to a change that the replicas did
-    /// not confirm in time.
+    /// Waits until the replicas have confirmed the record of an interaction, if the configuration requires this. This
+    /// is necessary before a duplicate is acknowledged, because the record of the first delivery must not be lost. It
+    /// is also necessary after a change that the replicas did not confirm in time.
     pub(super) async fn confirm(&self, id: &str, loaded: &Loaded) -> Result<(), Refusal> {
         if loaded.record.is_none() || self.nodes.settings().wait_replicas == 0 {
             return Ok(());
@@ -282,7 +282,7 @@ impl SharedTaken {
 }
 
 impl SharedTaken {
-    /// Releases the question for another answer.
+    /// Releases the question, so that another answer can be sent.
     pub(in crate::store) async fn release(mut self) {
         self.has_ended = true;
         self.store.release_question(&self.id, self.lease).await;
@@ -300,7 +300,7 @@ impl Drop for SharedTaken {
 }
 
 impl RedisStore {
-    /// Releases a question for another answer. If this fails, the lease expires later.
+    /// Releases a question, so that another answer can be sent. If this fails, the lease expires later.
     async fn release_question(&self, id: &str, lease: LeaseId) {
         let released = self.update(id, |record, _| {
             record.release(lease);

@@ -1,5 +1,5 @@
-//! Checks the settings of Redis or Valkey. Settings that break a promise of the store prevent its use. Settings that
-//! weaken a promise cause a warning.
+//! Checks the settings of Redis or Valkey. The store is not used with settings that make it lose interactions or refuse
+//! changes. Settings with a smaller risk cause a warning.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,12 @@ use super::store::RedisStore;
 /// The lowest version of Redis that supports all commands of the scripts.
 const VERSION_MIN: (u32, u32) = (6, 2);
 
-/// The result of checking the settings of nodes.
+/// The result of checking the settings of Redis or Valkey nodes.
 #[derive(Debug, Default)]
 pub(super) struct Judgement {
     /// The reasons why the Redis server must not be used.
     faults: Vec<String>,
-    /// The settings that weaken a promise of the store.
+    /// The warnings about settings with which the store may lose interactions or accept nothing.
     warnings: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ impl RedisStore {
 fn has_room(facts: &HashMap<String, String>) -> bool {
     let bytes = |name: &str| facts.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
     let most = bytes("maxmemory");
-    // Buffers for replicas do not count.
+    // Buffers for replicas do not count toward `maxmemory`.
     most == 0 || bytes("used_memory").saturating_sub(bytes("mem_not_counted_for_evict")) < most
 }
 

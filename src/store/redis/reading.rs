@@ -20,16 +20,16 @@ use crate::time::Timestamp;
 
 /// The approximate number of ids that one call of a scan reads.
 const SCAN_COUNT: usize = 500;
-/// The number of records that a list reads first. The number doubles with each further read.
+/// The number of records that [`RedisStore::list`] reads first. The number doubles with each further read.
 const READ_FIRST: usize = 128;
-/// The maximum number of records that a list reads at once.
+/// The maximum number of records that [`RedisStore::list`] reads at once.
 const READ_MAX: usize = 4096;
 /// The number of records that one step of the walk through the ledger reads. There are four steps per second, so that
 /// the walk through a large ledger costs the Redis server little.
 const STEP: usize = 100;
 /// The number of steps of the walk between two counts of all interactions.
 const STEPS_PER_COUNT: u32 = 40;
-/// The number of steps of the pause between two walks through the ledger.
+/// The duration of the pause between two walks through the ledger, in steps of the walk.
 const STEPS_PER_WALK: u32 = 60;
 
 impl RedisStore {

@@ -12,11 +12,12 @@ use crate::time::Timestamp;
 
 /// The interval at which a process checks all deadlines of the partitions that it watches.
 const WATCH_INTERVAL: Duration = Duration::from_secs(10);
-/// The step in milliseconds to which own deadlines are rounded up. A busy process therefore does not check each
-/// deadline separately.
+/// The step in milliseconds to which the deadlines that this process has written are rounded up. A busy process
+/// therefore does not check each deadline separately.
 const STEP_MS: i64 = 250;
 
-/// The maximum number of own deadlines in the schedule. The processes that watch a partition find later deadlines.
+/// The maximum number of deadlines in the schedule that this process has written. The processes that watch the
+/// partition of a later deadline find this deadline.
 const OWN_MAX: usize = 65_536;
 
 /// The maximum number of interactions that wait for a check. Further interactions are found again when the Redis server
@@ -95,7 +96,8 @@ impl Schedule {
         partitions.into_iter().collect()
     }
 
-    /// Records the first deadline of a partition that is left after a check, in Unix milliseconds.
+    /// Moves the next check of a partition to the first deadline that is left in the partition, in Unix milliseconds,
+    /// if the next check is later.
     pub(super) fn looked(&self, number: u8, first: Option<i64>) {
         if let (Some(first), Some(next)) = (first, self.next.lock().get_mut(usize::from(number))) {
             *next = first.min(*next);

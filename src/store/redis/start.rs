@@ -15,7 +15,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(2);
 
 impl RedisStore {
     /// Checks the settings of the Redis server, and starts to send heartbeats. Waits until the server has responded, or
-    /// has not responded in time.
+    /// until the time for a response is over.
     ///
     /// # Errors
     /// Returns the reason if the Redis server must not be used.

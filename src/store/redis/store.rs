@@ -26,7 +26,7 @@ use crate::time::Timestamp;
 /// The difference between the clocks of the Redis server and of this process above which a warning is logged.
 const SKEW_MAX: Duration = Duration::from_secs(5);
 
-/// The ledger on Redis or Valkey, as this process uses it.
+/// The access of this process to the ledger on Redis or Valkey.
 pub(in crate::store) struct RedisStore {
     pub(super) nodes: Nodes,
     pub(super) keys: Keys,

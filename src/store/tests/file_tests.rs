@@ -25,7 +25,8 @@ const OF_INTERACTION: EventKey = EventKey(0xa1b2_c3d4_0000_0000_0000_0000_0000_0
 /// The key of an event without an interaction. Its highest bits are random, too.
 const WITHOUT_INTERACTION: EventKey = EventKey(0xa1b2_c3d4_0000_0000_0000_0000_0000_0002);
 
-/// Writes a file with one interaction and these events, in the format of the versions that stored the keys of events.
+/// Writes a file with one interaction and these events, in the format of the earlier versions of Callgate that stored
+/// the keys of events.
 fn write_former_file(path: &Path, about: &[(&str, u64)], events: &[(u64, u128, u64)]) {
     let database = redb::Database::create(path).unwrap();
     let write = database.begin_write().unwrap();

@@ -68,7 +68,7 @@ async fn a_settlement_that_is_dropped_during_its_commit_wakes_waiting_claims() {
     assert_eq!(error, ClaimError::Duplicate);
 }
 
-/// Returns the rights of a token for the first second.
+/// Returns the content of a token that expires one second after the Unix epoch.
 fn granted() -> Granted {
     Granted {
         interaction: "int_a".into(),

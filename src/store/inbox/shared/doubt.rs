@@ -58,7 +58,7 @@ impl Doubts {
 }
 
 impl Doubt<'_> {
-    /// Records that the location of the message is known, or that the message was certainly not stored.
+    /// Ends the doubt, because the process that holds the message is known, or the message was certainly not stored.
     pub(super) fn settle(mut self) {
         self.is_settled = true;
     }
@@ -78,7 +78,7 @@ impl Inbox {
         let Some(shared) = self.backing.shared() else { return };
         let mut silent = Vec::new();
         for mut message in shared.doubts.take() {
-            // A call to a silent node takes long, so there is only one call to such a node.
+            // A call to a node that does not respond takes long, so there is only one call to each node of this kind.
             let node = shared.store.node_of_partition(message.number % PARTITIONS);
             if silent.contains(&node) {
                 shared.doubts.add(message);

@@ -70,8 +70,8 @@ impl Inbox {
         Ok(id)
     }
 
-    /// Adds a stored message to the index if this process delivers the message. In an ordered route, the index must
-    /// contain the earlier messages of the interaction first.
+    /// Adds a stored message to the index if this process delivers the message. If the route is ordered and the index
+    /// lacks earlier messages of the interaction, first reads all waiting messages of the interaction.
     async fn place(
         &self,
         shared: &SharedMessages,
@@ -92,8 +92,8 @@ impl Inbox {
                 self.promote_stored();
                 doubt.settle();
             }
-            // A response was lost: the response to the call that stored this message or an earlier message, or to a
-            // change whose result names messages that another process has added to the interaction.
+            // A response of the Redis server was lost, so this process lacks the result of storing the message, or
+            // earlier messages of the interaction. All waiting messages of the interaction are therefore read.
             _ => {
                 if self.learn(&shared.store, &doubt.message).await == Some(true) {
                     doubt.settle();
@@ -112,7 +112,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// Returns the duration of the lease of an attempt or a pull, and the new state of a pulled message.
+    /// Returns the duration of the lease of an attempt or a pull, and the new state of a pulled message. The state is
+    /// empty for an attempt. `patience` is the maximum duration of an attempt.
     pub(in crate::store::inbox) fn terms(&self, number: u64, patience: Duration) -> (Duration, Vec<u8>) {
         let entry = self.index.lock().waiting.get(&number).copied();
         match entry.filter(|entry| entry.is_pulled) {
@@ -121,12 +122,13 @@ impl Inbox {
         }
     }
 
-    /// Adds messages to the index that this process holds now. Returns whether the Redis server has responded.
+    /// Adds the messages in `taken`, which this process holds now, to the index. Returns whether the Redis server has
+    /// responded.
     pub(super) async fn hold(&self, store: &Arc<RedisStore>, taken: &TakenOver) -> bool {
         if self.learn_key(store).is_err() {
             return false;
         }
-        // A message that is not in the index may be about to be removed from the Redis server.
+        // A message that is not in the index may have a queued change that removes it from the Redis server.
         let is_unknown = |id: &&String| {
             let is_unknown = |number| !self.index.lock().contains(number) && !self.is_changing(number);
             number_in(id).is_some_and(is_unknown)
@@ -183,13 +185,13 @@ impl Inbox {
         index.count += 1;
         index.bytes += u64::from(bytes);
         match entry.state {
-            // The message may replace earlier progress.
+            // The message may be progress that replaces earlier progress messages, so it is added like a new message.
             MessageState::Due => index.storing.push_back((0, number, entry)),
             _ => index.add(number, entry),
         }
     }
 
-    /// Removes messages from the index that this process does not hold any more.
+    /// Removes these messages from the index, because this process does not hold them any more.
     pub(in crate::store::inbox) fn forget(&self, numbers: &[u64]) {
         let mut index = self.index.lock();
         for number in numbers {
@@ -218,7 +220,7 @@ impl Inbox {
                 self.hold(&shared.store, &TakenOver { partition, ids: vec![id] }).await;
                 Ok(interaction)
             }
-            // Another process holds the message. The route of the message may be ordered.
+            // Another process still holds the message, for example because the route of the message is ordered.
             Some((false, _)) => Ok(None),
             // The agent has acknowledged the message at another process.
             None => {
@@ -265,8 +267,8 @@ impl Inbox {
     }
 
     /// Moves the waiting messages of an interaction from other processes to this one, unless another process works on
-    /// them. With `only_unordered`, moves only messages that have no order. Returns the number of waiting messages that
-    /// other processes still hold.
+    /// them. With `only_unordered`, moves only messages that do not wait for the earlier messages of their interaction.
+    /// Returns the number of waiting messages that other processes still hold.
     ///
     /// # Errors
     /// Returns an explanation if the Redis server does not respond.
@@ -279,7 +281,7 @@ impl Inbox {
 }
 
 impl Entry {
-    /// Sets the state of the message to the state that the ledger contains.
+    /// Sets the state of the message in the index to the state that the ledger contains.
     pub(in crate::store::inbox) fn resume(&mut self, stored: &StoredState) {
         (self.state, self.cause, self.tries) = (stored.state, stored.cause, stored.tries);
         (self.at, self.since, self.is_replayed) = (stored.at, stored.since, stored.is_replayed);

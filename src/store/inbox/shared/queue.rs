@@ -17,8 +17,8 @@ use crate::store::file::Change;
 use crate::store::inbox::entry::StoredState;
 use crate::store::redis::{MessageChange, RedisStore};
 
-/// The number of queued changes above which no new work begins. Above this number, only exchanges that have already
-/// begun add changes.
+/// The number of queued changes above which no new work begins. Above this number, only requests and attempts in
+/// progress add changes.
 const QUEUE_MAX: usize = 20_000;
 /// The time for which the end of an attempt waits after the node of the message has refused the result.
 const REFUSED_PATIENCE: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub(in crate::store) struct SharedMessages {
     queue: Mutex<Queue>,
     /// Notified when there are changes to write.
     pub(super) wake: Notify,
-    /// Increases when a batch has become durable, and when a node refuses the changes of a partition.
+    /// A counter that increases when a batch has become durable, and when a node refuses the changes of a partition.
     written: watch::Sender<u64>,
     pub(super) doubts: Doubts,
     grace: Duration,
@@ -69,7 +69,8 @@ impl SharedMessages {
         Self { store, queue, wake, written, doubts: Doubts::default(), grace }
     }
 
-    /// Queues changes. Returns their sequence number. If there are no changes, returns 0, which counts as durable.
+    /// Queues changes. Returns the sequence number of these changes. If there are no changes, returns 0, which counts
+    /// as durable.
     pub(in crate::store::inbox) fn record(
         &self,
         changes: impl IntoIterator<Item = Change>,
@@ -103,10 +104,11 @@ impl SharedMessages {
         timeout(self.grace, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    /// Waits until the result of an attempt is durable. Returns false if nothing is known after `store.grace`.
+    /// Waits until the result of an attempt is durable. Returns false if the result is neither durable nor refused
+    /// after `store.grace`.
     ///
-    /// If the node of the message refuses the result, the method waits only for another second. The result stays in the
-    /// queue, and no new attempt begins at this node. An attempt at a silent node therefore does not take the place of
+    /// If the node of the message refuses the result, the method waits only for another second, and returns true. The
+    /// result stays in the queue, and no new attempt begins at this node. Attempts at this node therefore do not block
     /// attempts at other nodes.
     pub(in crate::store::inbox) async fn ended(&self, sequence: u64, number: u64) -> bool {
         let is_durable = |queue: &Queue| !queue.pending.contains_key(&sequence);

@@ -60,11 +60,11 @@ async fn write_partition(inbox: Weak<Inbox>, store: Arc<RedisStore>, partition: 
     let Some(inbox) = inbox.upgrade() else { return };
     let Some(shared) = inbox.backing.shared() else { return };
     inbox.forget(&applied.lost);
-    // Another process may have added messages to the interaction. They must be in the index before the change is
-    // reported as durable, because they come before later messages.
+    // Other processes may have added messages to the interactions of the changed messages. The added messages must be
+    // in the index before the change is reported as durable, because they are delivered before later messages.
     let mut found = vec![TakenOver { partition, ids: applied.next }];
     if is_repeat {
-        // The changes may have been executed before, and their result was lost.
+        // An earlier call may have executed the changes, and its result was lost.
         found.extend(store.own_messages(partition).await);
     }
     for taken in &found {
@@ -91,8 +91,8 @@ async fn take_over(inbox: Weak<Inbox>) {
 }
 
 impl Inbox {
-    /// Adds messages to the index that this process holds and does not have yet, and removes messages that it does not
-    /// hold any more.
+    /// Adds to the index the messages that this process holds and that the index lacks. Removes from the index the
+    /// messages that this process does not hold any more.
     async fn look(&self, suspects: &mut Suspects) {
         let Some(shared) = self.backing.shared() else { return };
         self.look_for_doubtful().await;

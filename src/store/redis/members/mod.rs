@@ -1,5 +1,5 @@
-//! The processes that share the ledger. Each of them regularly writes a heartbeat, and reads the heartbeats of the
-//! others.
+//! The processes that share the ledger. Each process regularly writes a heartbeat, and reads the heartbeats of the
+//! other processes.
 
 pub(super) mod beat;
 
@@ -85,13 +85,13 @@ impl Members {
     }
 
     /// Returns the partitions that a process watches. All processes compute the same result without communication: each
-    /// partition is watched by the living processes with the highest hashes.
+    /// partition is watched by the living processes whose ids have the highest hashes for this partition.
     pub(super) fn watched(&self, incarnation: &str, now: Timestamp) -> [bool; PARTITIONS] {
         self.among_first(WATCHERS, incarnation, now)
     }
 
-    /// Returns the partitions for which a process alone is responsible. The living process with the highest hash is
-    /// responsible for a partition.
+    /// Returns the partitions for which a process alone is responsible. The living process whose id has the highest
+    /// hash for a partition is responsible for this partition.
     pub(super) fn first_watched(&self, incarnation: &str, now: Timestamp) -> [bool; PARTITIONS] {
         self.among_first(1, incarnation, now)
     }

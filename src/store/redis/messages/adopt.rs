@@ -17,8 +17,8 @@ use crate::time::Timestamp;
 const ADOPTED_PER_CALL: usize = 500;
 /// The number of ids of waiting messages that one call returns.
 const WAITING_PER_CALL: i64 = 1000;
-/// The time for which a process must count as dead before its messages are taken over. After an outage of Redis or
-/// Valkey, all processes are silent for a moment.
+/// The time for which a process must count as dead before its messages are taken over. It prevents a takeover after an
+/// outage of Redis or Valkey, when no process has sent a heartbeat yet.
 const SUSPECTED_FOR: Duration = Duration::from_secs(2);
 /// The interval at which the holders of messages are checked even if no process seems to be dead.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub(in crate::store) struct Orphans {
 /// Messages of one partition that this process holds now.
 #[derive(Debug)]
 pub(in crate::store) struct TakenOver {
-    /// The number of the partition, which is the number of each message modulo the number of partitions.
+    /// The number of the partition. Each message number modulo the number of partitions is equal to it.
     pub(in crate::store) partition: u64,
     pub(in crate::store) ids: Vec<String>,
 }
@@ -89,7 +89,8 @@ impl RedisStore {
         suspects.living = living;
         let is_outdated = self.members.lock().is_outdated(now);
         if is_outdated {
-            // The processes cannot send heartbeats. Once they can, each process gets the time to do so.
+            // The processes cannot send heartbeats. Afterwards, each process again gets time to send one before it
+            // counts as dead.
             suspects.since.clear();
         }
         let before = suspects.since.len();
@@ -109,7 +110,8 @@ impl RedisStore {
             let known_count = counts.get(usize::from(number)).copied().unwrap_or_default();
             if is_due && own.map_or(0, |(_, count)| *count) != known_count {
                 differing.push(number);
-                // A message that is being accepted is not yet in the index. Therefore the difference must persist.
+                // A message that is being accepted is not yet in the index. The messages are therefore compared only if
+                // the numbers also differed at the last search.
                 if suspects.differing.contains(&number) {
                     self.compare(number, known, &mut orphans).await;
                 }
@@ -211,8 +213,8 @@ impl RedisStore {
     }
 
     /// Moves the waiting messages of an interaction from other processes to this one, unless another process works on
-    /// them. With `only_unordered`, moves only messages that have no order. Returns the moved messages, and the number
-    /// of waiting messages that other processes still hold.
+    /// them. With `only_unordered`, moves only messages that do not wait for the earlier messages of their interaction.
+    /// Returns the moved messages, and the number of waiting messages that other processes still hold.
     ///
     /// # Errors
     /// Returns an explanation if the Redis server does not respond.
@@ -269,8 +271,7 @@ impl RedisStore {
         })
     }
 
-    /// Returns the number of waiting and dead messages of an interaction. All processes that hold such messages are
-    /// included.
+    /// Returns the number of waiting and dead messages of an interaction. Counts the messages of all processes.
     ///
     /// # Errors
     /// Returns a [`Failure`] if the Redis server does not respond.
@@ -288,7 +289,7 @@ impl RedisStore {
         })
     }
 
-    /// Returns the ids of the waiting messages of an interaction. All processes that hold such messages are included.
+    /// Returns the ids of the waiting messages of an interaction. Includes the messages of all processes.
     ///
     /// # Errors
     /// Returns an explanation if the Redis server does not respond.

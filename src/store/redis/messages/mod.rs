@@ -77,7 +77,7 @@ impl RedisStore {
         Some([u64::from_be_bytes(*first), u64::from_be_bytes(*rest.first_chunk::<8>()?)])
     }
 
-    /// Generates the number of a message. `of` is the interaction of the message, or its route if it has no
+    /// Generates the number of a new message. `of` is the interaction of the message, or its route if it has no
     /// interaction. The numbers of one interaction ascend.
     ///
     /// # Errors
@@ -208,7 +208,7 @@ impl RedisStore {
         Ok(heads)
     }
 
-    /// Reports whether this process holds a stored message, according to the result of storing it.
+    /// Reports whether this process holds a message, according to `placed`, the result of storing the message.
     pub(in crate::store) fn holds(&self, placed: &Placed) -> bool {
         placed.holder == self.incarnation.as_bytes()
     }

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-/// Returns a bulk string as text. Returns `None` for any other value.
+/// Converts a bulk string to text. Returns `None` for any other value.
 pub(super) fn text(value: Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).ok(),

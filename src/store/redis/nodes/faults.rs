@@ -8,7 +8,7 @@ pub(in crate::store::redis) const TOO_FEW_REPLICAS: &str = "too few replicas con
 /// The consequence of an error for the next attempt of a call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::store::redis) enum Fault {
-    /// The slot of the keys is being moved to this node, which has the keys already.
+    /// The keys are on this other node already, because their slot is being moved there.
     Asked(Box<str>),
     /// The script was not executed. Another node may have the keys.
     Elsewhere,
@@ -20,7 +20,7 @@ pub(in crate::store::redis) enum Fault {
     Unknown,
 }
 
-/// The failure of a call, which has no result.
+/// The failure of a call, which therefore has no result.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::store::redis) struct Failure {
     /// Whether the script may have been executed, or may still be executed.
@@ -35,7 +35,7 @@ impl Failure {
     pub(in crate::store::redis) fn of(error: &RedisError, address: &str) -> Self {
         let may_have_happened = classify(error) == Fault::Unknown;
         let reason = format!("{address}: {error}");
-        // Redis 6.2 reports the errors inside a script with another code.
+        // Redis 6.2 reports the errors of commands in a script with another code.
         let is_full = error.code() == Some("OOM") || reason.contains("OOM command not allowed");
         Self { may_have_happened, full_node: is_full.then(|| address.into()), reason }
     }
@@ -70,7 +70,7 @@ pub(in crate::store::redis) fn classify(error: &RedisError) -> Fault {
         ErrorKind::Io if error.is_connection_refusal() => Fault::Elsewhere,
         ErrorKind::Io | ErrorKind::Parse => Fault::Unknown,
         ErrorKind::Client if error.to_string().contains(TOO_FEW_REPLICAS) => Fault::Unknown,
-        // For example OOM, NOREPLICAS, MISCONF, NOPERM and WRONGPASS.
+        // Errors such as OOM, NOREPLICAS, MISCONF, NOPERM and WRONGPASS are refusals.
         _ if error.code() == Some("CLUSTERDOWN") => Fault::Elsewhere,
         _ => Fault::Refused,
     }

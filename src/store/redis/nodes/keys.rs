@@ -15,9 +15,9 @@ pub(in crate::store::redis) struct Keys {
 /// A part of a shared ledger whose keys are on one node.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(in crate::store::redis) enum Partition {
-    /// One of [`PARTITIONS`] parts of the interactions and events.
+    /// One of [`PARTITIONS`] parts of the interactions, events and messages.
     Number(u8),
-    /// The list of processes that share the ledger, and the records that describe the ledger.
+    /// The part with the list of processes that share the ledger, and with the description of the ledger.
     Members,
 }
 
@@ -62,80 +62,82 @@ impl Keys {
         format!("{}{{{}}}{rest}", self.prefix, partition.tag())
     }
 
-    /// Returns the key of the record of an interaction.
+    /// Returns the name of the Redis key with the record of an interaction.
     pub(in crate::store::redis) fn record(&self, id: &str) -> String {
         self.name(Partition::of(id), &format!("i:{id}"))
     }
 
-    /// Returns the key of the delivered events of an interaction that do not fit into its record.
+    /// Returns the name of the Redis key with the delivered events of an interaction for which its record has no room.
     pub(in crate::store::redis) fn events(&self, id: &str) -> String {
         self.name(Partition::of(id), &format!("e:{id}"))
     }
 
-    /// Returns the key of the times at which the interactions of a partition are due.
+    /// Returns the name of the Redis key with the times at which the interactions of a partition must be checked.
     pub(in crate::store::redis) fn due(&self, partition: Partition) -> String {
         self.name(partition, "due")
     }
 
-    /// Returns the key of the delivered events of a route that belong to no interaction.
+    /// Returns the name of the Redis key with the delivered events that belong to no interaction, for a route and the
+    /// other routes in its partition.
     pub(in crate::store::redis) fn delivered(&self, route: &str) -> String {
         self.delivered_of(Partition::of(route))
     }
 
-    /// Returns the key of the events of a route that belong to no interaction and are being delivered.
+    /// Returns the name of the Redis key with the events that are being delivered and belong to no interaction, for a
+    /// route and the other routes in its partition.
     pub(in crate::store::redis) fn delivering(&self, route: &str) -> String {
         self.name(Partition::of(route), "c")
     }
 
-    /// Returns the key of the delivered events of a partition that belong to no interaction.
+    /// Returns the name of the Redis key with a partition's delivered events that belong to no interaction.
     pub(in crate::store::redis) fn delivered_of(&self, partition: Partition) -> String {
         self.name(partition, "l")
     }
 
-    /// Returns the partition and the key for the fingerprint of a delivered event that was copied from a ledger in a
-    /// file.
+    /// Returns the location of the fingerprint of a delivered event that was copied from a ledger in a file: the
+    /// partition, and the name of the Redis key.
     #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 64")]
     pub(in crate::store::redis) fn copied(&self, fingerprint: u64) -> (Partition, String) {
         let partition = Partition::Number((fingerprint % PARTITIONS as u64) as u8);
         (partition, self.copied_of(partition))
     }
 
-    /// Returns the key of the fingerprints in a partition that were copied from a ledger in a file.
+    /// Returns the name of the Redis key with the fingerprints of a partition that were copied from ledgers in files.
     pub(in crate::store::redis) fn copied_of(&self, partition: Partition) -> String {
         self.name(partition, "f")
     }
 
-    /// Returns the key of the secret keys of the copied fingerprints.
+    /// Returns the name of the Redis key with the secret keys with which the copied fingerprints were computed.
     pub(in crate::store::redis) fn copied_keys(&self) -> String {
         self.name(Partition::Members, "keys")
     }
 
-    /// Returns the key of the interaction to which a provider's id belongs.
+    /// Returns the name of the Redis key with the id of the interaction to which a provider's id belongs.
     pub(in crate::store::redis) fn provider_id(&self, route: &str, id: &str) -> String {
         self.name(Partition::of(route), &format!("p:{route}:{id}"))
     }
 
-    /// Returns the key of the requests of a route whose response is outstanding.
+    /// Returns the name of the Redis key with the requests on a route to which the provider has not responded.
     pub(in crate::store::redis) fn awaited(&self, route: &str) -> String {
         self.name(Partition::of(route), &format!("a:{route}"))
     }
 
-    /// Returns the key of the times at which the messages of a partition are due.
+    /// Returns the name of the Redis key with the due times of the messages of a partition.
     pub(in crate::store::redis) fn messages_due(&self, partition: Partition) -> String {
         self.name(partition, "d")
     }
 
-    /// Returns the key of the last message number that was assigned in a partition.
+    /// Returns the name of the Redis key with the last message number that was assigned in a partition.
     pub(in crate::store::redis) fn message_number(&self, partition: Partition) -> String {
         self.name(partition, "n")
     }
 
-    /// Returns the key of the list of processes that share the ledger.
+    /// Returns the name of the Redis key with the list of processes that share the ledger.
     pub(in crate::store::redis) fn members(&self) -> String {
         self.name(Partition::Members, "")
     }
 
-    /// Returns the key of the description of the ledger: its name and the format of its records.
+    /// Returns the name of the Redis key with the description of the ledger: its name and the format of its records.
     pub(in crate::store::redis) fn about(&self) -> String {
         self.name(Partition::Members, "about")
     }

@@ -1,6 +1,6 @@
 //! The scripts for the messages of the inbox. A message is a hash with these fields: its head (`h`), its body (`b`),
 //! its state (`s`), the process that holds it (`o`), the end of the lease of an attempt or a pull in Unix milliseconds
-//! (`l`), its interaction, or nothing (`i`), and whether the message has no order (`p`).
+//! (`l`), its interaction, or nothing (`i`), and 1 if it does not wait for earlier messages, or nothing (`p`).
 //!
 //! The first key of each script contains the times at which messages are due. From its name, the scripts compute the
 //! names of the other keys of the partition: the messages (`x:`), the waiting and the dead messages of each interaction
@@ -28,9 +28,9 @@ macro_rules! base {
 }
 
 /// Stores a message. The arguments of the message begin at the index `a`: its id, the process that accepts it, its
-/// interaction, whether the message has no order, its due time, its head, and its body. If the messages of the
-/// interaction are ordered, the process that holds the first waiting message also holds the new one. Sets `o` to the
-/// process that holds the new message.
+/// interaction, 1 if the message does not wait for the earlier messages of its interaction, its due time, its head, and
+/// its body. If the message waits for earlier messages, the process that holds the first waiting message also holds the
+/// new one. Sets `o` to the process that holds the new message.
 macro_rules! store_message {
     ($index:literal, $before:literal, $after:literal) => {
         concat!(
@@ -57,10 +57,10 @@ macro_rules! store_message {
 }
 
 call!(
-    /// Generates the number of a message. The numbers of a partition ascend, even if the Redis server has lost the last
-    /// numbers. A number may stay unused.
+    /// Generates the number of a new message. The numbers of a partition ascend, even if the Redis server has lost the
+    /// last numbers. A number may stay unused.
     ///
-    /// Keys: the last number.
+    /// Keys: the last number that was assigned.
     NUMBER,
     "message_number",
     false,
@@ -71,7 +71,7 @@ call!(
 );
 
 call!(
-    /// Replaces a record as `cas` does, and stores a message in the same step.
+    /// Replaces the record of an interaction as the script `cas` does, and stores a message in the same step.
     ///
     /// Keys: the due times of messages, the record, the due times of records, the events of the record. Arguments: the
     /// arguments of `cas` except the events, the number of events, the events, and the arguments of the message.
@@ -147,8 +147,8 @@ call!(
     /// state (empty: the message is removed), the due time, and whether the message waits (1), is dead (d) or neither
     /// (empty).
     ///
-    /// Returns for each change 0 if the process does not hold the message. Otherwise returns a list: the next waiting
-    /// messages of the interaction if the message does not wait any more.
+    /// Returns for each change 0 if the process does not hold the message, and otherwise a list. The list is empty if
+    /// the message still waits. Otherwise it contains the next waiting messages of the interaction.
     APPLY,
     "message_apply",
     true,
@@ -225,8 +225,8 @@ call!(
 );
 
 call!(
-    /// Takes over messages of a dead process. All messages of one interaction go to one process: to the process that
-    /// holds the first of them. If both processes are the same, only returns the messages of the process.
+    /// Takes over messages of a dead process. All ordered messages of one interaction go to one process: to the process
+    /// that holds the first of them. If both processes are the same, only returns the messages of the process.
     ///
     /// Keys: the due times. Arguments: the dead process, the process that takes over, the offset to continue from, and
     /// the maximum number. Returns the ids, and the number of messages that were checked.
@@ -271,9 +271,9 @@ call!(
     /// Moves the waiting messages of an interaction to another process, unless a process works on them. No caller
     /// relies on the move if the Redis server loses it: the former process then holds the messages.
     ///
-    /// Keys: the due times. Arguments: the interaction, the process that gets the messages, and whether to move only
-    /// messages without an order (1 or empty). Returns the ids, and the number of waiting messages that other processes
-    /// still hold.
+    /// Keys: the due times. Arguments: the interaction, the process that gets the messages, and 1 to move only messages
+    /// that do not wait for the earlier messages of their interaction (otherwise empty). Returns the ids of the moved
+    /// messages, and the number of waiting messages that other processes still hold.
     TAKE,
     "message_take",
     false,
@@ -301,8 +301,9 @@ call!(
 );
 
 call!(
-    /// Moves one message without an order to another process, because the agent acknowledges or returns the message
-    /// there. No caller relies on the move if the Redis server loses it.
+    /// Moves one message to another process, because the agent acknowledges or returns the message there. Moves only a
+    /// message that does not wait for the earlier messages of its interaction. No caller relies on the move if the
+    /// Redis server loses it.
     ///
     /// Keys: the due times. Arguments: the id, the interaction of the message (empty: any), the process that gets the
     /// message. Returns 1 if this process holds the message now, 2 if another process holds it, and 0 if the message

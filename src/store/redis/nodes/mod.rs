@@ -38,7 +38,7 @@ pub(super) use self::faults::Failure;
 pub(super) use self::request::Request;
 pub(super) use self::topology::info;
 
-/// The pause before a call is repeated that a node could not execute.
+/// The pause before Callgate repeats a call that a node could not execute.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// The number of consecutive timeouts after which a connection is replaced. A network that drops packets does not close
 /// the connection.
@@ -49,7 +49,7 @@ const PATIENCE: u32 = 2;
 /// The connections to a node of Redis or Valkey.
 struct Node {
     connection: ConnectionManager,
-    /// The connection for changes that replicas must confirm.
+    /// The connection for changes that replicas must confirm. `None` if no replica must confirm changes.
     writes: Option<ReplicatedWrites>,
     timeouts: AtomicU32,
 }
@@ -118,7 +118,7 @@ impl Nodes {
     /// Calls a script. Repeats the call until the script was certainly executed, or the time for the call is over.
     ///
     /// # Errors
-    /// Returns a [`Failure`] if there is no result. It states whether the script may have been executed.
+    /// Returns a [`Failure`] if there is no result. The failure states whether the script may have been executed.
     pub(super) async fn call(&self, request: &Request) -> Result<Vec<Value>, Failure> {
         #[cfg(test)]
         if let Some(stand_in) = &self.stand_in {
@@ -223,8 +223,8 @@ impl Nodes {
         self.known.lock().topology.nodes()
     }
 
-    /// Returns the address of the node that has a partition, and the generation of the topology. The error is the
-    /// generation of the topology if no node is known.
+    /// Returns the address of the node that has a partition, and the generation of the topology. If no node is known,
+    /// returns the generation of the topology as the error.
     fn place(&self, partition: Partition) -> Result<(Address, u64), u64> {
         let known = self.known.lock();
         let node = known.topology.node(partition.slot());

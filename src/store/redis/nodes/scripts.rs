@@ -65,7 +65,7 @@ macro_rules! although_full {
 call!(
     /// Reads the record of an interaction, and which of the given events are stored outside the record.
     ///
-    /// Keys: the record, its further events. Arguments: the keys of the events.
+    /// Keys: the record, the events outside the record. Arguments: the keys of the events.
     LOAD,
     "load",
     false,
@@ -83,7 +83,8 @@ call!(
 );
 
 call!(
-    /// Replaces a record if it still has the expected version. The version is the first 8 bytes of a record.
+    /// Replaces or removes the record of an interaction if the record still has the expected version. The version is
+    /// the first 8 bytes of a record.
     ///
     /// Keys: the record, the due times, the events outside the record. Arguments: the expected version (empty: the
     /// record does not exist), the new record (empty: the record is removed), its due time, the id, the maximum number
@@ -123,8 +124,8 @@ call!(
 );
 
 call!(
-    /// Returns the ids whose due time has come, and hides them from other processes for a time. Also returns the next
-    /// due time.
+    /// Returns the ids of the interactions whose due time has come, and postpones these due times, so that other
+    /// processes do not get the same ids meanwhile. Also returns the next due time.
     ///
     /// Keys: the due times. Arguments: the maximum number of ids, the time for which they are hidden in milliseconds.
     DUE,
@@ -219,7 +220,7 @@ call!(
 );
 
 call!(
-    /// Removes the interaction of a provider's id, unless the id belongs to another interaction.
+    /// Removes the entry that maps a provider's id to an interaction, if it maps the id to this interaction.
     ///
     /// Keys: the interaction of the id. Arguments: the interaction.
     UNBIND,

@@ -18,7 +18,7 @@ pub(in crate::store::redis) type Address = Box<str>;
 /// The nodes of Redis or Valkey, by the slots that they have.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub(in crate::store::redis) struct Topology {
-    /// The last slot and the node of each range, in the order of the slots.
+    /// The last slot of each range of slots and the node that has the range, in the order of the slots.
     ranges: Vec<(u16, Address)>,
 }
 
@@ -53,7 +53,7 @@ impl Topology {
             };
             let [host, Value::Int(port), ..] = primary.as_slice() else { return None };
             let host = match text(host) {
-                // A node omits its own address if it does not have it.
+                // A node whose address is not configured returns no host for itself.
                 None | Some("" | "?") => asked.rsplit_once(':')?.0.to_owned(),
                 Some(host) if host.contains(':') => format!("[{host}]"),
                 Some(host) => host.to_owned(),
@@ -111,8 +111,8 @@ impl Question {
         command
     }
 
-    /// Requests the topology from several nodes. Returns the topology that most nodes return, because a node without
-    /// connection to the others returns an outdated topology.
+    /// Requests the topology from several nodes. Returns the topology that most nodes return, because a node without a
+    /// connection to the other nodes returns an outdated topology.
     ///
     /// # Errors
     /// Returns an explanation if no node responded in time.

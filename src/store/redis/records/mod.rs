@@ -30,12 +30,12 @@ const ATTEMPTS_MAX: u32 = 16;
 /// The maximum pause after the first conflict with another process, in milliseconds. It doubles with each further
 /// conflict.
 const CONFLICT_PAUSE_MS: u64 = 4;
-/// The number of conflicts after which the longest pause does not double any more.
+/// The number of conflicts after which the maximum pause does not double any more.
 const DOUBLINGS_MAX: u32 = 4;
 /// The maximum number of delivered events of one interaction that are stored outside its record.
 const EVENTS_MAX: usize = 10_000;
 
-/// A record as it was read from a shared ledger.
+/// The record of an interaction as it was read from a shared ledger.
 #[derive(Clone, Debug)]
 pub(super) struct Loaded {
     /// The time of the Redis server when the record was read.
@@ -44,11 +44,11 @@ pub(super) struct Loaded {
     pub(super) record: Option<SharedRecord>,
     /// The requested events that were delivered and are stored outside the record.
     known: Vec<EventKey>,
-    /// The location of the message that was stored with the record, if the Redis server has returned the location.
+    /// Where the message of the change was stored. `None` if there is no message, or if the response was lost.
     pub(super) placed: Option<Placed>,
 }
 
-/// A record that is being changed, and the other changes of the same step.
+/// The record of an interaction that is being changed, and the other changes of the same step.
 #[derive(Debug)]
 pub(super) struct Draft {
     /// The time of the Redis server.
@@ -61,7 +61,7 @@ pub(super) struct Draft {
     pub(super) message: Option<NewMessage>,
     /// The time of the next check of the record. `None` means the next deadline of the record.
     pub(super) look_again: Option<Timestamp>,
-    /// Whether an earlier attempt may have been executed, so that the record may contain its effect.
+    /// Whether an earlier attempt may have been executed, so that the record may contain the effect of that attempt.
     pub(super) is_repeat: bool,
     /// The requested events that were delivered and are stored outside the record.
     pub(super) known: Vec<EventKey>,
@@ -85,7 +85,7 @@ impl NotChanged {
     }
 }
 
-/// The decision whether a record is left unchanged, written or removed, with the result of the decision.
+/// The decision to leave a record unchanged, to write it or to remove it. The value is returned to the caller.
 pub(super) enum Decision<T> {
     Keep(T),
     Write(T),
@@ -154,7 +154,7 @@ impl RedisStore {
     }
 
     /// Changes the record of an interaction. `decide` may be called several times, because other processes may change
-    /// the record meanwhile. `given` is the record if it was read or written before. Returns the result of the
+    /// the record meanwhile. If the record was read or written before, `given` contains it. Returns the result of the
     /// decision, and the record.
     ///
     /// # Errors
@@ -236,7 +236,7 @@ impl RedisStore {
     }
 
     /// Writes a record if it still has the version `expected`. Returns whether the Redis server has the new record, and
-    /// the location of the message that was stored with the record.
+    /// where the message of the change was stored.
     async fn compare_and_set(
         &self,
         id: &str,
@@ -292,7 +292,7 @@ pub(super) fn parse_record(bytes: &[u8], now: Timestamp) -> Option<SharedRecord>
     Some(record)
 }
 
-/// Returns a random duration up to a number of milliseconds.
+/// Returns a random duration below `most_ms` milliseconds.
 pub(super) fn jitter(most_ms: u64) -> Duration {
     let drawn = random::<8>().map_or(0, u64::from_be_bytes);
     Duration::from_micros(drawn % (most_ms * 1000).max(1))

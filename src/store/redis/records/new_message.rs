@@ -17,7 +17,7 @@ pub(in crate::store) struct NewMessage {
     pub(in crate::store) body: Bytes,
 }
 
-/// The location of a message that was stored in a shared ledger.
+/// Where a message was stored in a shared ledger: its holder, and the earlier messages of its interaction.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::store) struct Placed {
     /// The id of the process that holds (delivers) the message.
@@ -28,8 +28,8 @@ pub(in crate::store) struct Placed {
 }
 
 impl Placed {
-    /// Reads the location of a message from the values that a script has returned. Returns `None` if the script has
-    /// returned no location.
+    /// Reads where a message was stored from the values that a script has returned. Returns `None` if the values do not
+    /// contain the holder of the message.
     pub(in crate::store::redis) fn read(values: impl Iterator<Item = Value>) -> Option<Self> {
         let mut values = values.map_while(|value| match value {
             Value::BulkString(bytes) => Some(bytes),

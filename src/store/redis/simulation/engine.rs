@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The time for which no node responds during a failover.
 const OUTAGE: Duration = Duration::from_secs(3);
 
-/// The faults of a simulated Redis server, as numbers of affected calls per 10,000 calls.
+/// The faults of a simulated Redis server. The frequency of a fault is a number of affected calls per 10,000 calls.
 #[derive(Clone, Copy)]
 pub(super) struct Faults {
     pub(super) lost_requests: u64,

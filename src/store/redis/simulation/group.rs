@@ -267,7 +267,8 @@ impl Group {
         }
     }
 
-    /// Sends a callback once. Returns whether the provider received a response that ends its attempts.
+    /// Sends a callback once. Returns whether the provider received a response after which it does not repeat the
+    /// callback.
     async fn attempt(&self, granted: &Granted, event: u128, report: &Report) -> bool {
         let (member, id) = (self.some_member(), &*granted.interaction);
         let (was_revoked, was_acknowledged) = self.history.note(id, |story| {
@@ -301,7 +302,7 @@ impl Group {
         }
         self.history.event(id, event, |seen| seen.accepted += 1);
         if member.is_dead.load(Ordering::SeqCst) {
-            // The process was killed, so it does not release its claim either.
+            // The process was killed, so it does not release its claim.
             self.history.event(id, event, |seen| seen.unrecorded += 1);
             std::mem::forget(claim);
             return false;

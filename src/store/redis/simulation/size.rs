@@ -1,6 +1,6 @@
 //! The size of a simulated installation.
 
-/// The size of an installation.
+/// The size of a simulated installation.
 #[derive(Clone, Copy)]
 pub(super) struct Size {
     /// The number of ledgers. Each ledger is used by the processes of one agent.
