@@ -130,37 +130,44 @@ impl Drop for Attempt<'_> {
     }
 }
 
+/// The result of an attempt to deliver a notice.
+enum Attempted {
+    /// The notice was sent. The error is the status or the reason if the agent did not respond with 2xx.
+    Sent(Result<(), String>),
+    /// The ledger does not contain the notice as pending.
+    NotPending,
+    /// The notice cannot be written, for example because the configuration no longer contains its route.
+    Impossible,
+}
+
 async fn deliver_due(notices: &Notices, due: &DueNotice) {
     // Notices that could not be sent before shutdown stay pending. With a `file` store, Callgate sends these notices
     // after the next start.
     let Some(_in_flight) = notices.drain.begin() else { return };
     let mut attempt = Attempt { notices, due, has_ended: false };
     let cause = due.notice.cause.name();
-    let sent = deliver_notice(notices, due).await;
+    let attempted = deliver_notice(notices, due).await;
     attempt.has_ended = true;
-    let outcome = match &sent {
-        Some(Ok(())) => "answered",
-        Some(Err(_)) => "failed",
-        // If a callback arrived in the meantime, or the interaction was revoked, the notice is no longer needed.
-        None if !is_owed(notices, due).await => return,
-        None => "given_up",
+    let (outcome, result, detail) = match attempted {
+        Attempted::Sent(Ok(())) => ("answered", NoticeResult::Accepted, String::new()),
+        Attempted::Sent(Err(reason)) => ("failed", NoticeResult::Failed, format!(", result {reason}")),
+        // If a callback arrived in the meantime, or the interaction was revoked, the notice is no longer needed. However,
+        // during a failover, a former primary can respond with an earlier state of the record.
+        Attempted::NotPending if !is_owed(notices, due).await => return,
+        Attempted::NotPending => {
+            ("failed", NoticeResult::Failed, ", the ledger has returned an earlier state".to_owned())
+        }
+        Attempted::Impossible => ("given_up", NoticeResult::Abandoned, String::new()),
     };
     notices.recorder.metrics.notice(&due.route, cause, outcome);
-    if outcome != "answered" {
-        let result = sent.as_ref().and_then(|sent| sent.as_ref().err());
-        let result = result.map_or_else(String::new, |result| format!(", result {result}"));
+    if result != NoticeResult::Accepted {
         log::warn!(
-            "{}: the notice `{cause}` of the route {} was not delivered to the agent: {outcome}{result}",
+            "{}: the notice `{cause}` of the route {} was not delivered to the agent: {outcome}{detail}",
             due.id,
             due.route
         );
     }
     let now = notices.clocks.ledger_now(instant());
-    let result = match sent {
-        Some(Ok(())) => NoticeResult::Accepted,
-        Some(Err(_)) => NoticeResult::Failed,
-        None => NoticeResult::Abandoned,
-    };
     if let Err(refusal) = notices.store.noticed(due, result, now).await {
         log::error!("{}: {}", due.id, refusal.detail);
     }
@@ -172,16 +179,17 @@ async fn is_owed(notices: &Notices, due: &DueNotice) -> bool {
     record.is_ok_and(|record| record.is_some_and(|record| record.owes(due.notice)))
 }
 
-/// Delivers a notice to the agent. Returns `None` if the notice is no longer needed or cannot be written. Returns an
-/// error with the status or the reason if the agent did not respond with 2xx.
-async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<Result<(), String>> {
+/// Delivers a notice to the agent, if the notice is still pending.
+async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Attempted {
     let policy = notices.policy.load_full();
     // If the store cannot be read at the moment, the notice is sent later.
     let Ok(interaction) = notices.store.read(&due.id).await else {
-        return Some(Err(Denial::StoreUnavailable.code().to_owned()));
+        return Attempted::Sent(Err(Denial::StoreUnavailable.code().to_owned()));
     };
-    let interaction = interaction.filter(|record| record.owes(due.notice))?;
-    let route = policy.route(&due.route)?;
+    let Some(interaction) = interaction.filter(|record| record.owes(due.notice)) else {
+        return Attempted::NotPending;
+    };
+    let Some(route) = policy.route(&due.route) else { return Attempted::Impossible };
     let delivery = Delivery::notice(&Notice {
         route,
         id: &due.id,
@@ -189,9 +197,10 @@ async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<Result<(),
         cause: due.notice.cause,
         edge: policy.ingress.edge(),
         stamp: Stamp { id: &notices.recorder.request_ids.next(), now: notices.clocks.now() },
-    })?;
+    });
+    let Some(delivery) = delivery else { return Attempted::Impossible };
     let sent = timeout(route.agent.patience(), send(notices, &route.agent, delivery)).await;
-    Some(sent.unwrap_or_else(|_| Err(Denial::AgentTimeout.code().to_owned())))
+    Attempted::Sent(sent.unwrap_or_else(|_| Err(Denial::AgentTimeout.code().to_owned())))
 }
 
 /// Sends a notice to an agent. Returns an error with the status or the reason if the agent did not respond with 2xx.

@@ -444,12 +444,17 @@ fn an_interaction_can_have_more_waiting_messages_than_one_call_returns() {
     let [one, other] = start_two(&shared(&engine, "127.0.0.1:9", "pull", "", ""));
     let minted = one.mint("a");
     std::thread::scope(|scope| {
-        for part in 0..8 {
+        for part in 0..2 {
             let (ingress, minted) = (one.ingress, &minted);
             scope.spawn(move || {
-                for n in (part..COUNT).step_by(8) {
+                for n in (part..COUNT).step_by(2) {
                     let body = json!({ "n": n }).to_string();
-                    assert_eq!(call_at(ingress, minted, &format!("e{n}"), &body).status, 202);
+                    // Two callbacks at a time change the same record, so that one of them may be denied for the moment.
+                    eventually(|| {
+                        let status = call_at(ingress, minted, &format!("e{n}"), &body).status;
+                        assert!([202, 503].contains(&status), "{status}");
+                        (status == 202).then_some(())
+                    });
                 }
             });
         }
