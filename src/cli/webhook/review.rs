@@ -165,15 +165,17 @@ fn stays(head: &Value, operation: &Operation) -> bool {
     let text = |key: &str| head.get(key).and_then(Value::as_str).unwrap_or_default();
     let (version, kind) = (text("apiVersion"), text("kind"));
     let metadata = |key: &str| head.get("metadata").and_then(|metadata| metadata.get(key));
-    // The pods of an object that is being deleted end. Its finalizers can be removed only by an update.
-    let is_deleted = metadata("deletionTimestamp").is_some_and(|time| !time.is_null());
+    let is_update = matches!(operation, Operation::Update { .. });
+    // The pods of an object that is being deleted end. Its finalizers can be removed only by an update. The API server
+    // removes the time from a new object, which therefore needs the sidecar.
+    let is_deleted = is_update && metadata("deletionTimestamp").is_some_and(|time| !time.is_null());
     let is_pod = kind == "Pod" && version == "v1";
     // The kubelet has made this pod from a file of the node, and refuses changes. It never starts another pod with this
     // annotation.
     let is_mirror = is_pod && metadata("annotations").is_some_and(|all| all.get(MIRROR).is_some());
     // Kubernetes does not allow containers to be added to an existing pod, or to the template of an existing Job.
     let is_fixed = is_pod || kind == "Job" && version.starts_with("batch/");
-    is_deleted || is_mirror || is_fixed && matches!(operation, Operation::Update { .. })
+    is_deleted || is_mirror || is_fixed && is_update
 }
 
 impl Request<'_> {
