@@ -40,8 +40,8 @@ impl GroupVersionKind {
     }
 }
 
-/// Returns `apiVersion`, `kind` and `metadata` of an object. Returns `None` if it is not an object, or if its metadata
-/// has more than [`size::VALUES_MAX`] values.
+/// Returns `apiVersion`, `kind` and the metadata that decides about the sidecar. `kind` completes an object without
+/// `apiVersion` or `kind`. Returns `None` if the metadata has more than [`size::VALUES_MAX`] values.
 pub(super) fn read(object: &RawValue, kind: Option<&GroupVersionKind>) -> Option<Value> {
     let mut head = Map::new();
     for key in ["apiVersion", "kind"] {
@@ -54,7 +54,7 @@ pub(super) fn read(object: &RawValue, kind: Option<&GroupVersionKind>) -> Option
     if let Some(kind) = kind {
         kind.complete(&mut head);
     }
-    object.get().trim_start().starts_with('{').then_some(head)
+    Some(head)
 }
 
 /// Adds the metadata of the pod template of an object to its head. `template` is the path of the pod template.

@@ -5,20 +5,23 @@ use serde_json::Value;
 
 use crate::cli::inject::undo::{ANNOTATION, is_same_change};
 
-/// The keys that the API server adds to containers and volumes that do not have them, each with its value.
-const DEFAULTS: [(&str, &str); 12] = [
-    ("apiVersion", r#""v1""#),
-    ("defaultMode", "420"),
-    ("failureThreshold", "3"),
-    ("imagePullPolicy", r#""Always""#),
-    ("imagePullPolicy", r#""IfNotPresent""#),
-    ("periodSeconds", "10"),
-    ("protocol", r#""TCP""#),
-    ("scheme", r#""HTTP""#),
-    ("successThreshold", "1"),
-    ("terminationMessagePath", r#""/dev/termination-log""#),
-    ("terminationMessagePolicy", r#""File""#),
-    ("timeoutSeconds", "1"),
+/// The keys with texts that the API server adds to containers and volumes that do not have them.
+const TEXTS: [(&str, &str); 7] = [
+    ("apiVersion", "v1"),
+    ("imagePullPolicy", "Always"),
+    ("imagePullPolicy", "IfNotPresent"),
+    ("protocol", "TCP"),
+    ("scheme", "HTTP"),
+    ("terminationMessagePath", "/dev/termination-log"),
+    ("terminationMessagePolicy", "File"),
+];
+/// The keys with numbers that the API server adds to probes and volumes that do not have them.
+const NUMBERS: [(&str, u64); 5] = [
+    ("defaultMode", 0o644),
+    ("failureThreshold", 3),
+    ("periodSeconds", 10),
+    ("successThreshold", 1),
+    ("timeoutSeconds", 1),
 ];
 
 /// Reports whether `after`, which the webhook made of the workload `before`, differs from it only by defaults of the
@@ -56,5 +59,8 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn is_default(key: &str, value: &Value) -> bool {
-    DEFAULTS.iter().any(|(known, default)| *known == key && value.to_string() == *default)
+    match value.as_str() {
+        Some(text) => TEXTS.contains(&(key, text)),
+        None => value.as_u64().is_some_and(|number| NUMBERS.contains(&(key, number))),
+    }
 }
