@@ -81,7 +81,7 @@ fn a_record_restores_only_what_inject_removes() {
         "container: a\nvolumes: []\nenv: {name: PATH, was: {name: HOME, value: x}}",
         "container: a\nvolumes: []\nvariables: [{name: PATH, was: {name: PATH, other: x}}]",
     ] {
-        let message = denied(&recorded(&record));
+        let message = denied(&recorded(record));
         assert!(message.contains("does not make"), "{message}");
         // A pod that opts out stays as it is.
         let object = pod(json!({ RECORD: record, "callgate.dev/inject": "false" }), json!({}));
