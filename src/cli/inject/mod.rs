@@ -78,7 +78,7 @@ pub(super) struct SidecarArgs {
     /// TLS.
     #[arg(long, value_name = "NAME")]
     tls_secret: Option<String>,
-    /// The port of the sidecar, as in `listen.ingress`.
+    /// The port of the sidecar, as in `listen.ingress`. The annotation `callgate.dev/port` of a workload takes precedence.
     #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
     /// The port of the agent, by name or number. Not needed if the pod declares only one port. The annotation

@@ -201,13 +201,18 @@ pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Declared
             };
             match all.iter().position(is_it) {
                 Some(at) => Ok(Some(all.swap_remove(at))),
-                None if all.is_empty() => {
-                    Err(format!("no container declares port {wanted} or any other port"))
+                None => {
+                    let declares = match &sidecar.agent_container {
+                        Some(container) => format!("the agent's container {container} does not declare"),
+                        None => "no container declares".to_owned(),
+                    };
+                    Err(match all.is_empty() {
+                        true => format!("{declares} port {wanted} or any other port"),
+                        false => {
+                            format!("{declares} port {wanted}; the declared ports are {}", words(&all))
+                        }
+                    })
                 }
-                None => Err(format!(
-                    "no container declares port {wanted}; the declared ports are {}",
-                    words(&all)
-                )),
             }
         }
     }

@@ -25,9 +25,8 @@ pub(in crate::cli::inject) fn all(
     notes.extend(is_shared(pod));
     if resources::is_guaranteed(pod) {
         notes.push(Note::same(
-            "the pod has the QoS class Guaranteed, and Burstable with the sidecar, which has no CPU limit: its containers get no \
-             CPUs of their own, and it is evicted before Guaranteed pods; equal `limits` and `requests` in `spec.resources` of the \
-             pod keep the class (Kubernetes 1.34)",
+            "the QoS class of the pod changes from Guaranteed to Burstable, because the sidecar has no CPU limit: the pod gets no \
+             exclusive CPUs and is evicted earlier; equal `limits` and `requests` in the pod's own `resources` keep the class",
         ));
     }
     notes.extend(stops(pod, found));
