@@ -48,7 +48,7 @@ pub mod clock;
 #[cfg(feature = "proxy")]
 pub mod file;
 #[cfg(feature = "proxy")]
-mod tls_crypto;
+pub mod tls_crypto;
 
 #[cfg(feature = "proxy")]
 pub mod store;

@@ -334,7 +334,7 @@ fn what_cannot_be_is_an_error() {
         (DEPLOYMENT.to_owned(), 8443, "--replica-port is the same"),
         (DEPLOYMENT.to_owned(), 9901, "--replica-port is the same"),
         (DEPLOYMENT.to_owned(), 8000, "use --replica-port with another port"),
-        (STATEFUL_SET.replace("  replicas: 3", "  serviceName: ''"), 8446, "`serviceName` is not a name"),
+        (STATEFUL_SET.replace("  replicas: 3", "  serviceName: 7"), 8446, "`serviceName` is not a name"),
     ] {
         let error = inject(&text, &sidecar(Some(port))).unwrap_err();
         assert!(error.contains(words), "{words}: {error}");

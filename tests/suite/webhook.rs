@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 use crate::harness::eventually;
 use crate::tls::{authority, issued};
 
-fn recorded(name: &str) -> Value {
+pub(crate) fn recorded(name: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(format!("tests/admission/{name}.json")).unwrap()).unwrap()
 }
 
-fn policy() -> WebhookPolicy {
+pub(crate) fn policy() -> WebhookPolicy {
     WebhookPolicy { sidecar: Sidecar::default(), admits_unusable: false }
 }
 
-fn review(policy: &WebhookPolicy, request: &Value) -> Value {
+pub(crate) fn review(policy: &WebhookPolicy, request: &Value) -> Value {
     let answer = answer_review(policy, request.to_string().as_bytes()).unwrap();
     assert_eq!((&answer["apiVersion"], &answer["kind"]), (&request["apiVersion"], &request["kind"]));
     assert_eq!(answer["response"]["uid"], request["request"]["uid"]);
@@ -29,7 +29,7 @@ fn review(policy: &WebhookPolicy, request: &Value) -> Value {
 }
 
 /// Returns the operations of the patch in a response.
-fn operations(response: &Value) -> Vec<Value> {
+pub(crate) fn operations(response: &Value) -> Vec<Value> {
     if response["patch"].is_null() {
         assert!(response["patchType"].is_null());
         return Vec::new();
@@ -40,7 +40,7 @@ fn operations(response: &Value) -> Vec<Value> {
 }
 
 /// Applies a JSON Patch as RFC 6902 says.
-fn apply(object: &Value, operations: &[Value]) -> Value {
+pub(crate) fn apply(object: &Value, operations: &[Value]) -> Value {
     let mut object = object.clone();
     for operation in operations {
         let path = operation["path"].as_str().unwrap();

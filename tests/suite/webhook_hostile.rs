@@ -23,6 +23,12 @@ fn pod(annotations: Value, spec: Value) -> Value {
     pod
 }
 
+/// Returns a pod with a volume of the sidecar, so that its record is read.
+fn recorded(record: &str) -> Value {
+    let volume = json!([{ "name": "callgate-state", "emptyDir": {} }]);
+    pod(json!({ RECORD: record }), json!({ "volumes": volume }))
+}
+
 fn request(operation: &str, object: &Value) -> String {
     json!({
         "apiVersion": "admission.k8s.io/v1",
@@ -60,7 +66,7 @@ fn a_record_is_limited_before_it_is_read() {
         (format!("container: a\nvolumes: []\nvariables: [{}]", many("{name: A}", 1000)), "does not make"),
         (format!("volumes: []\nhandlers: [{}]", many("livenessProbe.httpGet", 1000)), "does not make"),
     ] {
-        let message = denied(&pod(json!({ RECORD: record }), json!({})));
+        let message = denied(&recorded(&record));
         assert!(message.contains(words), "{words}: {message}");
     }
 }
@@ -75,7 +81,7 @@ fn a_record_restores_only_what_inject_removes() {
         "container: a\nvolumes: []\nenv: {name: PATH, was: {name: HOME, value: x}}",
         "container: a\nvolumes: []\nvariables: [{name: PATH, was: {name: PATH, other: x}}]",
     ] {
-        let message = denied(&pod(json!({ RECORD: record }), json!({})));
+        let message = denied(&recorded(record));
         assert!(message.contains("does not make"), "{message}");
         // A pod that opts out stays as it is.
         let object = pod(json!({ RECORD: record, "callgate.dev/inject": "false" }), json!({}));
@@ -172,7 +178,7 @@ fn the_memory_of_the_webhook_is_bounded_and_health_checks_are_answered() {
     fs::write(at.join("large"), request("CREATE", &pod(json!({}), ports(140_000)))).unwrap();
     fs::write(at.join("allowed"), request("CREATE", &pod(json!({}), ports(20_000)))).unwrap();
     let record = format!("volumes: {}", "{a: ".repeat(50_000));
-    fs::write(at.join("deep"), request("CREATE", &pod(json!({ RECORD: record }), json!({})))).unwrap();
+    fs::write(at.join("deep"), request("CREATE", &recorded(&record))).unwrap();
     let ask = |path: &str, body: Option<&str>| {
         let mut curl = Command::new("curl");
         curl.current_dir(at).args([

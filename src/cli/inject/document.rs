@@ -1,26 +1,14 @@
 //! Finds the workloads in a file of manifests. All other documents stay unchanged, including their comments.
 
 use super::notes::{self, Note};
+use super::object::choice::change;
+use super::object::kinds::{KINDS, described, template};
 use super::replicas::{identity, is_companion};
 use super::scaling::Scaling;
 use super::selection::{CustomKind, pod_template};
 use super::sidecar::Sidecar;
 use super::yaml::{Mapping, Value};
-use super::{companions, label, ports, workload, yaml};
-
-/// The kinds of Kubernetes workloads: `apiVersion`, kind, and path of the pod template. The version is compared, too,
-/// because other API groups also define a `Job`.
-const KINDS: [(&str, &str, &[&str]); 6] = [
-    ("apps/v1", "Deployment", &["spec", "template"]),
-    ("apps/v1", "StatefulSet", &["spec", "template"]),
-    ("apps/v1", "DaemonSet", &["spec", "template"]),
-    ("batch/v1", "Job", &["spec", "template"]),
-    ("batch/v1", "CronJob", &["spec", "jobTemplate", "spec", "template"]),
-    ("v1", "Pod", &[]),
-];
-
-/// The key of the annotation or label that opts a workload out of the sidecar, if its value is `false`.
-const INJECT: &str = "callgate.dev/inject";
+use super::{companions, workload, yaml};
 
 /// The result of [`inject`] or [`remove`]: the new manifests, and hints for their author.
 #[derive(Debug)]
@@ -46,7 +34,7 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
     let mut companions = Vec::new();
     let mut left = Vec::new();
     let mut done = rewrite(text, &sidecar.custom, &mut |object, template, notes| {
-        let (is_selected, own) = change(object, template, sidecar, notes)?;
+        let (is_selected, own) = change(object, template, sidecar, None, notes)?;
         if !is_selected {
             left.push(described(object));
         }
@@ -70,122 +58,6 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
         notes.push(notes::pod::configuration(sidecar, &format!("the ConfigMap {}", sidecar.config_map)));
     }
     Ok(Injected { text: done.text, notes, missed: done.seen.missed })
-}
-
-/// The decision about a workload: whether it gets the sidecar.
-#[derive(Debug, Eq, PartialEq)]
-enum Choice {
-    /// The sidecar is added to the workload with these settings.
-    Inject(Box<Sidecar>),
-    /// The workload has opted out with `callgate.dev/inject: "false"`. Contains `annotation` or `label`, whichever it
-    /// uses.
-    OptedOut(&'static str),
-    /// The label selector does not select the workload.
-    NotSelected,
-}
-
-/// Decides whether a workload gets the sidecar. `template` is the path of the pod template in the workload.
-fn choice(object: &Mapping, template: &[&str], sidecar: &Sidecar) -> Result<Choice, String> {
-    let metadata =
-        [object.get("metadata"), template_of(object, template).and_then(|pod| pod.get("metadata"))];
-    let find = |section: &str, key: &str| {
-        metadata.iter().flatten().find_map(|metadata| text(metadata.get(section)?.get(key)?))
-    };
-    let wish = [("annotations", "annotation"), ("labels", "label")]
-        .into_iter()
-        .find_map(|(section, what)| find(section, INJECT).map(|value| (value, what)));
-    if let Some((_, what)) = wish.filter(|(value, _)| value == "false") {
-        return Ok(Choice::OptedOut(what));
-    }
-    if !sidecar.selector.matches(|key| find("labels", key)) {
-        return Ok(Choice::NotSelected);
-    }
-    let mut own = sidecar.clone();
-    own.agent_port = find("annotations", ports::AGENT_PORT).or(own.agent_port);
-    own.name = find("annotations", label::NAME).map(label::named).transpose()?.or(own.name);
-    Ok(Choice::Inject(Box::new(own)))
-}
-
-fn template_of<'o>(object: &'o Mapping, template: &[&str]) -> Option<&'o Value> {
-    let (first, rest) = template.split_first()?;
-    rest.iter().try_fold(object.get(*first)?, |at, key| at.get(*key))
-}
-
-/// Returns a YAML scalar as text. Annotations and labels are texts, but authors forget the quotes.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(value) => Some(value.to_string()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-/// The result of [`inject_object`], which adds the sidecar to one Kubernetes object.
-pub enum Rewritten {
-    /// The object with the sidecar, and hints for its author.
-    Changed(serde_json::Value, Vec<String>),
-    /// The object did not change: it is not a workload, it is not selected, or it has the sidecar already.
-    Unchanged,
-}
-
-/// Adds the sidecar to one Kubernetes object. Objects that `--with` would add are not returned. `is_new` means that the
-/// object is being created. A new object that opts out does not change, even if it has the record of an earlier
-/// sidecar.
-///
-/// # Errors
-/// Returns a message if the sidecar cannot be added to the workload.
-pub fn inject_object(
-    object: serde_json::Value,
-    sidecar: &Sidecar,
-    is_new: bool,
-) -> Result<Rewritten, String> {
-    let mut value = yaml::from_json(object)?;
-    let object = value.as_mapping_mut().ok_or("not a Kubernetes object, which is a mapping")?;
-    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (version, kind) = (text("apiVersion"), text("kind"));
-    let Some(template) = template(&version, &kind, &sidecar.custom) else { return Ok(Rewritten::Unchanged) };
-    let has_record = workload::has_record(object);
-    let stays = match choice(object, &template, sidecar)? {
-        Choice::NotSelected => true,
-        Choice::OptedOut(_) => is_new || !has_record,
-        // A pod cannot be changed later. The pods of a workload with the sidecar have the sidecar, but no record of an
-        // injection.
-        Choice::Inject(_) => workload::has_sidecar(object, &template)? && (kind == "Pod" || !has_record),
-    };
-    if stays {
-        return Ok(Rewritten::Unchanged);
-    }
-    let mut notes = Vec::new();
-    change(object, &template, sidecar, &mut notes)?;
-    let notes = notes.into_iter().map(Note::into_text).collect();
-    let changed = serde_json::to_value(&value).map_err(|error| error.to_string())?;
-    Ok(Rewritten::Changed(changed, notes))
-}
-
-/// Adds the sidecar to one workload, or removes it if the workload has opted out. Returns whether the selector selects
-/// the workload, and the objects to add. The objects are `None` if the workload does not have the sidecar now.
-fn change(
-    object: &mut Mapping,
-    template: &[&str],
-    sidecar: &Sidecar,
-    notes: &mut Vec<Note>,
-) -> Result<(bool, Option<Vec<Value>>), String> {
-    match choice(object, template, sidecar)? {
-        Choice::NotSelected => Ok((false, None)),
-        Choice::OptedOut(what) => {
-            workload::take(object, template)?;
-            notes.push(Note::same(format!(
-                "stays without the sidecar, because it has the {what} `callgate.dev/inject: \"false\"`"
-            )));
-            Ok((true, None))
-        }
-        Choice::Inject(own) => {
-            let companions = workload::put(object, template, &own, notes)?;
-            notes.extend(object.get("kind").and_then(Value::as_str).and_then(notes::pod::ends));
-            Ok((true, Some(companions)))
-        }
-    }
 }
 
 /// Removes the sidecar from every workload of a file of manifests to which [`inject`] added it.
@@ -264,27 +136,6 @@ struct Seen {
 
 /// The kind, the namespace and the name of a Kubernetes object.
 type Identity = (String, String, String);
-
-/// Returns the path of the pod template in objects of a kind. Returns `None` if the kind is unknown.
-fn template<'k>(version: &str, kind: &str, custom: &'k [CustomKind]) -> Option<Vec<&'k str>> {
-    let known = KINDS.iter().find(|(versions, name, _)| *name == kind && *versions == version);
-    let own = || custom.iter().find(|custom| custom.is(version, kind));
-    match known {
-        Some((.., path)) => Some(path.to_vec()),
-        None => own().map(|custom| custom.template.iter().map(String::as_str).collect()),
-    }
-}
-
-/// Returns the kind and the name of a Kubernetes object as text.
-fn described(object: &Mapping) -> String {
-    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-    let name = text(object.get("metadata").and_then(|metadata| metadata.get("name")));
-    format!(
-        "{} {}",
-        text(object.get("kind")).unwrap_or_default(),
-        name.as_deref().unwrap_or("without a name")
-    )
-}
 
 /// Applies `change` to an object that is a workload, or to each workload in a `List` object.
 fn change_all(

@@ -25,12 +25,16 @@ pub(super) fn is_value(text: &str) -> bool {
         && text.chars().all(is_inner)
 }
 
-/// Returns the name of a workload. For a pod, this is the name of the object that somebody wrote and that controls the
-/// pod, such as a Deployment. Returns `None` if the object has no name.
+/// Returns the name of a workload. For a pod, this is the name of the workload that controls the pod, such as a
+/// Deployment. For a Job of a CronJob, it is the name of the CronJob. Returns `None` if the object has no name.
 pub(super) fn workload(object: &Mapping) -> Option<String> {
     let metadata = object.get("metadata")?;
-    let Some(owner) = controller(object) else {
-        let is_pod = object.get("kind").and_then(Value::as_str) == Some("Pod");
+    let own_kind = object.get("kind").and_then(Value::as_str);
+    let is_pod = own_kind == Some("Pod");
+    // A workload that a custom resource controls keeps its name, because its pods do not refer to the custom resource.
+    let is_cron_job = |owner: &&Value| owner.get("kind").and_then(Value::as_str) == Some("CronJob");
+    let is_followed = |owner: &&Value| is_pod || own_kind == Some("Job") && is_cron_job(owner);
+    let Some(owner) = controller(object).filter(is_followed) else {
         let prefix = || metadata.get("generateName").and_then(Value::as_str).filter(|_| is_pod);
         let name = name(metadata).or_else(|| Some(prefix()?.trim_end_matches('-')));
         return name.filter(|name| !name.is_empty()).map(str::to_owned);
@@ -53,10 +57,15 @@ fn controller(object: &Mapping) -> Option<&Value> {
     owners.iter().find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))
 }
 
+/// Returns the kind of the controller of a Kubernetes object. Returns `None` if the object has no controller.
+pub(super) fn controller_kind(object: &Mapping) -> Option<&str> {
+    controller(object)?.get("kind")?.as_str()
+}
+
 /// Reports whether a Kubernetes object is a pod that a StatefulSet controls.
 pub(super) fn is_pod_of_stateful_set(object: &Mapping) -> bool {
-    let owner = controller(object).and_then(|owner| owner.get("kind")?.as_str());
-    object.get("kind").and_then(Value::as_str) == Some("Pod") && owner == Some("StatefulSet")
+    object.get("kind").and_then(Value::as_str) == Some("Pod")
+        && controller_kind(object) == Some("StatefulSet")
 }
 
 /// Returns the name of the CronJob that created the Job with this name. Returns `None` if the name of the Job does not

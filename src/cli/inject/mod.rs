@@ -1,10 +1,12 @@
 //! `callgate inject`: adds the sidecar to Kubernetes workloads, and removes it.
 
+mod checks;
 mod companions;
 mod document;
 mod foreign;
 mod label;
 mod notes;
+mod object;
 mod ports;
 mod proxied;
 mod replicas;
@@ -24,7 +26,9 @@ use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, printable_lines};
 use crate::file::without_byte_order_mark;
 use crate::source::parse_network;
 
-pub use document::{Injected, Rewritten, inject, inject_object, remove, remove_from};
+pub use document::{Injected, inject, remove, remove_from};
+pub(super) use object::admission::{Operation, Rewritten, inject_object, is_left};
+pub(super) use object::kinds::template;
 pub use proxied::Proxied;
 pub use selection::{CustomKind, Selector};
 pub use sidecar::{BaseUrl, Companion, Sidecar};
@@ -74,7 +78,7 @@ pub(super) struct SidecarArgs {
     /// TLS.
     #[arg(long, value_name = "NAME")]
     tls_secret: Option<String>,
-    /// The port of the sidecar, as in `listen.ingress`.
+    /// The port of the sidecar, as in `listen.ingress`. The annotation `callgate.dev/port` of a workload takes precedence.
     #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
     /// The port of the agent, by name or number. Not needed if the pod declares only one port. The annotation
@@ -173,6 +177,8 @@ impl SidecarArgs {
             tls_secret: self.tls_secret.clone(),
             port: self.port,
             agent_port: self.agent_port.clone(),
+            agent_container: None,
+            default_container: None,
             admin_port: self.admin_port,
             bind_env: self.bind_env.clone(),
             replica_port: self.replicas.then_some(self.replica_port),

@@ -5,6 +5,12 @@ use super::yaml::{self, Mapping, Sequence, Value};
 
 /// The key of the annotation that contains the agent's port, by name or number.
 pub(super) const AGENT_PORT: &str = "callgate.dev/agent-port";
+/// The key of the annotation that contains the name of the agent's container.
+pub(super) const AGENT_CONTAINER: &str = "callgate.dev/agent-container";
+/// The key of the annotation that contains the container that `kubectl` uses by default.
+pub(super) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// The key of the annotation that contains the port on which the sidecar of a workload receives callbacks.
+pub(super) const PORT: &str = "callgate.dev/port";
 /// The YAML keys of the lists of containers in a pod.
 pub(super) const LISTS: [&str; 2] = ["containers", "initContainers"];
 
@@ -20,7 +26,7 @@ pub(super) struct DeclaredPort {
 }
 
 impl DeclaredPort {
-    fn name(&self) -> Option<&str> {
+    pub(super) fn name(&self) -> Option<&str> {
         self.entry.get("name").and_then(Value::as_str)
     }
 
@@ -109,6 +115,44 @@ pub(super) fn all(pod: &Mapping) -> Result<Vec<DeclaredPort>, String> {
     Ok(lists.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
+fn has_container(pod: &Mapping, wanted: &str) -> bool {
+    containers(pod, "containers").any(|container| name(container) == Some(wanted))
+}
+
+/// Returns the names of the pod's containers as text for a message.
+fn container_names(pod: &Mapping) -> String {
+    let all = containers(pod, "containers").filter_map(name).take(WORDS_MAX);
+    all.collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the name of the agent's container in a pod where it declares no port.
+///
+/// # Errors
+/// Returns a message if the pod has several containers, and no annotation names the agent's.
+pub(super) fn agents_container(pod: &Mapping, sidecar: &Sidecar) -> Result<String, String> {
+    let mut all = containers(pod, "containers").filter_map(name);
+    let only = match (all.next(), all.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    };
+    let default = sidecar.default_container.as_deref().filter(|wanted| has_container(pod, wanted));
+    let found = sidecar.agent_container.as_deref().or(only).or(default);
+    found.map(str::to_owned).ok_or_else(|| {
+        format!(
+            "which container is the agent's? None declares a port. Set the annotation {AGENT_CONTAINER} to one of {}",
+            container_names(pod)
+        )
+    })
+}
+
+/// Parses the value of the annotation [`PORT`].
+pub(super) fn parsed(text: &str) -> Result<u16, String> {
+    text.parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| format!("the annotation {PORT} is not a port: write a whole number from 1 to 65535"))
+}
+
 /// Returns the port of the agent in a pod. Returns `None` if the containers declare no port. Returns an error if the
 /// settings do not select one of several ports.
 pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<DeclaredPort>, String> {
@@ -120,11 +164,36 @@ pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Declared
     }
     let mut all = declared(pod, "containers")?;
     all.retain(DeclaredPort::is_tcp);
+    match (&sidecar.agent_container, &sidecar.default_container) {
+        (Some(wanted), _) if !has_container(pod, wanted) => {
+            let names = container_names(pod);
+            return Err(format!(
+                "the annotation {AGENT_CONTAINER} names no container; the containers are {names}"
+            ));
+        }
+        (Some(wanted), _) => all.retain(|port| port.container == *wanted),
+        // `kubectl` also ignores a container that does not exist.
+        (None, Some(wanted))
+            if sidecar.agent_port.is_none() && all.len() > 1 && has_container(pod, wanted) =>
+        {
+            all.retain(|port| port.container == *wanted);
+        }
+        _ => {}
+    }
     match &sidecar.agent_port {
-        None if all.len() > 1 => Err(format!(
-            "which port is the agent's? Set the annotation {AGENT_PORT}, or for all workloads --agent-port, to one of {}",
-            words(&all)
-        )),
+        None if all.len() > 1 => {
+            let is_same =
+                all.iter().all(|port| all.first().is_some_and(|first| first.container == port.container));
+            let container = match is_same {
+                true => String::new(),
+                false => format!(", or the annotation {AGENT_CONTAINER} to the agent's container"),
+            };
+            Err(format!(
+                "which port is the agent's? Set the annotation {AGENT_PORT}, or for all workloads --agent-port, to one of \
+                 {}{container}",
+                words(&all)
+            ))
+        }
         None => Ok(all.pop()),
         Some(wanted) => {
             let is_it = |found: &DeclaredPort| {
@@ -132,13 +201,18 @@ pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Declared
             };
             match all.iter().position(is_it) {
                 Some(at) => Ok(Some(all.swap_remove(at))),
-                None if all.is_empty() => {
-                    Err(format!("no container declares port {wanted} or any other port"))
+                None => {
+                    let declares = match &sidecar.agent_container {
+                        Some(container) => format!("the agent's container {container} does not declare"),
+                        None => "no container declares".to_owned(),
+                    };
+                    Err(match all.is_empty() {
+                        true => format!("{declares} port {wanted} or any other port"),
+                        false => {
+                            format!("{declares} port {wanted}; the declared ports are {}", words(&all))
+                        }
+                    })
                 }
-                None => Err(format!(
-                    "no container declares port {wanted}; the declared ports are {}",
-                    words(&all)
-                )),
             }
         }
     }

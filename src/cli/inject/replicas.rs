@@ -31,6 +31,8 @@ pub(super) struct Names {
     /// The name of the Service that gives each pod of a StatefulSet a DNS name. `None` if the workload is not a
     /// StatefulSet.
     governing: Option<String>,
+    /// Whether the workload is an existing StatefulSet without `serviceName`, so that its pods have no DNS names.
+    is_nameless_set: bool,
     /// The value of the label [`LABEL`] of the workload's pods.
     label: String,
 }
@@ -42,12 +44,14 @@ impl Names {
     }
 }
 
-/// Adds the label to the pods of a workload. For a StatefulSet without `serviceName`, also sets this key. Returns the
-/// names that the added objects need.
+/// Adds the label to the pods of a workload. For a new StatefulSet without `serviceName`, also sets this key.
+/// `service_name` is the `serviceName` of an existing StatefulSet, which cannot change. Returns the names that the added
+/// objects need.
 pub(super) fn prepare(
     object: &mut Mapping,
     template: &[&str],
     workload: Option<&str>,
+    service_name: Option<&str>,
     record: &mut Record,
 ) -> Result<Names, String> {
     let workload = workload.ok_or_else(|| label::nameless("--replicas"))?.to_owned();
@@ -68,15 +72,24 @@ pub(super) fn prepare(
         Some("StatefulSet") => Some("serviceName"),
         _ => label::is_pod_of_stateful_set(object).then_some("subdomain"),
     };
-    let governing = key.map(|key| governing(object, key, &service, record)).transpose()?;
+    let is_nameless_set = service_name == Some("");
+    let governing = key.filter(|_| !is_nameless_set);
+    let governing = governing
+        .map(|key| governing_service(object, key, service_name.unwrap_or(&service), record))
+        .transpose()?;
     let label = label::put(object, template, &workload, record)?;
     record.replicas = Some(workload.clone());
-    Ok(Names { service, workload, namespace, governing, label })
+    Ok(Names { service, workload, namespace, governing, is_nameless_set, label })
 }
 
 /// Returns the name of the Service that gives the pods of a StatefulSet their DNS names. If there is none, sets it to
-/// `service`, the name of the headless Service.
-fn governing(object: &mut Mapping, key: &str, service: &str, record: &mut Record) -> Result<String, String> {
+/// `service`.
+fn governing_service(
+    object: &mut Mapping,
+    key: &str,
+    service: &str,
+    record: &mut Record,
+) -> Result<String, String> {
     let spec = object.get_mut("spec").and_then(Value::as_mapping_mut).ok_or("it has no `spec`")?;
     record.text(spec, key, service)
 }
@@ -88,6 +101,16 @@ pub(super) fn undo(object: &mut Mapping, record: &Record) {
         for key in ["serviceName", "subdomain"] {
             record.unmake_text(spec, key, &format!("{workload}-replicas"));
         }
+    }
+}
+
+/// Sets the `serviceName` of an existing StatefulSet to the one before its update, if the update would remove it.
+pub(super) fn keep(object: &mut Mapping, service_name: Option<&str>) {
+    let Some(service_name) = service_name.filter(|name| !name.is_empty()) else { return };
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_mapping_mut)
+        && spec.get("serviceName").and_then(Value::as_str).is_none_or(str::is_empty)
+    {
+        spec.insert("serviceName".into(), service_name.into());
     }
 }
 
@@ -251,6 +274,12 @@ pub(super) fn notes(sidecar: &Sidecar, port: u16, names: &Names, claims: &[Strin
             )
         };
         notes.push(Note::of(text(governing), &text("in brackets"), governing.as_str()));
+    }
+    if names.is_nameless_set {
+        notes.push(Note::same(
+            "it has no `serviceName`, and Kubernetes does not allow to add it later, so its replicas use the addresses of their \
+             pods: to give them names, delete it with `--cascade=orphan` and create it again",
+        ));
     }
     if governing.is_some() && !claims.iter().any(|claim| claim == STATE) {
         notes.push(Note::same(format!(

@@ -12,6 +12,8 @@ pub(super) use super::yaml::name;
 
 /// The text of the kustomize component that defines the sidecar. No other file defines the sidecar.
 const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");
+/// The name of the sidecar's container in a pod.
+pub(super) const CONTAINER: &str = "callgate";
 /// The name of the volume with the TLS certificate, and of its mount. Both are removed if no certificate is configured.
 const TLS: &str = "callgate-tls";
 pub(super) const DAMAGED: &str = "the sidecar in this program is damaged";
@@ -33,6 +35,12 @@ pub struct Sidecar {
     pub port: u16,
     /// The agent's port, by name or number. `None` means the only port that the pod declares.
     pub agent_port: Option<String>,
+    /// The name of the agent's container, from the annotation `callgate.dev/agent-container`. `None` means the
+    /// container that declares the agent's port, or the only container.
+    pub agent_container: Option<String>,
+    /// The container that `kubectl` uses by default, from the annotation `kubectl.kubernetes.io/default-container`. It
+    /// is the agent's container if nothing else identifies that container.
+    pub default_container: Option<String>,
     /// The port of the sidecar for metrics and health checks.
     pub admin_port: u16,
     /// The environment variable that makes the agent listen only on the loopback address. `None` means that no variable
@@ -68,6 +76,8 @@ impl Default for Sidecar {
             tls_secret: None,
             port: 8443,
             agent_port: None,
+            agent_container: None,
+            default_container: None,
             admin_port: 9901,
             bind_env: None,
             replica_port: None,
@@ -233,15 +243,18 @@ fn component() -> Option<Parts> {
     Some(Parts { container, volumes: pod.get("volumes")?.as_sequence()?.clone() })
 }
 
+/// Reports whether `inject` adds a volume of this name to pods.
+pub(super) fn is_own_volume(volume: &str) -> bool {
+    let is_made = |made: Parts| made.volumes.iter().any(|own| name(own) == Some(volume));
+    component().is_some_and(is_made) || VOLUMES.contains(&volume)
+}
+
 /// Checks that a container and volumes belong to a sidecar that `inject` added. The check is needed because anybody can
 /// write the annotation with the record, and `--remove` deletes the volumes in the record. The container may have
 /// settings that somebody added later.
 pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
     let made = component().ok_or(DAMAGED)?;
-    let is_made = |volume: &&String| {
-        made.volumes.iter().any(|own| name(own) == Some(volume)) || VOLUMES.contains(&volume.as_str())
-    };
-    if let Some(other) = volumes.iter().find(|volume| !is_made(volume)) {
+    if let Some(other) = volumes.iter().find(|volume| !is_own_volume(volume)) {
         return Err(format!(
             "the annotation {ANNOTATION} names the volume {other}, which `callgate inject` does not make"
         ));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::yaml::{Mapping, Sequence, Value, name};
+use super::yaml::{self, Mapping, Sequence, Value, name};
 
 /// The key of the annotation in which `callgate inject` records its changes of a workload.
 pub(super) const ANNOTATION: &str = "callgate.dev/injected";
@@ -61,13 +61,14 @@ pub(super) struct Env {
     pub(super) was: Option<Mapping>,
 }
 
-/// The state of a YAML key before `callgate inject` created a value under it: the key was absent, or its value was
-/// null.
+/// The state of a YAML key before `callgate inject` created a value under it: the key was absent, or its value was null
+/// or an empty text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Made {
     Absent,
     Null,
+    Empty,
 }
 
 impl Record {
@@ -93,9 +94,13 @@ impl Record {
         value.and_then(Value::as_mapping_mut).ok_or_else(|| format!("`{key}` is not a mapping"))
     }
 
-    /// Returns the text under `key` of a mapping. If the key is absent or null, sets the text to `new` and records this
-    /// change.
+    /// Returns the text under `key` of a mapping. If the key is absent, or null, or an empty text, sets the text to `new`
+    /// and records this change.
     pub(super) fn text(&mut self, parent: &mut Mapping, key: &str, new: &str) -> Result<String, String> {
+        if parent.get(key).and_then(Value::as_str) == Some("") {
+            self.made.insert(key.to_owned(), Made::Empty);
+            parent.insert(key.into(), new.into());
+        }
         let value = self.make(parent, key, Value::from(new));
         let text = value.and_then(|value| value.as_str()).filter(|text| !text.is_empty());
         text.map(str::to_owned).ok_or_else(|| format!("`{key}` is not a name"))
@@ -197,7 +202,19 @@ impl Record {
         match self.made.get(key) {
             Some(Made::Absent) => drop(parent.shift_remove(key)),
             Some(Made::Null) => drop(parent.insert(key.into(), Value::Null)),
+            Some(Made::Empty) => drop(parent.insert(key.into(), "".into())),
             None => {}
         }
     }
+}
+
+/// Reports whether two records describe the same change of a workload. The previous states of keys are not compared:
+/// somebody may have added other entries under these keys.
+pub(super) fn is_same_change(one: &str, other: &str) -> bool {
+    let change = |text: &str| {
+        let mut record: Mapping = yaml::from_text(text).ok()?;
+        record.shift_remove("made");
+        Some(record)
+    };
+    change(one).is_some_and(|one| Some(one) == change(other))
 }

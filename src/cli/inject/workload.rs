@@ -1,37 +1,28 @@
 //! Adds the sidecar to a Kubernetes workload, and removes it.
 
+use super::checks;
+use super::checks::handlers::{asked_from_outside, means, renumber};
 use super::companions::{self, Workload};
 use super::foreign;
 use super::label;
 use super::notes::{self, Note};
-use super::ports::{self, DeclaredPort, LISTS, containers, declared};
+use super::ports::{self, DeclaredPort, LISTS, containers};
 use super::proxied;
 use super::replicas::{self, STATE};
-use super::sidecar::{self, Parts, Sidecar, name};
+use super::sidecar::{self, CONTAINER, Parts, Sidecar, name};
 use super::undo::{ANNOTATION, Port, Record};
-use super::yaml::{self, Mapping, Value};
+use super::yaml::{self, Mapping, Sequence, Value};
 
-/// The name of the sidecar's container in a pod.
-const CONTAINER: &str = "callgate";
 /// The group ID of the sidecar's container.
 const GID: u64 = 65532;
-/// The probes and hooks of a container: the path of each one in the container, and its name in notes and records.
-const HANDLERS: [(&[&str], &str); 5] = [
-    (&["livenessProbe"], "livenessProbe"),
-    (&["readinessProbe"], "readinessProbe"),
-    (&["startupProbe"], "startupProbe"),
-    (&["lifecycle", "postStart"], "lifecycle.postStart"),
-    (&["lifecycle", "preStop"], "lifecycle.preStop"),
-];
-/// The kinds of actions of a probe or hook that have a port.
-const MEANS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
-
-/// Adds the sidecar to a workload. A sidecar that an earlier call added is removed first. Returns the additional
-/// objects that the workload needs, such as a Service.
+/// Adds the sidecar to a workload. A sidecar that an earlier call added is removed first. `service_name` is the
+/// `serviceName` of an existing StatefulSet, which cannot change. Returns the additional objects that the workload
+/// needs, such as a Service.
 pub(super) fn put(
     object: &mut Mapping,
     template: &[&str],
     sidecar: &Sidecar,
+    service_name: Option<&str>,
     said: &mut Vec<Note>,
 ) -> Result<Vec<Value>, String> {
     take(object, template)?;
@@ -42,37 +33,34 @@ pub(super) fn put(
     let mut claims = object.get("spec").map(replicas::claims).unwrap_or_default();
     let pod = pod(object, template)?;
     claims.extend(replicas::has_claim(pod).then(|| STATE.to_owned()));
+    checks::pod::refuse_node(pod)?;
     let found = ports::agents(pod, sidecar)?;
     let agent_port = found.as_ref().map(|found| found.number);
-    refuse(pod, sidecar)?;
+    let moved = found.as_ref().and_then(DeclaredPort::name).map(str::to_owned);
+    checks::pod::refuse(pod, sidecar)?;
     said.extend(notes::pod::all(pod, sidecar, found.as_ref())?);
     said.extend(has_own_config_map.then(|| notes::pod::own_configuration(sidecar)));
-    let Parts { mut container, mut volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
-    foreign::refuse_mounts(pod, &volumes)?;
-    keep_claims(&claims, &mut volumes)?;
-    record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
-    let own = record.list(pod, "volumes")?;
-    if let Some(taken) = own.iter().filter_map(name).find(|name| record_has(&volumes, name)) {
-        return Err(format!("it has a volume {taken} that `callgate inject` did not put there"));
-    }
-    own.extend(volumes);
+    let Parts { mut container, volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
+    checks::resources::refuse(pod, &container)?;
+    add_volumes(pod, &claims, volumes, &mut record)?;
     set_group(pod, &mut record)?;
     change_agent(pod, sidecar, found, &mut record, said)?;
-    let names = match sidecar.replica_port {
-        Some(port) => Some((port, replicas::prepare(object, template, workload.as_deref(), &mut record)?)),
-        None => None,
-    };
-    if let Some((port, names)) = &names {
-        replicas::extend(&mut container, *port, names)?;
-        said.extend(replicas::notes(sidecar, *port, names, &claims));
+    let workload = workload.as_deref();
+    let mut names = None;
+    if let Some(port) = sidecar.replica_port {
+        let prepared = replicas::prepare(object, template, workload, service_name, &mut record)?;
+        replicas::extend(&mut container, port, &prepared)?;
+        said.extend(replicas::notes(sidecar, port, &prepared, &claims));
+        names = Some((port, prepared));
     }
     let open = ports::all(self::pod(object, template)?)?;
+    checks::pod::refuse_port_names(&container, moved.as_deref(), &open)?;
     // The sidecar is the first container, so that all other containers can use it when they start.
     record.list(self::pod(object, template)?, "initContainers")?.insert(0, container.into());
-    let label = labelled(object, template, workload.as_deref(), &mut record, said)?;
+    let label = labelled(object, template, workload, &mut record, said)?;
     let mut companions = Vec::new();
     if !sidecar.with.is_empty() {
-        let name = companions::check_name(workload.as_deref())?;
+        let name = companions::check_name(workload)?;
         let label = label.as_deref().ok_or("it has no label, which --with needs")?;
         let namespace = object.get("metadata").and_then(|metadata| metadata.get("namespace")).cloned();
         let replicas = names.as_ref().map(|(_, names)| (names.advertised(), &*names.service));
@@ -83,6 +71,24 @@ pub(super) fn put(
     }
     remember(object, &mut record)?;
     Ok(companions)
+}
+
+/// Adds the volumes of the sidecar to a pod. `claims` are the names of the volumes that outlive the pod.
+fn add_volumes(
+    pod: &mut Mapping,
+    claims: &[String],
+    mut volumes: Vec<Value>,
+    record: &mut Record,
+) -> Result<(), String> {
+    foreign::refuse_mounts(pod, &volumes)?;
+    keep_claims(claims, &mut volumes)?;
+    record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
+    let own = record.list(pod, "volumes")?;
+    if let Some(taken) = own.iter().filter_map(name).find(|name| record_has(&volumes, name)) {
+        return Err(format!("it has a volume {taken} that `callgate inject` did not put there"));
+    }
+    own.extend(volumes);
+    Ok(())
 }
 
 /// Sets the group (`fsGroup`) that may read the files of Secrets and write to volumes, unless the pod has a group
@@ -178,37 +184,19 @@ pub(super) fn has_record(object: &Mapping) -> bool {
     annotations.is_some_and(|annotations| annotations.get(ANNOTATION).is_some())
 }
 
-/// Returns an error if the sidecar cannot be added to this pod: if a name or a port is in use, or if the pod uses the
-/// network of the node.
-fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
-    let own = sidecar.ports();
-    for list in LISTS {
-        if containers(pod, list).filter_map(name).any(|name| name == CONTAINER) {
-            return Err(foreign::container(CONTAINER));
-        }
-        for (flag, port) in &own {
-            let is_taken = |other: &&DeclaredPort| other.is_tcp() && other.number == u64::from(*port);
-            if let Some(taken) = declared(pod, list)?.iter().find(is_taken) {
-                let words = taken.words();
-                return Err(format!(
-                    "port {port} is taken in this pod by {words}; use {flag} with another port"
-                ));
-            }
-        }
+/// Removes the record from a new pod that has neither the sidecar's container nor one of its volumes. Somebody has
+/// copied the annotation from another pod.
+pub(super) fn forget_stale_record(object: &mut Mapping) {
+    let is_injected = object.get("spec").and_then(Value::as_mapping).is_some_and(|pod| {
+        let is_own = |volume: &Value| name(volume).is_some_and(sidecar::is_own_volume);
+        let is_sidecar = |container: &Value| name(container) == Some(CONTAINER);
+        containers(pod, "volumes").any(is_own) || containers(pod, "initContainers").any(is_sidecar)
+    });
+    let metadata = object.get_mut("metadata").filter(|_| !is_injected);
+    let annotations = metadata.and_then(|metadata| metadata.get_mut("annotations"));
+    if let Some(annotations) = annotations.and_then(Value::as_mapping_mut) {
+        annotations.shift_remove(ANNOTATION);
     }
-    for (at, (flag, port)) in own.iter().enumerate() {
-        if let Some((other, _)) = own.iter().take(at).find(|(_, other)| other == port) {
-            return Err(format!("{flag} is the same as {other}"));
-        }
-    }
-    if pod.get("hostNetwork").is_some_and(yaml::is_true) {
-        return Err(
-            "it uses the network of the node (`hostNetwork`): its port cannot be moved, and every process of the node reaches \
-                    loopback, which the sidecar trusts"
-                .to_owned(),
-        );
-    }
-    Ok(())
 }
 
 /// Returns the container of the pod with the name `wanted`.
@@ -226,14 +214,10 @@ fn change_agent(
     record: &mut Record,
     notes: &mut Vec<Note>,
 ) -> Result<(), String> {
-    let only = || match containers(pod, "containers").collect::<Vec<_>>().as_slice() {
-        [only] => name(only).map(str::to_owned),
-        _ => None,
-    };
     let agent = match &found {
         Some(found) => found.container.clone(),
         None if sidecar.leaves_agent() => return Ok(()),
-        None => only().ok_or("which container is the agent's? None declares a port")?,
+        None => ports::agents_container(pod, sidecar)?,
     };
     let container = container(pod, &agent).ok_or("the agent's container is gone")?;
     if let Some(found) = found {
@@ -246,7 +230,8 @@ fn change_agent(
         if sidecar.bind_env.is_some() {
             let rest =
                 "uses the address of the pod, but the agent listens only on loopback; replace it by `exec`";
-            notes.extend(asked_from_outside(container, number).map(|handler| {
+            let asked = asked_from_outside(&Value::from(container.clone()), number);
+            notes.extend(asked.into_iter().map(|handler| {
                 Note::of(format!("`{handler}` {rest}"), &format!("a probe or hook {rest}"), handler)
             }));
         }
@@ -268,48 +253,6 @@ fn change_agent(
     }
     record.container = Some(agent);
     Ok(())
-}
-
-/// Returns the settings of an action of a probe or hook, such as `livenessProbe.httpGet`. `means` is the kind of the
-/// action.
-fn means<'a>(container: &'a mut Mapping, path: &[&str], means: &str) -> Option<&'a mut Mapping> {
-    let mut at = container;
-    for key in path {
-        at = at.get_mut(*key)?.as_mapping_mut()?;
-    }
-    at.get_mut(means)?.as_mapping_mut()
-}
-
-/// Replaces the name of the agent's port by its number in the probes and hooks of the agent's container. Returns the
-/// names of the changed probes and hooks. The change is needed because the port was moved to the sidecar, and a probe
-/// or hook can refer only to port names of its own container.
-fn renumber(container: &mut Mapping, by_name: Option<&str>, number: u64) -> Vec<String> {
-    let mut changed = Vec::new();
-    for (path, handler) in HANDLERS {
-        for kind in MEANS {
-            let Some(asks) = means(container, path, kind) else { continue };
-            if by_name.is_some() && asks.get("port").and_then(Value::as_str) == by_name {
-                asks.insert("port".into(), number.into());
-                changed.push(format!("{handler}.{kind}"));
-            }
-        }
-    }
-    changed
-}
-
-/// Returns the names of the probes and hooks that make the kubelet connect to this port at the address of the pod, such
-/// as `livenessProbe.httpGet`. These probes and hooks fail if the agent listens only on loopback.
-fn asked_from_outside(container: &mut Mapping, number: u64) -> impl Iterator<Item = String> {
-    let mut all = Vec::new();
-    for (path, handler) in HANDLERS {
-        for kind in MEANS {
-            let asks = means(container, path, kind);
-            if asks.is_some_and(|asks| asks.get("port").and_then(Value::as_u64) == Some(number)) {
-                all.push(format!("{handler}.{kind}"));
-            }
-        }
-    }
-    all.into_iter()
 }
 
 /// Removes the sidecar from a workload. Does nothing if [`put`] did not add the sidecar.
@@ -355,6 +298,10 @@ fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
     record.unset(container);
     proxied::restore(container, record);
     let Some(Port { at, entry }) = &record.port else { return Ok(()) };
+    // The API server removes an empty list.
+    if container.get("ports").is_none_or(Value::is_null) {
+        container.insert("ports".into(), Value::Sequence(Sequence::new()));
+    }
     if let Some(ports) = container.get_mut("ports").and_then(Value::as_sequence_mut) {
         ports.insert((*at).min(ports.len()), entry.clone().into());
     }

@@ -37,7 +37,7 @@ pub(super) fn read(text: &str) -> Result<Value, String> {
 }
 
 /// Converts a JSON value into the value of a YAML document.
-pub(super) fn from_json(value: serde_json::Value) -> Result<Value, String> {
+pub(super) fn from_json(value: &serde_json::Value) -> Result<Value, String> {
     serde_yaml::to_value(value).map_err(|error| error.to_string())
 }
 

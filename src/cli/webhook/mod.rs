@@ -1,6 +1,8 @@
 //! `callgate webhook`: a mutating admission webhook of Kubernetes that adds the sidecar, with the same code as
 //! `callgate inject`.
 
+mod head;
+mod message;
 mod outcomes;
 mod patch;
 mod review;

@@ -3,21 +3,18 @@
 
 use data_encoding::BASE64;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::head::GroupVersionKind;
 use super::outcomes::Outcome;
-use super::{patch, size};
-use crate::cli::inject::{Rewritten, Sidecar, inject_object};
+use super::{head, message, patch, size};
+use crate::cli::inject::{Operation, Rewritten, Sidecar, inject_object, is_left, template};
 
 /// The version of the admission API of Kubernetes that the webhook supports.
 const VERSION: &str = "admission.k8s.io/v1";
-/// The maximum length of a message or a warning of the webhook, in characters. Kubernetes cuts longer warnings.
-const MESSAGE_CHARS_MAX: usize = 250;
-
-/// The maximum number of warnings in a response of the webhook. Kubernetes shows at most 4096 characters of all
-/// warnings.
-const WARNINGS_MAX: usize = 16;
-
+/// The key of the annotation of a mirror pod, which shows a pod that the kubelet has started from a file of its node.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The settings by which the webhook decides about workloads.
 pub struct Policy {
     /// The settings of the sidecar that the webhook adds.
@@ -29,17 +26,20 @@ pub struct Policy {
 /// The parts of an AdmissionReview, the request of Kubernetes, that the webhook reads.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Review {
+struct Review<'a> {
     api_version: String,
     kind: String,
-    request: Request,
+    #[serde(borrow)]
+    request: Request<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Request {
+struct Request<'a> {
     uid: String,
     operation: String,
+    #[serde(default)]
+    kind: Option<GroupVersionKind>,
     #[serde(default)]
     sub_resource: String,
     #[serde(default)]
@@ -48,13 +48,12 @@ struct Request {
     name: Option<String>,
     #[serde(default)]
     dry_run: Option<bool>,
-    /// The object to admit. `None` if it has more than [`size::VALUES_MAX`] values.
-    #[serde(default = "no_object", deserialize_with = "size::limited")]
-    object: Option<Value>,
-}
-
-fn no_object() -> Option<Value> {
-    Some(Value::Null)
+    /// The object to admit.
+    #[serde(borrow, default)]
+    object: Option<&'a RawValue>,
+    /// The object before an update.
+    #[serde(borrow, default)]
+    old_object: Option<&'a RawValue>,
 }
 
 /// Returns the response to an AdmissionReview of Kubernetes, as JSON.
@@ -77,35 +76,36 @@ pub(super) fn decide(policy: &Policy, body: &[u8]) -> Result<(Outcome, Value), &
         Ok(None) => (Outcome::Unchanged, json!({ "uid": request.uid, "allowed": true })),
         Ok(Some((operations, notes))) => {
             let patch = BASE64.encode(Value::from(operations).to_string().as_bytes());
-            let warnings: Vec<_> = notes.iter().take(WARNINGS_MAX).map(|note| shortened(note)).collect();
             let response = json!({
                 "uid": request.uid,
                 "allowed": true,
                 "patchType": "JSONPatch",
                 "patch": patch,
-                "warnings": warnings,
+                "warnings": message::warnings(notes.iter().map(String::as_str)),
             });
             (Outcome::Patched, response)
         }
-        Err(error) => {
-            let message = format!("callgate cannot add the sidecar: {error}");
-            let message = shortened(&message);
-            log::warn!("{}: {message}", request.described());
-            if policy.admits_unusable {
-                let response = json!({ "uid": request.uid, "allowed": true, "warnings": [message] });
-                (Outcome::Unusable, response)
-            } else {
-                let status = json!({ "code": 422, "reason": "Invalid", "message": message });
-                (Outcome::Denied, json!({ "uid": request.uid, "allowed": false, "status": status }))
-            }
-        }
+        Err(error) => refused(policy, &request, &error),
     };
     Ok((outcome, json!({ "apiVersion": VERSION, "kind": "AdmissionReview", "response": response })))
 }
 
-/// Returns the beginning of a message or a warning, so that Kubernetes need not cut it.
-fn shortened(text: &str) -> String {
-    text.chars().take(MESSAGE_CHARS_MAX).collect()
+/// Returns the response about an object to which the sidecar cannot be added. An update is admitted if the sidecar could
+/// not be added to the object before, so that its author can scale, repair or delete it.
+fn refused(policy: &Policy, request: &Request<'_>, error: &str) -> (Outcome, Value) {
+    let text = message::denial(&format!("callgate cannot add the sidecar: {error}"));
+    log::warn!("{}: {text}", request.described());
+    let was_unusable = || {
+        let old = request.old_object.filter(|_| request.operation == "UPDATE");
+        old.is_some_and(|old| attempt(policy, request, old).is_err())
+    };
+    if policy.admits_unusable || was_unusable() {
+        let warnings = message::warnings(std::iter::once(text.as_str()));
+        let response = json!({ "uid": request.uid, "allowed": true, "warnings": warnings });
+        return (Outcome::Unusable, response);
+    }
+    let status = json!({ "code": 422, "reason": "Invalid", "message": text });
+    (Outcome::Denied, json!({ "uid": request.uid, "allowed": false, "status": status }))
 }
 
 /// The JSON Patch operations that add the sidecar, and hints for the author of the object.
@@ -113,36 +113,76 @@ type Rewrite = (Vec<Value>, Vec<String>);
 
 /// Returns the JSON Patch operations that add the sidecar, and hints for the author of the object. Returns `None` if
 /// the object must not change.
-fn rewritten(policy: &Policy, request: &Request) -> Result<Option<Rewrite>, String> {
-    let is_new = request.operation == "CREATE";
-    if !(is_new || request.operation == "UPDATE") || !request.sub_resource.is_empty() {
+fn rewritten(policy: &Policy, request: &Request<'_>) -> Result<Option<Rewrite>, String> {
+    if !["CREATE", "UPDATE"].contains(&request.operation.as_str()) || !request.sub_resource.is_empty() {
         return Ok(None);
     }
-    let too_large = || format!("the object has more than {} values", size::VALUES_MAX);
-    let before = request.object.as_ref().ok_or_else(too_large)?;
-    if !before.is_object() {
-        return Ok(None);
+    let Some(object) = request.object else { return Ok(None) };
+    let rewrite = attempt(policy, request, object)?;
+    if rewrite.is_some() {
+        let dry = if request.dry_run == Some(true) { " (dry run)" } else { "" };
+        log::info!("{}: added the sidecar{dry}", request.described());
     }
-    // Kubernetes does not allow containers to be added to an existing pod.
-    if before.get("kind").and_then(Value::as_str) == Some("Pod") && !is_new {
-        return Ok(None);
-    }
-    let Rewritten::Changed(after, notes) = inject_object(before.clone(), &policy.sidecar, is_new)? else {
-        return Ok(None);
-    };
-    let operations = patch::between(before, &after);
-    if operations.is_empty() {
-        return Ok(None);
-    }
-    let dry = if request.dry_run == Some(true) { " (dry run)" } else { "" };
-    log::info!("{}: added the sidecar{dry}", request.described());
-    Ok(Some((operations, notes)))
+    Ok(rewrite)
 }
 
-impl Request {
+/// Returns the same as [`rewritten`] for one of the two objects in a request.
+fn attempt(policy: &Policy, request: &Request<'_>, object: &RawValue) -> Result<Option<Rewrite>, String> {
+    let operation = match request.operation.as_str() {
+        "CREATE" => Operation::Create,
+        _ => {
+            Operation::Update { service_name: request.old_object.map(head::service_name).unwrap_or_default() }
+        }
+    };
+    let too_large = || format!("the object has more than {} values, or is nested too deep", size::VALUES_MAX);
+    if !object.get().starts_with('{') {
+        return Ok(None);
+    }
+    let mut head = head::read(object, request.kind.as_ref()).ok_or_else(too_large)?;
+    if stays(&head, &operation) {
+        return Ok(None);
+    }
+    let text = |key: &str| head.get(key).and_then(Value::as_str).unwrap_or_default();
+    if let Some(path) = template(text("apiVersion"), text("kind"), &policy.sidecar.custom) {
+        let _ = head::add_template(&mut head, object, &path);
+    }
+    if is_left(&head, &policy.sidecar, &operation) {
+        return Ok(None);
+    }
+    let mut before = size::limited(object).ok_or_else(too_large)?;
+    if let Some(kind) = &request.kind {
+        kind.complete(&mut before);
+    }
+    let Rewritten::Changed(after, notes) = inject_object(&before, &policy.sidecar, &operation)? else {
+        return Ok(None);
+    };
+    let operations = patch::between(&before, &after);
+    Ok((!operations.is_empty()).then_some((operations, notes)))
+}
+
+/// Reports whether the sidecar is never added to or removed from an object of this kind in this state.
+fn stays(head: &Value, operation: &Operation) -> bool {
+    let text = |key: &str| head.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let metadata = |key: &str| head.get("metadata").and_then(|metadata| metadata.get(key));
+    let is_update = matches!(operation, Operation::Update { .. });
+    // The pods of an object that is being deleted end. Its finalizers can be removed only by an update. The API server
+    // removes the time from a new object, which therefore needs the sidecar.
+    let is_deleted = is_update && metadata("deletionTimestamp").is_some_and(|time| !time.is_null());
+    let is_pod = kind == "Pod" && version == "v1";
+    // The kubelet has made this pod from a file of the node, and refuses changes. It never starts another pod with this
+    // annotation.
+    let is_mirror = is_pod && metadata("annotations").is_some_and(|all| all.get(MIRROR).is_some());
+    // Kubernetes does not allow containers to be added to an existing pod, or to the template of an existing Job.
+    let is_fixed = is_pod || kind == "Job" && version.starts_with("batch/");
+    is_deleted || is_mirror || is_fixed && is_update
+}
+
+impl Request<'_> {
     /// Returns the kind, the namespace and the name of the object in the request, as text.
     fn described(&self) -> String {
-        let object = self.object.as_ref().unwrap_or(&Value::Null);
+        let object =
+            self.object.and_then(|object| head::read(object, self.kind.as_ref())).unwrap_or_default();
         let metadata = object.get("metadata");
         let text = |key: &str| metadata.and_then(|metadata| metadata.get(key)).and_then(Value::as_str);
         let kind = object.get("kind").and_then(Value::as_str).unwrap_or("an object");

@@ -1,7 +1,6 @@
 //! Limits the number of values in a Kubernetes object. Each value needs much more memory than its text. An object below
 //! the maximum size of a request could otherwise use more memory than the pod of the webhook has.
 
-use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -9,13 +8,13 @@ use serde_json::value::RawValue;
 /// objects have about 30 bytes.
 pub(super) const VALUES_MAX: usize = 50_000;
 
-/// Deserializes a Kubernetes object. Returns `None` if it has more than [`VALUES_MAX`] values.
-pub(super) fn limited<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
-    let raw = <&RawValue>::deserialize(from)?;
+/// Parses a Kubernetes object or a part of it. Returns `None` if it has more than [`VALUES_MAX`] values, or more levels of
+/// nesting than the parser supports.
+pub(super) fn limited(raw: &RawValue) -> Option<Value> {
     if values(raw.get()) > VALUES_MAX {
-        return Ok(None);
+        return None;
     }
-    serde_json::from_str(raw.get()).map(Some).map_err(D::Error::custom)
+    serde_json::from_str(raw.get()).ok()
 }
 
 /// Returns an upper bound of the number of values in a JSON text, without parsing the text.

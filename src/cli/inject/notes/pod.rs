@@ -1,6 +1,8 @@
 //! Hints for the author of a workload about settings of the pod that the sidecar cannot change.
 
 use super::Note;
+use crate::cli::inject::checks::resources;
+use crate::cli::inject::label;
 use crate::cli::inject::ports::{self, DeclaredPort, LISTS, containers, words};
 use crate::cli::inject::sidecar::{Sidecar, name};
 use crate::cli::inject::yaml::{self, Mapping, Value};
@@ -21,19 +23,50 @@ pub(in crate::cli::inject) fn all(
 ) -> Result<Vec<Note>, String> {
     let mut notes = stays_open(pod, sidecar, found)?;
     notes.extend(is_shared(pod));
+    if resources::is_guaranteed(pod) {
+        notes.push(Note::same(
+            "the QoS class of the pod changes from Guaranteed to Burstable, because the sidecar has no CPU limit: the pod gets no \
+             exclusive CPUs and is evicted earlier; equal `limits` and `requests` in the pod's own `resources` keep the class",
+        ));
+    }
     notes.extend(stops(pod, found));
     Ok(notes)
 }
 
-/// Returns a hint for a Job or CronJob: callbacks are lost when its pod ends. Returns `None` for all other kinds.
-pub(in crate::cli::inject) fn ends(kind: &str) -> Option<Note> {
-    matches!(kind, "CronJob" | "Job").then(|| {
-        Note::same(
-            "when a pod of a Job ends, its sidecar and its ledger end, too: nobody receives the callbacks of its open \
-             interactions, and nobody is told. Let the job wait for them, or leave them to a Deployment \
-             (docs/kubernetes.md#jobs)",
-        )
-    })
+/// Returns a hint if the pods of a workload end by themselves: callbacks are lost when they end. Such workloads are a
+/// Job, a CronJob, and a pod that is not started again. Returns `None` for all other objects.
+pub(in crate::cli::inject) fn ends(object: &Mapping) -> Option<Note> {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    let policy = object.get("spec").and_then(|spec| spec.get("restartPolicy"));
+    let when = match text(object.get("kind"))?.as_str() {
+        "CronJob" | "Job" => "when a pod of a Job ends",
+        "Pod" if label::controller_kind(object) == Some("Job") => "when a pod of a Job ends",
+        "Pod" if matches!(policy.and_then(Value::as_str), Some("Never" | "OnFailure")) => {
+            "when this pod ends, because of its `restartPolicy`"
+        }
+        _ => return None,
+    };
+    Some(Note::same(format!(
+        "{when}, its sidecar and its ledger end, too: nobody receives the callbacks of its open interactions, and nobody is \
+         told. Let the job wait for them, or leave them to a Deployment (docs/kubernetes.md#jobs)"
+    )))
+}
+
+/// Returns a hint about the port of the annotation `callgate.dev/port`, for a workload that shares its ConfigMap.
+pub(in crate::cli::inject) fn own_port(sidecar: &Sidecar) -> Note {
+    let Sidecar { port, config_map, .. } = sidecar;
+    let rest = "give it a ConfigMap of its own, such as with --config-map '{name}-callgate'";
+    let one = format!(
+        "`callgate.yaml` must have `listen.ingress` on port {port}, which is the port in its annotation {}; if other workloads \
+         with another port use the ConfigMap {config_map}, {rest}",
+        ports::PORT
+    );
+    let shared = format!(
+        "`callgate.yaml` must have `listen.ingress` on the port in the annotation {}; if workloads with another port use the \
+         ConfigMap {config_map}, {rest}",
+        ports::PORT
+    );
+    Note::of(one, &shared, port.to_string())
 }
 
 /// Returns the hints about the port that was moved from the agent to the sidecar.
