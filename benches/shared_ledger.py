@@ -32,15 +32,15 @@ shutdown: {{ delay: 0s, grace: 1s }}
 callback_tokens: {{ ttl: 2h, keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: KEY }} }} ] }}
 routes:
   - name: jobs
-    path: /jobs/{{id}}
+    path: "/jobs/{{id}}"
     token: {{ kind: callback }}
-    forward: /in/{{id}}
-    interaction: {{ status: /status, progress: /progress, done: [done], failed: [failed], deadline: 1h, notify: /overdue/{{id}} }}
+    forward: "/in/{{id}}"
+    interaction: {{ status: /status, progress: /progress, done: [done], failed: [failed], deadline: 1h, notify: "/overdue/{{id}}" }}
   - name: short
-    path: /short/{{id}}
+    path: "/short/{{id}}"
     token: {{ kind: callback }}
-    forward: /in/{{id}}
-    interaction: {{ status: /status, done: [done], deadline: {deadline}s, notify: /overdue/{{id}} }}
+    forward: "/in/{{id}}"
+    interaction: {{ status: /status, done: [done], deadline: {deadline}s, notify: "/overdue/{{id}}" }}
 """
 
 

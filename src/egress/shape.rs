@@ -53,7 +53,8 @@ pub enum Segment {
     Slot(Slot),
 }
 
-/// The template of a value that Callgate inserts into a request. It can contain parts of the callback.
+/// The template of a value that Callgate inserts into the agent's request. It can contain placeholders for the callback
+/// URL, the callback token, the signing secret and the expiry time of the token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Shape {
     /// The base64 encoding of the JSON text of another value.

@@ -51,7 +51,7 @@ impl State {
     }
 }
 
-/// The fetches that messages request, and the signal that wakes the fetching task.
+/// The fetches that a provider's request made necessary, and the signal that wakes the fetching task.
 #[derive(Default)]
 struct Requests {
     fetches: Mutex<RequestedFetches>,

@@ -34,11 +34,11 @@ pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut Fe
     });
 }
 
-/// Loads the key sets, address lists and secrets from files and from the cache into the policy. Returns the age of each
-/// feed, in the order of the policy. The age is `None` for a secret, and for a feed that could not be loaded.
+/// Loads every feed of the policy (a key set, an address list or a secret) from its file or from the cache. Returns the
+/// ages of the feeds, in the order of `Policy::feeds`. The age is `None` for a secret, for a feed that could not be
+/// loaded, and for a key set in the cache that is older than `fetch.stale_ok`.
 ///
-/// # Errors
-/// Returns the reason as text if the cache folder cannot be used.
+/// # Errors Returns the reason as text if the cache folder cannot be used.
 pub(super) fn load_cached_feeds(policy: &ArcSwap<Policy>) -> Result<Vec<Option<Duration>>, String> {
     let now = policy.load_full();
     let cache = Cache::new(now.fetching.cache.as_deref())?;

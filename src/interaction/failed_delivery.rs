@@ -51,8 +51,9 @@ impl Interaction {
         });
     }
 
-    /// Records that the agent has received all callbacks of this interaction from the inbox: the final callback, and
-    /// the callbacks whose delivery the inbox had given up before.
+    /// Records that no callback of this interaction is left in the inbox, neither waiting nor dead. Resets the number
+    /// of undelivered callbacks. If a callback has ended the interaction, and it is not recorded yet that the agent
+    /// received this callback, records that too.
     pub fn receive_all(&mut self, now: Timestamp) {
         if let Some(more) = &mut self.more {
             more.undelivered = None;

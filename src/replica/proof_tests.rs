@@ -1,4 +1,5 @@
-//! Tests of proofs.
+//! Tests of the header `Callgate-Replica`, with which replicas prove to each other that a request or a response is from a
+//! replica.
 
 use super::*;
 use crate::request::ClientCertificate;

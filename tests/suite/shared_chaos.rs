@@ -1,7 +1,8 @@
-//! Three processes that share a ledger behind sentinels, while members and the engine are killed and suspended at random. Each
-//! call is recorded with its start, its end and its answer. A checker reads the history afterwards ([`crate::shared_history`]).
+//! Three processes that share a ledger behind sentinels or on a cluster, while members and the engine are killed and suspended
+//! at random. Each call is recorded with its start, its end and its answer. A checker reads the history afterwards ([`crate::shared_history`]).
 //!
-//! The primary has two replicas, and both confirm each change: sentinels may promote either of them.
+//! Behind sentinels, the primary has two replicas, and both confirm each change: sentinels may promote either of them. A
+//! cluster has three primaries with one replica each.
 //!
 //! `CALLGATE_PRIMARY_KILLS` and `CALLGATE_CHAOS_SEED` select a longer run and another history (`make chaos`).
 
@@ -21,7 +22,7 @@ use crate::chaos::{Member, SECRET, number, signature, try_send};
 use crate::engine::{Engine, Place};
 use crate::harness::{eventually, read_request};
 use crate::run_folder::{RunFolder, faults_of};
-use crate::shared_failover::fact;
+use crate::shared_failover::{cluster, fact, follows};
 use crate::shared_history::{Call, Fault, History, Verdict, What, check, lines, unreported};
 use crate::splitmix::Random;
 
@@ -159,6 +160,14 @@ impl Installation {
         Self::with_engine(folder, places, nodes, sentinels, &|_| store.clone())
     }
 
+    /// Starts a cluster of three primaries with one replica each, and the members.
+    fn start_with_cluster(folder: &Path) -> Self {
+        let nodes = cluster(3);
+        let names: Vec<_> = nodes.iter().map(|node| format!("\"{}\"", node.address)).collect();
+        let store = format!("mode: cluster, nodes: [{}], wait: {{ replicas: 1 }}", names.join(", "));
+        Self::with_engine(folder, &Places::default(), nodes, Vec::new(), &|_| store.clone())
+    }
+
     /// Starts one node, and the members.
     fn start_with_one_node(program: &str, folder: &Path) -> Self {
         let node = Engine::start(program, &[]);
@@ -189,8 +198,55 @@ impl Installation {
         text.lines().nth(4)?.parse().ok()
     }
 
+    /// Waits until all nodes of the cluster agree, and each replica has everything. Returns the primary that has run for the
+    /// longest time.
+    fn cluster_is_ready(&self) -> usize {
+        eventually(|| {
+            let nodes = self.nodes.lock().unwrap();
+            let roles: Vec<_> = nodes.iter().map(|node| fact(node, "role")).collect();
+            let (mut primaries, mut replicas) = (Vec::new(), 0);
+            for (place, node) in nodes.iter().enumerate() {
+                if roles[place] == "master" {
+                    primaries.push(place);
+                    continue;
+                }
+                let port = fact(node, "master_port");
+                let primary = nodes.iter().find(|node| node.address.port().to_string() == port)?;
+                let is_synchronous = follows(node)
+                    && fact(node, "master_sync_in_progress") == "0"
+                    && offset(node, "slave_repl_offset") >= offset(primary, "master_repl_offset");
+                replicas += usize::from(is_synchronous);
+            }
+            let is_whole = |node: &Engine| node.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+            let has_replica = |place: &usize| fact(&nodes[*place], "connected_slaves") == "1";
+            let is_ready = primaries.len() == 3 && replicas == 3 && primaries.iter().all(has_replica);
+            let oldest =
+                primaries.into_iter().max_by_key(|place| offset(&nodes[*place], "uptime_in_seconds"));
+            oldest.filter(|_| is_ready && nodes.iter().all(is_whole))
+        })
+    }
+
+    /// Waits until the replica of a killed node of the cluster is a primary.
+    fn cluster_has_replaced(&self, killed: usize) {
+        eventually(|| {
+            let nodes = self.nodes.lock().unwrap();
+            let others: Vec<_> = nodes
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| *place != killed)
+                .map(|(_, node)| node)
+                .collect();
+            let primaries = others.iter().filter(|node| fact(node, "role") == "master").count();
+            let is_whole = |node: &&Engine| node.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+            (primaries == 3 && others.iter().all(is_whole)).then_some(())
+        });
+    }
+
     /// Waits until all sentinels know one primary, and both replicas have everything.
     pub fn ready_for_a_kill(&self) -> usize {
+        if self.sentinels.is_empty() {
+            return self.cluster_is_ready();
+        }
         eventually(|| {
             let port = self.primary()?;
             let knows = |sentinel: &Engine| {
@@ -375,7 +431,7 @@ impl Installation {
                 format!("member {number} was suspended")
             }
             _ => {
-                let place = random.below(3) as usize;
+                let place = random.below(self.nodes.lock().unwrap().len() as u64) as usize;
                 let nodes = self.nodes.lock().unwrap();
                 nodes[place].signal("STOP");
                 sleep(random.millis(100, 900));
@@ -392,7 +448,11 @@ impl Installation {
         let began = instant();
         self.nodes.lock().unwrap()[place].kill();
         let port = self.nodes.lock().unwrap()[place].address.port();
-        eventually(|| self.primary().filter(|primary| *primary != port));
+        if self.sentinels.is_empty() {
+            self.cluster_has_replaced(place);
+        } else {
+            eventually(|| self.primary().filter(|primary| *primary != port));
+        }
         self.nodes.lock().unwrap()[place].start_again();
         self.history.add(began, "", What::Trouble(format!("the primary, node {place}, was killed")), None);
     }
@@ -439,10 +499,15 @@ pub fn run(folder: RunFolder, installation: &Arc<Installation>, name: &str, play
 }
 
 fn kill_primaries(program: &str, seed: u64) {
+    kill_primaries_of(program, seed, |folder| {
+        Installation::start(program, REPLICAS, folder, &Places::default())
+    });
+}
+
+fn kill_primaries_of(program: &str, seed: u64, start: impl FnOnce(&Path) -> Installation) {
     let (kills, seed) = (number("CALLGATE_PRIMARY_KILLS", 1), number("CALLGATE_CHAOS_SEED", seed));
     let folder = RunFolder::new("shared-chaos-");
-    let started = Installation::start(program, REPLICAS, folder.path(), &Places::default());
-    let installation = Arc::new(started);
+    let installation = Arc::new(start(folder.path()));
     let name = format!("{program}, seed {seed}, {kills} kills of the primary");
     run(folder, &installation, &name, || play(&installation, kills, seed));
 }
@@ -461,6 +526,11 @@ fn chaos_of_members_and_primaries_of_redis_loses_nothing() {
 #[test]
 fn chaos_of_members_and_primaries_of_valkey_loses_nothing() {
     kill_primaries("valkey-server", 4);
+}
+
+#[test]
+fn chaos_of_members_and_primaries_of_a_cluster_loses_nothing() {
+    kill_primaries_of("a cluster of redis-server", 5, Installation::start_with_cluster);
 }
 
 // === Engines that lose something ===

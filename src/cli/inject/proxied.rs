@@ -5,11 +5,13 @@ use super::undo::Record;
 use super::yaml::{Mapping, Sequence, Value, name};
 use crate::cli::proxied::{ProxyUrl, variables};
 
-/// The volume with the certificates that the agent must trust, and its mount path in both containers.
+/// The name of the volume with the certificates that the agent must trust.
 const TRUST: &str = "callgate-trust";
+/// The mount path of the volume [`TRUST`] in both containers.
 const TRUST_FOLDER: &str = "/run/callgate/trust";
-/// The volume with the certificate authority, and its mount path in the sidecar.
+/// The name of the volume with the certificate authority.
 const CA: &str = "callgate-ca";
+/// The mount path of the volume [`CA`] in the sidecar.
 const CA_FOLDER: &str = "/ca";
 /// The mode of the files of a mounted Secret. If the pod has an `fsGroup`, Kubernetes also lets this group read the
 /// files.

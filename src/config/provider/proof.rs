@@ -160,7 +160,8 @@ fn jwt_place(fields: &mut Fields<'_>) -> Option<JwtPlace> {
     }
 }
 
-/// Reads the expected value of a JWT claim: `url`, `key-id`, or one or more texts.
+/// Reads which value a JWT claim must have: the word `url` (the URL that the provider called, with its query), the word
+/// `key-id` (the id of the key that verified the token), or one or more accepted texts.
 fn expected(at: &Cursor<'_>) -> Option<ExpectedClaim> {
     let list = at.list_or_one()?;
     let texts = list.iter().map(|at| at.text()).collect::<Option<Vec<_>>>()?;

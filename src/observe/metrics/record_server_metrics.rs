@@ -1,4 +1,5 @@
-//! Records the metrics of the server, of fetches and of handshakes.
+//! Records the metrics of the server, of fetched documents (key sets, address lists, certificates, confirmations of
+//! subscriptions), and of the handshakes with which providers verify a URL.
 
 use std::collections::BTreeMap;
 

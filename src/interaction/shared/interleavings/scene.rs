@@ -3,7 +3,7 @@
 use crate::interaction::EventKey;
 use crate::time::Timestamp;
 
-/// The number of a record in the memory of a process, or 0 if the process has no record.
+/// Identifies a record: its index in `Records::held`. 0 means that there is no record.
 pub(super) type Held = u32;
 
 /// The length of a tick in seconds. A lease lasts one tick.

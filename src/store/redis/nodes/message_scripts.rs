@@ -73,8 +73,9 @@ call!(
 call!(
     /// Replaces the record of an interaction as the script `cas` does, and stores a message in the same step.
     ///
-    /// Keys: the due times of messages, the record, the due times of records, the events of the record. Arguments: the
-    /// arguments of `cas` except the events, the number of events, the events, and the arguments of the message.
+    /// Keys: the sorted set of the due times of messages, the record, the due times of records, the events of the
+    /// record. Arguments: the arguments of `cas` except the events, the number of events, the events, and the arguments
+    /// of the message.
     ///
     /// Returns 1 if the Redis server has the new record, and the process that holds the message. Also returns the first
     /// waiting message of the interaction, and the waiting message before the new one. The holder must have both in its
@@ -100,9 +101,9 @@ call!(
     /// Records that the callback of an event without an interaction was queued in the inbox, and stores its message in
     /// the same step.
     ///
-    /// Keys: the due times of messages, the delivered events, the events that are being delivered. Arguments: the
-    /// retention of the event in microseconds, the maximum number of events, the number of the event's keys, the keys,
-    /// and the arguments of the message. Returns the process that holds the message.
+    /// Keys: the sorted set of the due times of messages, the delivered events, the events that are being delivered.
+    /// Arguments: the retention of the event in microseconds, the maximum number of events, the number of the event's
+    /// keys, the keys, and the arguments of the message. Returns the process that holds the message.
     ACCEPT_EVENT,
     "accept_event",
     true,
@@ -121,8 +122,9 @@ call!(
     /// Begins an attempt or a pull of a message, or only reads the message. No caller relies on the lease if the Redis
     /// server loses it: the attempt then ends like any other attempt.
     ///
-    /// Keys: the due times. Arguments: the id, the process that must hold the message (empty: any process), the
-    /// duration of the lease in milliseconds (0: no lease), the new state (empty: no new state).
+    /// Keys: the sorted set of the due times of the partition. Arguments: the id, the process that must hold the
+    /// message (empty: any process), the duration of the lease in milliseconds (0: no lease), the new state (empty: no
+    /// new state).
     ///
     /// Returns 1, the head, the body and the state, or 0 if the process does not hold the message.
     BEGIN,
@@ -143,9 +145,9 @@ call!(
 call!(
     /// Changes the states of messages, or removes messages.
     ///
-    /// Keys: the due times. Arguments: the process that must hold the messages, and for each change the id, the new
-    /// state (empty: the message is removed), the due time, and whether the message waits (1), is dead (d) or neither
-    /// (empty).
+    /// Keys: the sorted set of the due times of the partition. Arguments: the process that must hold the messages, and
+    /// for each change the id, the new state (empty: the message is removed), the due time, and whether the message
+    /// waits (1), is dead (d) or neither (empty).
     ///
     /// Returns for each change 0 if the process does not hold the message, and otherwise a list. The list is empty if
     /// the message still waits. Otherwise it contains the next waiting messages of the interaction.
@@ -195,7 +197,7 @@ call!(
 call!(
     /// Reads the messages that a process holds, without their bodies.
     ///
-    /// Keys: the due times. Arguments: the process, and message ids.
+    /// Keys: the sorted set of the due times of the partition. Arguments: the process, and message ids.
     ///
     /// Returns for each message that the process holds the id, the head, the size of the body, the state, and the end
     /// of the lease.
@@ -217,7 +219,9 @@ call!(
 );
 
 call!(
-    /// Returns the processes that hold messages, each with the number of its messages. Keys: the due times.
+    /// Returns the processes that hold messages of this partition, each with the number of messages that it holds.
+    ///
+    /// Keys: the sorted set of the due times of the partition.
     HOLDERS,
     "message_holders",
     false,
@@ -228,8 +232,9 @@ call!(
     /// Takes over messages of a dead process. All ordered messages of one interaction go to one process: to the process
     /// that holds the first of them. If both processes are the same, only returns the messages of the process.
     ///
-    /// Keys: the due times. Arguments: the dead process, the process that takes over, the offset to continue from, and
-    /// the maximum number. Returns the ids, and the number of messages that were checked.
+    /// Keys: the sorted set of the due times of the partition. Arguments: the dead process, the process that takes
+    /// over, the offset to continue from, and the maximum number. Returns the ids, and the number of messages that were
+    /// checked.
     ADOPT,
     "message_adopt",
     true,
@@ -271,9 +276,10 @@ call!(
     /// Moves the waiting messages of an interaction to another process, unless a process works on them. No caller
     /// relies on the move if the Redis server loses it: the former process then holds the messages.
     ///
-    /// Keys: the due times. Arguments: the interaction, the process that gets the messages, and 1 to move only messages
-    /// that do not wait for the earlier messages of their interaction (otherwise empty). Returns the ids of the moved
-    /// messages, and the number of waiting messages that other processes still hold.
+    /// Keys: the sorted set of the due times of the partition. Arguments: the interaction, the process that gets the
+    /// messages, and 1 to move only messages that do not wait for the earlier messages of their interaction (otherwise
+    /// empty). Returns the ids of the moved messages, and the number of waiting messages that other processes still
+    /// hold.
     TAKE,
     "message_take",
     false,
@@ -305,9 +311,10 @@ call!(
     /// message that does not wait for the earlier messages of its interaction. No caller relies on the move if the
     /// Redis server loses it.
     ///
-    /// Keys: the due times. Arguments: the id, the interaction of the message (empty: any), the process that gets the
-    /// message. Returns 1 if this process holds the message now, 2 if another process holds it, and 0 if the message
-    /// does not exist. Also returns the interaction of the message (empty: none).
+    /// Keys: the sorted set of the due times of the partition. Arguments: the id, the interaction of the message
+    /// (empty: any), the process that gets the message. Returns 1 if this process holds the message now, 2 if another
+    /// process holds it, and 0 if the message does not exist. Also returns the interaction of the message (empty:
+    /// none).
     TAKE_ONE,
     "message_take_one",
     false,
@@ -328,8 +335,8 @@ call!(
 );
 
 call!(
-    /// Returns the number of waiting and dead messages of an interaction. Keys: the due times. Arguments: the
-    /// interaction.
+    /// Returns the number of waiting and dead messages of an interaction. Keys: the sorted set of the due times of the
+    /// partition. Arguments: the interaction.
     UNDELIVERED,
     "messages_undelivered",
     false,
@@ -343,8 +350,8 @@ call!(
 call!(
     /// Returns a page of the ids of the waiting messages of an interaction.
     ///
-    /// Keys: the due times. Arguments: the interaction, and the first and the last index of the page. Negative indices
-    /// count from the end of the list.
+    /// Keys: the sorted set of the due times of the partition. Arguments: the interaction, and the first and the last
+    /// index of the page. Negative indices count from the end of the list.
     WAITING,
     "messages_waiting",
     false,
