@@ -351,7 +351,7 @@ def run(rig, report, args):
             one.stop()
         server.kill()
     if "refusals" in args.parts:
-        refusals(rig, report, [*plain, *others, full], args)
+        refusals(rig, report, [*plain, *logging, *others, checks, full], args)
     if "latency" in args.parts:
         latency(rig, report, group, args)
     report.table("Memory after all that, MiB", ["proportional set size"], [(peer.name, [f"{peer.memory_mib():.1f}"]) for peer in everyone])
