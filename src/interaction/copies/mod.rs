@@ -24,8 +24,8 @@ pub enum Copies {
 
 impl Interaction {
     /// Compares this copy of the record with another copy. A copy is newer if at least one of its counters and times is
-    /// greater, and none is smaller. If all are equal, the copy with more undelivered callbacks is newer. This number alone
-    /// decides nothing, because it decreases when the agent accepts such a callback later.
+    /// greater, and none is smaller. If all are equal, the copy with more undelivered callbacks is newer. This number is
+    /// compared last, because it decreases when the agent accepts such a callback later.
     pub fn compare(&self, other: &Self) -> Copies {
         let pairs = self.growth().into_iter().zip(other.growth());
         let (mut newer, mut older) = (false, false);

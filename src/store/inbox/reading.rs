@@ -19,6 +19,16 @@ impl Inbox {
         stored.map(|stored| self.open(number, stored)).transpose()
     }
 
+    /// Reads a message for a client that only watches. Returns `Ok(Err(…))` with an explanation if the message itself cannot
+    /// be read, for example because it was encrypted with another secret.
+    ///
+    /// # Errors
+    /// Returns an explanation if the ledger does not respond now.
+    pub async fn read_to_watch(&self, number: u64) -> Result<Result<Option<Message>, String>, String> {
+        let stored = self.backing.read(number, &self.id(number)).await?;
+        Ok(stored.map(|stored| self.open(number, stored)).transpose())
+    }
+
     /// Reads a message for an attempt that lasts up to `patience`, or for an agent that has pulled the message. In a
     /// shared ledger, no other process begins an attempt meanwhile. Returns `None` if the message does not exist any
     /// more, or if another process has taken over the message.

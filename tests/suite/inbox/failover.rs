@@ -11,11 +11,11 @@ use callgate::clock::Clock;
 use serde_json::json;
 
 use super::crash::{received, try_call};
-use super::shared::{OK, away, start_two, with_store};
+use super::shared::{OK, away, pull, start_two, with_store};
 use super::{FAST, Minted, bodies, redis};
 use crate::engine::Engine;
 use crate::engine_proxy::{EngineProxy, Harm};
-use crate::harness::{Agent, Callgate, eventually};
+use crate::harness::{Agent, Callgate, eventually, send_to};
 use crate::shared_failover::{Sentinels, cluster, fact, follows, with_replica};
 use crate::shared_faults::move_slot;
 
@@ -219,6 +219,38 @@ fn a_message_whose_acceptance_had_no_response_is_delivered_once_and_first() {
     let events = ordered.iter().map(|one| one.header("callgate-event-id")[0]);
     let numbers: Vec<_> = events.filter_map(|event| event.strip_prefix("true")?.split_once('/')).collect();
     assert!(numbers.chunks(2).all(|pair| (pair[0].1, pair[1].1) == ("0", "1")), "{numbers:?}");
+}
+
+/// The agent pulls from another process than the one that has accepted the callbacks. The response to one of the calls of
+/// this process is lost. The agent must never learn of the end without the messages.
+#[test]
+fn a_pull_whose_calls_had_no_response_does_not_end_before_its_messages() {
+    let engine = Engine::start("redis-server", &[]);
+    let proxy = EngineProxy::start(engine.address, Duration::from_secs(1));
+    let text = |address: &str| {
+        let store = redis(address, "cg").replace("timeout: 5s", "timeout: 1s");
+        with_store(&store, "127.0.0.1:9", "pull", "may_lose: true", "")
+    };
+    let one = Callgate::start(&text(&engine.address.to_string()), Clock::System);
+    let other = Callgate::start(&text(&proxy.address.to_string()), Clock::System);
+    // The engine knows the scripts from now on, so that each call has one response.
+    let first = one.mint("first");
+    assert_eq!(one.call(&first, "first", "{}").status, 202);
+    assert_eq!(pull(&other, &format!("/callbacks/{}/events?wait=5s", first.interaction)).len(), 1);
+    for round in 0..12 {
+        let minted = one.mint("a");
+        for (event, body) in [("1", "{}"), ("2", r#"{"status":"done"}"#)] {
+            assert_eq!(one.call(&minted, &format!("{round}/{event}"), body).status, 202);
+        }
+        let path = format!("/callbacks/{}/events?wait=10s", minted.interaction);
+        proxy.harm_one(Harm::Cut, round % 4);
+        let found = eventually(|| {
+            let response = send_to(other.egress.unwrap(), "GET", &path, &[], b"");
+            (response.status == 200).then(|| response.json())
+        });
+        proxy.stop_harming();
+        assert_eq!(found["events"].as_array().unwrap().len(), 2, "round {round}: {found}");
+    }
 }
 
 /// Slots move key by key while messages are accepted and delivered. A script that finds only a part of its keys has no

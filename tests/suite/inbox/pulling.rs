@@ -277,6 +277,11 @@ fn a_message_that_cannot_be_read_is_listed_and_not_leased() {
     // The message is tried again later, and others are not held back.
     assert_eq!(callgate.call(&minted, "e2", r#"{"n":2}"#).status, 202);
     assert_eq!(events(&pull(&callgate, &format!("{path}?max=1&wait=5s")))[0]["n"], 2);
+    // A watcher is not held up either.
+    assert_eq!(callgate.call(&minted, "e3", r#"{"status":"done"}"#).status, 202);
+    let watched = pull(&callgate, &format!("{path}?watch=true&wait=5s"));
+    let numbers: Vec<_> = events(&watched).iter().map(|event| event["n"].clone()).collect();
+    assert_eq!((numbers, &watched.json()["ended"]), (vec![json!(2), json!(3)], &json!("done")));
     // The lease is as long as ever, and the message is there once the secret is back.
     callgate.kill();
     let callgate = Callgate::start(&config("JWT_KEY"), Clock::System);

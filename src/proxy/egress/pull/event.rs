@@ -62,20 +62,28 @@ impl Events<'_> {
             return (Vec::new(), false);
         };
         let (mut events, mut bytes) = (Vec::new(), 0);
-        for number in inbox.messages_everywhere(interaction, after, max.saturating_add(1)).await {
+        // A client that asks again after an error misses no message.
+        let numbers = match inbox.messages_everywhere(interaction, after, max.saturating_add(1)).await {
+            Ok(numbers) => numbers,
+            Err(error) => {
+                log::warn!("{interaction}: messages of other processes are not known now: {error}");
+                return (events, true);
+            }
+        };
+        for number in numbers {
             if events.len() >= max || bytes > ANSWER_BYTES_MAX {
                 return (events, true);
             }
-            match inbox.read(number).await {
-                Ok(Some(message)) => {
+            match inbox.read_to_watch(number).await {
+                Ok(Ok(Some(message))) => {
                     bytes += message.body.len() as u64;
                     events.extend(self.event(number, &message, None));
                 }
                 // The message was removed meanwhile.
-                Ok(None) => {}
-                // The client asks again from here, so that it does not miss the message.
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => log::error!("{}: the message cannot be read: {error}", inbox.id(number)),
                 Err(error) => {
-                    log::error!("{}: the message cannot be read: {error}", inbox.id(number));
+                    log::warn!("{}: the message cannot be read now: {error}", inbox.id(number));
                     return (events, true);
                 }
             }

@@ -232,20 +232,26 @@ impl Inbox {
 
     /// Returns up to `max` messages of an interaction whose number is above `after`, in the order of their numbers.
     /// Waiting messages that other processes hold are included.
-    pub async fn messages_everywhere(&self, interaction: &str, after: u64, max: usize) -> Vec<u64> {
+    ///
+    /// # Errors
+    /// Returns an explanation if the messages of other processes are not known, because the Redis server does not respond.
+    pub async fn messages_everywhere(
+        &self,
+        interaction: &str,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<u64>, String> {
         let mut found = self.messages_of(interaction, after, max);
         if let Some(shared) = self.backing.shared() {
             // Without the key, the messages cannot be read by their numbers.
-            if self.learn_key(&shared.store).is_err() {
-                return found;
-            }
-            let waiting = shared.store.waiting_messages(interaction).await.unwrap_or_default();
+            self.learn_key(&shared.store).map_err(|refusal| refusal.detail.into_owned())?;
+            let waiting = shared.store.waiting_messages(interaction).await?;
             found.extend(waiting.iter().filter_map(|id| number_in(id)).filter(|number| *number > after));
             found.sort_unstable();
             found.dedup();
             found.truncate(max);
         }
-        found
+        Ok(found)
     }
 
     /// Marks the waiting messages of a revoked interaction as dead, even if other processes hold them. Attempts in
@@ -275,7 +281,9 @@ impl Inbox {
     pub async fn take_interaction(&self, interaction: &str, only_unordered: bool) -> Result<usize, String> {
         let Some(shared) = self.backing.shared() else { return Ok(0) };
         let (taken, left) = shared.store.take_messages(interaction, only_unordered).await?;
-        self.hold(&shared.store, &taken).await;
+        if !self.hold(&shared.store, &taken).await {
+            return Err("the waiting messages could not be read".to_owned());
+        }
         Ok(left)
     }
 }

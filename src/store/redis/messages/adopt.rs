@@ -15,8 +15,6 @@ use crate::time::Timestamp;
 
 /// The maximum number of messages that one call returns.
 const ADOPTED_PER_CALL: usize = 500;
-/// The number of ids of waiting messages that one call returns.
-const WAITING_PER_CALL: i64 = 1000;
 /// The time for which a process must count as dead before its messages are taken over. It prevents a takeover after an
 /// outage of Redis or Valkey, when no process has sent a heartbeat yet.
 const SUSPECTED_FOR: Duration = Duration::from_secs(2);
@@ -295,23 +293,14 @@ impl RedisStore {
     /// Returns an explanation if the Redis server does not respond.
     pub(in crate::store) async fn waiting_messages(&self, interaction: &str) -> Result<Vec<String>, String> {
         let partition = Partition::of(interaction);
-        let mut pages = Vec::new();
-        // The last page comes first: the index from the end does not change while delivered messages leave the list.
-        for page in 0.. {
-            let (first, last) = (-(page + 1) * WAITING_PER_CALL, -page * WAITING_PER_CALL - 1);
-            let indices = [first, last].map(|index| index.to_string().into_bytes());
-            let arguments = std::iter::once(interaction.as_bytes().to_vec()).chain(indices).collect();
-            let keys = vec![self.keys.messages_due(partition)];
-            let called = self.call(&WAITING, partition, keys, arguments).await;
-            let (_, values) = called.map_err(|failure| failure.reason)?;
-            let Some(Value::Array(ids)) = values.into_iter().next() else { break };
-            let is_whole = i64::try_from(ids.len()) == Ok(WAITING_PER_CALL);
-            pages.push(ids.into_iter().filter_map(text).collect::<Vec<_>>());
-            if !is_whole {
-                break;
-            }
+        let (keys, arguments) =
+            (vec![self.keys.messages_due(partition)], vec![interaction.as_bytes().to_vec()]);
+        let called = self.call(&WAITING, partition, keys, arguments).await;
+        let (_, values) = called.map_err(|failure| failure.reason)?;
+        match values.into_iter().next() {
+            Some(Value::Array(ids)) => Ok(ids.into_iter().filter_map(text).collect()),
+            _ => Ok(Vec::new()),
         }
-        Ok(pages.into_iter().rev().flatten().collect())
     }
 }
 

@@ -278,8 +278,9 @@ call!(
     ///
     /// Keys: the sorted set of the due times of the partition. Arguments: the interaction, the process that gets the
     /// messages, and 1 to move only messages that do not wait for the earlier messages of their interaction (otherwise
-    /// empty). Returns the ids of the moved messages, and the number of waiting messages that other processes still
-    /// hold.
+    /// empty). Returns the ids of the waiting messages that this process holds now, and the number of those that other
+    /// processes still hold. The ids include messages that this process held before: the response to an earlier call
+    /// may have been lost.
     TAKE,
     "message_take",
     false,
@@ -292,7 +293,8 @@ call!(
         for _, id in ipairs(ids) do
             local x = base .. 'x:' .. id
             local m = redis.call('HMGET', x, 'o', 'l', 'p')
-            if m[1] and m[1] ~= me then
+            if m[1] == me then table.insert(found, id)
+            elseif m[1] then
                 if (not m[2] or tonumber(m[2]) <= ms) and (ARGV[3] == '' or m[3] == '1') then
                     redis.call('PERSIST', KEYS[1])
                     redis.call('HSET', x, 'o', me)
@@ -348,16 +350,15 @@ call!(
 );
 
 call!(
-    /// Returns a page of the ids of the waiting messages of an interaction.
+    /// Returns the ids of the waiting messages of an interaction.
     ///
-    /// Keys: the sorted set of the due times of the partition. Arguments: the interaction, and the first and the last
-    /// index of the page. Negative indices count from the end of the list.
+    /// Keys: the sorted set of the due times of the partition. Arguments: the interaction.
     WAITING,
     "messages_waiting",
     false,
     base!(
         "local w = base .. 'w:' .. ARGV[1]
         redis.call('EXISTS', KEYS[1], w)
-        return {now, redis.call('LRANGE', w, ARGV[2], ARGV[3])}"
+        return {now, redis.call('LRANGE', w, 0, -1)}"
     )
 );
