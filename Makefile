@@ -172,7 +172,8 @@ crash-loop-inbox: setup
 
 # Runs three members with crashes, pauses, drains and partitions between them for DURATION seconds, once with ledgers in
 # memory and once with ledgers in files, and checks the history afterwards. Then does the same with one ledger on Redis and
-# on Valkey, until KILLS primaries of each were killed: a primary has two replicas, and both confirm each change. SEED
+# on Valkey, until KILLS primaries of each were killed: a primary has two replicas, and both confirm each change. The third
+# shared ledger is on a cluster of three primaries with one replica each. SEED
 # selects the history. BINARY=target/release/callgate runs members of another build. A run that fails keeps its history and
 # the logs of all processes in a folder in target/tmp, and names it.
 DURATION ?= 300
