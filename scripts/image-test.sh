@@ -53,6 +53,8 @@ mkdir -p "$work/toolchain/usr/local/bin"
 if [ -n "${FULL:-}" ]; then
     mkdir -p "$work/toolchain/usr/local/rust"
     cp -a "$(rustc --print sysroot)"/{bin,lib} "$work/toolchain/usr/local/rust/"
+    # The crates come over TLS, perhaps through a proxy whose authority only this machine trusts.
+    install -D "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$work/toolchain/etc/ssl/certs/ca-certificates.crt"
     for program in cargo rustc; do ln -s "/usr/local/rust/bin/$program" "$work/toolchain/usr/local/bin/$program"; done
 else
     mkdir -p "$work/toolchain/prebuilt"
