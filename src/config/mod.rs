@@ -46,7 +46,7 @@ pub use traces::TraceSettings;
 #[cfg(feature = "proxy")]
 pub(crate) use yaml::Step;
 pub use yaml::{
-    AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, Sources, check_depth, from_yaml,
+    AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, Sources, check_depth, from_yaml, has_alias,
     to_yaml,
 };
 

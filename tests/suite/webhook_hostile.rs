@@ -71,6 +71,32 @@ fn a_record_is_limited_before_it_is_read() {
     }
 }
 
+/// Returns a list whose items have `levels` levels of aliases with 9 items each.
+fn expanding(levels: usize) -> String {
+    let mut all = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]".to_owned();
+    for level in 1..levels {
+        let inner = vec![format!("*a{}", level - 1); 9].join(", ");
+        all.push_str(&format!(", a{level}: &a{level} [{inner}]"));
+    }
+    all
+}
+
+#[test]
+fn a_record_with_aliases_is_refused_before_they_are_replaced() {
+    let large = "x".repeat(20_000);
+    let many = vec!["*a"; 10_000].join(", ");
+    for record in [
+        "volumes: []\nport: {at: 0, entry: {name: &a http, containerPort: 1, protocol: *a}}".to_owned(),
+        format!("volumes: []\nport: {{at: 0, entry: {{{}}}}}", expanding(4)),
+        format!("volumes: []\nport: {{at: 0, entry: {{name: &a {large}, x: [{many}]}}}}"),
+        // For the YAML library, the comment ends at U+2028.
+        format!("volumes: []\nenv: # \u{2028} {{name: &a {large}, was: {{a: [{many}]}}}}"),
+    ] {
+        let message = denied(&recorded(&record));
+        assert!(message.contains("it has YAML aliases"), "{message}");
+    }
+}
+
 #[test]
 fn a_record_restores_only_what_inject_removes() {
     for record in [
