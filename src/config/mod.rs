@@ -46,8 +46,8 @@ pub use traces::TraceSettings;
 #[cfg(feature = "proxy")]
 pub(crate) use yaml::Step;
 pub use yaml::{
-    AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, Sources, check_depth, from_yaml, has_alias,
-    to_yaml,
+    AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, Sources, check_depth, from_yaml,
+    has_alias, to_yaml,
 };
 
 /// A compiled configuration without mistakes.

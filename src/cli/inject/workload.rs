@@ -32,6 +32,7 @@ pub(super) fn put(
     let mut record = Record::default();
     let mut claims = object.get("spec").map(replicas::claims).unwrap_or_default();
     let pod = pod(object, template)?;
+    checks::pod::refuse_long_names(pod)?;
     claims.extend(replicas::has_claim(pod).then(|| STATE.to_owned()));
     checks::pod::refuse_node(pod)?;
     let found = ports::agents(pod, sidecar)?;
@@ -267,7 +268,6 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     // The workload is changed only after all checks have passed.
     let pod = pod(object, template)?;
     let own = containers(pod, "initContainers").find(|container| name(container) == Some(CONTAINER));
-    sidecar::is_own(own, &record.volumes)?;
     foreign::check_record(&record, own)?;
     replicas::undo(object, &record);
     label::take(object, template, &record);

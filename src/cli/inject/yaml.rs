@@ -33,6 +33,8 @@ const RECORD_BYTES_MAX: usize = 64 << 10;
 /// The maximum size of the values in a record, for each byte of its YAML text. A value counts as one byte in addition to
 /// the bytes of its text. A text without aliases has at most three values for one byte.
 const RECORD_GROWTH_MAX: usize = 4;
+/// The error about a record with aliases.
+const ALIASES: &str = "it has YAML aliases, which `callgate inject` does not write";
 
 /// Reads one YAML document, and applies its merge keys.
 pub(super) fn read(text: &str) -> Result<Value, String> {
@@ -67,9 +69,6 @@ pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T,
     size.map_err(|error| error.to_string())?;
     serde_yaml::from_str(text).map_err(|error| error.to_string())
 }
-
-/// The error about a record with aliases.
-const ALIASES: &str = "it has YAML aliases, which `callgate inject` does not write";
 
 /// Limits the size of the values in a YAML document without building them. Aliases can make a short text very large.
 #[derive(Clone, Copy)]
@@ -384,4 +383,18 @@ fn needs_quotes(text: &str) -> bool {
 /// Returns the value of the key `name` of an element of a list.
 pub(super) fn name(item: &Value) -> Option<&str> {
     item.get("name")?.as_str()
+}
+
+/// The maximum length of a name in a message, in characters. It is the maximum length of a name in Kubernetes.
+const NAME_CHARS_MAX: usize = 253;
+
+/// Returns a name for a message: at most the first 253 characters.
+pub(in crate::cli) fn shortened(name: &str) -> &str {
+    let end = name.char_indices().nth(NAME_CHARS_MAX).map_or(name.len(), |(end, _)| end);
+    name.get(..end).unwrap_or_default()
+}
+
+/// Reports whether a text is longer than any name in Kubernetes.
+pub(super) fn is_too_long(name: &str) -> bool {
+    shortened(name).len() < name.len()
 }

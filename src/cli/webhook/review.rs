@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::head::GroupVersionKind;
 use super::outcomes::Outcome;
 use super::{head, message, patch, size};
-use crate::cli::inject::{Operation, Rewritten, Sidecar, inject_object, is_left, template};
+use crate::cli::inject::{Operation, Rewritten, Sidecar, inject_object, is_left, shortened, template};
 
 /// The version of the admission API of Kubernetes that the webhook supports.
 const VERSION: &str = "admission.k8s.io/v1";
@@ -189,6 +189,6 @@ impl Request<'_> {
         let names = [self.name.as_deref(), text("name"), text("generateName")];
         let name = names.into_iter().flatten().find(|name| !name.is_empty()).unwrap_or("without a name");
         let namespace = self.namespace.as_deref().unwrap_or_default();
-        format!("{kind} {namespace}/{name}")
+        format!("{} {}/{}", shortened(kind), shortened(namespace), shortened(name))
     }
 }
