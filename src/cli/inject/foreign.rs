@@ -2,7 +2,7 @@
 //! and the mounts of other containers.
 
 use super::ports::{LISTS, containers};
-use super::sidecar::{self, name};
+use super::sidecar::{self, CONTAINER, name};
 use super::undo::{ANNOTATION, Env, Port, Record};
 use super::yaml::{Mapping, Value, shortened};
 
@@ -71,12 +71,17 @@ fn has_only(entry: &Mapping, keys: &[&str]) -> bool {
     entry.keys().all(|key| key.as_str().is_some_and(|key| keys.contains(&key)))
 }
 
-/// Returns an error if a container of the pod mounts a volume of the sidecar. The pod does not contain the sidecar yet.
-/// The volumes contain the secrets of the sidecar and the key of its certificate authority.
+/// Returns an error if a container of the pod, other than the sidecar, mounts a volume of the sidecar. The volumes contain
+/// the secrets of the sidecar and the key of its certificate authority.
 pub(super) fn refuse_mounts(pod: &Mapping, volumes: &[Value]) -> Result<(), String> {
     let is_own =
         |mount: &Value| name(mount).is_some_and(|wanted| volumes.iter().any(|own| name(own) == Some(wanted)));
-    for container in LISTS.into_iter().chain([EPHEMERAL]).flat_map(|list| containers(pod, list)) {
+    let is_sidecar =
+        |list: &str, container: &Value| list == "initContainers" && name(container) == Some(CONTAINER);
+    let all = LISTS.into_iter().chain([EPHEMERAL]);
+    for container in
+        all.flat_map(|list| containers(pod, list).filter(move |container| !is_sidecar(list, container)))
+    {
         for list in ["volumeMounts", "volumeDevices"] {
             let mounts = container.get(list).and_then(Value::as_sequence);
             if let Some(mount) = mounts.into_iter().flatten().find(|mount| is_own(mount)) {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use clap::ValueEnum;
 
 use super::label;
-use super::proxied::{self, Proxied, VOLUMES};
+use super::proxied::{self, Proxied, TRUST, VOLUMES};
 use super::selection::{CustomKind, Selector};
 use super::undo::ANNOTATION;
 use super::yaml::{self, Mapping, Value};
@@ -254,6 +254,13 @@ static OWN_VOLUMES: LazyLock<Vec<String>> = LazyLock::new(|| {
 /// Reports whether `inject` adds a volume of this name to pods.
 pub(super) fn is_own_volume(volume: &str) -> bool {
     OWN_VOLUMES.iter().any(|own| own == volume)
+}
+
+/// Returns the volumes that only the sidecar may mount, as far as its container `own` mounts them.
+pub(super) fn private_volumes(own: &Mapping) -> Vec<Value> {
+    let mounts = own.get("volumeMounts").and_then(Value::as_sequence).into_iter().flatten();
+    let is_private = |mount: &&Value| name(mount).is_some_and(|name| is_own_volume(name) && name != TRUST);
+    mounts.filter(is_private).cloned().collect()
 }
 
 /// Checks that a container and volumes belong to a sidecar that `inject` added. The check is needed because anybody can
