@@ -47,7 +47,7 @@ pub use traces::TraceSettings;
 pub(crate) use yaml::Step;
 pub use yaml::{
     AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, Sources, check_depth, from_yaml,
-    to_yaml,
+    has_alias, to_yaml,
 };
 
 /// A compiled configuration without mistakes.

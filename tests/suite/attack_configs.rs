@@ -59,7 +59,7 @@ pub fn bases() -> Vec<(String, String)> {
 
 /// Returns the CPU time of this thread, so that a busy machine does not count as a slow reader. If the system does not
 /// report the CPU time, returns the elapsed time.
-fn busy() -> Duration {
+pub(crate) fn busy() -> Duration {
     static BEGAN: LazyLock<std::time::Instant> = LazyLock::new(callgate::clock::instant);
     let stat = fs::read_to_string("/proc/thread-self/schedstat").ok();
     let on_processor = stat.and_then(|text| text.split(' ').next()?.parse().ok()).map(Duration::from_nanos);

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use callgate::cli::{Proxied, Sidecar, WebhookPolicy, answer_review};
 use serde_json::{Value, json};
 
+use crate::attack_configs::busy;
 use crate::tls::{authority, issued};
 
 const RECORD: &str = "callgate.dev/injected";
@@ -71,6 +73,32 @@ fn a_record_is_limited_before_it_is_read() {
     }
 }
 
+/// Returns a list whose items have `levels` levels of aliases with 9 items each.
+fn expanding(levels: usize) -> String {
+    let mut all = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]".to_owned();
+    for level in 1..levels {
+        let inner = vec![format!("*a{}", level - 1); 9].join(", ");
+        all.push_str(&format!(", a{level}: &a{level} [{inner}]"));
+    }
+    all
+}
+
+#[test]
+fn a_record_with_aliases_is_refused_before_they_are_replaced() {
+    let large = "x".repeat(20_000);
+    let many = vec!["*a"; 10_000].join(", ");
+    for record in [
+        "volumes: []\nport: {at: 0, entry: {name: &a http, containerPort: 1, protocol: *a}}".to_owned(),
+        format!("volumes: []\nport: {{at: 0, entry: {{{}}}}}", expanding(4)),
+        format!("volumes: []\nport: {{at: 0, entry: {{name: &a {large}, x: [{many}]}}}}"),
+        // For the YAML library, the comment ends at U+2028.
+        format!("volumes: []\nenv: # \u{2028} {{name: &a {large}, was: {{a: [{many}]}}}}"),
+    ] {
+        let message = denied(&recorded(&record));
+        assert!(message.contains("it has YAML aliases"), "{message}");
+    }
+}
+
 #[test]
 fn a_record_restores_only_what_inject_removes() {
     for record in [
@@ -131,6 +159,62 @@ fn only_the_sidecar_mounts_its_secrets() {
             format!("the container b mounts the volume {volume}, which only the sidecar may mount");
         assert!(message.contains(&expected), "{volume}: {response}");
     }
+}
+
+/// The maximum CPU time for one request in these tests. An optimized build needs a small part of it.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+
+/// Returns the response about a new object, and checks that it is short and needs little time.
+fn answered_soon(object: &Value) -> Value {
+    let began = busy();
+    let response = asked(Sidecar::default(), object);
+    let took = busy().saturating_sub(began);
+    let warnings = response["warnings"].to_string().len() + response["status"].to_string().len();
+    assert!(took < BUSY_MAX && warnings < 20_000, "{took:?}, {warnings} bytes");
+    response
+}
+
+#[test]
+fn long_names_need_no_more_time_than_their_length() {
+    let long = "n".repeat(900_000);
+    let port = |number: usize, name: &str| json!({ "containerPort": number, "name": name });
+    let agent = |name: &str, ports: Vec<Value>| json!({ "containers": [{ "name": name, "ports": ports }] });
+    for (spec, words) in [
+        (
+            agent(&long, (1..21).map(|number| port(number, "p")).collect()),
+            "the name of a container is too long",
+        ),
+        (agent(&long, vec![json!({ "containerPort": 1 }); 20_000]), "the name of a container is too long"),
+        (agent("a", (1..4).map(|number| port(number, &long)).collect()), "the name of a port is too long"),
+        (
+            agent(
+                "a",
+                vec![json!({ "containerPort": format!("__callgate_quoted__{}", "_".repeat(100_000)) })],
+            ),
+            "`containerPort`",
+        ),
+    ] {
+        let response = answered_soon(&pod(json!({}), spec));
+        let message = response["status"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(words) && message.len() <= 8000, "{response:.500}");
+    }
+    // Notes contain the protocols of other ports, which have no limit of their own.
+    let mut ports = vec![json!({ "containerPort": 8000 })];
+    ports.extend((1..21).map(|number| json!({ "containerPort": number, "protocol": "x".repeat(40_000) })));
+    assert_eq!(answered_soon(&pod(json!({}), agent("a", ports)))["allowed"], true);
+    for key in ["callgate.dev/agent-port", "callgate.dev/agent-container"] {
+        let response = answered_soon(&pod(json!({ key: long }), json!({})));
+        assert_eq!(response["allowed"], false, "{response:.500}");
+    }
+}
+
+#[test]
+fn many_volumes_are_compared_without_reading_the_component_again() {
+    let volumes = json!({ "volumes": vec![json!({ "name": "v" }); 24_000] });
+    assert_eq!(answered_soon(&pod(json!({ RECORD: "volumes: []" }), volumes))["allowed"], true);
+    let record = format!("volumes: [{}]", vec!["callgate-state"; 4000].join(", "));
+    let response = answered_soon(&recorded(&record));
+    assert!(response["status"]["message"].to_string().contains("does not make"), "{response}");
 }
 
 #[test]

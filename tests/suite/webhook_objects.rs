@@ -1,6 +1,6 @@
 //! `callgate webhook`: objects that it leaves unchanged, that it must not deny, or whose name is not obvious.
 
-use callgate::cli::{CustomKind, Selector, Sidecar, WebhookPolicy};
+use callgate::cli::{CustomKind, Proxied, Selector, Sidecar, WebhookPolicy};
 use serde_json::{Value, json};
 
 use crate::webhook::{apply, operations, policy, review};
@@ -284,4 +284,68 @@ fn a_stale_record_of_a_new_pod_is_ignored() {
     let mut copy = fresh.clone();
     copy["spec"].as_object_mut().unwrap().remove("initContainers");
     assert_eq!(admitted(&copy)["spec"], fresh["spec"]);
+    // The volume of a StatefulSet for the ledger does not come from the sidecar.
+    let mut claimed = object.clone();
+    claimed["spec"]["volumes"] =
+        json!([{ "name": "callgate-state", "persistentVolumeClaim": { "claimName": "c" } }]);
+    let after = admitted(&claimed);
+    assert_eq!(after["spec"]["containers"][0]["ports"], json!([]));
+    assert_eq!(after["spec"]["volumes"][0], claimed["spec"]["volumes"][0]);
+}
+
+#[test]
+fn a_pod_that_brings_the_sidecar_is_checked_too() {
+    let proxied = Proxied { ca_secret: "ca".to_owned(), direct: Vec::new() };
+    let sidecar = Sidecar { proxied: Some(proxied), ..Sidecar::default() };
+    let policy = WebhookPolicy { sidecar, admits_unusable: false };
+    let fresh = pod(json!({ "name": "p" }), spec());
+    let response = asked(&policy, "CREATE", &fresh, &Value::Null);
+    let mut brought = apply(&fresh, &operations(&response));
+    brought["metadata"].as_object_mut().unwrap().remove("annotations");
+    assert_eq!(asked(&policy, "CREATE", &brought, &Value::Null), unchanged());
+    let other = |key: &str, value: Value| {
+        let mut object = brought.clone();
+        object["spec"]["containers"].as_array_mut().unwrap().push(json!({ "name": "b", key: value }));
+        object
+    };
+    let mount = |volume: &str| other("volumeMounts", json!([{ "name": volume, "mountPath": "/x" }]));
+    let port = |name: &str| other("ports", json!([{ "name": name, "containerPort": 1 }]));
+    let mut on_node = brought.clone();
+    on_node["spec"]["hostNetwork"] = true.into();
+    let mut windows = brought.clone();
+    windows["spec"]["os"] = json!({ "name": "windows" });
+    for (object, words) in [
+        (on_node, "hostNetwork"),
+        (windows, "Windows"),
+        (mount("callgate-secrets"), "mounts the volume callgate-secrets"),
+        (mount("callgate-ca"), "mounts the volume callgate-ca"),
+        (port("callgate-admin"), "has the name callgate-admin"),
+        (port(&"x".repeat(300)), "the name of a port is too long"),
+    ] {
+        let response = asked(&policy, "CREATE", &object, &Value::Null);
+        let message = response["status"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(words), "{words}: {response}");
+        let mut out = object.clone();
+        out["metadata"]["annotations"] = json!({ "callgate.dev/inject": "false" });
+        assert_eq!(asked(&policy, "CREATE", &out, &Value::Null), unchanged());
+    }
+    // The certificates that the agent must trust, and volumes that the sidecar does not have, are for all containers.
+    for object in [mount("callgate-trust"), mount("callgate-tls"), port("http"), port("other")] {
+        assert_eq!(asked(&policy, "CREATE", &object, &Value::Null), unchanged());
+    }
+}
+
+#[test]
+fn a_template_with_too_much_metadata_is_not_left_without_the_sidecar() {
+    let selector = Selector::parse("app=agent").unwrap();
+    let policy =
+        WebhookPolicy { sidecar: Sidecar { selector, ..Sidecar::default() }, admits_unusable: false };
+    let mut object = deployment(spec());
+    let labels = object["spec"]["template"]["metadata"]["labels"].as_object_mut().unwrap();
+    labels.extend((0..50_001).map(|at| (format!("l{at}"), json!(""))));
+    let response = asked(&policy, "CREATE", &object, &Value::Null);
+    assert!(response["status"]["message"].to_string().contains("more than 50000 values"), "{response}");
+    // An object without a template is not selected.
+    object["spec"] = json!({});
+    assert_eq!(asked(&policy, "CREATE", &object, &Value::Null), unchanged());
 }

@@ -197,3 +197,44 @@ fn the_service_name_of_an_existing_stateful_set_does_not_change() {
         assert_eq!(asked(&replicas, "UPDATE", &live, &live), unchanged());
     }
 }
+
+#[test]
+fn the_manifest_can_be_applied_again_and_changed() {
+    let manifest = workload("Deployment");
+    let live = defaulted(&patched(&policy(), "CREATE", &manifest, &Value::Null));
+    let agent = "/spec/template/spec/containers/0";
+    let pod = |object: &Value| object["spec"]["template"]["spec"].clone();
+    // `kubectl apply` sets the fields of the manifest, and leaves those of the sidecar.
+    let applied = |port: Value, probe: Value| {
+        let mut object = live.clone();
+        let agent = object.pointer_mut(agent).unwrap();
+        agent["ports"] = json!([port]);
+        agent["readinessProbe"]["httpGet"]["port"] = probe;
+        object
+    };
+    let port = |name: &str, number: u16| json!({ "name": name, "containerPort": number, "protocol": "TCP" });
+    let again = patched(&policy(), "UPDATE", &applied(port("http", 8000), "http".into()), &live);
+    assert_eq!(pod(&defaulted(&again)), pod(&live));
+    for (port, probe, name, number) in [
+        (port("http", 9000), json!("http"), "http", 9000),
+        (port("http", 9000), json!(8000), "http", 9000),
+        (port("web", 8000), json!("web"), "web", 8000),
+        (port("web", 8000), json!(8000), "web", 8000),
+    ] {
+        let after = patched(&policy(), "UPDATE", &applied(port.clone(), probe), &live);
+        let pod = pod(&after);
+        assert_eq!(pod["initContainers"][0]["ports"][0]["name"], name);
+        assert_eq!(pod["containers"][0]["ports"], json!([]));
+        assert_eq!(pod["containers"][0]["readinessProbe"]["httpGet"]["port"], number, "{port}");
+        // Without the sidecar, the agent has its new port.
+        let mut out = after.clone();
+        out["metadata"]["annotations"]["callgate.dev/inject"] = "false".into();
+        let out = patched(&policy(), "UPDATE", &out, &after);
+        assert_eq!(out.pointer(agent).unwrap()["ports"], json!([port]));
+        assert_eq!(out.pointer(agent).unwrap()["readinessProbe"]["httpGet"]["port"], name);
+    }
+    // A probe that uses another port now keeps it.
+    let other = applied(port("http", 8000), 9100.into());
+    let after = patched(&policy(), "UPDATE", &other, &live);
+    assert_eq!(after.pointer(agent).unwrap()["readinessProbe"]["httpGet"]["port"], 9100);
+}

@@ -2,9 +2,9 @@
 //! and the mounts of other containers.
 
 use super::ports::{LISTS, containers};
-use super::sidecar::name;
+use super::sidecar::{self, CONTAINER, name};
 use super::undo::{ANNOTATION, Env, Port, Record};
-use super::yaml::{Mapping, Value};
+use super::yaml::{Mapping, Value, shortened};
 
 /// The maximum number of entries in each list of the record that `callgate inject` writes into an annotation. The
 /// command itself writes fewer entries.
@@ -21,18 +21,22 @@ pub(super) fn container(name: &str) -> String {
     format!("it has a container {name} that `callgate inject` did not put there")
 }
 
-/// Checks that `callgate inject` can have written this record into the annotation of a workload. `sidecar` is the
-/// sidecar's container in the same pod.
+/// Checks that `callgate inject` can have written this record into the annotation of a workload. `own` is the sidecar's
+/// container in the same pod.
 ///
 /// # Errors
-/// Returns a message if the record contains an entry that `callgate inject` does not write.
-pub(super) fn check_record(record: &Record, sidecar: Option<&Value>) -> Result<(), String> {
+/// Returns a message if the record contains an entry that `callgate inject` does not write, or if the container is not
+/// what `callgate inject` makes.
+pub(super) fn check_record(record: &Record, own: Option<&Value>) -> Result<(), String> {
     let lists = [record.volumes.len(), record.variables.len(), record.handlers.len(), record.made.len()];
     let too_long = lists.iter().any(|length| *length > ENTRIES_MAX);
+    if !too_long {
+        sidecar::is_own(own, &record.volumes)?;
+    }
     let mut variables = record.env.iter().chain(&record.variables);
     let is_made = !too_long
         && variables.all(is_variable)
-        && record.port.as_ref().is_none_or(|port| is_moved(port, sidecar));
+        && record.port.as_ref().is_none_or(|port| is_moved(port, own));
     if is_made {
         return Ok(());
     }
@@ -67,18 +71,23 @@ fn has_only(entry: &Mapping, keys: &[&str]) -> bool {
     entry.keys().all(|key| key.as_str().is_some_and(|key| keys.contains(&key)))
 }
 
-/// Returns an error if a container of the pod mounts a volume of the sidecar. The pod does not contain the sidecar yet.
-/// The volumes contain the secrets of the sidecar and the key of its certificate authority.
+/// Returns an error if a container of the pod, other than the sidecar, mounts a volume of the sidecar. The volumes contain
+/// the secrets of the sidecar and the key of its certificate authority.
 pub(super) fn refuse_mounts(pod: &Mapping, volumes: &[Value]) -> Result<(), String> {
     let is_own =
         |mount: &Value| name(mount).is_some_and(|wanted| volumes.iter().any(|own| name(own) == Some(wanted)));
-    for container in LISTS.into_iter().chain([EPHEMERAL]).flat_map(|list| containers(pod, list)) {
+    let is_sidecar =
+        |list: &str, container: &Value| list == "initContainers" && name(container) == Some(CONTAINER);
+    let all = LISTS.into_iter().chain([EPHEMERAL]);
+    for container in
+        all.flat_map(|list| containers(pod, list).filter(move |container| !is_sidecar(list, container)))
+    {
         for list in ["volumeMounts", "volumeDevices"] {
             let mounts = container.get(list).and_then(Value::as_sequence);
             if let Some(mount) = mounts.into_iter().flatten().find(|mount| is_own(mount)) {
                 return Err(format!(
                     "the container {} mounts the volume {}, which only the sidecar may mount: it contains the sidecar's files",
-                    name(container).unwrap_or_default(),
+                    shortened(name(container).unwrap_or_default()),
                     name(mount).unwrap_or_default()
                 ));
             }

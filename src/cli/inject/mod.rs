@@ -32,6 +32,7 @@ pub(super) use object::kinds::template;
 pub use proxied::Proxied;
 pub use selection::{CustomKind, Selector};
 pub use sidecar::{BaseUrl, Companion, Sidecar};
+pub(super) use yaml::shortened;
 
 #[derive(Args)]
 pub(super) struct InjectArgs {

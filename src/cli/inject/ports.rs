@@ -1,7 +1,9 @@
 //! The ports that the containers of a pod declare, and the port of the agent.
 
+use std::collections::BTreeSet;
+
 use super::sidecar::{Sidecar, name};
-use super::yaml::{self, Mapping, Sequence, Value};
+use super::yaml::{self, Mapping, Sequence, Value, shortened};
 
 /// The key of the annotation that contains the agent's port, by name or number.
 pub(super) const AGENT_PORT: &str = "callgate.dev/agent-port";
@@ -41,11 +43,12 @@ impl DeclaredPort {
     pub(super) fn words(&self) -> String {
         let number = match self.protocol() {
             "TCP" => self.number.to_string(),
-            other => format!("{}/{other}", self.number),
+            other => format!("{}/{}", self.number, shortened(other)),
         };
+        let container = shortened(&self.container);
         match self.name() {
-            Some(name) => format!("{name} ({number}) of {}", self.container),
-            None => format!("{number} of {}", self.container),
+            Some(name) => format!("{} ({number}) of {container}", shortened(name)),
+            None => format!("{number} of {container}"),
         }
     }
 }
@@ -53,11 +56,12 @@ impl DeclaredPort {
 /// Returns a rule of a NetworkPolicy that opens the ports to everybody. Returns `None` if `ports` is empty.
 pub(super) fn open(ports: &[DeclaredPort]) -> Option<Mapping> {
     let mut listed = Sequence::new();
+    let mut known = BTreeSet::new();
     for port in ports {
-        let mut one = Mapping::new();
-        one.insert("port".into(), port.number.into());
-        one.insert("protocol".into(), port.protocol().into());
-        if !listed.contains(&Value::from(one.clone())) {
+        if known.insert((port.number, port.protocol())) {
+            let mut one = Mapping::new();
+            one.insert("port".into(), port.number.into());
+            one.insert("protocol".into(), port.protocol().into());
             listed.push(one.into());
         }
     }
@@ -66,6 +70,7 @@ pub(super) fn open(ports: &[DeclaredPort]) -> Option<Mapping> {
     rule.insert("ports".into(), listed.into());
     (!is_empty).then_some(rule)
 }
+
 /// The maximum number of ports that a message lists.
 const WORDS_MAX: usize = 20;
 
@@ -91,15 +96,15 @@ pub(super) fn declared(pod: &Mapping, list: &'static str) -> Result<Vec<Declared
         let ports = match container.get("ports") {
             None | Some(Value::Null) => continue,
             Some(Value::Sequence(ports)) => ports,
-            Some(_) => return Err(format!("`ports` of {owner} is not a list")),
+            Some(_) => return Err(format!("`ports` of {} is not a list", shortened(owner))),
         };
         for (at, port) in ports.iter().enumerate() {
             let number = port.get("containerPort").unwrap_or(&Value::Null);
             let (Some(entry), Some(number @ 1..=65535)) = (port.as_mapping(), number.as_u64()) else {
-                let written = yaml::write(number)?;
                 return Err(format!(
-                    "a `containerPort` of {owner} is {}, which is not a whole number from 1 to 65535",
-                    written.trim_end()
+                    "a `containerPort` of {} is {}, which is not a whole number from 1 to 65535",
+                    shortened(owner),
+                    shown(number)?
                 ));
             };
             let entry = entry.clone();
@@ -115,13 +120,23 @@ pub(super) fn all(pod: &Mapping) -> Result<Vec<DeclaredPort>, String> {
     Ok(lists.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
+/// Returns a value for a message. A long text is shortened, and a list or mapping is not shown.
+fn shown(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Sequence(_) => Ok("a list".to_owned()),
+        Value::Mapping(_) => Ok("a mapping".to_owned()),
+        Value::String(text) => Ok(yaml::write(&shortened(text).into())?.trim_end().to_owned()),
+        other => Ok(yaml::write(other)?.trim_end().to_owned()),
+    }
+}
+
 fn has_container(pod: &Mapping, wanted: &str) -> bool {
     containers(pod, "containers").any(|container| name(container) == Some(wanted))
 }
 
 /// Returns the names of the pod's containers as text for a message.
 fn container_names(pod: &Mapping) -> String {
-    let all = containers(pod, "containers").filter_map(name).take(WORDS_MAX);
+    let all = containers(pod, "containers").filter_map(name).take(WORDS_MAX).map(shortened);
     all.collect::<Vec<_>>().join(", ")
 }
 
@@ -180,6 +195,11 @@ pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Declared
         }
         _ => {}
     }
+    chosen(all, sidecar)
+}
+
+/// Returns the port of the agent among the ports that its container may declare.
+fn chosen(mut all: Vec<DeclaredPort>, sidecar: &Sidecar) -> Result<Option<DeclaredPort>, String> {
     match &sidecar.agent_port {
         None if all.len() > 1 => {
             let is_same =
@@ -203,9 +223,12 @@ pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Declared
                 Some(at) => Ok(Some(all.swap_remove(at))),
                 None => {
                     let declares = match &sidecar.agent_container {
-                        Some(container) => format!("the agent's container {container} does not declare"),
+                        Some(container) => {
+                            format!("the agent's container {} does not declare", shortened(container))
+                        }
                         None => "no container declares".to_owned(),
                     };
+                    let wanted = shortened(wanted);
                     Err(match all.is_empty() {
                         true => format!("{declares} port {wanted} or any other port"),
                         false => {

@@ -6,7 +6,7 @@ use super::yaml::{Mapping, Sequence, Value, name};
 use crate::cli::proxied::{ProxyUrl, variables};
 
 /// The name of the volume with the certificates that the agent must trust.
-const TRUST: &str = "callgate-trust";
+pub(super) const TRUST: &str = "callgate-trust";
 /// The mount path of the volume [`TRUST`] in both containers.
 const TRUST_FOLDER: &str = "/run/callgate/trust";
 /// The name of the volume with the certificate authority.

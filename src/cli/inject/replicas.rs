@@ -300,6 +300,10 @@ pub(super) fn claims(spec: &Value) -> Vec<String> {
 /// a persistent volume for each entry of its `volumeClaimTemplates`.
 pub(super) fn has_claim(pod: &Mapping) -> bool {
     let volumes = pod.get("volumes").and_then(Value::as_sequence);
-    let is_claim = |volume: &Value| volume.get("persistentVolumeClaim").is_some();
     volumes.into_iter().flatten().any(|volume| name(volume) == Some(STATE) && is_claim(volume))
+}
+
+/// Reports whether a volume of a pod refers to a PersistentVolumeClaim.
+pub(super) fn is_claim(volume: &Value) -> bool {
+    volume.get("persistentVolumeClaim").is_some_and(|claim| !claim.is_null())
 }

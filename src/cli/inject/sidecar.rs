@@ -1,9 +1,11 @@
 //! The sidecar: the container and the volumes of the kustomize component, with configured names.
 
+use std::sync::LazyLock;
+
 use clap::ValueEnum;
 
 use super::label;
-use super::proxied::{self, Proxied, VOLUMES};
+use super::proxied::{self, Proxied, TRUST, VOLUMES};
 use super::selection::{CustomKind, Selector};
 use super::undo::ANNOTATION;
 use super::yaml::{self, Mapping, Value};
@@ -243,10 +245,22 @@ fn component() -> Option<Parts> {
     Some(Parts { container, volumes: pod.get("volumes")?.as_sequence()?.clone() })
 }
 
+/// The names of all volumes that `inject` can add to a pod.
+static OWN_VOLUMES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let made = component().map(|made| made.volumes).unwrap_or_default();
+    made.iter().filter_map(name).chain(VOLUMES).map(str::to_owned).collect()
+});
+
 /// Reports whether `inject` adds a volume of this name to pods.
 pub(super) fn is_own_volume(volume: &str) -> bool {
-    let is_made = |made: Parts| made.volumes.iter().any(|own| name(own) == Some(volume));
-    component().is_some_and(is_made) || VOLUMES.contains(&volume)
+    OWN_VOLUMES.iter().any(|own| own == volume)
+}
+
+/// Returns the volumes that only the sidecar may mount, as far as its container `own` mounts them.
+pub(super) fn private_volumes(own: &Mapping) -> Vec<Value> {
+    let mounts = own.get("volumeMounts").and_then(Value::as_sequence).into_iter().flatten();
+    let is_private = |mount: &&Value| name(mount).is_some_and(|name| is_own_volume(name) && name != TRUST);
+    mounts.filter(is_private).cloned().collect()
 }
 
 /// Checks that a container and volumes belong to a sidecar that `inject` added. The check is needed because anybody can
@@ -256,7 +270,8 @@ pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<()
     let made = component().ok_or(DAMAGED)?;
     if let Some(other) = volumes.iter().find(|volume| !is_own_volume(volume)) {
         return Err(format!(
-            "the annotation {ANNOTATION} names the volume {other}, which `callgate inject` does not make"
+            "the annotation {ANNOTATION} names the volume {}, which `callgate inject` does not make",
+            yaml::shortened(other)
         ));
     }
     let Some(container) = container else { return Ok(()) };

@@ -32,6 +32,7 @@ pub(super) fn put(
     let mut record = Record::default();
     let mut claims = object.get("spec").map(replicas::claims).unwrap_or_default();
     let pod = pod(object, template)?;
+    checks::pod::refuse_long_names(pod)?;
     claims.extend(replicas::has_claim(pod).then(|| STATE.to_owned()));
     checks::pod::refuse_node(pod)?;
     let found = ports::agents(pod, sidecar)?;
@@ -178,6 +179,23 @@ pub(super) fn has_sidecar(object: &mut Mapping, template: &[&str]) -> Result<boo
     }
 }
 
+/// Checks a pod that contains the sidecar already, such as the pod of an overlay: its node, the mounts of the other
+/// containers, and the names of their ports. [`put`] checks the same in other pods.
+pub(super) fn check_present(object: &mut Mapping, template: &[&str]) -> Result<(), String> {
+    let pod = pod(object, template)?;
+    checks::pod::refuse_node(pod)?;
+    checks::pod::refuse_long_names(pod)?;
+    let is_sidecar = |container: &&Value| name(container) == Some(CONTAINER);
+    let own = containers(pod, "initContainers").find(is_sidecar).and_then(Value::as_mapping);
+    let Some(own) = own else { return Ok(()) };
+    foreign::refuse_mounts(pod, &sidecar::private_volumes(own))?;
+    let mut others = ports::all(pod)?;
+    others.retain(|port| port.container != CONTAINER);
+    // The first port of the sidecar has the name of its container, unless it was moved from the agent.
+    let first = own.get("ports").and_then(|ports| ports.get(0)).and_then(name);
+    checks::pod::refuse_port_names(own, first.filter(|first| *first != CONTAINER), &others)
+}
+
 /// Reports whether a workload has the annotation in which `callgate inject` records its changes.
 pub(super) fn has_record(object: &Mapping) -> bool {
     let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
@@ -185,10 +203,11 @@ pub(super) fn has_record(object: &Mapping) -> bool {
 }
 
 /// Removes the record from a new pod that has neither the sidecar's container nor one of its volumes. Somebody has
-/// copied the annotation from another pod.
+/// copied the annotation from another pod. A volume with a claim can be one for the ledger, which the author declared.
 pub(super) fn forget_stale_record(object: &mut Mapping) {
     let is_injected = object.get("spec").and_then(Value::as_mapping).is_some_and(|pod| {
-        let is_own = |volume: &Value| name(volume).is_some_and(sidecar::is_own_volume);
+        let is_own =
+            |volume: &Value| name(volume).is_some_and(sidecar::is_own_volume) && !replicas::is_claim(volume);
         let is_sidecar = |container: &Value| name(container) == Some(CONTAINER);
         containers(pod, "volumes").any(is_own) || containers(pod, "initContainers").any(is_sidecar)
     });
@@ -267,7 +286,6 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     // The workload is changed only after all checks have passed.
     let pod = pod(object, template)?;
     let own = containers(pod, "initContainers").find(|container| name(container) == Some(CONTAINER));
-    sidecar::is_own(own, &record.volumes)?;
     foreign::check_record(&record, own)?;
     replicas::undo(object, &record);
     label::take(object, template, &record);
@@ -302,17 +320,34 @@ fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
     if container.get("ports").is_none_or(Value::is_null) {
         container.insert("ports".into(), Value::Sequence(Sequence::new()));
     }
+    let mut restored = Value::from(entry.clone());
     if let Some(ports) = container.get_mut("ports").and_then(Value::as_sequence_mut) {
-        ports.insert((*at).min(ports.len()), entry.clone().into());
+        // An update with the original manifest declares the port again, maybe with changes.
+        match ports.iter().find(|port| is_same_port(port, &restored)) {
+            Some(declared) => restored = declared.clone(),
+            None => ports.insert((*at).min(ports.len()), restored.clone()),
+        }
     }
     for handler in &record.handlers {
         let mut path: Vec<_> = handler.split('.').collect();
         let kind = path.pop().unwrap_or_default();
         if let Some(asks) = means(container, &path, kind)
-            && let Some(name) = entry.get("name")
+            && asks.get("port") == entry.get("containerPort")
+            && let Some(name) = restored.get("name")
         {
             asks.insert("port".into(), name.clone());
         }
     }
     Ok(())
+}
+
+/// Reports whether two ports of a container have the same name, or the same number and protocol. Kubernetes allows no
+/// two such ports in a container.
+fn is_same_port(one: &Value, other: &Value) -> bool {
+    let protocol = |port: &Value| {
+        port.get("protocol").and_then(Value::as_str).filter(|protocol| *protocol != "TCP").map(str::to_owned)
+    };
+    let has_same_name = name(one).is_some() && name(one) == name(other);
+    has_same_name
+        || one.get("containerPort") == other.get("containerPort") && protocol(one) == protocol(other)
 }

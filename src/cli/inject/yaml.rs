@@ -4,14 +4,17 @@
 //! The YAML library reads version 1.2. The two versions differ about scalars without quotes, such as `0644` and `yes`,
 //! and about the merge key `<<`.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess as _, Visitor};
+use serde::de::{
+    DeserializeSeed, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, VariantAccess as _, Visitor,
+};
 use serde_yaml::value::{Tag, TaggedValue};
 
 pub(super) use serde_yaml::{Mapping, Sequence, Value};
 
-use crate::config::{Outline, check_depth};
+use crate::config::{Outline, check_depth, has_alias};
 
 /// The words for true and for false in YAML 1.1. Readers also accept these words capitalized and in upper case.
 const TRUE: [&str; 2] = ["yes", "on"];
@@ -27,6 +30,11 @@ const AS_READ: &str = "!callgate.dev/plain";
 /// The maximum length of the record that `callgate inject` writes into an annotation, in bytes. The record contains the
 /// previous values of a few environment variables.
 const RECORD_BYTES_MAX: usize = 64 << 10;
+/// The maximum size of the values in a record, for each byte of its YAML text. A value counts as one byte in addition to
+/// the bytes of its text. A text without aliases has at most three values for one byte.
+const RECORD_GROWTH_MAX: usize = 4;
+/// The error about a record with aliases.
+const ALIASES: &str = "it has YAML aliases, which `callgate inject` does not write";
 
 /// Reads one YAML document, and applies its merge keys.
 pub(super) fn read(text: &str) -> Result<Value, String> {
@@ -45,13 +53,96 @@ fn check_nesting(text: &str) -> Result<(), String> {
     check_depth(text).map_err(|(message, at)| format!("{message}, at line {}", at.line))
 }
 
-/// Deserializes a record that [`to_text`] wrote. Limits its length and depth, because anybody can write such a text.
+/// Deserializes a record that [`to_text`] wrote. Limits its length and depth, and refuses aliases, because anybody can
+/// write such a text.
 pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     if text.len() > RECORD_BYTES_MAX {
         return Err(format!("it is longer than {} KiB", RECORD_BYTES_MAX >> 10));
     }
     check_nesting(text)?;
+    if has_alias(text) {
+        return Err(ALIASES.to_owned());
+    }
+    // A text that two YAML parsers read differently could contain an alias that only the YAML library finds.
+    let left = Cell::new((text.len() + 1) * RECORD_GROWTH_MAX);
+    let size = Size { left: &left }.deserialize(serde_yaml::Deserializer::from_str(text));
+    size.map_err(|error| error.to_string())?;
     serde_yaml::from_str(text).map_err(|error| error.to_string())
+}
+
+/// Limits the size of the values in a YAML document without building them. Aliases can make a short text very large.
+#[derive(Clone, Copy)]
+struct Size<'s> {
+    /// The number of bytes that the values may still have.
+    left: &'s Cell<usize>,
+}
+
+impl Size<'_> {
+    fn add<E: Error>(self, bytes: usize) -> Result<(), E> {
+        self.left.set(self.left.get().checked_sub(bytes + 1).ok_or_else(|| E::custom(ALIASES))?);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Size<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Size<'_> {
+    type Value = ();
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("any value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.add(0)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<(), E> {
+        self.add(0)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        self.add(0)
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        self.add(0)
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        self.add(0)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        self.add(0)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.add(text.len())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(self)?.is_some() {}
+        self.add(0)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while fields.next_key_seed(self)?.is_some() {
+            fields.next_value_seed(self)?;
+        }
+        self.add(0)
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, variant: A) -> Result<(), A::Error> {
+        let (_, contents) = variant.variant::<IgnoredAny>()?;
+        contents.newtype_variant_seed(self)
+    }
 }
 
 /// Serializes the record that `callgate inject` writes into an annotation, as YAML.
@@ -292,4 +383,18 @@ fn needs_quotes(text: &str) -> bool {
 /// Returns the value of the key `name` of an element of a list.
 pub(super) fn name(item: &Value) -> Option<&str> {
     item.get("name")?.as_str()
+}
+
+/// The maximum length of a name in a message, in characters. It is the maximum length of a name in Kubernetes.
+const NAME_CHARS_MAX: usize = 253;
+
+/// Returns a name for a message: at most the first 253 characters.
+pub(in crate::cli) fn shortened(name: &str) -> &str {
+    let end = name.char_indices().nth(NAME_CHARS_MAX).map_or(name.len(), |(end, _)| end);
+    name.get(..end).unwrap_or_default()
+}
+
+/// Reports whether a text is longer than any name in Kubernetes.
+pub(super) fn is_too_long(name: &str) -> bool {
+    shortened(name).len() < name.len()
 }

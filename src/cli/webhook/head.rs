@@ -57,10 +57,12 @@ pub(super) fn read(object: &RawValue, kind: Option<&GroupVersionKind>) -> Option
     Some(head)
 }
 
-/// Adds the metadata of the pod template of an object to its head. `template` is the path of the pod template.
+/// Adds the metadata of the pod template of an object to its head. `template` is the path of the pod template. Does
+/// nothing if there is no pod template at this path. Returns `None` if its metadata has more than [`size::VALUES_MAX`]
+/// values.
 pub(super) fn add_template(head: &mut Value, object: &RawValue, template: &[&str]) -> Option<()> {
-    let (first, rest) = template.split_first()?;
-    let pod = template.iter().try_fold(object, |at, key| member(at, key))?;
+    let Some((first, rest)) = template.split_first() else { return Some(()) };
+    let Some(pod) = template.iter().try_fold(object, |at, key| member(at, key)) else { return Some(()) };
     let mut inner = Value::from(Map::from_iter([("metadata".to_owned(), metadata(pod)?)]));
     for key in rest.iter().rev() {
         inner = Value::from(Map::from_iter([((*key).to_owned(), inner)]));

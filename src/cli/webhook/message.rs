@@ -8,8 +8,10 @@ const WARNINGS_MAX: usize = 16;
 /// The maximum length of the message of a denial, in characters. Kubernetes shows it as a whole. The limit only bounds
 /// names that are longer than Kubernetes allows.
 const MESSAGE_CHARS_MAX: usize = 4000;
-/// The mark of a text that continues in the next warning, or that was cut.
-const CONTINUES: &str = " …";
+/// The mark at the end of a warning that continues in the next one, and of a text that was cut.
+const ENDS: &str = " …";
+/// The mark at the beginning of a warning that continues the previous one.
+const BEGINS: &str = "… ";
 
 /// Returns the warnings of a response. A long warning is split between words into several, because Kubernetes would cut
 /// it.
@@ -19,28 +21,29 @@ pub(super) fn warnings<'t>(texts: impl Iterator<Item = &'t str>) -> Vec<String> 
 
 /// Returns the message of a denial. It is cut only if it is much longer than any message about a valid object.
 pub(super) fn denial(text: &str) -> String {
-    split(text, MESSAGE_CHARS_MAX).into_iter().next().unwrap_or_default()
+    split(text, MESSAGE_CHARS_MAX).next().unwrap_or_default()
 }
 
 /// Splits a text between words into parts of at most `max` characters. `max` must be greater than the length of the
-/// marks of a continued text.
-fn split(text: &str, max: usize) -> Vec<String> {
-    let room = max.saturating_sub(CONTINUES.chars().count()).max(1);
-    let mut parts = Vec::new();
-    let mut rest = text.to_owned();
-    loop {
-        let Some((end, _)) = rest.char_indices().nth(room).filter(|_| rest.chars().nth(max).is_some()) else {
-            parts.push(rest);
-            return parts;
-        };
-        let (head, tail) = rest.split_at(end);
-        // A part begins with the mark and a space, which is not the end of a word.
-        let at = head.rfind(' ').filter(|at| *at > CONTINUES.len()).unwrap_or(head.len());
-        let (first, left) = head.split_at(at);
-        let next = format!("… {}{tail}", left.trim_start());
-        parts.push(format!("{first}{CONTINUES}"));
-        rest = next;
-    }
+/// marks of a continued text. A part is made only when the iterator is asked for it, in time proportional to its length.
+fn split(text: &str, max: usize) -> impl Iterator<Item = String> {
+    let mut rest = Some(text);
+    let mut begins = "";
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let room = max.saturating_sub(begins.chars().count());
+        if text.chars().nth(room).is_none() {
+            return Some(format!("{begins}{text}"));
+        }
+        let room = room.saturating_sub(ENDS.chars().count()).max(1);
+        let end = text.char_indices().nth(room).map_or(text.len(), |(end, _)| end);
+        let at = text.get(..end)?.rfind(' ').filter(|at| *at > 0).unwrap_or(end);
+        let (part, left) = text.split_at_checked(at)?;
+        let part = format!("{begins}{part}{ENDS}");
+        rest = Some(left.trim_start());
+        begins = BEGINS;
+        Some(part)
+    })
 }
 
 #[cfg(test)]
@@ -49,9 +52,10 @@ mod tests {
 
     #[test]
     fn long_texts_are_split_between_words() {
-        assert_eq!(split("a b", 9), ["a b"]);
-        assert_eq!(split("one two three four", 12), ["one two …", "… three four"]);
-        let hard = split(&"ü".repeat(30), 12);
+        let split_all = |text: &str, max| split(text, max).collect::<Vec<_>>();
+        assert_eq!(split_all("a b", 9), ["a b"]);
+        assert_eq!(split_all("one two three four", 12), ["one two …", "… three four"]);
+        let hard = split_all(&"ü".repeat(30), 12);
         assert!(hard.iter().all(|part| part.chars().count() <= 12), "{hard:?}");
         assert_eq!(hard.concat().matches('ü').count(), 30);
         let words = "word ".repeat(1000);

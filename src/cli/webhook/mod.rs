@@ -26,7 +26,7 @@ use crate::admin::{AdminRequest, AdminResponse, ServedCertificate, serve_tls};
 use crate::observe::install_logger;
 
 use outcomes::{Outcome, Outcomes};
-use review::decide;
+use review::{Decision, decide};
 use workers::{THREADS_MAX, Workers};
 
 pub use review::{Policy, answer};
@@ -111,10 +111,12 @@ async fn serve(args: &WebhookArgs, certificate: Arc<ServedCertificate>) -> u8 {
     let respond = move |request: AdminRequest| {
         let (shared, workers) = (Arc::clone(&shared), Arc::clone(&workers));
         async move {
-            match request.path.as_str() {
-                "/mutate" => workers.run(move || respond(&shared.0, &shared.1, &request)).await,
-                _ => respond(&shared.0, &shared.1, &request),
+            if request.path != "/mutate" || request.method != "POST" {
+                return respond(&shared.1, &request);
             }
+            let for_worker = Arc::clone(&shared);
+            let reviewed = workers.run(move || reviewed(&for_worker.0, &request)).await;
+            answered(&shared.1, reviewed)
         }
     };
     let (stop, stopping) = watch::channel(false);
@@ -150,10 +152,12 @@ async fn rotate(args: &WebhookArgs, certificate: &ServedCertificate) {
     }
 }
 
-/// Returns the response to one request to the webhook.
-fn respond(policy: &Policy, outcomes: &Outcomes, request: &AdminRequest) -> AdminResponse {
-    let text =
-        |status, body: &str| AdminResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"));
+fn text(status: u16, body: &str) -> AdminResponse {
+    AdminResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"))
+}
+
+/// Returns the response to a request to the webhook that is not an AdmissionReview.
+fn respond(outcomes: &Outcomes, request: &AdminRequest) -> AdminResponse {
     let reads = matches!(request.method.as_str(), "GET" | "HEAD");
     match request.path.as_str() {
         "/livez" | "/readyz" if reads => text(200, "ok"),
@@ -163,20 +167,50 @@ fn respond(policy: &Policy, outcomes: &Outcomes, request: &AdminRequest) -> Admi
         "/livez" | "/metrics" | "/readyz" => {
             AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }
         }
-        "/mutate" if request.method == "POST" => {
-            let decided = request.json().and_then(|body| decide(policy, body).map_err(|error| (400, error)));
-            match decided {
-                Ok((outcome, review)) => {
-                    outcomes.count(outcome);
-                    AdminResponse::new(200, "application/json", review.to_string())
-                }
-                Err((status, error)) => {
-                    outcomes.count(Outcome::Invalid);
-                    text(status, error)
-                }
-            }
-        }
         "/mutate" => AdminResponse { allow: "POST", ..text(405, "method not allowed") },
         _ => text(404, "not found: /livez, /metrics, /mutate, /readyz"),
+    }
+}
+
+/// The response to a request to `/mutate`, and what is counted and logged when it is sent.
+type Reviewed = (AdminResponse, Outcome, Option<(log::Level, String)>);
+
+/// Returns the response to a request to `/mutate`. Counts and logs nothing, because the response may come too late.
+fn reviewed(policy: &Policy, request: &AdminRequest) -> Reviewed {
+    match request.json().and_then(|body| decide(policy, body).map_err(|error| (400, error))) {
+        Ok(Decision { outcome, answer, line }) => {
+            (AdminResponse::new(200, "application/json", answer.to_string()), outcome, line)
+        }
+        Err((status, error)) => (text(status, error), Outcome::Invalid, None),
+    }
+}
+
+/// Counts and logs the response to a request to `/mutate`, and returns it. `reviewed` is `None` if the response was not
+/// ready in time.
+fn answered(outcomes: &Outcomes, reviewed: Option<Reviewed>) -> AdminResponse {
+    let (response, outcome, line) = reviewed.unwrap_or_else(|| {
+        let line = "a request to /mutate received 503, because the response took too long";
+        (text(503, "too busy"), Outcome::Late, Some((log::Level::Warn, line.to_owned())))
+    });
+    outcomes.count(outcome);
+    if let Some((level, line)) = line {
+        log::log!(level, "{line}");
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_is_counted_as_what_was_sent() {
+        let outcomes = Outcomes::default();
+        assert_eq!(answered(&outcomes, None).status, 503);
+        assert_eq!(answered(&outcomes, Some((text(200, "{}"), Outcome::Patched, None))).status, 200);
+        let text = outcomes.text();
+        for line in ["{outcome=\"late\"} 1\n", "{outcome=\"patched\"} 1\n"] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

@@ -15,14 +15,17 @@ pub(super) enum Outcome {
     Unusable,
     /// The body of the request was not an AdmissionReview of Kubernetes.
     Invalid,
+    /// The response was not ready in time. The webhook answered with status 503.
+    Late,
 }
 
-const ALL: [(Outcome, &str); 5] = [
+const ALL: [(Outcome, &str); 6] = [
     (Outcome::Patched, "patched"),
     (Outcome::Unchanged, "unchanged"),
     (Outcome::Denied, "denied"),
     (Outcome::Unusable, "unusable"),
     (Outcome::Invalid, "invalid"),
+    (Outcome::Late, "late"),
 ];
 
 /// The number of requests to the webhook, by outcome.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::head::GroupVersionKind;
 use super::outcomes::Outcome;
 use super::{head, message, patch, size};
-use crate::cli::inject::{Operation, Rewritten, Sidecar, inject_object, is_left, template};
+use crate::cli::inject::{Operation, Rewritten, Sidecar, inject_object, is_left, shortened, template};
 
 /// The version of the admission API of Kubernetes that the webhook supports.
 const VERSION: &str = "admission.k8s.io/v1";
@@ -61,19 +61,28 @@ struct Request<'a> {
 /// # Errors
 /// Returns an explanation if the body is not an AdmissionReview of version v1 with a request.
 pub fn answer(policy: &Policy, body: &[u8]) -> Result<Value, &'static str> {
-    decide(policy, body).map(|(_, answer)| answer)
+    decide(policy, body).map(|decision| decision.answer)
 }
 
-/// Returns the response to an AdmissionReview of Kubernetes, and its outcome for the metrics.
-pub(super) fn decide(policy: &Policy, body: &[u8]) -> Result<(Outcome, Value), &'static str> {
+/// The response to an AdmissionReview of Kubernetes, and what is counted and logged when it is sent.
+pub(super) struct Decision {
+    pub(super) outcome: Outcome,
+    /// The response as JSON.
+    pub(super) answer: Value,
+    /// The line for the event log. `None` if the object did not change.
+    pub(super) line: Option<(log::Level, String)>,
+}
+
+/// Returns the response to an AdmissionReview of Kubernetes, its outcome for the metrics, and its line for the event log.
+pub(super) fn decide(policy: &Policy, body: &[u8]) -> Result<Decision, &'static str> {
     let wrong = "the body is not an AdmissionReview of admission.k8s.io/v1 with a request";
     let review: Review = serde_json::from_slice(body).map_err(|_| wrong)?;
     let Review { api_version, kind, request } = review;
     if api_version != VERSION || kind != "AdmissionReview" || request.uid.is_empty() {
         return Err(wrong);
     }
-    let (outcome, response) = match rewritten(policy, &request) {
-        Ok(None) => (Outcome::Unchanged, json!({ "uid": request.uid, "allowed": true })),
+    let (outcome, response, line) = match rewritten(policy, &request) {
+        Ok(None) => (Outcome::Unchanged, json!({ "uid": request.uid, "allowed": true }), None),
         Ok(Some((operations, notes))) => {
             let patch = BASE64.encode(Value::from(operations).to_string().as_bytes());
             let response = json!({
@@ -83,24 +92,29 @@ pub(super) fn decide(policy: &Policy, body: &[u8]) -> Result<(Outcome, Value), &
                 "patch": patch,
                 "warnings": message::warnings(notes.iter().map(String::as_str)),
             });
-            (Outcome::Patched, response)
+            let dry = if request.dry_run == Some(true) { " (dry run)" } else { "" };
+            let line = format!("{}: added the sidecar{dry}", request.described());
+            (Outcome::Patched, response, Some((log::Level::Info, line)))
         }
-        Err(error) => refused(policy, &request, &error),
+        Err(error) => {
+            let text = message::denial(&format!("callgate cannot add the sidecar: {error}"));
+            let (outcome, response) = refused(policy, &request, &text);
+            (outcome, response, Some((log::Level::Warn, format!("{}: {text}", request.described()))))
+        }
     };
-    Ok((outcome, json!({ "apiVersion": VERSION, "kind": "AdmissionReview", "response": response })))
+    let answer = json!({ "apiVersion": VERSION, "kind": "AdmissionReview", "response": response });
+    Ok(Decision { outcome, answer, line })
 }
 
-/// Returns the response about an object to which the sidecar cannot be added. An update is admitted if the sidecar could
-/// not be added to the object before, so that its author can scale, repair or delete it.
-fn refused(policy: &Policy, request: &Request<'_>, error: &str) -> (Outcome, Value) {
-    let text = message::denial(&format!("callgate cannot add the sidecar: {error}"));
-    log::warn!("{}: {text}", request.described());
+/// Returns the response about an object to which the sidecar cannot be added. `text` is the reason. An update is admitted
+/// if the sidecar could not be added to the object before, so that its author can scale, repair or delete it.
+fn refused(policy: &Policy, request: &Request<'_>, text: &str) -> (Outcome, Value) {
     let was_unusable = || {
         let old = request.old_object.filter(|_| request.operation == "UPDATE");
         old.is_some_and(|old| attempt(policy, request, old).is_err())
     };
     if policy.admits_unusable || was_unusable() {
-        let warnings = message::warnings(std::iter::once(text.as_str()));
+        let warnings = message::warnings(std::iter::once(text));
         let response = json!({ "uid": request.uid, "allowed": true, "warnings": warnings });
         return (Outcome::Unusable, response);
     }
@@ -118,12 +132,7 @@ fn rewritten(policy: &Policy, request: &Request<'_>) -> Result<Option<Rewrite>, 
         return Ok(None);
     }
     let Some(object) = request.object else { return Ok(None) };
-    let rewrite = attempt(policy, request, object)?;
-    if rewrite.is_some() {
-        let dry = if request.dry_run == Some(true) { " (dry run)" } else { "" };
-        log::info!("{}: added the sidecar{dry}", request.described());
-    }
-    Ok(rewrite)
+    attempt(policy, request, object)
 }
 
 /// Returns the same as [`rewritten`] for one of the two objects in a request.
@@ -144,7 +153,7 @@ fn attempt(policy: &Policy, request: &Request<'_>, object: &RawValue) -> Result<
     }
     let text = |key: &str| head.get(key).and_then(Value::as_str).unwrap_or_default();
     if let Some(path) = template(text("apiVersion"), text("kind"), &policy.sidecar.custom) {
-        let _ = head::add_template(&mut head, object, &path);
+        head::add_template(&mut head, object, &path).ok_or_else(too_large)?;
     }
     if is_left(&head, &policy.sidecar, &operation) {
         return Ok(None);
@@ -189,6 +198,6 @@ impl Request<'_> {
         let names = [self.name.as_deref(), text("name"), text("generateName")];
         let name = names.into_iter().flatten().find(|name| !name.is_empty()).unwrap_or("without a name");
         let namespace = self.namespace.as_deref().unwrap_or_default();
-        format!("{kind} {namespace}/{name}")
+        format!("{} {}/{}", shortened(kind), shortened(namespace), shortened(name))
     }
 }

@@ -7,8 +7,6 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::admin::AdminResponse;
-
 /// The maximum number of webhook responses that are computed at the same time. One computation can use some ten MiB.
 const RUNNING_MAX: usize = 2;
 /// The maximum number of threads for blocking work: one more than [`RUNNING_MAX`].
@@ -26,10 +24,11 @@ impl Default for Workers {
 }
 
 impl Workers {
-    /// Computes a response on a thread for blocking work. Returns a response with status 503 if this takes too long.
-    pub(super) async fn run<F>(&self, answer: F) -> AdminResponse
+    /// Computes a response on a thread for blocking work. Returns `None` if this takes too long or fails.
+    pub(super) async fn run<T, F>(&self, answer: F) -> Option<T>
     where
-        F: FnOnce() -> AdminResponse + Send + 'static,
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
     {
         let computed = async {
             let permit = Arc::clone(&self.0).acquire_owned().await.ok()?;
@@ -40,8 +39,7 @@ impl Workers {
             });
             computed.await.ok()
         };
-        let late = || AdminResponse::new(503, "text/plain; charset=utf-8", "too busy\n".to_owned());
-        timeout(DEADLINE, computed).await.ok().flatten().unwrap_or_else(late)
+        timeout(DEADLINE, computed).await.ok().flatten()
     }
 }
 
@@ -63,20 +61,19 @@ mod tests {
                     most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     std::thread::yield_now();
                     running.fetch_sub(1, Ordering::SeqCst);
-                    AdminResponse::new(200, "text/plain", String::new())
                 };
-                workers.run(work).await.status
+                workers.run(work).await
             }
         };
         runtime.block_on(async {
             let all: Vec<_> = (0..50).map(|_| tokio::spawn(answer())).collect();
             for one in all {
-                assert_eq!(one.await.unwrap(), 200);
+                assert_eq!(one.await.unwrap(), Some(()));
             }
             // A fault in the computation is not a fault of the server.
-            let response = workers.run(|| panic!("a fault")).await;
-            assert_eq!(response.status, 503);
-            assert_eq!(answer().await, 200);
+            let response: Option<()> = workers.run(|| panic!("a fault")).await;
+            assert_eq!(response, None);
+            assert_eq!(answer().await, Some(()));
         });
         assert!(most.load(Ordering::SeqCst) <= RUNNING_MAX);
     }

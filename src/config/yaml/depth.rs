@@ -58,6 +58,12 @@ pub fn check_depth(text: &str) -> Result<(), (String, Position)> {
     Ok(())
 }
 
+/// Reports whether a YAML text contains an alias (`*name`), up to the first syntax error.
+pub fn has_alias(text: &str) -> bool {
+    let mut events = Parser::new_from_str(text).map_while(Result::ok);
+    events.any(|(event, _)| matches!(event, Event::Alias(_)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ mod sources;
 mod suggest;
 mod variable;
 
-pub use depth::check_depth;
+pub use depth::{check_depth, has_alias};
 pub use error::{ConfigError, ERRORS_MAX};
 pub use key_path::Position;
 #[cfg(feature = "proxy")]

@@ -4,10 +4,26 @@ use super::handlers::asked_from_outside;
 use crate::cli::inject::foreign;
 use crate::cli::inject::ports::{self, DeclaredPort, LISTS, containers, declared};
 use crate::cli::inject::sidecar::{CONTAINER, Sidecar, name};
-use crate::cli::inject::yaml::{self, Mapping, Value};
+use crate::cli::inject::yaml::{self, Mapping, Value, is_too_long, shortened};
 
 /// The labels of nodes that contain the name of the operating system.
 const SYSTEM_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+
+/// Returns an error if a container or a port of this pod has a longer name than Kubernetes allows. Without this limit, a
+/// copy of the container's name for each of its ports could need much memory.
+pub(in crate::cli::inject) fn refuse_long_names(pod: &Mapping) -> Result<(), String> {
+    let error = |what: &str, name: &str| format!("the name of {what} is too long: {}…", shortened(name));
+    for container in LISTS.into_iter().flat_map(|list| containers(pod, list)) {
+        if let Some(name) = name(container).filter(|name| is_too_long(name)) {
+            return Err(error("a container", name));
+        }
+        let ports = container.get("ports").and_then(Value::as_sequence).into_iter().flatten();
+        if let Some(name) = ports.filter_map(name).find(|name| is_too_long(name)) {
+            return Err(error("a port", name));
+        }
+    }
+    Ok(())
+}
 
 /// Returns an error if the sidecar cannot run beside this pod's containers on its node: on Windows, or in the network
 /// of the node.

@@ -82,7 +82,13 @@ pub(in crate::cli) fn inject_object(
         Choice::OptedOut(_) => operation.is_create() || !has_record,
         // A pod cannot be changed later. The pods of a workload with the sidecar have the sidecar, but no record of an
         // injection.
-        Choice::Inject(_) => workload::has_sidecar(object, &template)? && (kind == "Pod" || !has_record),
+        Choice::Inject(_) => {
+            let is_present = workload::has_sidecar(object, &template)? && (kind == "Pod" || !has_record);
+            if is_present {
+                workload::check_present(object, &template)?;
+            }
+            is_present
+        }
     };
     if stays {
         return Ok(Rewritten::Unchanged);
