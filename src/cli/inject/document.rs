@@ -1,11 +1,11 @@
 //! Finds the workloads in a file of manifests. All other documents stay unchanged, including their comments.
 
+use super::label_selector::{CustomKind, pod_template};
 use super::notes::{self, Note};
 use super::object::choice::change;
 use super::object::kinds::{KINDS, described, template};
 use super::replicas::{identity, is_companion};
 use super::scaling::Scaling;
-use super::selection::{CustomKind, pod_template};
 use super::sidecar::Sidecar;
 use super::yaml::{Mapping, Value};
 use super::{companions, workload, yaml};

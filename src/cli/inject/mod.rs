@@ -5,13 +5,13 @@ mod companions;
 mod document;
 mod foreign;
 mod label;
+mod label_selector;
 mod notes;
 mod object;
 mod ports;
 mod proxied;
 mod replicas;
 mod scaling;
-mod selection;
 mod sidecar;
 mod undo;
 mod workload;
@@ -27,10 +27,10 @@ use crate::file::without_byte_order_mark;
 use crate::source::parse_network;
 
 pub use document::{Injected, inject, remove, remove_from};
+pub use label_selector::{CustomKind, Selector};
 pub(super) use object::admission::{Operation, Rewritten, inject_object, is_left};
 pub(super) use object::kinds::template;
 pub use proxied::Proxied;
-pub use selection::{CustomKind, Selector};
 pub use sidecar::{BaseUrl, Companion, Sidecar};
 pub(super) use yaml::shortened;
 

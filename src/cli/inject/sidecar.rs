@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use clap::ValueEnum;
 
 use super::label;
+use super::label_selector::{CustomKind, Selector};
 use super::proxied::{self, Proxied, TRUST, VOLUMES};
-use super::selection::{CustomKind, Selector};
 use super::undo::ANNOTATION;
 use super::yaml::{self, Mapping, Value};
 

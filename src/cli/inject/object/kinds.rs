@@ -1,6 +1,6 @@
 //! The kinds of Kubernetes objects that contain a pod template.
 
-use crate::cli::inject::selection::CustomKind;
+use crate::cli::inject::label_selector::CustomKind;
 use crate::cli::inject::yaml::{Mapping, Value};
 
 /// The kinds of Kubernetes workloads: `apiVersion`, kind, and path of the pod template. The version is compared, too,
