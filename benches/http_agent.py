@@ -9,10 +9,16 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 def read_message(stream, pending):
     """Reads one HTTP message with a Content-Length. Returns its head and the bytes after it."""
+    head, _, rest = read_whole(stream, pending)
+    return head, rest
+
+
+def read_whole(stream, pending):
+    """Reads one HTTP message with a Content-Length. Returns its head, its body, and the bytes after it."""
     while b"\r\n\r\n" not in pending:
         more = stream.recv(65536)
         if not more:
-            return None, b""
+            return None, b"", b""
         pending += more
     head, rest = pending.split(b"\r\n\r\n", 1)
     length = 0
@@ -21,7 +27,7 @@ def read_message(stream, pending):
             length = int(line.split(b":")[1])
     while len(rest) < length:
         rest += stream.recv(65536)
-    return head, rest[length:]
+    return head, rest[:length], rest[length:]
 
 
 def heads(stream):

@@ -31,25 +31,24 @@ class Server:
         self.child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         if not listens(self.port):
             sys.exit(f"{program} does not listen")
-        while replica_of and "state=online" not in replica_of.facts():
+        while replica_of and "state=online" not in replica_of.facts().get("slave0", ""):
             time.sleep(0.05)
 
     def facts(self):
+        """Returns what the server says about itself."""
         with socket.create_connection(("127.0.0.1", self.port)) as stream:
             stream.sendall(b"INFO\r\nQUIT\r\n")
-            return b"".join(iter(lambda: stream.recv(65536), b"")).decode()
-
-    def info(self, name):
-        return next(line.split(":")[1] for line in self.facts().splitlines() if line.startswith(name + ":"))
+            text = b"".join(iter(lambda: stream.recv(65536), b"")).decode()
+        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
     def memory(self):
         """Returns the bytes in use, without buffers, which do not grow with the data."""
-        facts = dict(line.split(":", 1) for line in self.facts().splitlines() if ":" in line)
+        facts = self.facts()
         buffers = ("mem_total_replication_buffers", "mem_clients_normal", "mem_aof_buffer")
         return int(facts["used_memory"]) - sum(int(facts.get(name, 0)) for name in buffers)
 
     def version(self):
-        facts = dict(line.split(":", 1) for line in self.facts().splitlines() if ":" in line)
+        facts = self.facts()
         return facts.get("valkey_version") or facts["redis_version"]
 
     def kill(self):

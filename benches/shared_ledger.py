@@ -131,13 +131,7 @@ def serve_clients(admin, ingress, clients, interactions):
     def post(stream, pending, path, headers, body):
         head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}content-length: {len(body)}\r\n\r\n"
         stream.sendall(head.encode() + body)
-        while b"\r\n\r\n" not in pending:
-            pending += stream.recv(65536)
-        head, rest = pending.split(b"\r\n\r\n", 1)
-        length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        while len(rest) < length:
-            rest += stream.recv(65536)
-        return head, rest[:length], rest[length:]
+        return http_agent.read_whole(stream, pending)
 
     def mint(first):
         stream, pending = connect(admin), b""

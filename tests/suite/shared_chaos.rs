@@ -99,6 +99,18 @@ fn offset(node: &Engine, name: &str) -> u64 {
     fact(node, name).parse().unwrap_or_default()
 }
 
+/// Reports whether a node of a cluster sees that all slots are served.
+fn is_whole(node: &Engine) -> bool {
+    node.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+}
+
+/// Reports whether a replica has everything that its primary has.
+fn is_synchronous(replica: &Engine, primary: &Engine) -> bool {
+    follows(replica)
+        && fact(replica, "master_sync_in_progress") == "0"
+        && offset(replica, "slave_repl_offset") >= offset(primary, "master_repl_offset")
+}
+
 /// Returns a member that was not started yet.
 fn member(folder: &Path, number: usize, places: &Places, store: &str, history: &Arc<History>) -> Member {
     let place = &places.members[number];
@@ -212,12 +224,8 @@ impl Installation {
                 }
                 let port = fact(node, "master_port");
                 let primary = nodes.iter().find(|node| node.address.port().to_string() == port)?;
-                let is_synchronous = follows(node)
-                    && fact(node, "master_sync_in_progress") == "0"
-                    && offset(node, "slave_repl_offset") >= offset(primary, "master_repl_offset");
-                replicas += usize::from(is_synchronous);
+                replicas += usize::from(is_synchronous(node, primary));
             }
-            let is_whole = |node: &Engine| node.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
             let has_replica = |place: &usize| fact(&nodes[*place], "connected_slaves") == "1";
             let is_ready = primaries.len() == 3 && replicas == 3 && primaries.iter().all(has_replica);
             let oldest =
@@ -237,8 +245,7 @@ impl Installation {
                 .map(|(_, node)| node)
                 .collect();
             let primaries = others.iter().filter(|node| fact(node, "role") == "master").count();
-            let is_whole = |node: &&Engine| node.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
-            (primaries == 3 && others.iter().all(is_whole)).then_some(())
+            (primaries == 3 && others.into_iter().all(is_whole)).then_some(())
         });
     }
 
@@ -261,15 +268,13 @@ impl Installation {
             };
             let nodes = self.nodes.lock().unwrap();
             let place = nodes.iter().position(|node| node.address.port() == port)?;
-            let is_synchronous = |(number, node): (usize, &Engine)| {
+            let has_everything = |(number, node): (usize, &Engine)| {
                 number == place
                     || (fact(node, "role") == "slave"
                         && fact(node, "master_port") == port.to_string()
-                        && fact(node, "master_link_status") == "up"
-                        && fact(node, "master_sync_in_progress") == "0"
-                        && offset(node, "slave_repl_offset") >= offset(&nodes[place], "master_repl_offset"))
+                        && is_synchronous(node, &nodes[place]))
             };
-            let is_ready = self.sentinels.iter().all(knows) && nodes.iter().enumerate().all(is_synchronous);
+            let is_ready = self.sentinels.iter().all(knows) && nodes.iter().enumerate().all(has_everything);
             is_ready.then_some(place)
         })
     }

@@ -15,8 +15,7 @@ impl Inbox {
     /// # Errors
     /// Returns an explanation if the message cannot be read or decrypted now.
     pub async fn read(&self, number: u64) -> Result<Option<Message>, String> {
-        let stored = self.backing.read(number, &self.id(number)).await?;
-        stored.map(|stored| self.open(number, stored)).transpose()
+        self.read_to_watch(number).await?
     }
 
     /// Reads a message for a client that only watches. Returns `Ok(Err(…))` with an explanation if the message itself cannot

@@ -144,9 +144,9 @@ impl RedisStore {
         if is_repeat {
             kept = self.call(&ACCEPT_EVENT, partition, keys, arguments).await;
         }
-        let not_changed = |failure: Failure| {
-            let not_changed = NotChanged::by(&failure);
-            NotChanged { may_have_happened: is_repeat || not_changed.may_have_happened, ..not_changed }
+        let not_changed = |failure: Failure| NotChanged {
+            may_have_happened: is_repeat || failure.may_have_happened,
+            refusal: unavailable(&failure),
         };
         let (_, values) = kept.map_err(not_changed)?;
         Ok(Placed::read(values.into_iter()))

@@ -116,16 +116,15 @@ impl EngineHealth {
     /// Returns the addresses of the full nodes that have refused no change for [`FULL_RECENT`]. A node near its limit
     /// has memory for a moment whenever a key is removed.
     pub(super) fn perhaps_not_full(&self) -> Vec<Box<str>> {
-        let (state, now) = (self.state.lock(), instant());
-        let is_past = |last: Instant| now.saturating_duration_since(last) >= FULL_RECENT;
-        state.full.iter().filter(|(_, (_, last))| is_past(*last)).map(|(node, _)| node.clone()).collect()
+        let state = self.state.lock();
+        let full = state.full.iter().filter(|(_, (_, last))| has_refused_nothing_since(*last));
+        full.map(|(node, _)| node.clone()).collect()
     }
 
     /// Records that a full node has memory again, or that it has no keys any more.
     pub(super) fn has_room(&self, node: &str) {
         let mut state = self.state.lock();
-        let is_past = |last: Instant| instant().saturating_duration_since(last) >= FULL_RECENT;
-        if state.full.get(node).is_some_and(|(_, last)| is_past(*last)) {
+        if state.full.get(node).is_some_and(|(_, last)| has_refused_nothing_since(*last)) {
             state.full.remove(node);
             drop(state);
             log::info!("the store has room again at {node}");
@@ -193,6 +192,11 @@ impl EngineHealth {
     pub(super) fn why_unusable(&self) -> Option<String> {
         self.state.lock().unusable.clone()
     }
+}
+
+/// Reports whether a full node, whose last refusal was at `last`, has refused no change for [`FULL_RECENT`].
+fn has_refused_nothing_since(last: Instant) -> bool {
+    instant().saturating_duration_since(last) >= FULL_RECENT
 }
 
 /// The clock of the Redis server. All processes that share the ledger use this clock.

@@ -24,13 +24,18 @@ const SUFFIXES: [(&str, f64); 15] = [
     ("E", 1e18),
 ];
 
+/// Returns a quantity as it is written. Returns `None` if the value is neither a text nor a number.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
 /// Returns the number of a quantity in Kubernetes, such as `64Mi` or `50m`. Returns `None` if it is not a quantity.
 fn quantity(value: &Value) -> Option<f64> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        _ => return None,
-    };
+    let text = text(value)?;
     let suffix = SUFFIXES.iter().find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, *factor)));
     let (number, factor) = suffix.unwrap_or((&text, 1.0));
     number.trim().parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number * factor)
@@ -74,11 +79,7 @@ fn total(pod: &Mapping, sidecar: &Mapping, resource: &str) -> f64 {
 /// Returns an error if the resources of the pod as a whole (`resources` in its `spec`) cannot hold the sidecar. The API
 /// server would not admit such a pod.
 pub(in crate::cli::inject) fn refuse(pod: &Mapping, sidecar: &Mapping) -> Result<(), String> {
-    let text = |value: Option<&Value>| match value {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) => number.to_string(),
-        _ => String::new(),
-    };
+    let text = |value: Option<&Value>| value.and_then(text).unwrap_or_default();
     for resource in RESOURCES {
         let limits = [pod, sidecar].map(|of| amount(of, "limits", resource));
         if let [Some(all), Some(own)] = limits

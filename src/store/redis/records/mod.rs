@@ -76,10 +76,6 @@ pub(in crate::store) struct NotChanged {
 }
 
 impl NotChanged {
-    pub(super) fn by(failure: &Failure) -> Self {
-        Self { may_have_happened: failure.may_have_happened, refusal: unavailable(failure) }
-    }
-
     pub(in crate::store) fn for_certain(refusal: Refusal) -> Self {
         Self { may_have_happened: false, refusal }
     }
