@@ -67,8 +67,8 @@ impl Store {
             Err(error) => Err(error),
         };
         if claimed.is_err()
-            && let Some(journal) = &self.journal
-            && !journal.durable(journal.sequence()).await
+            && let Some(commit_queue) = &self.commit_queue
+            && !commit_queue.durable(commit_queue.sequence()).await
         {
             // The changes that led to this denial are not durable yet, and may be lost in a crash.
             return Err(ClaimError::Refused(unavailable()));
@@ -160,7 +160,7 @@ impl Claimed<'_> {
         // The waiting claims are woken before the commit, because this future may be dropped while it waits for the
         // commit. A woken claim waits for the commit itself.
         self.store.waiters.claim_ended(&hold, true);
-        durable(self.store.journal.as_ref(), sequence).await
+        durable(self.store.commit_queue.as_ref(), sequence).await
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::event_memory::{EventLog, EventPlace, LoggedEvent, Oldest};
-use super::file::{Change, Journal, NO_OWNER, StoredEvent};
+use super::file::{Change, CommitQueue, NO_OWNER, StoredEvent};
 use super::memory::{Hold, Memory, SHARDS, Shard, change};
 use crate::interaction::{Claim, EventKey, InformedBy, Report};
 use crate::time::Timestamp;
@@ -37,10 +37,10 @@ pub(super) enum Removal {
 }
 
 impl Removal {
-    fn write(self, journal: &Journal, changes: impl IntoIterator<Item = Change>) {
+    fn write(self, commit_queue: &CommitQueue, changes: impl IntoIterator<Item = Change>) {
         match self {
-            Self::Recorded => drop(journal.record(changes)),
-            Self::Deferred => journal.defer(changes),
+            Self::Recorded => drop(commit_queue.record(changes)),
+            Self::Deferred => commit_queue.defer(changes),
         }
     }
 }
@@ -81,7 +81,7 @@ impl Memory {
         let mut changes: Vec<_> = message.into_iter().collect();
         let Some(slot) = shard.interactions.get_mut(id) else {
             // The interaction was removed meanwhile. A message is stored nevertheless.
-            return self.journal.as_ref().map_or(0, |journal| journal.record(changes));
+            return self.commit_queue.as_ref().map_or(0, |commit_queue| commit_queue.record(changes));
         };
         let (expires, owner, log) = (slot.record.expires(), slot.number, &mut shard.events);
         slot.record.prune_events(|fingerprint| log.get(fingerprint).is_some());
@@ -91,7 +91,7 @@ impl Memory {
             let event = LoggedEvent { fingerprint, delivered, window, number };
             let former = log.insert(event);
             self.count_events(1, usize::from(former.is_some()));
-            if self.journal.is_some() {
+            if self.commit_queue.is_some() {
                 changes.extend(former.map(|former| Change::EventGone(former.number)));
                 changes.push(Change::Event(number, stored(&event), expires, owner));
             }
@@ -102,7 +102,7 @@ impl Memory {
         }
         let is_sooner = slot.record.next_look(now) < slot.next_check;
         self.note_oldest(Self::index(id), shard);
-        if !ended && !is_sooner && self.journal.is_none() {
+        if !ended && !is_sooner && self.commit_queue.is_none() {
             return 0;
         }
         let Some(id) = shard.interactions.get_key_value(id).map(|(id, _)| Arc::clone(id)) else { return 0 };
@@ -110,9 +110,11 @@ impl Memory {
             self.note_end(shard, &id);
         }
         self.reschedule(shard, &id, now);
-        let (Some(journal), Some(slot)) = (&self.journal, shard.interactions.get(&id)) else { return 0 };
+        let (Some(commit_queue), Some(slot)) = (&self.commit_queue, shard.interactions.get(&id)) else {
+            return 0;
+        };
         changes.push(change(&id, slot));
-        journal.record(changes)
+        commit_queue.record(changes)
     }
 
     fn settle_dedup(&self, keys: &[EventKey], window: u32, now: Timestamp, message: Option<Change>) -> u64 {
@@ -123,13 +125,13 @@ impl Memory {
             let number = self.number();
             let (event, former) = dedup.settle(*key, seconds(now), window, number);
             self.count_events(1, usize::from(former.is_some()));
-            if self.journal.is_some() {
+            if self.commit_queue.is_some() {
                 changes.extend(former.map(|former| Change::EventGone(former.number)));
                 changes.push(Change::Event(number, stored(&event), until, NO_OWNER));
             }
         }
         self.set_oldest(SHARDS, dedup.log.oldest());
-        self.journal.as_ref().map_or(0, |journal| journal.record(changes))
+        self.commit_queue.as_ref().map_or(0, |commit_queue| commit_queue.record(changes))
     }
 
     /// Records that an interaction has ended. When room is needed, the events of ended interactions are removed first.
@@ -248,10 +250,10 @@ impl Memory {
         let changes = self.drop_events(&mut shard.events, &fingerprints);
         let has_removed = !changes.is_empty();
         let is_changed = has_removed || slot.record.has_forgotten_events() != had_forgotten;
-        if let (true, Some(journal)) = (is_changed, &self.journal) {
+        if let (true, Some(commit_queue)) = (is_changed, &self.commit_queue) {
             // The record of the interaction is written before its events are removed from the file. If the process ends
             // in between, the record already contains that the events are forgotten.
-            removal.write(journal, [change(id, slot)].into_iter().chain(changes));
+            removal.write(commit_queue, [change(id, slot)].into_iter().chain(changes));
         }
         has_removed
     }
@@ -260,14 +262,14 @@ impl Memory {
     fn forgot(&self, event: LoggedEvent, removal: Removal) {
         self.count_events(0, 1);
         self.metrics.event_forgotten();
-        if let Some(journal) = &self.journal {
-            removal.write(journal, [Change::EventGone(event.number)]);
+        if let Some(commit_queue) = &self.commit_queue {
+            removal.write(commit_queue, [Change::EventGone(event.number)]);
         }
     }
 
-    /// Reports whether the journal accepts further deferred changes.
+    /// Reports whether the commit queue accepts further deferred changes.
     fn may_defer(&self) -> bool {
-        self.journal.as_ref().is_none_or(|journal| journal.may_defer())
+        self.commit_queue.as_ref().is_none_or(|commit_queue| commit_queue.may_defer())
     }
 
     /// Removes delivered events that belong to no interaction and whose retention is over. Returns whether there may be
@@ -296,8 +298,8 @@ impl Memory {
         if count > 0 {
             self.count_events(0, count);
             self.set_oldest(SHARDS, dedup.log.oldest());
-            if let Some(journal) = &self.journal {
-                journal.defer(changes);
+            if let Some(commit_queue) = &self.commit_queue {
+                commit_queue.defer(changes);
             }
         }
         count

@@ -84,7 +84,7 @@ impl Store {
 
     /// Reports whether the ledger is in a file.
     pub fn is_durable(&self) -> bool {
-        self.journal.is_some()
+        self.commit_queue.is_some()
     }
 
     /// Reports whether several processes share the ledger.
@@ -183,14 +183,14 @@ impl Store {
         if let Some(refusal) = refused {
             log::warn!("not all interactions of another member were taken over: {}", refusal.detail);
         }
-        durable(self.journal.as_ref(), last).await?;
+        durable(self.commit_queue.as_ref(), last).await?;
         Ok(taken)
     }
 
     /// Removes the records that another process has received and stored.
     pub async fn handed_over(&self, ids: &[String]) {
         let last = ids.iter().map(|id| self.memory.handed_over(id)).max().unwrap_or_default();
-        if durable(self.journal.as_ref(), last).await.is_err() {
+        if durable(self.commit_queue.as_ref(), last).await.is_err() {
             log::error!(
                 "the file of the ledger still contains interactions that another member has taken over"
             );
@@ -306,8 +306,8 @@ impl Memory {
         }
         let id = Arc::clone(id);
         let changes: Option<Vec<Change>> = self.remove(shard, &id);
-        match (changes, &self.journal) {
-            (Some(changes), Some(journal)) => journal.record(changes),
+        match (changes, &self.commit_queue) {
+            (Some(changes), Some(commit_queue)) => commit_queue.record(changes),
             _ => 0,
         }
     }

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::event_memory::FingerprintKey;
-use super::file::{Change, Health, Journal, LedgerFile};
+use super::file::{Change, CommitQueue, Health, LedgerFile};
+use super::file_writer;
 use super::inbox::{Backing, Inbox, SharedMessages, start_shared};
 use super::memory::{Memory, SHARDS};
 use super::new_record::opened_record;
@@ -14,7 +15,6 @@ use super::outcome::{DueNotice, OwnedInteraction, Passed, Revoked};
 use super::redis::{Found, RedisStore};
 use super::restore::Restore;
 use super::waiting_claims::Waiters;
-use super::writer;
 use crate::clock::Clock;
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
@@ -47,7 +47,7 @@ impl std::fmt::Display for StoreError {
 #[derive(Debug)]
 pub struct Store {
     pub(super) memory: Arc<Memory>,
-    pub(super) journal: Option<Arc<Journal>>,
+    pub(super) commit_queue: Option<Arc<CommitQueue>>,
     pub(super) inbox: Arc<Inbox>,
     /// The claims that wait until another claim ends.
     pub(super) waiters: Waiters,
@@ -84,28 +84,28 @@ impl Store {
         };
         let failed = |message| StoreError { path: path.clone(), message };
         let mut file = LedgerFile::open(path).map_err(failed)?;
-        let (journal, durable) = Journal::new(settings.grace, Arc::clone(&metrics), clock);
-        let journal = Arc::new(journal);
+        let (commit_queue, durable) = CommitQueue::new(settings.grace, Arc::clone(&metrics), clock);
+        let commit_queue = Arc::new(commit_queue);
         let stored = file.fingerprint_key().map_err(failed)?;
         let key = stored.map_or_else(FingerprintKey::random, FingerprintKey);
         let reader = file.message_reader();
-        let backing = Backing::File(Arc::clone(&journal), reader);
+        let backing = Backing::File(Arc::clone(&commit_queue), reader);
         let inbox = Inbox::new(key, backing, Arc::clone(&metrics));
-        let memory = Arc::new(Memory::new(settings.clone(), key, Some(Arc::clone(&journal)), metrics));
+        let memory = Arc::new(Memory::new(settings.clone(), key, Some(Arc::clone(&commit_queue)), metrics));
         let mut restore = Restore::new(&memory, &inbox, now);
         file.read(|record| restore.add(record)).map_err(failed)?;
-        journal.continue_after(restore.finish());
+        commit_queue.continue_after(restore.finish());
         if stored.is_none() {
             // The key is written before the first event, or together with it.
-            journal.record([Change::FingerprintKey(key.0)]);
+            commit_queue.record([Change::FingerprintKey(key.0)]);
         }
-        writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
-        Ok(Self::with(memory, Some(journal), inbox))
+        file_writer::start(&commit_queue, file, Arc::downgrade(&memory), durable).map_err(failed)?;
+        Ok(Self::with(memory, Some(commit_queue), inbox))
     }
 
-    pub(super) fn with(memory: Arc<Memory>, journal: Option<Arc<Journal>>, inbox: Inbox) -> Self {
+    pub(super) fn with(memory: Arc<Memory>, commit_queue: Option<Arc<CommitQueue>>, inbox: Inbox) -> Self {
         let (waiters, matched_changed) = (Waiters::default(), Notify::default());
-        Self { memory, journal, inbox: Arc::new(inbox), waiters, matched_changed, shared: None }
+        Self { memory, commit_queue, inbox: Arc::new(inbox), waiters, matched_changed, shared: None }
     }
 
     /// Starts a store on Redis or Valkey, or any other store as [`Self::start`] does. `own` is the address of this
@@ -140,7 +140,10 @@ impl Store {
     pub fn health(&self) -> Health {
         match &self.shared {
             Some(shared) => shared.health(),
-            None => self.journal.as_ref().map_or(Health::Healthy, |journal| journal.refresh_health()),
+            None => self
+                .commit_queue
+                .as_ref()
+                .map_or(Health::Healthy, |commit_queue| commit_queue.refresh_health()),
         }
     }
 
@@ -164,7 +167,7 @@ impl Store {
         }
         self.check()?;
         let sequence = self.memory.open(minted, now)?;
-        let opened = durable(self.journal.as_ref(), sequence).await;
+        let opened = durable(self.commit_queue.as_ref(), sequence).await;
         if opened.is_err() {
             // Nobody receives the token, so no callback can arrive. Without this call, the agent would get a notice
             // about the missing callback.
@@ -175,7 +178,7 @@ impl Store {
 
     /// Reports whether the store accepts new interactions and callbacks.
     fn accepts_changes(&self) -> bool {
-        self.journal.as_ref().is_none_or(|journal| journal.accepts_changes())
+        self.commit_queue.as_ref().is_none_or(|commit_queue| commit_queue.accepts_changes())
     }
 
     pub(super) fn check(&self) -> Result<(), Refusal> {
@@ -199,7 +202,7 @@ impl Store {
         let is_known = self.knows(id);
         let Some(revoked) = self.memory.revoke(id, remembers, now) else { return Ok(Revoked::Unknown) };
         self.inbox.revoked(id, now);
-        durable(self.journal.as_ref(), revoked?).await?;
+        durable(self.commit_queue.as_ref(), revoked?).await?;
         Ok(if is_known { Revoked::Known } else { Revoked::Remembered })
     }
 
@@ -218,7 +221,7 @@ impl Store {
         if let Some(shared) = &self.shared {
             return shared.not_sent(id).await;
         }
-        durable(self.journal.as_ref(), self.memory.not_sent(id, unseen, now)).await
+        durable(self.commit_queue.as_ref(), self.memory.not_sent(id, unseen, now)).await
     }
 
     /// Records that the agent received an error which does not show whether the provider accepted the request.
@@ -229,7 +232,7 @@ impl Store {
         if let Some(shared) = &self.shared {
             return shared.doubt(id).await;
         }
-        durable(self.journal.as_ref(), self.memory.doubt(id, now)).await
+        durable(self.commit_queue.as_ref(), self.memory.doubt(id, now)).await
     }
 
     /// Records the id that the provider gave to an interaction.
@@ -242,7 +245,7 @@ impl Store {
         }
         let sequence = self.memory.bind(id, provider_id, now);
         self.matched_changed.notify_waiters();
-        durable(self.journal.as_ref(), sequence).await
+        durable(self.commit_queue.as_ref(), sequence).await
     }
 
     /// Returns the record of the interaction with this id, if the ledger contains the interaction.
@@ -307,7 +310,7 @@ impl Store {
         }
         for _ in 0..SHARDS {
             // This check bounds the number of changes that the file does not contain yet.
-            if self.journal.as_ref().is_some_and(|journal| !journal.may_defer()) {
+            if self.commit_queue.as_ref().is_some_and(|commit_queue| !commit_queue.may_defer()) {
                 passed.has_more = true;
                 break;
             }
@@ -333,7 +336,7 @@ impl Store {
             return shared.noticed(due, result).await;
         }
         let sequence = self.memory.noticed(&due.id, due.notice, result, now);
-        durable(self.journal.as_ref(), sequence).await
+        durable(self.commit_queue.as_ref(), sequence).await
     }
 
     /// Records that the delivery of a notice failed. Does not wait until the change is durable, because the notice is
@@ -367,8 +370,8 @@ impl Store {
 
     /// Writes the queued changes and closes the ledger's file.
     pub fn close(&self) {
-        if let Some(journal) = &self.journal {
-            journal.close();
+        if let Some(commit_queue) = &self.commit_queue {
+            commit_queue.close();
         }
     }
 }
@@ -379,9 +382,9 @@ impl Drop for Store {
     }
 }
 
-pub(super) async fn durable(journal: Option<&Arc<Journal>>, sequence: u64) -> Result<(), Refusal> {
-    match journal {
-        Some(journal) if !journal.durable(sequence).await => Err(unavailable()),
+pub(super) async fn durable(commit_queue: Option<&Arc<CommitQueue>>, sequence: u64) -> Result<(), Refusal> {
+    match commit_queue {
+        Some(commit_queue) if !commit_queue.durable(sequence).await => Err(unavailable()),
         _ => Ok(()),
     }
 }

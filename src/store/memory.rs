@@ -1,6 +1,6 @@
 //! The ledger in memory: interactions and delivered events in shards. A callback locks only one shard. Every change is
-//! recorded in the journal while its shard is locked, so that the file receives the changes in the same order as the
-//! memory.
+//! recorded in the commit queue while its shard is locked, so that the file receives the changes in the same order as
+//! the memory.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::dedup::Dedup;
 use super::event_memory::{EventLog, FingerprintKey, Oldest, is_inherited, window_of};
-use super::file::{Change, Journal};
+use super::file::{Change, CommitQueue};
 use super::matching::Matching;
 use super::new_record::{adopted_record, opened_record};
 use super::outcome::NO_ROUTE;
@@ -101,7 +101,7 @@ pub(super) struct Memory {
     /// The interactions that callbacks find by the provider's id.
     pub(super) matching: Mutex<Matching>,
     pub(super) settings: StoreSettings,
-    pub(super) journal: Option<Arc<Journal>>,
+    pub(super) commit_queue: Option<Arc<CommitQueue>>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -122,7 +122,7 @@ impl Memory {
     pub(super) fn new(
         settings: StoreSettings,
         fingerprints: FingerprintKey,
-        journal: Option<Arc<Journal>>,
+        commit_queue: Option<Arc<CommitQueue>>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -140,7 +140,7 @@ impl Memory {
             origins: Mutex::default(),
             matching: Mutex::default(),
             settings,
-            journal,
+            commit_queue,
             metrics,
         }
     }
@@ -163,14 +163,14 @@ impl Memory {
         self.shards[index % SHARDS].lock()
     }
 
-    /// Records the new state of an interaction in the journal. Returns the sequence number of the change.
+    /// Records the new state of an interaction in the commit queue. Returns the sequence number of the change.
     pub(super) fn write(&self, id: &Arc<str>, slot: &Slot) -> u64 {
-        self.journal.as_ref().map_or(0, |journal| journal.record([change(id, slot)]))
+        self.commit_queue.as_ref().map_or(0, |commit_queue| commit_queue.record([change(id, slot)]))
     }
 
     /// Returns the next unused number of a record, or 0 if the ledger is not in a file.
     pub(super) fn number(&self) -> u64 {
-        self.journal.as_ref().map_or(0, |journal| journal.number())
+        self.commit_queue.as_ref().map_or(0, |commit_queue| commit_queue.number())
     }
 
     // === Opening ===
@@ -196,16 +196,16 @@ impl Memory {
             let mut shard = self.shard(Self::index(&id));
             let unsent = shard.interactions.get(&id).is_some_and(|slot| slot.record.state == State::NotSent);
             if unsent && let Some(changes) = self.remove(&mut shard, &id) {
-                if let Some(journal) = &self.journal {
-                    journal.record(changes);
+                if let Some(commit_queue) = &self.commit_queue {
+                    commit_queue.record(changes);
                 }
                 return true;
             }
         }
     }
 
-    /// Removes an interaction and its events. Returns the changes for the journal, or `None` if the interaction does
-    /// not exist.
+    /// Removes an interaction and its events. Returns the changes for the commit queue, or `None` if the interaction
+    /// does not exist.
     pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> Option<Vec<Change>> {
         let slot = shard.interactions.remove(id)?;
         if let Some(origin) = slot.record.origin() {

@@ -12,6 +12,7 @@ mod dedup;
 mod event_memory;
 mod events;
 mod file;
+mod file_writer;
 mod hand_over;
 mod inbox;
 mod ledger;
@@ -27,7 +28,6 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod waiting_claims;
-mod writer;
 
 pub use claim::Claimed;
 pub use content::{CopyReport, Lost};

@@ -59,8 +59,8 @@ impl<'m> Restore<'m> {
     /// Queues the removal of the events that the file contains and the memory does not. Returns the highest number of a
     /// record.
     pub(super) fn finish(self) -> u64 {
-        if let Some(journal) = &self.memory.journal {
-            journal.defer(self.orphans.into_iter().map(Change::EventGone));
+        if let Some(commit_queue) = &self.memory.commit_queue {
+            commit_queue.defer(self.orphans.into_iter().map(Change::EventGone));
         }
         self.number_max
     }

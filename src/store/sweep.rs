@@ -274,15 +274,15 @@ impl Memory {
         let is_dead = due.dead && !self.keep(shard, &id, now);
         let Some(slot) = shard.interactions.get_mut(&id) else { return };
         if is_dead {
-            if let (Some(changes), Some(journal)) = (self.remove(shard, &id), &self.journal) {
-                journal.defer(changes);
+            if let (Some(changes), Some(commit_queue)) = (self.remove(shard, &id), &self.commit_queue) {
+                commit_queue.defer(changes);
             }
             return;
         }
         slot.next_check =
             if slot.record.is_kept { self.kept_until(&slot.record) } else { slot.record.next_look(now) };
-        if let (true, Some(journal)) = (due.changed, &self.journal) {
-            journal.defer([change(&id, slot)]);
+        if let (true, Some(commit_queue)) = (due.changed, &self.commit_queue) {
+            commit_queue.defer([change(&id, slot)]);
         }
         // While a notice is being sent, no check is needed. The result of the notice schedules the next check.
         if slot.next_check < NEVER {
@@ -347,8 +347,8 @@ impl Memory {
             while let Some(id) = shard.kept.pop_front() {
                 let is_kept = shard.interactions.get(&id).is_some_and(|slot| slot.record.is_kept);
                 if is_kept && let Some(changes) = self.remove(&mut shard, &id) {
-                    if let Some(journal) = &self.journal {
-                        journal.record(changes);
+                    if let Some(commit_queue) = &self.commit_queue {
+                        commit_queue.record(changes);
                     }
                     return true;
                 }

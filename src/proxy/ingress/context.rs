@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 
 use super::agents::Agents;
-use super::rate_limits::RateLimits;
+use super::caller_rate_limits::RateLimits;
 use crate::fetch::Fetcher;
 use crate::http::BodyMemory;
 use crate::policy::Policy;

@@ -2,6 +2,7 @@
 //! did not arrive.
 
 mod agents;
+mod caller_rate_limits;
 mod connection;
 mod context;
 mod deliver;
@@ -10,14 +11,13 @@ mod http2_connection;
 mod inbox;
 mod notice_queue;
 mod notices;
-mod rate_limits;
 mod replica_listener;
 
 pub use agents::check_agent;
 pub(crate) use agents::{Agents, PreparedAgents};
+pub(crate) use caller_rate_limits::RateLimits;
 pub(crate) use connection::serve;
 pub(crate) use context::{IngressContext, IngressDrain};
 pub(crate) use inbox::{Deliveries, run as run_deliveries};
 pub(crate) use notices::{Notices, run as run_notices};
-pub(crate) use rate_limits::RateLimits;
 pub(crate) use replica_listener::ReplicaListener;

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use http::Method;
 
+use super::liveness::About;
 use super::member_client::{API, Identity};
-use super::members::About;
 use super::replication::{CallbacksApi, MemberAnswer, MemberRequest, Replication};
 use crate::replica::{Incarnation, Owner};
 use crate::store::HandedRecords;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Method;
 
+use super::liveness::Member;
 use super::member_client::{API, Identity, MemberResponse, SendError, Sending};
-use super::members::Member;
 use super::replication::{HandedOver, RETRY_PAUSE, Replication};
 use crate::clock::instant;
 use crate::replica::{Incarnation, Outcome, Owner, Replicas};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use log::Level;
 
-use super::members::Presence;
+use super::liveness::Presence;
 use super::replication::Replication;
 use crate::clock::instant;
 use crate::replica::{Incarnation, Owner, Replicas};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use super::members::Presence;
+use super::liveness::Presence;
 use crate::proxy::listen::LogThrottle;
 use crate::replica::Incarnation;
 

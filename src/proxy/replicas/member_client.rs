@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
-use super::members::About;
+use super::liveness::About;
 use crate::agent::{Agent, AgentAddress, AgentTls};
 use crate::clock::instant;
 use crate::http::client::{Connection, Message, ResponseFault, UpstreamResponse, exchange};

@@ -5,10 +5,10 @@ mod api;
 mod discovery;
 mod hand_over;
 mod leave;
+mod liveness;
 mod log_lines;
 mod logged;
 mod member_client;
-mod members;
 mod replication;
 mod view;
 

@@ -12,9 +12,9 @@ use http::Method;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::liveness::{About, Member, Members, Presence};
 use super::logged::Logged;
 use super::member_client::{Identity, MemberClient, MemberResponse, SendError, Sending};
-use super::members::{About, Member, Members, Presence};
 use crate::clock::{Clock, instant};
 use crate::observe::Metrics;
 use crate::policy::Policy;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::liveness::{About, Member};
 use super::member_client::Identity;
-use super::members::{About, Member};
 use super::replication::Replication;
 use crate::replica::Owner;
 use crate::time::Timestamp;

@@ -2,9 +2,9 @@
 
 mod backend;
 mod change;
+mod commit_queue;
 mod copy_messages;
 mod deferred;
-mod journal;
 mod ledger_file;
 mod message_tables;
 mod messages;
@@ -12,8 +12,8 @@ mod record;
 mod tables;
 
 pub(super) use change::{Change, NO_OWNER, StoredEvent};
-pub use journal::Health;
-pub(super) use journal::{EndGuard, FileClosedGuard, Journal, Shared};
+pub use commit_queue::Health;
+pub(super) use commit_queue::{CommitQueue, EndGuard, FileClosedGuard, Shared};
 pub(super) use ledger_file::{Fault, FaultKind, IN_USE, LedgerFile};
 pub(super) use messages::MessageReader;
 pub(super) use record::Record;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::shared::SharedMessages;
-use crate::store::file::{Change, Journal, MessageReader};
+use crate::store::file::{Change, CommitQueue, MessageReader};
 
 /// The storage of the messages of the inbox.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(in crate::store) enum Backing {
     /// There is no storage. With a ledger in memory, the inbox accepts no messages.
     Nothing,
     /// The messages are in the ledger's file.
-    File(Arc<Journal>, MessageReader),
+    File(Arc<CommitQueue>, MessageReader),
     /// The messages are in a shared ledger on Redis or Valkey.
     Shared(SharedMessages),
 }
@@ -37,7 +37,7 @@ impl Backing {
     ) -> u64 {
         match self {
             Self::Nothing => 0,
-            Self::File(journal, _) => journal.record(changes),
+            Self::File(commit_queue, _) => commit_queue.record(changes),
             Self::Shared(shared) => shared.record(changes, id),
         }
     }
@@ -46,7 +46,7 @@ impl Backing {
     pub(super) async fn durable(&self, sequence: u64) -> bool {
         match self {
             Self::Nothing => true,
-            Self::File(journal, _) => journal.durable(sequence).await,
+            Self::File(commit_queue, _) => commit_queue.durable(sequence).await,
             Self::Shared(shared) => shared.durable(sequence).await,
         }
     }
@@ -67,8 +67,8 @@ impl Backing {
     pub(super) fn defer(&self, change: Change, id: impl Fn(u64) -> String) -> Option<u64> {
         match self {
             Self::Nothing => None,
-            Self::File(journal, _) => {
-                journal.defer([change]);
+            Self::File(commit_queue, _) => {
+                commit_queue.defer([change]);
                 None
             }
             Self::Shared(shared) => Some(shared.record([change], id)),
@@ -79,7 +79,7 @@ impl Backing {
     pub(super) fn accepts_changes(&self) -> bool {
         match self {
             Self::Nothing => false,
-            Self::File(journal, _) => journal.accepts_changes(),
+            Self::File(commit_queue, _) => commit_queue.accepts_changes(),
             Self::Shared(shared) => shared.accepts_changes(),
         }
     }
@@ -88,7 +88,7 @@ impl Backing {
     /// before it is in the index, so the result is `u64::MAX`.
     pub(super) fn stored_until(&self) -> u64 {
         match self {
-            Self::File(journal, _) => journal.durable_now(),
+            Self::File(commit_queue, _) => commit_queue.durable_now(),
             Self::Nothing | Self::Shared(_) => u64::MAX,
         }
     }
@@ -97,7 +97,7 @@ impl Backing {
     /// before they are in the index.
     pub(super) fn stores(&self) -> Option<watch::Receiver<u64>> {
         match self {
-            Self::File(journal, _) => Some(journal.durable_changes()),
+            Self::File(commit_queue, _) => Some(commit_queue.durable_changes()),
             Self::Nothing | Self::Shared(_) => None,
         }
     }

@@ -199,9 +199,9 @@ async fn overtaken_progress_stays_away_even_if_the_disk_fails_meanwhile() {
         std::future::poll_fn(|context| Poll::Ready(exchange.as_mut().poll(context).is_ready())).await;
         last = store.inbox().index.lock().storing.back().map(|(_, number, _)| *number);
     }
-    let Backing::File(journal, _) = &store.inbox().backing else { panic!("not in a file") };
-    assert!(journal.durable(journal.sequence()).await);
-    journal.shared().set_failing();
+    let Backing::File(commit_queue, _) = &store.inbox().backing else { panic!("not in a file") };
+    assert!(commit_queue.durable(commit_queue.sequence()).await);
+    commit_queue.shared().set_failing();
     store.inbox().pass(NOW);
     drop(store);
     let store = open(&path);

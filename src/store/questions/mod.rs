@@ -69,7 +69,7 @@ impl Taken<'_> {
         }
         self.answered = true;
         let sequence = self.store.memory.answer(&self.id, self.number, true, self.now);
-        durable(self.store.journal.as_ref(), sequence).await
+        durable(self.store.commit_queue.as_ref(), sequence).await
     }
 }
 

@@ -9,10 +9,10 @@ use crate::interaction::{Ask, ClaimError, EventKey, Follow, Interaction, Report}
 use crate::observe::Metrics;
 use crate::store::event_memory::FingerprintKey;
 use crate::store::file::{LedgerFile, NO_OWNER, Record, StoredEvent};
+use crate::store::file_writer::write_snapshot;
 use crate::store::ledger::Store;
 use crate::store::memory::Memory;
 use crate::store::outcome::Revoked;
-use crate::store::writer::write_snapshot;
 use crate::time::Timestamp;
 use crate::token::Granted;
 

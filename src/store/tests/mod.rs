@@ -1,4 +1,4 @@
-//! Tests the claims of the store with a journal whose commits the test controls.
+//! Tests the claims of the store with a commit queue whose commits the test controls.
 
 mod file_tests;
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::event_memory::FingerprintKey;
-use super::file::Journal;
+use super::file::CommitQueue;
 use super::ledger::Store;
 use super::memory::Memory;
 use crate::config::StoreSettings;
@@ -21,7 +21,7 @@ use crate::observe::Metrics;
 use crate::time::Timestamp;
 use crate::token::Granted;
 
-/// Creates a store whose journal has no writer. A test uses the returned sender to report changes as durable.
+/// Creates a store whose commit queue has no writer. A test uses the returned sender to report changes as durable.
 fn store() -> (Store, watch::Sender<u64>) {
     let settings = StoreSettings {
         path: None,
@@ -34,14 +34,15 @@ fn store() -> (Store, watch::Sender<u64>) {
         grace: Duration::from_millis(500),
     };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let (journal, durable) = Journal::new(settings.grace, Arc::clone(&metrics), crate::clock::instant);
-    let journal = Arc::new(journal);
+    let (commit_queue, durable) =
+        CommitQueue::new(settings.grace, Arc::clone(&metrics), crate::clock::instant);
+    let commit_queue = Arc::new(commit_queue);
     let key = FingerprintKey::random();
     let reader = super::file::MessageReader::default();
-    let backing = super::inbox::Backing::File(Arc::clone(&journal), reader);
+    let backing = super::inbox::Backing::File(Arc::clone(&commit_queue), reader);
     let inbox = super::Inbox::new(key, backing, Arc::clone(&metrics));
-    let memory = Arc::new(Memory::new(settings, key, Some(Arc::clone(&journal)), metrics));
-    (Store::with(memory, Some(journal), inbox), durable)
+    let memory = Arc::new(Memory::new(settings, key, Some(Arc::clone(&commit_queue)), metrics));
+    (Store::with(memory, Some(commit_queue), inbox), durable)
 }
 
 #[tokio::test]

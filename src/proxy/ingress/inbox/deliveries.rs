@@ -11,7 +11,7 @@ use crate::ingress::{Deliver, Route};
 use crate::policy::Policy;
 use crate::proxy::egress::Providers;
 use crate::proxy::ingress::agents::Agents;
-use crate::proxy::ingress::rate_limits::RateLimits;
+use crate::proxy::ingress::caller_rate_limits::RateLimits;
 use crate::proxy::listen::LogThrottle;
 use crate::proxy::runtime::{Clocks, Drain, Recorder};
 use crate::store::{Inbox, Store};

@@ -286,5 +286,5 @@ fn make_room(table: &mut HashMap<Incarnation, Member>, incarnation: Incarnation)
 }
 
 #[cfg(test)]
-#[path = "members_tests.rs"]
+#[path = "liveness_tests.rs"]
 mod tests;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::compaction::Compaction;
 use super::event_memory::EventPlace;
-use super::file::{Change, EndGuard, Fault, FaultKind, FileClosedGuard, Journal, LedgerFile, Shared};
+use super::file::{Change, CommitQueue, EndGuard, Fault, FaultKind, FileClosedGuard, LedgerFile, Shared};
 use super::memory::{Memory, SHARDS};
 
 /// The first delay before the writer tries the disk again. The delay doubles after each attempt.
@@ -19,19 +19,19 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The number of events in one commit of a rewritten file.
 const EVENTS_PER_COMMIT: usize = 32_768;
 
-/// Starts the thread that writes the changes of a journal to its file. `durable` receives the sequence number of the
-/// last change that is on disk.
+/// Starts the thread that writes the changes of a commit queue to its file. `durable` receives the sequence number of
+/// the last change that is on disk.
 ///
 /// # Errors
 /// Returns the reason as text if the thread cannot be started.
 pub(super) fn start(
-    journal: &Journal,
+    commit_queue: &CommitQueue,
     file: LedgerFile,
     memory: Weak<Memory>,
     durable: watch::Sender<u64>,
 ) -> Result<(), String> {
-    let shared = journal.shared();
-    let clock = journal.clock();
+    let shared = commit_queue.shared();
+    let clock = commit_queue.clock();
     let writer = Writer {
         file,
         compaction: None,
@@ -71,7 +71,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes changes until the journal is closed and empty, or until the file cannot be written any more.
+    /// Writes changes until the commit queue is closed and empty, or until the file cannot be written any more.
     fn run(&mut self) {
         let mut batch = Vec::new();
         while let Some(last) = self.shared.next_batch(&mut batch, self.compaction.is_none(), self.clock) {
@@ -162,8 +162,8 @@ impl Writer {
     }
 
     /// Tries to write until all changes up to `last` are durable. Returns the sequence number of the last durable
-    /// change. Returns `None` if the writer must end: the journal was closed meanwhile, or another process has replaced
-    /// the file.
+    /// change. Returns `None` if the writer must end: the commit queue was closed meanwhile, or another process has
+    /// replaced the file.
     fn recover(&mut self, mut fault: Fault, batch: &[Change], last: u64) -> Option<u64> {
         self.shared.set_failing();
         // The new file of a compaction may occupy the space that the old file lacks.

@@ -1,6 +1,6 @@
 //! The queue of changes that are written to the ledger's file. Changes that arrive during a commit are written together
 //! in the next commit. A caller that needs a durable change waits for the commit of this change. Only one thread writes
-//! the file (`store/writer.rs`). Changes that nobody waits for are deferred (`deferred.rs`).
+//! the file (`store/file_writer.rs`). Changes that nobody waits for are deferred (`deferred.rs`).
 //!
 //! While the disk fails or hangs, the store accepts nothing new, so that the queue is bounded.
 
@@ -106,7 +106,7 @@ impl Queue {
 
 /// Queues changes to the ledger's file, and waits until they are durable.
 #[derive(Debug)]
-pub(in crate::store) struct Journal {
+pub(in crate::store) struct CommitQueue {
     shared: Arc<Shared>,
     numbers: AtomicU64,
     /// Receives the sequence number of the last durable change.
@@ -114,7 +114,7 @@ pub(in crate::store) struct Journal {
     clock: fn() -> Instant,
 }
 
-/// The state that the journal shares with its writer.
+/// The state that the commit queue shares with its writer.
 #[derive(Debug)]
 pub(in crate::store) struct Shared {
     queue: Mutex<Queue>,
@@ -128,9 +128,9 @@ pub(in crate::store) struct Shared {
     pub(in crate::store) metrics: Arc<Metrics>,
 }
 
-impl Journal {
-    /// Creates a journal without changes, for an empty file. The writer uses the returned sender to report the sequence
-    /// number of the last durable change.
+impl CommitQueue {
+    /// Creates a commit queue without changes, for an empty file. The writer uses the returned sender to report the
+    /// sequence number of the last durable change.
     pub(in crate::store) fn new(
         grace: Duration,
         metrics: Arc<Metrics>,
@@ -149,7 +149,7 @@ impl Journal {
         (Self { shared: Arc::new(shared), numbers, durable, clock }, sender)
     }
 
-    /// Returns the state that the journal shares with its writer.
+    /// Returns the state that the commit queue shares with its writer.
     pub(in crate::store) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
@@ -174,8 +174,8 @@ impl Journal {
         self.shared.queue.lock().sequence
     }
 
-    /// Queues changes, which one commit writes together. Returns their common sequence number for [`Journal::durable`].
-    /// If there are no changes, returns 0, which counts as durable.
+    /// Queues changes, which one commit writes together. Returns their common sequence number for
+    /// [`CommitQueue::durable`]. If there are no changes, returns 0, which counts as durable.
     pub(in crate::store) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
@@ -203,8 +203,8 @@ impl Journal {
         sequence
     }
 
-    /// Queues changes that nobody waits for. [`Journal::durable`] does not wait for these changes either. If they are
-    /// lost in a crash, the next check of the same deadlines queues them again.
+    /// Queues changes that nobody waits for. [`CommitQueue::durable`] does not wait for these changes either. If they
+    /// are lost in a crash, the next check of the same deadlines queues them again.
     pub(in crate::store) fn defer(&self, changes: impl IntoIterator<Item = Change>) {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
@@ -349,7 +349,7 @@ impl Shared {
         (queue.sequence, changes)
     }
 
-    /// Waits for `delay`, or until the journal is closed. Returns whether the journal is closed.
+    /// Waits for `delay`, or until the commit queue is closed. Returns whether the commit queue is closed.
     pub(in crate::store) fn wait_or_close(&self, delay: Duration) -> bool {
         let mut queue = self.queue.lock();
         self.wake.wait_while_for(&mut queue, |queue| !queue.closed, delay);
@@ -385,5 +385,5 @@ impl Drop for FileClosedGuard {
 }
 
 #[cfg(test)]
-#[path = "journal_tests.rs"]
+#[path = "commit_queue_tests.rs"]
 mod tests;
