@@ -1,5 +1,5 @@
-//! The input and the possible results of the ledger's check. The check runs before Callgate delivers a verified
-//! callback.
+//! The check that the ledger makes before Callgate delivers a verified callback: the description of the callback
+//! ([`Ask`]), the permission ([`Cleared`]), and the reasons for a denial ([`ClaimError`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,9 @@ use crate::denial::Refusal;
 use crate::path::Captures;
 use crate::token::Granted;
 
-/// The key of an event, by which the ledger recognizes duplicates. It is unique within its [`Scope`]. The lowest bit is
-/// 0 if the key was made from a MAC, and 1 if it was made from an event id or from other parts of a message.
+/// The key of an event, by which the ledger recognizes duplicates. Two events of the same [`Scope`] have different
+/// keys. The lowest bit of a key is 0 if the key was made from a MAC. The bit is 1 if the key was made from an event id
+/// or from other parts of a message.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct EventKey(pub u128);
 
@@ -23,14 +24,14 @@ impl EventKey {
         Self(Self::digest(route, scope, b"id", id) | 1)
     }
 
-    /// Creates a key from several parts of a message. The encoding in `parts` must be unambiguous: different lists of
-    /// parts must result in different bytes.
+    /// Creates a key from several parts of a message. `parts` contains the encoded parts. The caller must encode
+    /// different lists of parts as different bytes.
     pub fn of_parts(route: &str, scope: Scope<'_>, parts: &[u8]) -> Self {
         Self(Self::digest(route, scope, b"identity", parts) | 1)
     }
 
-    /// Creates a key from the MAC of a message. Within one interaction, the key is the beginning of the MAC, because a
-    /// MAC is already as random as a digest.
+    /// Creates a key from the MAC of a message. If the message belongs to an interaction, the first 16 bytes of the MAC
+    /// are the key. Otherwise, the key is a digest of the route, the path captures and the MAC.
     pub fn of_tag(route: &str, scope: Scope<'_>, tag: &[u8]) -> Self {
         let whole = match scope {
             Scope::Interaction(_) => first_half(tag),
@@ -59,23 +60,21 @@ impl EventKey {
     }
 }
 
-/// Returns the first 16 bytes of a MAC or a digest as a number. Every MAC and digest has at least 16 bytes.
+/// Returns the first 16 bytes of a MAC or a digest as a number. The caller must pass at least 16 bytes.
 fn first_half(bytes: &[u8]) -> u128 {
     bytes.first_chunk().copied().map_or(0, u128::from_be_bytes)
 }
 
-/// The scope in which an event key is unique: the callbacks of one interaction, or the callbacks of one route with the
-/// same values of its path captures.
+/// The callbacks among which an event key identifies one event.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// The values of the path captures of a request. This scope is used if the request belongs to no interaction.
+    /// The callbacks of one route that belong to no interaction and whose paths have these captures.
     Captures(&'a Captures),
-    /// The interaction with this id.
+    /// The callbacks of the interaction with this id.
     Interaction(&'a str),
 }
 
-/// The description of a verified callback for the check of the ledger. The check decides whether Callgate delivers the
-/// callback now.
+/// A verified callback, as the ledger receives it. The ledger decides whether Callgate delivers the callback now.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
     /// The name of the route that received the callback.
@@ -86,15 +85,14 @@ pub struct Ask<'a> {
     pub captures: &'a Captures,
     /// The rights that the callback token grants, if the token names an interaction.
     pub granted: Option<&'a Granted>,
-    /// The id of the interaction that the ledger found by the provider's id of the work. `None` for callbacks with a
-    /// token.
+    /// The id of the interaction of a callback without a token. The ledger found the interaction by the provider's id
+    /// of the work. `None` if the callback has a token, or if no interaction was found.
     pub matched: Option<&'a str>,
     /// The keys of the event. If an event with one of these keys was already delivered, the callback is a duplicate.
     pub events: &'a [EventKey],
-    /// The keys of the message itself, which are used only if `events` is empty. While the interaction is open, a
-    /// message with these keys is delivered even if an earlier message had the same keys. After the interaction has
-    /// ended, a message is a duplicate if Callgate delivered a message with one of its keys before. The sender probably
-    /// did not receive the response to the first message.
+    /// The keys of the message itself. They are used only if `events` is empty, so that the event has no key. While the
+    /// interaction is open, the keys are ignored, because two equal messages can be two events. After the end of the
+    /// interaction, a message with a delivered key is a duplicate: the sender has repeated the message.
     pub repeats: &'a [EventKey],
     /// The longest time for which a replay of this message passes the signature check. `None` if the provider's
     /// signature scheme does not limit this time.
@@ -107,8 +105,8 @@ pub struct Ask<'a> {
     pub notifies: bool,
     /// Whether the ledger creates a record for an unknown interaction, even if the setting `store.unknown` is `refuse`.
     pub adopts: bool,
-    /// The longest time that the delivery can take. If the process dies during the delivery, other processes wait for
-    /// this time before they deliver the callback.
+    /// The longest time that the delivery can take. If the process dies during the delivery, another process delivers
+    /// the callback after this time.
     pub delivery_max: Duration,
     /// The status, the progress and the other values that the callback reports.
     pub report: &'a Report,

@@ -1,10 +1,10 @@
 //! The text form of path captures in the record of an interaction.
 
-/// Returns the text form of path captures: `name=value`, separated by `&`. Capture names cannot contain `=`, `&` or
-/// `*`.
+/// Returns the text form of path captures: `name=value`, separated by `&`, for example `a=1&b=2`. Capture names cannot
+/// contain `=`, `&` or `*`.
 ///
-/// Only the value of a trailing `{*name}` capture, which is always the last one, can contain `&`. If the value contains
-/// `&`, the name is preceded by `*`, and the value extends to the end of the text.
+/// The value of the last capture can contain `&` if its template is `{*name}`. The text then has a `*` before the name,
+/// and the value extends to the end of the text. Example: `a=1&*rest=x&y`.
 pub fn pairs<'c>(captures: impl Iterator<Item = (&'c str, &'c str)>) -> Box<str> {
     let pair = |(name, value): (&str, &str)| {
         let mark = if value.contains('&') { "*" } else { "" };

@@ -19,7 +19,7 @@ const IN_FLIGHT_LOOK: Duration = Duration::from_secs(1);
 const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
 
 /// If an interaction ends less than this number of milliseconds after its deadline, the record does not store the time
-/// of the end. The deadline is then shown instead.
+/// of the end. Callgate then shows the deadline as the time of the end.
 const LAPSE_MS_MAX: i64 = 60_000;
 
 /// The result of [`Interaction::pass`]: whether the record of the interaction has changed, and the actions that the
@@ -32,7 +32,7 @@ pub struct Due {
     pub lapsed: bool,
     /// The notice that the caller must send now.
     pub notice: Option<NoticeId>,
-    /// The cause of a notice that this call gave up, because the agent did not acknowledge the notice in time.
+    /// The cause of a notice that this call gave up because the agent did not acknowledge the notice in time.
     pub given_up: Option<Overdue>,
     /// Whether the ledger can remove the record: the interaction has ended, its token has expired, and no notice is
     /// pending.
@@ -64,8 +64,8 @@ impl Interaction {
         (!self.state.is_open()).then(at)
     }
 
-    /// Applies an event. If the event ends the interaction, records `now` as the time of the end. Returns whether the
-    /// event ended the interaction.
+    /// Applies an event to the state of the interaction. If the event ends the interaction, records `now` as the time
+    /// of the end. Returns whether the event ended the interaction.
     pub fn end_by(&mut self, event: Event, now: Timestamp) -> bool {
         let ended = self.go(event);
         // If the interaction ends at about its deadline, the time of the end needs no space in the record.
@@ -116,7 +116,8 @@ impl Interaction {
         due
     }
 
-    /// Reports whether this notice is still pending, which means that the agent has not acknowledged it yet.
+    /// Reports whether this notice is still pending: the agent has not acknowledged it, and Callgate has not given it
+    /// up.
     pub fn owes(&self, id: NoticeId) -> bool {
         let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
         notice.is_some_and(|notice| notice.id() == id)
@@ -134,8 +135,8 @@ impl Interaction {
         }
     }
 
-    /// Marks the pending notice as being sent. Called after the record of the interaction was read from the shared
-    /// store, if another call is sending the notice.
+    /// Marks the pending notice as being sent. The caller has read the record from the shared store, and the record
+    /// states that a process is sending the notice.
     pub(super) fn resume_notice(&mut self) {
         if let Some(notice) = self.more.as_mut().and_then(|more| more.notice.as_mut()) {
             notice.in_flight = true;
@@ -188,7 +189,7 @@ mod tests {
         let mut record = record.followed(&follow, true);
         let first = record.pass(at(11)).notice.unwrap();
         assert_eq!(record.pass(at(12)).notice, None, "it is under way");
-        // One more callback arrives, and no callback follows.
+        // The fields are set as if a callback had arrived at second 13. Then no callback arrives for ten seconds.
         record.stall_noticed = false;
         record.last_event = NonZeroI64::new(at(13).unix_ms());
         let second = record.pass(at(23)).notice.unwrap();

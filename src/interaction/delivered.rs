@@ -18,7 +18,7 @@ impl Interaction {
     }
 
     /// Returns the time at which the agent accepted the final callback or the notice about the expiry. Returns `None`
-    /// if the agent has accepted neither, or if the record of the interaction does not contain the time.
+    /// if the agent has accepted neither, or if the record does not contain the time.
     pub fn informed_at(&self) -> Option<Timestamp> {
         self.informed().iter().rev().find(|informed| informed.by.is_end()).map(|informed| informed.at())
     }
@@ -27,15 +27,15 @@ impl Interaction {
     pub fn inform(&mut self, by: InformedBy, now: Timestamp) {
         let informed = &mut self.more().informed;
         if informed.len() >= INFORMED_MAX {
-            // The entry about the end of the interaction is removed last, however many late callbacks follow.
+            // The entry about the end of the interaction stays in the list, even if many late callbacks follow.
             let oldest = informed.iter().position(|one| !one.by.is_end()).unwrap_or_default();
             informed.remove(oldest);
         }
         informed.push(Informed { by, at: now.unix_ms() });
     }
 
-    /// Reports whether a callback has ended the interaction, but the ledger has not recorded that the agent accepted
-    /// this callback. This is the case while the callback waits in the inbox.
+    /// Reports whether a callback has ended the interaction, but the agent has not accepted this callback yet. This is
+    /// the case while the callback waits in the inbox.
     pub fn lacks_final_callback(&self) -> bool {
         matches!(self.state, State::Done | State::Failed) && self.informed_at().is_none()
     }
@@ -54,8 +54,8 @@ impl Interaction {
         self.more().events.restore(fingerprint);
     }
 
-    /// Returns the fingerprints of the events that were delivered. Some of these events may be missing in the ledger,
-    /// because the ledger forgets old events.
+    /// Returns the fingerprints of the delivered events. The ledger forgets old events, so it may not contain all of
+    /// these events any more.
     pub fn delivered_events(&self) -> &[u64] {
         self.more.as_ref().map_or(&[], |more| more.events.delivered())
     }
@@ -73,8 +73,8 @@ impl Interaction {
         self.more.as_ref().is_some_and(|more| more.events_forgotten)
     }
 
-    /// Removes and returns the fingerprints of the delivered events, if the interaction is over. Afterwards, no
-    /// callback of the interaction is delivered, because the ledger could no longer recognize duplicates.
+    /// Removes and returns the fingerprints of the delivered events, if the interaction has ended. Afterwards, the
+    /// interaction accepts no callback, because the ledger could no longer recognize duplicates.
     pub fn forget_events(&mut self) -> Vec<u64> {
         match &mut self.more {
             Some(more) if !self.state.is_open() => {

@@ -9,8 +9,8 @@ const PRUNED_FROM: usize = 64;
 /// fingerprint.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events {
-    /// The fingerprints of the delivered events. Some of these events may be missing in the ledger, because the ledger
-    /// forgets old events.
+    /// The fingerprints of the delivered events. The ledger forgets old events, so it may not contain all of these
+    /// events any more.
     delivered: Vec<u64>,
     /// For each event that is being delivered: the number that `Events::claim` returned, and one of the keys of the
     /// event.
@@ -21,7 +21,7 @@ pub(super) struct Events {
 /// A callback that the agent did not accept, with the number of failed attempts.
 #[derive(Clone, Debug)]
 pub(super) struct FailedEvent {
-    /// The keys of the event. The list is empty if the event has nothing that distinguishes it from other events.
+    /// The keys of the event. The list is empty if the message contains nothing that identifies the event.
     pub(super) keys: Vec<EventKey>,
     pub(super) attempts: u32,
 }

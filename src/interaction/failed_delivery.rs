@@ -23,8 +23,8 @@ impl Interaction {
         is_doubtful && self.last_event.is_none() && self.undelivered().is_none()
     }
 
-    /// Ends a claim (a callback that is being delivered) because the agent did not accept the callback. Restores the
-    /// previous state of the interaction, and counts the failed delivery.
+    /// Ends a claim (a callback that is being delivered) because the agent did not accept the callback. Undoes the
+    /// effects of the claim on the interaction, and counts the failed delivery.
     pub fn fail(&mut self, claim: &Claim, now: Timestamp) {
         let keys = self.more().events.keys(claim.number());
         self.release(claim);
@@ -38,8 +38,8 @@ impl Interaction {
         }
     }
 
-    /// Subtracts the failed attempts to deliver this callback from the count, because the agent has now accepted the
-    /// callback.
+    /// Subtracts the failed attempts to deliver this callback from the interaction's number of failed deliveries,
+    /// because the agent has now accepted the callback.
     pub(super) fn forget_failures(&mut self, claim: &Claim) {
         let Some(more) = self.more.as_mut().filter(|more| !more.failed.is_empty()) else { return };
         let keys = more.events.keys(claim.number());
@@ -51,9 +51,9 @@ impl Interaction {
         });
     }
 
-    /// Records that no callback of this interaction is left in the inbox, neither waiting nor dead. Resets the number
-    /// of undelivered callbacks. If a callback has ended the interaction, and it is not recorded yet that the agent
-    /// received this callback, records that too.
+    /// Records that the inbox contains no waiting or dead callback of this interaction any more. Resets the number of
+    /// failed deliveries. If a callback has ended the interaction, also records that the agent has received this
+    /// callback.
     pub fn receive_all(&mut self, now: Timestamp) {
         if let Some(more) = &mut self.more {
             more.undelivered = None;
@@ -68,8 +68,8 @@ impl Interaction {
         self.more().undelivered = Some(Undelivered { count: count.saturating_add(1), last: now.unix_ms() });
     }
 
-    /// Records that the inbox has given up the delivery of a callback. The agent gets a notice about this. If another
-    /// notice is already pending, no second notice is sent, because each notice contains the number of undelivered
+    /// Records that the inbox has given up the delivery of a callback. The agent gets a notice about this, unless
+    /// another notice is already pending. One notice is enough, because it contains the number of undelivered
     /// callbacks.
     pub fn lose_message(&mut self, now: Timestamp) {
         self.count_undelivered(now);
@@ -78,8 +78,8 @@ impl Interaction {
         }
     }
 
-    /// Records that the agent received an error for its request, and that the error does not show whether the provider
-    /// accepted the request.
+    /// Records that the agent received an error for its request. The error does not show whether the provider accepted
+    /// the request.
     pub fn doubt(&mut self) {
         if self.state.is_open() {
             self.more().is_doubtful = true;

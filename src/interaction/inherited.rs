@@ -1,10 +1,11 @@
-//! The data in the record of an interaction about the former owners that have handed over the interaction.
+//! The handover of an interaction to another process. The record of the interaction then contains the id of the process
+//! that minted its token, and the events that its former owners have delivered.
 
 use super::interaction::Interaction;
 use super::more::Inherited;
 use super::state::{Event, State};
 
-/// The maximum number of delivered events that are handed over with one interaction.
+/// The maximum number of events delivered by one process that are handed over with one interaction.
 const EVENTS_MAX: usize = 256;
 /// The maximum number of former owners whose delivered events the record of one interaction stores.
 const MEMBERS_MAX: usize = 8;
@@ -21,8 +22,8 @@ impl Interaction {
         self.more.as_ref().and_then(|more| more.origin.as_deref())
     }
 
-    /// Prepares the record of the interaction for being handed over to another process. `origin` is the id of this
-    /// process, and `own` contains the events that this process has delivered.
+    /// Prepares the record of the interaction for the handover to another process. `origin` is the id of this process.
+    /// `own` contains the events that this process has delivered.
     pub fn leave(&mut self, origin: &str, mut own: Inherited) {
         let more = self.more();
         more.origin.get_or_insert_with(|| origin.into());
@@ -33,15 +34,16 @@ impl Interaction {
             let surplus = more.inherited.len().saturating_sub(MEMBERS_MAX);
             more.inherited.drain(..surplus);
         }
-        // The other process does not know the result of an attempt to send a notice that is in progress here.
+        // This process may be sending the notice now. The other process does not learn the result, so it sends the
+        // notice again.
         if let Some(notice) = &mut more.notice {
             notice.reset();
         }
     }
 
-    /// Merges another record of the same interaction into this one. If the interaction has ended or was revoked in one
-    /// of the records, this is also the case in the result. The lower number of remaining uses applies. Merging the
-    /// same record again changes nothing.
+    /// Merges another record of the same interaction into this one. The merged interaction has ended or is revoked if
+    /// one of the two is. It has the lower of the two numbers of remaining uses. Merging the same record again changes
+    /// nothing.
     pub fn merge(&mut self, other: &Self) {
         if other.state == State::Revoked {
             self.go(Event::Revoked);

@@ -32,7 +32,7 @@ pub struct Interaction {
     pub captures: Box<str>,
     /// The current state of the interaction.
     pub state: State,
-    /// The time of the interaction's creation, in Unix milliseconds. Its other times have the same unit.
+    /// The time at which the interaction was created. All times in this record are in Unix milliseconds.
     pub(super) created: i64,
     pub(super) expires: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +56,7 @@ pub struct Interaction {
     /// Whether the agent gets a notice when the interaction expires or stalls (see [`Overdue`]).
     #[serde(default)]
     pub(super) notifies: bool,
-    /// Whether the interaction has already stalled since the last callback. One stall causes only one notice.
+    /// Whether a stall was already recorded since the last callback. One stall causes only one notice.
     #[serde(default)]
     pub(super) stall_noticed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,7 +125,7 @@ impl Interaction {
         self.more.as_ref().is_some_and(|more| more.is_matched)
     }
 
-    /// Sets the deadlines of the route, and whether the agent gets notices.
+    /// Sets the deadlines of the route. `notifies` determines whether the agent gets notices.
     pub fn followed(mut self, follow: &Follow, notifies: bool) -> Self {
         let created = Timestamp::from_unix_ms(self.created);
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).ok().and_then(NonZeroU64::new);
@@ -206,8 +206,8 @@ impl Interaction {
     // === Callbacks ===
 
     /// Claims a callback for delivery. `is_known` reports whether the ledger remembers an event key as delivered.
-    /// Returns `Ok(None)` if the caller must wait for the end of another delivery: the same event is being delivered,
-    /// or the callbacks that are being delivered may consume all remaining uses of the token.
+    /// Returns `Ok(None)` if the caller must wait until another delivery ends. This is the case if the same event is
+    /// being delivered, or if the deliveries in progress may consume all remaining uses of the token.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered.
@@ -255,15 +255,15 @@ impl Interaction {
         if self.route != *ask.route {
             return Err(refused(Denial::InteractionUnknown, "the interaction belongs to another route"));
         }
-        // A provider may use the same secret for all work of an account, so a valid signature does not show which work
-        // the callback is about. A callback about other work must not affect this interaction.
+        // A provider may use the same secret for all work of an account. A valid signature then does not show which
+        // work the callback is about. A callback about other work must not affect this interaction.
         if let (Some(ours), Some(theirs)) = (self.provider_id(), &ask.report.id)
             && *ours != **theirs
         {
             let detail = "the callback has another id of the provider's work than the interaction";
             return Err(refused(Denial::InteractionMismatch, detail));
         }
-        // If the ledger has forgotten the delivered events, it cannot exclude that this callback is a duplicate.
+        // If the ledger has forgotten the delivered events, this callback may be a duplicate.
         let forgotten = self.has_forgotten_events();
         let drops = ask.follow.stale == Some(Stale::Drop);
         let stale = match self.state {
@@ -292,7 +292,7 @@ impl Interaction {
         is_lower(self.progress(), report.progress, report.end.is_some())
     }
 
-    /// Ends a claim (a callback that is being delivered) without effect. Restores the interaction's previous state.
+    /// Ends a claim (a callback that is being delivered), and undoes the effects of the claim on the interaction.
     pub fn release(&mut self, claim: &Claim) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.more().events.release(claim.number);
@@ -340,8 +340,8 @@ impl Interaction {
         let event = match report.event() {
             _ if last => Event::Completed,
             Event::Asked if answered => Event::Progressed,
-            // The previous callback reported that the provider asks a question, and this callback does not. The
-            // interaction has no open question, so the provider received the answer without Callgate.
+            // The previous callback asked a question, and this callback does not. The interaction has no open question,
+            // so the provider has received the answer without Callgate.
             Event::Progressed
                 if self.state == State::Asking && report.status.is_some() && !self.has_open_question() =>
             {
@@ -379,7 +379,7 @@ fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) ->
     ClaimError::Refused(Refusal::new(denial, detail))
 }
 
-/// Returns the value of `uses_left` for an unlimited number of uses. An `Option` would need more memory.
+/// Returns the value of `uses_left` that means any number of callbacks. An `Option` would need more memory.
 fn any_number() -> u32 {
     u32::MAX
 }

@@ -1,4 +1,4 @@
-//! The parts of the record of an interaction that few open interactions have.
+//! The fields of an interaction's record that most open interactions do not need.
 
 use std::num::NonZeroI64;
 
@@ -8,8 +8,8 @@ use super::events::{Events, FailedEvent};
 use super::notice::{Informed, Notice, Undelivered};
 use super::questions::Question;
 
-/// The parts of the record of an interaction that few open interactions have. They are boxed, so that the other records
-/// stay small.
+/// The fields of an interaction's record that most open interactions do not need. They are in a box, so that records
+/// without them stay small.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct More {
     /// The status that the callbacks reported last.
@@ -18,7 +18,8 @@ pub(super) struct More {
     /// The highest progress that a callback reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) progress: Option<f64>,
-    /// The time at which the interaction ended, in Unix milliseconds. `None` if it ended at about its deadline.
+    /// The time at which the interaction ended, in Unix milliseconds. `None` while the interaction is open, and if it
+    /// ended at about its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<NonZeroI64>,
     #[serde(skip)]
@@ -39,11 +40,11 @@ pub(super) struct More {
     /// The number of failed deliveries of verified callbacks, and the time of the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) undelivered: Option<Undelivered>,
-    /// The callbacks that the agent did not accept yet, with the number of failed attempts. This list is lost at a
-    /// restart.
+    /// The callbacks that the agent has not accepted yet, each with the number of failed attempts. The list is not
+    /// stored, so it is empty after a restart.
     #[serde(skip)]
     pub(super) failed: Vec<FailedEvent>,
-    /// Whether the agent received an error for its request that does not show whether the provider accepted the
+    /// Whether the agent received an error for its request. The error does not show whether the provider accepted the
     /// request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_doubtful: bool,
@@ -61,8 +62,8 @@ pub(super) struct More {
     pub(super) inherited: Vec<Inherited>,
 }
 
-/// The events of an interaction that another process, or the same process with another ledger, has delivered. The
-/// events were added when the record was handed over or copied.
+/// Events of an interaction that were delivered by another process, or by this process with another ledger. They are
+/// added when the record is handed over or copied.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Inherited {
     /// The key of the hash function with which the other ledger computed the fingerprints.

@@ -1,5 +1,5 @@
-//! Notices to the agent about callbacks that did not arrive in time or were not delivered, and the list of what the
-//! agent has accepted.
+//! Notices to the agent about callbacks that did not arrive in time or were not delivered. Also the list of the
+//! callbacks and notices that the agent has accepted.
 
 use serde::{Deserialize, Serialize};
 

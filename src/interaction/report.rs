@@ -46,15 +46,16 @@ pub struct Follow {
     pub deadline: Option<Duration>,
     /// The maximum time between two callbacks.
     pub stalled_after: Option<Duration>,
-    /// What Callgate does with a callback whose provider's id of the work belongs to no interaction. `None` if the
-    /// route does not match callbacks by the provider's id, because the token of a callback names its interaction.
+    /// What Callgate does with a callback if no interaction has the provider's id of the work that the callback
+    /// contains. `None` if the callbacks of the route have tokens, so that this id is not needed to find the
+    /// interaction.
     pub matching: Option<UnmatchedCallback>,
     /// What Callgate does with stale progress (see [`Stale`]). If this is `None`, a callback with lower progress is
-    /// delivered, and every callback after a final callback is denied.
+    /// delivered, and every callback after the final callback is denied.
     pub stale: Option<Stale>,
 }
 
-/// What Callgate does with a callback whose provider's id of the work belongs to no interaction.
+/// What Callgate does with a callback if no interaction has the provider's id of the work that the callback contains.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UnmatchedCallback {
     /// The callback is delivered without an interaction.
@@ -76,10 +77,11 @@ pub struct Report {
     pub id: Option<Box<str>>,
     /// Whether the status is one of [`Follow::asking`], which means that the provider asks a question.
     pub asks: bool,
-    /// The action endpoint (the URL for answers), if the callback has one that the route allows.
+    /// The action endpoint: the URL to which the answer is sent. `None` if the callback has no such URL, or if the
+    /// route does not allow the URL.
     pub question: Option<Box<str>>,
-    /// Whether the body is not valid JSON although a value must be read from it. False if the status was found outside
-    /// the body, for example in a header.
+    /// Whether a value must be read from the JSON body, and the body is not valid JSON. False if the status was found
+    /// outside the body, for example in a header.
     pub unreadable: bool,
 }
 
@@ -110,8 +112,8 @@ impl Follow {
             first
         };
         let status = first(&self.status).filter(|status| status.len() <= STATUS_BYTES_MAX);
-        // The length of an id is not limited. If a long id were ignored, the ledger would not compare it with the id of
-        // the interaction.
+        // The length of the provider's id is not limited. If a long id were ignored, a callback about other work would
+        // not be recognized.
         let id = first(&self.id);
         let progress = self.progress.as_ref().and_then(|_| found.next()).and_then(number);
         let is = |words: &[Box<str>]| status.as_ref().is_some_and(|status| words.contains(status));
@@ -121,7 +123,7 @@ impl Follow {
             (false, false) => None,
         };
         let asks = is(&self.asking);
-        // If the status was found outside the body, for example in a header, the callback is not treated as unreadable.
+        // A callback whose status was found outside the body, for example in a header, is not treated as unreadable.
         let unreadable = unreadable && status.is_none();
         Report { status, progress, end, id, asks, unreadable, ..Report::default() }
     }

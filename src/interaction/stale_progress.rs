@@ -12,14 +12,14 @@ pub enum Stale {
     Drop,
 }
 
-/// Reports whether a callback reports less progress than `highest`, the highest progress of the previous callbacks. A
-/// final callback is never stale.
+/// Reports whether the progress of a callback is lower than `highest`, the highest progress that earlier callbacks
+/// reported. Returns false for a final callback.
 pub(super) fn is_lower(highest: Option<f64>, reported: Option<f64>, is_final: bool) -> bool {
     !is_final && matches!((highest, reported), (Some(highest), Some(reported)) if reported < highest)
 }
 
-/// Reports whether a callback reports progress after a final callback, and the route has a rule for this case. Without
-/// a rule, the interaction accepts no callback after a final callback.
+/// Reports whether a callback reports progress after the final callback, and the route has a rule for stale progress.
+/// Without a rule, the interaction accepts no callback after the final callback.
 pub(super) fn is_after_final(state: State, is_progress: bool, rule: Option<Stale>) -> bool {
     matches!(state, State::Done | State::Failed) && is_progress && rule.is_some()
 }

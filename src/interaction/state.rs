@@ -32,7 +32,7 @@ pub enum State {
     NotSent,
     /// No callback has arrived yet.
     Open,
-    /// A callback has arrived, but no final callback.
+    /// A callback has arrived, but no final callback has arrived yet.
     Progressing,
     /// Somebody revoked the interaction.
     Revoked,

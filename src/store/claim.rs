@@ -15,8 +15,8 @@ use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report, UnmatchedCallback};
 use crate::time::Timestamp;
 
-/// The maximum time for which a callback waits for the provider's response to the agent's request. The response
-/// contains the id by which the interaction of the callback is found.
+/// The maximum time for which a callback waits for the provider's response to the agent's request. This response
+/// contains the provider's id, by which the ledger finds the interaction of the callback.
 const RESPONSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A claimed callback, which the caller may deliver. Dropping this value without [`Claimed::settle`] releases the
@@ -43,8 +43,7 @@ impl Store {
     ) -> Result<Claimed<'_>, ClaimError> {
         self.check().map_err(ClaimError::Refused)?;
         let matched = match ask.follow.matching.filter(|_| ask.granted.is_none()) {
-            // This case is rare. The future of this call is boxed, so that the future of every other callback stays
-            // small.
+            // This case is rare. The future is boxed, so that the futures of all other callbacks stay small.
             Some(unmatched) => match Box::pin(self.find_matched(ask)).await.map_err(ClaimError::Refused)? {
                 None if unmatched == UnmatchedCallback::Refuse => {
                     let detail = "no interaction has the provider's id of the callback";
@@ -61,8 +60,7 @@ impl Store {
         }
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
-            // This case is rare. The future of this call is boxed, so that the future of every other callback stays
-            // small.
+            // This case is rare. The future is boxed, so that the futures of all other callbacks stay small.
             Ok(None) => Box::pin(self.wait_for_claim(ask, now, patience)).await,
             Err(error) => Err(error),
         };
@@ -70,7 +68,7 @@ impl Store {
             && let Some(commit_queue) = &self.commit_queue
             && !commit_queue.durable(commit_queue.sequence()).await
         {
-            // The changes that led to this denial are not durable yet, and may be lost in a crash.
+            // The denial depends on changes that are not durable. A crash may undo these changes.
             return Err(ClaimError::Refused(unavailable()));
         }
         claimed
@@ -96,8 +94,8 @@ impl Store {
                 woken.into_iter().for_each(Waiter::succeeded);
                 return Ok(self.claimed(hold));
             }
-            // If this claim was woken alone, dropping its waiter wakes the other waiting claims. One of the other
-            // claims may succeed.
+            // If only this claim was woken, dropping its waiter wakes the other waiting claims. One of them may
+            // succeed.
             drop(woken.take());
             waiter.woken().await;
             woken = Some(waiter);
@@ -157,16 +155,16 @@ impl Claimed<'_> {
         }
         let Some(hold) = self.hold.take() else { return Ok(()) };
         let sequence = self.store.memory.settle(&hold, report, event_id, now, None);
-        // The waiting claims are woken before the commit, because this future may be dropped while it waits for the
-        // commit. A woken claim waits for the commit itself.
+        // The waiting claims are woken before the commit, because the caller may drop this future during the commit. A
+        // woken claim waits until the changes that it depends on are durable.
         self.store.waiters.claim_ended(&hold, true);
         durable(self.store.commit_queue.as_ref(), sequence).await
     }
 }
 
 impl Claimed<'_> {
-    /// Stores the message of a callback in a shared ledger, and records in the same change that the callback was queued
-    /// in the inbox. Returns where the message was stored, or `None` if the response with this information was lost.
+    /// Stores the message of a callback in the inbox of a shared ledger. The same change records the callback as
+    /// queued. Returns where the message was stored. Returns `None` if the response with this information was lost.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`, and whether the message may have been stored nevertheless.
@@ -184,8 +182,8 @@ impl Claimed<'_> {
 }
 
 impl Store {
-    /// Stores the message of a claimed callback, and records in the same change that the callback was queued in the
-    /// inbox. Returns the sequence number of the change.
+    /// Stores the message of a claimed callback in the inbox. The same change records the callback as queued. Returns
+    /// the sequence number of the change.
     pub(super) fn settle_with(
         &self,
         mut claimed: Claimed<'_>,
@@ -239,8 +237,9 @@ impl Store {
         }
     }
 
-    /// Returns the interaction to which the provider's id in a callback belongs. Waits while the provider has not
-    /// responded to an agent's request on the route, because the provider's response contains the id.
+    /// Returns the interaction that has the provider's id of a callback. While the ledger has no such interaction,
+    /// waits for the responses to the agent's requests on the route, because these responses contain the provider's
+    /// ids.
     async fn find_matched(&self, ask: &Ask<'_>) -> Result<Option<Arc<str>>, Refusal> {
         if let Some(shared) = &self.shared {
             return shared.find_matched(ask, RESPONSE_WAIT_MAX).await;
@@ -249,7 +248,7 @@ impl Store {
         let key = (Arc::clone(ask.route), provider_id);
         let find = async {
             loop {
-                // The future is created before the look-up, so that a change after the look-up ends the wait.
+                // The future is created before the ledger is searched. A change after the search then ends the wait.
                 let changed = self.matched_changed.notified();
                 {
                     let matching = self.memory.matching.lock();

@@ -1,5 +1,5 @@
-//! Compacts the ledger's file: replaces the file by a smaller one when most of its space is free. The database never
-//! shrinks its file below the largest size of the data that the file has contained.
+//! Compacts the ledger's file: replaces the file by a smaller one when most of its space is free. The database itself
+//! does not make the file small enough.
 //!
 //! The new file is written next to the old one, in steps between the commits of the old file. An acknowledgement
 //! therefore waits for one step at most. Until the new file is complete, every change is written to both files, and
@@ -13,7 +13,7 @@ use super::file::{Change, Fault, LedgerFile};
 use super::memory::{Memory, SHARDS};
 
 /// The approximate number of interactions and events that one step of a compaction copies. A step takes a few
-/// milliseconds, and one sync of the new file.
+/// milliseconds and syncs the new file once.
 const STEP: usize = 256;
 /// The number of interactions that are copied while one shard of the memory is locked.
 const RECORDS_PER_LOCK: usize = 32;
@@ -21,13 +21,13 @@ const RECORDS_PER_LOCK: usize = 32;
 /// A compaction in progress, which writes the new file.
 pub(super) struct Compaction {
     new: LedgerFile,
-    /// The change that writes the secret key of the fingerprints. It is the first change of the new file. `None`
-    /// afterwards.
+    /// The first change of the new file, which writes the secret key of the fingerprints. `None` after this change was
+    /// written.
     key: Option<Change>,
     /// The ids of the interactions of the current shard that are not copied yet.
     ids: Vec<Arc<str>>,
     next_shard: usize,
-    /// The location up to which the events without an interaction are copied, in the log of these events.
+    /// The progress in the log of the events that belong to no interaction: the events before this location are copied.
     next_event: EventPlace,
     /// The number of the last copied message of the inbox. `None` until the copy of the messages begins.
     last_message: Option<u64>,
@@ -45,9 +45,8 @@ impl Compaction {
     /// Applies `written` to the new file: the changes that were just written to the old file. Then copies the next
     /// records from memory, and the next messages of the inbox from `file`. Returns true if the new file is complete.
     ///
-    /// A copied record includes all changes that were recorded before the copy. Some of these changes reach the files
-    /// after the copy. These late changes overwrite the copied record with earlier states, and the last of them
-    /// restores the copied state.
+    /// The memory is ahead of the old file, because it already includes the queued changes. After a record was copied
+    /// from memory, its queued changes are written to both files. The last of these changes makes both files equal.
     pub(super) fn step(
         &mut self,
         (file, memory): (&LedgerFile, &Memory),
@@ -67,9 +66,8 @@ impl Compaction {
         Ok(false)
     }
 
-    /// Returns the changes that write the next messages of the inbox. The messages are read from the old file, because
-    /// the memory does not contain their bodies. Changes that are written to the old file meanwhile are also applied to
-    /// the new one.
+    /// Returns the changes that write the next messages of the inbox to the new file. The messages are read from the
+    /// old file, because the memory does not contain their bodies.
     fn next_messages(&mut self, file: &LedgerFile) -> Result<Vec<Change>, Fault> {
         if !file.has_messages() {
             return Ok(Vec::new());

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use super::event_memory::{EventLog, FingerprintKey, LoggedEvent};
 use crate::interaction::{EventKey, EventState};
 
-/// The number of hash tables of the event index. Callbacks wait while a table grows. There are many small tables, so
-/// that no growth takes long.
+/// The number of hash tables of the event index. Callbacks wait while a table grows. The growth of each table is short,
+/// because there are many small tables.
 const TABLES: usize = 64;
 
 /// The delivered and the claimed events that belong to no interaction.
@@ -22,8 +22,8 @@ impl Dedup {
         Self { log: EventLog::new(TABLES), delivering: HashSet::new(), key }
     }
 
-    /// Claims an event with these keys, unless one of the keys was delivered or claimed already. Deliveries at `since`
-    /// (Unix seconds) or before do not count. Returns the state of the event before the claim.
+    /// Claims an event with these keys, unless one of the keys was already delivered or claimed. A delivery at or
+    /// before `since` (Unix seconds) is ignored. Returns the state of the event before the claim.
     pub(super) fn claim(&mut self, keys: &[EventKey], since: i64) -> EventState {
         let delivered = |key: &EventKey| self.log.get(self.key.fingerprint("", *key));
         if keys.iter().filter_map(delivered).any(|event| i64::from(event.delivered) > since) {
@@ -43,8 +43,8 @@ impl Dedup {
         }
     }
 
-    /// Ends the claim of a key, and records that the event with this key was delivered. Returns the recorded event, and
-    /// the earlier event with the same fingerprint if the recorded event has replaced one.
+    /// Ends the claim of a key, and records the event with this key as delivered. Returns the recorded event. Also
+    /// returns the earlier event with the same fingerprint, if there was one. The recorded event has replaced it.
     pub(super) fn settle(
         &mut self,
         key: EventKey,

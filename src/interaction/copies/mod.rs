@@ -6,7 +6,8 @@ use super::interaction::Interaction;
 use super::more::Inherited;
 use super::state::State;
 
-/// The maximum number of fingerprints of events from other ledgers in the record of one interaction.
+/// The maximum number of fingerprints in the record of one interaction that belong to events delivered with other
+/// ledgers.
 const INHERITED_MAX: usize = 2_000;
 
 /// The result of comparing two copies of the record of one interaction.
@@ -14,18 +15,18 @@ const INHERITED_MAX: usize = 2_000;
 pub enum Copies {
     /// Both copies have the same content.
     Equal,
-    /// The interaction was changed in this copy since the record was copied, and not in the other copy.
+    /// The interaction was changed only in this copy after the record was copied.
     Newer,
-    /// The interaction was changed in the other copy since the record was copied, and not in this copy.
+    /// The interaction was changed only in the other copy after the record was copied.
     Older,
-    /// The interaction was changed in both copies since the record was copied.
+    /// The interaction was changed in both copies after the record was copied.
     Diverged,
 }
 
 impl Interaction {
     /// Compares this copy of the record with another copy. A copy is newer if at least one of its counters and times is
-    /// greater, and none is smaller. If all are equal, the copy with more undelivered callbacks is newer. This number is
-    /// compared last, because it decreases when the agent accepts such a callback later.
+    /// greater, and none is smaller. If all are equal, the copy with more undelivered callbacks is newer. The number of
+    /// undelivered callbacks is not one of these counters, because it can decrease.
     pub fn compare(&self, other: &Self) -> Copies {
         let pairs = self.growth().into_iter().zip(other.growth());
         let (mut newer, mut older) = (false, false);
@@ -46,8 +47,8 @@ impl Interaction {
         }
     }
 
-    /// Returns the counters and times by which two copies of the record are compared. They never decrease while the
-    /// interaction exists.
+    /// Returns the counters and times by which two copies of the record are compared. A greater value means a later
+    /// state of the interaction.
     fn growth(&self) -> [i64; 9] {
         let end = match self.state {
             State::Revoked => 2,
@@ -56,7 +57,8 @@ impl Interaction {
         };
         let answered = self.questions().iter().filter(|question| question.answered).count();
         let more = self.more.as_deref();
-        // The notice of an ended interaction is pending until the agent acknowledges it or Callgate gives it up.
+        // A notice about the end is pending at first. It is gone when the agent has acknowledged it, or when Callgate
+        // has given it up.
         let has_no_notice = !self.state.is_open() && self.notice().is_none();
         [
             end,
@@ -72,7 +74,7 @@ impl Interaction {
     }
 
     /// Adds the fingerprints of events that were delivered with another ledger. Returns the number of fingerprints that
-    /// were not added, because the record of the interaction already contains the maximum number.
+    /// were not added because the record has no room for them.
     pub fn inherit(&mut self, events: Inherited) -> usize {
         if events.events.is_empty() {
             return 0;
@@ -89,7 +91,8 @@ impl Interaction {
             }
         };
         let Some(known) = more.inherited.get_mut(at) else { return 0 };
-        // In both lists, the newest events come last. A provider is more likely to send them again than older events.
+        // The newest events are added first, because the provider is most likely to repeat these events. In both lists,
+        // the newest event is the last one.
         let mut newest = Vec::new();
         for event in events.events.into_iter().rev() {
             if known.events.contains(&event) || newest.contains(&event) {
@@ -106,9 +109,8 @@ impl Interaction {
         left
     }
 
-    /// Copies the fingerprints of events that were delivered with other ledgers from another copy of this record.
-    /// Returns the number of fingerprints that were not copied, because this record already contains the maximum
-    /// number.
+    /// Adds the fingerprints from another copy of this record that belong to events delivered with other ledgers.
+    /// Returns the number of fingerprints that were not added because this record has no room for them.
     pub fn inherit_from(&mut self, other: &Self) -> usize {
         other.inherited().iter().map(|events| self.inherit(events.clone())).sum()
     }

@@ -9,9 +9,9 @@ use crate::time::Timestamp;
 const QUESTIONS_MAX: usize = 8;
 
 impl Interaction {
-    /// Adds a question that a callback asks. Returns the number of the question. The agent can answer the question
-    /// immediately, even before it has accepted the callback. Returns `None` if the maximum number of questions is
-    /// already open.
+    /// Adds a question that a callback asks. Returns the number of the question, or `None` if the interaction already
+    /// has the maximum number of open questions. The agent can answer the question immediately, even before it has
+    /// accepted the callback.
     pub(in crate::interaction) fn ask(&mut self, endpoint: &str) -> Option<u32> {
         let more = self.more();
         if more.questions.len() >= QUESTIONS_MAX {
@@ -35,8 +35,9 @@ impl Interaction {
         self.questions().iter().any(|question| !question.answered)
     }
 
-    /// Removes a question whose callback was not delivered, unless the question was answered. If an answer is being
-    /// sent, marks the question instead. [`Self::answer`] then removes the question if the answer fails.
+    /// Removes a question because its callback was not delivered. A question that was already answered is not removed.
+    /// While an answer is being sent, the question is only marked as dropped. If the answer fails, [`Self::answer`]
+    /// removes the question.
     pub(in crate::interaction) fn unask(&mut self, number: u32) {
         let questions = &mut self.more().questions;
         questions.retain(|question| question.number != number || question.answered || question.taken);
@@ -46,7 +47,7 @@ impl Interaction {
     }
 
     /// Reserves a question for an answer: the question with this number, or the only open question if `number` is
-    /// `None`. Returns the number of the question and the URL for the answer.
+    /// `None`. Returns the number of the question and the URL that receives the answer.
     ///
     /// # Errors
     /// Returns a [`QuestionFault`] if no question can be answered.
@@ -81,8 +82,8 @@ impl Interaction {
         Ok((question.number, question.endpoint.clone()))
     }
 
-    /// Marks a question as being answered. Called after the record of the interaction was read from the shared store,
-    /// if an answer is being sent.
+    /// Marks a question as being answered. The caller has read the record from the shared store, and the record states
+    /// that a process is sending the answer.
     pub(in crate::interaction) fn resume_answer(&mut self, number: u32) {
         if let Some(question) = self.questions_mut().iter_mut().find(|question| question.number == number) {
             question.taken = true;

@@ -14,7 +14,8 @@ pub struct Question {
     /// Whether an answer is being sent to the provider.
     #[serde(skip)]
     pub(in crate::interaction) taken: bool,
-    /// Whether the delivery of the callback that asked the question failed.
+    /// Whether the callback that asked the question was not delivered. The question is then removed if the answer
+    /// fails.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(in crate::interaction) dropped: bool,
 }
@@ -24,7 +25,7 @@ pub struct Question {
 pub enum QuestionFault {
     /// The question was already answered, or an answer is being sent.
     Answered,
-    /// The interaction expired or its request was not sent, or its token has expired.
+    /// No answer is possible any more: the interaction expired, its request was not sent, or its token has expired.
     Over,
     /// The interaction was revoked.
     Revoked,

@@ -35,11 +35,11 @@ pub struct SharedRecord {
     events: Vec<EventKey>,
 }
 
-/// The id of work in progress on an interaction: a callback, an answer or a notice that is being sent.
+/// The id of work in progress on an interaction. The work is the sending of a callback, an answer or a notice.
 pub type LeaseId = u64;
 
-/// The id of work in progress, and the end of its lease. A lease is the time limit for work of one process on an
-/// interaction.
+/// The id of the work that a process begins on an interaction, and the end of the lease. Other processes do not do the
+/// same work before the end of the lease.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// The id of the work, generated at random.
@@ -56,8 +56,8 @@ struct Lease {
     until: i64,
     #[serde(rename = "w")]
     work: Work,
-    /// The number of the claim (a callback that is being delivered) in the interaction. It is assigned each time the
-    /// shared record is read.
+    /// The number of the claim (a callback that is being delivered) in the interaction. The claim gets a new number
+    /// each time the shared record is read.
     #[serde(skip)]
     number: u32,
 }
@@ -92,7 +92,8 @@ pub enum Settled {
     Recorded {
         /// Whether this callback ended the interaction.
         ended: bool,
-        /// The delivered events for which the shared record has no space. The store must save these events elsewhere.
+        /// The delivered events that the shared record has no room for. The store must save these events outside the
+        /// record.
         surplus: Vec<EventKey>,
     },
     /// The lease has ended. Another process may have delivered the same event.
@@ -161,8 +162,8 @@ impl SharedRecord {
         self.events.contains(&event)
     }
 
-    /// Reports whether `events` is not empty and all of its events were delivered. An event was delivered if the shared
-    /// record contains it, or if it is in `known`, the list of the events that the store saves outside this record.
+    /// Reports whether `events` is not empty and all of its events were delivered. `known` contains the delivered
+    /// events that the store saves outside this record.
     pub fn has_delivered_all(&self, events: &[EventKey], known: &[EventKey]) -> bool {
         !events.is_empty() && events.iter().all(|event| self.has_delivered(*event) || known.contains(event))
     }
@@ -179,8 +180,9 @@ impl SharedRecord {
         (self.events.len() > EVENTS_MAX).then(|| self.events.remove(0))
     }
 
-    /// Claims a callback for delivery, as [`Interaction::claim`] does. `is_known` reports whether the store remembers
-    /// an event as delivered outside the record. If the work with this id is already in progress, returns its claim.
+    /// Claims a callback for delivery, as [`Interaction::claim`] does. `is_known` reports whether the store has saved
+    /// an event as delivered outside the record. If the claim with the id of `terms` exists already, returns this
+    /// claim.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered.
@@ -203,7 +205,7 @@ impl SharedRecord {
         Ok(Some(claim))
     }
 
-    /// Records that the agent accepted the callback, as [`Interaction::settle`] does.
+    /// Records that the agent accepted the callback of the claim `id`, as [`Interaction::settle`] does.
     pub fn settle(
         &mut self,
         id: LeaseId,
@@ -221,8 +223,8 @@ impl SharedRecord {
         Settled::Recorded { ended, surplus }
     }
 
-    /// Ends work that had no effect: a callback that was not delivered, or an answer that was not sent. Returns whether
-    /// the work was in progress.
+    /// Ends the work with this id without success: a callback was not delivered, an answer was not sent, or the result
+    /// of a notice is unknown. Returns whether the work was in progress.
     pub fn release(&mut self, id: LeaseId) -> bool {
         let Some(lease) = self.take(id) else { return false };
         self.end(&lease);
@@ -265,7 +267,7 @@ impl SharedRecord {
     }
 
     /// Applies all deadlines that have passed at the time `now`, as [`Interaction::pass`] does. A notice that must be
-    /// sent gets a lease. If a notice with the lease id of `terms` is already being sent, returns this notice again.
+    /// sent gets the lease `terms`. If this lease exists already, returns its notice again.
     pub fn pass(&mut self, terms: Terms, now: Timestamp) -> Due {
         self.release(terms.id);
         let due = self.interaction.pass(now);

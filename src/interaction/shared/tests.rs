@@ -58,7 +58,8 @@ fn a_claim_of_one_process_holds_for_all_until_its_lease_ends() {
     let (one, other) = (Fixture::new(1), Fixture::new(2));
     let mut first = record(Some(1));
     first.claim(&one.ask(), terms(7, 20), at(10), |_| false).unwrap().unwrap();
-    // The same event must wait, and so must another event, because no use is left.
+    // A second callback with the same event must wait. A callback with another event must wait, too, because no use is
+    // left.
     let mut second = read(&first, 11);
     assert!(second.claim(&one.ask(), terms(8, 30), at(11), |_| false).unwrap().is_none());
     assert!(second.claim(&other.ask(), terms(9, 30), at(11), |_| false).unwrap().is_none());
@@ -120,13 +121,13 @@ fn an_answer_has_a_lease_and_is_recorded_also_after_it() {
     assert_eq!(second.take_question(None, terms(8, 15), at(11)).unwrap().0, 1);
     assert_eq!(read(&second, 12).take_question(None, terms(9, 30), at(12)), Err(QuestionFault::Answered));
     assert_eq!(second.take_question(None, terms(8, 15), at(11)).unwrap().0, 1, "the same work again");
-    // The callback is not delivered while the answer is being sent. The answer fails, and the question is removed.
+    // The callback is not delivered, and the answer fails afterwards. The question is then removed.
     let mut third = read(&second, 13);
     assert!(third.release(7));
     let mut third = read(&third, 14);
     assert!(third.release(8));
     assert!(third.interaction.questions().is_empty());
-    // The callback is delivered, and the answer arrives after the end of its lease.
+    // The callback is delivered. The provider accepts the answer after the end of the answer's lease.
     let mut second = read(&second, 13);
     second.settle(7, &one.report, None, at(13));
     let mut second = read(&second, 16);
@@ -145,7 +146,7 @@ fn a_notice_is_sent_by_one_process_and_again_after_its_lease() {
     assert_eq!(second.pass(terms(8, 300), at(102)).notice, None);
     let mut second = read(&first, 200);
     assert_eq!(second.pass(terms(8, 300), at(200)).notice, Some(notice));
-    // A process that does not know the result of its deadline check repeats the check.
+    // A call with the same lease id is a repetition, because the response to the first call may have been lost.
     assert_eq!(second.pass(terms(8, 300), at(200)).notice, Some(notice));
     assert_eq!(second.pass(terms(9, 300), at(200)).notice, None);
     second.noticed(notice, NoticeResult::Accepted, at(201));

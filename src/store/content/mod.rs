@@ -22,7 +22,7 @@ pub(in crate::store) struct Content {
 pub(in crate::store) struct Copied {
     pub(in crate::store) id: Arc<str>,
     pub(in crate::store) record: SharedRecord,
-    /// The delivered events of the interaction that its record does not contain.
+    /// Delivered events of the interaction. Events that are already in `record` are omitted.
     pub(in crate::store) events: Vec<StoredEvent>,
 }
 
@@ -37,10 +37,9 @@ pub(in crate::store) struct Loose {
 /// The key or the fingerprint of a delivered event that belongs to no interaction.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) enum LooseEvent {
-    /// The key of the event, and the number of the partition to which the route of the event belongs in a shared
-    /// ledger.
+    /// The key of the event. The number is the partition of the shared ledger to which the event's route belongs.
     Key(EventKey, u8),
-    /// The secret key with which the fingerprint of the event was computed, and the fingerprint.
+    /// The secret key with which the fingerprint was computed, and the fingerprint of the event.
     Fingerprint(FingerprintKey, u64),
 }
 
@@ -54,8 +53,8 @@ pub(in crate::store) enum Written {
     Unchanged,
     /// The interaction's record in the target ledger is newer, and was not changed.
     Newer,
-    /// The interaction was changed in both ledgers, so its two records were merged. The merged interaction has ended if
-    /// it had ended in one of the ledgers. It has the smaller of the two numbers of remaining uses.
+    /// The interaction was changed in both ledgers, so the two records were merged. The merged interaction has ended if
+    /// it had ended in one of the ledgers. It has the lower of the two numbers of remaining uses.
     Merged,
 }
 
@@ -74,7 +73,7 @@ pub struct CopyReport {
     pub merged: usize,
     /// The number of copied delivered events, with and without an interaction.
     pub events: usize,
-    /// The number of copied ids of providers by which callbacks find their interaction.
+    /// The number of copied provider's ids. Callbacks without a token find their interaction by the provider's id.
     pub provider_ids: usize,
     /// The number of copied messages of the inbox.
     pub messages: usize,
@@ -111,8 +110,7 @@ impl CopyReport {
 }
 
 impl Copied {
-    /// Returns the keys of the interaction's delivered events. Omits the events that the ledger has only as
-    /// fingerprints.
+    /// Returns the keys of the interaction's delivered events. Omits events of which only the fingerprint is stored.
     pub(in crate::store) fn keys(&self) -> impl Iterator<Item = EventKey> {
         let more = self.events.iter().filter_map(|event| match event {
             StoredEvent::Key(key) => Some(*key),
@@ -121,8 +119,8 @@ impl Copied {
         self.record.events().iter().copied().chain(more)
     }
 
-    /// Returns the fingerprints of the interaction's delivered events whose keys are not known. Each fingerprint has
-    /// the Unix time from which a replay is denied.
+    /// Returns the fingerprints of the delivered events whose keys are not stored. The second number is the Unix time
+    /// from which a replay of the event is denied.
     pub(in crate::store) fn fingerprints(&self) -> impl Iterator<Item = (u64, u32)> {
         self.events.iter().filter_map(|event| match event {
             StoredEvent::Fingerprint(fingerprint, until) => Some((*fingerprint, *until)),
@@ -130,9 +128,9 @@ impl Copied {
         })
     }
 
-    /// Returns the interaction after the fingerprints of its delivered events were added to its record, and the number
-    /// of events that the record has no room for. `key` is the secret key of the fingerprints. Without this key, no
-    /// fingerprint is added.
+    /// Returns a copy of the interaction to which the fingerprints of its delivered events were added. `key` is the
+    /// secret key of the fingerprints. Without this key, no fingerprint is added. Also returns the number of
+    /// fingerprints that were not added.
     pub(in crate::store) fn with_inherited(&self, key: Option<FingerprintKey>) -> (Interaction, usize) {
         let mut interaction = self.record.interaction.clone();
         let events: Vec<_> = self.fingerprints().map(|(fingerprint, _)| fingerprint).collect();

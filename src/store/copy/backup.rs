@@ -50,7 +50,7 @@ pub enum BackupError {
     InUse,
     /// The backup is damaged, or the file is no backup.
     Damaged(String),
-    /// The present ledger has changes that the backup lacks.
+    /// The present ledger has changes that the backup does not contain.
     Newer(String),
     /// A file cannot be read or written.
     Failed(String),
@@ -105,8 +105,8 @@ fn write_backup(file: &mut LedgerFile, draft: &Path, now: Timestamp) -> std::io:
     Ok(bytes.saturating_add(LINE as u64))
 }
 
-/// Replaces the ledger at `path` by the backup in the file `from`. If the ledger has changes that the backup lacks,
-/// replaces it only with `force`, and retains the former ledger in a file with the suffix `.former`.
+/// Replaces the ledger at `path` by the backup in the file `from`. If the ledger has changes that the backup does not
+/// contain, replaces it only with `force`, and saves the former ledger in a file with the suffix `.former`.
 ///
 /// # Errors
 /// Returns a [`BackupError`] if the ledger was not replaced. The ledger at `path` is then unchanged.
@@ -120,8 +120,8 @@ pub fn restore(path: &str, from: &Path, force: bool) -> Result<Restored, BackupE
     restored
 }
 
-/// Writes the ledger's file that the backup `from` contains to the path `draft`, and verifies the checksum. Returns the
-/// time at which the backup was made.
+/// Extracts the ledger's file from the backup `from`, writes it to the path `draft`, and verifies its checksum. Returns
+/// the time at which the backup was made.
 fn unpack(from: &Path, draft: &Path) -> Result<Timestamp, BackupError> {
     let mut backup = open(from)?;
     let (made, expected) = header(&mut backup).map_err(BackupError::Damaged)?;
@@ -142,8 +142,8 @@ fn put_in_place(path: &Path, draft: &Path, made: Timestamp, force: bool) -> Resu
     let interactions = backup.interactions().count();
     let mut restored = Restored { interactions, made, former: None };
     if !path.exists() {
-        // A hard link never replaces an existing file. If another process has created a ledger at this path meanwhile,
-        // the link cannot be created.
+        // A hard link never replaces an existing file. If another process has created a ledger at this path in the
+        // meantime, the link fails.
         let failed = |error: std::io::Error| BackupError::Failed(format!("{}: {error}", path.display()));
         std::fs::hard_link(draft, path).map_err(failed)?;
         let _ = std::fs::remove_file(draft);
@@ -179,8 +179,7 @@ fn put_in_place(path: &Path, draft: &Path, made: Timestamp, force: bool) -> Resu
     Ok(restored)
 }
 
-/// Describes the changes that the present ledger has and the backup lacks. Returns `None` if the backup contains all
-/// changes of the present ledger.
+/// Describes the changes of the present ledger that the backup does not contain. Returns `None` if there are none.
 fn newer(present: &FileContent, backup: &FileContent) -> Option<String> {
     let is_newer = |(id, record): &(&str, &crate::interaction::Interaction)| match backup.interaction(id) {
         Some(other) => matches!(record.compare(other), Copies::Newer | Copies::Diverged),

@@ -10,7 +10,7 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::file::{Change, LedgerFile, NO_OWNER, Record, StoredEvent};
 use crate::time::Timestamp;
 
-/// The number of changes that a copy collects before it commits them.
+/// The number of changes after which a copy commits them.
 const CHANGES_PER_COMMIT: usize = 2_000;
 
 /// The content of a ledger's file.
@@ -19,7 +19,8 @@ pub(super) struct FileContent {
     file: LedgerFile,
     key: Option<FingerprintKey>,
     interactions: HashMap<Arc<str>, (u64, Interaction)>,
-    /// The delivered events, each with the end of its retention, by the number of their interaction or [`NO_OWNER`].
+    /// The delivered events, each with the end of its retention. The key of the map is the number of the interaction,
+    /// or [`NO_OWNER`] for events without an interaction.
     events: HashMap<u64, Vec<(StoredEvent, Timestamp)>>,
     pub(super) messages: Messages,
     number_max: u64,
@@ -115,8 +116,8 @@ impl FileContent {
 
     // === Writing ===
 
-    /// Returns the secret key of the fingerprints in this file after a copy from `content`. If this file is empty, the
-    /// result is the key of the copied ledger.
+    /// Returns the secret key of the fingerprints that this file has after `content` was copied to it. A file that is
+    /// not empty retains its own key. An empty file gets the key of the copied ledger.
     pub(super) fn key_with(&self, content: &Content) -> FingerprintKey {
         let other = content.key.or_else(|| {
             content.loose.iter().find_map(|loose| match loose.event {
@@ -131,7 +132,7 @@ impl FileContent {
         }
     }
 
-    /// Returns the part of another ledger's content that this file cannot store.
+    /// Counts the delivered events of another ledger that this file cannot store.
     pub(super) fn losses(&self, content: &Content) -> Lost {
         let key = self.key_with(content);
         let foreign = content.loose.iter().filter(|loose| event_under(key, loose.event).is_none()).count();
@@ -145,7 +146,8 @@ impl FileContent {
         Lost { messages: 0, events: foreign + left }
     }
 
-    /// Adds the content of another ledger to this file. A record that is newer in this file is not changed.
+    /// Adds the content of another ledger to this file. If this file has a newer record of an interaction, the record
+    /// is not changed.
     ///
     /// # Errors
     /// Returns an explanation if the file cannot be written. The copy can then be repeated.
@@ -199,8 +201,8 @@ impl FileContent {
         key: FingerprintKey,
         changes: &mut Vec<Change>,
     ) -> Written {
-        // Fingerprints that were computed with another key cannot be converted. The interaction's record contains them
-        // together with that key.
+        // Fingerprints that were computed with another secret key cannot be converted. They are added to the record of
+        // the interaction, together with their key.
         let is_own = from == Some(key);
         let mut record = if is_own { one.record.interaction.clone() } else { one.with_inherited(from).0 };
         let (number, written) = match self.interactions.get(&one.id) {

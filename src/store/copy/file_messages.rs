@@ -11,7 +11,7 @@ use crate::store::file::{Change, LedgerFile};
 /// The head of a message, and its state. The state is `None` if no attempt to deliver the message was made.
 type Stored = (Vec<u8>, Option<Vec<u8>>);
 
-/// The messages of a ledger's file, without their bodies.
+/// The heads and states of the messages in a ledger's file.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     /// The highest message number that was ever assigned.
@@ -46,8 +46,8 @@ impl Messages {
         (self.known.len() - delivered, delivered)
     }
 
-    /// Returns the number of messages that cannot be copied to the file with the messages `to`, because that file has
-    /// different messages with the same numbers.
+    /// Returns the number of messages that cannot be copied to a file with the messages `to`. A message cannot be
+    /// copied if that file has a different message with the same number.
     pub(super) fn conflicts(&self, to: &Self) -> usize {
         let differs = |(number, (head, _)): &(&u64, &Stored)| {
             to.known.get(number).is_some_and(|(other, _)| other != head)
@@ -55,8 +55,9 @@ impl Messages {
         self.known.iter().filter(differs).count()
     }
 
-    /// Reports whether these messages are newer than `other`. They are newer if `other` lacks one of them, or if one of
-    /// them is delivered or dead and still waits in `other`.
+    /// Reports whether these messages are newer than the messages `other` of another file. This is the case if `other`
+    /// lacks a message or a message number, or has a different message with the same number. It is also the case if a
+    /// message is waiting in `other`, but delivered or dead here.
     pub(super) fn newer_than(&self, other: &Self) -> bool {
         self.number > other.number
             || self.known.iter().any(|(number, (head, state))| match other.known.get(number) {
@@ -68,20 +69,22 @@ impl Messages {
             })
     }
 
-    /// Reports whether a change from the source file must be written to the target file. `self` has the messages that
-    /// the target file contained before the copy. `from` is the number of the last message that was new in the target
-    /// file. The state of this message is copied, too.
+    /// Reports whether a change must be copied to the target file. `self` contains the messages of the target file
+    /// before the copy. If the change inserts a message, stores the message's number in `from` if the message is new in
+    /// the target file, or `None` otherwise. The next change may set the state of the same message, and is then copied,
+    /// too.
     fn takes(&self, change: &Change, from: &mut Option<u64>) -> bool {
         match change {
-            // The target file has assigned all numbers up to its highest number. If it lacks a message with such a
-            // number, it has removed the message, so the message is not copied again.
+            // Every number up to `self.number` was already assigned in the target file. If the target file lacks a
+            // message with such a number, it has removed the message, and the message is not copied again.
             Change::Message(number, ..) => {
                 let is_new = *number > self.number;
                 *from = is_new.then_some(*number);
                 is_new
             }
             Change::MessageState(number, _) if *from == Some(*number) => true,
-            // The target file has the message already. Its state is replaced only by `delivered` or `dead`.
+            // The message is not new in the target file. Its state is replaced only if it still waits there, and is
+            // delivered or dead in the source file.
             Change::MessageState(number, state) => self
                 .known
                 .get(number)

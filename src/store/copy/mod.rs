@@ -1,7 +1,7 @@
-//! Copies a whole ledger from one store to another, and makes and restores backups of a ledger's file.
+//! Copies a whole ledger from one store to another. Also makes and restores backups of a ledger's file.
 //!
-//! No process may use the two ledgers meanwhile. A copy can be repeated: a record that is newer in the target ledger is
-//! not changed.
+//! No process may use the two ledgers during the copy. A copy can be repeated: if the target ledger has a newer record
+//! of an interaction, the record is not changed.
 
 mod backup;
 mod file_content;
@@ -22,7 +22,7 @@ pub use self::backup::{Backup, BackupError, Restored, back_up, restore};
 /// The reason why a ledger was not copied.
 #[derive(Debug)]
 pub enum CopyError {
-    /// A configuration does not name a ledger that can be copied, or both configurations name the same ledger.
+    /// A configuration has no ledger that can be copied, or both configurations have the same ledger.
     Unusable(String),
     /// A ledger cannot be reached, is in use, or cannot be read or written.
     Unavailable(String),

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use crate::interaction::{EventKey, Interaction};
 
-/// The secret key of the event fingerprints. Without the key, nobody can construct two events with the same
+/// The secret key of the event fingerprints. Nobody who lacks the key can construct two events with the same
 /// fingerprint.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(in crate::store) struct FingerprintKey(pub(in crate::store) [u64; 2]);
@@ -20,7 +20,7 @@ impl fmt::Debug for FingerprintKey {
 impl FingerprintKey {
     /// Returns a new random key.
     pub(in crate::store) fn random() -> Self {
-        // Each `RandomState` hashes with random keys of the operating system.
+        // The operating system provides the random keys of each `RandomState`.
         Self([RandomState::new().hash_one(0), RandomState::new().hash_one(1)])
     }
 
@@ -39,8 +39,8 @@ impl FingerprintKey {
     }
 }
 
-/// Reports whether this event was delivered before its interaction was handed over or copied to this ledger. The
-/// interaction's record contains the fingerprints of the events that were delivered before the handover or the copy.
+/// Reports whether the event is one of the events in the interaction's record that were delivered by another process or
+/// with another ledger.
 pub(in crate::store) fn is_inherited(record: &Interaction, id: &str, event: EventKey) -> bool {
     record.inherited().iter().any(|inherited| {
         let fingerprint = FingerprintKey(inherited.key).fingerprint(id, event);
@@ -52,8 +52,8 @@ pub(in crate::store) fn is_inherited(record: &Interaction, id: &str, event: Even
 mod tests {
     use super::*;
 
-    /// Compares the hash function with the test vector for an input of 16 bytes in the reference implementation of
-    /// SipHash-2-4. With another function, the ledger would not recognize the events in its file.
+    /// Compares the hash function with a test vector of the reference implementation of SipHash-2-4 for an input of 16
+    /// bytes. With another function, the ledger would not recognize the events in existing files.
     #[test]
     fn fingerprints_are_siphash_2_4() {
         let key = FingerprintKey([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);

@@ -6,7 +6,7 @@
 
 /// The tag of an empty slot.
 const EMPTY: u8 = 0;
-/// The number of slots that a table gets first. The number doubles when the table grows, so it is a power of two.
+/// The first number of slots of a table. Each growth of the table doubles the number, so it is a power of two.
 const SLOTS_MIN: usize = 8;
 
 /// The position of an event in the log.
@@ -152,8 +152,7 @@ impl Table {
         }
     }
 
-    /// Removes the entry in a slot. Moves later entries of the same run of occupied slots back, so that a search finds
-    /// each of them.
+    /// Removes the entry in a slot. Then moves later entries in adjacent slots back, so that a search still finds them.
     fn remove(&mut self, slot: usize, fingerprint_at: impl Fn(Position) -> Option<u64>) {
         let (mut hole, mut next) = (slot, (slot + 1) & self.mask());
         while let (Some(&tag), Some(&position)) = (self.tags.get(next), self.positions.get(next))

@@ -1,66 +1,67 @@
 //! A compact memory of delivered events. An event takes about 24 bytes: 16 bytes in a queue and 7 to 8 bytes in the
 //! index (`index.rs`).
 //!
-//! When room is needed, the log first removes the events whose replay would be denied because their signature is too
-//! old. If there are no such events, it removes the oldest event of all. To find these events quickly, the log consists
-//! of a few queues. All events of a queue have the same replay window, which is the time after a delivery for which a
-//! replay may pass. Each queue is in the order of delivery.
+//! When room is needed, the events whose replay would be denied are removed first. A replay is denied if its signature
+//! is too old. If there are no such events, the oldest event is removed.
+//!
+//! The log has one queue for each replay window. The replay window of an event is the time after its delivery during
+//! which a replay may pass the signature check. Each queue is in the order of delivery, so that the event to remove is
+//! at the front of a queue.
 
 use std::collections::VecDeque;
 
 use super::index::{EventIndex, Position};
 
-/// The replay windows of the queues, in seconds. The replay window of an event is the time after its delivery for which
-/// the age of its signature does not deny a replay. It is rounded up to one of these values. A longer or unlimited
-/// window counts as [`WINDOW_MAX`]. The index of the value in this list is the number of the event's queue.
+/// The replay windows of the queues, in seconds. The replay window of an event is the time after its delivery during
+/// which a replay may pass the signature check. It is rounded up to a value of this list. A longer window, or no limit,
+/// counts as [`WINDOW_MAX`]. The index in this list is the number of the event's queue.
 pub(super) const WINDOWS: [u32; 7] = [0, 300, 600, 1800, 3600, 6 * 3600, WINDOW_MAX];
 /// The longest replay window: one day, in seconds.
 pub(in crate::store) const WINDOW_MAX: u32 = 86_400;
 
-/// The number of lowest bits of a [`Position`] that contain the offset of the event in its chunk.
+/// The number of bits of a [`Position`] for the offset of the event in its chunk. They are the lowest bits.
 const PLACE_BITS: u32 = 9;
 /// The number of events in a chunk.
 const CHUNK: usize = 1 << PLACE_BITS;
-/// The number of bits of a [`Position`] that contain the number of the chunk. They are above the bits of the offset.
-/// The remaining highest bits contain the number of the queue.
+/// The number of bits of a [`Position`] for the number of the chunk. They are above the bits for the offset. The bits
+/// above them contain the number of the queue.
 const CHUNK_BITS: u32 = 20;
 const CHUNK_MASK: u32 = (1 << CHUNK_BITS) - 1;
 
 /// A delivered event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) struct LoggedEvent {
-    /// A keyed hash of the event's key and of the id of its interaction. It is never 0.
+    /// The keyed hash of the event's key and of the id of its interaction. The hash is never 0.
     pub(in crate::store) fingerprint: u64,
     /// The time of the delivery, in Unix seconds.
     pub(in crate::store) delivered: u32,
-    /// The replay window in seconds: a replay is denied when this time has passed after the delivery.
+    /// The replay window in seconds: the time after the delivery during which a replay may pass the signature check.
     pub(in crate::store) window: u32,
     /// The number of the event, which is its key in the ledger's file.
     pub(in crate::store) number: u64,
 }
 
-/// The times of the oldest events of a log, in Unix seconds.
+/// Two times of a log, in Unix seconds: the earliest end of a replay window, and the earliest delivery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) struct Oldest {
-    /// The earliest end of the replay windows of all events.
+    /// The earliest time from which the replay of an event is denied.
     replayable_until: u32,
     /// The time of the earliest delivery.
     delivered: u32,
 }
 
 impl Oldest {
-    /// The times of a log without events.
+    /// The value for a log without events.
     pub(in crate::store) const NONE: Self = Self { replayable_until: u32::MAX, delivered: u32::MAX };
-    /// Times that are before the times of every log with events.
+    /// A value with the lowest possible rank. Events of this log are removed before the events of other logs.
     pub(in crate::store) const FIRST: Self = Self { replayable_until: 0, delivered: 0 };
 
     pub(super) fn of(event: &LoggedEvent) -> Self {
         Self { replayable_until: event.replayable_until(), delivered: event.delivered }
     }
 
-    /// Returns the rank at `now` (Unix seconds), by which events are selected for removal when room is needed. Events
-    /// with a lower rank are removed first. Events whose replay is denied have a lower rank than events whose replay
-    /// would pass.
+    /// Returns the rank at `now` (Unix seconds). When room is needed, events with the lowest rank are removed first. If
+    /// the replay of an event is denied, the event has a lower rank than every event whose replay may pass.
     pub(in crate::store) fn rank(self, now: u32) -> (bool, u32) {
         match self.replayable_until <= now {
             true => (false, self.replayable_until),
@@ -103,17 +104,17 @@ struct Queue {
     chunks: VecDeque<Chunk>,
     /// The number of the queue's first chunk.
     first: u32,
-    /// The number of removed entries at the beginning of the queue's first chunk.
+    /// The number of entries at the beginning of the first chunk that were removed.
     gone: usize,
     /// The number of entries that were not removed.
     len: usize,
 }
 
-/// A location between two events of a log.
+/// The progress of reading all events of a log with [`EventLog::next_events`].
 #[derive(Debug, Default)]
 pub(in crate::store) struct EventPlace {
     queue: usize,
-    /// The lowest number that an event after this location in the queue can have.
+    /// The lowest number of the events in this queue that were not read yet.
     number: u64,
 }
 
@@ -124,15 +125,16 @@ pub(in crate::store) struct EventLog {
     index: EventIndex,
 }
 
-/// Returns the shortest replay window in [`WINDOWS`] that is at least `seconds`, or the longest window.
+/// Rounds a replay window of this number of seconds up to a value in [`WINDOWS`]. Returns the longest value if the
+/// window is longer.
 pub(in crate::store) fn window_of(seconds: u32) -> u32 {
     WINDOWS.into_iter().find(|window| *window >= seconds).unwrap_or(WINDOW_MAX)
 }
 
 impl LoggedEvent {
-    /// Creates an event from `replayable_until`, the time from which a replay is denied. The time of its delivery is
-    /// not known, but it is not after `latest`. All times are in Unix seconds. The event gets the shortest replay
-    /// window, and thereby the latest delivery, that is consistent with both times.
+    /// Creates an event from `replayable_until`, the time from which a replay is denied. The time of the delivery is
+    /// not known, but it is not later than `latest`. Both times are in Unix seconds. The event gets the shortest replay
+    /// window for which the computed time of the delivery is not after `latest`.
     pub(in crate::store) fn restored(
         fingerprint: u64,
         replayable_until: u32,
@@ -141,8 +143,8 @@ impl LoggedEvent {
     ) -> Self {
         let is_possible = |window: &u32| replayable_until.saturating_sub(*window) <= latest;
         let window = WINDOWS.into_iter().find(is_possible).unwrap_or(WINDOW_MAX);
-        // Earlier versions of Callgate stored values of `replayable_until` that are too far in the future for every
-        // window.
+        // Earlier versions of Callgate stored values of `replayable_until` that are so far in the future that no window
+        // is long enough. The delivery is then assumed at `latest`.
         let delivered = replayable_until.saturating_sub(window).min(latest);
         Self { fingerprint, delivered, window, number }
     }
@@ -176,7 +178,7 @@ impl EventLog {
         event(&self.queues, self.index.find(fingerprint, at(&self.queues))?)
     }
 
-    /// Adds an event. If the log has an earlier event with the same fingerprint, removes and returns the earlier one.
+    /// Adds an event. If the log has an earlier event with the same fingerprint, removes and returns the earlier event.
     pub(in crate::store) fn insert(&mut self, event: LoggedEvent) -> Option<LoggedEvent> {
         let former = self.remove(event.fingerprint);
         let window = window_of(event.window);
@@ -221,8 +223,9 @@ impl EventLog {
         fronts.filter_map(|(queue, window)| queue.chunks.front()?.event(queue.gone, window))
     }
 
-    /// Returns the next events, at most `max`, and moves `place` behind these events. Returns an empty list after the
-    /// last event. The events must have been added in the order of their numbers. The log may change between two calls.
+    /// Returns the next events, at most `max`, and moves `place` behind them. Returns an empty list after the last
+    /// event. The events must have been added to the log in the order of their numbers. The log may change between two
+    /// calls.
     pub(in crate::store) fn next_events(&self, place: &mut EventPlace, max: usize) -> Vec<LoggedEvent> {
         let mut events = Vec::new();
         while let (Some(queue), Some(window)) = (self.queues.get(place.queue), WINDOWS.get(place.queue)) {

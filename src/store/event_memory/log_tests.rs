@@ -43,7 +43,8 @@ fn what_cannot_be_replayed_any_more_goes_first() {
     {
         log.insert(logged(fingerprint, delivered, window, fingerprint));
     }
-    // While all events can be replayed, the oldest one is removed first. A new event is therefore never removed first.
+    // While a replay of every event may pass, the oldest event is removed first. The newest event is therefore never
+    // removed first.
     assert_eq!(log.first_to_go(1100).map(|event| event.fingerprint), Some(1));
     // At 1302, a replay of event 3 is denied. At 1303, a replay of event 4 is denied, too.
     let order = [1302, 1302, 1303, 1303, 4601].map(|now| goes(&mut log, now));
@@ -84,7 +85,7 @@ fn a_long_lived_event_does_not_keep_the_memory_of_later_ones() {
     let mut log = EventLog::new(1);
     for fingerprint in 1..100_000 {
         log.insert(logged(fingerprint, 0, 0, fingerprint));
-        // Every thousandth event stays.
+        // Every thousandth event is not removed.
         if fingerprint % 1000 != 0 {
             log.remove(fingerprint);
         }
@@ -101,7 +102,7 @@ fn a_long_lived_event_does_not_keep_the_memory_of_later_ones() {
 #[test]
 fn every_event_is_read_while_others_come_and_go() {
     let mut log = EventLog::new(1);
-    // Real fingerprints are evenly distributed, too.
+    // The fingerprints are evenly distributed, as real fingerprints are.
     let fingerprint = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let window = |number: u64| [0, 300, u32::MAX][usize::try_from(number % 3).unwrap()];
     for number in 1..20_000 {
@@ -116,7 +117,7 @@ fn every_event_is_read_while_others_come_and_go() {
         for event in events {
             assert_eq!(read.insert(event.number, event), None, "{event:?} was read twice");
         }
-        // Only every tenth event stays, so that the queues are rebuilt during the test.
+        // Nine of ten events are removed, so that the queues are rebuilt during the test.
         for number in next - 20_000..next - 19_950 {
             if number % 10 != 0 {
                 log.remove(fingerprint(number));
@@ -130,7 +131,8 @@ fn every_event_is_read_while_others_come_and_go() {
 }
 
 proptest! {
-    /// The log behaves like a map. The fingerprints collide in their low bits, which determine the slot.
+    /// Random insertions and removals have the same results as with a map. The fingerprints collide in their low bits,
+    /// which determine the slot.
     #[test]
     fn the_log_is_a_map(steps in prop::collection::vec((0..4u8, 0..40u64, 0..WINDOWS.len()), 0..600), tables in 1..4usize, max in 1..50usize) {
         let (mut log, mut map) = (EventLog::new(tables), HashMap::new());

@@ -2,8 +2,9 @@
 //! twice, apply a deadline and revoke the interaction. One process crashes, and one call to the store is lost. A
 //! breadth-first search visits every reachable state.
 //!
-//! The functions of the parent module make all transitions. This module simulates the store around them: a Redis server
-//! that compares and sets versions, calls whose response is lost or that are executed late, and time.
+//! The functions of the parent module compute each new record. This module simulates the store and the time. The
+//! simulated store is a Redis server that writes a record only if the record's version has not changed. A call to the
+//! store can get no response, and the server can execute such a call late.
 
 mod records;
 mod scene;
@@ -53,8 +54,8 @@ fn fault(world: &World, records: &Records, scene: Scene) -> Option<&'static str>
     fault_after_all_crashed(world, record)
 }
 
-/// Returns a description of the violated invariant if all processes crash now, and another process continues after the
-/// end of all leases.
+/// Simulates that all processes crash now, and that another process continues after the end of all leases. Returns a
+/// description of the violated invariant, or `None` if no invariant is violated.
 fn fault_after_all_crashed(world: &World, mut record: SharedRecord) -> Option<&'static str> {
     let end = at((TICKS + 2) * TICK);
     if world.engine.due > end.unix_ms() {
@@ -70,7 +71,7 @@ fn fault_after_all_crashed(world: &World, mut record: SharedRecord) -> Option<&'
     }
 }
 
-/// Visits all states. Returns the number of states, or the steps to a state that violates an invariant.
+/// Visits all states. Returns the number of states. If a state violates an invariant, returns the steps to this state.
 fn search(scene: Scene) -> Result<usize, String> {
     let mut jobs = vec![(0, Job::Callback(0)), (2, Job::Callback(1)), (1, Job::Callback(0))];
     jobs.truncate(scene.events);

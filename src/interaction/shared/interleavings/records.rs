@@ -16,20 +16,20 @@ use crate::time::Timestamp;
 /// The number of the serialized record that the simulated Redis server stores, or 0 if it stores no record.
 pub(super) type Text = u32;
 
-/// The result of an operation on the record of an interaction.
+/// The cached result of an operation on the record of an interaction.
 #[derive(Clone, Copy)]
 pub(super) struct Decided {
     pub(super) then: Then,
-    /// The number of the changed record, or 0 if the operation removes the record.
+    /// The number of the record after the operation, or 0 if the operation removes the record.
     pub(super) held: Held,
     /// The time at which a process must check the record next, in Unix milliseconds. `None` if the operation did not
-    /// change the record, which is then not written.
+    /// change the record, so that the record is not written.
     pub(super) due: Option<i64>,
 }
 
 type Question = (Kind, LeaseId, Held, i64, bool);
 
-/// All records and operation results of a search, so that each result is computed once.
+/// All records of a search, and the results of all operations. Each result is computed only once.
 pub(super) struct Records {
     route: Arc<str>,
     captures: Captures,
@@ -45,8 +45,8 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Creates the record with which the search begins. Returns the number of its serialized form, and the time of its
-    /// next check in Unix milliseconds.
+    /// Creates the record with which the search begins. Also returns the number of the serialized record, and the time
+    /// of its next check in Unix milliseconds.
     pub(super) fn new(scene: Scene) -> (Self, (Text, i64)) {
         let follow = Follow { deadline: Some(Duration::from_secs(DEADLINE as u64)), ..Follow::default() };
         let interaction = Interaction::new("r".into(), "".into(), at(0), at(EXPIRES)).followed(&follow, true);
@@ -101,7 +101,8 @@ impl Records {
         serde_json::from_str(&self.texts[text as usize]).unwrap()
     }
 
-    /// Reads a serialized record, as a process does at this tick. Returns the number of the record that was read.
+    /// Reads a serialized record at this tick, and ends the work whose lease has ended. Returns the number of the
+    /// resulting record.
     pub(super) fn read(&mut self, text: Text, tick: i64) -> Held {
         if let Some(held) = self.read.get(&(text, tick)) {
             return *held;
@@ -117,8 +118,8 @@ impl Records {
         self.held[held as usize].interaction.state
     }
 
-    /// Applies one operation to the record of the interaction, as the store does. Returns the cached result if the
-    /// operation was applied to the same record before.
+    /// Applies one operation to the record with the number `held`. Returns the cached result if the same operation was
+    /// applied to this record before.
     pub(super) fn decide(
         &mut self,
         kind: Kind,

@@ -1,9 +1,10 @@
-//! The input of a search: the number of events and failures, and the operations on the record of the interaction.
+//! The input of a search: the number of callbacks and failures. Also the operations on the record, and the next step of
+//! a process after each operation.
 
 use crate::interaction::EventKey;
 use crate::time::Timestamp;
 
-/// Identifies a record: its index in `Records::held`. 0 means that there is no record.
+/// The number of a record: its index in `Records::held`. 0 means that there is no record.
 pub(super) type Held = u32;
 
 /// The length of a tick in seconds. A lease lasts one tick.
@@ -14,7 +15,7 @@ pub(super) const EXPIRES: i64 = DEADLINE;
 /// The number of the last tick.
 pub(super) const TICKS: i64 = 2;
 
-/// The events and failures that a search tries in all orders.
+/// The callbacks and failures that a search tries in all orders.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scene {
     pub(super) uses: Option<u32>,
@@ -64,7 +65,7 @@ pub(super) enum Then {
     Settled(usize),
     Noticed,
     Revoked,
-    /// The caller receives an error, or no step follows.
+    /// The process does nothing more. If the operation was for a callback, the caller receives an error.
     Failed,
 }
 

@@ -11,7 +11,7 @@ type Version = u32;
 pub(super) struct World {
     pub(super) tick: i64,
     pub(super) engine: Engine,
-    /// Calls without a response that the Redis server may still execute.
+    /// The calls that got no response and that the Redis server may still execute.
     late: Vec<Change>,
     tasks: Vec<Task>,
     /// The version that was generated last.
@@ -31,21 +31,21 @@ pub(super) struct Engine {
     pub(super) due: i64,
 }
 
-/// The responses that callers and agents have seen. The invariants are about these values. They do not influence the
-/// processes.
+/// The responses that callers and agents have received. The search checks the invariants with these values. The
+/// processes do not use the values.
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub(super) struct Seen {
-    /// The number of times that an agent accepted each event.
+    /// For each event: the number of times that an agent accepted it.
     pub(super) accepted: [u8; 2],
-    /// Whether a caller received status 200 for an event.
+    /// For each event: whether a caller received status 200.
     pub(super) acknowledged: [bool; 2],
     pub(super) is_revoked: bool,
     /// The number of times that an agent accepted the notice.
     pub(super) reported: u8,
-    /// Whether an agent may receive the notice a second time: its response was not recorded before a crash, a lost call
-    /// or the end of the lease.
+    /// Whether the agent is allowed to receive the notice twice. True if a crash, a lost call or the end of the lease
+    /// has prevented that the agent's response was recorded.
     pub(super) may_report_again: bool,
-    /// The violated invariant, if the last step violated one.
+    /// The invariant that the last step violated. `None` if the step violated no invariant.
     pub(super) wrong: Option<&'static str>,
 }
 
@@ -58,8 +58,8 @@ struct Task {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// The next step reads the record. `written` is the version that an earlier call without a response may have
-    /// written.
+    /// The next step reads the record. If an earlier call got no response, `written` is the version that this call may
+    /// have written.
     Read {
         kind: Kind,
         is_repeat: bool,
@@ -122,9 +122,8 @@ impl World {
         }
     }
 
-    /// Returns a fingerprint of the state. Two states with different possible successors have different fingerprints. A
-    /// version never occurs twice, so a pending call that expects an older version has no effect, and its content is
-    /// left out.
+    /// Returns a fingerprint of the state. States with different possible successors have different fingerprints. A
+    /// pending call for an older version of the record has no effect, so its content is not part of the fingerprint.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut digest = Digest(0);
         let seen = &self.seen;
@@ -247,8 +246,8 @@ impl World {
         }
     }
 
-    /// Adds every possible next state after a call that writes the record: the call succeeds, another process has
-    /// changed the record, or the call gets no response.
+    /// Adds every possible next state after a process has sent a call that writes the record. Either the call succeeds,
+    /// or another process has changed the record before, or the call gets no response.
     fn written(&self, number: usize, records: &mut Records, all: &mut Vec<Self>) {
         let Phase::Write { kind, is_repeat, change, then } = self.tasks[number].phase else { return };
         let mut next = self.clone();
@@ -269,20 +268,20 @@ impl World {
         let written = Some((change.version(), then));
         unknown.tasks[number].phase = Phase::Read { kind, is_repeat: true, written };
         all.push(unknown);
-        // The Redis server does not respond to the next call either.
+        // The process repeats the call, and gets no response again.
         given_up.gives_up(number);
         all.push(given_up);
     }
 
-    /// Executes a call that writes the record if its version has not changed. Returns whether the call changed the
-    /// stored record.
+    /// Executes a call, which writes the record only if the version of the stored record is the expected one. Returns
+    /// whether the call changed the stored record.
     fn execute(&mut self, change: &Change, records: &mut Records) -> bool {
         if self.engine.version != change.expected {
             return false;
         }
         let text = if change.held == 0 { 0 } else { records.text(change.held) };
         self.engine = Engine { version: change.version(), text, due: change.due };
-        // A version never occurs twice, so the other calls that expect the old version can have no effect any more.
+        // No version occurs twice. Pending calls that expect another version can therefore never have an effect.
         self.late.retain(|late| late.expected == change.version());
         true
     }
@@ -325,7 +324,8 @@ impl World {
         };
     }
 
-    /// Checks that no other process does the same work while the lease of the work lasts.
+    /// Checks that no other process does the same work under a lease that has not ended. Otherwise, records that an
+    /// invariant is violated.
     fn check_alone(&mut self, is_same: impl Fn(Then) -> bool) {
         let works = |task: &Task| match task.phase {
             Phase::Work { then: then @ (Then::Deliver(_, until) | Then::Send(_, until)), .. } => {
@@ -357,8 +357,8 @@ impl World {
         next
     }
 
-    /// Records for the check of the invariants that the lease of a notice has ended, so that another process may send
-    /// the notice again.
+    /// If the lease of an accepted notice has ended before the acceptance was recorded, records that another process is
+    /// allowed to send the notice again.
     fn note_ended_leases(&mut self) {
         let has_ended = |task: &Task| match task.phase {
             Phase::Read { kind, .. } | Phase::Write { kind, .. } => {
