@@ -1,9 +1,8 @@
-//! The delivered events of the ledger in memory: how they are recorded, and which of them are removed when room is
-//! needed.
+//! The delivered events of the ledger in memory: records them, and removes some of them when room is needed.
 //!
 //! Callgate never denies a callback because the memory of events is full. It removes events instead, in this order:
-//! 1. Events of ended interactions. After the removal, the interaction accepts no further callback, so nothing is
-//!    delivered twice. It then accepts no late progress either, even on a route with `stale: deliver`.
+//! 1. Events of ended interactions. Afterwards, the interaction accepts no further callback, so nothing is delivered
+//!    twice. It does not even accept late progress on a route with `stale: deliver`.
 //! 2. Events whose replay is denied because of the age of its signature, oldest first.
 //! 3. Other events, oldest first.
 
@@ -16,15 +15,17 @@ use super::memory::{Hold, Memory, SHARDS, Shard, change};
 use crate::interaction::{Claim, EventKey, InformedBy, Report};
 use crate::time::Timestamp;
 
-/// The largest number of events that are removed after one delivery. It is more than one, so that a ledger that was
-/// above its limit at the start becomes smaller.
+/// The maximum number of events that are removed after one delivery. It is greater than one, so that a ledger with too
+/// many events at the start becomes smaller.
 const EVICTIONS_MAX: usize = 8;
-/// The largest number of events that one call of `pass_dedup` removes for each reason. There are four calls per second.
+/// The maximum number of expired events that one call of `pass_dedup` removes. The call removes as many other events at
+/// most, if the ledger has too many events. There are four calls per second.
 const EXPIRIES_MAX: usize = 20_000;
-/// The number of expired events that are removed while the events are locked. This takes well below a millisecond.
+/// The number of expired events that are removed while the events are locked. The removal takes well below a
+/// millisecond.
 const EXPIRIES_PER_LOCK: usize = 500;
-/// The number of ids, in addition to two ids per interaction, above which outdated ids are removed from a shard's list
-/// of ended interactions (`over`).
+/// If a shard's list of ended interactions (`over`) is longer than twice the number of interactions plus this number,
+/// the ids of removed interactions are removed from the list.
 const STALE_OVER_MAX: usize = 1024;
 
 /// How the removal of events is written to the file.
@@ -32,7 +33,8 @@ const STALE_OVER_MAX: usize = 1024;
 pub(super) enum Removal {
     /// The removal is written with the next commit.
     Recorded,
-    /// The removal is written later. If a crash prevents this, the same events are removed again.
+    /// The removal is written later. If a crash prevents this, the events are in the file after the restart, and are
+    /// removed again.
     Deferred,
 }
 
@@ -46,8 +48,8 @@ impl Removal {
 }
 
 impl Memory {
-    /// Records that the agent accepted the callback. With `message`, records that the callback was queued in the inbox,
-    /// and stores the message in the same change. Returns the sequence number of the change.
+    /// Records that the agent accepted the callback. If `message` is given, instead records that the callback was
+    /// queued in the inbox, and stores the message in the same change. Returns the sequence number of the change.
     pub(super) fn settle(
         &self,
         hold: &Hold,
@@ -80,7 +82,7 @@ impl Memory {
         let is_kept = message.is_some();
         let mut changes: Vec<_> = message.into_iter().collect();
         let Some(slot) = shard.interactions.get_mut(id) else {
-            // The interaction was removed meanwhile. A message is stored nevertheless.
+            // The interaction was removed during the delivery. A message is stored nevertheless.
             return self.commit_queue.as_ref().map_or(0, |commit_queue| commit_queue.record(changes));
         };
         let (expires, owner, log) = (slot.record.expires(), slot.number, &mut shard.events);
@@ -134,7 +136,7 @@ impl Memory {
         self.commit_queue.as_ref().map_or(0, |commit_queue| commit_queue.record(changes))
     }
 
-    /// Records that an interaction has ended. When room is needed, the events of ended interactions are removed first.
+    /// Records that an interaction has ended, so that its events are removed first when room is needed.
     pub(super) fn note_end(&self, shard: &mut Shard, id: &Arc<str>) {
         let Some(slot) = shard.interactions.get(id) else { return };
         self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
@@ -148,7 +150,7 @@ impl Memory {
         self.note_oldest(Self::index(id), shard);
     }
 
-    /// Updates the times of the oldest events of a shard, which determine the shard from which events are removed.
+    /// Updates the times of the oldest events of a shard. These times determine from which shard events are removed.
     pub(super) fn note_oldest(&self, index: usize, shard: &Shard) {
         let oldest = if shard.over.is_empty() { shard.events.oldest() } else { Oldest::FIRST };
         self.set_oldest(index % SHARDS, oldest);
@@ -177,7 +179,8 @@ impl Memory {
     /// locked a shard.
     fn make_room(&self, count: usize, removal: Removal, now: Timestamp) {
         let (now, mut left) = (seconds(now), count);
-        // A shard whose `over` has only outdated ids is selected once in vain.
+        // If a shard's list `over` contains only outdated ids, the selection of this shard removes no event. This can
+        // happen once for each shard.
         for _ in 0..count.saturating_add(SHARDS) {
             if left == 0 {
                 return;
@@ -210,8 +213,8 @@ impl Memory {
         removed.is_some()
     }
 
-    /// Removes the events of one ended interaction of the shard. If the shard has no ended interactions, removes one
-    /// event, which was selected by its age. Returns whether anything was removed.
+    /// Removes the events of one ended interaction of the shard. If the shard has no ended interactions, removes the
+    /// event with the lowest rank ([`Oldest::rank`]). Returns whether anything was removed.
     fn evict(&self, index: usize, removal: Removal, now: u32) -> bool {
         let mut shard = self.shard(index);
         let shard = &mut *shard;
@@ -223,8 +226,8 @@ impl Memory {
             }
             removed.is_some()
         } else {
-            // The ids in `over` may be outdated. In this case, nothing is removed: the shard was selected before the
-            // ages of its events were compared with the events of other shards.
+            // The list `over` may contain only outdated ids. Then no event of this shard is removed here, because the
+            // ages of its events were not compared with the events of other shards.
             self.evict_over(shard, removal)
         };
         self.note_oldest(index, shard);
@@ -252,7 +255,7 @@ impl Memory {
         let is_changed = has_removed || slot.record.has_forgotten_events() != had_forgotten;
         if let (true, Some(commit_queue)) = (is_changed, &self.commit_queue) {
             // The record of the interaction is written before its events are removed from the file. If the process ends
-            // in between, the record already contains that the events are forgotten.
+            // in between, the file already records that the events are forgotten.
             removal.write(commit_queue, [change(id, slot)].into_iter().chain(changes));
         }
         has_removed
@@ -277,7 +280,7 @@ impl Memory {
     pub(super) fn pass_dedup(&self, now: Timestamp) -> bool {
         let mut has_more = true;
         for _ in 0..EXPIRIES_MAX / EXPIRIES_PER_LOCK {
-            // This check bounds the number of removals that the file does not contain yet.
+            // This check limits the number of removals that are not written to the file yet.
             if !has_more || !self.may_defer() {
                 break;
             }
@@ -305,8 +308,8 @@ impl Memory {
         count
     }
 
-    /// Returns the latest delivery time, in Unix seconds, of the events without an interaction whose retention has
-    /// ended at `now`.
+    /// Returns a time in Unix seconds. At `now`, the retention has ended for each event without an interaction that was
+    /// delivered at or before this time.
     pub(super) fn remembered_since(&self, now: Timestamp) -> i64 {
         now.minus(self.settings.remember).unix_secs()
     }
@@ -316,8 +319,8 @@ impl Memory {
         Change::FingerprintKey(self.fingerprints.0)
     }
 
-    /// Returns the changes that write the next events without an interaction to an empty file. Returns at most `max`
-    /// changes, and none after the last event. Moves `place` behind these events.
+    /// Returns the changes that write the next events without an interaction to an empty file, at most `max` changes.
+    /// Moves `place` behind these events. Returns no changes after the last event.
     pub(super) fn snapshot_events(&self, place: &mut EventPlace, max: usize) -> Vec<Change> {
         let events = self.dedup.lock().log.next_events(place, max);
         let change = |event: LoggedEvent| {

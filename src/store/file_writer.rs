@@ -13,8 +13,8 @@ use super::memory::{Memory, SHARDS};
 
 /// The first delay before the writer tries the disk again. The delay doubles after each attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The maximum delay before the writer tries the disk again. If an attempt takes longer, the next delay is as long as
-/// that attempt.
+/// The maximum delay before the writer tries the disk again. After an attempt that took longer than this, the delay is
+/// as long as that attempt.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The number of events in one commit of a rewritten file.
 const EVENTS_PER_COMMIT: usize = 32_768;
@@ -43,8 +43,8 @@ pub(super) fn start(
         inbox: Vec::new(),
     };
     let run = move || {
-        // These values are dropped in reverse order. The reason is thus logged before waiting callers receive an error,
-        // and the end is reported only after the file is closed.
+        // These values are dropped in reverse order. The reason for the end is therefore logged before waiting callers
+        // receive an error. The end is reported only after the file is closed.
         let _file_closed = FileClosedGuard(Arc::clone(&shared));
         let mut writer = writer;
         let _end = EndGuard(shared);
@@ -66,7 +66,8 @@ struct Writer {
     shared: Arc<Shared>,
     durable: watch::Sender<u64>,
     clock: fn() -> Instant,
-    /// The changes of the inbox that neither the file nor the memory contains.
+    /// The changes of the inbox that are not written to the file yet. They are not in memory, so a rewrite of the file
+    /// needs them.
     inbox: Vec<Change>,
 }
 
@@ -124,19 +125,19 @@ impl Writer {
             Err(fault) => (false, Err(fault)),
         };
         let after = self.file.size();
-        // After a compaction that did not help, the next one begins only when the file has doubled its size.
+        // If a compaction did not help, the next one begins only when the file is twice as large.
         let helped = result.is_ok() && self.file.size_if_mostly_free().is_none();
         self.compact_above = if helped { 0 } else { after.saturating_mul(2) };
         match result {
             Ok(()) => log::info!("the ledger's file was compacted from {before} to {after} bytes"),
-            // Another process has put another file at this path. The next start would read that file, and would not
-            // find the changes of this process.
+            // Another process has put another file at this path. The next start would read that file, in which the
+            // changes of this process are missing.
             Err(fault) if fault.kind == FaultKind::NotOurs => {
                 self.give_up(&fault);
                 return false;
             }
-            // A crash may bring back the former file, which does not receive changes any more. Callgate therefore
-            // recovers as after a failed write.
+            // The new file is at the path, but a crash may bring back the former file. The former file lacks all later
+            // changes. Callgate therefore recovers as after a failed write.
             Err(fault) if in_place => {
                 let durable = self.recover(fault, &[], last);
                 return durable.map(|durable| self.durable.send_replace(durable)).is_some();
@@ -162,7 +163,7 @@ impl Writer {
     }
 
     /// Tries to write until all changes up to `last` are durable. Returns the sequence number of the last durable
-    /// change. Returns `None` if the writer must end: the commit queue was closed meanwhile, or another process has
+    /// change. Returns `None` if the writer must end, because the commit queue was closed or another process has
     /// replaced the file.
     fn recover(&mut self, mut fault: Fault, batch: &[Change], last: u64) -> Option<u64> {
         self.shared.set_failing();
@@ -173,8 +174,8 @@ impl Writer {
             fault.message
         );
         let mut delay = BACKOFF_MIN;
-        // This becomes true after a failure other than a lack of space. From then on, only the memory is known to be
-        // complete.
+        // Whether an attempt has failed for another reason than a lack of space. The content of the file is then
+        // unknown, so the file must be rewritten from memory.
         let mut must_rewrite = false;
         loop {
             let closing = self.shared.wait_or_close(delay);
@@ -217,7 +218,7 @@ impl Writer {
         );
     }
 
-    /// Applies the changes to the same file again.
+    /// Opens the database in the same file again, and applies the changes again.
     fn retry(&mut self, batch: &[Change]) -> Result<(), Fault> {
         if !self.file.check_name()? {
             return Err(Fault::broken("it was removed"));
@@ -227,7 +228,8 @@ impl Writer {
     }
 
     /// Rewrites the file from memory. The memory includes every recorded change, because a change is recorded while its
-    /// shard is locked. Changes that are recorded during the rewrite are later applied to the new file once more.
+    /// shard is locked. A change that is recorded during the rewrite may already be in the new file, and is applied
+    /// again by the next commit. This is harmless.
     fn rewrite(&mut self) -> Result<u64, Fault> {
         let memory = self.memory.upgrade().ok_or_else(|| Fault::broken("the ledger is closed"))?;
         self.file.check_name()?;
@@ -245,8 +247,8 @@ impl Writer {
         })
     }
 
-    /// Copies the messages of the inbox from the last complete commit of the file to `new`, and applies the later
-    /// changes of messages. The damaged file is not read if the ledger has no messages.
+    /// Copies the messages of the inbox from the last complete commit of the file to `new`. Then applies the changes of
+    /// the inbox that the file lacks. If the ledger has no messages, the damaged file is not read.
     fn write_messages(&mut self, new: &mut LedgerFile) -> Result<(), Fault> {
         if !self.file.has_messages() && self.inbox.is_empty() {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Records that a process hands over to another process of its group: an interaction with its state, deadlines,
-//! remaining uses and recent events.
+//! The handover of interactions to another process of the same group. A process hands over the record of each
+//! interaction: its state, deadlines, remaining uses and recent events.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -59,8 +59,8 @@ impl HandedRecords {
         removed
     }
 
-    /// Removes and returns the first records, whose JSON has about `bytes` bytes together. Returns at least one record
-    /// if there is one.
+    /// Removes and returns the first records, so that their JSON has about `bytes` bytes in total. Returns at least one
+    /// record if there is one.
     pub fn split_off_batch(&mut self, bytes: usize) -> Self {
         let mut total = 0;
         let size = |one: &HandedRecord| serde_json::to_vec(one).map_or(0, |json| json.len() + 1);
@@ -76,7 +76,7 @@ impl HandedRecords {
 }
 
 impl Store {
-    /// Returns the number of parts in which the ledger is handed over to another process.
+    /// Returns the number of parts of the ledger. A handover to another process sends one part after the other.
     #[allow(clippy::unused_self, reason = "the number belongs to the ledger")]
     pub fn shards(&self) -> usize {
         SHARDS
@@ -103,8 +103,8 @@ impl Store {
         Ok(record.and_then(|record| RedisStore::parse_owner(&record.owner?)))
     }
 
-    /// Reports whether a process is dead according to a shared ledger. A dead process has stopped sending heartbeats.
-    /// Returns false if the state of the process is unknown.
+    /// Reports whether a process is dead, which means that it has stopped sending heartbeats to the shared ledger.
+    /// Returns false if the state of the process is unknown, or if the ledger is not shared.
     pub fn is_dead(&self, member: Incarnation) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.lives(member) == Some(false))
     }
@@ -117,22 +117,23 @@ impl Store {
         }
     }
 
-    /// Uses the logins and certificates of new settings for the connections to a shared ledger.
+    /// Applies changed logins and certificates in the settings to the connections to a shared ledger.
     pub fn log_in_again(&self, settings: &StoreSettings) {
         if let (Some(shared), Some(redis)) = (&self.shared, &settings.redis) {
             shared.log_in_again(redis);
         }
     }
 
-    /// Sets the address of this process, which a shared ledger records as the owner of interactions.
+    /// Sets the address of this process. A shared ledger records this address for each interaction that this process
+    /// owns.
     pub fn set_own(&self, own: &Owner) {
         if let Some(shared) = &self.shared {
             shared.set_own(own);
         }
     }
 
-    /// Waits for the background work in a shared ledger. Then removes this process from the list of processes that
-    /// share the ledger, because the process stops.
+    /// Waits for the background work in a shared ledger, because this process stops. Then removes this process from the
+    /// list of processes that share the ledger.
     pub async fn leave_shared(&self) {
         if let Some(shared) = &self.shared {
             self.inbox.flush().await;
@@ -140,30 +141,33 @@ impl Store {
         }
     }
 
-    /// Reports whether the ledger in the memory of this process contains an interaction.
+    /// Reports whether the memory of this process contains the interaction. The interactions of a shared ledger are not
+    /// in memory.
     pub fn knows(&self, id: &str) -> bool {
         self.memory.shard(Memory::index(id)).interactions.contains_key(id)
     }
 
-    /// Reports whether the ledger contains interactions that the process `from` has handed over.
+    /// Reports whether the ledger contains interactions whose tokens were minted by the process `from`, and that were
+    /// handed over.
     pub fn inherits(&self, from: Incarnation) -> bool {
         let origins = self.memory.origins.lock();
         !origins.is_empty() && origins.contains_key(from.to_string().as_str())
     }
 
-    /// Returns the processes that have handed over interactions to this ledger.
+    /// Returns the ids of the processes that minted the tokens of the interactions that were handed over to this
+    /// ledger.
     pub fn inherited(&self) -> Vec<String> {
         self.memory.origins.lock().keys().map(|origin| origin.to_string()).collect()
     }
 
-    /// Returns the records of one part of the ledger, for another process. `origin` is the process that minted the
-    /// tokens of the interactions. A record with an origin retains its origin.
+    /// Returns the records of one part of the ledger, for the handover to another process. `origin` is the id of this
+    /// process. It becomes the origin (the process that minted the token) of each record that has no origin yet.
     pub fn records(&self, shard: usize, origin: &str) -> HandedRecords {
         HandedRecords(self.memory.handed_records(shard, origin))
     }
 
-    /// Adds records that another process hands over. Returns the ids of the records that this ledger contains now.
-    /// These records are durable.
+    /// Adds records that another process hands over. When this method returns `Ok`, the added records are durable.
+    /// Returns the ids of the added records. The other records had no room.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the records cannot be made durable.
@@ -176,7 +180,8 @@ impl Store {
                     last = last.max(sequence);
                     taken.push(id.into_string());
                 }
-                // The other records may still fit: a record whose interaction is in the ledger already needs no room.
+                // The next records are tried nevertheless: a record needs no room if the ledger already contains its
+                // interaction.
                 Err(refusal) => refused = Some(refusal),
             }
         }
@@ -238,7 +243,7 @@ pub fn incarnation(ledger: Option<&str>) -> Result<Incarnation, String> {
     }
 }
 
-/// Writes a file completely or not at all. After a crash of the host, the file has its old or its new content.
+/// Writes a file completely or not at all: after a crash of the host, the file has its old content or its new content.
 fn write_durably(path: &Path, text: &str) -> std::io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
@@ -254,7 +259,7 @@ impl Memory {
     fn handed_records(&self, index: usize, origin: &str) -> Vec<HandedRecord> {
         let shard = self.shard(index);
         let mut records = Vec::with_capacity(shard.interactions.len());
-        // No callback can arrive for an interaction that is only retained for display.
+        // Interactions that are retained only for display are not handed over, because no callback can arrive for them.
         for (id, slot) in shard.interactions.iter().filter(|(_, slot)| !slot.record.is_kept) {
             let mut record = slot.record.clone();
             let known = record.delivered_events().iter().copied();
@@ -296,7 +301,8 @@ impl Memory {
         Ok(self.write(&id, slot))
     }
 
-    /// Removes a record that another process has received. Returns the sequence number of the change.
+    /// Removes the record of an interaction that another process has received. Returns the sequence number of the
+    /// change.
     fn handed_over(&self, id: &str) -> u64 {
         let mut shard = self.shard(Self::index(id));
         let shard = &mut *shard;
@@ -312,12 +318,12 @@ impl Memory {
         }
     }
 
-    /// Adds one to the number of records that the process `origin` has handed over.
+    /// Counts one more record whose token the process `origin` has minted and that was handed over.
     pub(super) fn count_origin(&self, origin: &str) {
         *self.origins.lock().entry(origin.into()).or_default() += 1;
     }
 
-    /// Subtracts one from the number of records that the process `origin` has handed over.
+    /// Counts one record less whose token the process `origin` has minted and that was handed over.
     pub(super) fn uncount_origin(&self, origin: &str) {
         let mut origins = self.origins.lock();
         if let Some(count) = origins.get_mut(origin) {

@@ -43,7 +43,7 @@ impl std::fmt::Display for StoreError {
     }
 }
 
-/// The ledger of interactions and delivered events, and the inbox.
+/// The store: the ledger of interactions and delivered events, and the inbox of messages.
 #[derive(Debug)]
 pub struct Store {
     pub(super) memory: Arc<Memory>,
@@ -51,7 +51,7 @@ pub struct Store {
     pub(super) inbox: Arc<Inbox>,
     /// The claims that wait until another claim ends.
     pub(super) waiters: Waiters,
-    /// Notified when the provider's id of an interaction becomes known, or can no longer become known.
+    /// Notified when a waiting callback may find its interaction by the provider's id, or must stop waiting for it.
     pub(super) matched_changed: Notify,
     /// The ledger on Redis or Valkey. If it exists, `memory` contains no interactions.
     pub(super) shared: Option<Arc<RedisStore>>,
@@ -96,7 +96,7 @@ impl Store {
         file.read(|record| restore.add(record)).map_err(failed)?;
         commit_queue.continue_after(restore.finish());
         if stored.is_none() {
-            // The key is written before the first event, or together with it.
+            // The secret key of the fingerprints is written before the first event, or in the same commit.
             commit_queue.record([Change::FingerprintKey(key.0)]);
         }
         file_writer::start(&commit_queue, file, Arc::downgrade(&memory), durable).map_err(failed)?;
@@ -108,12 +108,12 @@ impl Store {
         Self { memory, commit_queue, inbox: Arc::new(inbox), waiters, matched_changed, shared: None }
     }
 
-    /// Starts a store on Redis or Valkey, or any other store as [`Self::start`] does. `own` is the address of this
+    /// Starts the store of the settings: on Redis or Valkey, in a file, or in memory. `own` is the address of this
     /// process, if the configuration has a section `replicas`. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Returns [`StoreError`] if the store must not be used. A Redis server that does not respond is no error: the
-    /// store is not available until the server responds.
+    /// Returns [`StoreError`] if the store must not be used. A Redis server that does not respond is no error. The
+    /// store is then unavailable until the server responds.
     pub async fn start_shared(
         settings: &StoreSettings,
         own: Option<&Owner>,
@@ -147,8 +147,8 @@ impl Store {
         }
     }
 
-    /// Returns the number of interactions, without interactions that are retained only for display, and the number of
-    /// delivered events. The events of a shared ledger are not counted, and their number is 0.
+    /// Returns the number of interactions and the number of delivered events. Interactions that are retained only for
+    /// display are not counted. The number of events is 0 in a shared ledger, because its events are not counted.
     pub fn counts(&self) -> (usize, usize) {
         match &self.shared {
             Some(shared) => (shared.count(), 0),
@@ -169,8 +169,8 @@ impl Store {
         let sequence = self.memory.open(minted, now)?;
         let opened = durable(self.commit_queue.as_ref(), sequence).await;
         if opened.is_err() {
-            // Nobody receives the token, so no callback can arrive. Without this call, the agent would get a notice
-            // about the missing callback.
+            // The minting fails, so nobody receives the token, and no callback can arrive. Without this call, the agent
+            // would get a notice about the missing callback.
             self.memory.not_sent(&minted.interaction, true, now);
         }
         opened
@@ -186,8 +186,7 @@ impl Store {
     }
 
     /// Revokes an interaction, so that its token is denied from now on. An unknown interaction is recorded as revoked
-    /// if the ledger may adopt the interaction later. This is the case if `store.unknown` is `adopt`, or if `remembers`
-    /// is true.
+    /// if the ledger could adopt it later: if `store.unknown` is `adopt`, or if `remembers` is true.
     ///
     /// # Errors
     /// Returns the denial `store_full` if the ledger is full. Returns the denial `store_unavailable` if the revocation
@@ -212,8 +211,8 @@ impl Store {
     }
 
     /// Records that the agent's request for an interaction did not reach the provider, or that the provider rejected
-    /// the request. `unseen` is true if nobody received the token. An interaction whose token nobody received is
-    /// removed when a full ledger needs room.
+    /// the request. `unseen` is true if nobody received the token. A full ledger removes interactions whose token
+    /// nobody received.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the change cannot be made durable.
@@ -224,7 +223,8 @@ impl Store {
         durable(self.commit_queue.as_ref(), self.memory.not_sent(id, unseen, now)).await
     }
 
-    /// Records that the agent received an error which does not show whether the provider accepted the request.
+    /// Records that the agent received an error for its request. The error does not show whether the provider accepted
+    /// the request.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the change cannot be made durable.
@@ -288,16 +288,16 @@ impl Store {
         let mut found = BTreeMap::new();
         for index in 0..SHARDS {
             self.memory.list(index, (after, limit), &wanted, &mut found);
-            // Reading a large ledger takes long. Other tasks on the same thread run after each shard, so that callbacks
-            // do not wait.
+            // Reading a large ledger takes long. After each shard, other tasks can run on this thread, so that
+            // callbacks do not wait.
             tokio::task::yield_now().await;
         }
         Ok(found.into_iter().map(|(id, interaction)| (id, (interaction, None))).collect())
     }
 
     /// Applies some of the deadlines up to `now`, and removes expired records. One call takes a few milliseconds at
-    /// most, even if very many deadlines pass at once. While the store accepts nothing new, a call does nothing. The
-    /// deadlines are then applied by a later call.
+    /// most, even if very many deadlines pass at once. While the store accepts no new interactions and callbacks, a
+    /// call does nothing, and a later call applies the deadlines.
     pub async fn pass(&self, now: Timestamp) -> Passed {
         let mut passed = Passed::default();
         self.health();
@@ -309,12 +309,12 @@ impl Store {
             return passed;
         }
         for _ in 0..SHARDS {
-            // This check bounds the number of changes that the file does not contain yet.
+            // This check limits the number of changes that are not written to the file yet.
             if self.commit_queue.as_ref().is_some_and(|commit_queue| !commit_queue.may_defer()) {
                 passed.has_more = true;
                 break;
             }
-            // The next call begins where this one ends, so that no shard waits for the deadlines of the others.
+            // The next call begins with the shard after the last one of this call, so that all shards get their turn.
             let index = self.memory.next_pass.fetch_add(1, Ordering::Relaxed);
             passed.has_more |= self.memory.pass(index, now, &mut passed.notices);
         }
@@ -322,7 +322,7 @@ impl Store {
         passed
     }
 
-    /// Records the result of sending a notice.
+    /// Records the result of an attempt to send a notice.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the change cannot be made durable.
@@ -348,8 +348,8 @@ impl Store {
         }
     }
 
-    /// Performs one step of the search for the oldest open interaction of each route. The search through a large ledger
-    /// takes many steps, so that no step delays callbacks.
+    /// Performs one step of the search for the oldest open interaction of each route. The search has many steps, so
+    /// that it does not delay callbacks, even if the ledger is large.
     pub async fn walk(&self, walk: &mut Walk, metrics: &Metrics, now: Timestamp) {
         metrics.store_counts(self.counts());
         if let Some(shared) = &self.shared {

@@ -1,7 +1,9 @@
-//! Finds the interaction of a callback without a token by the id that the provider gave to the interaction.
+//! Finds the interaction of a callback that has no token. The callback contains an id that the provider gave to the
+//! work, for example a job id.
 //!
-//! Callgate reads the id from the provider's response to the agent's request. A callback can arrive before the response
-//! was read. It therefore waits for a short time while the response to a request of its route is outstanding.
+//! Callgate reads this id from the provider's response to the agent's request. A callback can arrive before Callgate
+//! has read the response. The callback therefore waits for a short time while a request of its route has no response
+//! yet.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +12,13 @@ use super::Store;
 use super::redis::SharedAwait;
 use crate::interaction::Interaction;
 
-/// The interactions that callbacks find by the provider's id. A thread may lock this value while it has locked a shard,
-/// but must not lock a shard while it has locked this value.
+/// The interactions that can be found by the provider's id. Lock order: a thread that has locked a shard may lock this
+/// value. A thread that has locked this value must not lock a shard.
 #[derive(Debug, Default)]
 pub(super) struct Matching {
-    /// The interactions by route and provider's id.
+    /// Maps a route and a provider's id to the id of the interaction.
     pub(super) known: HashMap<(Arc<str>, Box<str>), Arc<str>>,
-    /// The number of requests of each route whose response can still contain the provider's id.
+    /// For each route: the number of requests without a response. Each of these responses can contain a provider's id.
     awaited: HashMap<Arc<str>, usize>,
 }
 
@@ -32,30 +34,31 @@ impl Matching {
     pub(super) fn remove(&mut self, id: &str, record: &Interaction) {
         let Some(provider_id) = record.provider_id() else { return };
         let key = (Arc::clone(&record.route), provider_id.into());
-        // A later interaction of the route can have the same provider's id.
+        // If a later interaction of the route has the same provider's id, its entry has replaced the entry of this one.
         if self.known.get(&key).is_some_and(|known| **known == *id) {
             self.known.remove(&key);
         }
     }
 
-    /// Reports whether the response to a request of the route can still contain a provider's id.
+    /// Reports whether a request of the route has no response yet. The response can contain a provider's id.
     pub(super) fn is_awaited(&self, route: &str) -> bool {
         self.awaited.contains_key(route)
     }
 }
 
-/// A request whose response can still contain the provider's id. Callbacks of the route that belong to no known
-/// interaction wait until this value is dropped.
+/// A request that has no response yet. The response can contain a provider's id. Callbacks of the route that belong to
+/// no known interaction wait until this value is dropped.
 pub struct ResponseAwaited {
     store: Arc<Store>,
     route: Arc<str>,
-    /// The entry for the request in a shared ledger, so that callbacks at other processes wait, too. Dropping this
-    /// field removes the entry.
+    /// The entry for the request in a shared ledger. While the entry exists, callbacks at other processes wait, too.
+    /// Dropping this field removes the entry.
     _shared: Option<SharedAwait>,
 }
 
 impl Store {
-    /// Records that a request is about to be sent on a route that matches callbacks by the provider's id (`match`).
+    /// Registers a request that is about to be sent, so that callbacks wait for its response. The route matches
+    /// callbacks by the provider's id (`match`).
     pub async fn await_response(self: &Arc<Self>, route: &Arc<str>) -> ResponseAwaited {
         let shared = match &self.shared {
             Some(shared) => shared.await_response(route).await,

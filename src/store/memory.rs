@@ -30,12 +30,12 @@ const EPOCH: Timestamp = Timestamp::from_unix_ms(0);
 /// A time after every deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
-/// The number of entries, in addition to two entries per interaction, above which a shard's `checks` are rebuilt
+/// If a shard's heap `checks` has more entries than twice the number of interactions plus this number, it is rebuilt
 /// without outdated entries.
 const STALE_CHECKS_MAX: usize = 1024;
 
-/// A claimed callback, until the claim is settled or released. The last field of each variant is the replay window: the
-/// time after the delivery for which a replay may pass, in seconds, rounded by [`window_of`].
+/// A claimed callback, until the claim is settled or released. The last field of each variant is the replay window in
+/// seconds, as [`window_of`] rounds it: the time after the delivery during which a replay may pass the signature check.
 #[derive(Debug)]
 pub(super) enum Hold {
     /// A callback of an interaction: the id of the interaction, and the claim.
@@ -50,7 +50,8 @@ pub(super) struct Slot {
     pub(super) record: Interaction,
     /// The number of the interaction, which is the key of its record in the ledger's file.
     pub(super) number: u64,
-    /// The time of the next check of the interaction's deadlines. Entries of `checks` with other times are outdated.
+    /// The time of the next check of the interaction's deadlines. The shard's heap `checks` can contain outdated
+    /// entries with other times.
     pub(super) next_check: Timestamp,
 }
 
@@ -60,14 +61,15 @@ pub(super) struct Shard {
     /// The names of the routes. All interactions of a route in this shard share one copy of its name.
     pub(super) names: HashSet<Arc<str>>,
     pub(super) interactions: HashMap<Arc<str>, Box<Slot>>,
-    /// The times at which the deadlines of interactions must be checked.
+    /// The times of the next checks, each with the id of the interaction whose deadlines must be checked.
     pub(super) checks: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
     /// The delivered events of the interactions.
     pub(super) events: EventLog,
-    /// The ended interactions that may still have events. When room is needed, these events are removed first.
+    /// The ids of the ended interactions that may still have events. These events are removed first when room is
+    /// needed.
     pub(super) over: VecDeque<Arc<str>>,
-    /// The interactions that are retained only for display, in the order in which their tokens expired. When the ledger
-    /// is full, they are removed.
+    /// The ids of the interactions that are retained only for display, in the order in which their tokens expired. A
+    /// full ledger removes these interactions first.
     pub(super) kept: VecDeque<Arc<str>>,
 }
 
@@ -76,29 +78,30 @@ pub(super) struct Shard {
 pub(super) struct Memory {
     shards: Vec<Mutex<Shard>>,
     pub(super) dedup: Mutex<Dedup>,
-    /// The number of interactions, not counting interactions that were revoked before the ledger contained them.
+    /// The number of interactions. Interactions that were revoked before the ledger contained them are not counted
+    /// here.
     pub(super) interactions: AtomicUsize,
     /// The number of interactions that are retained only for display.
     pub(super) kept: AtomicUsize,
-    /// The shard from which a full ledger removes the next interaction that is retained only for display.
+    /// The shard from which a full ledger next removes an interaction that is retained only for display.
     pub(super) next_eviction: AtomicUsize,
     /// The number of delivered events, with and without an interaction.
     pub(super) events: AtomicUsize,
-    /// The times of the oldest events of each shard, as [`Oldest::to_bits`]. The last element belongs to the events
-    /// without an interaction (`dedup`). The element of a shard that may have events of ended interactions is
-    /// [`Oldest::FIRST`].
+    /// The times of the oldest events of each shard ([`Oldest::to_bits`]). The last element is for the events without
+    /// an interaction (`dedup`). An element is [`Oldest::FIRST`] if its shard may have events of ended interactions.
     pub(super) oldest: Vec<AtomicU64>,
     pub(super) fingerprints: FingerprintKey,
-    /// The interactions whose request was not sent and whose token nobody has. They are removed when the ledger is
-    /// full.
+    /// The ids of the interactions whose request was not sent and whose token nobody has. A full ledger removes these
+    /// interactions.
     pub(super) unsent: Mutex<VecDeque<Arc<str>>>,
     /// The number of interactions that were revoked before the ledger contained them.
     pub(super) tombstones: AtomicUsize,
     /// The shard at which the next [`Store::pass`](super::Store::pass) begins.
     pub(super) next_pass: AtomicUsize,
-    /// The number of interactions in the ledger that each other process has handed over, by the id of the process.
+    /// For each process: the number of interactions in this ledger whose tokens the process minted and that were handed
+    /// over. The key is the id of the process.
     pub(super) origins: Mutex<HashMap<Box<str>, usize>>,
-    /// The interactions that callbacks find by the provider's id.
+    /// The interactions that callbacks without a token find by the provider's id.
     pub(super) matching: Mutex<Matching>,
     pub(super) settings: StoreSettings,
     pub(super) commit_queue: Option<Arc<CommitQueue>>,
@@ -145,15 +148,15 @@ impl Memory {
         }
     }
 
-    /// Returns the number of interactions, without interactions that are retained only for display, and the number of
-    /// delivered events.
+    /// Returns the number of interactions and the number of delivered events. Interactions that are retained only for
+    /// display are not counted.
     pub(super) fn counts(&self) -> (usize, usize) {
         let kept = self.kept.load(Ordering::Relaxed);
         (self.interactions.load(Ordering::Relaxed).saturating_sub(kept), self.events.load(Ordering::Relaxed))
     }
 
-    /// Returns the sum of the bytes of an interaction id. Modulo [`SHARDS`], it is the index of the interaction's
-    /// shard. Ids are random, so the interactions are spread evenly.
+    /// Returns the sum of the bytes of an interaction id. The sum modulo [`SHARDS`] is the index of the interaction's
+    /// shard. The ids are random, so each shard gets about the same number of interactions.
     pub(super) fn index(id: &str) -> usize {
         id.bytes().fold(0, |sum, byte| sum + usize::from(byte))
     }
@@ -168,12 +171,12 @@ impl Memory {
         self.commit_queue.as_ref().map_or(0, |commit_queue| commit_queue.record([change(id, slot)]))
     }
 
-    /// Returns the next unused number of a record, or 0 if the ledger is not in a file.
+    /// Returns the next unused number for a record in the file. Returns 0 if the ledger is not in a file.
     pub(super) fn number(&self) -> u64 {
         self.commit_queue.as_ref().map_or(0, |commit_queue| commit_queue.number())
     }
 
-    // === Opening ===
+    // === Opening interactions ===
 
     /// Reserves room for one more interaction. Returns false if the ledger is full.
     fn reserve(&self) -> bool {
@@ -219,8 +222,8 @@ impl Memory {
         self.note_oldest(Self::index(id), shard);
         let count = if *slot.record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
         count.fetch_sub(1, Ordering::Relaxed);
-        // The interaction is removed from the file after its events. If the process ends in between, the file has no
-        // events whose interaction is missing.
+        // The interaction is removed from the file after its events. If the process ends in between, no event in the
+        // file lacks its interaction.
         changes.push(Change::InteractionGone(slot.number));
         Some(changes)
     }
@@ -291,7 +294,7 @@ impl Memory {
         Ok(claim.map(|claim| Hold::Interaction(id.into(), claim, window(ask))))
     }
 
-    /// Adds an interaction that the ledger does not contain. Its record is made from the callback's token.
+    /// Adds an interaction that the ledger does not contain. The record is made from the callback's token.
     fn adopt<'s>(
         &self,
         shard: &'s mut Shard,
@@ -320,7 +323,7 @@ impl Memory {
         }
     }
 
-    /// Schedules a check of an interaction's deadlines, if one of the deadlines comes before the next scheduled check.
+    /// Schedules a check of an interaction's deadlines, if a deadline passes before the next scheduled check.
     pub(super) fn reschedule(&self, shard: &mut Shard, id: &Arc<str>, now: Timestamp) {
         let Some(slot) = shard.interactions.get_mut(id) else { return };
         let next_check = slot.record.next_look(now);
@@ -336,14 +339,15 @@ impl Memory {
     }
 }
 
-/// Returns the change that writes an interaction to the file. The serialization cannot fail, because JSON can represent
-/// every value of a record.
+/// Returns the change that writes an interaction to the file. The serialization cannot fail, because every value of a
+/// record can be written as JSON.
 pub(super) fn change(id: &Arc<str>, slot: &Slot) -> Change {
     Change::Interaction(slot.number, Arc::clone(id), serde_json::to_vec(&slot.record).unwrap_or_default())
 }
 
-/// Returns the replay window of a callback in seconds: the time after the delivery for which a replay may pass. The
-/// window is rounded as in the log of events, so that memory and file contain the same window.
+/// Returns the replay window of a callback in seconds: the time after the delivery during which a replay may pass the
+/// signature check. The log of events rounds the window in the same way, so that memory and file contain the same
+/// value.
 fn window(ask: &Ask<'_>) -> u32 {
     let window = ask.replay_window.map_or(u64::MAX, |window| window.as_secs());
     window_of(u32::try_from(window).unwrap_or(u32::MAX))

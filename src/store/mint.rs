@@ -1,5 +1,5 @@
-//! Mints callbacks: a new interaction, its URL and its token. The interaction is recorded before anybody receives the
-//! token.
+//! Mints callbacks: creates an interaction, its callback URL and its token. The interaction is recorded before anybody
+//! receives the token.
 
 use std::fmt;
 
@@ -28,9 +28,8 @@ impl fmt::Display for MintRefusal {
     }
 }
 
-/// Mints a callback URL and a token for one new interaction, and records the interaction. `now` is the time of the wall
-/// clock and determines the times in the token. `ledger_now` is the time of the ledger's clock and determines the times
-/// in the record.
+/// Mints a callback URL and a token for a new interaction, and records the interaction. `now` is the time of the wall
+/// clock, for the times in the token. `ledger_now` is the time of the ledger's clock, for the times in the record.
 ///
 /// # Errors
 /// Returns [`MintRefusal`] if nothing was minted.

@@ -1,8 +1,9 @@
-//! The store: the ledger of interactions and delivered events, in memory, in a file, or on Redis or Valkey. A caller
-//! that must not acknowledge a change before it is durable waits for this.
+//! The store: the ledger of interactions and delivered events, in memory, in a file, or on Redis or Valkey. A method
+//! whose change the caller must acknowledge returns only when the change is durable.
 //!
-//! To deliver a callback, a caller claims it ([`Store::claim`]), and settles the claim after the agent has accepted the
-//! callback ([`Claimed::settle`]). A claim that is dropped is released, so that the provider's retry is delivered.
+//! To deliver a callback, a caller first claims the callback ([`Store::claim`]). After the agent has accepted the
+//! callback, the caller settles the claim ([`Claimed::settle`]). Dropping the claim instead releases it, so that the
+//! provider's retry is delivered.
 
 mod claim;
 mod compaction;

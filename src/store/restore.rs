@@ -1,5 +1,5 @@
-//! Loads the content of the ledger's file into memory, record by record. The records are not collected first, because a
-//! large file would then need too much memory.
+//! Loads the ledger's file into memory, record by record. The records are not collected first, because the records of a
+//! large file would need too much memory.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,16 +13,16 @@ use super::outcome::NO_ROUTE;
 use crate::interaction::Interaction;
 use crate::time::Timestamp;
 
-/// The state of loading the ledger's file into memory.
+/// The progress of loading the ledger's file into memory.
 pub(super) struct Restore<'m> {
     memory: &'m Memory,
     /// The time at which the store was started.
     now: Timestamp,
-    /// The numbers and ids of the loaded interactions, in the order of the numbers.
+    /// The number and the id of each loaded interaction, in the order of the numbers.
     owners: Vec<(u64, Arc<str>)>,
-    /// The numbers of events that are in the file, but not in memory. Either the interaction of the event is not in the
-    /// file, or the file contains the same event twice. The latter happens if an expired event is delivered again
-    /// before its removal is written.
+    /// The numbers of the events that are in the file, but not in memory. Such an event has no interaction in the file,
+    /// or the file contains the same event twice. An event is in the file twice if it expired and was delivered again
+    /// before its removal was written.
     orphans: Vec<u64>,
     number_max: u64,
     inbox: &'m Inbox,
@@ -33,8 +33,8 @@ impl<'m> Restore<'m> {
         Self { memory, now, owners: Vec::new(), orphans: Vec::new(), number_max: 0, inbox }
     }
 
-    /// Adds a record of the file to memory. The caller must add all interactions before the events, in the order of
-    /// their numbers.
+    /// Adds a record of the file to memory. The caller must add all interactions in the order of their numbers, and
+    /// then the events.
     pub(super) fn add(&mut self, record: Record) {
         match record {
             Record::Interaction(number, id, interaction) => {
@@ -56,8 +56,8 @@ impl<'m> Restore<'m> {
         }
     }
 
-    /// Queues the removal of the events that the file contains and the memory does not. Returns the highest number of a
-    /// record.
+    /// Queues the removal of each event that is in the file, but not in memory. Returns the highest number of an
+    /// interaction or an event.
     pub(super) fn finish(self) -> u64 {
         if let Some(commit_queue) = &self.memory.commit_queue {
             commit_queue.defer(self.orphans.into_iter().map(Change::EventGone));
@@ -73,7 +73,7 @@ impl Memory {
         count.fetch_add(1, Ordering::Relaxed);
         let id: Arc<str> = id.into();
         let mut shard = self.shard(Self::index(&id));
-        // There are few routes, so each shard shares one copy of each name.
+        // All interactions of a route share one copy of its name, which saves memory.
         match shard.names.get(&record.route) {
             Some(name) => record.route = Arc::clone(name),
             None => drop(shard.names.insert(Arc::clone(&record.route))),
@@ -82,8 +82,8 @@ impl Memory {
         id
     }
 
-    /// Loads a delivered event without an interaction from the file. Removes an earlier event with the same fingerprint
-    /// from memory and returns it.
+    /// Loads a delivered event without an interaction from the file. If the memory contains an earlier event with the
+    /// same fingerprint, removes and returns the earlier event.
     fn restore_event(
         &self,
         number: u64,
@@ -92,10 +92,11 @@ impl Memory {
         now: Timestamp,
     ) -> Option<LoggedEvent> {
         let (fingerprint, replayable_until) = self.fingerprint_of(event, "");
-        // The time of the delivery is computed from the end of the retention. If `store.remember` was longer when the
-        // event was recorded, the computed time is in the future, and the event would be removed after all new events.
-        // It is therefore limited to the present time. The second limit matters only if the clock is more than a day
-        // behind: without it, the retention of all events would seem to be over once the clock is right.
+        // The file contains the end of the retention, from which the time of the delivery is computed. If
+        // `store.remember` was longer before the restart, the computed time may be in the future. The event would then
+        // be removed after all new events, so the time is limited to the present time. If the clock is more than a day
+        // behind, the present time is too early. The second limit then applies instead. Otherwise, the retention would
+        // end too soon when the clock is corrected.
         let latest = seconds(now).max(replayable_until.saturating_sub(WINDOW_MAX));
         let delivered = seconds(until.minus(self.settings.remember)).min(latest);
         let window = replayable_until.saturating_sub(delivered);
@@ -106,8 +107,8 @@ impl Memory {
         former
     }
 
-    /// Loads a delivered event of the interaction with this id from the file. Removes an earlier event with the same
-    /// fingerprint from memory and returns it.
+    /// Loads a delivered event of the interaction with this id from the file. If the memory contains an earlier event
+    /// with the same fingerprint, removes and returns the earlier event.
     fn restore_owned_event(
         &self,
         number: u64,
@@ -122,7 +123,7 @@ impl Memory {
         let is_first = slot.record.delivered_events().is_empty();
         slot.record.restore_event(fingerprint);
         let is_over = !slot.record.state.is_open();
-        // The file does not contain the time of the delivery. The interaction's last event is the closest bound.
+        // The file does not contain the time of the delivery. It is at most the time of the interaction's last event.
         let latest = slot.record.last_event().unwrap_or(now).min(now);
         let event = LoggedEvent::restored(fingerprint, replayable_until, seconds(latest), number);
         let former = shard.events.insert(event);
@@ -134,8 +135,8 @@ impl Memory {
         former
     }
 
-    /// Returns the fingerprint of an event in the file, and the Unix time from which a replay is denied because of the
-    /// age of its signature. This time is 0 if the file does not contain it.
+    /// Returns the fingerprint of an event in the file. The second number is the Unix time from which a replay is
+    /// denied because of the age of its signature. This number is 0 if the file contains only the key of the event.
     fn fingerprint_of(&self, event: StoredEvent, interaction: &str) -> (u64, u32) {
         match event {
             StoredEvent::Fingerprint(fingerprint, replayable_until) => (fingerprint, replayable_until),

@@ -1,4 +1,4 @@
-//! Further operations on the ledger in memory: revocation, providers' ids, answers, reads, and deadlines.
+//! More operations on the ledger in memory: revocation, providers' ids, answers, reads, and deadlines.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -17,13 +17,15 @@ use crate::interaction::{Claim, Event, Interaction, NoticeId, NoticeResult, Ques
 use crate::policy::TTL_MAX;
 use crate::time::Timestamp;
 
-/// The maximum length of the list `unsent`: the interactions whose request was not sent, which a full ledger removes.
+/// The maximum length of the list `unsent`. It contains interactions whose request was not sent. A full ledger removes
+/// these interactions.
 const UNSENT_MAX: usize = 65_536;
 
-/// The maximum number of deadlines that are applied while a shard is locked. This takes well below a millisecond.
+/// The maximum number of deadlines that are applied while a shard is locked. Their application takes well below a
+/// millisecond.
 const CHECKS_PER_LOCK: usize = 8;
-/// The number of ids, in addition to two ids per interaction, above which outdated ids are removed from a shard's list
-/// of displayed interactions (`kept`).
+/// If a shard's list `kept` is longer than twice the number of interactions plus this number, the ids of removed
+/// interactions are removed from the list. The list contains the interactions that are retained only for display.
 const STALE_KEPT_MAX: usize = 1024;
 /// The maximum number of records that are read for a list while a shard is locked.
 const READS_PER_LOCK: usize = 256;
@@ -60,8 +62,8 @@ impl Memory {
         Some((result, sequence))
     }
 
-    /// Revokes an interaction. Returns the sequence number of the change. Returns `None` if the ledger does not contain
-    /// the interaction and does not record the revocation, because the store does not adopt unknown interactions and
+    /// Revokes an interaction. Returns the sequence number of the change. Returns `None` if nothing was recorded. This
+    /// is the case if the ledger does not contain the interaction, the store does not adopt unknown interactions, and
     /// `remembers` is false.
     pub(super) fn revoke(&self, id: &str, remembers: bool, now: Timestamp) -> Option<Result<u64, Refusal>> {
         let mut shard = self.shard(Self::index(id));
@@ -73,7 +75,7 @@ impl Memory {
         if self.settings.unknown == Unknown::Refuse && !remembers {
             return None;
         }
-        // Another replica may have minted the interaction, and a callback may arrive later. The ledger must then
+        // Another process may have minted the interaction, and a callback may arrive later. The ledger must then
         // contain the revocation.
         let more = |count: usize| (count < self.settings.interactions_max).then_some(count + 1);
         if self.tombstones.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
@@ -163,8 +165,8 @@ impl Memory {
     }
 
     /// Adds to `found` the interactions of one shard whose id comes after `after` and for which `wanted` returns true.
-    /// Then retains only the first `limit` interactions in `found`, in the order of ids. The shard is locked for short
-    /// times only: while its ids are copied, and while up to [`READS_PER_LOCK`] records are read.
+    /// Then retains only the first `limit` interactions in `found`, in the order of ids. The shard is locked only for a
+    /// short time: while its ids are copied, and while up to [`READS_PER_LOCK`] records are read.
     pub(super) fn list(
         &self,
         index: usize,
@@ -190,8 +192,8 @@ impl Memory {
         }
     }
 
-    /// Updates `oldest` with the open interactions of one shard. `oldest` has the creation time of the oldest open
-    /// interaction of each route. Returns the number of interactions in the shard.
+    /// Adds the open interactions of one shard to the search for the oldest ones. `oldest` contains the creation time
+    /// of the oldest open interaction of each route so far. Returns the number of interactions in the shard.
     pub(super) fn oldest(&self, index: usize, oldest: &mut HashMap<Arc<str>, Timestamp>) -> usize {
         let shard = self.shard(index);
         for slot in shard.interactions.values().filter(|slot| slot.record.state.is_open()) {
@@ -231,10 +233,10 @@ impl Memory {
         changes
     }
 
-    // === Time ===
+    // === Deadlines ===
 
-    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard that are not after `now`. Adds to `notices` each notice
-    /// that must be sent. Returns whether more deadlines may have passed.
+    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard that have passed at `now`. Adds the notices that must
+    /// be sent to `notices`. Returns whether more deadlines may have passed.
     pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) -> bool {
         let mut shard = self.shard(index);
         for _ in 0..CHECKS_PER_LOCK {
@@ -249,7 +251,8 @@ impl Memory {
         true
     }
 
-    /// Applies the deadlines of one interaction, if `at` is the time of its next check.
+    /// Applies the deadlines of one interaction. Does nothing if its next check is not scheduled for the time `at`,
+    /// because the entry in the heap is then outdated.
     fn check(
         &self,
         shard: &mut Shard,
@@ -284,7 +287,7 @@ impl Memory {
         if let (true, Some(commit_queue)) = (due.changed, &self.commit_queue) {
             commit_queue.defer([change(&id, slot)]);
         }
-        // While a notice is being sent, no check is needed. The result of the notice schedules the next check.
+        // While a notice is being sent, no check is needed. When its result is recorded, the next check is scheduled.
         if slot.next_check < NEVER {
             shard.checks.push(Reverse((slot.next_check, id)));
         }
@@ -298,16 +301,16 @@ impl Store {
     }
 }
 
-/// The operations on ended interactions whose token has expired. The ledger retains these interactions only for
-/// display.
+/// Operations on ended interactions whose token has expired. The ledger retains them only for display.
 impl Memory {
     /// Returns the time until which an ended interaction is retained for display.
     fn kept_until(&self, record: &Interaction) -> Timestamp {
         record.ended_at().map_or(record.expires(), |ended| ended.plus(self.settings.keep_ended))
     }
 
-    /// Marks an interaction as retained for display if it has ended recently, and removes its events. No callback can
-    /// repeat these events, because the token has expired. Returns false if the interaction must be removed.
+    /// Marks an interaction as retained for display, and removes its events. No callback can repeat these events,
+    /// because the token has expired. Returns false if the interaction ended too long ago for display, and must be
+    /// removed.
     fn keep(&self, shard: &mut Shard, id: &Arc<str>, now: Timestamp) -> bool {
         let Some(slot) = shard.interactions.get_mut(id) else { return false };
         if *slot.record.route == *NO_ROUTE || now >= self.kept_until(&slot.record) {
@@ -326,23 +329,23 @@ impl Memory {
         true
     }
 
-    /// If the ledger is full, removes one interaction that is retained only for display: the oldest one of some shard.
-    /// The caller must not have locked a shard.
+    /// If the ledger is full, removes one interaction that is retained only for display. The caller must not have
+    /// locked a shard.
     pub(super) fn make_room_for_one(&self) {
         if self.interactions.load(Ordering::Relaxed) >= self.settings.interactions_max {
             self.evict_kept();
         }
     }
 
-    /// Removes one interaction that is retained only for display. Returns false if there is none. The caller must not
-    /// have locked a shard.
+    /// Removes one interaction that is retained only for display: the oldest one of the next shard. Returns false if
+    /// there is none. The caller must not have locked a shard.
     pub(super) fn evict_kept(&self) -> bool {
         for _ in 0..SHARDS {
             if self.kept.load(Ordering::Relaxed) == 0 {
                 return false;
             }
-            // The next call begins with the next shard, so that the interactions of all shards are retained equally
-            // long.
+            // The next call begins with the next shard, so that no shard loses its interactions earlier than the
+            // others.
             let mut shard = self.shard(self.next_eviction.fetch_add(1, Ordering::Relaxed));
             while let Some(id) = shard.kept.pop_front() {
                 let is_kept = shard.interactions.get(&id).is_some_and(|slot| slot.record.is_kept);

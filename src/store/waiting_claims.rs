@@ -1,12 +1,13 @@
 //! The claims that wait for the end of another claim.
 //!
 //! A claim of an interaction waits for the end of any delivery of this interaction, even of another event, because that
-//! delivery may consume the last use of the token. A claim without an interaction waits only for deliveries of its
+//! delivery may consume the last use of the token. A claim without an interaction waits only for deliveries of its own
 //! events.
 //!
-//! When a delivery fails, one of the claims that wait for it is woken and tries to claim. The others continue to wait,
-//! because most of them are for the same event. If the woken claim cannot claim, it wakes all others. When a delivery
-//! succeeds, all claims that wait for it are woken, because most of them can then end. The others wait again.
+//! When a delivery fails, one of the waiting claims is woken and tries to claim. The other claims continue to wait,
+//! because most of them are for the same event. If the woken claim does not succeed, it wakes all other claims. When a
+//! delivery succeeds, all waiting claims are woken, because most of them are duplicates now. A claim that does not
+//! succeed waits again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,11 +20,11 @@ use super::memory::Hold;
 use crate::interaction::{Ask, EventKey};
 
 const WAITING: u8 = 0;
-/// The state of a claim that was woken alone. If the claim does not succeed, it must wake the other waiting claims.
+/// The state of a claim that was woken alone. If this claim does not succeed, it must wake the other waiting claims.
 const WOKEN_ALONE: u8 = 1;
 const WOKEN_WITH_ALL: u8 = 2;
 
-/// Identifies the deliveries for whose end a claim waits.
+/// Identifies the deliveries for which a claim waits.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum WaitKey {
     /// A delivery for the interaction with this id.
@@ -33,7 +34,7 @@ pub(super) enum WaitKey {
 }
 
 impl WaitKey {
-    /// Returns the keys for which a claim waits.
+    /// Returns the keys of the deliveries for which this claim waits.
     pub(super) fn of_ask(ask: &Ask<'_>) -> Vec<Self> {
         match ask.interaction() {
             Some(interaction) => vec![Self::Interaction(interaction.into())],
@@ -41,7 +42,7 @@ impl WaitKey {
         }
     }
 
-    /// Returns the keys for which other claims wait until this claim ends.
+    /// Returns the keys under which other claims wait for the end of this claim.
     fn of_hold(hold: &Hold) -> Vec<Self> {
         match hold {
             Hold::Interaction(id, ..) => vec![Self::Interaction(id.clone())],
@@ -67,17 +68,17 @@ impl Entry {
     }
 }
 
-/// The waiting claims, by the key that they wait for, and then in the order of their arrival.
+/// The waiting claims. For each key, the claims are in the order of their arrival.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     waiting: Mutex<HashMap<WaitKey, BTreeMap<u64, Arc<Entry>>>>,
-    /// The number of waiting claims. While it is 0, which is usual, the end of a claim takes no lock.
+    /// The number of waiting claims. While the number is 0, the end of a claim takes no lock. This is the usual case.
     count: AtomicUsize,
     next_ticket: AtomicU64,
 }
 
-/// A waiting claim. Dropping this value ends the wait. If the claim was woken alone and has not succeeded, dropping it
-/// also wakes the other waiting claims.
+/// A registered claim that may wait. Dropping this value ends the registration. If the claim was woken alone and has
+/// not succeeded, the drop also wakes the other waiting claims.
 pub(super) struct Waiter<'w> {
     waiters: &'w Waiters,
     keys: &'w [WaitKey],
@@ -87,7 +88,7 @@ pub(super) struct Waiter<'w> {
 
 impl Waiters {
     /// Registers a claim that may have to wait. The caller must register the claim before it tries to claim. Otherwise,
-    /// another claim that ends between the attempt and the registration would not wake this claim.
+    /// another claim could end after the attempt and before the registration, and would not wake this claim.
     pub(super) fn register<'w>(&'w self, keys: &'w [WaitKey]) -> Waiter<'w> {
         self.count.fetch_add(1, Ordering::SeqCst);
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
@@ -99,8 +100,8 @@ impl Waiters {
         Waiter { waiters: self, keys, ticket, entry }
     }
 
-    /// Wakes claims that wait for the end of this claim. If the callback of this claim was delivered, wakes all waiting
-    /// claims. Otherwise wakes one claim for each key.
+    /// Wakes claims that wait for the end of this claim. If the callback was delivered, wakes all of them. Otherwise
+    /// wakes one claim for each key.
     pub(super) fn claim_ended(&self, hold: &Hold, was_delivered: bool) {
         if self.count.load(Ordering::SeqCst) > 0 {
             self.wake(&WaitKey::of_hold(hold), was_delivered);
@@ -128,7 +129,8 @@ impl Waiter<'_> {
         self.entry.woken.notified().await;
     }
 
-    /// Ends the wait of a claim that has succeeded. The other waiting claims are woken when the successful claim ends.
+    /// Records that the claim has succeeded, so that its drop wakes no other claims. They are woken when the successful
+    /// claim ends.
     pub(super) fn succeeded(self) {
         self.entry.state.store(WOKEN_WITH_ALL, Ordering::SeqCst);
     }
@@ -171,12 +173,12 @@ mod tests {
         let hold = Hold::Dedup(vec![EventKey(1)], 0);
         waiters.claim_ended(&hold, false);
         assert_eq!(woken(&waiting), 1);
-        // The woken claim succeeds, and its delivery fails. Then the next claim is woken.
+        // The woken claim succeeds, and its delivery fails afterwards. This failure must wake the next claim.
         waiting.remove(0).succeeded();
         assert_eq!(woken(&waiting), 0);
         waiters.claim_ended(&hold, false);
         assert_eq!(woken(&waiting), 1);
-        // The woken claim gives up. All others must then be woken.
+        // The woken claim ends without success. All other claims must then be woken.
         drop(waiting.remove(0));
         assert_eq!((waiting.len(), woken(&waiting)), (98, 98));
         // A successful delivery wakes all waiting claims.

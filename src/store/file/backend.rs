@@ -1,4 +1,4 @@
-//! The storage backend of the database: the file, and the kind of its failures.
+//! The storage backend of the database, which also records whether the disk has failed.
 
 use std::io::{Error, ErrorKind};
 use std::ops::Bound;
@@ -12,17 +12,18 @@ const HEALTHY: u8 = 0;
 const NO_SPACE: u8 = 1;
 const BROKEN: u8 = 2;
 
-/// The kind of the failures of the disk since the database was opened, if there were failures.
+/// Records whether a write or a sync has failed since the database was opened, and whether the only cause was a lack of
+/// space.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Disk(AtomicU8);
 
 impl Disk {
-    /// Reports whether there were failures, and all of them were writes that found no free space.
+    /// Reports whether writes have failed, and only because of a lack of space.
     pub(in crate::store) fn has_no_space(&self) -> bool {
         self.0.load(Ordering::Relaxed) == NO_SPACE
     }
 
-    /// Returns an error if an earlier operation failed.
+    /// Returns an error if an earlier write or sync failed.
     fn check(&self) -> Result<(), Error> {
         match self.0.load(Ordering::Relaxed) {
             HEALTHY => Ok(()),
@@ -45,8 +46,8 @@ impl Disk {
     }
 }
 
-/// The backend that the database uses. Closing the backend does not release the lock, which belongs to
-/// [`super::ledger_file::LedgerFile`].
+/// The storage backend of the database. The lock of the file belongs to [`super::ledger_file::LedgerFile`], so closing
+/// the backend does not release the lock.
 #[derive(Debug)]
 pub(in crate::store) struct Backend {
     pub(in crate::store) inner: FileBackend,

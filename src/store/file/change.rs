@@ -13,16 +13,16 @@ pub(in crate::store) const NO_OWNER: u64 = u64::MAX;
 /// A delivered event in the file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) enum StoredEvent {
-    /// The fingerprint of the event, and the Unix time from which a replay is denied because of the age of its
-    /// signature.
+    /// The fingerprint of the event. The second number is the Unix time from which a replay is denied because of the
+    /// age of its signature.
     Fingerprint(u64, u32),
     /// The key of the event. Earlier versions of Callgate stored keys.
     Key(EventKey),
 }
 
 impl StoredEvent {
-    /// Returns the event as the file contains it. For a fingerprint, the highest 32 bits are 0. For a key, the highest
-    /// bits are random, because keys are digests.
+    /// Returns the event as the number that the file contains. For a fingerprint, the highest 32 bits are 0. For a key,
+    /// the highest bits are random, because keys are digests.
     pub(in crate::store) fn to_bits(self) -> u128 {
         match self {
             Self::Fingerprint(fingerprint, until) => u128::from(until) << 64 | u128::from(fingerprint),
@@ -30,7 +30,7 @@ impl StoredEvent {
         }
     }
 
-    /// Reads an event from the file.
+    /// Creates an event from the number that the file contains.
     pub(in crate::store) fn from_bits(bits: u128) -> Self {
         let [fingerprint, until] = [bits & u128::from(u64::MAX), bits >> 64];
         match (u64::try_from(fingerprint), u32::try_from(until)) {
@@ -40,7 +40,8 @@ impl StoredEvent {
     }
 }
 
-/// A change to the ledger's file. The first field of a change to an event, an interaction or a message is its number.
+/// A change to the ledger's file. The first field of a change to an event, an interaction or a message is the number of
+/// this record.
 #[derive(Clone, Debug)]
 pub(in crate::store) enum Change {
     /// Inserts a delivered event, with the end of its retention and the number of its interaction or [`NO_OWNER`].
@@ -74,15 +75,14 @@ pub(in crate::store) struct RecordKey {
 enum Table {
     Interactions,
     Events,
-    /// The messages of the inbox. All changes of one message have the same key, because a later change replaces an
-    /// earlier one.
+    /// The messages of the inbox. A message and its state count as one record.
     Messages,
     /// The properties of the file: the fingerprint key, and the highest message number.
     About,
 }
 
 impl Change {
-    /// Returns the key of the record of the file that is changed.
+    /// Returns the key of the record of the file to which the change applies.
     pub(in crate::store) fn key(&self) -> RecordKey {
         let (table, number) = match self {
             Self::Event(number, ..) | Self::EventGone(number) => (Table::Events, *number),
@@ -112,8 +112,8 @@ impl Change {
         size_of::<Self>() + more
     }
 
-    /// Reports whether the change belongs to the inbox. The memory does not contain the bodies of messages. A change of
-    /// the inbox must therefore not be lost when the file is rewritten from memory.
+    /// Reports whether the change belongs to the inbox. The memory does not contain the bodies of messages. When the
+    /// file is rewritten from memory, the queued changes of the inbox must therefore be written, too.
     pub(in crate::store) fn is_of_inbox(&self) -> bool {
         matches!(
             self,

@@ -2,7 +2,8 @@
 //! in the next commit. A caller that needs a durable change waits for the commit of this change. Only one thread writes
 //! the file (`store/file_writer.rs`). Changes that nobody waits for are deferred (`deferred.rs`).
 //!
-//! While the disk fails or hangs, the store accepts nothing new, so that the queue is bounded.
+//! While the disk fails or hangs, the store accepts no new interactions and callbacks. This limits the size of the
+//! queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -16,15 +17,15 @@ use super::change::Change;
 use super::deferred::Deferred;
 use crate::observe::Metrics;
 
-/// The size of the queued changes, in bytes, above which the store accepts nothing new. Above this size, only requests
-/// in progress add changes. Each request waits for its own change, so even the changes of 50,000 concurrent requests
-/// stay below this size.
+/// The size of the queued changes, in bytes, above which the store accepts no new interactions and callbacks. The
+/// requests in progress can still add changes. Each request waits for its own change, so even 50,000 concurrent
+/// requests add less than this size.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// The maximum number of deferred changes in one commit. They lengthen the commit by a few milliseconds. A change that
-/// is recorded during the commit waits until the commit ends.
+/// The maximum number of deferred changes in one commit. Such a commit takes a few milliseconds longer, and later
+/// changes wait for its end.
 const DEFERRED_PER_COMMIT: usize = 128;
-/// The number of deferred changes at which the ledger stops applying deadlines. It applies deadlines again after the
+/// The number of deferred changes at which the ledger stops applying deadlines. It applies deadlines again when the
 /// writer has written some of these changes.
 const DEFERRED_MAX: usize = 4096;
 
@@ -34,7 +35,8 @@ const DEFERRED_MAX: usize = 4096;
 pub enum Health {
     /// Writes to the file succeed.
     Healthy,
-    /// The queue is full. The store accepts nothing new until the writer takes the queued changes.
+    /// The queue is full. The store accepts no new interactions and callbacks until the writer takes the queued
+    /// changes.
     Busy,
     /// The disk has not completed a write for `store.grace`.
     Hanging,
@@ -44,10 +46,10 @@ pub enum Health {
     Gone,
     /// Redis or Valkey has not responded, or has accepted no change, for `store.grace`.
     Away,
-    /// Some nodes of Redis or Valkey have not responded for `store.grace`, while the other nodes respond. Or a node is
-    /// full: it accepts changes to the records that it has, but no new records.
+    /// Some nodes of Redis or Valkey have not responded for `store.grace`, while other nodes respond. Or a node is
+    /// full: it accepts changes to its records, but no new records.
     Partial,
-    /// Redis or Valkey responds, but must not be used with its version, its role and its settings.
+    /// Redis or Valkey responds, but must not be used because of its version, its role or its settings.
     Unusable,
 }
 
@@ -62,8 +64,8 @@ impl Health {
         }
     }
 
-    /// Returns the reason why the store accepts nothing new. Returns `None` if the store accepts new work now, or will
-    /// accept it within moments.
+    /// Returns the reason why the store accepts no new interactions and callbacks. Returns `None` if the store accepts
+    /// them now or within moments.
     pub fn why_not(self) -> Option<&'static str> {
         match self {
             Self::Healthy | Self::Busy | Self::Partial => None,
@@ -154,12 +156,12 @@ impl CommitQueue {
         Arc::clone(&self.shared)
     }
 
-    /// Returns the monotonic clock.
+    /// Returns the function that reads the monotonic clock.
     pub(in crate::store) fn clock(&self) -> fn() -> Instant {
         self.clock
     }
 
-    /// Records that the file has records with numbers up to `number_max`, so that new records get higher numbers.
+    /// Sets the highest number of the records in the file. New records get higher numbers.
     pub(in crate::store) fn continue_after(&self, number_max: u64) {
         self.numbers.fetch_max(number_max.saturating_add(1), Ordering::Relaxed);
     }
@@ -174,8 +176,8 @@ impl CommitQueue {
         self.shared.queue.lock().sequence
     }
 
-    /// Queues changes, which one commit writes together. Returns their common sequence number for
-    /// [`CommitQueue::durable`]. If there are no changes, returns 0, which counts as durable.
+    /// Queues changes, which are written in one commit. Returns their sequence number for [`CommitQueue::durable`].
+    /// Returns 0, which counts as durable, if there are no changes.
     pub(in crate::store) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
@@ -203,8 +205,8 @@ impl CommitQueue {
         sequence
     }
 
-    /// Queues changes that nobody waits for. [`CommitQueue::durable`] does not wait for these changes either. If they
-    /// are lost in a crash, the next check of the same deadlines queues them again.
+    /// Queues changes that nobody waits for. [`CommitQueue::durable`] does not wait for these changes either. A crash
+    /// may lose them. Callgate then repeats the work that led to the changes, for example the check of a deadline.
     pub(in crate::store) fn defer(&self, changes: impl IntoIterator<Item = Change>) {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
@@ -244,8 +246,8 @@ impl CommitQueue {
         self.shared.health.load(Ordering::Relaxed) == Health::Healthy as u8
     }
 
-    /// Updates and returns the health of the ledger's file. Only this function can detect a hanging disk, because such
-    /// a disk blocks the writer.
+    /// Updates and returns the health of the ledger's file. The writer itself cannot report a hanging disk, because the
+    /// disk blocks the writer.
     pub(in crate::store) fn refresh_health(&self) -> Health {
         let queue = self.shared.queue.lock();
         let health = self.shared.health();
@@ -287,7 +289,7 @@ impl Shared {
         self.metrics.store_failed(to.why_not().is_some());
     }
 
-    /// Records that the previous batch was written, and moves the queued changes into `batch`, which must be empty. If
+    /// Records that the previous batch was written. Then moves the queued changes into `batch`, which must be empty. If
     /// `wait` is true and no changes are queued, first waits for changes. Returns the sequence number of the last
     /// change. Returns `None` if the queue is closed and empty.
     pub(in crate::store) fn next_batch(
@@ -337,9 +339,9 @@ impl Shared {
         self.set_health(Health::Gone);
     }
 
-    /// Discards the queued changes, because the caller rewrites the file from memory, which contains these changes.
-    /// Returns the sequence number of the last change, and the discarded changes of the inbox, which the memory does
-    /// not contain.
+    /// Discards the queued changes. The caller rewrites the file from memory, and the memory includes the changes of
+    /// interactions and events. The changes of the inbox are not in memory, so this method returns them. Also returns
+    /// the sequence number of the last change.
     pub(in crate::store) fn discard_pending(&self) -> (u64, Vec<Change>) {
         let mut queue = self.queue.lock();
         let mut changes = std::mem::take(&mut queue.changes);

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use super::*;
 
-/// The seconds by which the test clock is ahead.
+/// The number of seconds by which the test clock is ahead of the real clock.
 static AHEAD: AtomicU64 = AtomicU64::new(0);
 static BEGAN: OnceLock<Instant> = OnceLock::new();
 
@@ -52,7 +52,7 @@ fn the_queue_is_bounded() {
     let mut batch = Vec::new();
     assert!(commit_queue.shared.next_batch(&mut batch, true, clock).is_some());
     assert_eq!((batch.len(), fill(), commit_queue.refresh_health()), (64, 64, Health::Busy));
-    // A rewrite from memory empties the queue.
+    // The queue is empty after its changes were discarded for a rewrite from memory.
     let (last, of_inbox) = commit_queue.shared.discard_pending();
     assert_eq!((last, of_inbox.len()), (commit_queue.sequence(), 0));
     assert_eq!(commit_queue.shared.queue.lock().bytes, 0);

@@ -6,9 +6,9 @@ use super::ledger_file::{Fault, LedgerFile};
 use super::message_tables;
 use super::tables::guarded;
 
-/// The number of messages that are copied to another file in one commit.
+/// The maximum number of messages that are copied to another file in one commit.
 const COPIED: usize = 256;
-/// The size in bytes from which a commit of copied messages gets no further messages.
+/// The size of the copied messages, in bytes, at which a commit ends.
 const COPIED_BYTES: usize = 8 << 20;
 
 impl LedgerFile {

@@ -1,10 +1,9 @@
-//! Changes that nobody waits for, such as the expiry of an interaction. The writer adds only a few deferred changes to
-//! each commit. Even a very large number of deferred changes therefore delays no acknowledgement.
+//! Deferred changes: changes that nobody waits for, such as the expiry of an interaction. The writer adds only a few
+//! deferred changes to each commit. Even a very large number of deferred changes therefore delays no acknowledgement.
 //!
-//! Each change replaces or removes one whole record of the file. Therefore only the last change of a record must be
-//! written, and the order of changes to different records does not matter. A change that somebody waits for is written
-//! before all deferred changes. It is newer than the deferred change of the same record, so the deferred change is
-//! discarded.
+//! Each change replaces or removes one whole record of the file. Therefore, only the last change of a record must be
+//! written. The order of changes to different records does not matter. A change that somebody waits for is written
+//! before all deferred changes. If the same record has a deferred change, that change is older and is discarded.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -36,7 +35,7 @@ impl Deferred {
         }
     }
 
-    /// Removes the deferred change of a record, because a later change of this record is written first.
+    /// Discards the deferred change of a record, because a later change of this record is written first.
     pub(super) fn supersede(&mut self, key: RecordKey) {
         if !self.changes.is_empty() {
             self.changes.remove(&key);
@@ -73,7 +72,7 @@ mod tests {
         }
         deferred.push(Change::InteractionGone(2));
         deferred.supersede(Change::Interaction(3, "int_a".into(), Vec::new()).key());
-        // The key of an event differs from the key of an interaction with the same number.
+        // The number of an event can equal the number of an interaction. Their keys are different.
         deferred.supersede(Change::EventGone(1).key());
         let mut batch = Vec::new();
         deferred.take(2, &mut batch);

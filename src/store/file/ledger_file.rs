@@ -37,12 +37,13 @@ use super::tables::{self, guarded};
 /// The size of the database's page cache, in bytes. The cache is small, because Callgate reads the whole file only
 /// once, at the start.
 const CACHE_BYTES: usize = 16 << 20;
-/// The range of the reported progress in which a repair of the file discards an incomplete commit.
+/// While the database repairs the file, it reports the progress as a number. A number in this range means that the last
+/// commit was incomplete and was discarded.
 const DISCARDS_A_COMMIT: std::ops::Range<f64> = 0.2..0.5;
-/// The size from which a ledger's file is compacted, in bytes.
+/// The minimum size of a ledger's file that is compacted, in bytes.
 const COMPACTED_BYTES_MIN: u64 = 16 << 20;
-/// The number of bytes that the file is assumed to need for each byte of a record. The database needs more space than
-/// the records, because some pages are not full, and others are being replaced.
+/// The number of bytes that the file is assumed to need for each byte of a record. The number is greater than one,
+/// because some pages are not full and others are being replaced.
 const USED_PER_RECORD_BYTE: u64 = 2;
 /// The maximum length of a chain of dangling symbolic links. It is the same as in the Linux kernel.
 const LINKS_MAX: usize = 40;
@@ -58,7 +59,7 @@ pub(in crate::store) enum FaultKind {
     NoSpace,
     /// The contents of the file are unknown, so it must be rewritten from memory.
     Broken,
-    /// The file at the path belongs to another process, so it must not be written.
+    /// Another process has put its own file at the path, so the file must not be written.
     NotOurs,
 }
 
@@ -89,7 +90,7 @@ pub(in crate::store) struct LedgerFile {
     /// Reads messages of the inbox on other threads.
     reader: MessageReader,
     disk: Arc<Disk>,
-    /// The open file, which holds the lock.
+    /// The open file. The lock belongs to it.
     file: File,
     /// The size of all records, in bytes. The database needs more space than the records.
     records_bytes: i64,
@@ -111,8 +112,8 @@ impl LedgerFile {
             created.move_to(path).map_err(|fault| fault.message)?;
             return Ok(created);
         }
-        // After a crash, redb reads the whole file in random order. Callgate first reads the file in order, so that the
-        // file is in the page cache.
+        // After a crash, redb reads the whole file in random order. Callgate first reads the file from beginning to
+        // end, so that it is in the page cache.
         let mut file = File::open(path).map_err(text)?;
         std::io::copy(&mut file, &mut std::io::sink()).map_err(text)?;
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(text)?;
@@ -142,7 +143,8 @@ impl LedgerFile {
         Self { path, database: None, reader, disk, file, records_bytes: 0, has_messages: false }
     }
 
-    /// Creates an empty file next to `path`. A crash therefore leaves no incomplete file at `path`.
+    /// Creates an empty file next to `path`. If Callgate crashes while it writes the new file, the file at `path` is
+    /// unchanged.
     pub(in crate::store) fn create_beside(path: &Path) -> Result<Self, Fault> {
         let new = beside(path);
         let _ = std::fs::remove_file(&new);
@@ -158,7 +160,7 @@ impl LedgerFile {
         Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
     }
 
-    /// Returns true if the file at the recorded path is still this file, and false if there is no file at the path any
+    /// Returns true if the recorded path is still the path of this file. Returns false if no file is at the path any
     /// more. Returns a fault of the kind [`FaultKind::NotOurs`] if another file is at the path.
     pub(in crate::store) fn check_name(&self) -> Result<bool, Fault> {
         match self.is_at(&self.path) {
@@ -169,14 +171,15 @@ impl LedgerFile {
         }
     }
 
-    /// Replaces this file by `new`, which must be complete. Fails if another process has replaced this file. Returns
-    /// whether `new` is at the path of this file, and whether the operation succeeded. If `new` is at the path after a
-    /// fault, a crash may still undo the replacement.
+    /// Replaces this file by `new`, which must be complete. Fails if another process has replaced this file. The first
+    /// result is true if `new` is now at the path of this file. The second result can be a fault nevertheless. A crash
+    /// can then undo the replacement.
     pub(in crate::store) fn replace_with(&mut self, mut new: Self) -> (bool, Result<(), Fault>) {
         let moved = new.replace(self);
         let is_in_place = new.path == self.path;
         if is_in_place {
-            // The former file has no name any more. Its lock ends here, when `new` is already locked and at the path.
+            // No path leads to the former file any more. Its lock is released only now, when `new` is locked and at the
+            // path.
             let reader = self.reader.clone();
             reader.set(None);
             *self = new;
@@ -199,7 +202,7 @@ impl LedgerFile {
     fn move_to(&mut self, path: &Path) -> Result<(), Fault> {
         self.file.sync_all().map_err(Fault::broken)?;
         std::fs::rename(&self.path, path).map_err(Fault::broken)?;
-        // From here on the file has its new name, even if one of the next steps fails.
+        // From here on, the file is at the new path, even if one of the next steps fails.
         self.path = path.into();
         if !self.is_at(path).map_err(Fault::broken)? {
             return Err(Fault::not_ours(IN_USE));
@@ -231,8 +234,8 @@ impl LedgerFile {
         &self.path
     }
 
-    /// Opens the database in the file, and compares each page with its checksum. The caller must have closed every
-    /// other database of this file. Returns true if the last commit was incomplete and was discarded.
+    /// Opens the database in the file, and verifies the checksum of each page. The caller must have closed every other
+    /// database of this file. Returns true if the last commit was incomplete and was discarded.
     fn open_database(&mut self) -> Result<bool, Fault> {
         self.disk = Arc::default();
         let disk = Arc::clone(&self.disk);
@@ -296,8 +299,8 @@ impl LedgerFile {
         resolve(Path::new(path)).map_err(|error| format!("{path}: {error}"))
     }
 
-    /// Opens the database again after a commit of this process failed. The failed commit is incomplete, and the caller
-    /// repeats it.
+    /// Opens the database again after a commit of this process has failed. The failed commit is discarded, so the
+    /// caller must repeat it.
     pub(in crate::store) fn reopen(&mut self) -> Result<(), Fault> {
         self.close_database();
         self.open_database().map(drop)

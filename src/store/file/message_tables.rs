@@ -1,5 +1,6 @@
-//! The tables of the inbox in the ledger's file. Head, body and state of a message are in separate tables. A start
-//! therefore reads no bodies, and an attempt to deliver a message writes only the state of the message.
+//! The tables of the inbox in the ledger's file. The head, the body and the state of a message are in separate tables.
+//! Therefore, Callgate reads no bodies when it starts, and each attempt to deliver a message writes only the state of
+//! the message.
 
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ use super::record::{ABOUT, Order, Record};
 const HEADS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
 /// Maps the number of a message to its body.
 const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("message_bodies");
-/// Maps the number of a message to its state (JSON). A message without a state was never attempted.
+/// Maps the number of a message to its state (JSON). A message has no state until the first attempt to deliver it.
 const STATES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("message_states");
 /// The key of the highest message number in the table that describes the file.
 const NUMBER: &str = "message_number";
@@ -69,7 +70,7 @@ impl<'t> MessageTables<'t> {
                 growth += len(head) + len(body) + MESSAGE_BYTES;
                 growth -= former.map_or(0, |head| head + MESSAGE_BYTES) + former_body.unwrap_or(0);
             }
-            // The message may have been removed before a deferred change of its state is written.
+            // A deferred change of the state can be written after the message was removed. The change is then ignored.
             Change::MessageState(number, state) if open.heads.get(number)?.is_some() => {
                 let former = open.states.insert(number, state.as_slice())?;
                 growth += len(state) - former.map_or(0, |former| len(former.value()));
@@ -86,7 +87,8 @@ impl<'t> MessageTables<'t> {
         Ok(growth)
     }
 
-    /// Writes the highest message number. The number of a removed message is not used again.
+    /// Writes the highest message number that was ever assigned, so that the number of a removed message is not used
+    /// again.
     pub(super) fn finish(self) -> Result<(), redb::Error> {
         if self.number > 0 {
             let mut about = self.write.open_table(ABOUT)?;

@@ -1,4 +1,4 @@
-//! The records of the ledger's file, and the check that a table contains all of them.
+//! The records of the ledger's file. Also a check that no record is missing in a table.
 
 use redb::TableDefinition;
 
@@ -17,7 +17,8 @@ pub(in crate::store) enum Record {
     /// A delivered event: its number, the event, the end of its retention, and the number of its interaction or
     /// [`NO_OWNER`](super::NO_OWNER).
     Event(u64, StoredEvent, Timestamp, u64),
-    /// A message of the inbox: its number, its head, and its state. A message that was never attempted has no state.
+    /// A message of the inbox: its number, its head, and its state. The state is `None` until the first attempt to
+    /// deliver the message.
     Message(u64, Vec<u8>, Option<Vec<u8>>),
     /// The highest message number that was ever assigned.
     MessageNumber(u64),

@@ -28,8 +28,8 @@ const INTERACTION_BYTES: i64 = 16;
 /// Runs an operation of the database. The database may panic if a page of the file is damaged. Such a panic is caught
 /// and returned as an error.
 pub(super) fn guarded<T>(operation: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-    // An operation that panics may leave inconsistent values in memory. These values are not used, because the database
-    // is closed after an error.
+    // An operation that panics may leave inconsistent values in memory. The caller closes the database after an error,
+    // so these values are not used.
     catch_unwind(AssertUnwindSafe(operation)).unwrap_or_else(|panic| Err(corrupted(message(&*panic))))
 }
 

@@ -31,7 +31,7 @@ pub(super) fn adopted_record(
     unknown: Unknown,
     now: Timestamp,
 ) -> Result<Interaction, Refusal> {
-    // An opaque token does not contain the time at which it expires.
+    // An opaque token does not contain its expiry, so no record can be made from it.
     let adoptable = |granted: &&Granted| !granted.is_opaque && (unknown == Unknown::Adopt || ask.adopts);
     let granted = ask.granted.filter(adoptable).ok_or_else(|| {
         Refusal::new(Denial::InteractionUnknown, "the ledger does not know the interaction")
@@ -40,7 +40,7 @@ pub(super) fn adopted_record(
     let record = Interaction::new(Arc::clone(ask.route), captures, granted.issued, granted.expires);
     let mut record = record.followed(ask.follow, ask.notifies).limited(granted.uses);
     record.provider = ask.provider.cloned();
-    // An interaction that is already over needs no record and no notice.
+    // If the deadline has already passed, the interaction needs no record and no notice.
     if now >= record.deadline() {
         return Err(Refusal::new(Denial::InteractionOver, "its deadline has passed"));
     }

@@ -13,13 +13,13 @@ pub(crate) const NO_ROUTE: &str = "-";
 pub enum Revoked {
     /// The ledger contained the interaction.
     Known,
-    /// The ledger did not contain the interaction, and has recorded the revocation.
+    /// The ledger did not contain the interaction. It has recorded the revocation.
     Remembered,
-    /// The ledger does not contain the interaction, and has recorded nothing.
+    /// The ledger does not contain the interaction. It has recorded nothing.
     Unknown,
 }
 
-/// An interaction and, in a ledger that several processes share, the address of its owner.
+/// An interaction and the address of its owner. The address is `None` unless several processes share the ledger.
 pub type OwnedInteraction = (Interaction, Option<Box<str>>);
 
 /// The result of applying deadlines ([`Store::pass`](super::Store::pass)).
@@ -27,10 +27,10 @@ pub type OwnedInteraction = (Interaction, Option<Box<str>>);
 pub struct Passed {
     /// The notices that must be sent to agents.
     pub notices: Vec<DueNotice>,
-    /// The interactions that other processes own, each with its owner. The owner must apply the deadlines and send the
-    /// notices to its agents.
+    /// The ids of interactions that other processes own, each after its owner. The owner must apply the deadlines and
+    /// send the notices to its agents.
     pub elsewhere: Vec<(Owner, Box<str>)>,
-    /// Whether more deadlines may have passed that the next call must apply.
+    /// Whether the caller must call again soon, because this call may not have applied all deadlines.
     pub has_more: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Reserves a provider's questions for the agent's answers.
+//! Reserves the questions of providers for the agent's answers.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::denial::Refusal;
 use crate::interaction::QuestionFault;
 use crate::time::Timestamp;
 
-/// A provider's question that is reserved for the caller's answer. Dropping this value without [`Taken::answered`]
-/// releases the question, so that another answer can be sent.
+/// A question that is reserved for the caller's answer. Dropping this value without [`Taken::answered`] releases the
+/// question, so that another answer can be sent.
 #[derive(Debug)]
 pub struct Taken<'s> {
     store: &'s Store,
@@ -20,7 +20,7 @@ pub struct Taken<'s> {
     shared: Option<SharedTaken>,
     /// The route of the interaction.
     pub route: Arc<str>,
-    /// The endpoint of the provider that receives the answer.
+    /// The provider's URL that receives the answer.
     pub endpoint: Box<str>,
     answered: bool,
 }
@@ -51,7 +51,8 @@ impl Store {
                 answered: true,
             });
         }
-        // If the store cannot record that the question was answered, the answer might be sent twice.
+        // The question is not reserved if the store cannot record the answer. Otherwise, the answer might be sent
+        // twice.
         self.check().map_err(|_| QuestionFault::Unavailable)?;
         let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
         Ok(Taken { store: self, now, id: id.into(), number, shared: None, route, endpoint, answered: false })
@@ -74,7 +75,7 @@ impl Taken<'_> {
 }
 
 impl Taken<'_> {
-    /// Releases the question, so that another answer can be sent, because this answer did not reach the provider.
+    /// Releases the question, because the answer did not reach the provider. Another answer can then be sent.
     pub async fn release(mut self) {
         if let Some(shared) = self.shared.take() {
             shared.release().await;

@@ -19,14 +19,14 @@ use crate::token::Granted;
 const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
 const HOUR: Duration = Duration::from_secs(3600);
 const OWNER: u64 = 1;
-/// The key of an event of an interaction. Its highest bits are random, as in the keys that earlier versions of Callgate
-/// wrote.
+/// The key of an event that belongs to an interaction. Its highest bits look random, as in files of earlier versions of
+/// Callgate.
 const OF_INTERACTION: EventKey = EventKey(0xa1b2_c3d4_0000_0000_0000_0000_0000_0001);
-/// The key of an event without an interaction. Its highest bits are random, too.
+/// The key of an event that belongs to no interaction. Its highest bits look random, as in files of earlier versions of
+/// Callgate.
 const WITHOUT_INTERACTION: EventKey = EventKey(0xa1b2_c3d4_0000_0000_0000_0000_0000_0002);
 
-/// Writes a file with one interaction and these events, in the format of the earlier versions of Callgate that stored
-/// the keys of events.
+/// Writes a file in the format of earlier versions of Callgate. The file contains one interaction and these events.
 fn write_former_file(path: &Path, about: &[(&str, u64)], events: &[(u64, u128, u64)]) {
     let database = redb::Database::create(path).unwrap();
     let write = database.begin_write().unwrap();
@@ -110,7 +110,8 @@ async fn delivers_at(
     }
 }
 
-/// Asserts that the store recognizes the events of the former file, and that it delivers another event exactly once.
+/// Asserts that the store recognizes the two events of the former file as duplicates, and that it delivers another
+/// event exactly once.
 async fn recognizes(store: &Store, other: u128) {
     assert!(!delivers(store, OF_INTERACTION, true).await);
     assert!(!delivers(store, WITHOUT_INTERACTION, false).await);
@@ -131,11 +132,11 @@ async fn events_of_a_file_of_an_earlier_version_are_recognized() {
     assert_eq!(store.counts(), (1, 2));
     recognizes(&store, 1).await;
     drop(store);
-    // The next start reads both kinds of rows.
+    // The file now contains keys and fingerprints. The next start reads both.
     let store = start(&path).unwrap();
     assert_eq!(store.counts(), (1, 4));
     recognizes(&store, 2).await;
-    // A rewritten file has only fingerprints and the fingerprint key.
+    // The file that is written from memory contains only fingerprints and the fingerprint key.
     let key = store.memory.fingerprints;
     let mut new = LedgerFile::create_beside(&folder.path().join("copy")).unwrap();
     write_snapshot(&mut new, &store.memory).unwrap();
@@ -185,8 +186,8 @@ fn after(seconds: u64) -> Timestamp {
     NOW.plus(Duration::from_secs(seconds))
 }
 
-/// Asserts that new events are remembered after a restart with a full memory of events, and that the oldest of the ten
-/// events with the keys 1 to 10 are forgotten instead.
+/// Starts the store from a file with ten events, which fill the memory of events. Their keys are 1 to 10. Then delivers
+/// two new events. Asserts that the store forgets the two oldest events, and not the new ones.
 async fn forgets_the_oldest(settings: &StoreSettings, id: Option<&str>, window: Option<Duration>) {
     let what = format!("{id:?} {window:?}");
     let store = start_with(settings, after(100)).unwrap();
@@ -211,7 +212,7 @@ async fn a_restart_does_not_make_former_events_newer_than_new_ones() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("ledger");
             write_former_file(&path, &[("format", 1)], &[]);
-            // Before the restart, `store.remember` is longer than afterwards.
+            // The first start has a longer `store.remember` than the restart.
             let longer = StoreSettings { remember: 3 * DAY, ..settings(Some(&path)) };
             let store = start_with(&longer, NOW).unwrap();
             for key in 1..=10 {
@@ -223,7 +224,8 @@ async fn a_restart_does_not_make_former_events_newer_than_new_ones() {
     }
 }
 
-/// Earlier versions stored the largest number for an event of an interaction that can be replayed at any time.
+/// The file contains events of an interaction that can be replayed at any time, as earlier versions stored them: the
+/// time from which a replay is denied is the largest number. New events must not be forgotten before these events.
 #[tokio::test]
 async fn events_of_earlier_versions_without_a_limit_are_not_newer_than_new_ones() {
     let folder = tempfile::tempdir().unwrap();
@@ -237,9 +239,9 @@ async fn events_of_earlier_versions_without_a_limit_are_not_newer_than_new_ones(
     forgets_the_oldest(&settings(Some(&path)), Some("int_a"), None).await;
 }
 
-/// Two interactions in the same shard.
+/// The ids of two interactions in the same shard.
 const TOGETHER: [&str; 2] = ["int_ab", "int_ba"];
-/// An interaction in another shard.
+/// The id of an interaction in another shard.
 const ELSEWHERE: &str = "int_c";
 
 #[tokio::test]
@@ -252,7 +254,7 @@ async fn outdated_ids_of_ended_interactions_remove_no_events_of_open_ones() {
         assert!(delivers_at(&store, Some(open), EventKey(key.into()), None, after(key)).await);
     }
     {
-        // The ledger has removed this interaction after its end.
+        // Adds an outdated id to the shard's list of ended interactions. The ledger does not contain this interaction.
         let mut shard = store.memory.shard(Memory::index(open));
         shard.over.push_back(TOGETHER[1].into());
         store.memory.note_oldest(Memory::index(open), &shard);
@@ -285,7 +287,8 @@ async fn a_restart_lists_each_ended_interaction_once() {
     assert_eq!(shard.over.iter().map(ToString::to_string).collect::<Vec<_>>(), TOGETHER);
 }
 
-/// If the file did not contain that the events are forgotten, late progress would be delivered again after a restart.
+/// The file must record that the events of an ended interaction are forgotten. Otherwise, late progress would be
+/// delivered again after a restart.
 #[tokio::test]
 async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
     let folder = tempfile::tempdir().unwrap();
@@ -293,7 +296,7 @@ async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
     let adopting = StoreSettings { unknown: crate::config::Unknown::Adopt, ..settings(Some(&path)) };
     let store = start_with(&adopting, NOW).unwrap();
     assert!(delivers_at(&store, Some(TOGETHER[0]), EventKey(1), None, NOW).await);
-    // The interaction is still open when its event is removed.
+    // The ten events of the other interaction displace the event of this interaction, which is still open.
     for key in 2..=11 {
         assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(key.into()), None, after(key)).await);
     }

@@ -21,7 +21,7 @@ use crate::observe::Metrics;
 use crate::time::Timestamp;
 use crate::token::Granted;
 
-/// Creates a store whose commit queue has no writer. A test uses the returned sender to report changes as durable.
+/// Creates a store without a thread that writes its file. A test uses the returned sender to report changes as durable.
 fn store() -> (Store, watch::Sender<u64>) {
     let settings = StoreSettings {
         path: None,
@@ -81,8 +81,8 @@ fn granted() -> Granted {
     }
 }
 
-/// A result that depends on a change is returned only after the change is on disk. If the change were lost in a crash,
-/// the same callback could get another result afterwards.
+/// A claim is denied because of an earlier change. The denial is returned only after this change is durable. Otherwise,
+/// a crash could undo the change, and the same callback would get another result.
 #[tokio::test]
 async fn a_denial_waits_until_the_changes_behind_it_are_durable() {
     let path = crate::path::CanonicalPath::parse("/a").unwrap();
@@ -94,7 +94,7 @@ async fn a_denial_waits_until_the_changes_behind_it_are_durable() {
         Ask { granted: Some(&granted), events: &events, ..Ask::new(&route, &captures, &follow, &report) };
     let patience = Duration::from_secs(5);
     let (now, late) = (Timestamp::from_unix_ms(0), Timestamp::from_unix_ms(1000));
-    // The last element is the expected denial, or `None` if a duplicate is expected.
+    // The last element is the expected denial. `None` means that the result must be a duplicate.
     let expected = [
         ("duplicate", ask, now, false, None),
         ("over", Ask { events: &[], ..ask }, late, false, Some(Denial::InteractionOver)),
