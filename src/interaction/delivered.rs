@@ -114,7 +114,7 @@ mod tests {
             assert_eq!(record.informed_at(), Some(at(3)));
             assert_eq!(record.informed().last().map(|one| one.at()), Some(at(39)));
         }
-        // The record of an interaction that an earlier version of Callgate wrote.
+        // In a record that an earlier version of Callgate wrote, the list of accepted callbacks is missing.
         let old = Interaction::new("r".into(), "".into(), at(1), at(1000));
         let text = serde_json::to_string(&old.matched()).unwrap();
         assert!(!text.contains("informed"), "{text}");

@@ -225,8 +225,8 @@ impl Drop for Claimed<'_> {
 }
 
 impl Store {
-    /// Finds the interaction of a callback without a token by the provider's id in the callback. Returns `None` if the
-    /// route does not match callbacks by this id, or if no interaction has the id.
+    /// Finds the interaction of a callback that has no token. The callback contains the provider's id of the work.
+    /// Returns `None` if the route does not match callbacks by this id, or if no interaction has the id.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger cannot be read.

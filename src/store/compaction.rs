@@ -27,7 +27,7 @@ pub(super) struct Compaction {
     /// The ids of the interactions of the current shard that are not copied yet.
     ids: Vec<Arc<str>>,
     next_shard: usize,
-    /// The progress in the log of the events that belong to no interaction: the events before this location are copied.
+    /// A location in the log of the events that belong to no interaction. The events before this location are copied.
     next_event: EventPlace,
     /// The number of the last copied message of the inbox. `None` until the copy of the messages begins.
     last_message: Option<u64>,

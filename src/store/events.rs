@@ -24,8 +24,8 @@ const EXPIRIES_MAX: usize = 20_000;
 /// The number of expired events that are removed while the events are locked. The removal takes well below a
 /// millisecond.
 const EXPIRIES_PER_LOCK: usize = 500;
-/// If a shard's list of ended interactions (`over`) is longer than twice the number of interactions plus this number,
-/// the ids of removed interactions are removed from the list.
+/// The ids of removed interactions are removed from a shard's list `over` if the list is longer than twice the number
+/// of interactions plus this number. The list contains the ended interactions.
 const STALE_OVER_MAX: usize = 1024;
 
 /// How the removal of events is written to the file.
@@ -48,8 +48,8 @@ impl Removal {
 }
 
 impl Memory {
-    /// Records that the agent accepted the callback. If `message` is given, instead records that the callback was
-    /// queued in the inbox, and stores the message in the same change. Returns the sequence number of the change.
+    /// Records that the agent accepted the callback. If `message` is given, the callback was queued in the inbox
+    /// instead, and the same change stores the message. Returns the sequence number of the change.
     pub(super) fn settle(
         &self,
         hold: &Hold,
@@ -179,7 +179,7 @@ impl Memory {
     /// locked a shard.
     fn make_room(&self, count: usize, removal: Removal, now: Timestamp) {
         let (now, mut left) = (seconds(now), count);
-        // If a shard's list `over` contains only outdated ids, the selection of this shard removes no event. This can
+        // This loop can select a shard whose list `over` contains only outdated ids. Then no event is removed. This can
         // happen once for each shard.
         for _ in 0..count.saturating_add(SHARDS) {
             if left == 0 {

@@ -147,8 +147,8 @@ impl Store {
         self.memory.shard(Memory::index(id)).interactions.contains_key(id)
     }
 
-    /// Reports whether the ledger contains interactions whose tokens were minted by the process `from`, and that were
-    /// handed over.
+    /// Reports whether other processes have handed over interactions to this ledger whose tokens the process `from`
+    /// minted.
     pub fn inherits(&self, from: Incarnation) -> bool {
         let origins = self.memory.origins.lock();
         !origins.is_empty() && origins.contains_key(from.to_string().as_str())

@@ -30,8 +30,8 @@ const EPOCH: Timestamp = Timestamp::from_unix_ms(0);
 /// A time after every deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
-/// If a shard's heap `checks` has more entries than twice the number of interactions plus this number, it is rebuilt
-/// without outdated entries.
+/// The heap `checks` of a shard is rebuilt without outdated entries if it is longer than twice the number of
+/// interactions plus this number.
 const STALE_CHECKS_MAX: usize = 1024;
 
 /// A claimed callback, until the claim is settled or released. The last field of each variant is the replay window in
@@ -83,7 +83,7 @@ pub(super) struct Memory {
     pub(super) interactions: AtomicUsize,
     /// The number of interactions that are retained only for display.
     pub(super) kept: AtomicUsize,
-    /// The shard from which a full ledger next removes an interaction that is retained only for display.
+    /// The shard from which a full ledger removes the next interaction that is retained only for display.
     pub(super) next_eviction: AtomicUsize,
     /// The number of delivered events, with and without an interaction.
     pub(super) events: AtomicUsize,

@@ -1,5 +1,6 @@
 //! The store: the ledger of interactions and delivered events, in memory, in a file, or on Redis or Valkey. A method
-//! whose change the caller must acknowledge returns only when the change is durable.
+//! that changes the ledger usually returns only after the change is durable, so that the caller can acknowledge the
+//! change.
 //!
 //! To deliver a callback, a caller first claims the callback ([`Store::claim`]). After the agent has accepted the
 //! callback, the caller settles the claim ([`Claimed::settle`]). Dropping the claim instead releases it, so that the

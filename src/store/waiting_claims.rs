@@ -129,8 +129,8 @@ impl Waiter<'_> {
         self.entry.woken.notified().await;
     }
 
-    /// Records that the claim has succeeded, so that its drop wakes no other claims. They are woken when the successful
-    /// claim ends.
+    /// Records that the claim has succeeded. Dropping this value then wakes no other claims. The other claims are woken
+    /// when the successful claim ends.
     pub(super) fn succeeded(self) {
         self.entry.state.store(WOKEN_WITH_ALL, Ordering::SeqCst);
     }

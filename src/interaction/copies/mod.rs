@@ -57,8 +57,8 @@ impl Interaction {
         };
         let answered = self.questions().iter().filter(|question| question.answered).count();
         let more = self.more.as_deref();
-        // A notice about the end is pending at first. It is gone when the agent has acknowledged it, or when Callgate
-        // has given it up.
+        // A copy without a pending notice is in a later state: the agent has acknowledged the notice, or Callgate has
+        // given it up.
         let has_no_notice = !self.state.is_open() && self.notice().is_none();
         [
             end,

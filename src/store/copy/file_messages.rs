@@ -70,9 +70,8 @@ impl Messages {
     }
 
     /// Reports whether a change must be copied to the target file. `self` contains the messages of the target file
-    /// before the copy. If the change inserts a message, stores the message's number in `from` if the message is new in
-    /// the target file, or `None` otherwise. The next change may set the state of the same message, and is then copied,
-    /// too.
+    /// before the copy. A new message is copied together with its state, which the next change sets. Therefore, `from`
+    /// is the number of the last message if that message is new in the target file, and `None` otherwise.
     fn takes(&self, change: &Change, from: &mut Option<u64>) -> bool {
         match change {
             // Every number up to `self.number` was already assigned in the target file. If the target file lacks a

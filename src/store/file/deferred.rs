@@ -72,7 +72,7 @@ mod tests {
         }
         deferred.push(Change::InteractionGone(2));
         deferred.supersede(Change::Interaction(3, "int_a".into(), Vec::new()).key());
-        // The number of an event can equal the number of an interaction. Their keys are different.
+        // The event with the number 1 and the interaction with the number 1 have different keys.
         deferred.supersede(Change::EventGone(1).key());
         let mut batch = Vec::new();
         deferred.take(2, &mut batch);

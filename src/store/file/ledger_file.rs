@@ -129,7 +129,7 @@ impl LedgerFile {
                 path.display()
             );
         }
-        // The former owner of the lock may have replaced the file before it released the lock.
+        // The process that had locked the file before may have replaced it and then released the lock.
         if !opened.is_at(path).map_err(text)? {
             return Err(IN_USE.to_owned());
         }

@@ -324,8 +324,7 @@ impl World {
         };
     }
 
-    /// Checks that no other process does the same work under a lease that has not ended. Otherwise, records that an
-    /// invariant is violated.
+    /// If another process does the same work under a lease that has not ended, records the violated invariant.
     fn check_alone(&mut self, is_same: impl Fn(Then) -> bool) {
         let works = |task: &Task| match task.phase {
             Phase::Work { then: then @ (Then::Deliver(_, until) | Then::Send(_, until)), .. } => {
