@@ -19,7 +19,7 @@ use crate::store::inbox::{Inbox, Reserved};
 use crate::store::redis::{NewMessage, Placed, RedisStore, StoredHead, TakenOver};
 use crate::time::Timestamp;
 
-/// The time by which the lease of an attempt exceeds the maximum duration of the attempt.
+/// The lease of an attempt ends this long after the maximum duration of the attempt.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 impl Inbox {
@@ -53,7 +53,8 @@ impl Inbox {
             head: kept.to_bytes().into(),
             body,
         };
-        // A reader that sees the end of the interaction must also see that a message is being accepted.
+        // The change below can end the interaction. A reader that sees this end must also see that a message of the
+        // interaction is being accepted.
         reserved.arrives();
         let doubt = shared.doubts.begin(number, &id, interaction);
         let placed = match claimed.keep(report, event_id, message).await {
@@ -128,7 +129,8 @@ impl Inbox {
         if self.learn_key(store).is_err() {
             return false;
         }
-        // A message that is not in the index may have a queued change that removes it from the Redis server.
+        // A message that was removed from the index may still exist in the Redis server, because its removal is queued.
+        // Such a message is not added to the index again.
         let is_unknown = |id: &&String| {
             let is_unknown = |number| !self.index.lock().contains(number) && !self.is_changing(number);
             number_in(id).is_some_and(is_unknown)
@@ -234,7 +236,8 @@ impl Inbox {
     /// Waiting messages that other processes hold are included.
     ///
     /// # Errors
-    /// Returns an explanation if the messages of other processes are not known, because the Redis server does not respond.
+    /// Returns an explanation if the Redis server does not respond, so that the messages of other processes are not
+    /// known.
     pub async fn messages_everywhere(
         &self,
         interaction: &str,

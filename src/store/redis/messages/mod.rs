@@ -42,7 +42,7 @@ pub(in crate::store) struct MessageChange {
 pub(in crate::store) struct Applied {
     /// The numbers of the messages that this process does not hold any more. They were not changed.
     pub(in crate::store) lost: Vec<u64>,
-    /// The ids of the messages that wait next in the interactions of the changed messages.
+    /// The ids of the next waiting messages in the interactions of the changed messages.
     pub(in crate::store) next: Vec<String>,
 }
 
@@ -148,10 +148,10 @@ impl RedisStore {
             .map(|head| (head, parts.next().unwrap_or_default(), parts.next().unwrap_or_default())))
     }
 
-    /// Applies changes to messages of one partition, in their order.
+    /// Applies changes to messages of one partition, in the given order.
     ///
     /// # Errors
-    /// Returns [`NotApplied`] if the Redis server has not accepted the changes. They can be applied again.
+    /// Returns [`NotApplied`] if the Redis server has not accepted the changes. The same changes can be applied again.
     pub(in crate::store) async fn apply(&self, changes: &[MessageChange]) -> Result<Applied, NotApplied> {
         let mut applied = Applied::default();
         for (call, some) in changes.chunks(PER_CALL).enumerate() {

@@ -171,7 +171,7 @@ impl Nodes {
                 Ok(node) => node,
                 Err(error) => return Err(Failure::not_executed(error.to_string())),
             };
-            // The outcome of this attempt is unknown until it has ended.
+            // If the time is over during this attempt, the outcome of the call is unknown.
             *last = None;
             let error = match self.attempt(&node, request).await {
                 Ok(value) => {
