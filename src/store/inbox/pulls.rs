@@ -158,7 +158,7 @@ impl Inbox {
         let interaction = match settling.interaction {
             Some(interaction) => Some(interaction.into()),
             None if self.backing.shared().is_some() => found,
-            // The index contains only the fingerprints of interactions.
+            // The index contains only the fingerprint of the interaction. The id of the interaction is in the message.
             None => self.read_head(number).await.ok().flatten().and_then(|head| head.kept.interaction),
         };
         let sequence = {

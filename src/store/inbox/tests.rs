@@ -329,7 +329,7 @@ async fn a_lease_that_the_agent_did_not_receive_is_given_back() {
     pulled.await;
     let second = lease(NOW);
     assert_eq!(numbers(&second), [2, 3]);
-    // When a value for an expired lease is dropped, the next lease of the same message does not end.
+    // When the value for an expired lease is dropped, the next lease of the same message continues.
     let later = NOW.plus(inbox.settings().lease);
     inbox.pass(later);
     let third = lease(later);

@@ -1,4 +1,4 @@
-//! Copies a whole ledger to or from Redis or Valkey, while no process uses it.
+//! Copies a whole ledger to or from Redis or Valkey, while no process uses the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,11 +21,11 @@ use crate::interaction::{Due, Interaction, Terms};
 use crate::replica::Owner;
 use crate::store::outcome::{DueNotice, NO_ROUTE};
 
-/// When the Redis server has returned an interaction id to a process, it hides this id for this time. The time is
-/// short, because the response may be lost. A second process that gets the id too early does nothing, because the
-/// record has the lease of the first process.
+/// The time for which the Redis server does not return an interaction id again after it has returned the id to a
+/// process. The time is short, because the response may be lost. A second process that gets the id too early does
+/// nothing, because the record has the lease of the first process.
 const HIDDEN: Duration = Duration::from_secs(5);
-/// The maximum number of interaction ids that one call returns.
+/// The maximum number of interaction ids that one call of the script `DUE` returns.
 const IDS_PER_CALL: usize = 64;
 /// The maximum number of partitions that one call of [`RedisStore::pass`] checks.
 const CALLS_PER_PASS: usize = 32;
@@ -136,7 +136,7 @@ impl RedisStore {
         }
     }
 
-    /// Applies the deadlines of one interaction whose record is on this node.
+    /// Applies the deadlines of one interaction. `node` is the address of the node with the record of the interaction.
     async fn look_at(&self, one: &Waiting, node: &str, found: &mut Found) -> Looked {
         let Waiting { id, lease, is_passed_on, .. } = one;
         let members = Arc::clone(&self.members.lock());

@@ -1,4 +1,4 @@
-//! The schedule of the deadlines in a shared ledger: when this process checks which deadlines.
+//! The schedule of this process for the deadlines in a shared ledger: which partitions and interactions it checks next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

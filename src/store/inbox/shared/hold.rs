@@ -93,8 +93,9 @@ impl Inbox {
                 self.promote_stored();
                 doubt.settle();
             }
-            // A response of the Redis server was lost, so this process lacks the result of storing the message, or
-            // earlier messages of the interaction. All waiting messages of the interaction are therefore read.
+            // A response of the Redis server was lost. Therefore it is unknown which process holds the message, or the
+            // index lacks earlier messages of the interaction. In both cases, all waiting messages of the interaction
+            // are read.
             _ => {
                 if self.learn(&shared.store, &doubt.message).await == Some(true) {
                     doubt.settle();
@@ -246,7 +247,7 @@ impl Inbox {
     ) -> Result<Vec<u64>, String> {
         let mut found = self.messages_of(interaction, after, max);
         if let Some(shared) = self.backing.shared() {
-            // Without the key, the messages cannot be read by their numbers.
+            // Without the secret key of message ids, the ids of the messages cannot be computed from their numbers.
             self.learn_key(&shared.store).map_err(|refusal| refusal.detail.into_owned())?;
             let waiting = shared.store.waiting_messages(interaction).await?;
             found.extend(waiting.iter().filter_map(|id| number_in(id)).filter(|number| *number > after));

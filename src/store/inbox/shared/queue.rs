@@ -197,7 +197,7 @@ impl SharedMessages {
         }
         drop(queue);
         self.written.send_modify(|count| *count += 1);
-        // More changes of the partition may have been queued meanwhile.
+        // More changes of the partition may have been queued meanwhile, so the writer is woken.
         self.wake.notify_one();
     }
 

@@ -13,7 +13,7 @@ use crate::store::redis::nodes::message_scripts::{ADOPT, HOLDERS, TAKE, TAKE_ONE
 use crate::store::redis::store::RedisStore;
 use crate::time::Timestamp;
 
-/// The maximum number of messages that one call returns.
+/// The maximum number of messages that one call of the script `ADOPT` checks.
 const ADOPTED_PER_CALL: usize = 500;
 /// The time for which a process must count as dead before its messages are taken over. After an outage of Redis or
 /// Valkey, the living processes send heartbeats within this time.

@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 
 pub(in crate::store) use self::adopt::{KnownMessages, Suspects, TakenOver};
 
-/// The maximum number of messages that one call changes or reads.
+/// The maximum number of messages that one call to the Redis server changes or reads.
 const PER_CALL: usize = 100;
 
 /// A change of the state of a message, or the removal of the message.
@@ -68,8 +68,8 @@ pub(in crate::store) struct StoredHead {
 pub(in crate::store) type StoredParts = (Vec<u8>, Vec<u8>, Vec<u8>);
 
 impl RedisStore {
-    /// Returns the secret key of the fingerprints in message ids, which all processes share. Returns `None` if the
-    /// Redis server has never responded.
+    /// Returns the secret key with which the fingerprints in message ids are computed. All processes that share the
+    /// ledger have the same key. Returns `None` if the Redis server has never responded.
     pub(in crate::store) fn message_key(&self) -> Option<[u64; 2]> {
         let ledger = self.members.lock().ledger.clone()?;
         let digest = Sha256::digest([b"callgate inbox ", ledger.as_slice()].concat());

@@ -8,7 +8,7 @@ pub(in crate::store::redis) const TOO_FEW_REPLICAS: &str = "too few replicas con
 /// The consequence of an error for the next attempt of a call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::store::redis) enum Fault {
-    /// The slot of the keys is being moved, and the keys are on this other node already.
+    /// The slot of the keys is being moved. The keys are already on the node with this address.
     Asked(Box<str>),
     /// The script was not executed. Another node may have the keys.
     Elsewhere,

@@ -1,7 +1,7 @@
 //! Calls scripts on the nodes of Redis or Valkey. A call finds the node that has the keys, even after a failover or
 //! after a slot was moved.
 //!
-//! The library's own cluster client does not find the new primary while the old primary hangs with open sockets.
+//! While an old primary hangs with open sockets, the cluster client of the crate `redis` does not find the new primary.
 //! Therefore this module manages the topology itself, with one connection to each node.
 
 mod connect;
@@ -312,8 +312,8 @@ impl Nodes {
         self.questioned(settings, settings.nodes.clone(), &settings.sentinel_login)
     }
 
-    /// Returns connections for requests of the topology. Scripts use other connections, because a hanging script must
-    /// not delay these requests.
+    /// Returns connections on which the topology is requested. Scripts use other connections, because a hanging script
+    /// must not delay a request for the topology.
     fn questioned(
         &self,
         settings: &RedisSettings,

@@ -43,7 +43,7 @@ pub(super) struct Loaded {
     pub(super) now: Timestamp,
     version: Option<Version>,
     pub(super) record: Option<SharedRecord>,
-    /// The requested events that were delivered and are stored outside the record.
+    /// The delivered events that are stored outside the record, limited to the events that the caller asked for.
     known: Vec<EventKey>,
     /// Where the message of the change was stored. `None` if there is no message, or if the response was lost.
     pub(super) placed: Option<Placed>,
@@ -64,7 +64,7 @@ pub(super) struct Draft {
     pub(super) look_again: Option<Timestamp>,
     /// Whether an earlier attempt may have been executed, so that the record may contain the effect of that attempt.
     pub(super) is_repeat: bool,
-    /// The requested events that were delivered and are stored outside the record.
+    /// The delivered events that are stored outside the record, limited to the events that the caller asked for.
     pub(super) known: Vec<EventKey>,
 }
 
