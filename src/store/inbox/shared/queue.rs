@@ -130,12 +130,13 @@ impl SharedMessages {
         self.store.answers() && self.queue.lock().count <= QUEUE_MAX
     }
 
-    /// Reports whether no attempt may begin for a message, because the results of earlier attempts may be lost. In the
-    /// first case, the partition of the message has refused its last changes. In the second case, another partition on
-    /// the same node has refused changes that may have been made nevertheless. A failover could undo these changes.
+    /// Reports whether no attempt may begin for a message, because the results of earlier attempts may be lost. This is
+    /// the case if the partition of the message has refused its last changes.
     ///
-    /// If the changes of a partition were certainly not made, attempts in the other partitions of the node continue. An
-    /// example is a partition that is being moved to another node.
+    /// This is also the case if another partition on the same node has refused changes that may have been made
+    /// nevertheless, because a failover could undo these changes. If the refused changes were certainly not made, for
+    /// example because a partition is being moved to another node, attempts in the other partitions of the node
+    /// continue.
     pub(in crate::store::inbox) fn is_refused(&self, number: u64) -> bool {
         let refused = self.queue.lock().refused.clone();
         let node = |partition: u64| self.store.node_of_partition(partition);

@@ -56,8 +56,8 @@ pub(super) struct Members {
 impl Members {
     /// Returns the processes that are alive at `now`. A process is alive if it has sent a heartbeat within 15 s.
     ///
-    /// If the list was not read for 5 s, the result is the same as 5 s after the last read. The node with the list may
-    /// not respond, and then no process can send a heartbeat.
+    /// A list that is older than 5 s is evaluated as if it were 5 s old. While the node with the list does not respond,
+    /// no process can send a heartbeat, so no further processes count as dead.
     pub(super) fn living(&self, now: Timestamp) -> impl Iterator<Item = &Member> {
         let known = self.read_at.map_or(now, |at| now.min(at.plus(BEAT_INTERVAL)));
         self.all.iter().filter(move |member| member.beat > known.minus(SILENCE_MAX))
