@@ -99,7 +99,7 @@ impl Circuit {
         }
     }
 
-    /// Moves the time of the next probe back by `by`, because the clock was set back by this duration.
+    /// Makes the next probe earlier by `by`, because the clock was set back by this duration.
     pub fn set_back(&mut self, by: Duration) {
         if let Some(open) = &mut self.open {
             open.probe_at = open.probe_at.minus(by);

@@ -256,7 +256,7 @@ mod tests {
                     panic!("it is due again")
                 };
                 assert_eq!(due, at(0).plus(Duration::from_millis(random)), "{doublings}");
-                // A random number above the upper bound wraps around, so that the delay is 0.
+                // A random number that exceeds the upper bound by 1 results in the delay 0.
                 let mut copy = tries;
                 let wrapped = copy.after(Outcome::Failed(None), BACKOFF, attempted(0, most + 1));
                 assert_eq!(wrapped, Next::Due(at(0)));

@@ -10,7 +10,7 @@ pub struct Backoff {
     /// The upper bound of the delay after the first failed attempt. The bound doubles after each further failed
     /// attempt.
     pub first: Duration,
-    /// The maximum of the upper bound of the delay.
+    /// The upper bound of the delay does not grow above this duration.
     pub most: Duration,
 }
 

@@ -41,8 +41,8 @@ impl Inbox {
 pub(super) struct Reserved<'i> {
     inbox: &'i Inbox,
     pub(super) entry: Entry,
-    /// Whether the index lists the message as being accepted. A reader that sees the end of the interaction then also
-    /// sees that a message is still being accepted.
+    /// Whether the index lists the message as being accepted. A reader that sees the end of the interaction must also
+    /// see that a message of the interaction is being accepted.
     arrives: bool,
     is_used: bool,
 }
@@ -115,8 +115,8 @@ impl Store {
         let id = inbox.id(number);
         let body = inbox.sealed(&id, body)?;
         let message = Change::Message(number, head.into(), body);
-        // The state of the interaction changes below. A reader that sees the end of the interaction must also see that
-        // a message is being accepted.
+        // The change below can end the interaction. A reader that sees this end must also see that a message of the
+        // interaction is being accepted.
         reserved.arrives();
         let sequence = self.settle_with(claimed, report, event_id, now, message);
         reserved.is_stored(sequence, number);

@@ -24,7 +24,8 @@ pub struct Started {
     since: Timestamp,
     /// The time at which the message is due again if the attempt ends without an outcome, in Unix milliseconds.
     again_at: i64,
-    /// The time of the start or of the outcome of the attempt. It shows whether the clock was set back since then.
+    /// The time at which the attempt began, or the time of its outcome. If the clock was set back since then, the due
+    /// time is set back, too.
     ended_at: Timestamp,
     has_ended: bool,
 }
@@ -81,9 +82,9 @@ impl Inbox {
     /// dead.
     fn bury_all(&self, numbers: &[u64], cause: Cause, now: Timestamp) -> usize {
         let mut count = 0;
-        // Other tasks may use the index between two parts. The messages with the highest numbers are marked first.
-        // Otherwise, a later message of an interaction could become its first waiting message between two parts, and be
-        // delivered.
+        // The index is unlocked between two parts. The messages with the highest numbers are therefore marked first. If
+        // an earlier message of an interaction were marked first, the next message could be delivered between two
+        // parts.
         for part in numbers.rchunks(PASSED_MAX) {
             let mut index = self.index.lock();
             let mut changes = Vec::new();
@@ -185,7 +186,7 @@ impl Started {
         if is_durable { Ok(Some(next)) } else { Err(unavailable()) }
     }
 
-    /// Ends the attempt before the message was read. The message is due at the same time as before. Nobody is notified,
+    /// Ends the attempt before the message was read. The message is due at the same time as before. No task is woken,
     /// because nothing has changed.
     pub fn put_back(mut self) {
         let (number, at) = (self.number, self.again_at);

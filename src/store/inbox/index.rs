@@ -13,7 +13,7 @@ const DRIFT_MS: i64 = 2_000;
 /// The minimum time between two searches for messages whose period for attempts has ended, in milliseconds.
 const LOOK_MS: i64 = 250;
 
-/// The numbers of messages of one route, by state.
+/// The number of messages of one route in each state.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
     /// The number of messages that are neither delivered nor dead.
@@ -275,7 +275,7 @@ impl Index {
             _ => {}
         }
         self.schedule(number);
-        // An earlier message of the interaction may have been replayed meanwhile.
+        // The first waiting message may have been replayed meanwhile, and must then be scheduled.
         if was_in_flight && let Some(head) = self.head(changed.lane) {
             self.schedule(head);
         }
@@ -322,7 +322,7 @@ impl Index {
         if self.last_pass > 0 && back > DRIFT_MS { back } else { 0 }
     }
 
-    /// If the clock was set back, moves future times of waiting messages back by the same duration, and returns it.
+    /// If the clock was set back, moves future times of waiting messages back, too. Returns the duration.
     pub(super) fn clock(&mut self, now: Timestamp) -> Option<Duration> {
         let (before, now) = (std::mem::replace(&mut self.last_pass, now.unix_ms()), now.unix_ms());
         let back = before.saturating_sub(now);
@@ -334,7 +334,7 @@ impl Index {
         for number in waiting {
             self.change(number, |entry| {
                 entry.at -= back;
-                // The period for attempts of a replayed message may begin later than now.
+                // The period for attempts of a replayed message may begin later than now, and is then moved back, too.
                 entry.since = entry.since.min(now.max(entry.since - back));
             });
         }
@@ -356,7 +356,7 @@ impl Index {
         self.last_look = now.unix_ms();
         let since = now.minus(settings.tried_for).unix_ms();
         let mut found = Vec::new();
-        // The messages are in the order of their acceptance. Only the periods of replayed messages begin later.
+        // In the order of acceptance, the search ends at the first message with time left, unless it was replayed.
         for (number, entry) in &self.waiting {
             if found.len() >= max || (entry.since > since && !entry.is_replayed) {
                 break;

@@ -66,7 +66,7 @@ async fn very_many_messages_are_changed_in_parts() {
     assert_eq!(inbox.replay_many(&all, None, None, NOW).await.unwrap(), MANY);
     assert_eq!((waiting(), inbox.route_removed("r", NOW), waiting()), (MANY, MANY, 0));
     assert_eq!(inbox.replay_many(&all, None, None, NOW).await.unwrap(), MANY);
-    // Leases that all end at the same time.
+    // All leases end at the same time.
     inbox.configure(Arc::default(), &[("r".into(), false)]);
     let leased = inbox.lease(None, &routes(), (MANY, u64::MAX), NOW);
     assert_eq!(leased.len(), MANY);
@@ -77,7 +77,7 @@ async fn very_many_messages_are_changed_in_parts() {
         inbox.pass(now);
         assert_eq!(due(), expected);
     }
-    // Each attempt causes a pass, but not each pass looks at all messages.
+    // Each attempt causes a pass, but a pass searches the messages only if the last search was at least 250 ms ago.
     now = NOW.plus(inbox.settings().tried_for);
     for given_up in [2_000, 2_000, 1_000, 0] {
         assert_eq!(inbox.pass(now).given_up.len(), given_up);

@@ -187,7 +187,7 @@ impl Inbox {
         waiting.map(|route| Arc::clone(&route.name)).collect()
     }
 
-    /// Returns the numbers of messages of each route.
+    /// Returns each route with the number of its messages in each state.
     pub fn counts(&self) -> Vec<(Arc<str>, Counts)> {
         let index = self.index.lock();
         index.routes.iter().map(|route| (Arc::clone(&route.name), route.counts)).collect()

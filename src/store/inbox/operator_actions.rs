@@ -21,7 +21,7 @@ pub struct MessageFilter {
     pub state: Option<MessageState>,
     /// Only messages of this interaction.
     pub interaction: Option<Box<str>>,
-    /// Only messages with a higher number.
+    /// Only messages whose number is higher than this number.
     pub after: u64,
 }
 
@@ -50,7 +50,7 @@ pub struct MessageView {
 pub enum Replayed {
     /// The number of messages that are due again.
     Messages(usize),
-    /// The message is waiting already, so that it is not replayed.
+    /// The message is waiting already, so it was not replayed.
     Waiting,
     /// The inbox does not contain the message.
     Unknown,
@@ -61,14 +61,14 @@ pub enum Replayed {
 pub struct RouteOverview {
     /// The name of the route.
     pub route: Arc<str>,
-    /// The numbers of messages of the route, by state.
+    /// The number of messages of the route in each state.
     pub counts: Counts,
     /// The time at which the period for attempts of the oldest waiting message began.
     pub oldest: Option<Timestamp>,
 }
 
 impl Inbox {
-    /// Returns the messages of each route, and the size of all messages in bytes.
+    /// Returns an overview of the messages of each route, and the size of all messages in bytes.
     pub fn overview(&self) -> (Vec<RouteOverview>, u64) {
         let index = self.index.lock();
         let oldest = index.oldest().into_iter().map(|(_, at)| at.map(Timestamp::from_unix_ms));
@@ -129,9 +129,9 @@ impl Inbox {
         self.durable(sequence).await.map(|()| Replayed::Messages(1))
     }
 
-    /// Makes the dead and delivered messages due again that the filter selects and that became dead or were delivered
-    /// at `since` or later. The due times are spread according to `rate`. Returns the number of messages that are due
-    /// again.
+    /// Makes the dead and delivered messages that the filter selects due again. If `since` is set, excludes messages
+    /// that became dead or were delivered earlier. `rate` limits how many of the messages become due in a period.
+    /// Returns the number of messages that are due again.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if a change is not durable in time. Some of the messages may then be due
@@ -149,7 +149,8 @@ impl Inbox {
             |view: &&MessageView| !view.state.is_waiting() && since.is_none_or(|since| view.at >= since);
         let found: Vec<_> = found.iter().filter(is_wanted).map(|view| view.number).collect();
         let (mut at, mut count) = (now, 0);
-        // Between two parts, other tasks can use the index, and the changes of the part are written.
+        // The messages are changed in parts. Between two parts, other tasks can use the index, and the changes are
+        // written.
         for part in found.chunks(PASSED_MAX) {
             let sequence = {
                 let mut index = self.index.lock();

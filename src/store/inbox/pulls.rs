@@ -24,7 +24,7 @@ pub struct Leased {
     pub until: Timestamp,
     /// The time at which the message is due again if the agent does not receive it, in Unix milliseconds.
     again_at: i64,
-    /// The time at which the lease began. It shows whether the clock was set back since then.
+    /// The time at which the lease began. If the clock was set back since then, the due time is set back, too.
     leased_at: Timestamp,
     is_received: bool,
 }
@@ -49,7 +49,7 @@ impl Drop for Leased {
         let mut index = self.inbox.index.lock();
         let at = self.again_at.saturating_sub(index.set_back_since(self.leased_at));
         let changed = index.change(self.number, |entry| {
-            // In any other case, this lease has ended already, and the agent may have pulled the message again.
+            // If the message is not pulled, or has another attempt number, this lease has ended already.
             if entry.is_pulled && u32::from(entry.tries.attempts) == self.attempt {
                 (entry.state, entry.is_pulled, entry.at) = (MessageState::Due, false, at);
             }
@@ -86,7 +86,7 @@ impl Inbox {
 
     /// Leases up to `max` due messages of these routes, the oldest first. The size of the leased messages is at most
     /// `bytes_max`, but at least one message is leased. With an interaction, leases only messages of this interaction.
-    /// Later messages can be leased before the agent has acknowledged these messages.
+    /// A message can be leased before the agent has acknowledged the earlier messages of its interaction.
     pub fn lease(
         self: &Arc<Self>,
         interaction: Option<&str>,
@@ -158,7 +158,7 @@ impl Inbox {
         let interaction = match settling.interaction {
             Some(interaction) => Some(interaction.into()),
             None if self.backing.shared().is_some() => found,
-            // The index contains only the fingerprints of interactions.
+            // The index contains only the fingerprint of the interaction. The id of the interaction is in the message.
             None => self.read_head(number).await.ok().flatten().and_then(|head| head.kept.interaction),
         };
         let sequence = {

@@ -7,7 +7,7 @@ use super::entry::StoredState;
 use crate::ingress::Kept;
 
 impl Inbox {
-    /// Records that message numbers up to this one were assigned.
+    /// Records that the message numbers up to `number` were assigned.
     pub(in crate::store) fn continue_after(&self, number: u64) {
         self.number.fetch_max(number, Ordering::SeqCst);
     }

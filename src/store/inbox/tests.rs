@@ -300,7 +300,7 @@ async fn a_message_that_is_being_delivered_outlasts_its_route() {
     second.end(Outcome::Failed(None), "500", (NOW, false, 0)).await.unwrap();
     inbox.pass(NOW);
     assert_eq!(states(), [(2, dead), (3, dead)], "nothing waits for a route that does not come back");
-    // A message that was removed meanwhile was not delivered.
+    // The message is removed while an attempt is in progress. The outcome of the attempt is then ignored.
     inbox.configure(Arc::default(), &[("r".into(), true)]);
     inbox.replay(3, NOW).await.unwrap();
     let third = inbox.start(&routes(), NOW).unwrap();
@@ -329,7 +329,7 @@ async fn a_lease_that_the_agent_did_not_receive_is_given_back() {
     pulled.await;
     let second = lease(NOW);
     assert_eq!(numbers(&second), [2, 3]);
-    // A lease that has ended does not end the lease that follows.
+    // When the value for an expired lease is dropped, the next lease of the same message continues.
     let later = NOW.plus(inbox.settings().lease);
     inbox.pass(later);
     let third = lease(later);

@@ -18,9 +18,10 @@ use crate::store::event_memory::is_inherited;
 use crate::store::new_record::adopted_record;
 use crate::time::Timestamp;
 
-/// The time by which the lease of a claim exceeds the maximum duration of the delivery.
+/// The lease of a claim ends this long after the maximum duration of the delivery.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// The pauses between two attempts to claim a callback while another process delivers the same event, in milliseconds.
+/// The pauses between attempts to claim a callback while another process delivers the same event, in milliseconds. The
+/// last pause is repeated.
 const BUSY_PAUSES_MS: [u64; 4] = [50, 100, 200, 500];
 
 /// A callback that this process has claimed in a shared ledger, and may deliver. Dropping this value releases the
@@ -44,8 +45,8 @@ struct InteractionHold {
     events: Vec<EventKey>,
     question: Option<u32>,
     stale: bool,
-    /// The interaction's record with the claim, so that the end of the claim does not read the record again. `None`
-    /// while it is unknown whether the claim was recorded.
+    /// The interaction's record as it was written with the claim. The end of the claim uses it, so that the record is
+    /// not read again. `None` until the claim is certainly recorded.
     loaded: Option<Loaded>,
 }
 
@@ -72,8 +73,8 @@ impl RedisStore {
         let lease = ask.delivery_max + LEASE_MARGIN;
         let (began, mut pauses, mut pause) = (instant(), BUSY_PAUSES_MS.into_iter(), 0);
         loop {
-            // `patience` does not limit a call to the Redis server. A call that is cut off can leave a claim that only
-            // its lease ends.
+            // `patience` does not interrupt a call to the Redis server. If it did, the interrupted call could leave a
+            // claim behind until the lease expires.
             if let Some(claim) = self.claim_once(ask, lease).await? {
                 return Ok(claim);
             }
@@ -86,9 +87,11 @@ impl RedisStore {
         }
     }
 
-    /// Tries once to claim a callback. Returns `Ok(None)` if another process delivers the event. The value for the
-    /// claim is created before the Redis server has the claim. If this future is dropped, or the outcome of the call
-    /// stays unknown, the value is therefore dropped, and releases the claim.
+    /// Tries once to claim a callback. Returns `Ok(None)` if another process delivers the event.
+    ///
+    /// The `SharedClaim` is created before the call to the Redis server. If this future is dropped, or if the outcome
+    /// of the call is unknown, the `SharedClaim` is dropped. It then releases the claim that the server may have
+    /// recorded.
     async fn claim_once(
         self: &Arc<Self>,
         ask: &Ask<'_>,
@@ -113,8 +116,8 @@ impl RedisStore {
         let mut adopts = false;
         let changed = self.change(id, &events, None, |draft| {
             let terms = Terms { id: lease_id, until: draft.now.plus(lease) };
-            // This process has adopted the interaction if the record did not exist, or if an earlier attempt of this
-            // call has written the record.
+            // `adopts` is true if this call creates the record: the record does not exist, or an earlier attempt of
+            // this call has written it.
             let is_own = |record: &SharedRecord| draft.is_repeat && record.has_lease(lease_id);
             adopts = draft.record.as_ref().is_none_or(|record| adopts && is_own(record));
             match self.decide(ask, id, terms, draft) {
@@ -176,8 +179,8 @@ impl RedisStore {
             inherited.filter(|event| is_inherited(&record.interaction, id, *event)).collect();
         match record.claim(ask, terms, *now, |event| known.contains(&event) || inherited.contains(&event)) {
             Ok(Some(claim)) => {
-                // The owner of the interaction is dead. The next callbacks must go to the agent that receives this
-                // callback.
+                // `adopts` is true if the owner of the interaction is dead. This process becomes the owner, so that the
+                // next callbacks go to the agent that receives this callback.
                 if ask.adopts {
                     record.owner = self.owner();
                 }
@@ -253,7 +256,7 @@ impl SharedClaim {
             }
         };
         if kept.as_ref().is_err_and(|failed| !failed.may_have_happened) {
-            // Dropping this value releases the claim.
+            // `self` has the claim again, and is dropped at the end of this method. This releases the claim.
             self.hold = hold;
         }
         kept
@@ -321,7 +324,8 @@ impl RedisStore {
         }
     }
 
-    /// Ends a claim whose callback was not delivered. If this fails, the claim ends with its lease.
+    /// Ends a claim whose callback was not delivered. `was_refused` is true if the agent did not accept the callback.
+    /// If this call fails, the claim ends when its lease expires.
     async fn end_claim(&self, hold: Hold, was_refused: bool) {
         match hold {
             Hold::Event(hold) => self.release_event(&hold).await,

@@ -1,4 +1,4 @@
-//! Copies a whole ledger to or from Redis or Valkey, while no process uses it.
+//! Copies a whole ledger to or from Redis or Valkey, while no process uses the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const PARALLEL: usize = 32;
 const EVENTS_PER_CALL: usize = 500;
 /// The pause between two checks whether processes use the ledger.
 const LOOK: Duration = Duration::from_secs(1);
-/// The latest possible time, at which all leases have ended.
+/// The latest possible time. At this time, all leases have expired.
 const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
 /// An interaction and the provider's id by which callbacks find the interaction.
@@ -48,8 +48,8 @@ pub(in crate::store) enum Use {
 }
 
 impl RedisStore {
-    /// Checks the Redis server, and waits until it is certain whether a process uses the ledger. A process that was
-    /// killed counts as dead only after some time.
+    /// Checks the Redis server, and waits until it is certain whether a process uses the ledger. A killed process
+    /// counts as alive until 15 s after its last heartbeat.
     ///
     /// # Errors
     /// Returns an explanation if the Redis server does not respond or must not be used.
@@ -274,7 +274,7 @@ impl RedisStore {
             let until = until.unix_ms().saturating_mul(1000).to_string().into_bytes();
             sets.entry(place).or_default().extend([until, bytes]);
         }
-        // The secret keys are written first. Without them, no process would look for the fingerprints.
+        // The secret keys are written first, because no process can find the fingerprints without these keys.
         for FingerprintKey([first, second]) in secrets {
             let secret = [first.to_be_bytes(), second.to_be_bytes()].concat();
             let written =

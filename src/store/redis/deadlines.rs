@@ -1,6 +1,9 @@
-//! Deadlines in a shared ledger. Each process checks the deadlines that it wrote itself when their time comes. For each
-//! partition, two processes also check all deadlines regularly, so that the deadlines of a dead process are found. The
-//! Redis server hides an id that it has returned for some time, so that each deadline is reported once.
+//! Applies the deadlines in a shared ledger. When the time of a deadline comes, the process that wrote the deadline
+//! checks it. For each partition, two processes also check all deadlines regularly, so that the deadlines of a dead
+//! process are found.
+//!
+//! When the Redis server has returned the id of an interaction to a process, it hides this id for a short time. Other
+//! processes therefore do not check the same deadline at the same time.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,14 +21,15 @@ use crate::interaction::{Due, Interaction, Terms};
 use crate::replica::Owner;
 use crate::store::outcome::{DueNotice, NO_ROUTE};
 
-/// The time for which the Redis server hides an interaction id that it has returned to a process. The time is short,
-/// because the response may be lost. A process that sees an id too early does nothing, because the record has a lease.
+/// The time for which the Redis server does not return an interaction id again after it has returned the id to a
+/// process. The time is short, because the response may be lost. A second process that gets the id too early does
+/// nothing, because the record has the lease of the first process.
 const HIDDEN: Duration = Duration::from_secs(5);
-/// The maximum number of interaction ids that one call returns.
+/// The maximum number of interaction ids that one call of the script `DUE` returns.
 const IDS_PER_CALL: usize = 64;
 /// The maximum number of partitions that one call of [`RedisStore::pass`] checks.
 const CALLS_PER_PASS: usize = 32;
-/// The pause before the partitions and interactions of a silent node are checked again.
+/// The pause before the partitions and interactions of a node that does not respond are checked again.
 const SILENCE_PAUSE: Duration = Duration::from_secs(1);
 /// The duration of the lease of a notice that is being sent.
 const NOTICE_LEASE: Duration = Duration::from_secs(120);
@@ -34,7 +38,8 @@ const NOTICE_LEASE: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub(in crate::store) struct Found {
     pub(in crate::store) notices: Vec<DueNotice>,
-    /// The interactions that other living processes own, each with its owner. The owner must send the notice.
+    /// The interactions that other living processes own, each with its owner. The owner must send the notice of the
+    /// interaction.
     pub(in crate::store) elsewhere: Vec<(Owner, Box<str>)>,
     pub(in crate::store) has_more: bool,
 }
@@ -43,7 +48,8 @@ pub(in crate::store) struct Found {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Looked {
     Done,
-    /// The interaction cannot be changed now. The Redis server returns its id again later.
+    /// The record of the interaction cannot be changed now. The Redis server returns the id of the interaction again
+    /// later.
     Refused,
     /// The node of the interaction does not respond.
     Silence,
@@ -58,7 +64,7 @@ enum Passed {
 }
 
 impl RedisStore {
-    /// Applies the deadlines of interactions whose time has come.
+    /// Applies the passed deadlines of interactions. Returns the notices that must be sent now.
     pub(in crate::store) async fn pass(&self) -> Found {
         let mut found = Found::default();
         let Some(now) = self.clock.now() else { return found };
@@ -79,7 +85,8 @@ impl RedisStore {
         for number in partitions {
             let node = self.nodes.node_of(Partition::Number(number));
             if silent.contains(&node) || !self.look_into(number, &mut silent, &mut found).await {
-                // The partitions of other nodes do not wait for this node.
+                // This node is not called again during this pass, so that it does not delay the partitions of other
+                // nodes.
                 silent.insert(node);
                 self.due.expect(Partition::Number(number), now.plus(SILENCE_PAUSE));
             }
@@ -129,7 +136,7 @@ impl RedisStore {
         }
     }
 
-    /// Applies the deadlines of one interaction whose record is on this node.
+    /// Applies the deadlines of one interaction. `node` is the address of the node with the record of the interaction.
     async fn look_at(&self, one: &Waiting, node: &str, found: &mut Found) -> Looked {
         let Waiting { id, lease, is_passed_on, .. } = one;
         let members = Arc::clone(&self.members.lock());
@@ -150,7 +157,8 @@ impl RedisStore {
                 _ => {
                     let (interaction, dead) = (Box::new(record.interaction.clone()), due.dead);
                     let passed = Passed::Here(interaction, due);
-                    // An ended interaction stays visible for some time, but only while the ledger has much room.
+                    // An ended interaction is retained for the configured time, but only while the ledger has much
+                    // room.
                     let kept =
                         record.interaction.ended_at().map(|ended| ended.plus(self.settings.keep_ended));
                     let kept = kept.filter(|until| now < *until && *record.interaction.route != *NO_ROUTE);
@@ -172,7 +180,7 @@ impl RedisStore {
             Ok((Passed::Nothing, _)) => {}
             Err(refusal) => {
                 log::warn!("{id}: its deadline is applied later: {}", refusal.detail);
-                // A record that this version cannot read does not mean that its node fails.
+                // The node may be well although the change failed, for example if this version cannot read the record.
                 return if self.health.is_failing(node) { Looked::Silence } else { Looked::Refused };
             }
         }
@@ -200,7 +208,8 @@ impl RedisStore {
         }
     }
 
-    /// Removes the entry that maps a provider's id to an interaction, if the interaction is `id`.
+    /// Removes the entry that maps a provider's id to the interaction `id`. Does nothing if the entry maps the
+    /// provider's id to another interaction.
     pub(super) async fn forget_provider_id(&self, route: &str, provider_id: &str, id: &str) {
         let keys = vec![self.keys.provider_id(route, provider_id)];
         let _ = self.call(&UNBIND, Partition::of(route), keys, vec![id.as_bytes().to_vec()]).await;

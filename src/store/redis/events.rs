@@ -1,5 +1,5 @@
-//! Events that belong to no interaction: the delivered events, and the events that are being delivered. The events of
-//! one route are in one partition, because an event can have several keys, and each of them must be found.
+//! Events that belong to no interaction: delivered events, and events that are being delivered. An event can have
+//! several keys, and one script must find all of them. Therefore all events of a route are in one partition.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::interaction::EventKey;
 use crate::random::random;
 use crate::store::event_memory::FingerprintKey;
 
-/// The upper bound of the lease numbers of events. A process recognizes its own lease by the lease number, which is
-/// random.
+/// The upper bound of the lease numbers of events. A lease number is random. A process recognizes its own lease by this
+/// number.
 const LEASE_NUMBERS: u64 = 1_000_000;
 
 /// A claimed event that belongs to no interaction.

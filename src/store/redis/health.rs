@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// The time after a failed write for which a node counts as not writable. It is longer than the interval between two
 /// heartbeats of a process, which are writes.
 const WRITE_RECENT: Duration = Duration::from_secs(12);
-/// The time since the last change that a full node has refused, after which the memory of the node is checked again.
+/// If a full node has refused no change for this time, the memory of the node is checked again.
 const FULL_RECENT: Duration = Duration::from_secs(10);
 
 /// The health of the Redis or Valkey nodes: which nodes respond and accept changes.
@@ -54,13 +54,13 @@ impl EngineHealth {
         Self { grace, state: Mutex::default() }
     }
 
-    /// Records the result of a call to a node. The closure `node` returns the address of the node. The closure is not
-    /// called while all nodes respond.
+    /// Records the result of a call to a node. `node` returns the address of the node. `node` is not called if the call
+    /// has succeeded and no earlier failure is recorded.
     pub(super) fn called(&self, node: impl FnOnce() -> Box<str>, is_write: bool, failure: Option<&Failure>) {
         if failure.is_none() && self.state.lock().is_well() {
             return;
         }
-        // A full node responds, and accepts changes to its existing records.
+        // A full node does not count as failing, because it responds and accepts changes to its existing records.
         if let Some(failure) = failure
             && let Some(node) = &failure.full_node
         {
@@ -121,7 +121,8 @@ impl EngineHealth {
         full.map(|(node, _)| node.clone()).collect()
     }
 
-    /// Records that a full node has memory again, or that it has no keys any more.
+    /// Records that a full node has memory again, or that it has no keys any more. Does nothing if the node has refused
+    /// a change within [`FULL_RECENT`].
     pub(super) fn has_room(&self, node: &str) {
         let mut state = self.state.lock();
         if state.full.get(node).is_some_and(|(_, last)| has_refused_nothing_since(*last)) {
@@ -145,7 +146,7 @@ impl EngineHealth {
         if state.is_well() {
             return if_not_silent;
         }
-        // Other nodes have the keys of a node that is not in `nodes` any more.
+        // A node that is not in `nodes` has no keys any more, so its failures are ignored.
         state.failing_since.retain(|node, _| node.is_empty() || nodes.contains(node));
         state.unwritten.retain(|node, (_, last)| nodes.contains(node) && since(*last) < WRITE_RECENT);
         let mut failing: HashMap<&str, Instant> = HashMap::new();
@@ -194,7 +195,7 @@ impl EngineHealth {
     }
 }
 
-/// Reports whether a full node, whose last refusal was at `last`, has refused no change for [`FULL_RECENT`].
+/// Reports whether [`FULL_RECENT`] has passed since `last`, the time at which a full node last refused a change.
 fn has_refused_nothing_since(last: Instant) -> bool {
     instant().saturating_duration_since(last) >= FULL_RECENT
 }
@@ -288,7 +289,7 @@ mod tests {
             health.called(|| "b:1".into(), true, Some(&full));
             health.called(|| "a:1".into(), true, None);
             assert!(health.is_full("a:1") && !health.is_any_failing());
-            // The node has memory whenever something was removed.
+            // A node near its limit has memory for a moment when something is removed, and then refuses changes again.
             pass(5).await;
             health.has_room("a:1");
             assert_eq!(health.perhaps_not_full(), Vec::<Box<str>>::new());

@@ -1,5 +1,6 @@
-//! Finds the interaction of a callback without a token by the provider's id. Another process may have sent the request,
-//! so the Redis server also records which responses are outstanding.
+//! Finds the interaction of a callback without a token by the provider's id in the callback. The provider returned this
+//! id in the response to a request. Another process may have sent the request, and may still wait for the response.
+//! Therefore the Redis server also records which responses are outstanding.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// response dies.
 const AWAITED_MAX: Duration = Duration::from_secs(600);
 
-/// A request whose response can still contain the provider's id, as recorded in a shared ledger.
+/// A request that is recorded in a shared ledger, because its response can still contain the provider's id.
 #[derive(Debug)]
 pub(in crate::store) struct SharedAwait {
     store: Arc<RedisStore>,
@@ -45,8 +46,8 @@ impl RedisStore {
         let began = instant();
         loop {
             let keys = vec![self.keys.provider_id(ask.route, provider_id), self.keys.awaited(ask.route)];
-            // `patience` does not limit the call. Without a response from the Redis server, it is unknown whether there
-            // is an interaction.
+            // `patience` does not interrupt the call. Without the response of the Redis server, it is unknown whether
+            // an interaction has this provider's id.
             let found = self.call(&FIND, Partition::of(ask.route), keys, Vec::new()).await;
             match found.map_err(|failure| unavailable(&failure))?.1.as_slice() {
                 [Value::BulkString(id), ..] => {

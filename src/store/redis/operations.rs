@@ -53,7 +53,7 @@ impl RedisStore {
         }
         self.check_room()?;
         let now = self.clock.now().unwrap_or(record.created());
-        // The id is new, so nothing must be read first.
+        // The id is new, so there is no record to read.
         let given = Loaded::nothing(now);
         let opened = self.change(id, &[], Some(given), |draft| match draft.record {
             Some(_) => Decision::Keep(()),
@@ -167,7 +167,8 @@ impl RedisStore {
             if !record.is_some_and(|record| is_news(&record.interaction)) {
                 return Ok(());
             }
-            // The messages are counted after the record was read. A message that is given up later changes the record.
+            // The record is read before the messages are counted. If a message is given up afterwards, the record
+            // changes, and the messages are counted again.
             let left = self.undelivered_messages(id).await.map_err(|failure| unavailable(&failure))?;
             if left > 0 {
                 return Ok(());
@@ -221,8 +222,8 @@ impl RedisStore {
     ) -> Result<TakenQuestion, QuestionFault> {
         let lease = random::<8>().map(u64::from_be_bytes).ok_or_else(no_random_numbers);
         let lease = lease.map_err(|_| QuestionFault::Unavailable)?;
-        // This value exists before the record has the lease. Otherwise, a future that is dropped meanwhile would leave
-        // the lease behind.
+        // This value exists before the record has the lease. If this future is dropped meanwhile, the value is dropped,
+        // too, and releases the lease.
         let mut taken =
             SharedTaken { store: Arc::clone(self), id: id.into(), lease, number: 0, has_ended: false };
         let changed = self.change(id, &[], None, |draft| {

@@ -15,7 +15,7 @@ const VERSION_MIN: (u32, u32) = (6, 2);
 pub(super) struct Judgement {
     /// The reasons why the Redis server must not be used.
     faults: Vec<String>,
-    /// The warnings about settings with which the store may lose interactions or accept nothing.
+    /// The warnings about settings with which the store may lose interactions or refuse changes.
     warnings: Vec<String>,
 }
 

@@ -27,7 +27,7 @@ const READ_MAX: usize = 4096;
 /// The number of records that one step of the walk through the ledger reads. There are four steps per second, so that
 /// the walk through a large ledger costs the Redis server little.
 const STEP: usize = 100;
-/// The number of steps of the walk between two counts of all interactions.
+/// The number of steps of the walk through the ledger between two counts of all interactions.
 const STEPS_PER_COUNT: u32 = 40;
 /// The duration of the pause between two walks through the ledger, in steps of the walk.
 const STEPS_PER_WALK: u32 = 60;

@@ -1,4 +1,4 @@
-//! The schedule of the deadlines in a shared ledger: when this process checks which deadlines.
+//! The schedule of this process for the deadlines in a shared ledger: which partitions and interactions it checks next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,20 +16,20 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// therefore does not check each deadline separately.
 const STEP_MS: i64 = 250;
 
-/// The maximum number of deadlines in the schedule that this process has written. The processes that watch the
-/// partition of a later deadline find this deadline.
+/// The maximum number of deadlines in the schedule that this process has written. If there are more, the schedule drops
+/// the latest deadlines. The processes that watch the partitions of these deadlines find them in the ledger.
 const OWN_MAX: usize = 65_536;
 
-/// The maximum number of interactions that wait for a check. Further interactions are found again when the Redis server
-/// does not hide them any more.
+/// The maximum number of interactions that wait for a check. Further interactions are dropped. The Redis server returns
+/// their ids again later.
 const WAITING_MAX: usize = 16_384;
 
 /// An interaction whose deadlines must be checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Waiting {
     pub(super) id: Box<str>,
-    /// The id of the lease under which a notice is sent. A repeated check uses the same lease, so that it can send the
-    /// notice of an earlier check whose result was lost.
+    /// The id of the lease under which a notice is sent. Repeated checks of the interaction use the same lease. If an
+    /// earlier check has taken the lease, but its result was lost, the next check can therefore still send the notice.
     pub(super) lease: LeaseId,
     /// Whether another process has decided that this process must send the notice.
     pub(super) is_passed_on: bool,
@@ -77,7 +77,7 @@ impl Schedule {
         }
     }
 
-    /// Removes from the schedule and returns the partitions whose deadlines must be checked at `now`.
+    /// Returns the partitions whose deadlines must be checked at `now`, and removes these checks from the schedule.
     pub(super) fn take(&self, now: Timestamp, watched: &[bool; PARTITIONS]) -> Vec<u8> {
         let mut partitions = BTreeSet::new();
         let mut own = self.own.lock();
@@ -96,8 +96,8 @@ impl Schedule {
         partitions.into_iter().collect()
     }
 
-    /// Moves the next check of a partition to the first deadline that is left in the partition, in Unix milliseconds,
-    /// if the next check is later.
+    /// Records that a partition was checked. `first` is its first remaining deadline, in Unix milliseconds. If the next
+    /// check of the partition is later than `first`, moves the check to `first`.
     pub(super) fn looked(&self, number: u8, first: Option<i64>) {
         if let (Some(first), Some(next)) = (first, self.next.lock().get_mut(usize::from(number))) {
             *next = first.min(*next);
@@ -123,7 +123,7 @@ impl Schedule {
         }
     }
 
-    /// Removes from the schedule and returns the interactions whose deadlines must be checked at `now`.
+    /// Returns the interactions whose deadlines must be checked at `now`, and removes them from the schedule.
     pub(super) fn take_waiting(&self, now: Timestamp) -> Vec<Waiting> {
         let mut waiting = self.waiting.lock();
         let is_due = |one: &Waiting| one.at <= now.unix_ms();

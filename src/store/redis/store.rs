@@ -23,7 +23,7 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::file::Health;
 use crate::time::Timestamp;
 
-/// The difference between the clocks of the Redis server and of this process above which a warning is logged.
+/// If the clocks of the Redis server and of this process differ by more than this time, a warning is logged.
 const SKEW_MAX: Duration = Duration::from_secs(5);
 
 /// The access of this process to the ledger on Redis or Valkey.
@@ -124,7 +124,8 @@ impl RedisStore {
         if self.owner().is_none()
             && let Some(now) = self.clock.now()
         {
-            // With the section `replicas`, the metric is the number of replicas that can be reached.
+            // If the configuration has a section `replicas`, this metric is set elsewhere, to the number of reachable
+            // replicas.
             self.metrics.members(self.members.lock().count(now));
         }
         health

@@ -78,7 +78,8 @@ impl Inbox {
         let Some(shared) = self.backing.shared() else { return };
         let mut silent = Vec::new();
         for mut message in shared.doubts.take() {
-            // A call to a node that does not respond takes long, so there is only one call to each node of this kind.
+            // A call to a node that does not respond takes long. Such a node is therefore called only once in each
+            // search.
             let node = shared.store.node_of_partition(message.number % PARTITIONS);
             if silent.contains(&node) {
                 shared.doubts.add(message);

@@ -19,7 +19,7 @@ use crate::store::inbox::{Inbox, Reserved};
 use crate::store::redis::{NewMessage, Placed, RedisStore, StoredHead, TakenOver};
 use crate::time::Timestamp;
 
-/// The time by which the lease of an attempt exceeds the maximum duration of the attempt.
+/// The lease of an attempt ends this long after the maximum duration of the attempt.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 impl Inbox {
@@ -53,7 +53,8 @@ impl Inbox {
             head: kept.to_bytes().into(),
             body,
         };
-        // A reader that sees the end of the interaction must also see that a message is being accepted.
+        // The change below can end the interaction. A reader that sees this end must also see that a message of the
+        // interaction is being accepted.
         reserved.arrives();
         let doubt = shared.doubts.begin(number, &id, interaction);
         let placed = match claimed.keep(report, event_id, message).await {
@@ -92,8 +93,9 @@ impl Inbox {
                 self.promote_stored();
                 doubt.settle();
             }
-            // A response of the Redis server was lost, so this process lacks the result of storing the message, or
-            // earlier messages of the interaction. All waiting messages of the interaction are therefore read.
+            // A response of the Redis server was lost. Therefore it is unknown which process holds the message, or the
+            // index lacks earlier messages of the interaction. In both cases, all waiting messages of the interaction
+            // are read.
             _ => {
                 if self.learn(&shared.store, &doubt.message).await == Some(true) {
                     doubt.settle();
@@ -128,7 +130,8 @@ impl Inbox {
         if self.learn_key(store).is_err() {
             return false;
         }
-        // A message that is not in the index may have a queued change that removes it from the Redis server.
+        // A message that was removed from the index may still exist in the Redis server, because its removal is queued.
+        // Such a message is not added to the index again.
         let is_unknown = |id: &&String| {
             let is_unknown = |number| !self.index.lock().contains(number) && !self.is_changing(number);
             number_in(id).is_some_and(is_unknown)
@@ -234,7 +237,8 @@ impl Inbox {
     /// Waiting messages that other processes hold are included.
     ///
     /// # Errors
-    /// Returns an explanation if the messages of other processes are not known, because the Redis server does not respond.
+    /// Returns an explanation if the Redis server does not respond, so that the messages of other processes are not
+    /// known.
     pub async fn messages_everywhere(
         &self,
         interaction: &str,
@@ -243,7 +247,7 @@ impl Inbox {
     ) -> Result<Vec<u64>, String> {
         let mut found = self.messages_of(interaction, after, max);
         if let Some(shared) = self.backing.shared() {
-            // Without the key, the messages cannot be read by their numbers.
+            // Without the secret key of message ids, the ids of the messages cannot be computed from their numbers.
             self.learn_key(&shared.store).map_err(|refusal| refusal.detail.into_owned())?;
             let waiting = shared.store.waiting_messages(interaction).await?;
             found.extend(waiting.iter().filter_map(|id| number_in(id)).filter(|number| *number > after));

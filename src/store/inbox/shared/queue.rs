@@ -17,10 +17,11 @@ use crate::store::file::Change;
 use crate::store::inbox::entry::StoredState;
 use crate::store::redis::{MessageChange, RedisStore};
 
-/// The number of queued changes above which no new work begins. Above this number, only requests and attempts in
-/// progress add changes.
+/// The number of queued changes above which no new attempt or pull begins. Requests and attempts in progress can still
+/// add changes.
 const QUEUE_MAX: usize = 20_000;
-/// The time for which the end of an attempt waits after the node of the message has refused the result.
+/// The time for which the end of an attempt still waits for a durable result after the node of the message has refused
+/// the result.
 const REFUSED_PATIENCE: Duration = Duration::from_secs(1);
 /// The time for which a stopping process waits until the queued changes are durable.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
@@ -129,10 +130,13 @@ impl SharedMessages {
         self.store.answers() && self.queue.lock().count <= QUEUE_MAX
     }
 
-    /// Reports whether no attempt may begin for a message because earlier results may be lost. This is the case if the
-    /// partition of the message has refused its last changes. It is also the case if another partition of the same node
-    /// may have made refused changes, which a failover could undo. A partition that is being moved to another node has
-    /// certainly made no changes, so the other partitions go on.
+    /// Reports whether no attempt may begin for a message, because the results of earlier attempts may be lost. This is
+    /// the case if the partition of the message has refused its last changes.
+    ///
+    /// This is also the case if another partition on the same node has refused changes that may have been made
+    /// nevertheless, because a failover could undo these changes. If the refused changes were certainly not made, for
+    /// example because a partition is being moved to another node, attempts in the other partitions of the node
+    /// continue.
     pub(in crate::store::inbox) fn is_refused(&self, number: u64) -> bool {
         let refused = self.queue.lock().refused.clone();
         let node = |partition: u64| self.store.node_of_partition(partition);
@@ -194,7 +198,7 @@ impl SharedMessages {
         }
         drop(queue);
         self.written.send_modify(|count| *count += 1);
-        // More changes of the partition may have been queued meanwhile.
+        // More changes of the partition may have been queued meanwhile, so the writer is woken.
         self.wake.notify_one();
     }
 
@@ -217,7 +221,8 @@ fn message_change(change: Change, id: &impl Fn(u64) -> String) -> Option<Message
             let at = if is_waiting { read.at } else { read.since };
             Some(MessageChange { number, id: id(number).into(), state, at, is_waiting, is_dead })
         }
-        // Messages are stored together with their events. All other changes exist only in a file.
+        // A new message is stored together with its event, and not by this queue. All other changes exist only in a
+        // file.
         _ => None,
     }
 }

@@ -64,7 +64,8 @@ async fn write_partition(inbox: Weak<Inbox>, store: Arc<RedisStore>, partition: 
     // in the index before the change is reported as durable, because they are delivered before later messages.
     let mut found = vec![TakenOver { partition, ids: applied.next }];
     if is_repeat {
-        // An earlier call may have executed the changes, and its result was lost.
+        // An earlier call may have made the changes, and its response with the added messages was lost. Therefore all
+        // messages of the partition that this process holds are added to the index.
         found.extend(store.own_messages(partition).await);
     }
     for taken in &found {
@@ -81,7 +82,7 @@ async fn take_over(inbox: Weak<Inbox>) {
             if inbox.is_stopping() {
                 return;
             }
-            // Without a route that uses the inbox, no message could be delivered.
+            // Without a route that uses the inbox, this process cannot deliver messages.
             if !inbox.index.lock().routes.is_empty() {
                 inbox.look(&mut suspects).await;
             }
@@ -104,7 +105,8 @@ impl Inbox {
         }
         let mut unread = None;
         for taken in orphans.found {
-            // Later messages of an interaction must not be added before the earlier ones.
+            // If some messages of a partition could not be read, the other messages of this partition are not added.
+            // Otherwise, a later message of an interaction could be in the index before an earlier message.
             if unread != Some(taken.partition) && !self.hold(&shared.store, &taken).await {
                 unread = Some(taken.partition);
             }

@@ -54,9 +54,10 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// Returns the processes that are alive at `now`. A process is alive if it has sent a heartbeat within 15 s. If the
-    /// list is old, no further processes count as dead: no process can send heartbeats while the node with the list
-    /// does not respond.
+    /// Returns the processes that are alive at `now`. A process is alive if it has sent a heartbeat within 15 s.
+    ///
+    /// A list that is older than 5 s is evaluated as if it were 5 s old. While the node with the list does not respond,
+    /// no process can send a heartbeat, so no further processes count as dead.
     pub(super) fn living(&self, now: Timestamp) -> impl Iterator<Item = &Member> {
         let known = self.read_at.map_or(now, |at| now.min(at.plus(BEAT_INTERVAL)));
         self.all.iter().filter(move |member| member.beat > known.minus(SILENCE_MAX))

@@ -13,10 +13,10 @@ use crate::store::redis::nodes::message_scripts::{ADOPT, HOLDERS, TAKE, TAKE_ONE
 use crate::store::redis::store::RedisStore;
 use crate::time::Timestamp;
 
-/// The maximum number of messages that one call returns.
+/// The maximum number of messages that one call of the script `ADOPT` checks.
 const ADOPTED_PER_CALL: usize = 500;
-/// The time for which a process must count as dead before its messages are taken over. It prevents a takeover after an
-/// outage of Redis or Valkey, when no process has sent a heartbeat yet.
+/// The time for which a process must count as dead before its messages are taken over. After an outage of Redis or
+/// Valkey, the living processes send heartbeats within this time.
 const SUSPECTED_FOR: Duration = Duration::from_secs(2);
 /// The interval at which the holders of messages are checked even if no process seems to be dead.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -49,15 +49,16 @@ pub(in crate::store) trait KnownMessages {
 pub(in crate::store) struct Orphans {
     /// The messages that this process holds now.
     pub(in crate::store) found: Vec<TakenOver>,
-    /// For each partition in which the index differs from the ledger: the numbers of the idle messages in the index
-    /// before the search, and the ids of the messages that this process holds.
+    /// One pair for each partition in which the index differs from the ledger. The first value contains the numbers of
+    /// the messages that were in the index before the search, were not leased and had no change in progress. The second
+    /// value contains the ids of the messages that this process holds in the ledger.
     pub(in crate::store) held: Vec<(Vec<u64>, Vec<String>)>,
 }
 
 /// Messages of one partition that this process holds now.
 #[derive(Debug)]
 pub(in crate::store) struct TakenOver {
-    /// The number of the partition. Each message number modulo the number of partitions is equal to it.
+    /// The number of the partition. The number of each message modulo [`PARTITIONS`] is the number of its partition.
     pub(in crate::store) partition: u64,
     pub(in crate::store) ids: Vec<String>,
 }
@@ -87,8 +88,8 @@ impl RedisStore {
         suspects.living = living;
         let is_outdated = self.members.lock().is_outdated(now);
         if is_outdated {
-            // The processes cannot send heartbeats. Afterwards, each process again gets time to send one before it
-            // counts as dead.
+            // While the list of processes is outdated, no process can send a heartbeat. After the outage, each process
+            // therefore gets time to send a heartbeat before it counts as dead.
             suspects.since.clear();
         }
         let before = suspects.since.len();
@@ -108,8 +109,8 @@ impl RedisStore {
             let known_count = counts.get(usize::from(number)).copied().unwrap_or_default();
             if is_due && own.map_or(0, |(_, count)| *count) != known_count {
                 differing.push(number);
-                // A message that is being accepted is not yet in the index. The messages are therefore compared only if
-                // the numbers also differed at the last search.
+                // A message that is being accepted is in the ledger before it is in the index. The messages are
+                // therefore compared only if the numbers also differed at the last search.
                 if suspects.differing.contains(&number) {
                     self.compare(number, known, &mut orphans).await;
                 }
@@ -125,7 +126,7 @@ impl RedisStore {
             suspects.differing = differing;
         }
         if suspects.since.len() > before {
-            // A process that has just started may be missing in the list.
+            // A process that has just started may be missing in the list, so the list is read again.
             self.beat().await;
         }
         let members = std::sync::Arc::clone(&self.members.lock());
@@ -151,7 +152,7 @@ impl RedisStore {
         self.adopt(number, &self.incarnation).await.0
     }
 
-    /// Reports whether a process that holds messages is certainly dead.
+    /// Reports whether a process that holds messages has counted as dead for at least [`SUSPECTED_FOR`].
     fn is_gone(&self, holder: &str, suspects: &mut Suspects, now: Timestamp) -> bool {
         if self.members.lock().lives(holder, now) {
             return false;

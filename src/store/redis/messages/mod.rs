@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 
 pub(in crate::store) use self::adopt::{KnownMessages, Suspects, TakenOver};
 
-/// The maximum number of messages that one call changes or reads.
+/// The maximum number of messages that one call to the Redis server changes or reads.
 const PER_CALL: usize = 100;
 
 /// A change of the state of a message, or the removal of the message.
@@ -42,7 +42,7 @@ pub(in crate::store) struct MessageChange {
 pub(in crate::store) struct Applied {
     /// The numbers of the messages that this process does not hold any more. They were not changed.
     pub(in crate::store) lost: Vec<u64>,
-    /// The ids of the messages that wait next in the interactions of the changed messages.
+    /// The ids of the next waiting messages in the interactions of the changed messages.
     pub(in crate::store) next: Vec<String>,
 }
 
@@ -68,8 +68,8 @@ pub(in crate::store) struct StoredHead {
 pub(in crate::store) type StoredParts = (Vec<u8>, Vec<u8>, Vec<u8>);
 
 impl RedisStore {
-    /// Returns the secret key of the fingerprints in message ids, which all processes share. Returns `None` if the
-    /// Redis server has never responded.
+    /// Returns the secret key with which the fingerprints in message ids are computed. All processes that share the
+    /// ledger have the same key. Returns `None` if the Redis server has never responded.
     pub(in crate::store) fn message_key(&self) -> Option<[u64; 2]> {
         let ledger = self.members.lock().ledger.clone()?;
         let digest = Sha256::digest([b"callgate inbox ", ledger.as_slice()].concat());
@@ -148,10 +148,10 @@ impl RedisStore {
             .map(|head| (head, parts.next().unwrap_or_default(), parts.next().unwrap_or_default())))
     }
 
-    /// Applies changes to messages of one partition, in their order.
+    /// Applies changes to messages of one partition, in the given order.
     ///
     /// # Errors
-    /// Returns [`NotApplied`] if the Redis server has not accepted the changes. They can be applied again.
+    /// Returns [`NotApplied`] if the Redis server has not accepted the changes. The same changes can be applied again.
     pub(in crate::store) async fn apply(&self, changes: &[MessageChange]) -> Result<Applied, NotApplied> {
         let mut applied = Applied::default();
         for (call, some) in changes.chunks(PER_CALL).enumerate() {

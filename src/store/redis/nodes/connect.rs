@@ -16,7 +16,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Returns a connection to a node. The connection is opened with the first call, and opened again after it was lost.
 ///
 /// # Errors
-/// Returns the error of the library if the settings are unusable.
+/// Returns the error of the crate `redis` if the settings are unusable.
 pub(super) fn connection(
     settings: &RedisSettings,
     login: &RedisLogin,

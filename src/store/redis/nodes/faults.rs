@@ -8,7 +8,7 @@ pub(in crate::store::redis) const TOO_FEW_REPLICAS: &str = "too few replicas con
 /// The consequence of an error for the next attempt of a call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::store::redis) enum Fault {
-    /// The keys are on this other node already, because their slot is being moved there.
+    /// The slot of the keys is being moved. The keys are already on the node with this address.
     Asked(Box<str>),
     /// The script was not executed. Another node may have the keys.
     Elsewhere,
@@ -70,8 +70,8 @@ pub(in crate::store::redis) fn classify(error: &RedisError) -> Fault {
         ErrorKind::Io if error.is_connection_refusal() => Fault::Elsewhere,
         ErrorKind::Io | ErrorKind::Parse => Fault::Unknown,
         ErrorKind::Client if error.to_string().contains(TOO_FEW_REPLICAS) => Fault::Unknown,
-        // Errors such as OOM, NOREPLICAS, MISCONF, NOPERM and WRONGPASS are refusals.
         _ if error.code() == Some("CLUSTERDOWN") => Fault::Elsewhere,
+        // Errors such as OOM, NOREPLICAS, MISCONF, NOPERM and WRONGPASS are refusals.
         _ => Fault::Refused,
     }
 }

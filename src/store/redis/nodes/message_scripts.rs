@@ -119,8 +119,8 @@ call!(
 );
 
 call!(
-    /// Begins an attempt or a pull of a message, or only reads the message. No caller relies on the lease if the Redis
-    /// server loses it: the attempt then ends like any other attempt.
+    /// Begins an attempt or a pull of a message, or only reads the message. Replicas do not confirm the lease. If a
+    /// failover loses the lease, the attempt ends like any other attempt.
     ///
     /// Keys: the sorted set of the due times of the partition. Arguments: the id, the process that must hold the
     /// message (empty: any process), the duration of the lease in milliseconds (0: no lease), the new state (empty: no
@@ -146,11 +146,11 @@ call!(
     /// Changes the states of messages, or removes messages.
     ///
     /// Keys: the sorted set of the due times of the partition. Arguments: the process that must hold the messages, and
-    /// for each change the id, the new state (empty: the message is removed), the due time, and whether the message
-    /// waits (1), is dead (d) or neither (empty).
+    /// four values for each change: the id, the new state (empty: the message is removed), the due time, and `1` (the
+    /// message waits), `d` (the message is dead) or nothing (delivered or removed).
     ///
-    /// Returns for each change 0 if the process does not hold the message, and otherwise a list. The list is empty if
-    /// the message still waits. Otherwise it contains the next waiting messages of the interaction.
+    /// Returns for each change 0 if the process does not hold the message, and otherwise a list. If the message still
+    /// waits, the list is empty. Otherwise, the list contains the next waiting messages of the interaction.
     APPLY,
     "message_apply",
     true,
@@ -229,12 +229,13 @@ call!(
 );
 
 call!(
-    /// Takes over messages of a dead process. All ordered messages of one interaction go to one process: to the process
-    /// that holds the first of them. If both processes are the same, only returns the messages of the process.
+    /// Takes over messages of a dead process. All ordered messages of one interaction go to the process that holds the
+    /// first of these messages. If the dead process and the process that takes over are the same, only returns the
+    /// messages of this process.
     ///
     /// Keys: the sorted set of the due times of the partition. Arguments: the dead process, the process that takes
-    /// over, the offset to continue from, and the maximum number. Returns the ids, and the number of messages that were
-    /// checked.
+    /// over, the offset to continue from, and the maximum number. Returns the ids of the messages that the process
+    /// holds now, and the number of messages that were checked.
     ADOPT,
     "message_adopt",
     true,
@@ -273,14 +274,16 @@ call!(
 );
 
 call!(
-    /// Moves the waiting messages of an interaction to another process, unless a process works on them. No caller
-    /// relies on the move if the Redis server loses it: the former process then holds the messages.
+    /// Moves the waiting messages of an interaction to a process, except the messages that another process has leased.
+    /// Replicas do not confirm the move. If a failover loses the move, the former process holds the messages again.
     ///
     /// Keys: the sorted set of the due times of the partition. Arguments: the interaction, the process that gets the
     /// messages, and 1 to move only messages that do not wait for the earlier messages of their interaction (otherwise
-    /// empty). Returns the ids of the waiting messages that this process holds now, and the number of those that other
-    /// processes still hold. The ids include messages that this process held before: the response to an earlier call
-    /// may have been lost.
+    /// empty).
+    ///
+    /// Returns the ids of the waiting messages that the process holds now, and the number of waiting messages that
+    /// other processes hold. The ids include messages that the process held before this call, because the response to
+    /// an earlier call may have been lost.
     TAKE,
     "message_take",
     false,
@@ -309,14 +312,15 @@ call!(
 );
 
 call!(
-    /// Moves one message to another process, because the agent acknowledges or returns the message there. Moves only a
-    /// message that does not wait for the earlier messages of its interaction. No caller relies on the move if the
-    /// Redis server loses it.
+    /// Moves one message to the process at which the agent acknowledges or returns the message. Does not move a message
+    /// that waits for earlier messages of its interaction. Replicas do not confirm the move. If a failover loses the
+    /// move, the former process holds the message again.
     ///
     /// Keys: the sorted set of the due times of the partition. Arguments: the id, the interaction of the message
-    /// (empty: any), the process that gets the message. Returns 1 if this process holds the message now, 2 if another
-    /// process holds it, and 0 if the message does not exist. Also returns the interaction of the message (empty:
-    /// none).
+    /// (empty: any), the process that gets the message.
+    ///
+    /// Returns 1 if this process holds the message now, 2 if another process holds the message, and 0 if the message
+    /// does not exist. Also returns the interaction of the message (empty: none).
     TAKE_ONE,
     "message_take_one",
     false,

@@ -1,7 +1,7 @@
 //! Calls scripts on the nodes of Redis or Valkey. A call finds the node that has the keys, even after a failover or
 //! after a slot was moved.
 //!
-//! The library's own cluster client does not find the new primary while the old primary hangs with open sockets.
+//! While an old primary hangs with open sockets, the cluster client of the crate `redis` does not find the new primary.
 //! Therefore this module manages the topology itself, with one connection to each node.
 
 mod connect;
@@ -171,7 +171,7 @@ impl Nodes {
                 Ok(node) => node,
                 Err(error) => return Err(Failure::not_executed(error.to_string())),
             };
-            // The outcome of this attempt is unknown until it has ended.
+            // If the time is over during this attempt, the outcome of the call is unknown.
             *last = None;
             let error = match self.attempt(&node, request).await {
                 Ok(value) => {
@@ -312,8 +312,8 @@ impl Nodes {
         self.questioned(settings, settings.nodes.clone(), &settings.sentinel_login)
     }
 
-    /// Returns connections for requests of the topology. Scripts use other connections, because a hanging script must
-    /// not delay these requests.
+    /// Returns connections on which the topology is requested. Scripts use other connections, because a hanging script
+    /// must not delay a request for the topology.
     fn questioned(
         &self,
         settings: &RedisSettings,

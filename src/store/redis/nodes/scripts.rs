@@ -124,10 +124,10 @@ call!(
 );
 
 call!(
-    /// Returns the ids of the interactions whose due time has come, and postpones these due times, so that other
-    /// processes do not get the same ids meanwhile. Also returns the next due time.
+    /// Returns the ids of the interactions whose due time has come. Postpones these due times, so that the next calls
+    /// of other processes do not return the same ids. Also returns the next due time.
     ///
-    /// Keys: the due times. Arguments: the maximum number of ids, the time for which they are hidden in milliseconds.
+    /// Keys: the due times. Arguments: the maximum number of ids, and the duration of the postponement in milliseconds.
     DUE,
     "due",
     true,
@@ -139,13 +139,14 @@ call!(
 );
 
 call!(
-    /// Claims an event that belongs to no interaction. The end of a lease is a whole second plus the number of the
-    /// lease in microseconds. A full Redis server refuses the claim, and removes expired events nevertheless.
+    /// Claims an event that belongs to no interaction. The claim is stored with the end of its lease: a whole second,
+    /// plus the number of the lease in microseconds. A full Redis server refuses the claim, but expired events are
+    /// removed nevertheless.
     ///
     /// Keys: the delivered events, the events that are being delivered. Arguments: the duration of the lease in
     /// microseconds, the number of the lease (below 1,000,000), and the keys of the event.
     ///
-    /// Returns 0 if the event is claimed now, 1 if it was delivered, or 2 if another lease exists.
+    /// Returns 0 if the event is claimed now, 1 if the event was delivered, or 2 if another lease exists.
     CLAIM_EVENT,
     "claim_event",
     true,
@@ -202,8 +203,8 @@ call!(
 call!(
     /// Finds the interaction to which a provider's id belongs.
     ///
-    /// Keys: the interaction of the id, the requests whose response is outstanding. Returns the interaction, and the
-    /// number of outstanding responses.
+    /// Keys: the key with the interaction of this provider's id, the requests whose response is outstanding. Returns
+    /// the id of the interaction, and the number of outstanding responses.
     FIND,
     "find",
     false,
@@ -211,8 +212,8 @@ call!(
 );
 
 call!(
-    /// Records that a provider's id belongs to an interaction. Keys: the interaction of the id. Arguments: the
-    /// interaction.
+    /// Records that a provider's id belongs to an interaction. Keys: the key with the interaction of this provider's
+    /// id. Arguments: the id of the interaction.
     BIND,
     "bind",
     true,
@@ -220,9 +221,10 @@ call!(
 );
 
 call!(
-    /// Removes the entry that maps a provider's id to an interaction, if it maps the id to this interaction.
+    /// Removes the entry that maps a provider's id to an interaction. Does nothing if the entry maps the provider's id
+    /// to another interaction.
     ///
-    /// Keys: the interaction of the id. Arguments: the interaction.
+    /// Keys: the key with the interaction of this provider's id. Arguments: the id of the interaction.
     UNBIND,
     "unbind",
     true,
@@ -230,10 +232,10 @@ call!(
 );
 
 call!(
-    /// Records that the response to a request is outstanding, or no longer outstanding.
+    /// Records that the response to a request is outstanding, or that it is not outstanding any more.
     ///
     /// Keys: the requests whose response is outstanding. Arguments: the request, and the maximum time for which its
-    /// response is outstanding in microseconds (0: no longer).
+    /// response counts as outstanding, in microseconds (0: the response is not outstanding any more).
     AWAIT,
     "await",
     true,
@@ -250,8 +252,8 @@ call!(
     /// description of the process (empty: the process is removed), a random name for a new ledger, and the format of
     /// the records.
     ///
-    /// Returns the name and the format of the ledger, and for each process its id, and its last heartbeat with its
-    /// description.
+    /// Returns the name and the format of the ledger. Also returns the id of each process, with the time of its last
+    /// heartbeat and its description.
     BEAT,
     "beat",
     true,
@@ -293,7 +295,8 @@ call!(
 call!(
     /// Records delivered events that are copied from another ledger.
     ///
-    /// Keys: the events. Arguments: pairs of the end of an event's retention in microseconds, and the event.
+    /// Keys: the sorted set of events. Arguments: pairs of the end of an event's retention in microseconds, and the
+    /// event.
     COPY_EVENTS,
     "copy",
     true,
@@ -301,10 +304,11 @@ call!(
 );
 
 call!(
-    /// Records that a provider's id belongs to an interaction, unless the id belongs to one already.
+    /// Records that a provider's id belongs to an interaction, unless the provider's id belongs to an interaction
+    /// already.
     ///
-    /// Keys: the interaction of the id. Arguments: the interaction. Returns the interaction to which the id belongs
-    /// now.
+    /// Keys: the key with the interaction of this provider's id. Arguments: the id of the interaction. Returns the id
+    /// of the interaction to which the provider's id belongs now.
     COPY_BINDING,
     "copy",
     true,

@@ -1,5 +1,6 @@
-//! Reads and changes records of a shared ledger: loads a record, decides, compares and sets. If another process has
-//! changed the record meanwhile, the decision is made again.
+//! Reads and changes the records of a shared ledger. To change a record, a process reads the record, decides on the new
+//! content, and writes it if no other process has changed the record meanwhile. Otherwise, the process reads the record
+//! again and decides again.
 
 mod new_message;
 mod record;
@@ -27,8 +28,8 @@ pub(super) use self::record::FORMAT;
 /// The maximum number of attempts to change a record. An attempt fails if another process has changed the record
 /// meanwhile.
 const ATTEMPTS_MAX: u32 = 16;
-/// The maximum pause after the first conflict with another process, in milliseconds. It doubles with each further
-/// conflict.
+/// The maximum pause after the first conflict with another process, in milliseconds. The maximum doubles with each
+/// further conflict.
 const CONFLICT_PAUSE_MS: u64 = 4;
 /// The number of conflicts after which the maximum pause does not double any more.
 const DOUBLINGS_MAX: u32 = 4;
@@ -42,7 +43,7 @@ pub(super) struct Loaded {
     pub(super) now: Timestamp,
     version: Option<Version>,
     pub(super) record: Option<SharedRecord>,
-    /// The requested events that were delivered and are stored outside the record.
+    /// The delivered events that are stored outside the record, limited to the events that the caller asked for.
     known: Vec<EventKey>,
     /// Where the message of the change was stored. `None` if there is no message, or if the response was lost.
     pub(super) placed: Option<Placed>,
@@ -63,14 +64,14 @@ pub(super) struct Draft {
     pub(super) look_again: Option<Timestamp>,
     /// Whether an earlier attempt may have been executed, so that the record may contain the effect of that attempt.
     pub(super) is_repeat: bool,
-    /// The requested events that were delivered and are stored outside the record.
+    /// The delivered events that are stored outside the record, limited to the events that the caller asked for.
     pub(super) known: Vec<EventKey>,
 }
 
-/// A change that was not recorded.
+/// The error if a change was refused, or if it is unknown whether the change was recorded.
 #[derive(Debug)]
 pub(in crate::store) struct NotChanged {
-    /// Whether the change may have been recorded nevertheless, or may still be recorded.
+    /// Whether the change may have been recorded, or may still be recorded.
     pub(in crate::store) may_have_happened: bool,
     pub(in crate::store) refusal: Refusal,
 }
@@ -166,10 +167,10 @@ impl RedisStore {
         self.try_change(id, events, given, decide).await.map_err(|failed| failed.refusal)
     }
 
-    /// Changes a record as [`RedisStore::change`] does.
+    /// Changes a record as [`RedisStore::change`] does, but reports more about a failure.
     ///
     /// # Errors
-    /// Returns the denial `store_unavailable`, and whether the change may have been recorded nevertheless.
+    /// Returns the denial `store_unavailable`, and whether the change may have been recorded.
     pub(super) async fn try_change<T>(
         &self,
         id: &str,

@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(100_000);
 /// The time for which the simulation continues after the deadline of the last interaction.
 const REST: Duration = Duration::from_secs(120);
-/// The maximum time for which a claim of a callback waits for another claim.
+/// The maximum time for which a claim of a callback waits while another process delivers the same event.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The maximum duration of a delivery. The lease of a claim ends 5 s later.
 const DELIVERY_MAX: Duration = Duration::from_secs(5);

@@ -1,6 +1,6 @@
-//! A large installation in virtual time: many agents, each with several processes that share a ledger, callbacks,
-//! duplicates, silences, restarts and failovers. The store and the state machine are the real ones. [`StandIn`]
-//! simulates the Redis server. The seed alone determines the whole simulation.
+//! Simulates a large installation in virtual time: many agents, each with several processes that share a ledger. The
+//! simulation contains callbacks, duplicates, silent providers, restarts and failovers. The store and the state machine
+//! are the real code. [`StandIn`] simulates the Redis server. The seed alone determines the whole simulation.
 //!
 //! `make simulate` runs larger simulations. `CALLGATE_SIMULATE` is the number of interactions of each seed,
 //! `CALLGATE_SIMULATE_SEED` the first seed, and `CALLGATE_SIMULATE_SEEDS` the number of seeds.
