@@ -99,7 +99,7 @@ impl AgentClient {
         Ok(Self::with(agent, share, transport))
     }
 
-    /// Creates an HTTP client that cannot connect, for the reason `error`.
+    /// Creates the HTTP client of an agent whose TLS settings cannot be used. Each attempt to connect returns `error`.
     pub(crate) fn unusable(agent: Arc<Agent>, share: Arc<AgentShare>, error: String) -> Self {
         Self::with(agent, share, Transport::Unusable(error.into()))
     }

@@ -339,8 +339,8 @@ fn listener_configs(startup: &Startup, keys: &Arc<TicketKeys>) -> Result<Vec<Lis
     startup.ingress.iter().map(|listener| ListenerConfig::new(listener, keys)).collect()
 }
 
-/// Calls [`listener_configs`] at the start of the server. Makes each result replaceable by a reload, and converts the
-/// error to a [`StartError`].
+/// Calls [`listener_configs`] at the start of the server. Wraps each result so that a reload can replace it. Converts
+/// the error to a [`StartError`].
 fn first_listener_configs(
     startup: &Startup,
     keys: &Arc<TicketKeys>,

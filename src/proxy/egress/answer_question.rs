@@ -28,9 +28,9 @@ const BODY_BYTES_MAX: u64 = 1 << 20;
 const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 impl AgentExchange<'_> {
-    /// Returns the number of the question that a URL names. If the URL has no number, returns [`FIRST_QUESTION`] on a
-    /// route that writes local URLs into the body (`rewrite`), because the local URL of the first question has no
-    /// number. Returns `None` on all other routes.
+    /// Returns the number of the question that a URL names. On a route with `rewrite`, the local URL of the first
+    /// question has no number. Therefore a URL without a number means [`FIRST_QUESTION`] on this route, and `None` on
+    /// any other route.
     async fn question_number(&self, url: &ActionUrl) -> Option<u32> {
         if url.number.is_some() {
             return url.number;

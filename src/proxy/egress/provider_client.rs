@@ -55,8 +55,8 @@ struct TrustedRoots {
     digest: [u8; 32],
 }
 
-/// The pool key of a connection to a provider: the network path of the connection, and the host name in the verified
-/// certificate.
+/// The pool key of a connection to a provider: how the connection reaches the provider, and the host name for which the
+/// certificate was verified.
 #[derive(Clone, Eq, Hash, PartialEq)]
 struct Target {
     way: Way,

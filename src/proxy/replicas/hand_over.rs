@@ -63,8 +63,8 @@ impl Replication {
     }
 
     /// Returns which process must handle the callbacks of an interaction. The ledger has precedence over the owner in
-    /// the token, because the interaction may have been moved. `asked` contains the processes that do not have the
-    /// interaction.
+    /// the token, because the interaction may have been moved. `asked` contains the processes that have responded that
+    /// they do not have the interaction.
     pub(crate) fn place(
         &self,
         replicas: &Replicas,

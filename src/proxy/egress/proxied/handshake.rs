@@ -16,7 +16,7 @@ use crate::guard::Url;
 use crate::http::{BufferedIo, with_timeout};
 use crate::proxy::egress::context::EgressContext;
 
-/// Presents one certificate to every client, and records whether the client requested another server name.
+/// Presents one certificate to every client. Records whether the client requested another server name than `host`.
 #[derive(Debug)]
 struct OneCertificate {
     key: Arc<CertifiedKey>,
