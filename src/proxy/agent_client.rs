@@ -43,7 +43,7 @@ enum Transport {
 }
 
 /// The limited resources that one agent uses: memory for bodies, requests in progress, and DNS lookups. If a reload
-/// replaces the HTTP client of the agent, the new client has the same share.
+/// replaces the HTTP client of the agent, the new client uses the same share.
 pub(crate) struct AgentShare {
     /// The memory for the bodies of this agent's requests.
     pub(crate) body_memory: BodyMemory,

@@ -222,8 +222,8 @@ impl Components {
         }
     }
 
-    /// The agent answers questions of providers at URLs on the egress listener. Warns if the certificate of the
-    /// listener does not contain the IP address in these URLs, because the agent then cannot verify the certificate.
+    /// Warns if the certificate of the egress listener does not contain the IP address in the URLs for answers to
+    /// questions. The agent then cannot verify the certificate.
     fn warn_about_local_urls(&self, tls: &TlsConfig) {
         let url = &self.ingress.actions_url;
         let address = Url::parse(url).ok().and_then(|url| url.address());

@@ -192,7 +192,8 @@ impl Server {
         self.spawn(run_discovery(Arc::clone(&replicas.replication)));
         let watch = stopping.clone();
         let serve = move |stream, info| Arc::clone(&replicas).serve(stream, info, watch.clone());
-        // Other replicas have a separate connection limit, so that callers at the ingress listeners cannot use it up.
+        // Other replicas have a separate connection limit, so that callers at the ingress listeners cannot use up this
+        // limit.
         let admission = Arc::new(self.components.admission.apart());
         self.spawn(accept::run(admission, config, listening(bound)?, stopping.clone(), serve));
         Ok(())

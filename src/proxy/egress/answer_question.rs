@@ -29,8 +29,8 @@ const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 impl AgentExchange<'_> {
     /// Returns the number of the question that a URL names. On a route with `rewrite`, the local URL of the first
-    /// question has no number. Therefore a URL without a number means [`FIRST_QUESTION`] on this route, and `None` on
-    /// any other route.
+    /// question has no number, so that the result for a URL without a number is [`FIRST_QUESTION`]. On any other route,
+    /// the result for a URL without a number is `None`.
     async fn question_number(&self, url: &ActionUrl) -> Option<u32> {
         if url.number.is_some() {
             return url.number;

@@ -55,7 +55,7 @@ fn target(url: &Url) -> String {
 pub(super) struct Progress(AtomicBool);
 
 impl Progress {
-    /// Returns the reason for a timeout of the attempt to connect.
+    /// Returns the reason for a timeout: the outbound proxy or the provider did not respond.
     pub(super) fn timed_out(&self) -> Unreachable {
         if self.0.load(Ordering::Relaxed) { Unreachable::ProxyTimeout } else { Unreachable::Timeout }
     }

@@ -1,6 +1,6 @@
-//! The HTTP client for providers. It resolves the host and connects to exactly the address that the guard checked,
-//! directly or through the outbound proxy. It verifies TLS with the trusted roots and pools idle connections. It does
-//! not follow redirects.
+//! The HTTP client for providers. Resolves the host of a URL and connects to exactly the address that the guard
+//! checked, directly or through the outbound proxy. Verifies TLS with the trusted roots, pools idle connections, and
+//! does not follow redirects.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -284,8 +284,8 @@ impl Providers {
         let roots = self.tls.as_ref().ok_or(SendError::Unreachable(Unreachable::NoRoots))?;
         let name = (url.scheme() == Scheme::Https).then(|| url.host());
         let proxy = self.proxy.as_ref();
-        // With a guard, Callgate resolves the name itself, because the proxy could resolve it to an address that was
-        // not checked.
+        // With a guard, Callgate resolves the host name itself, because the proxy could resolve the name to an address
+        // that was not checked.
         if let (None, Some(way)) = (guarded, Way::by_name(proxy, url)) {
             let target = Target { way, name: name.map(Box::from) };
             if let Some(connection) = self.pool.take(&target, instant()) {

@@ -173,7 +173,7 @@ fn streamed_head(
     (head_bytes, length)
 }
 
-/// Reports whether a status asks the caller to send the request to another URL. The status 304 does not, because 304 is
+/// Reports whether a status asks the caller to send the request to another URL. Returns false for 304, because 304 is
 /// the response to a conditional request.
 fn is_redirect(status: StatusCode) -> bool {
     status.is_redirection() && status != StatusCode::NOT_MODIFIED

@@ -25,7 +25,7 @@ use crate::token::Stamp;
 
 /// The interval between two updates of the ledger's time.
 const TICK: Duration = Duration::from_millis(250);
-/// Passed deadlines are applied in steps. This is the pause between two steps, in which callbacks can use the ledger.
+/// The pause between two steps in which passed deadlines are applied. During the pause, callbacks can use the ledger.
 const STEP_PAUSE: Duration = Duration::from_millis(1);
 /// The maximum number of bytes of the response to a notice that Callgate reads.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;

@@ -1,5 +1,5 @@
-//! Sends requests to other replicas over pooled connections. With the first request on a connection, the process at the
-//! address must identify itself, so that no callback is sent to another process than intended.
+//! Sends requests to other replicas over pooled connections. On a new connection, the process at the address must
+//! identify itself first, so that no callback is sent to a wrong process.
 
 use std::collections::HashMap;
 use std::fmt;

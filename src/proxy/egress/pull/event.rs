@@ -13,8 +13,8 @@ use crate::proxy::egress::context::EgressContext;
 use crate::store::{Leased, Message};
 use crate::token::Stamp;
 
-/// The maximum total size of the messages in one response to a pull request, in bytes. A larger message is returned
-/// alone. A request that only watches (`watch`) also receives the message that exceeds the maximum.
+/// The maximum total size of the messages in one response to a pull request, in bytes. A single message that is larger
+/// is returned alone. A request that only watches (`watch`) also receives the message that exceeds the maximum.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// The delay before Callgate reads a message again after a read error.
 const UNREADABLE_DELAY: Duration = Duration::from_secs(5);

@@ -168,8 +168,8 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
             },
             None => None,
         };
-        // The state was read before the messages. In the other order, a message that was accepted after the messages
-        // were read and before the interaction ended would be missed.
+        // The state was read before the messages are read, so that all messages that were accepted before the end of
+        // the interaction are found.
         let elsewhere = match source.interaction.filter(|_| query.watched_after.is_none()) {
             Some(id) => match inbox.take_interaction(id, true).await {
                 Ok(elsewhere) => elsewhere,

@@ -1,4 +1,4 @@
-//! Reads the provider's id of the work from the response to a request with a callback URL, and binds it to the
+//! Reads the provider's id of the work from the response to a request with a callback URL, and binds the id to the
 //! interaction.
 
 use bytes::Bytes;

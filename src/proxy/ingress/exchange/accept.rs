@@ -1,4 +1,4 @@
-//! Stores a permitted callback in the inbox instead of delivering it at once, and acknowledges it to the provider.
+//! Stores a permitted callback in the inbox instead of delivering the callback at once, and responds to the provider.
 
 use bytes::Bytes;
 

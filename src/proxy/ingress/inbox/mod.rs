@@ -82,7 +82,7 @@ fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp
     one.into_iter().chain(other).min()
 }
 
-/// Begins as many deliveries to one agent as can begin now. Returns the time of the next delivery.
+/// Begins all deliveries to one agent that can begin now. Returns the time of the next delivery.
 fn start_attempts(
     deliveries: &Arc<Deliveries>,
     policy: &Policy,
