@@ -81,7 +81,7 @@ pub(crate) enum Unreachable {
 }
 
 impl Unreachable {
-    /// Returns the denial that the agent receives.
+    /// Returns the denial that the agent receives if a provider is unreachable for this reason.
     pub(crate) const fn denial(&self) -> Denial {
         match self {
             Self::Proxy(_) => Denial::OutboundProxyFailed,

@@ -64,11 +64,12 @@ struct Target {
     name: Option<Box<str>>,
 }
 
-/// The checks for every address of a host that a callback named.
+/// The checks for every address of a host that the configuration does not name. The host comes from a callback or from
+/// a request to the forward proxy.
 #[derive(Clone, Copy)]
 pub(crate) struct Guarded<'g> {
     pub(crate) guard: &'g Guard,
-    /// The agents, whose addresses a callback must not name.
+    /// The agents. No address of the host may be the address of an agent.
     pub(crate) agents: &'g [Arc<Agent>],
 }
 

@@ -70,8 +70,8 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Returns whether the replica can be reached. The replica is considered dead if it has refused all connections for
-    /// at least `gone_after` until the last attempt, or if another process has its address.
+    /// Returns whether the replica can be reached. The replica is considered dead in two cases: it has refused all
+    /// connections for at least `gone_after`, or another process has its address.
     pub(crate) fn presence(&self, gone_after: Duration) -> Presence {
         match self.refused_since {
             _ if self.is_replaced => Presence::Gone,

@@ -88,7 +88,7 @@ mod tests {
         for wait in &mut waits {
             assert!(!has_ended(wait.as_mut()).await);
         }
-        // The guard can be dropped on another thread, and it can outlive the borrow of the drain.
+        // `second` can be dropped on another thread, and after the borrow of the drain has ended.
         tokio::spawn(async move { drop(second) }).await.unwrap();
         for wait in waits {
             wait.await;
