@@ -43,7 +43,7 @@ enum Transport {
 }
 
 /// The limited resources that one agent uses: memory for bodies, requests in progress, and DNS lookups. If a reload
-/// replaces the HTTP client of the agent, the new client has the same share.
+/// replaces the HTTP client of the agent, the new client uses the same share.
 pub(crate) struct AgentShare {
     /// The memory for the bodies of this agent's requests.
     pub(crate) body_memory: BodyMemory,
@@ -99,7 +99,7 @@ impl AgentClient {
         Ok(Self::with(agent, share, transport))
     }
 
-    /// Creates an HTTP client that cannot connect, for the reason `error`.
+    /// Creates the HTTP client of an agent whose TLS settings cannot be used. Each attempt to connect returns `error`.
     pub(crate) fn unusable(agent: Arc<Agent>, share: Arc<AgentShare>, error: String) -> Self {
         Self::with(agent, share, Transport::Unusable(error.into()))
     }

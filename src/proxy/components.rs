@@ -37,8 +37,8 @@ pub struct Options {
     pub metrics: Arc<Metrics>,
     /// The ledger.
     pub store: Arc<Store>,
-    /// The connections to the other replicas, and the callbacks API for requests of other replicas. `None` without the
-    /// section `replicas`.
+    /// The connections to the other replicas, and the function that responds to requests of other replicas about
+    /// interactions. `None` without the section `replicas`.
     pub replication: Option<(Arc<Replication>, CallbacksApi)>,
     /// The access log. `None` if the access log is disabled.
     pub access_log: Option<AccessLogger>,
@@ -51,8 +51,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Splits the options. Returns the recorder of requests, and the connections to the other replicas with the
-    /// callbacks API.
+    /// Converts the options into the recorder of requests. Also returns the connections to the other replicas, with the
+    /// function that responds to requests of other replicas.
     fn into_recorder(self) -> (Arc<Recorder>, Option<(Arc<Replication>, CallbacksApi)>) {
         let recorder = Recorder {
             clock: self.clock,
@@ -150,7 +150,7 @@ impl Components {
         Self { admission, egress, ingress, notices, deliveries: Arc::new(deliveries), replicas }.begun()
     }
 
-    /// Applies the current policy to the components.
+    /// Raises the limit of open files and applies the current policy to the inbox.
     fn begun(self) -> Self {
         let policy = self.ingress.policy.load_full();
         self.raise_file_limit(&policy);
@@ -165,8 +165,9 @@ impl Components {
             .raise_file_limit(policy.limits.connections_max, self.egress.limits.connections_max());
     }
 
-    /// Replaces the policy, the settings of the egress listener and, if `providers` is `Some`, the HTTP client for
-    /// providers. Requests in flight retain the policy and the settings with which they began.
+    /// Replaces the policy, the HTTP clients for agents, and the settings of the egress listener. If `providers` is
+    /// `Some`, also replaces the HTTP client for providers. Requests in flight retain the policy and the settings with
+    /// which they began.
     pub(super) fn install(
         &self,
         policy: &Policy,
@@ -221,8 +222,8 @@ impl Components {
         }
     }
 
-    /// Warns if the certificate of the egress listener does not contain the IP address in the URLs at which the agent
-    /// answers questions. The agent could not verify the certificate.
+    /// Warns if the certificate of the egress listener does not contain the IP address in the URLs for answers to
+    /// questions. The agent then cannot verify the certificate.
     fn warn_about_local_urls(&self, tls: &TlsConfig) {
         let url = &self.ingress.actions_url;
         let address = Url::parse(url).ok().and_then(|url| url.address());

@@ -192,7 +192,8 @@ impl Server {
         self.spawn(run_discovery(Arc::clone(&replicas.replication)));
         let watch = stopping.clone();
         let serve = move |stream, info| Arc::clone(&replicas).serve(stream, info, watch.clone());
-        // Other replicas have a separate connection limit, so that callers at the ingress listeners cannot use it up.
+        // Other replicas have a separate connection limit, so that callers at the ingress listeners cannot use up this
+        // limit.
         let admission = Arc::new(self.components.admission.apart());
         self.spawn(accept::run(admission, config, listening(bound)?, stopping.clone(), serve));
         Ok(())
@@ -339,8 +340,8 @@ fn listener_configs(startup: &Startup, keys: &Arc<TicketKeys>) -> Result<Vec<Lis
     startup.ingress.iter().map(|listener| ListenerConfig::new(listener, keys)).collect()
 }
 
-/// Calls [`listener_configs`] at the start of the server. Makes each result replaceable by a reload, and converts the
-/// error to a [`StartError`].
+/// Calls [`listener_configs`] at the start of the server. Wraps each result so that a reload can replace it. Converts
+/// the error to a [`StartError`].
 fn first_listener_configs(
     startup: &Startup,
     keys: &Arc<TicketKeys>,

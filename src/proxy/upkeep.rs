@@ -40,7 +40,7 @@ impl Upkeep {
     }
 }
 
-/// The deadline for closing the ledger's file. If the deadline passes, no acknowledged change is lost, because all
+/// The maximum time for closing the ledger's file. After a timeout, no acknowledged change is lost, because all
 /// acknowledged changes are already on disk.
 const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -9,8 +9,8 @@ pub(crate) const RULE: &str = "actions";
 /// The parsed URL at which the agent answers a provider's question: the interaction and the number of the question.
 pub(crate) struct ActionUrl {
     pub(super) interaction: String,
-    /// The number of the question, or `None` if the URL has no number. Without a number, the agent answers the first
-    /// question on a route with `rewrite`, and the only open question on all other routes.
+    /// The number of the question, or `None` if the URL has no number. A URL without a number means the first question
+    /// on a route with `rewrite`, and the only open question on any other route.
     pub(super) number: Option<u32>,
 }
 

@@ -54,7 +54,8 @@ pub(crate) struct AgentExchange<'x> {
     pub(crate) origin: Option<&'x Url>,
     /// The guard that checks the addresses of a host that no rule names.
     pub(crate) guard: Option<&'x Guard>,
-    /// Set while the response can still contain the provider's id. Callbacks without a token wait for this id.
+    /// Exists while the response can still contain the provider's id of the work. Callbacks that are matched by this id
+    /// wait until this value is dropped.
     pub(super) awaited: Option<ResponseAwaited>,
 }
 
@@ -183,8 +184,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Mints a callback token for a request if the rule requires one. Returns the minted token with its URL, and the
-    /// reason for the log.
+    /// Mints a callback token if the rule requires one. Returns the minted token with its URL, and the reason for the
+    /// log: `kept` if the request already contains a callback URL, and otherwise `ok`.
     async fn plan(
         &mut self,
         rule: &Rule,
@@ -256,7 +257,7 @@ impl AgentExchange<'_> {
     }
 
     /// Ends an interaction for which no callback can arrive, because its request was not sent or the provider rejected
-    /// it. `unseen` is true if the token of the interaction was not sent to anybody.
+    /// the request. `unseen` is true if nobody has received the token of the interaction.
     async fn close_interaction(&self, minted: Option<&Minted>, unseen: bool) {
         let Some(minted) = minted else { return };
         let now = self.context.clocks.ledger_now(instant());
@@ -275,8 +276,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Relays the response to a request into which a callback URL was inserted. If the response can contain the
-    /// provider's id, `learned` contains the minted callback and the JSON pointers to the possible ids.
+    /// Records in the ledger whether the provider accepted the request, and relays the response to the agent. If the
+    /// response can contain the provider's id, `learned` has the minted callback and the JSON pointers to the id.
     async fn handle_response(
         &mut self,
         mut provider_response: ProviderResponse,
@@ -310,9 +311,9 @@ impl AgentExchange<'_> {
         self.doubt_if_broken(minted, status, end).await
     }
 
-    /// Marks an interaction as doubtful if the provider accepted its request, but the agent did not receive the whole
-    /// response. The agent then gives up the work or sends the request again. If the agent closed its connection, the
-    /// interaction is not marked.
+    /// Marks an interaction as doubtful if the provider accepted the request, but the provider's response was
+    /// incomplete. The agent may then give up the work or send the request again. Does not mark the interaction if the
+    /// agent itself closed the connection.
     async fn doubt_if_broken(
         &self,
         minted: Option<&Minted>,
@@ -373,7 +374,7 @@ impl AgentExchange<'_> {
 }
 
 impl SendError {
-    /// Returns the denial for this error, and an explanation.
+    /// Converts a failed request to a provider into the denial for the agent, with an explanation.
     pub(crate) fn refusal(self) -> Refusal {
         match self {
             Self::Unreachable(reason) => Refusal::new(reason.denial(), reason.to_string()),
@@ -389,8 +390,8 @@ impl SendError {
 /// Reports whether the status of a response proves that the provider did not accept the request. The status 408, 425,
 /// 429 or 5xx proves nothing, because a gateway may send this status while the provider still processes the request.
 ///
-/// With 301, 302, 307 or 308, the provider redirects the request to another URL. A client that follows the redirect
-/// sends a second request, for which Callgate creates a second interaction.
+/// A redirect (301, 302, 307 or 308) counts as not accepted. A client that follows the redirect sends a second request,
+/// for which Callgate creates a second interaction.
 fn is_not_accepted(status: StatusCode) -> bool {
     let may_be_accepted = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     matches!(status.as_u16(), 301 | 302 | 307 | 308)

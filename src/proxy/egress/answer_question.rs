@@ -28,9 +28,9 @@ const BODY_BYTES_MAX: u64 = 1 << 20;
 const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 impl AgentExchange<'_> {
-    /// Returns the number of the question that a URL names. If the URL has no number, returns [`FIRST_QUESTION`] on a
-    /// route that writes local URLs into the body (`rewrite`), because the local URL of the first question has no
-    /// number. Returns `None` on all other routes.
+    /// Returns the number of the question that a URL names. On a route with `rewrite`, the local URL of the first
+    /// question has no number, so that the result for a URL without a number is [`FIRST_QUESTION`]. On any other route,
+    /// the result for a URL without a number is `None`.
     async fn question_number(&self, url: &ActionUrl) -> Option<u32> {
         if url.number.is_some() {
             return url.number;

@@ -14,8 +14,8 @@ use crate::guard::Url;
 use crate::http::client::{attempt_order, connect_first, open_tunnel};
 use crate::outbound::OutboundProxy;
 
-/// The path of a connection to a provider: direct or through a tunnel. An idle connection is reused only for an equal
-/// path.
+/// How a connection reaches a provider: directly, or through a tunnel of the outbound proxy. An idle connection is
+/// reused only for an equal value.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Way {
     /// A direct connection to this address.
@@ -31,8 +31,8 @@ impl Way {
         proxy.filter(|proxy| proxy.serves(url, None)).map(|_| Self::Tunnel(target(url).into()))
     }
 
-    /// Returns the path of a connection to `address`, which is a resolved address of the host of `url`: a tunnel if the
-    /// outbound proxy serves this address, and otherwise a direct connection.
+    /// Returns how a connection reaches `address`, which is a resolved address of the host of `url`: through a tunnel
+    /// if the outbound proxy serves this address, and otherwise directly.
     pub(super) fn to_address(proxy: Option<&OutboundProxy>, url: &Url, address: SocketAddr) -> Self {
         match proxy {
             Some(proxy) if proxy.serves(url, Some(address.ip())) => Self::Tunnel(address.to_string().into()),
@@ -55,7 +55,7 @@ fn target(url: &Url) -> String {
 pub(super) struct Progress(AtomicBool);
 
 impl Progress {
-    /// Returns the reason for a timeout of the attempt to connect.
+    /// Returns the reason for a timeout: the outbound proxy or the provider did not respond.
     pub(super) fn timed_out(&self) -> Unreachable {
         if self.0.load(Ordering::Relaxed) { Unreachable::ProxyTimeout } else { Unreachable::Timeout }
     }
@@ -81,7 +81,7 @@ pub(crate) enum Unreachable {
 }
 
 impl Unreachable {
-    /// Returns the denial that the agent receives.
+    /// Returns the denial that the agent receives if a provider is unreachable for this reason.
     pub(crate) const fn denial(&self) -> Denial {
         match self {
             Self::Proxy(_) => Denial::OutboundProxyFailed,

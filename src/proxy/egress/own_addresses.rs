@@ -45,9 +45,9 @@ fn reaches(address: SocketAddr, bound: SocketAddr, is_of_host: fn(IpAddr) -> boo
         return false;
     }
     let (bound_ip, ip) = (bound.ip().to_canonical(), destination(address.ip()));
-    // A listener that is bound to 0.0.0.0 or [::] accepts connections to every address of this host. An address that
-    // this host does not have itself can also lead to this host, so every address that is not public counts as an
-    // address of this host.
+    // A listener that is bound to 0.0.0.0 or [::] accepts connections to every address of this host. A non-public
+    // address that no interface of this host has, such as the address of a NAT gateway, can also lead to this host.
+    // Therefore every non-public address counts as an address of this host.
     let is_on_every_address = bound_ip.is_unspecified() && (classify(ip).is_some() || is_of_host(ip));
     bound_ip == ip || (bound_ip.is_loopback() && ip.is_loopback()) || is_on_every_address
 }
@@ -61,9 +61,8 @@ fn destination(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Reports whether an address belongs to this host. When a UDP socket is connected, nothing is sent, but the system
-/// chooses the local address. The local address equals the remote address only if the remote address belongs to this
-/// host.
+/// Reports whether an address belongs to this host. Connects a UDP socket to the address, which sends nothing, and
+/// compares the local address that the system chose. Both addresses are equal only if the address belongs to this host.
 fn is_of_host(ip: IpAddr) -> bool {
     let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let local = UdpSocket::bind((any, 0)).and_then(|socket| {

@@ -1,6 +1,6 @@
-//! The HTTP client for providers. It resolves the host and connects to exactly the address that the guard checked,
-//! directly or through the outbound proxy. It verifies TLS with the trusted roots and pools idle connections. It does
-//! not follow redirects.
+//! The HTTP client for providers. Resolves the host of a URL and connects to exactly the address that the guard
+//! checked, directly or through the outbound proxy. Verifies TLS with the trusted roots, pools idle connections, and
+//! does not follow redirects.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -55,8 +55,8 @@ struct TrustedRoots {
     digest: [u8; 32],
 }
 
-/// The pool key of a connection to a provider: the network path of the connection, and the host name in the verified
-/// certificate.
+/// The pool key of a connection to a provider: how the connection reaches the provider, and the host name for which the
+/// certificate was verified.
 #[derive(Clone, Eq, Hash, PartialEq)]
 struct Target {
     way: Way,
@@ -64,11 +64,12 @@ struct Target {
     name: Option<Box<str>>,
 }
 
-/// The checks for every address of a host that a callback named.
+/// The checks for every address of a host that the configuration does not name. The host comes from a callback or from
+/// a request to the forward proxy.
 #[derive(Clone, Copy)]
 pub(crate) struct Guarded<'g> {
     pub(crate) guard: &'g Guard,
-    /// The agents, whose addresses a callback must not name.
+    /// The agents. No address of the host may be the address of an agent.
     pub(crate) agents: &'g [Arc<Agent>],
 }
 
@@ -284,8 +285,8 @@ impl Providers {
         let roots = self.tls.as_ref().ok_or(SendError::Unreachable(Unreachable::NoRoots))?;
         let name = (url.scheme() == Scheme::Https).then(|| url.host());
         let proxy = self.proxy.as_ref();
-        // With a guard, Callgate resolves the name itself, because the proxy could resolve it to an address that was
-        // not checked.
+        // With a guard, Callgate resolves the host name itself, because the proxy could resolve the name to an address
+        // that was not checked.
         if let (None, Some(way)) = (guarded, Way::by_name(proxy, url)) {
             let target = Target { way, name: name.map(Box::from) };
             if let Some(connection) = self.pool.take(&target, instant()) {

@@ -14,7 +14,7 @@ fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-/// A test server on the loopback network. The resolver of its clients returns the addresses that a test chooses.
+/// A test server on the loopback network, with clients that resolve every host name to addresses of a test's choice.
 struct World {
     listener: TcpListener,
     port: u16,
@@ -28,8 +28,8 @@ impl World {
         Self { listener, port }
     }
 
-    /// Connects to a host whose name resolves to `addresses`. The guard allows this host, and also allows the
-    /// non-public networks in `listed`. `own` is the address of a listener of Callgate.
+    /// Connects to `service.example`, which resolves to `addresses`. The guard allows this host and the non-public
+    /// networks in `listed`. `own` is the IP address of a listener of Callgate.
     async fn connect(
         &self,
         addresses: &[&str],
@@ -126,7 +126,7 @@ impl FullListener {
         listener.bind(&address.into()).unwrap();
         listener.listen(0).unwrap();
         let mut queued = Vec::new();
-        // If a connection on the loopback network takes longer than a second, it was not accepted.
+        // A connection on the loopback network that takes longer than a second was not accepted, so the queue is full.
         while let Ok(connected) = timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
             queued.push(connected.unwrap());
             assert!(queued.len() < 100, "the queue has a bound");
@@ -240,7 +240,8 @@ fn a_client_is_replaced_if_the_proxy_changes() {
     assert!(!one.has_same_settings(&with(None)) && !with(None).has_same_settings(&one));
 }
 
-/// The second resolution of the host name has another result (DNS rebinding).
+/// The host name first resolves to 127.0.0.1, and then to the metadata service (DNS rebinding). The first tunnel must
+/// lead to 127.0.0.1, and the second tunnel must be denied.
 #[tokio::test]
 async fn a_tunnel_leads_to_the_address_that_was_judged() {
     let world = World::new();

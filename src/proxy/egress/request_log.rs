@@ -10,8 +10,8 @@ use crate::proxy::runtime::{known_method, micros};
 
 /// The result of a request to the egress listener.
 pub(crate) struct ExchangeEnd {
-    /// The denial, or the reason for the log if the request was sent: `kept` if the request already contained a
-    /// callback URL that Callgate did not replace, and otherwise `ok`.
+    /// If the request was not denied, the reason for the log: `kept` if the request already contained a callback URL
+    /// that Callgate did not replace, and otherwise `ok`. If the request was denied, the denial.
     pub(crate) outcome: Result<&'static str, Denial>,
     pub(crate) status: u16,
     /// Whether the connection can be used for another request.
@@ -62,7 +62,7 @@ pub(crate) fn record_exchange(
         Ok(reason) => ("allow", reason),
         Err(denial) => (denial.verdict(), denial.code()),
     };
-    // The duration of a tunnel is not the duration of a request.
+    // A tunnel is not recorded in the metric for request durations, because a tunnel may last for hours.
     if details.received_bytes.is_none() {
         context.recorder.metrics.egress(&details.rule, verdict, reason, took.as_secs_f64());
     }

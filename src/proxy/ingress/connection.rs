@@ -36,7 +36,8 @@ pub(crate) async fn serve(
 /// including these bytes.
 async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInfo) -> Option<Stream> {
     let accepted = Accepted { http2: stream.get_ssl_digest().is_none(), connect: false };
-    // `leftover` contains the bytes that were read after the last request. It is `None` before the first request.
+    // `leftover` contains the bytes that were read after the last request. Before the first request, `leftover` is
+    // `None`.
     let (mut leftover, mut timer) = (None, ReusableTimer::default());
     loop {
         let limits = || context.policy.load().limits;

@@ -103,9 +103,9 @@ async fn send(
     }
 }
 
-/// Sends a request to the agent while the body arrives from the caller, and reads the head of the response. Also
-/// returns the number of body bytes that were received from the caller. A redirect is returned like any other response,
-/// because the agent's own API decides on redirects. Returns `None` if the caller closed its connection.
+/// Sends a request to the agent while the body arrives from the caller, and reads the head of the response. Returns a
+/// redirect like any other response, because the caller uses the agent's own API. Returns `None` if the caller closed
+/// its connection. Also returns the number of body bytes that were received from the caller.
 ///
 /// # Errors
 /// Returns [`StreamFault::Body`] if the caller's body failed, and [`StreamFault::Response`] if the agent failed.
@@ -148,7 +148,7 @@ pub(crate) async fn deliver_streaming(
         Err(StreamFault::Response(fault)) => {
             metrics.agent_request(&agent.name, fault.agent_denial().code());
         }
-        // The caller caused the end of the request, so it is not counted as a result of the agent.
+        // The caller caused the end of the request, so the metrics count no result of the agent.
         Ok(None) | Err(StreamFault::Body(_)) => {}
     }
     (answered, bytes)
@@ -173,7 +173,7 @@ fn streamed_head(
     (head_bytes, length)
 }
 
-/// Reports whether a status asks the caller to send the request to another URL. The status 304 does not, because 304 is
+/// Reports whether a status asks the caller to send the request to another URL. Returns false for 304, because 304 is
 /// the response to a conditional request.
 fn is_redirect(status: StatusCode) -> bool {
     status.is_redirection() && status != StatusCode::NOT_MODIFIED

@@ -25,7 +25,7 @@ use crate::token::Stamp;
 
 /// The interval between two updates of the ledger's time.
 const TICK: Duration = Duration::from_millis(250);
-/// The pause between two steps that apply passed deadlines. During the pause, callbacks can use the ledger.
+/// The pause between two steps in which passed deadlines are applied. During the pause, callbacks can use the ledger.
 const STEP_PAUSE: Duration = Duration::from_millis(1);
 /// The maximum number of bytes of the response to a notice that Callgate reads.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
@@ -132,7 +132,7 @@ impl Drop for Attempt<'_> {
 
 /// The result of an attempt to deliver a notice.
 enum Attempted {
-    /// The notice was sent. The error is the status or the reason if the agent did not respond with 2xx.
+    /// The attempt has a result. Contains an error with the status or the reason if the agent did not respond with 2xx.
     Sent(Result<(), String>),
     /// The ledger does not contain the notice as pending.
     NotPending,
@@ -151,8 +151,9 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     let (outcome, result, detail) = match attempted {
         Attempted::Sent(Ok(())) => ("answered", NoticeResult::Accepted, String::new()),
         Attempted::Sent(Err(reason)) => ("failed", NoticeResult::Failed, format!(", result {reason}")),
-        // If a callback arrived in the meantime, or the interaction was revoked, the notice is no longer needed. However,
-        // during a failover, a former primary can respond with an earlier state of the record.
+        // If a callback arrived in the meantime, or the interaction was revoked, the notice is no longer needed. During
+        // a failover of Redis, a former primary can return an earlier state of the interaction. The second read detects
+        // this case.
         Attempted::NotPending if !is_owed(notices, due).await => return,
         Attempted::NotPending => {
             ("failed", NoticeResult::Failed, ", the ledger has returned an earlier state".to_owned())
@@ -173,7 +174,7 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     }
 }
 
-/// Reports whether a notice is still pending in the ledger, so that the agent must receive the notice.
+/// Reports whether a notice is still pending in the ledger. Returns false if the ledger cannot be read.
 async fn is_owed(notices: &Notices, due: &DueNotice) -> bool {
     let record = notices.store.read(&due.id).await;
     record.is_ok_and(|record| record.is_some_and(|record| record.owes(due.notice)))

@@ -76,9 +76,9 @@ impl ReplicaListener {
         }
     }
 
-    /// Returns the limits for requests of other replicas. The head of a forwarded callback has more headers than the
-    /// provider sent. The other replica retains an idle connection for [`IDLE_TIMEOUT`], so the timeout here must be
-    /// longer.
+    /// Returns the limits for requests of other replicas. A forwarded callback has more headers than the provider sent,
+    /// so the limits of the head are higher. Another replica retains an idle connection for [`IDLE_TIMEOUT`], so the
+    /// idle timeout of this listener is longer.
     fn limits(&self) -> Limits {
         let limits = self.ingress.policy.load().limits;
         Limits {
@@ -100,7 +100,8 @@ impl ReplicaListener {
         let answered = ResponseProof::new(replicas.prover.clone(), own, proof.nonce);
         let is_mistaken = proof.to.is_some_and(|to| to != own);
         if let Err(error) = proof.check_time(self.replication.wall_clock()) {
-            // The outcome shows the other replica that this process is alive, although the clocks differ too much.
+            // The request is denied, because the clocks differ too much. The outcome `Clock` shows the other replica
+            // that this process is alive.
             session.prove(answered.with_outcome(Outcome::Clock));
             return self.deny_proof(session, conn, error).await;
         }

@@ -159,7 +159,7 @@ fn is_caller_error(error: &std::io::Error) -> bool {
 }
 
 /// Checks the limits and establishes an accepted connection. Returns the connection when it is ready for HTTP, or
-/// `None` if it was closed.
+/// `None` if the connection was closed.
 async fn admit(
     admission: &Admission,
     config: Arc<ArcSwap<ListenerConfig>>,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use socket2::SockFilter;
 use socket2::SockRef;
 
-/// The time for TCP handshakes in progress to complete while new connections are held back. A handshake needs one round
-/// trip to the caller.
+/// The time for which a stopping listener waits for TCP handshakes in progress. A handshake needs one round trip to the
+/// caller.
 const LAST_ACCEPTS: Duration = Duration::from_millis(200);
 
 /// A bound listener that does not accept connections yet.
@@ -61,8 +61,8 @@ fn without_new_connections() -> [SockFilter; 5] {
     ]
 }
 
-/// Holds back new connections, waits for TCP handshakes in progress, and drops the accept queues. Waits 200 ms, which
-/// is enough for callers with a shorter round trip, but at most `time_left`.
+/// Holds back new connections, waits for TCP handshakes in progress, and drops the accept queues. The wait takes
+/// `time_left` or 200 ms, whichever is shorter. 200 ms are enough for callers with a shorter round trip.
 pub(crate) async fn close(queues: Vec<AcceptQueue>, time_left: Duration) {
     if !queues.is_empty() && !time_left.is_zero() {
         queues.iter().for_each(AcceptQueue::close);

@@ -104,7 +104,7 @@ impl TlsVersion {
 }
 
 impl ConnInfo {
-    /// Returns the caller. Includes the client certificate if it is still trusted.
+    /// Returns the caller. Includes the client certificate if the current settings still trust the certificate.
     pub(crate) fn caller(&self, clock: &Clock) -> Caller<'_> {
         let is_tls = self.tls_version != TlsVersion::None;
         Caller::at(self.peer).with_certificate(self.certificate(clock)).with_tls(is_tls)
@@ -140,7 +140,7 @@ impl ConnInfo {
         tls_matches && trusted && (!required || self.certificate(clock).is_some())
     }
 
-    /// Returns the client certificate if the current settings still trust it.
+    /// Returns the client certificate of the connection if the current settings still trust the certificate.
     pub(crate) fn certificate(&self, clock: &Clock) -> Option<&ClientCertificate> {
         let verified = self.certificate.as_ref()?;
         let config = self.config.load();

@@ -57,7 +57,8 @@ impl ConnectionLimits {
         }
     }
 
-    /// Counts one more connection. Returns `None` if `max` connections are already open.
+    /// Counts one more connection. Returns `None` if `max` connections are already open, or if the limit of open files
+    /// allows no more connections.
     pub(crate) fn acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionSlot> {
         // The number is incremented before the comparison, so that two concurrent calls cannot both take the last slot.
         let before = self.open.fetch_add(1, Ordering::SeqCst);

@@ -93,10 +93,10 @@ impl TicketSecret {
     }
 }
 
-/// Returns the HMAC-SHA-256 of a purpose and a number under the secret.
+/// Returns the HMAC-SHA-256 of `purpose` and `number`, with the key `secret`.
 fn derived(secret: &Secret, purpose: &str, number: i64) -> [u8; 32] {
     let text = format!("callgate tls ticket, version 1, {purpose} {number}");
-    // An HMAC accepts a key of any length.
+    // An HMAC accepts a key of any length, so no error can occur.
     let mac = Hmac::<Sha256>::new_from_slice(secret.expose());
     mac.map_or([0; 32], |mac| mac.chain_update(text).finalize().into_bytes().into())
 }
@@ -138,8 +138,8 @@ impl TicketKeys {
         Arc::new(Self { clock, rotation: Mutex::default() })
     }
 
-    /// Returns the producer of session tickets for a listener with the settings `binding`. Without secrets, the tickets
-    /// are encrypted with the random keys of this process.
+    /// Returns the producer of session tickets for a listener. `binding` is the hash of the listener settings to which
+    /// the tickets are bound. Without secrets, the tickets are encrypted with the random keys of this process.
     pub(crate) fn for_listener(
         self: &Arc<Self>,
         secrets: &[Secret],
@@ -210,7 +210,7 @@ mod tests {
     const START: i64 = 1_800_000_000;
     const HOUR: i64 = 3600;
 
-    /// Returns ticket keys, and the time of the ticket keys' clock in milliseconds.
+    /// Returns ticket keys, and the time of their clock in milliseconds. A test changes this time.
     fn keys() -> (Arc<TicketKeys>, Arc<AtomicI64>) {
         let now = Arc::new(AtomicI64::new(START * 1000));
         (TicketKeys::new(Clock::Set(Arc::clone(&now))), now)

@@ -12,11 +12,11 @@ use crate::store::HandedRecords;
 
 /// The maximum size in bytes of the body of a request to the replica API. The largest body is a batch of interactions.
 pub(crate) const API_BODY_BYTES_MAX: u64 = 2 << 20;
-/// The path, after `/replica`, to which another replica sends interactions to move them to this ledger.
+/// The path, after `/replica`, of requests that move interactions from another replica to this ledger.
 pub(super) const LEDGER: &str = "/ledger";
 
-/// The path, after `/replica`, to which another replica sends ids of interactions that this process owns and whose
-/// deadlines have passed.
+/// The path, after `/replica`, of requests to apply passed deadlines. The body lists the ids of interactions that this
+/// process owns.
 const DUE: &str = "/due";
 
 impl Replication {
@@ -29,7 +29,7 @@ impl Replication {
         answer.is_ok_and(|answer| answer.status == 204)
     }
 
-    /// Responds to a request to the replica API whose proof is valid.
+    /// Responds to a request to the replica API. The caller must have verified the proof of the request.
     pub(crate) async fn answer(
         &self,
         from: Incarnation,
@@ -40,7 +40,7 @@ impl Replication {
         match (method.as_str(), path.as_str()) {
             ("GET", "") => json(200, serde_json::to_vec(&self.about())),
             ("POST", "") => {
-                // A replica may describe only itself.
+                // The proof contains the id of the sending replica. A description of any other replica is ignored.
                 if let Ok(about) = serde_json::from_slice::<About>(body)
                     && about.incarnation == from.to_string()
                 {

@@ -63,8 +63,8 @@ impl Replication {
     }
 
     /// Returns which process must handle the callbacks of an interaction. The ledger has precedence over the owner in
-    /// the token, because the interaction may have been moved. `asked` contains the processes that do not have the
-    /// interaction.
+    /// the token, because the interaction may have been moved. `asked` contains the processes that have responded that
+    /// they do not have the interaction.
     pub(crate) fn place(
         &self,
         replicas: &Replicas,
@@ -232,7 +232,7 @@ impl Replication {
     /// Asks the other replicas whether they have received the interactions of a dead owner. Returns false if not all
     /// replicas responded.
     async fn find_heirs(self: &Arc<Self>, replicas: &Arc<Replicas>, owner: &Owner) -> bool {
-        // Callbacks that arrive in the meantime wait for the responses of the same round.
+        // Callbacks that arrive during the round wait here, and then use the responses of this round.
         let Ok(_permit) = self.finding_heirs.acquire().await else { return false };
         if self.members.heirs_are_known(owner.incarnation) {
             return true;
@@ -249,9 +249,9 @@ impl Replication {
         is_complete
     }
 
-    /// Asks the other replicas which replicas have moved interactions to them, at most once per [`HEIRS_PAUSE`].
+    /// Asks each other replica from which replicas it has received interactions. Asks at most once per [`HEIRS_PAUSE`].
     async fn ask_for_heirs(self: &Arc<Self>, replicas: &Arc<Replicas>) {
-        // Callbacks that arrive in the meantime wait for the responses of the same round.
+        // Callbacks that arrive during the round wait here, and then use the responses of this round.
         let Ok(_permit) = self.finding_heirs.acquire().await else { return };
         let is_recent = |at: Instant| instant().saturating_duration_since(at) < HEIRS_PAUSE;
         if !self.heirs_asked.lock().is_some_and(is_recent) {

@@ -105,15 +105,17 @@ impl Replication {
         self.metrics.handed_over(left.handed_over, left.kept);
         left.log(&replicas.group);
         if left.kept == 0 {
-            // The other replicas send the callbacks of this process to the successor. If this process starts again with
-            // the same file, this process must therefore have another replica id.
+            // The other replicas now forward the callbacks for this replica id to the replica that received the
+            // interactions. If this process starts again with the same file, this process therefore needs another
+            // replica id.
             self.store().forget_incarnation();
         }
         left
     }
 
-    /// Moves a batch of interactions to other replicas. Interactions that the first replica in `successors` does not
-    /// store are offered to the next one. A replica that does not respond is removed from `successors`.
+    /// Moves a batch of interactions to other replicas, beginning with the first replica in `successors`. Interactions
+    /// that this replica does not store are offered to the next replica. A replica that does not respond is removed
+    /// from `successors`.
     async fn hand_over_batch(
         &self,
         replicas: &Replicas,

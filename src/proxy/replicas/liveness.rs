@@ -57,20 +57,21 @@ pub(crate) struct Member {
     pub(crate) owner: Owner,
     /// The last description that the replica sent. `None` if the replica never responded to this process.
     pub(crate) about: Option<About>,
-    /// The time of the first of consecutive refused connections. `None` if the last connection was accepted.
+    /// The time of the first refused connection after the last accepted connection. `None` if the last connection was
+    /// accepted.
     refused_since: Option<Instant>,
     /// Whether another process now has the address of this replica.
     is_replaced: bool,
-    /// Whether all other replicas were asked, after the death of this replica, which replica has received its
-    /// interactions.
+    /// For a dead replica: whether all other replicas were asked which replica has received the interactions of the
+    /// dead replica.
     heirs_are_known: bool,
     /// The time of the last attempt to connect to the replica.
     tried: Instant,
 }
 
 impl Member {
-    /// Returns whether the replica can be reached. The replica is considered dead if at least `gone_after` has passed
-    /// from the first to the last of its consecutive refusals of a connection, or if another process has its address.
+    /// Returns whether the replica can be reached. The replica is considered dead in two cases: it has refused all
+    /// connections for at least `gone_after`, or another process has its address.
     pub(crate) fn presence(&self, gone_after: Duration) -> Presence {
         match self.refused_since {
             _ if self.is_replaced => Presence::Gone,
@@ -192,8 +193,8 @@ impl Members {
         table.get(&incarnation).is_some_and(|member| member.refused_since.is_some() && !member.is_replaced)
     }
 
-    /// Returns a replica with its current address. A process that was restarted with the same ledger can have another
-    /// address than the tokens from before the restart contain.
+    /// Returns a replica with its current address. A process that restarts with the same ledger can get another
+    /// address. A token from before the restart still contains the former address.
     pub(crate) fn current(&self, owner: &Owner) -> Owner {
         let table = self.table.lock();
         let known = table.get(&owner.incarnation).filter(|member| member.about.is_some());
@@ -274,8 +275,8 @@ fn insert(table: &mut HashMap<Incarnation, Member>, member: Member) {
     table.insert(member.owner.incarnation, member);
 }
 
-/// Removes the replica to which the last connection attempt is the oldest, if the table has no room for another
-/// replica.
+/// Makes room in the table for the replica `incarnation`. If the table is full, removes the replica with the oldest
+/// last connection attempt.
 fn make_room(table: &mut HashMap<Incarnation, Member>, incarnation: Incarnation) {
     if table.len() >= MEMBERS_MAX && !table.contains_key(&incarnation) {
         let oldest = table.values().min_by_key(|member| member.tried).map(|member| member.owner.incarnation);

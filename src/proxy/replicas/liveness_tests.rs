@@ -41,7 +41,8 @@ fn a_pause_of_this_process_does_not_make_another_member_gone() {
     let at = |secs| start + Duration::from_secs(secs);
     members.answered(about(&a, &[], 1), start).unwrap();
     assert!(!members.refused(&a, GONE_AFTER, at(5)));
-    // The test simulates that this process is suspended for 600 s before the next refusal.
+    // This process is suspended for 600 s before the next refusal. The refusal before the suspension then does not
+    // count.
     assert!(!members.is_gone(a.incarnation, GONE_AFTER));
     assert!(!members.refused(&a, GONE_AFTER, at(605)), "the member may have been reachable in between");
     for secs in (610..665).step_by(5) {

@@ -1,5 +1,5 @@
-//! Sends requests to other replicas over pooled connections. With the first request on a connection, the process at the
-//! address must identify itself, so that no callback is sent to another process than intended.
+//! Sends requests to other replicas over pooled connections. On a new connection, the process at the address must
+//! identify itself first, so that no callback is sent to a wrong process.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -49,7 +49,8 @@ pub(crate) struct Sending<'s> {
     pub(crate) write_head: Option<&'s WriteHead<'s>>,
 }
 
-/// A function that returns the head of a forwarded callback with this proof in a header.
+/// A function that returns the head of a forwarded callback. The argument is the proof, which the head contains in a
+/// header.
 pub(crate) type WriteHead<'w> = dyn Fn(&str) -> Vec<u8> + Send + Sync + 'w;
 
 impl<'s> Sending<'s> {
@@ -103,18 +104,19 @@ impl MemberResponse {
     }
 }
 
-/// The reason why another replica did not respond to a request.
+/// The reason why a request to another replica has no valid response.
 #[derive(Debug)]
 pub(crate) enum SendError {
-    /// Nothing was sent, because the replica has no resources for the request at the moment.
+    /// The request was not sent. The replica responded with this status when it was asked to identify itself.
     Busy(StatusCode),
-    /// Nothing was sent, because the clock of the replica differs too much from this host's clock.
+    /// The request was not sent, because the clock of the replica differs too much from this host's clock.
     Clock,
-    /// Nothing was sent, for example because no connection was opened. Contains an explanation.
+    /// The request was not sent, for example because no connection was opened. Contains an explanation.
     NotSent(String),
-    /// Nothing was sent, because another program uses the address of the replica.
+    /// The request was not sent, because another program uses the address of the replica.
     Stranger,
-    /// Nothing was sent, because another replica has the address. Contains the description of the other replica.
+    /// The request was not sent, because another replica has the address. Contains the description of the other
+    /// replica.
     Mistaken(About),
     /// The replica may have received the request, but no valid response arrived.
     Unknown(ResponseFault),
@@ -300,7 +302,8 @@ async fn open(
     }
 }
 
-/// Returns the outcome of a request to another replica, or `None` if the intended replica did not send the response.
+/// Returns the outcome in the proof of a replica's response. Returns `None` if the proof is not valid, or if another
+/// replica than `to` sent the response. [`Outcome::Clock`] and [`Outcome::Mistaken`] are accepted from every replica.
 fn outcome(
     replicas: &Replicas,
     response: &UpstreamResponse,

@@ -75,7 +75,7 @@ pub struct Replication {
     /// refuses connections.
     pub(super) heirs_asked: Mutex<Option<Instant>>,
     pub(super) log_throttle: LogThrottle,
-    /// Whether the first round of discovery has ended, in which all addresses in `discover` are contacted.
+    /// Whether all addresses in `discover` were contacted at least once (the first round of discovery).
     pub(super) has_looked: AtomicBool,
     /// Whether this process accepts no more callbacks from other replicas, because it moves its ledger to another
     /// replica.
@@ -296,7 +296,7 @@ impl Replication {
         self.metrics.members(self.members.all().iter().filter(|member| is_present(member)).count() + 1);
     }
 
-    /// Counts a callback whose owner is dead. `did` is what happened to the callback.
+    /// Counts a callback of an interaction whose owner is dead. `did` is what happened to the callback.
     pub(crate) fn owner_gone(&self, did: &'static str) {
         self.metrics.owner_gone(did);
     }

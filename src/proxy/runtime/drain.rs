@@ -34,8 +34,8 @@ impl Drop for InFlight {
 impl Drain {
     /// Counts a new request or connection as in flight. Returns `None` after [`Drain::close`].
     pub(crate) fn begin(&self) -> Option<InFlight> {
-        // The count is incremented before the check. If the check does not see a concurrent `close`, a wait that begins
-        // after this `close` sees the incremented count.
+        // The count is incremented before `closed` is read. If `closed` is still false, `close` is called later, and a
+        // wait after this call sees the incremented count.
         self.0.in_flight.fetch_add(1, Ordering::SeqCst);
         let begun = InFlight(Arc::clone(&self.0));
         (!self.0.closed.load(Ordering::SeqCst)).then_some(begun)
@@ -88,7 +88,7 @@ mod tests {
         for wait in &mut waits {
             assert!(!has_ended(wait.as_mut()).await);
         }
-        // The guard can be dropped on another thread, and it can outlive the borrow of the drain.
+        // `second` can be dropped on another thread, and after the borrow of the drain has ended.
         tokio::spawn(async move { drop(second) }).await.unwrap();
         for wait in waits {
             wait.await;

@@ -44,7 +44,7 @@ impl AgentExchange<'_> {
     /// the host.
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if the host is not allowed, cannot be reached, or too many tunnels are open.
+    /// Returns a [`Refusal`] if the host is not allowed or cannot be reached, or if too many tunnels are open.
     pub(crate) async fn connect(&mut self, proxy: &ForwardProxy, url: &Url) -> Result<Connected, Refusal> {
         self.details.rule = TUNNEL.into();
         self.details.host = Some(format!("{}:{}", url.host(), url.port()));

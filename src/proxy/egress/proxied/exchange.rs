@@ -33,8 +33,8 @@ impl Origin {
 }
 
 impl AgentExchange<'_> {
-    /// Serves a request for the origin `url`. If no rule names the origin, `others` checks whether the agent is allowed
-    /// to reach the origin.
+    /// Serves a request for the origin `url`. If no rule names the origin, calls `others` to check whether the agent is
+    /// allowed to reach the origin.
     pub(crate) async fn run_by_url(
         &mut self,
         url: &Url,

@@ -16,7 +16,7 @@ use crate::guard::Url;
 use crate::http::{BufferedIo, with_timeout};
 use crate::proxy::egress::context::EgressContext;
 
-/// Presents one certificate to every client, and records whether the client requested another server name.
+/// Presents one certificate to every client. Records whether the client requested another server name than `host`.
 #[derive(Debug)]
 struct OneCertificate {
     key: Arc<CertifiedKey>,
@@ -98,8 +98,8 @@ async fn shake(acceptor: &Acceptor, stream: Stream, leftover: BytesMut) -> Resul
     shaken.map_err(|error| error.to_string())
 }
 
-/// Converts the connection of an accepted CONNECT request to the transport of the inner TLS connection. Reads from a
-/// plain connection begin with `leftover`. Returns `None` if the listener accepts TLS and `leftover` is not empty.
+/// Converts the connection of an accepted CONNECT request to the transport of the inner TLS connection. From a plain
+/// connection, `leftover` is read first. Returns `None` if the listener accepts TLS and `leftover` is not empty.
 fn outer(stream: Stream, leftover: BytesMut) -> Option<Outer> {
     match stream.into_any().downcast::<BufferedIo>() {
         Ok(mut io) => {

@@ -43,7 +43,8 @@ pub(crate) fn what(
 /// Checks whether the agent may reach the host of a URL that no rule names.
 ///
 /// # Errors
-/// Returns a [`Refusal`] if the host is not allowed, or if the connection was intercepted for the host.
+/// Returns a [`Refusal`] if the host is not allowed. Always returns a [`Refusal`] for an intercepted connection,
+/// because only hosts that a rule names are intercepted.
 pub(crate) fn check_other(
     proxy: Option<&ForwardProxy>,
     is_intercepted: bool,
@@ -51,7 +52,7 @@ pub(crate) fn check_other(
 ) -> Result<(), Refusal> {
     match proxy {
         Some(proxy) if !is_intercepted => proxy.check_destination(url),
-        // A reload has removed the rule for the host since the connection was intercepted.
+        // A reload has removed the rule for the host after the connection was intercepted.
         _ => Err(Refusal::new(Denial::ProxyMisdirected, "no rule names the host any more")),
     }
 }

@@ -13,9 +13,8 @@ use crate::proxy::egress::context::EgressContext;
 use crate::store::{Leased, Message};
 use crate::token::Stamp;
 
-/// The maximum total size of the messages in one response to a pull request, in bytes. A single message is returned
-/// even if the message is larger. The response to a request that only watches can exceed the maximum by its last
-/// message.
+/// The maximum total size of the messages in one response to a pull request, in bytes. A single message that is larger
+/// is returned alone. A request that only watches (`watch`) also receives the message that exceeds the maximum.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// The delay before Callgate reads a message again after a read error.
 const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
@@ -43,8 +42,8 @@ impl Events<'_> {
                     readable.push(one);
                 }
                 read => {
-                    // If the message was erased in the meantime, there is no error to log, and postponing has no
-                    // effect.
+                    // `Ok(None)` means that the message was erased in the meantime. Nothing is logged, and postponing
+                    // has no effect.
                     if let Err(error) = read {
                         log::error!("{}: the message cannot be read: {error}", inbox.id(one.number));
                     }
@@ -55,14 +54,14 @@ impl Events<'_> {
         (events, readable)
     }
 
-    /// Returns messages of the interaction without leasing them, for a request that only watches. Also returns whether
-    /// there are more messages.
+    /// Returns the messages of the interaction after the number `after`, without leasing them, for a request that only
+    /// watches. Also returns whether there are more messages.
     pub(super) async fn watch(&self, after: u64, max: usize) -> (Vec<Value>, bool) {
         let (Some(interaction), inbox) = (self.interaction, self.context.store.inbox()) else {
             return (Vec::new(), false);
         };
         let (mut events, mut bytes) = (Vec::new(), 0);
-        // A client that asks again after an error misses no message.
+        // After an error, the client asks again with the same `after`, so that the client misses no message.
         let numbers = match inbox.messages_everywhere(interaction, after, max.saturating_add(1)).await {
             Ok(numbers) => numbers,
             Err(error) => {

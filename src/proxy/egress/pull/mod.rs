@@ -98,7 +98,7 @@ impl AgentExchange<'_> {
         ExchangeEnd { outcome: Ok("ok"), status: if was_written { status } else { 0 }, reusable: was_written }
     }
 
-    /// Responds with the next messages, as soon as there are any.
+    /// Serves a request that pulls messages. Responds as soon as there are messages, or when the wait time is over.
     async fn events(&mut self, interaction: Option<String>) -> ExchangeEnd {
         let query = head_of(self.session, self.caller).raw_query().unwrap_or_default().to_owned();
         let query = PullQuery::parse(&query).map_err(str::to_owned);
@@ -168,7 +168,8 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
             },
             None => None,
         };
-        // The state was read before the messages, so that no message that was accepted before the end is missed.
+        // The state was read before the messages are read, so that all messages that were accepted before the end of
+        // the interaction are found.
         let elsewhere = match source.interaction.filter(|_| query.watched_after.is_none()) {
             Some(id) => match inbox.take_interaction(id, true).await {
                 Ok(elsewhere) => elsewhere,
@@ -181,7 +182,7 @@ async fn wait_for_events(source: &event::Events<'_>, query: &PullQuery) -> (Foun
         };
         let waiting = || source.interaction.map_or((0, 0), |id| inbox.waiting_of(id));
         // A message that is not durable yet becomes visible later. A request that only watches must receive this
-        // message before the end of the interaction.
+        // message before the response reports the end of the interaction.
         let (_, arriving) = waiting();
         let (events, leased, has_more) = match query.watched_after {
             None => {

@@ -20,8 +20,8 @@ const SHOWN_MAX: usize = 3;
 const SHOWN_CHARACTERS_MAX: usize = 60;
 
 impl AgentExchange<'_> {
-    /// Reads a response that can contain an agent card (A2A protocol) at `place`. If the response contains a card,
-    /// replaces each URL that the rule covers by a URL on the egress listener. `sent` is the URL of the request, and
+    /// Reads a response that can contain an agent card (A2A protocol) at `place`. Replaces each URL in the card that
+    /// the rule covers by the corresponding URL on the egress listener. `sent` is the URL of the request, and
     /// `captures` are the path captures of the request. Returns the part of the body that was read, with the replaced
     /// URLs.
     pub(in crate::proxy::egress) async fn localize_card(
@@ -47,7 +47,7 @@ impl AgentExchange<'_> {
         let Some(address) = self.own_address() else { return Ok(body) };
         let local = |url: &str| {
             let path = Url::parse(url).ok().and_then(|url| {
-                // The text of the URL may have no path, but the parsed URL always has one.
+                // A card may contain a URL without a path (`https://a.example`). The parsed URL has the path `/`.
                 rule.local_location(&url.to_string(), sent, captures)
             })?;
             Some(format!("{address}{path}"))
@@ -70,7 +70,8 @@ impl AgentExchange<'_> {
                 }
                 let Some(text) = text else { return Ok(body) };
                 let response = &mut provider_response.response;
-                // The body was read completely, so its trailers have arrived.
+                // Digests of the original body are removed from the headers and from the trailers. The trailers have
+                // arrived, because the body was read completely.
                 response.remove_headers(|name| BODY_DIGESTS.contains(name));
                 response.remove_trailers(|name| {
                     BODY_DIGESTS.iter().any(|digest| is_same_header(digest.as_str(), name))

@@ -1,4 +1,4 @@
-//! Reads the provider's id of the work from the response to a request with a callback URL, and binds it to the
+//! Reads the provider's id of the work from the response to a request with a callback URL, and binds the id to the
 //! interaction.
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::request::is_json;
 
 impl AgentExchange<'_> {
     /// Reads the beginning of a JSON response and records the provider's id of the work. `body_start` is the part of
-    /// the body that was already read. Returns the part of the body that was read in total.
+    /// the body that was read before the call. Returns the part of the body that was read before and during the call.
     pub(in crate::proxy::egress) async fn learn_id(
         &mut self,
         minted: &Minted,
@@ -68,7 +68,8 @@ impl AgentExchange<'_> {
                 log::error!("{}: {}", minted.interaction, refusal.detail);
             }
         };
-        // The sender is dropped at the end of the stream, so that the future `bound` also ends.
+        // At the end of the stream, the sender is dropped. The future `bound` then ends, even if no event contained an
+        // id.
         let (end, ()) =
             tokio::join!(self.relay_observed(provider_response, Bytes::new(), reason, observe), bound);
         end

@@ -14,9 +14,9 @@ use crate::proxy::egress::agent_exchange::AgentExchange;
 use crate::proxy::egress::provider_client::ProviderResponse;
 
 impl AgentExchange<'_> {
-    /// Replaces the `Location` of a redirect, of a 201 or of a 202 in two cases: the agent would resolve the location
-    /// against the egress listener, or `local` returns a URL on the egress listener for the location. `sent` is the URL
-    /// of the request.
+    /// Replaces the `Location` of a redirect, of a 201 or of a 202. If `local` returns a URL on the egress listener for
+    /// the location, the new value is this URL. Otherwise, if the agent would resolve the location against the egress
+    /// listener, the new value is the absolute URL at the provider. `sent` is the URL of the request.
     pub(in crate::proxy::egress) fn keep_location_local(
         &self,
         provider_response: &mut ProviderResponse,
@@ -76,7 +76,8 @@ impl<'x> OwnListener<'x> {
                 || providers.is_listener((address, port).into())
                 || (is_requested_port && address.to_canonical().is_loopback());
         }
-        // Some clients read other notations of numbers as IP addresses, and characters outside ASCII as digits.
+        // Some clients read a host such as `2130706433` or `0x7f000001` as an IP address, or characters outside ASCII
+        // as digits. Therefore such a host may be an address of the listener.
         let last = host.rsplit('.').next().unwrap_or_default();
         let may_be_address =
             !host.is_ascii() || last.starts_with("0x") || last.bytes().all(|b| b.is_ascii_digit());

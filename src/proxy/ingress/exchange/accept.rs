@@ -1,4 +1,4 @@
-//! Stores a permitted callback in the inbox instead of delivering it at once, and acknowledges it to the provider.
+//! Stores a permitted callback in the inbox instead of delivering the callback at once, and responds to the provider.
 
 use bytes::Bytes;
 
@@ -25,7 +25,7 @@ impl CallbackExchange<'_> {
         body: Bytes,
     ) -> ExchangeRecord {
         let (context, Some(claimed)) = (self.context, claimed) else {
-            // The ledger permits only callbacks whose event was claimed.
+            // Not expected: the checks permit a callback only if its event was claimed in the ledger.
             let denied = Denied { denial: Denial::StoreUnavailable, seen: permit.into_seen() };
             return self.deny(denied, 0).await;
         };

@@ -161,7 +161,7 @@ impl CallbackExchange<'_> {
                 }
             }
             Ok(Decided::Observed(observed)) => Box::pin(self.deliver_observed(caller, *observed, body)).await,
-            // Requests on routes with `stream: true` were passed on above, before their body was read.
+            // Not expected: requests on routes with `stream: true` were passed on above, before their body was read.
             Ok(Decided::Streamed(streamed)) => {
                 let denied = Denied { denial: Denial::RouteUnknown, seen: streamed.into_seen() };
                 return self.deny(denied, body_bytes).await;

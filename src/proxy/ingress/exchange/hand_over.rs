@@ -44,8 +44,8 @@ impl CallbackExchange<'_> {
         };
         let interaction = &*interaction;
         if self.origin.is_member() {
-            // A callback is forwarded only once. This outcome shows the sender that another replica owns the
-            // interaction.
+            // A forwarded callback is not forwarded again. If another replica has the interaction, the response has the
+            // outcome `Moved`, and the sender forwards the callback to another replica.
             return match replication.accepts(&replicas, &owner, interaction).await {
                 Acceptance::Here => Ok(verified),
                 Acceptance::Gone => {
@@ -69,9 +69,9 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Returns the interaction of a callback and its owner. Takes the owner from a shared ledger if possible, and
-    /// otherwise from the token, because another replica may have adopted the interaction since the token was minted.
-    /// Returns `None` if neither the ledger nor the token contains an owner.
+    /// Returns the interaction of a callback and its owner. A shared ledger has precedence over the owner in the token,
+    /// because another replica may have adopted the interaction since the token was minted. Returns `None` if neither
+    /// the ledger nor the token contains an owner.
     ///
     /// # Errors
     /// Returns the denial if the owner cannot be determined.
@@ -166,7 +166,7 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Applies the setting `replicas.gone` to a callback whose owner is dead.
+    /// Applies the setting `replicas.gone` to a callback of an interaction whose owner is dead.
     async fn without_owner(
         &mut self,
         replicas: &Replicas,

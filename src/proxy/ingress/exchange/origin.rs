@@ -20,7 +20,7 @@ pub(crate) enum Origin<'o> {
 }
 
 impl<'o> Origin<'o> {
-    /// Returns the caller. Includes the client certificate if it is still trusted.
+    /// Returns the caller. Includes the client certificate if the current settings still trust the certificate.
     pub(super) fn caller(self, clock: &Clock) -> Caller<'o> {
         match self {
             Self::Connection(conn) => conn.caller(clock),

@@ -37,7 +37,8 @@ pub(super) async fn attempt(
     let message = match inbox.begin(number, route.agent.patience()).await {
         Ok(Some(message)) => message,
         read => {
-            // If the message was erased in the meantime, there is no error to log, and postponing has no effect.
+            // `Ok(None)` means that the message was erased in the meantime. Nothing is logged, and postponing has no
+            // effect.
             if let Err(error) = read
                 && deliveries.log_throttle.should_log("unreadable", instant())
             {

@@ -24,7 +24,7 @@ const WAKE_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Circuits(Mutex<HashMap<Box<str>, State>>);
 
-/// A delivery in progress of one message to an agent.
+/// One delivery in progress: the name of the agent and the number of the message.
 pub(super) struct Slot {
     agent: Box<str>,
     message: u64,

@@ -43,7 +43,7 @@ pub(crate) async fn run(deliveries: Arc<Deliveries>) {
     }
 }
 
-/// Advances the time of the inbox, and begins all deliveries that may begin now. Returns the time of the next delivery.
+/// Advances the time of the inbox, and begins all deliveries that can begin now. Returns the time of the next delivery.
 fn step(deliveries: &Arc<Deliveries>, now: Timestamp) -> Option<Timestamp> {
     let inbox = deliveries.inbox();
     let passed = inbox.pass(now);
@@ -82,7 +82,7 @@ fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp
     one.into_iter().chain(other).min()
 }
 
-/// Begins deliveries of messages to one agent until no more may begin. Returns the time of the next delivery.
+/// Begins all deliveries to one agent that can begin now. Returns the time of the next delivery.
 fn start_attempts(
     deliveries: &Arc<Deliveries>,
     policy: &Policy,
@@ -91,7 +91,7 @@ fn start_attempts(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let mut routes = routes.to_vec();
-    // The earliest time of the next delivery of a route whose rate limit is reached.
+    // For the routes whose rate limit is reached: the earliest time of the next delivery.
     let mut paced = None;
     while !routes.is_empty() {
         let is_probe = match deliveries.circuits.start(agent, policy.inbox.concurrency, now) {
@@ -108,7 +108,7 @@ fn start_attempts(
         if let Some(rate) = route.rate
             && !deliveries.rate_limits.allow_route(&route.name, rate)
         {
-            // The other messages of the route are not examined either, because very many may be waiting.
+            // This step examines no other message of the route, because very many messages may be waiting.
             let interval = (rate.per / rate.requests.get()).max(Duration::from_millis(1));
             paced = earlier(paced, Some(now.plus(interval)));
             routes.retain(|name| *name != started.route);

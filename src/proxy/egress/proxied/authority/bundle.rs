@@ -10,8 +10,8 @@ use pingora::tls::CertificateDer;
 
 use super::trust_store::pkcs12;
 
-/// The name of the file that contains the certificate of Callgate's certificate authority, and all other certificates
-/// from the authority's configured file.
+/// The name of the file with the certificate of the forward proxy's certificate authority. Also contains all further
+/// certificates in the configured file of the authority.
 const CA: &str = "ca.pem";
 /// The name of the file that contains the root certificates of the system and the certificates in [`CA`].
 const BUNDLE: &str = "bundle.pem";

@@ -25,7 +25,8 @@ use crate::time::Timestamp;
 /// The validity period of a new certificate authority. The period is long, because Node and Java read their trusted
 /// certificates only at start.
 const LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
-/// How long before its time of issue a certificate becomes valid, because the clocks of clients differ.
+/// The validity of a certificate begins this long before the certificate is issued, because a client's clock may be
+/// slow.
 const BACKDATED: Duration = Duration::from_secs(3600);
 /// The only host name in the name constraints of an authority without intercepted hosts. No host can have this name
 /// (RFC 2606).
@@ -57,7 +58,8 @@ fn create(
 ) -> Result<(KeyPair, CertificateDer<'static>, CertificateParams), String> {
     let key = KeyPair::generate().map_err(|error| error.to_string())?;
     let mut params = CertificateParams::default();
-    // The random number lets clients that trust an old and a new certificate distinguish them by name.
+    // A client may trust an old and a new authority at the same time. The random number gives each authority another
+    // name.
     let number = new_id("").unwrap_or_default();
     let number = number.get(..8).unwrap_or(&number);
     params.distinguished_name = named(&format!("Callgate egress {number}"));

@@ -1,7 +1,7 @@
 //! A trust store for Java: a PKCS #12 file (RFC 7292) with certificates only. The file is neither encrypted nor
 //! protected by a password, because certificates are public. Java reads such a file without a password.
 
-/// The DER tag of the type INTEGER (X.690). The following constants are the DER tags of other types.
+/// The DER tag of the type INTEGER (X.690).
 const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const OBJECT_IDENTIFIER: u8 = 0x06;
