@@ -94,7 +94,7 @@ fn print(event: &Value) {
     let body = text.or_else(|| BASE64.decode(encoded?.as_bytes()).ok()).unwrap_or_default();
     let mut out = std::io::stdout().lock();
     let is_terminal = out.is_terminal();
-    // The reader may have closed the pipe. The exit code still reports the outcome.
+    // The reader of the output may have closed the pipe. The exit code still shows the outcome.
     let _ = write_bytes(&mut out, &body, is_terminal);
 }
 
