@@ -22,7 +22,8 @@ pub(super) struct Log {
     pub(super) not_json: u64,
     /// The number of lines that are JSON, but not an entry of the access log.
     pub(super) other_json: u64,
-    /// The number of access-log entries before the time of `--since`.
+    /// The number of access-log entries that the option `--since` excluded: older entries, and entries without a valid
+    /// time.
     pub(super) older: u64,
     /// The number of requests that the agent sent (egress requests).
     pub(super) egress: u64,
@@ -37,8 +38,8 @@ pub(super) struct Log {
 #[derive(Debug, Default)]
 pub(super) struct Route {
     pub(super) requests: u64,
-    /// The number of requests that passed all checks. They were delivered, or Callgate answered them because they were
-    /// duplicates or handshakes.
+    /// The number of requests that passed all checks. These requests were delivered, or Callgate answered them because
+    /// they were duplicates or handshakes.
     pub(super) accepted: u64,
     /// The number of requests that Callgate denied.
     pub(super) denied: u64,

@@ -25,8 +25,8 @@ impl Since {
     }
 }
 
-/// Counts the entries of access logs. With `--since`, an entry before the selected time only increases the number of
-/// older entries.
+/// Counts the entries of access logs. With `--since`, an entry before the selected time, or without a valid time, only
+/// increases the number of older entries.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     log: Log,

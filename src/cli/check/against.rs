@@ -1,4 +1,4 @@
-//! `callgate check --against URL`: compares a configuration with the one that a running Callgate uses.
+//! `callgate check --against URL`: compares a configuration with the configuration that a running Callgate uses.
 
 use std::collections::BTreeMap;
 use std::path::Path;

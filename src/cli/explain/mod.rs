@@ -3,8 +3,8 @@
 //! The decision is made by the same code that runs in production. The ledger is not consulted, so `explain` cannot
 //! detect duplicates or interactions that are over.
 //!
-//! A request that Callgate has captured contains no token and no signature. For the checks that need them, `explain`
-//! uses the verdicts that Callgate recorded in the captured request.
+//! A request that Callgate has captured contains no token and no signature. For the checks that need a token or a
+//! signature, `explain` uses the verdicts that Callgate recorded in the captured request.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -95,7 +95,8 @@ pub(super) fn steps(trail: &Trail, captured: Option<&Verdicts>) -> Vec<Step> {
     let mut steps: Vec<Step> = ran.collect();
     let Some(captured) = captured else { return steps };
     for step in &mut steps {
-        // If the captured request has a verdict, the running Callgate had the document that `explain` does not have.
+        // The captured request has a verdict if the running Callgate had the key set or address list that `explain`
+        // lacks.
         let is_known_there =
             matches!(step.mark, Mark::NotFetched(_)) && captured.verdict(&step.check).is_some();
         // A check that the configuration no longer requires stays skipped.

@@ -49,9 +49,9 @@ fn outcome(state: &str) -> Option<u8> {
     OUTCOMES.iter().find(|(name, _)| *name == state).map(|(_, code)| *code)
 }
 
-/// Prints the callbacks of an interaction while they arrive, until the interaction ends. Requests them from the egress
-/// listener at `address`. The requests do not change the callbacks: they are neither leased nor acknowledged. Returns
-/// the exit code.
+/// Prints the callbacks of an interaction while they arrive, until the interaction ends. Requests the callbacks from
+/// the egress listener at `address`. The requests do not change the state of the callbacks in the inbox, which are
+/// neither leased nor acknowledged. Returns the exit code.
 fn watch(address: SocketAddr, interaction: &str) -> Result<u8, u8> {
     let mut after = 0;
     loop {

@@ -270,8 +270,8 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Returns the name of the workload. Returns an error if there is no name, or if it cannot be the beginning of the
-/// names of the objects that `--with` adds.
+/// Returns the name of the workload, with which the names of the objects of `--with` begin. Returns an error if the
+/// workload has no name, or if the name is too long or contains an invalid character.
 pub(super) fn check_name(workload: Option<&str>) -> Result<&str, String> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     match workload {

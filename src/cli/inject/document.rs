@@ -17,8 +17,8 @@ pub struct Injected {
     pub text: String,
     /// Hints for the author of the manifests.
     pub notes: Vec<String>,
-    /// The objects with a pod to which the sidecar was not added, although neither the author nor the selector excluded
-    /// them.
+    /// The objects with a pod that did not get the sidecar, although neither the author nor the label selector excluded
+    /// these objects.
     pub missed: Vec<String>,
 }
 

@@ -175,7 +175,7 @@ fn service(port: u16, names: &Names) -> Option<Value> {
     Some(service)
 }
 
-/// Returns the NetworkPolicy of a workload with several replicas. The policy also allows all other declared ports,
+/// Returns the NetworkPolicy of a workload with several replicas. The policy opens all other declared ports as well,
 /// because a policy closes every port that it does not name.
 fn network_policy(port: u16, open: &[DeclaredPort], names: &Names) -> Option<Value> {
     let mut policy = yaml::read(NETWORK_POLICY).ok()?;

@@ -14,7 +14,7 @@ struct Scaled {
     reason: Option<String>,
 }
 
-/// The workloads with the sidecar in a file of manifests, and the workloads that the autoscalers in the file scale.
+/// The workloads with the sidecar in a file of manifests, and the workloads to which the autoscalers in the file refer.
 #[derive(Default)]
 pub(super) struct Scaling {
     workloads: Vec<Scaled>,
@@ -51,7 +51,7 @@ impl Scaling {
         });
     }
 
-    /// Returns a note for each workload with several pods, with the name of the workload.
+    /// Returns a note for each workload that has several pods. Each note is returned with the name of the workload.
     pub(super) fn notes(&self) -> Vec<(String, Note)> {
         let scaler = |workload: &Scaled| {
             let is_target = |scaler: &&Scaled| {

@@ -187,7 +187,7 @@ impl Sidecar {
         self.with.contains(&Companion::NetworkPolicy)
     }
 
-    /// Reports whether the settings require no change of the agent's container besides its port.
+    /// Reports whether the settings require no change of the agent's container except the move of its port.
     pub(super) fn leaves_agent(&self) -> bool {
         self.bind_env.is_none() && self.proxied.is_none() && self.base_urls.is_empty()
     }

@@ -139,8 +139,8 @@ impl Record {
         Ok(())
     }
 
-    /// Restores the entries that the environment variables of a container had before `callgate inject` changed them,
-    /// the last variable first.
+    /// Restores the entries that the environment variables of a container had before `callgate inject` changed them.
+    /// The last changed variable is restored first.
     pub(super) fn unset(&self, container: &mut Mapping) {
         if let Some(env) = container.get_mut("env").and_then(Value::as_sequence_mut) {
             for Env { name: variable, was } in self.env.iter().chain(&self.variables).rev() {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::size;
 
-/// The keys of `metadata` of an object that decide whether it gets the sidecar.
+/// The keys in the `metadata` of an object by which the webhook decides whether the object gets the sidecar.
 const METADATA: [&str; 5] = ["annotations", "deletionTimestamp", "generateName", "labels", "name"];
 
 /// The group, the version and the kind of a Kubernetes object, as an AdmissionReview contains them.

@@ -134,7 +134,7 @@ async fn serve(args: &WebhookArgs, certificate: Arc<ServedCertificate>) -> u8 {
     0
 }
 
-/// Reads the webhook's certificate again whenever its file or the file of its key changes. Never returns.
+/// Reads the certificate and the key of the webhook again whenever one of the two files changes. Never returns.
 async fn rotate(args: &WebhookArgs, certificate: &ServedCertificate) {
     let now = || -> [Stamp; 2] { [&args.certificate, &args.key].map(|file| stamp(Path::new(file))) };
     let mut known = now();

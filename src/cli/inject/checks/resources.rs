@@ -24,7 +24,8 @@ const SUFFIXES: [(&str, f64); 15] = [
     ("E", 1e18),
 ];
 
-/// Returns a quantity as it is written. Returns `None` if the value is neither a text nor a number.
+/// Returns a quantity as text, as it is written in the manifest. Returns `None` if the value is neither a text nor a
+/// number.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

@@ -43,8 +43,8 @@ impl Operation {
     }
 }
 
-/// Reports whether the kind and the metadata of an object alone decide that [`inject_object`] does not change the
-/// object. `object` needs only `apiVersion`, `kind`, `metadata` and the metadata of its pod template.
+/// Reports whether [`inject_object`] leaves an object unchanged because of its kind and its metadata. `object` needs
+/// only `apiVersion`, `kind`, `metadata` and the metadata of its pod template.
 pub(in crate::cli) fn is_left(object: &serde_json::Value, sidecar: &Sidecar, operation: &Operation) -> bool {
     let Ok(value) = yaml::from_json(object) else { return false };
     let Some(object) = value.as_mapping() else { return false };
@@ -79,8 +79,8 @@ pub(in crate::cli) fn inject_object(
     let stays = match choice(object, &template, sidecar)? {
         Choice::NotSelected => true,
         Choice::OptedOut(_) => operation.is_create() || !has_record,
-        // A pod with the sidecar cannot be changed again. Another workload with the sidecar stays unchanged if it has
-        // no record of an injection.
+        // A pod that has the sidecar stays unchanged. Another workload that has the sidecar stays unchanged if it has
+        // no record of an injection, because the sidecar cannot be replaced without a record.
         Choice::Inject(_) => {
             let is_present = workload::has_sidecar(object, &template)? && (kind == "Pod" || !has_record);
             if is_present {

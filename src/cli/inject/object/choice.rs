@@ -1,4 +1,4 @@
-//! Decides whether a workload gets the sidecar, and with which settings, and makes the change.
+//! Decides whether and with which settings a workload gets the sidecar. Adds the sidecar to the workload or removes it.
 
 use crate::cli::inject::notes::{self, Note};
 use crate::cli::inject::sidecar::Sidecar;

@@ -24,9 +24,9 @@ const NUMBERS: [(&str, u64); 5] = [
     ("timeoutSeconds", 1),
 ];
 
-/// Reports whether a workload has the sidecar with the same settings already. `before` is the workload in the cluster,
+/// Reports whether a workload already has the sidecar with the same settings. `before` is the workload in the cluster,
 /// which must have a valid record. `after` is the workload that the webhook made of it. The two may differ only by
-/// defaults and empty values of the API server.
+/// defaults that the API server adds, and by empty values that it removes.
 pub(super) fn is_settled(before: &Value, after: &Value) -> bool {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
