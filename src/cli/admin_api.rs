@@ -12,8 +12,8 @@ use crate::config::AdminListener;
 use crate::secret::Secret;
 use crate::source::reachable;
 
-/// The timeout for the connection to the admin listener, and for each read and write. A response can take some seconds,
-/// for example to a revocation with several replicas.
+/// The timeout for the connection to the admin listener, and for each read and write. The response to a revocation can
+/// take some seconds if Callgate has several replicas.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The host and port of an admin listener, such as `127.0.0.1:9901`.
@@ -50,11 +50,11 @@ impl AdminAddress {
         is_whole.then(|| Self(text.to_owned()))
     }
 
-    /// Sends a request to the admin listener, to the first of its addresses that responds. Returns the HTTP status and
-    /// the body.
+    /// Sends a request to the admin listener. If its host name has several addresses, tries one after the other until
+    /// one responds. Returns the HTTP status and the body.
     ///
     /// # Errors
-    /// Returns an explanation if there is no valid response.
+    /// Returns an explanation if the host name has no address, or if no address returns a valid response.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<(u16, String), String> {
         let addresses = self.0.to_socket_addrs().map_err(|error| error.to_string())?;
         let mut answer = Err("the name has no address".to_owned());
@@ -87,8 +87,8 @@ pub(super) struct AdminApi {
 }
 
 impl AdminApi {
-    /// Creates a client for the admin listener that a configuration names. Prints an error and returns the exit code if
-    /// the configuration has mistakes or no admin listener.
+    /// Creates a client for the admin listener in a configuration. If the configuration has mistakes or no admin
+    /// listener, prints an error and returns the exit code.
     pub(super) fn of(config: &ConfigArg) -> Result<Self, u8> {
         let Some(admin) = config.load()?.startup.admin else {
             eprintln!("error: the configuration has no `listen.admin`");
@@ -97,14 +97,14 @@ impl AdminApi {
         Ok(Self::new(admin, None))
     }
 
-    /// Creates a client for an admin listener. `address` is the address at which the listener is reached. `None` means
-    /// the address in the configuration.
+    /// Creates a client for an admin listener. The client connects to `address`. If `address` is `None`, the client
+    /// connects to the address in the configuration.
     pub(super) fn new(listener: AdminListener, address: Option<AdminAddress>) -> Self {
         Self { address: address.unwrap_or_else(|| listener.address.into()), token: listener.token }
     }
 
-    /// Sends a request to the admin listener. Returns the HTTP status and the JSON body. If there is no response,
-    /// prints an error and returns the exit code.
+    /// Sends a request to the admin listener. Returns the HTTP status and the JSON body. The body is null if it is not
+    /// JSON. If there is no response, prints an error and returns the exit code.
     pub(super) fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value), u8> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let token = self.token.as_ref().map(Secret::expose);

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// The default timeout for the connection to the admin listener, and for each read and write. It is shorter than the
-/// timeout of a typical probe.
+/// typical timeout of a container probe that runs `callgate health`.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The maximum size of a response of a running Callgate, in bytes. The rest of a larger response is not read.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;

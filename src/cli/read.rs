@@ -53,8 +53,8 @@ impl ConfigArg {
                 None => eprintln!("error: {}: {text}", self.config.display()),
             }
         }
-        // If errors were omitted, the last entry is a text with their number. The length of the list is then not the
-        // number of mistakes.
+        // If errors were omitted, the last entry of the list contains the number of omitted errors. The length of the
+        // list is then not the number of mistakes.
         if errors.len() <= ERRORS_MAX {
             eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
         }
@@ -79,8 +79,8 @@ pub(super) fn stamp(path: &Path) -> Stamp {
 pub(super) struct Root(pub(super) Option<PathBuf>);
 
 impl Root {
-    /// Resolves a path. An absolute path is resolved below the folder, and `..` cannot leave this folder. A relative
-    /// path is returned unchanged.
+    /// Resolves a path of the configuration. An absolute path is resolved below the folder of this value, and `..`
+    /// cannot leave this folder. A relative path is returned unchanged.
     pub(super) fn find(&self, path: &str) -> PathBuf {
         let path = Path::new(path);
         let Some(root) = self.0.as_ref().filter(|_| path.is_absolute()) else { return path.into() };
@@ -96,8 +96,8 @@ impl Root {
         root.join(found.iter().collect::<PathBuf>())
     }
 
-    /// Adds the path `found` to the error of a file if absolute paths are resolved below a folder. The configuration
-    /// then names a different path.
+    /// Adds the path `found` to an error about a file if absolute paths are resolved below a folder. The configuration
+    /// contains a different path in this case.
     fn explain(&self, found: &Path, error: std::io::Error) -> std::io::Error {
         match self.0 {
             Some(_) => std::io::Error::new(error.kind(), format!("{}: {error}", found.display())),
@@ -173,7 +173,7 @@ impl Read {
             read_file(&found, FILE_BYTES_MAX).map_err(|error| root.explain(&found, error))
         };
         let include = |path: &str| {
-            // The path is relative to the configuration file, which is not below `root`.
+            // A relative path is resolved in the folder of the configuration file, and not below `root`.
             let found = match Path::new(path).is_absolute() {
                 true => root.find(path),
                 false => args.config.parent().unwrap_or(Path::new("")).join(path),

@@ -44,7 +44,7 @@ fn allow_variables(schema: &mut Value) {
             members.insert("anyOf".to_owned(), json!([text, variable]));
         }
         Value::Object(members) => {
-            // The names of environment variables and the paths of secrets can only be texts.
+            // `{env: NAME}` is not allowed for the name of an environment variable or the path of a secret.
             let inner =
                 members.iter_mut().filter(|(name, _)| !matches!(name.as_str(), "secret" | "text_or_env"));
             inner.for_each(|(_, value)| allow_variables(value));

@@ -79,9 +79,9 @@ impl Entry {
         self.egress.is_some() || (self.route.is_some() && self.verdict.is_some())
     }
 
-    /// Reports whether the agent received the request and answered it. The entry of a callback that was forwarded to
-    /// the process that owns its interaction does not count, because the owner writes an entry of its own. The entries
-    /// of streamed requests do not count either, because they are no callbacks.
+    /// Reports whether the agent received the callback and answered it. Returns false for a callback that was forwarded
+    /// to the process that owns its interaction, because that process writes its own access-log entry. Also returns
+    /// false for streamed requests, because they are not callbacks.
     pub(super) fn was_delivered(&self) -> bool {
         match self.verdict.as_deref() {
             Some("allow") => self.reason.as_deref() == Some("ok"),

@@ -22,7 +22,8 @@ pub(super) struct Log {
     pub(super) not_json: u64,
     /// The number of lines that are JSON, but not an entry of the access log.
     pub(super) other_json: u64,
-    /// The number of access-log entries before the time of `--since`.
+    /// The number of access-log entries that the option `--since` excluded: older entries, and entries without a valid
+    /// time.
     pub(super) older: u64,
     /// The number of requests that the agent sent (egress requests).
     pub(super) egress: u64,
@@ -37,8 +38,8 @@ pub(super) struct Log {
 #[derive(Debug, Default)]
 pub(super) struct Route {
     pub(super) requests: u64,
-    /// The number of requests that passed all checks. They were delivered, or Callgate answered them because they were
-    /// duplicates or handshakes.
+    /// The number of requests that passed all checks. These requests were delivered, or Callgate answered them because
+    /// they were duplicates or handshakes.
     pub(super) accepted: u64,
     /// The number of requests that Callgate denied.
     pub(super) denied: u64,
@@ -73,7 +74,8 @@ pub(super) struct Caller {
     pub(super) requests: u64,
     /// The number of requests of this caller that were denied, or that would be denied in enforce mode.
     pub(super) rejected: u64,
-    /// The number of rejected requests of this caller by reason. The reason is that of the first check that failed.
+    /// The number of rejected requests of this caller, by reason. A request that failed several checks counts under the
+    /// reason of the first one.
     pub(super) reasons: BTreeMap<String, u64>,
 }
 
@@ -119,7 +121,8 @@ impl Route {
             _ => (&mut self.accepted, false),
         };
         *group += 1;
-        // A route can change its mode, and the log files can be read in any order.
+        // The newest entry determines `observes`: a route can change its mode, and the log files can be read in any
+        // order.
         if entry.time >= self.newest {
             self.newest.clone_from(&entry.time);
             self.observes = verdict == "observe" || entry.mode.as_deref() == Some("observe");
@@ -174,8 +177,8 @@ impl Route {
         self.agent_rejections.values().sum()
     }
 
-    /// Reports whether the route had accepted requests and can be in enforce mode: the route is in enforce mode
-    /// already, or none of its requests in observe mode would be rejected.
+    /// Reports whether the route let requests in and can be in enforce mode. The route can be in enforce mode if it is
+    /// in this mode already, or if enforce mode would reject none of its requests.
     pub(super) fn can_be_enforced(&self) -> bool {
         self.let_in() > 0 && (!self.observes || self.would_reject == 0)
     }

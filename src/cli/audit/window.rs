@@ -25,14 +25,15 @@ impl Since {
     }
 }
 
-/// Counts the entries of access logs. With `--since`, entries before that time are only counted as older entries.
+/// Counts the entries of access logs. With `--since`, an entry before the selected time, or without a valid time, only
+/// increases the number of older entries.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     log: Log,
     since: Option<Since>,
     newest: Option<Timestamp>,
-    /// With a duration as `--since`: the entries that were read but not counted yet. The time from which entries are
-    /// counted depends on the newest entry, which is known only at the end of the logs.
+    /// The entries that were read but not counted yet, if `--since` is a duration. The entries wait until the end of
+    /// the logs, because only then the time of the newest entry is known.
     waiting: VecDeque<(Timestamp, Entry)>,
 }
 
@@ -72,8 +73,8 @@ impl Window {
         }
     }
 
-    /// Returns the time from which entries are selected. If `--since` is a duration, this time depends on the newest
-    /// entry so far.
+    /// Returns the time from which entries are selected. If `--since` is a duration, this time is computed from the
+    /// newest entry that was read so far.
     fn first(&self) -> Option<Timestamp> {
         match self.since? {
             Since::Time(first) => Some(first),
@@ -81,8 +82,8 @@ impl Window {
         }
     }
 
-    /// Drops the waiting entries before the time that [`Self::first`] returns now. The memory therefore depends on the
-    /// duration of `--since` and not on the size of the log.
+    /// Removes the waiting entries that are older than the time that [`Self::first`] returns now, and counts them as
+    /// older entries. The memory therefore depends on the duration of `--since` and not on the size of the log.
     fn forget_older(&mut self) {
         let first = self.first();
         while self.waiting.front().is_some_and(|(time, _)| Some(*time) < first) {

@@ -1,4 +1,4 @@
-//! `callgate check --against URL`: compares a configuration with the one that a running Callgate uses.
+//! `callgate check --against URL`: compares a configuration with the configuration that a running Callgate uses.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,18 +25,18 @@ struct Running {
     environment: BTreeMap<String, String>,
 }
 
-/// A comparison of a configuration with the one of the running Callgate. It shows what a reload would do.
+/// A comparison of a configuration with the configuration of the running Callgate. It shows what a reload would do.
 pub(super) struct Comparison {
     url: String,
-    /// Whether the running Callgate already uses the text of this configuration.
+    /// Whether the running Callgate already uses a configuration with the same text.
     has_text: bool,
     /// The environment variables that have other values in the running Callgate. A reload does not change these values.
     environment: Vec<String>,
     generation: u64,
     /// The version of the running Callgate. `None` if this program has the same version.
     other_program: Option<String>,
-    /// The settings that differ and that only a restart can change, each with its key, its running value and its new
-    /// value.
+    /// The settings that differ and that only a restart can change. Each entry contains the key, the value in the
+    /// running Callgate, and the new value.
     differences: Vec<(String, String, String)>,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn compare(
     let value = |settings: &[RestartSetting], key: &str| {
         settings.iter().find(|setting| setting.key == key).map(|setting| setting.value.clone())
     };
-    // A setting that exists in only one of the two program versions cannot be compared.
+    // A setting that exists in only one of the two program versions cannot be compared, so it is skipped.
     let differences = own.iter().filter_map(|new| {
         let old = value(&running.restart, &new.key)?;
         (old != new.value).then(|| (new.key.to_string(), old, new.value.clone()))

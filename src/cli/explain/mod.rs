@@ -3,8 +3,8 @@
 //! The decision is made by the same code that runs in production. The ledger is not consulted, so `explain` cannot
 //! detect duplicates or interactions that are over.
 //!
-//! A request that Callgate has captured contains no token and no signature. For the checks that need them, `explain`
-//! uses the verdicts that Callgate recorded in the captured request.
+//! A request that Callgate has captured contains no token and no signature. For the checks that need a token or a
+//! signature, `explain` uses the verdicts that Callgate recorded in the captured request.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -77,7 +77,8 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
     let mut trail = Trail::verbose();
     let decided = match &captured {
         None => decide(&policy.ingress, &head, Some(&message.body), now, &mut trail),
-        // All checks run, because the verdicts of some checks are replaced afterwards.
+        // A captured request is checked in observe mode, in which all checks run even if one fails. The verdicts of
+        // some checks are replaced afterwards.
         Some(captured) => {
             let body = captured.has_body.then_some(&*message.body);
             decide(&policy.ingress.observing(None), &head, body, now, &mut trail)
@@ -93,8 +94,8 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
     u8::from(explanation.verdict != "allow")
 }
 
-/// Decides about a request. Without a body, decides only about the head, and returns `None` if the head passes all
-/// checks.
+/// Makes the decision about a request. If `body` is `None`, checks only the head, and returns `None` if the head
+/// passes.
 fn decide(
     ingress: &Ingress,
     head: &RequestHead<'_>,
@@ -123,7 +124,8 @@ struct Explanation<'a> {
     /// Whether the route has `stream: true`, so that requests are forwarded while they arrive.
     streams: bool,
     steps: Vec<Step>,
-    /// The documents that a check needs and that `explain` does not have. `None` if every check could be decided.
+    /// The key sets and address lists that a check needs and that `explain` does not have. `None` if every check could
+    /// be decided.
     not_fetched: Option<NotFetched>,
     /// The verdicts that Callgate recorded when it captured the request. `None` if the request was not captured by
     /// Callgate.
@@ -157,8 +159,8 @@ impl<'a> Explanation<'a> {
             None => denial,
             Some(_) => steps.iter().find_map(taken_over),
         };
-        // The checks of a captured request ran with copies of the routes in observe mode. The explanation shows the
-        // configured route.
+        // A captured request was checked with copies of the routes in observe mode. The explanation shows the
+        // configured route, which has the same name.
         let route =
             route.map(|route| ingress.routes().iter().find(|one| one.name == route.name).unwrap_or(route));
         let provider = route.and_then(|route| route.provider.as_ref());
@@ -298,7 +300,8 @@ impl<'a> Explanation<'a> {
 }
 
 /// Returns the request target for the agent without the query parameters that Callgate removes in enforce mode. The
-/// checks of a captured request run in observe mode, in which the agent receives the whole query.
+/// function is needed for a captured request, because `explain` checks it in observe mode, in which the agent receives
+/// the whole query.
 fn without_secrets(route: &Route, target: &str) -> String {
     let Some((path, query)) = target.split_once('?').filter(|_| !route.observes()) else {
         return target.to_owned();

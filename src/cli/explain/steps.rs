@@ -21,8 +21,8 @@ pub(super) enum Mark {
     Skip,
     Deny(Denial),
     Hold,
-    /// The check needs a key set or address list that `explain` does not have. Contains the denial with which a check
-    /// fails without this document.
+    /// The check needs a key set or address list that `explain` does not have. Contains the denial of a request for
+    /// which this key set or address list is missing.
     NotFetched(Denial),
     /// The captured request contains no verdict of this check.
     Unknown,
@@ -83,8 +83,8 @@ impl Step {
     }
 }
 
-/// Returns the checks in a trail as steps of the explanation. If the request was captured, the verdicts of the checks
-/// that need a secret or the ledger are copied from the captured request.
+/// Returns the steps of the explanation. `trail` is the record of the checks that `explain` ran. If the request was
+/// captured, the verdicts of the checks that `explain` cannot repeat are copied from the captured request.
 pub(super) fn steps(trail: &Trail, captured: Option<&Verdicts>) -> Vec<Step> {
     let ran = trail.details().map(|(step, detail)| Step {
         check: step.check.name().into(),
@@ -95,7 +95,8 @@ pub(super) fn steps(trail: &Trail, captured: Option<&Verdicts>) -> Vec<Step> {
     let mut steps: Vec<Step> = ran.collect();
     let Some(captured) = captured else { return steps };
     for step in &mut steps {
-        // The running Callgate may have fetched a document that `explain` does not have.
+        // The captured request has a verdict if the running Callgate had the key set or address list that `explain`
+        // lacks.
         let is_known_there =
             matches!(step.mark, Mark::NotFetched(_)) && captured.verdict(&step.check).is_some();
         // A check that the configuration no longer requires stays skipped.
@@ -104,8 +105,8 @@ pub(super) fn steps(trail: &Trail, captured: Option<&Verdicts>) -> Vec<Step> {
             step.is_taken_over = step.mark != Mark::Unknown;
         }
     }
-    // The captured request also contains verdicts of checks that `explain` does not run: those of the ledger, and those
-    // of a body that was left out.
+    // The captured request also contains verdicts of checks that `explain` does not run: the checks that need the
+    // ledger, and the checks of a body that was not captured.
     let others = captured.checks.iter().filter(|(check, verdict)| {
         let is_from_there =
             TAKEN_OVER.contains(&&**check) || (!captured.has_body && OF_THE_BODY.contains(&&**check));

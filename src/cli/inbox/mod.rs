@@ -127,7 +127,7 @@ fn run(command: &InboxCommand) -> Result<(), u8> {
     }
 }
 
-/// Prints all messages in the inbox that match the filter. Requests them from the admin listener page by page.
+/// Prints all messages in the inbox that match the filter. Requests the messages from the admin listener page by page.
 fn list(api: &AdminApi, filter: &str, as_json: bool) -> Result<(), u8> {
     let (mut after, mut all) = (0, Vec::new());
     loop {

@@ -49,9 +49,9 @@ fn outcome(state: &str) -> Option<u8> {
     OUTCOMES.iter().find(|(name, _)| *name == state).map(|(_, code)| *code)
 }
 
-/// Prints the callbacks of an interaction while they arrive, until the interaction ends. Requests them from the egress
-/// listener at `address`. The requests do not change the callbacks: they are neither leased nor acknowledged. Returns
-/// the exit code.
+/// Prints the callbacks of an interaction while they arrive, until the interaction ends. Requests the callbacks from
+/// the egress listener at `address`. The requests do not change the state of the callbacks in the inbox, which are
+/// neither leased nor acknowledged. Returns the exit code.
 fn watch(address: SocketAddr, interaction: &str) -> Result<u8, u8> {
     let mut after = 0;
     loop {
@@ -94,7 +94,7 @@ fn print(event: &Value) {
     let body = text.or_else(|| BASE64.decode(encoded?.as_bytes()).ok()).unwrap_or_default();
     let mut out = std::io::stdout().lock();
     let is_terminal = out.is_terminal();
-    // The reader may have closed the pipe. The exit code still reports the outcome.
+    // The reader of the output may have closed the pipe. The exit code still shows the outcome.
     let _ = write_bytes(&mut out, &body, is_terminal);
 }
 

@@ -33,8 +33,8 @@ struct Parts {
     route: String,
     /// The text of the provider's entry in the section `egress`. `None` if the provider sends all callbacks to one URL.
     rule: Option<Rule>,
-    /// The example secret with which the configuration for this provider compiles. It is the value of the environment
-    /// variables in the configuration.
+    /// The example secret with which the configuration for this provider compiles. During the compilation, the
+    /// environment variable for the provider's secret has this value.
     secret: &'static str,
 }
 
@@ -42,14 +42,14 @@ struct Parts {
 enum Rule {
     /// A complete entry that is in use.
     Active(String),
-    /// A commented-out entry, in two parts. Between the two parts belongs a text that lists where in the configuration
-    /// the user must remove the comment signs.
+    /// A commented-out entry, in two parts. The configuration contains a text between the two parts: the list of the
+    /// locations where the user must remove the comment signs.
     Commented(String, String),
 }
 
 /// Returns the text of a configuration that compiles, with comments about the values to change. `providers` contains
-/// the name and the preset of each provider. Returns `None` if the configuration for one of the providers, or for all
-/// of them, does not compile.
+/// the name and the preset of each provider. Returns `None` if the configuration for one provider alone, or for all
+/// providers together, does not compile.
 pub fn first_configuration(providers: &[(&str, PresetDefinition)]) -> Option<String> {
     let parts: Vec<_> = providers.iter().map(|(name, entry)| parts(name, entry)).collect::<Option<_>>()?;
     let text = configuration(providers, &parts);
@@ -105,7 +105,7 @@ fn variable(name: &str) -> String {
 }
 
 fn parts_with(name: &str, entry: &PresetDefinition, settings: &str) -> Parts {
-    // Without a signature, only the token of the interaction protects the route.
+    // If the provider does not sign its callbacks, the route needs a callback token.
     let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.has_proof());
     let provider = format!("  {name}:\n{settings}");
     match &entry.callback {
@@ -144,7 +144,7 @@ fn configuration(providers: &[(&str, PresetDefinition)], parts: &[Parts]) -> Str
         (false, true) => "\negress:\n".to_owned(),
         (false, false) => "\n# egress:\n".to_owned(),
     };
-    // If another provider has an active egress rule, the section `egress` and its listener are active already.
+    // With an active egress rule of another provider, the section `egress` and its listener are not commented out.
     let places = if is_active { "here" } else { "here, at `egress`, and at `listen`" };
     let rule = |rule: &&Rule| match rule {
         Rule::Active(text) => text.clone(),
@@ -227,8 +227,8 @@ fn token_places(entry: &PresetDefinition) -> String {
 }
 
 /// Returns the text of the egress rule that creates callback URLs. The rule is commented out if it is unknown where the
-/// provider expects the callback URL. `derived` means that Callgate derives the secrets of the provider, so that only
-/// an egress rule can send the secret of an interaction to the provider.
+/// provider expects the callback URL. `derived` is true if Callgate derives the secrets of the provider. In this case,
+/// only an egress rule can send the secret of an interaction to the provider.
 fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> Rule {
     let title = &entry.title;
     let by_hand = match derived {

@@ -87,7 +87,7 @@ fn for_this_host(text: &str) -> String {
     lines.map(|line| line + "\n").collect()
 }
 
-/// Returns the names of the environment variables that the text of a configuration uses, without those in comments.
+/// Returns the names of the environment variables in the text of a configuration. Ignores comments.
 fn variables(text: &str) -> Vec<&str> {
     let active = text.lines().filter(|line| !line.trim_start().starts_with('#'));
     let mut names: Vec<_> = active

@@ -8,16 +8,20 @@ use super::sidecar::{BaseUrl, Companion, DAMAGED, Sidecar};
 use super::yaml::{self, Mapping, Value};
 use crate::config::CHANGE_ME;
 
-/// The texts of the kustomize components that define the Service and the NetworkPolicies.
+/// The text of the kustomize component that defines the Service.
 const SERVICE: &str = include_str!("../../../deploy/kustomize/component/service.yaml");
+/// The text of the kustomize component that defines the NetworkPolicy for incoming connections.
 const NETWORK_POLICY: &str = include_str!("../../../deploy/kustomize/component/network-policy.yaml");
+/// The text of the kustomize component that defines the NetworkPolicy for outgoing connections.
 const EGRESS_POLICY: &str = include_str!("../../../deploy/kustomize/egress-policy/network-policy.yaml");
 /// The key of the annotation that `inject` writes on the Services and NetworkPolicies that it adds. Its value is the
 /// name of the workload.
 const ANNOTATION: &str = "callgate.dev/added-for";
 
-/// The suffixes of the names of added Services and NetworkPolicies. The name of the workload is before the suffix.
+/// The suffix of the names of an added Service and of the NetworkPolicy for incoming connections. The name of the
+/// workload is before the suffix.
 const SUFFIX: &str = "-callgate";
+/// The suffix of the name of an added NetworkPolicy for outgoing connections.
 const EGRESS_SUFFIX: &str = "-callgate-egress";
 /// The maximum length of the name of a Kubernetes Service.
 const NAME_MAX: usize = 63;
@@ -127,7 +131,8 @@ impl Workload<'_> {
         Some(object)
     }
 
-    /// Writes the name, and the namespace of the workload, into the metadata of a Kubernetes object.
+    /// Writes the name into the metadata of a Kubernetes object. Also writes the namespace of the workload, if the
+    /// workload has one.
     fn place(&self, object: &mut Value, name: &str) -> Option<()> {
         let metadata = object.get_mut("metadata")?.as_mapping_mut()?;
         metadata.insert("name".into(), name.into());
@@ -137,8 +142,8 @@ impl Workload<'_> {
         Some(())
     }
 
-    /// Writes the name, the namespace and the annotation into the metadata of an object. The annotation marks the
-    /// object, so that `--remove` removes it. The name is that of the workload and `suffix`.
+    /// Writes the name, the namespace and the annotation of an added object into its metadata. The name is the name of
+    /// the workload, followed by `suffix`. The option `--remove` removes the objects with this annotation.
     fn own(&self, object: &mut Value, suffix: &str) -> Option<()> {
         self.place(object, &format!("{}{suffix}", self.name))?;
         let mut annotations = Mapping::new();
@@ -147,8 +152,8 @@ impl Workload<'_> {
         Some(())
     }
 
-    /// Returns the text of a first configuration for the workload. Its placeholders are errors until the author
-    /// replaces them.
+    /// Returns the text of a first configuration for the workload. The configuration is invalid until the author
+    /// replaces its placeholders.
     fn configuration(&self) -> String {
         let Sidecar { port, admin_port, egress_port, .. } = self.sidecar;
         let tls = match self.sidecar.tls_secret {
@@ -215,17 +220,18 @@ pub(super) fn is_companion(object: &Value) -> bool {
     suffix_of_added(object, ANNOTATION).is_some_and(|suffix| [SUFFIX, EGRESS_SUFFIX].contains(&suffix))
 }
 
-/// Reports whether an object is a ConfigMap or a Secret. Its author fills it in, so `inject` neither replaces nor
-/// removes it.
+/// Reports whether an object is a ConfigMap or a Secret. The author of the manifests fills in these objects, so
+/// `inject` neither replaces nor removes them.
 fn is_authors(object: &Value) -> bool {
     matches!(object.get("kind").and_then(Value::as_str), Some("ConfigMap" | "Secret"))
 }
 
-/// Appends the objects in `companions` to the text of the manifests. `others` are the kind, namespace and name of each
-/// object that the manifests already contain.
+/// Appends the objects in `companions` to the text of the manifests. `others` contains the kind, namespace and name of
+/// each object in the manifests. Leaves out a ConfigMap or Secret that the manifests already contain, and one that is
+/// equal to another object in `companions`.
 ///
 /// # Errors
-/// Returns a message if two objects have the same kind, namespace and name, and neither can be left out.
+/// Returns a message if two other objects have the same kind, namespace and name.
 pub(super) fn append(
     text: &mut String,
     companions: &[Value],
@@ -264,7 +270,8 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Returns the name of the workload, if the objects of `--with` can have names that begin with it.
+/// Returns the name of the workload, with which the names of the objects of `--with` begin. Returns an error if the
+/// workload has no name, or if the name is too long or contains an invalid character.
 pub(super) fn check_name(workload: Option<&str>) -> Result<&str, String> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     match workload {

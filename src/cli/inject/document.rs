@@ -17,13 +17,13 @@ pub struct Injected {
     pub text: String,
     /// Hints for the author of the manifests.
     pub notes: Vec<String>,
-    /// The objects with a pod to which the sidecar was not added, although neither the author nor the selector excluded
-    /// them.
+    /// The objects with a pod that did not get the sidecar, although neither the author nor the label selector excluded
+    /// these objects.
     pub missed: Vec<String>,
 }
 
-/// A function that changes a workload. The second argument is the path of its pod template. The function returns
-/// whether the workload has the sidecar now.
+/// A function that changes a workload and returns whether the workload has the sidecar now. The arguments are the
+/// workload, the path of its pod template, and the list to which the function adds notes.
 type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<Note>) -> Result<bool, String> + 'a;
 
 /// Adds the sidecar to every selected workload in a file of manifests. A sidecar that is there already is replaced.
@@ -188,7 +188,8 @@ impl Seen {
     ) {
         self.scaling.other(object);
         self.identities.push(identity(&Value::from(object.clone())));
-        // Kubernetes has removed earlier versions of these kinds, such as `extensions/v1beta1` of `Deployment`.
+        // Kubernetes has removed earlier versions of these kinds, such as `extensions/v1beta1` of `Deployment`. The
+        // note names the current version.
         let current = KINDS.iter().find(|(current, known, _)| {
             let group = version.split('/').next().unwrap_or_default();
             *known == kind

@@ -1,5 +1,5 @@
-//! Checks data that somebody else than `callgate inject` may have written: its record in an annotation of a workload,
-//! and the mounts of other containers.
+//! Checks data that `callgate inject` may not have written itself: the record in an annotation of a workload, and the
+//! mounts of other containers.
 
 use super::ports::{LISTS, containers};
 use super::sidecar::{self, CONTAINER, name};
@@ -13,7 +13,7 @@ const ENTRIES_MAX: usize = 256;
 const PORT_KEYS: [&str; 5] = ["containerPort", "hostIP", "hostPort", "name", "protocol"];
 /// The YAML keys that an environment variable of a container can have.
 const ENV_KEYS: [&str; 3] = ["name", "value", "valueFrom"];
-/// The list of containers that a pod can have in addition to [`LISTS`].
+/// The YAML key of the ephemeral containers of a pod. They are another list of containers, in addition to [`LISTS`].
 const EPHEMERAL: &str = "ephemeralContainers";
 
 /// Returns the error about a container that has the name of the sidecar, but that `inject` did not add.
@@ -25,8 +25,8 @@ pub(super) fn container(name: &str) -> String {
 /// container in the same pod.
 ///
 /// # Errors
-/// Returns a message if the record contains an entry that `callgate inject` does not write, or if the container is not
-/// what `callgate inject` makes.
+/// Returns a message if the record contains an entry that `callgate inject` does not write, or if `own` is not a
+/// container that `callgate inject` makes.
 pub(super) fn check_record(record: &Record, own: Option<&Value>) -> Result<(), String> {
     let lists = [record.volumes.len(), record.variables.len(), record.handlers.len(), record.made.len()];
     let too_long = lists.iter().any(|length| *length > ENTRIES_MAX);
@@ -45,16 +45,17 @@ pub(super) fn check_record(record: &Record, own: Option<&Value>) -> Result<(), S
     ))
 }
 
-/// Reports whether the previous entry of an environment variable has the name of this variable, and no unknown keys.
+/// Reports whether the recorded previous entry of an environment variable has the name of this variable, and no unknown
+/// keys. Also returns true if the variable had no previous entry.
 fn is_variable(Env { name: variable, was }: &Env) -> bool {
     was.as_ref().is_none_or(|was| {
         has_only(was, &ENV_KEYS) && was.get("name").and_then(Value::as_str) == Some(variable)
     })
 }
 
-/// Reports whether `inject` can have moved this port from the agent to the sidecar. If the port is also one of the node
-/// (`hostPort`), the sidecar must declare it, because a record must not open ports of the node that nobody has
-/// declared.
+/// Reports whether `inject` can have moved this port from the agent to the sidecar. If the port has `hostPort` or
+/// `hostIP`, the sidecar must declare a port with the same values. Otherwise a forged record could open a port of the
+/// node.
 fn is_moved(port: &Port, sidecar: Option<&Value>) -> bool {
     let number = port.entry.get("containerPort").and_then(Value::as_u64);
     let has_form =
@@ -71,8 +72,8 @@ fn has_only(entry: &Mapping, keys: &[&str]) -> bool {
     entry.keys().all(|key| key.as_str().is_some_and(|key| keys.contains(&key)))
 }
 
-/// Returns an error if a container of the pod, other than the sidecar, mounts a volume of the sidecar. The volumes contain
-/// the secrets of the sidecar and the key of its certificate authority.
+/// Returns an error if a container of the pod, other than the sidecar, mounts a volume of the sidecar. These volumes
+/// contain the secrets of the sidecar and the key of its certificate authority.
 pub(super) fn refuse_mounts(pod: &Mapping, volumes: &[Value]) -> Result<(), String> {
     let is_own =
         |mount: &Value| name(mount).is_some_and(|wanted| volumes.iter().any(|own| name(own) == Some(wanted)));

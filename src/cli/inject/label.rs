@@ -7,10 +7,11 @@ use super::yaml::{Mapping, Value, name};
 pub(super) const LABEL: &str = "callgate.dev/agent";
 /// The key of the annotation that overrides the name of a workload in labels and in the names of added objects.
 pub(super) const NAME: &str = "callgate.dev/name";
-/// The labels that contain the hash of the pod template, for a Deployment and for a Rollout of Argo. The name of a
-/// ReplicaSet is the name of its Deployment or Rollout, a hyphen and this hash.
+/// The labels of a pod that contain the hash of its pod template, for a Deployment and for a Rollout of Argo. The name
+/// of a ReplicaSet is the name of its Deployment or Rollout, a hyphen and this hash.
 const HASHES: [&str; 2] = ["pod-template-hash", "rollouts-pod-template-hash"];
-/// The times in the names of Jobs that a CronJob creates, in minutes since 1970: the years 2017 to 2065.
+/// The numbers with which the names of a CronJob's Jobs can end. Each number is a time in minutes since 1970. The range
+/// covers the years 2017 to 2065.
 const SCHEDULES: std::ops::Range<u32> = 25_000_000..50_000_000;
 /// The maximum length of the value of a Kubernetes label.
 const VALUE_MAX: usize = 63;
@@ -31,7 +32,8 @@ pub(super) fn workload(object: &Mapping) -> Option<String> {
     let metadata = object.get("metadata")?;
     let own_kind = object.get("kind").and_then(Value::as_str);
     let is_pod = own_kind == Some("Pod");
-    // A workload that a custom resource controls keeps its name, because its pods do not refer to the custom resource.
+    // Only a pod, and a Job of a CronJob, gets the name of its controller. Other workloads keep their own names, even
+    // if a custom resource controls them.
     let is_cron_job = |owner: &&Value| owner.get("kind").and_then(Value::as_str) == Some("CronJob");
     let is_followed = |owner: &&Value| is_pod || own_kind == Some("Job") && is_cron_job(owner);
     let Some(owner) = controller(object).filter(is_followed) else {
@@ -93,7 +95,8 @@ pub(super) fn nameless(what: &str) -> String {
     format!("it has no name, which {what} needs; the annotation {NAME} can give it one")
 }
 
-/// Returns the value of the label [`LABEL`] of a workload's pods. If the pods have no such label, adds it with `value`.
+/// Returns the value of the label [`LABEL`] of a workload's pods. If the pods have no such label, first adds the label
+/// with `value`.
 pub(super) fn put(
     object: &mut Mapping,
     template: &[&str],
@@ -154,7 +157,7 @@ mod tests {
             let object = yaml::read(&format!("kind: Pod\nmetadata: {metadata}")).unwrap();
             assert_eq!(workload(object.as_mapping().unwrap()).as_deref(), expected, "{metadata}");
         }
-        // Each creation of a workload with `generateName` makes another workload.
+        // A Job with `generateName` has no name in its manifest. Each creation makes a Job with another name.
         let object = yaml::read("kind: Job\nmetadata: { generateName: a- }").unwrap();
         assert_eq!(workload(object.as_mapping().unwrap()), None);
         for (job, expected) in [

@@ -123,7 +123,7 @@ impl CustomKind {
 const TEMPLATE_DEPTH_MAX: usize = 16;
 
 /// Returns the path of the first pod template in an object. Custom resources can have a pod template anywhere, such as
-/// at `spec.podTemplate`. The path is empty if `--pod-template` cannot express it.
+/// at `spec.podTemplate`. Returns an empty path if a value of `--pod-template` cannot express the path.
 pub(super) fn pod_template(object: &Mapping) -> Option<Vec<String>> {
     object.iter().find_map(|(key, value)| {
         let mut path = find_containers(value, TEMPLATE_DEPTH_MAX)?;
@@ -134,8 +134,8 @@ pub(super) fn pod_template(object: &Mapping) -> Option<Vec<String>> {
     })
 }
 
-/// Returns the path of the first mapping that has a list `containers`, in which an element has a name or an image.
-/// Elements of other lists have an empty name in the path.
+/// Returns the path of the first mapping with a list `containers`. The list must contain an element with a name or an
+/// image. If the path leads through an element of another list, the path contains an empty text for this element.
 fn find_containers(value: &Value, depth: usize) -> Option<Vec<String>> {
     let depth = depth.checked_sub(1)?;
     let inner = |key: &str, value: &Value| {

@@ -120,7 +120,7 @@ pub(super) fn all(pod: &Mapping) -> Result<Vec<DeclaredPort>, String> {
     Ok(lists.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// Returns a value for a message. A long text is shortened, and a list or mapping is not shown.
+/// Returns a value as text for a message. A long text is shortened. The contents of a list or a mapping are not shown.
 fn shown(value: &Value) -> Result<String, String> {
     match value {
         Value::Sequence(_) => Ok("a list".to_owned()),
@@ -140,10 +140,10 @@ fn container_names(pod: &Mapping) -> String {
     all.collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the name of the agent's container in a pod where it declares no port.
+/// Returns the name of the agent's container in a pod where this container declares no port.
 ///
 /// # Errors
-/// Returns a message if the pod has several containers, and no annotation names the agent's.
+/// Returns a message if the pod has several containers, and no annotation names the agent's container.
 pub(super) fn agents_container(pod: &Mapping, sidecar: &Sidecar) -> Result<String, String> {
     let mut all = containers(pod, "containers").filter_map(name);
     let only = match (all.next(), all.next()) {
@@ -169,7 +169,7 @@ pub(super) fn parsed(text: &str) -> Result<u16, String> {
 }
 
 /// Returns the port of the agent in a pod. Returns `None` if the containers declare no port. Returns an error if the
-/// settings do not select one of several ports.
+/// containers declare several ports and the settings select none of them.
 pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<DeclaredPort>, String> {
     if containers(pod, "containers").next().is_none() {
         return Err("it has no containers".to_owned());
@@ -187,7 +187,7 @@ pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Declared
             ));
         }
         (Some(wanted), _) => all.retain(|port| port.container == *wanted),
-        // `kubectl` also ignores a container that does not exist.
+        // Like `kubectl`, ignores a default container that does not exist in the pod.
         (None, Some(wanted))
             if sidecar.agent_port.is_none() && all.len() > 1 && has_container(pod, wanted) =>
         {
@@ -198,7 +198,7 @@ pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Declared
     chosen(all, sidecar)
 }
 
-/// Returns the port of the agent among the ports that its container may declare.
+/// Selects the port of the agent. `all` contains the ports that could be the agent's.
 fn chosen(mut all: Vec<DeclaredPort>, sidecar: &Sidecar) -> Result<Option<DeclaredPort>, String> {
     match &sidecar.agent_port {
         None if all.len() > 1 => {

@@ -57,8 +57,8 @@ pub(super) fn extend(proxied: &Proxied, container: &mut Mapping, volumes: &mut V
     Some(())
 }
 
-/// Sets the environment variables of the forward proxy in the agent's container, and mounts the certificates there.
-/// Variables whose values are not in the manifest do not change.
+/// Sets the environment variables of the forward proxy in the agent's container, and mounts the certificates there. A
+/// variable whose value is not in the manifest does not change.
 pub(super) fn set(
     proxied: &Proxied,
     egress_port: u16,

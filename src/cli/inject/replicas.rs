@@ -8,9 +8,11 @@ use super::sidecar::{DAMAGED, Sidecar, name};
 use super::undo::Record;
 use super::yaml::{self, Mapping, Value};
 
-/// The texts of the kustomize component for several replicas. No other file defines these objects.
+/// The text of the kustomize component that defines the settings of the sidecar for several replicas.
 const SIDECAR: &str = include_str!("../../../deploy/kustomize/replicas/sidecar.yaml");
+/// The text of the kustomize component that defines the headless Service for several replicas.
 const SERVICE: &str = include_str!("../../../deploy/kustomize/replicas/service.yaml");
+/// The text of the kustomize component that defines the NetworkPolicy for several replicas.
 const NETWORK_POLICY: &str = include_str!("../../../deploy/kustomize/replicas/network-policy.yaml");
 /// The key of the annotation that `inject --replicas` writes on the objects that it adds. Its value is the name of the
 /// workload.
@@ -28,8 +30,8 @@ pub(super) struct Names {
     pub(super) service: String,
     workload: String,
     namespace: Option<Value>,
-    /// The name of the Service that gives each pod of a StatefulSet a DNS name. `None` if the workload is not a
-    /// StatefulSet.
+    /// The name of the Service that gives each pod of a StatefulSet a DNS name. `None` if the pods of the workload have
+    /// no DNS names.
     governing: Option<String>,
     /// Whether the workload is an existing StatefulSet without `serviceName`, so that its pods have no DNS names.
     is_nameless_set: bool,
@@ -44,9 +46,9 @@ impl Names {
     }
 }
 
-/// Adds the label to the pods of a workload. For a new StatefulSet without `serviceName`, also sets this key.
-/// `service_name` is the `serviceName` of an existing StatefulSet, which cannot change. Returns the names that the added
-/// objects need.
+/// Adds the label [`LABEL`] to the pods of a workload. For a new StatefulSet without `serviceName`, also sets this key.
+/// `service_name` is the `serviceName` of an existing StatefulSet, which cannot change. Returns the names for the
+/// objects that are added later.
 pub(super) fn prepare(
     object: &mut Mapping,
     template: &[&str],
@@ -67,7 +69,7 @@ pub(super) fn prepare(
              a letter"
         ));
     }
-    // The pods of a StatefulSet have its `serviceName` as their `subdomain`.
+    // A StatefulSet sets the `subdomain` of its pods to its `serviceName`.
     let key = match object.get("kind").and_then(Value::as_str) {
         Some("StatefulSet") => Some("serviceName"),
         _ => label::is_pod_of_stateful_set(object).then_some("subdomain"),
@@ -82,8 +84,8 @@ pub(super) fn prepare(
     Ok(Names { service, workload, namespace, governing, is_nameless_set, label })
 }
 
-/// Returns the name of the Service that gives the pods of a StatefulSet their DNS names. If there is none, sets it to
-/// `service`.
+/// Returns the name of the Service that gives the pods of a StatefulSet their DNS names, which is the value of `key`.
+/// If `key` has no value, sets it to `service`.
 fn governing_service(
     object: &mut Mapping,
     key: &str,
@@ -104,7 +106,8 @@ pub(super) fn undo(object: &mut Mapping, record: &Record) {
     }
 }
 
-/// Sets the `serviceName` of an existing StatefulSet to the one before its update, if the update would remove it.
+/// Restores the `serviceName` of an existing StatefulSet if an update removes it, because Kubernetes does not allow the
+/// change. `service_name` is the value before the update.
 pub(super) fn keep(object: &mut Mapping, service_name: Option<&str>) {
     let Some(service_name) = service_name.filter(|name| !name.is_empty()) else { return };
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_mapping_mut)
@@ -143,9 +146,9 @@ fn field(variable: &str, path: &str) -> Option<Value> {
     yaml::read(&format!("name: {variable}\nvalueFrom: {{ fieldRef: {{ fieldPath: {path} }} }}\n")).ok()
 }
 
-/// Returns the Service and the NetworkPolicy of a workload with several replicas. `pod` contains the sidecar. The
-/// policy is left out if `--with` adds one: both policies together would open the admin port to everybody, because
-/// policies add up.
+/// Returns the Service and the NetworkPolicy of a workload with several replicas. `pod` already contains the sidecar.
+/// The NetworkPolicy is left out if `--with` adds one: the rules of several policies add up, so both policies together
+/// would open the admin port to everybody.
 pub(super) fn companions(
     pod: &Mapping,
     sidecar: &Sidecar,
@@ -172,7 +175,7 @@ fn service(port: u16, names: &Names) -> Option<Value> {
     Some(service)
 }
 
-/// Returns the NetworkPolicy of a workload with several replicas. The policy also allows all other declared ports,
+/// Returns the NetworkPolicy of a workload with several replicas. The policy opens all other declared ports as well,
 /// because a policy closes every port that it does not name.
 fn network_policy(port: u16, open: &[DeclaredPort], names: &Names) -> Option<Value> {
     let mut policy = yaml::read(NETWORK_POLICY).ok()?;
@@ -214,9 +217,9 @@ pub(super) fn is_companion(object: &Value) -> bool {
     suffix_of_added(object, ANNOTATION) == Some("-replicas")
 }
 
-/// Returns the part of the name of a Service or NetworkPolicy after the name of its workload. The name of the workload
-/// is the value of `annotation`. Returns `None` if the object does not select exactly the pods that `inject` has
-/// labelled.
+/// Returns the suffix of the name of an added Service or NetworkPolicy, such as `-callgate`. The suffix follows the
+/// name of the workload, which is the value of `annotation`. Returns `None` if the object does not select pods by the
+/// label [`LABEL`] alone.
 pub(super) fn suffix_of_added<'o>(object: &'o Value, annotation: &str) -> Option<&'o str> {
     let metadata = object.get("metadata")?;
     let workload = metadata.get("annotations")?.get(annotation)?.as_str()?;

@@ -4,16 +4,17 @@ use super::notes::Note;
 use super::replicas::identity;
 use super::yaml::{Mapping, Value};
 
-/// A workload, or the workload that an autoscaler scales.
+/// A workload that has the sidecar, or a workload to which an autoscaler refers.
 struct Scaled {
     kind: String,
     namespace: String,
     name: String,
-    /// The reason why the workload has several pods. `None` if its own manifest does not ask for several pods.
+    /// The reason why the workload has several pods. `None` if the manifest of the workload does not ask for several
+    /// pods.
     reason: Option<String>,
 }
 
-/// The workloads with the sidecar in a file of manifests, and the workloads that the autoscalers in the file scale.
+/// The workloads with the sidecar in a file of manifests, and the workloads to which the autoscalers in the file refer.
 #[derive(Default)]
 pub(super) struct Scaling {
     workloads: Vec<Scaled>,
@@ -21,7 +22,7 @@ pub(super) struct Scaling {
 }
 
 impl Scaling {
-    /// Records a workload that has the sidecar, with the reason if it has several pods.
+    /// Records a workload that has the sidecar. If the workload has several pods, also records the reason.
     pub(super) fn workload(&mut self, object: &Mapping) {
         let (kind, namespace, name) = identity(&Value::from(object.clone()));
         let replicas = object.get("spec").and_then(|spec| spec.get("replicas")).and_then(Value::as_u64);
@@ -33,7 +34,7 @@ impl Scaling {
         self.workloads.push(Scaled { kind, namespace, name, reason });
     }
 
-    /// Records the workload that an object scales, if the object is a HorizontalPodAutoscaler.
+    /// Records the workload that a HorizontalPodAutoscaler can scale to several pods. Ignores all other objects.
     pub(super) fn other(&mut self, object: &Mapping) {
         let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
         let is_scaler = text(object.get("kind")) == "HorizontalPodAutoscaler"
@@ -50,7 +51,7 @@ impl Scaling {
         });
     }
 
-    /// Returns a note for each workload with several pods, with the name of the workload.
+    /// Returns a note for each workload that has several pods. Each note is returned with the name of the workload.
     pub(super) fn notes(&self) -> Vec<(String, Note)> {
         let scaler = |workload: &Scaled| {
             let is_target = |scaler: &&Scaled| {

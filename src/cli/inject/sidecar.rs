@@ -52,8 +52,8 @@ pub struct Sidecar {
     pub replica_port: Option<u16>,
     /// The settings of the forward proxy. `None` means that the agent does not use the sidecar as a forward proxy.
     pub proxied: Option<Proxied>,
-    /// Environment variables of the agent's clients, each with the path on the egress listener that becomes its base
-    /// URL.
+    /// The environment variables that contain the base URLs of the agent's clients. Each base URL has a path on the
+    /// egress listener.
     pub base_urls: Vec<BaseUrl>,
     /// The port of the sidecar's egress listener.
     pub egress_port: u16,
@@ -94,12 +94,13 @@ impl Default for Sidecar {
     }
 }
 
-/// An environment variable of the agent's clients, and the path on the egress listener that becomes their base URL.
+/// An environment variable that contains the base URL of one of the agent's clients, and the path of this URL on the
+/// egress listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     /// The name of the environment variable, such as `OPENAI_BASE_URL`.
     pub variable: String,
-    /// The path on the egress listener that becomes the base URL. It begins with a slash.
+    /// The path of the base URL on the egress listener. It begins with a slash.
     pub path: String,
 }
 
@@ -186,13 +187,13 @@ impl Sidecar {
         self.with.contains(&Companion::NetworkPolicy)
     }
 
-    /// Reports whether the settings require no change of the agent's container besides its port.
+    /// Reports whether the settings require no change of the agent's container except the move of its port.
     pub(super) fn leaves_agent(&self) -> bool {
         self.bind_env.is_none() && self.proxied.is_none() && self.base_urls.is_empty()
     }
 
-    /// Returns the container and the volumes of the sidecar. `public` is the entry of the agent's port, which is moved
-    /// to the sidecar.
+    /// Returns the container and the volumes of the sidecar. `public` is the entry of the agent's port, which becomes a
+    /// port of the sidecar.
     pub(super) fn parts(&self, public: Option<&Mapping>) -> Result<Parts, String> {
         self.read(public).ok_or_else(|| DAMAGED.to_owned())
     }
@@ -256,16 +257,16 @@ pub(super) fn is_own_volume(volume: &str) -> bool {
     OWN_VOLUMES.iter().any(|own| own == volume)
 }
 
-/// Returns the volumes that only the sidecar may mount, as far as its container `own` mounts them.
+/// Returns the volume mounts in the sidecar's container `own` whose volumes only the sidecar may mount.
 pub(super) fn private_volumes(own: &Mapping) -> Vec<Value> {
     let mounts = own.get("volumeMounts").and_then(Value::as_sequence).into_iter().flatten();
     let is_private = |mount: &&Value| name(mount).is_some_and(|name| is_own_volume(name) && name != TRUST);
     mounts.filter(is_private).cloned().collect()
 }
 
-/// Checks that a container and volumes belong to a sidecar that `inject` added. The check is needed because anybody can
-/// write the annotation with the record, and `--remove` deletes the volumes in the record. The container may have
-/// settings that somebody added later.
+/// Checks that a container and volumes belong to a sidecar that `inject` added. `volumes` contains the names from the
+/// record in an annotation. The check is needed because anybody can write the annotation, and `--remove` deletes the
+/// volumes in the record. Settings that somebody added to the container later are accepted.
 pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
     let made = component().ok_or(DAMAGED)?;
     if let Some(other) = volumes.iter().find(|volume| !is_own_volume(volume)) {

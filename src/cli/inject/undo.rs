@@ -20,8 +20,8 @@ pub(super) struct Record {
     /// The agent's port that `callgate inject` moved to the sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<Port>,
-    /// The probes and hooks of the agent's container that `callgate inject` changed, such as `livenessProbe.httpGet`.
-    /// The name of the agent's port was replaced by its number in them.
+    /// The probes and hooks of the agent's container in which `callgate inject` replaced the name of the agent's port
+    /// by its number. An example is `livenessProbe.httpGet`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) handlers: Vec<String>,
     /// The environment variable of the agent that `callgate inject` set. Only records of earlier versions contain this
@@ -31,7 +31,8 @@ pub(super) struct Record {
     /// The name of the workload, if it was prepared for several replicas (`--replicas`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replicas: Option<String>,
-    /// The value of the label `callgate.dev/agent` that the pods received, unless they had this label already.
+    /// The value that `callgate inject` set as the label `callgate.dev/agent` of the pods. If the pods had this label
+    /// already, the label kept its own value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) label: Option<String>,
     /// The environment variables that `callgate inject` set in the agent's container.
@@ -94,8 +95,8 @@ impl Record {
         value.and_then(Value::as_mapping_mut).ok_or_else(|| format!("`{key}` is not a mapping"))
     }
 
-    /// Returns the text under `key` of a mapping. If the key is absent, or null, or an empty text, sets the text to `new`
-    /// and records this change.
+    /// Returns the text under `key` of a mapping. If the key is absent or null, or if its text is empty, sets the text
+    /// to `new` and records this change.
     pub(super) fn text(&mut self, parent: &mut Mapping, key: &str, new: &str) -> Result<String, String> {
         if parent.get(key).and_then(Value::as_str) == Some("") {
             self.made.insert(key.to_owned(), Made::Empty);
@@ -120,8 +121,8 @@ impl Record {
         let env = self.list(container, "env")?;
         let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
         let was = match (old.next(), old.next()) {
-            // Of several entries for one variable, Kubernetes would use the last one, and `--remove` would have to
-            // restore all.
+            // If a variable had several entries, Kubernetes would use the last one, and `--remove` would have to
+            // restore all of them.
             (Some(_), Some(_)) => {
                 return Err(format!("`env` of the agent has {variable} more than once; keep one of them"));
             }
@@ -138,8 +139,8 @@ impl Record {
         Ok(())
     }
 
-    /// Restores the entries that the environment variables of a container had before `callgate inject` changed them,
-    /// the last variable first.
+    /// Restores the entries that the environment variables of a container had before `callgate inject` changed them.
+    /// The last changed variable is restored first.
     pub(super) fn unset(&self, container: &mut Mapping) {
         if let Some(env) = container.get_mut("env").and_then(Value::as_sequence_mut) {
             for Env { name: variable, was } in self.env.iter().chain(&self.variables).rev() {

@@ -74,7 +74,7 @@ pub(super) fn put(
     Ok(companions)
 }
 
-/// Adds the volumes of the sidecar to a pod. `claims` are the names of the volumes that outlive the pod.
+/// Adds the volumes of the sidecar to a pod. `claims` contains the names of the persistent volumes of the workload.
 fn add_volumes(
     pod: &mut Mapping,
     claims: &[String],
@@ -132,9 +132,9 @@ fn remember(object: &mut Mapping, record: &mut Record) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes the sidecar's volume for the ledger if the workload has a persistent volume for it. `claims` are the names
-/// in `volumeClaimTemplates`, and [`STATE`] if the pod itself has such a volume. Returns an error if a name in `claims`
-/// is that of another volume of the sidecar.
+/// Removes the sidecar's own volume for the ledger from `volumes` if the workload has a persistent volume for the
+/// ledger. `claims` contains the names in `volumeClaimTemplates`, and [`STATE`] if the pod itself has a persistent
+/// volume for the ledger. Returns an error if `claims` contains the name of another volume of the sidecar.
 fn keep_claims(claims: &[String], volumes: &mut Vec<Value>) -> Result<(), String> {
     if claims.iter().any(|claim| claim == STATE) {
         volumes.retain(|volume| name(volume) != Some(STATE));
@@ -179,8 +179,9 @@ pub(super) fn has_sidecar(object: &mut Mapping, template: &[&str]) -> Result<boo
     }
 }
 
-/// Checks a pod that contains the sidecar already, such as the pod of an overlay: its node, the mounts of the other
-/// containers, and the names of their ports. [`put`] checks the same in other pods.
+/// Checks a pod that already contains the sidecar, such as the pod of an overlay: its node, the length of its names,
+/// the mounts of the other containers, and the names of their ports. [`put`] checks the same in a pod without the
+/// sidecar.
 pub(super) fn check_present(object: &mut Mapping, template: &[&str]) -> Result<(), String> {
     let pod = pod(object, template)?;
     checks::pod::refuse_node(pod)?;
@@ -191,7 +192,8 @@ pub(super) fn check_present(object: &mut Mapping, template: &[&str]) -> Result<(
     foreign::refuse_mounts(pod, &sidecar::private_volumes(own))?;
     let mut others = ports::all(pod)?;
     others.retain(|port| port.container != CONTAINER);
-    // The first port of the sidecar has the name of its container, unless it was moved from the agent.
+    // The first port of the sidecar has the name of the sidecar's container. If it has another name, it was moved from
+    // the agent.
     let first = own.get("ports").and_then(|ports| ports.get(0)).and_then(name);
     checks::pod::refuse_port_names(own, first.filter(|first| *first != CONTAINER), &others)
 }
@@ -202,8 +204,9 @@ pub(super) fn has_record(object: &Mapping) -> bool {
     annotations.is_some_and(|annotations| annotations.get(ANNOTATION).is_some())
 }
 
-/// Removes the record from a new pod that has neither the sidecar's container nor one of its volumes. Somebody has
-/// copied the annotation from another pod. A volume with a claim can be one for the ledger, which the author declared.
+/// Removes the record of an injection from a new pod that has neither the sidecar's container nor one of the sidecar's
+/// volumes. Such a record was copied from another pod. A volume with a PersistentVolumeClaim does not count, because
+/// the author can have declared it for the ledger.
 pub(super) fn forget_stale_record(object: &mut Mapping) {
     let is_injected = object.get("spec").and_then(Value::as_mapping).is_some_and(|pod| {
         let is_own =
@@ -283,7 +286,7 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     let record: Record = yaml::from_text(kept.as_str().unwrap_or_default())
         .map_err(|error| format!("the annotation {ANNOTATION} is not a valid record: {error}"))?;
     annotations.shift_remove(ANNOTATION);
-    // The workload is changed only after all checks have passed.
+    // The sidecar is removed only after the record has passed all checks.
     let pod = pod(object, template)?;
     let own = containers(pod, "initContainers").find(|container| name(container) == Some(CONTAINER));
     foreign::check_record(&record, own)?;
@@ -316,13 +319,14 @@ fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
     record.unset(container);
     proxied::restore(container, record);
     let Some(Port { at, entry }) = &record.port else { return Ok(()) };
-    // The API server removes an empty list.
+    // The list of ports can be absent, because the API server removes an empty list.
     if container.get("ports").is_none_or(Value::is_null) {
         container.insert("ports".into(), Value::Sequence(Sequence::new()));
     }
     let mut restored = Value::from(entry.clone());
     if let Some(ports) = container.get_mut("ports").and_then(Value::as_sequence_mut) {
-        // An update with the original manifest declares the port again, maybe with changes.
+        // An update with the original manifest declares the port again, maybe with changes. The declared port then
+        // stays.
         match ports.iter().find(|port| is_same_port(port, &restored)) {
             Some(declared) => restored = declared.clone(),
             None => ports.insert((*at).min(ports.len()), restored.clone()),

@@ -1,8 +1,7 @@
-//! Reads and writes manifests in YAML. Kubernetes reads YAML 1.1, and must read the same values from the text before
-//! and after the change.
+//! Reads and writes manifests in YAML. Kubernetes must read the same values from the text before and after a change.
 //!
-//! The YAML library reads version 1.2. The two versions differ about scalars without quotes, such as `0644` and `yes`,
-//! and about the merge key `<<`.
+//! Kubernetes reads YAML 1.1, and the YAML library reads version 1.2. The two versions differ about scalars without
+//! quotes, such as `0644` and `yes`, and about the merge key `<<`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -16,7 +15,7 @@ pub(super) use serde_yaml::{Mapping, Sequence, Value};
 
 use crate::config::{Outline, check_depth, has_alias};
 
-/// The words for true and for false in YAML 1.1. Readers also accept these words capitalized and in upper case.
+/// The words for true in YAML 1.1. `Yes` and `YES` are also true.
 const TRUE: [&str; 2] = ["yes", "on"];
 const FALSE: [&str; 2] = ["no", "off"];
 /// Words without quotes that some readers of YAML 1.1 read as text, and other readers as another type.
@@ -24,14 +23,14 @@ const AMBIGUOUS: [&str; 4] = ["y", "n", "=", MERGE];
 /// The merge key of YAML 1.1. Its value is a mapping, whose keys are added to the mapping that contains the merge key.
 /// Keys that exist already are not replaced.
 const MERGE: &str = "<<";
-/// The tag of a text without quotes that YAML parsers interpret differently. The tag exists only in memory: the text is
-/// written as it was read, without quotes.
+/// The tag of a text without quotes that YAML parsers interpret differently, such as `y`. The tag exists only in
+/// memory. The text is written as it was read, without quotes.
 const AS_READ: &str = "!callgate.dev/plain";
 /// The maximum length of the record that `callgate inject` writes into an annotation, in bytes. The record contains the
 /// previous values of a few environment variables.
 const RECORD_BYTES_MAX: usize = 64 << 10;
-/// The maximum size of the values in a record, for each byte of its YAML text. A value counts as one byte in addition to
-/// the bytes of its text. A text without aliases has at most three values for one byte.
+/// The maximum size of the values in a record, as a multiple of the length of its YAML text. The size of a value is one
+/// byte more than its text. Only aliases can exceed the maximum: without them, one byte makes at most three values.
 const RECORD_GROWTH_MAX: usize = 4;
 /// The error about a record with aliases.
 const ALIASES: &str = "it has YAML aliases, which `callgate inject` does not write";
@@ -63,17 +62,18 @@ pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T,
     if has_alias(text) {
         return Err(ALIASES.to_owned());
     }
-    // A text that two YAML parsers read differently could contain an alias that only the YAML library finds.
+    // The YAML library could find an alias that `has_alias` does not find, so the size of the values is limited.
     let left = Cell::new((text.len() + 1) * RECORD_GROWTH_MAX);
     let size = Size { left: &left }.deserialize(serde_yaml::Deserializer::from_str(text));
     size.map_err(|error| error.to_string())?;
     serde_yaml::from_str(text).map_err(|error| error.to_string())
 }
 
-/// Limits the size of the values in a YAML document without building them. Aliases can make a short text very large.
+/// Measures the values in a YAML document without building them. Fails if they are too large, because aliases can make
+/// a short text very large.
 #[derive(Clone, Copy)]
 struct Size<'s> {
-    /// The number of bytes that the values may still have.
+    /// The number of bytes that the remaining values may have.
     left: &'s Cell<usize>,
 }
 
@@ -262,7 +262,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut all = Vec::new();
         loop {
             let at = self.at.and_then(|list| self.outline.item(list, all.len()));
-            // After the last item, `at` is `None`. It is not used then, because the library returns no further element.
+            // After the last item, `at` is `None`. The library then returns no further element, so `at` is not used.
             match items.next_element_seed(Self { at, ..self })? {
                 Some(item) => all.push(item),
                 None => return Ok(all.into()),
@@ -303,13 +303,13 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// Adds to a mapping the keys of `merged`, the value of its merge key `<<`, that the mapping does not have. `at` is the
-/// position of the merge key among the keys of the mapping. Inner mappings are read first, so the merge keys in
-/// `merged` have already been applied.
+/// Copies each key of `merged` that `fields` does not contain into `fields`. `merged` is the value of the merge key
+/// `<<` of the mapping `fields`, and `at` is the position of the merge key. The merge keys in `merged` were applied
+/// before.
 ///
 /// # Errors
-/// Returns a message if a key before the merge key has a different value in `merged`. Kubernetes would use the value in
-/// `merged`, and other parsers would use the mapping's own value.
+/// Returns a message if `merged` and `fields` have different values for a key before the merge key. Kubernetes would
+/// use the value in `merged`, and other parsers the value in `fields`.
 fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), String> {
     let merged = match merged {
         Value::Sequence(items) => items,
@@ -337,7 +337,7 @@ fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), Stri
 pub(super) fn write(value: &Value) -> Result<String, String> {
     let written = |value: &Value| serde_yaml::to_string(value).map_err(|error| error.to_string());
     let plain = written(value)?;
-    // The mark must not occur in any text, so that only marked text is changed.
+    // The marks must not occur in the document, because all occurrences of them are replaced.
     let mark = |mut mark: String| {
         while plain.contains(&mark) {
             mark.push('_');
@@ -368,8 +368,8 @@ fn marked(value: &Value, quote: &str, bare: &str) -> Value {
     }
 }
 
-/// Reports whether a parser of YAML 1.1 reads a text without quotes as something else: as a boolean, a merge key, or
-/// one of the many forms of numbers and dates. A text that contains `: ` is quoted in every version.
+/// Reports whether a parser of YAML 1.1 reads a text without quotes as a boolean, a merge key, or one of the many forms
+/// of numbers and dates. Returns false for a text with `: `, which is quoted in every version of YAML.
 fn needs_quotes(text: &str) -> bool {
     let small = text.to_ascii_lowercase();
     let is_word = [&TRUE[..], &FALSE, &AMBIGUOUS].iter().any(|words| words.contains(&small.as_str()));

@@ -20,7 +20,8 @@ use crate::random::new_id;
 /// The maximum time that one client may need for its request.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
-/// The end of the names of the hosts that the tested clients request. No real host can have such a name.
+/// The domain of the hosts that the tested clients request, such as `curl.callgate-doctor.invalid`. No real host can
+/// have a name in this domain.
 const DOMAIN: &str = "callgate-doctor.invalid";
 
 #[derive(Args)]

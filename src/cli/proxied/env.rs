@@ -117,8 +117,8 @@ fn without_password(url: &str) -> String {
 }
 
 /// Returns the environment variables with which clients use the forward proxy, and warnings. `existing` returns the
-/// current value of a variable. `covers` reports whether the first of two files contains every certificate of the
-/// second file, and returns `None` if the first file does not exist yet.
+/// current value of a variable. `covers(a, b)` reports whether the file `a` contains every certificate of the file `b`.
+/// It returns `None` if the file `a` does not exist yet.
 pub(in crate::cli) fn variables(
     proxy: &ProxyUrl,
     bundle: &str,
@@ -139,8 +139,8 @@ pub(in crate::cli) fn variables(
         warnings
             .push("NO_PROXY contains `*`: clients reach every host directly, without Callgate".to_owned());
     }
-    // A program that already trusts other certificates needs a file that contains these and the certificates of
-    // Callgate.
+    // If a variable already names a file with trusted certificates, its value changes only to a file that contains all
+    // of these certificates.
     let mut kept: Vec<(&str, String)> = Vec::new();
     for (names, files) in [(&ROOTS[..], &[&all][..]), (&MORE[..], &[&own, &all])] {
         let Some(ours) = files.first() else { continue };
@@ -162,8 +162,8 @@ pub(in crate::cli) fn variables(
     (set, warnings)
 }
 
-/// Returns a warning if the current values of the variables in [`PROXY`] name another forward proxy, which Callgate
-/// replaces.
+/// Returns a warning if the variables in [`PROXY`] currently name another forward proxy. The URL of Callgate's forward
+/// proxy replaces the URL of this other proxy.
 fn replaced(proxy: &ProxyUrl, existing: impl Fn(&str) -> Option<String>) -> Option<String> {
     let own = PROXY.into_iter().filter_map(|name| {
         let url = existing(name).filter(|url| url.trim_end_matches('/') != proxy.text)?;
@@ -177,8 +177,8 @@ fn replaced(proxy: &ProxyUrl, existing: impl Fn(&str) -> Option<String>) -> Opti
     ))
 }
 
-/// Returns warnings about the variables in `kept`, whose current values stay because they name a file with other
-/// trusted roots. `has_bundle` is true if `bundle.pem` exists, the file with all trusted certificates.
+/// Returns warnings about the variables in `kept`. These variables keep their values, because they name files with
+/// other trusted roots. `has_bundle` is true if the file `bundle.pem` with all trusted certificates exists.
 fn kept_roots(kept: &[(&str, String)], bundle: &str, has_bundle: bool) -> Vec<String> {
     let mut files: Vec<(&String, Vec<&str>)> = Vec::new();
     for (name, theirs) in kept {
@@ -347,7 +347,8 @@ mod tests {
         );
         let (all, warnings) = with(&pem("DD"));
         assert!(value(&all, "SSL_CERT_FILE").is_none() && warnings[0].contains("SSL_CERT_FILE=/corp.pem"));
-        // Node trusts more certificates than those of Callgate, so the file with both replaces its file.
+        // `NODE_EXTRA_CA_CERTS` names a file with another certificate. It must change to `bundle.pem`, which contains
+        // both this certificate and the certificate of Callgate.
         let files = [("/trust/bundle.pem", &*ours), ("/trust/ca.pem", &*pem("CC")), ("/corp.pem", &*theirs)];
         let (all, warnings) = of("http://h:1", &[("NODE_EXTRA_CA_CERTS", "/corp.pem")], &files);
         let node = value(&all, "NODE_EXTRA_CA_CERTS").unwrap();

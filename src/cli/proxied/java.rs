@@ -3,8 +3,9 @@
 use crate::egress::DIRECT_HOSTS;
 use crate::guard::Url;
 
-/// Returns the value of `JAVA_TOOL_OPTIONS` for the forward proxy, and a warning. `existing` is the current value. The
-/// hosts and the trust store in the current value are retained.
+/// Returns the value of `JAVA_TOOL_OPTIONS` for the forward proxy. Also returns a warning if the current value names
+/// another trust store. `existing` is the current value. The hosts and the trust store in the current value are
+/// retained.
 pub(super) fn java(
     proxy: &Url,
     bundle: &str,

@@ -127,8 +127,8 @@ impl Reloader {
             Err(errors) => {
                 self.refused(&text, errors);
                 self.renew(serving).await;
-                // The last good configuration stays in use, so its files are watched as well. If one of its secrets or
-                // certificates changes, the file is read again.
+                // The last good configuration stays in use. Its files are watched as well, so that a change of one of
+                // its secrets or certificates is noticed.
                 for (path, is) in &self.good.1 {
                     self.stamps.entry(path.clone()).or_insert(*is);
                 }

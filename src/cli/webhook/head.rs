@@ -1,5 +1,5 @@
-//! Reads the kind and the metadata of a Kubernetes object. The rest of the object is skipped and needs no memory, so the
-//! webhook can leave large objects unchanged.
+//! Reads the kind and the metadata of a Kubernetes object. The rest of the object is skipped and needs no memory. The
+//! webhook can therefore leave large objects unchanged.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::size;
 
-/// The keys of `metadata` of an object that decide whether it gets the sidecar.
+/// The keys in the `metadata` of an object by which the webhook decides whether the object gets the sidecar.
 const METADATA: [&str; 5] = ["annotations", "deletionTimestamp", "generateName", "labels", "name"];
 
 /// The group, the version and the kind of a Kubernetes object, as an AdmissionReview contains them.
@@ -40,8 +40,9 @@ impl GroupVersionKind {
     }
 }
 
-/// Returns `apiVersion`, `kind` and the metadata that decides about the sidecar. `kind` completes an object without
-/// `apiVersion` or `kind`. Returns `None` if the metadata has more than [`size::VALUES_MAX`] values.
+/// Returns `apiVersion`, `kind` and the part of the metadata that decides whether an object gets the sidecar. If the
+/// object lacks `apiVersion` or `kind`, uses the value from `kind`. Returns `None` if the metadata has more than
+/// [`size::VALUES_MAX`] values.
 pub(super) fn read(object: &RawValue, kind: Option<&GroupVersionKind>) -> Option<Value> {
     let mut head = Map::new();
     for key in ["apiVersion", "kind"] {
@@ -57,9 +58,8 @@ pub(super) fn read(object: &RawValue, kind: Option<&GroupVersionKind>) -> Option
     Some(head)
 }
 
-/// Adds the metadata of the pod template of an object to its head. `template` is the path of the pod template. Does
-/// nothing if there is no pod template at this path. Returns `None` if its metadata has more than [`size::VALUES_MAX`]
-/// values.
+/// Adds the metadata of an object's pod template to `head`. `template` is the path of the pod template. Does nothing if
+/// there is no pod template at this path. Returns `None` if the metadata has more than [`size::VALUES_MAX`] values.
 pub(super) fn add_template(head: &mut Value, object: &RawValue, template: &[&str]) -> Option<()> {
     let Some((first, rest)) = template.split_first() else { return Some(()) };
     let Some(pod) = template.iter().try_fold(object, |at, key| member(at, key)) else { return Some(()) };
@@ -71,7 +71,7 @@ pub(super) fn add_template(head: &mut Value, object: &RawValue, template: &[&str
     Some(())
 }
 
-/// Returns `spec.serviceName` of an object. Returns an empty text if it is absent.
+/// Returns `spec.serviceName` of an object. Returns an empty text if the key is absent.
 pub(super) fn service_name(object: &RawValue) -> String {
     let name = member(object, "spec").and_then(|spec| member(spec, "serviceName"));
     name.and_then(|name| serde_json::from_str(name.get()).ok()).unwrap_or_default()

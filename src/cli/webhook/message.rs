@@ -5,10 +5,10 @@ const WARNING_CHARS_MAX: usize = 250;
 /// The maximum number of warnings in a response of the webhook. Kubernetes shows at most 4096 characters of all
 /// warnings.
 const WARNINGS_MAX: usize = 16;
-/// The maximum length of the message of a denial, in characters. Kubernetes shows it as a whole. The limit only bounds
-/// names that are longer than Kubernetes allows.
+/// The maximum length of the message of a denial, in characters. Kubernetes shows the whole message. Only a message
+/// with a name that is longer than Kubernetes allows can exceed this maximum.
 const MESSAGE_CHARS_MAX: usize = 4000;
-/// The mark at the end of a warning that continues in the next one, and of a text that was cut.
+/// The mark at the end of a warning that continues in the next warning, and at the end of a text that was cut.
 const ENDS: &str = " …";
 /// The mark at the beginning of a warning that continues the previous one.
 const BEGINS: &str = "… ";
@@ -24,8 +24,8 @@ pub(super) fn denial(text: &str) -> String {
     split(text, MESSAGE_CHARS_MAX).next().unwrap_or_default()
 }
 
-/// Splits a text between words into parts of at most `max` characters. `max` must be greater than the length of the
-/// marks of a continued text. A part is made only when the iterator is asked for it, in time proportional to its length.
+/// Splits a text between words into parts of at most `max` characters. `max` must be greater than the length of both
+/// marks, [`BEGINS`] and [`ENDS`], together. The iterator makes a part only when the part is requested.
 fn split(text: &str, max: usize) -> impl Iterator<Item = String> {
     let mut rest = Some(text);
     let mut begins = "";

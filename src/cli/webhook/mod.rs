@@ -38,7 +38,8 @@ const CONNECTIONS_MAX: usize = 512;
 /// The maximum size of a request to the webhook, in bytes. A request contains the object before and after the change,
 /// and etcd limits an object to 1.5 MiB.
 const BODY_BYTES_MAX: u64 = 4 << 20;
-/// The maximum memory for the bodies of all requests to the webhook together, in bytes. Its pod has 256 MiB.
+/// The maximum memory for the bodies of all requests to the webhook together, in bytes. The memory limit of the
+/// webhook's pod is 256 MiB.
 const BODIES_BYTES_MAX: u64 = 32 << 20;
 
 #[derive(Args)]
@@ -133,7 +134,7 @@ async fn serve(args: &WebhookArgs, certificate: Arc<ServedCertificate>) -> u8 {
     0
 }
 
-/// Reads the webhook's certificate again whenever its file or the file of its key changes. Never returns.
+/// Reads the certificate and the key of the webhook again whenever one of the two files changes. Never returns.
 async fn rotate(args: &WebhookArgs, certificate: &ServedCertificate) {
     let now = || -> [Stamp; 2] { [&args.certificate, &args.key].map(|file| stamp(Path::new(file))) };
     let mut known = now();
@@ -172,10 +173,11 @@ fn respond(outcomes: &Outcomes, request: &AdminRequest) -> AdminResponse {
     }
 }
 
-/// The response to a request to `/mutate`, and what is counted and logged when it is sent.
+/// The response to a request to `/mutate`, the outcome to count, and the line to log with its level.
 type Reviewed = (AdminResponse, Outcome, Option<(log::Level, String)>);
 
-/// Returns the response to a request to `/mutate`. Counts and logs nothing, because the response may come too late.
+/// Returns the response to a request to `/mutate`. Does not count or log it, because the response may be ready too late
+/// to be sent.
 fn reviewed(policy: &Policy, request: &AdminRequest) -> Reviewed {
     match request.json().and_then(|body| decide(policy, body).map_err(|error| (400, error))) {
         Ok(Decision { outcome, answer, line }) => {

@@ -13,7 +13,8 @@ use crate::cli::inject::{Operation, Rewritten, Sidecar, inject_object, is_left, 
 
 /// The version of the admission API of Kubernetes that the webhook supports.
 const VERSION: &str = "admission.k8s.io/v1";
-/// The key of the annotation of a mirror pod, which shows a pod that the kubelet has started from a file of its node.
+/// The key of the annotation of a mirror pod. A mirror pod represents a pod that the kubelet has started from a file of
+/// its node.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The settings by which the webhook decides about workloads.
 pub struct Policy {
@@ -64,7 +65,7 @@ pub fn answer(policy: &Policy, body: &[u8]) -> Result<Value, &'static str> {
     decide(policy, body).map(|decision| decision.answer)
 }
 
-/// The response to an AdmissionReview of Kubernetes, and what is counted and logged when it is sent.
+/// The response to an AdmissionReview of Kubernetes, the outcome to count, and the line to log.
 pub(super) struct Decision {
     pub(super) outcome: Outcome,
     /// The response as JSON.
@@ -73,7 +74,8 @@ pub(super) struct Decision {
     pub(super) line: Option<(log::Level, String)>,
 }
 
-/// Returns the response to an AdmissionReview of Kubernetes, its outcome for the metrics, and its line for the event log.
+/// Returns the response to an AdmissionReview of Kubernetes, its outcome for the metrics, and its line for the event
+/// log.
 pub(super) fn decide(policy: &Policy, body: &[u8]) -> Result<Decision, &'static str> {
     let wrong = "the body is not an AdmissionReview of admission.k8s.io/v1 with a request";
     let review: Review = serde_json::from_slice(body).map_err(|_| wrong)?;
@@ -106,8 +108,9 @@ pub(super) fn decide(policy: &Policy, body: &[u8]) -> Result<Decision, &'static 
     Ok(Decision { outcome, answer, line })
 }
 
-/// Returns the response about an object to which the sidecar cannot be added. `text` is the reason. An update is admitted
-/// if the sidecar could not be added to the object before, so that its author can scale, repair or delete it.
+/// Returns the response about an object to which the sidecar cannot be added. `text` is the reason. An update is always
+/// admitted if the sidecar could not be added to the old object either, so that the author can scale, repair or delete
+/// the object.
 fn refused(policy: &Policy, request: &Request<'_>, text: &str) -> (Outcome, Value) {
     let was_unusable = || {
         let old = request.old_object.filter(|_| request.operation == "UPDATE");
@@ -135,7 +138,7 @@ fn rewritten(policy: &Policy, request: &Request<'_>) -> Result<Option<Rewrite>, 
     attempt(policy, request, object)
 }
 
-/// Returns the same as [`rewritten`] for one of the two objects in a request.
+/// Does the same as [`rewritten`] for the new object or the old object of a request.
 fn attempt(policy: &Policy, request: &Request<'_>, object: &RawValue) -> Result<Option<Rewrite>, String> {
     let operation = match request.operation.as_str() {
         "CREATE" => Operation::Create,
@@ -169,18 +172,18 @@ fn attempt(policy: &Policy, request: &Request<'_>, object: &RawValue) -> Result<
     Ok((!operations.is_empty()).then_some((operations, notes)))
 }
 
-/// Reports whether the sidecar is never added to or removed from an object of this kind in this state.
+/// Reports whether the webhook must leave an object unchanged because of its kind and its state.
 fn stays(head: &Value, operation: &Operation) -> bool {
     let text = |key: &str| head.get(key).and_then(Value::as_str).unwrap_or_default();
     let (version, kind) = (text("apiVersion"), text("kind"));
     let metadata = |key: &str| head.get("metadata").and_then(|metadata| metadata.get(key));
     let is_update = matches!(operation, Operation::Update { .. });
-    // The pods of an object that is being deleted end. Its finalizers can be removed only by an update. The API server
-    // removes the time from a new object, which therefore needs the sidecar.
+    // An object that is being deleted needs no sidecar, because its pods end, and an update must be able to remove its
+    // finalizers. A new object with this time needs the sidecar, because the API server removes the time.
     let is_deleted = is_update && metadata("deletionTimestamp").is_some_and(|time| !time.is_null());
     let is_pod = kind == "Pod" && version == "v1";
-    // The kubelet has made this pod from a file of the node, and refuses changes. It never starts another pod with this
-    // annotation.
+    // The kubelet has made this pod from a file of the node, and refuses changes of it. The annotation does not help to
+    // start another pod without the sidecar, because the kubelet never starts such a pod.
     let is_mirror = is_pod && metadata("annotations").is_some_and(|all| all.get(MIRROR).is_some());
     // Kubernetes does not allow containers to be added to an existing pod, or to the template of an existing Job.
     let is_fixed = is_pod || kind == "Job" && version.starts_with("batch/");

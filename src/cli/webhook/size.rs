@@ -4,12 +4,12 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The maximum number of values in a Kubernetes object. etcd limits an object to 1.5 MiB, and the values of real
-/// objects have about 30 bytes.
+/// The maximum number of values in a Kubernetes object. Real objects stay below it: etcd limits an object to 1.5 MiB,
+/// and a value of a real object has about 30 bytes.
 pub(super) const VALUES_MAX: usize = 50_000;
 
-/// Parses a Kubernetes object or a part of it. Returns `None` if it has more than [`VALUES_MAX`] values, or more levels of
-/// nesting than the parser supports.
+/// Parses a Kubernetes object or a part of it. Returns `None` if the object has more than [`VALUES_MAX`] values, or
+/// more levels of nesting than the parser supports.
 pub(super) fn limited(raw: &RawValue) -> Option<Value> {
     if values(raw.get()) > VALUES_MAX {
         return None;

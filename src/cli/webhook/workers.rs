@@ -70,7 +70,7 @@ mod tests {
             for one in all {
                 assert_eq!(one.await.unwrap(), Some(()));
             }
-            // A fault in the computation is not a fault of the server.
+            // A computation that panics returns `None`, and later computations must still succeed.
             let response: Option<()> = workers.run(|| panic!("a fault")).await;
             assert_eq!(response, None);
             assert_eq!(answer().await, Some(()));

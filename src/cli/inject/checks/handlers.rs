@@ -13,8 +13,8 @@ const HANDLERS: [(&[&str], &str); 5] = [
 /// The kinds of actions of a probe or hook that have a port.
 const MEANS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 
-/// Returns the settings of an action of a probe or hook, such as `livenessProbe.httpGet`. `means` is the kind of the
-/// action.
+/// Returns the settings of one action of a probe or hook, such as `livenessProbe.httpGet`. `path` is the path of the
+/// probe or hook in the container. `means` is the kind of the action, such as `httpGet`.
 pub(in crate::cli::inject) fn means<'a>(
     container: &'a mut Mapping,
     path: &[&str],

@@ -9,8 +9,8 @@ use crate::cli::inject::yaml::{self, Mapping, Value, is_too_long, shortened};
 /// The labels of nodes that contain the name of the operating system.
 const SYSTEM_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 
-/// Returns an error if a container or a port of this pod has a longer name than Kubernetes allows. Without this limit, a
-/// copy of the container's name for each of its ports could need much memory.
+/// Returns an error if a container or a port of this pod has a longer name than Kubernetes allows. A very long name
+/// could need much memory, because the name of a container is copied for each of its ports.
 pub(in crate::cli::inject) fn refuse_long_names(pod: &Mapping) -> Result<(), String> {
     let error = |what: &str, name: &str| format!("the name of {what} is too long: {}…", shortened(name));
     for container in LISTS.into_iter().flat_map(|list| containers(pod, list)) {
@@ -25,8 +25,8 @@ pub(in crate::cli::inject) fn refuse_long_names(pod: &Mapping) -> Result<(), Str
     Ok(())
 }
 
-/// Returns an error if the sidecar cannot run beside this pod's containers on its node: on Windows, or in the network
-/// of the node.
+/// Returns an error if the sidecar cannot run in this pod, because the pod runs on Windows or uses the network of its
+/// node.
 pub(in crate::cli::inject) fn refuse_node(pod: &Mapping) -> Result<(), String> {
     let is_windows = |value: Option<&Value>| value.and_then(Value::as_str) == Some("windows");
     let selector = pod.get("nodeSelector");
@@ -51,7 +51,8 @@ pub(in crate::cli::inject) fn refuse_node(pod: &Mapping) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns an error if the name of the sidecar's container or one of its ports is in use in this pod.
+/// Returns an error if this pod already uses the name of the sidecar's container or one of the sidecar's ports, or if
+/// two ports of the sidecar are equal.
 pub(in crate::cli::inject) fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     let own = sidecar.ports();
     for list in LISTS {
@@ -84,7 +85,7 @@ pub(in crate::cli::inject) fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result
     Ok(())
 }
 
-/// Returns the instruction for a port of the sidecar that is in use. `flag` is the command-line option of the port.
+/// Returns the instruction to select another port for the sidecar. `flag` is the command-line option of the port.
 fn remedy(flag: &str) -> String {
     match flag {
         "--port" => format!("use --port or the annotation {} with another port", ports::PORT),
@@ -92,9 +93,9 @@ fn remedy(flag: &str) -> String {
     }
 }
 
-/// Returns an error if a port of the agent has the name of one of the sidecar's ports. A Service or a monitor that
-/// refers to the port by name would reach both. `container` is the sidecar with the port that was moved from the agent,
-/// and `others` are the ports of the other containers.
+/// Returns an error if a port of the agent or of another container has the same name as a port of the sidecar. A
+/// Service or a monitor that refers to this name would reach both ports. `container` is the sidecar, `moved` is the
+/// name of the port that was moved from the agent to the sidecar, and `others` are the ports of the other containers.
 pub(in crate::cli::inject) fn refuse_port_names(
     container: &Mapping,
     moved: Option<&str>,

@@ -24,7 +24,8 @@ const SUFFIXES: [(&str, f64); 15] = [
     ("E", 1e18),
 ];
 
-/// Returns a quantity as it is written. Returns `None` if the value is neither a text nor a number.
+/// Returns a quantity as text, as it is written in the manifest. Returns `None` if the value is neither a text nor a
+/// number.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -50,19 +51,20 @@ fn amount(of: &Mapping, kind: &str, resource: &str) -> Option<f64> {
     quantity(written(of, kind, resource)?)
 }
 
-/// Reports whether an amount is above a maximum, apart from rounding.
+/// Reports whether an amount is above a maximum. Ignores rounding errors.
 fn exceeds(amount: f64, max: f64) -> bool {
     amount > max * (1.0 + 1e-9)
 }
 
-/// Returns the amount of a resource that a container requests. By default, this is its limit.
+/// Returns the amount of a resource that a container requests. If the container has no request, Kubernetes uses its
+/// limit. Returns 0 if the container has neither.
 fn request(container: &Mapping, resource: &str) -> f64 {
     let requested = amount(container, "requests", resource);
     requested.or_else(|| amount(container, "limits", resource)).unwrap_or_default()
 }
 
-/// Returns the amount of a resource that the containers of a pod and the sidecar request together, as the API server
-/// computes it. An init container runs alone, except for the sidecars that started before it.
+/// Returns the amount of a resource that the containers of a pod and the sidecar request together, computed in the same
+/// way as by the API server. While an init container runs, only the sidecars that started before it run as well.
 fn total(pod: &Mapping, sidecar: &Mapping, resource: &str) -> f64 {
     let (mut running, mut first) = (request(sidecar, resource), 0_f64);
     for container in containers(pod, "initContainers").filter_map(Value::as_mapping) {
@@ -76,8 +78,8 @@ fn total(pod: &Mapping, sidecar: &Mapping, resource: &str) -> f64 {
     (running + all.map(|container| request(container, resource)).sum::<f64>()).max(first)
 }
 
-/// Returns an error if the resources of the pod as a whole (`resources` in its `spec`) cannot hold the sidecar. The API
-/// server would not admit such a pod.
+/// Returns an error if the resources of the pod as a whole (`resources` in its `spec`) are too small for the sidecar.
+/// The API server would not admit such a pod.
 pub(in crate::cli::inject) fn refuse(pod: &Mapping, sidecar: &Mapping) -> Result<(), String> {
     let text = |value: Option<&Value>| value.and_then(text).unwrap_or_default();
     for resource in RESOURCES {
@@ -91,7 +93,7 @@ pub(in crate::cli::inject) fn refuse(pod: &Mapping, sidecar: &Mapping) -> Result
                 text(written(sidecar, "limits", resource))
             ));
         }
-        // Without a request, the pod can request as much as its limit.
+        // If the pod as a whole has no request, its containers together can request as much as its limit.
         let kind = ["requests", "limits"].into_iter().find(|kind| amount(pod, kind, resource).is_some());
         if let Some(kind) = kind
             && amount(pod, kind, resource).is_some_and(|all| exceeds(total(pod, sidecar, resource), all))
@@ -107,8 +109,9 @@ pub(in crate::cli::inject) fn refuse(pod: &Mapping, sidecar: &Mapping) -> Result
     Ok(())
 }
 
-/// Reports whether the pod has the QoS class Guaranteed because of the resources of its containers. A sidecar without a
-/// CPU limit makes it Burstable. If the pod as a whole has resources, these determine the class, and it stays the same.
+/// Reports whether the resources of the containers give the pod the QoS class Guaranteed. A sidecar without a CPU limit
+/// would change this class to Burstable. Returns false if the pod as a whole has resources (`resources` in its `spec`),
+/// because these determine the class, and the sidecar does not change it.
 pub(in crate::cli::inject) fn is_guaranteed(pod: &Mapping) -> bool {
     let has_own = pod.get("resources").is_some_and(|own| {
         ["limits", "requests"]

@@ -33,8 +33,8 @@ pub(in crate::cli::inject) fn all(
     Ok(notes)
 }
 
-/// Returns a hint if the pods of a workload end by themselves: callbacks are lost when they end. Such workloads are a
-/// Job, a CronJob, and a pod that is not started again. Returns `None` for all other objects.
+/// Returns a hint about lost callbacks if the pods of a workload end by themselves: for a Job, a CronJob, or a pod
+/// whose `restartPolicy` is `Never` or `OnFailure`. Returns `None` for all other objects.
 pub(in crate::cli::inject) fn ends(object: &Mapping) -> Option<Note> {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     let policy = object.get("spec").and_then(|spec| spec.get("restartPolicy"));
@@ -52,7 +52,8 @@ pub(in crate::cli::inject) fn ends(object: &Mapping) -> Option<Note> {
     )))
 }
 
-/// Returns a hint about the port of the annotation `callgate.dev/port`, for a workload that shares its ConfigMap.
+/// Returns a hint about the port in the annotation `callgate.dev/port` of a workload. The hint is for a workload whose
+/// ConfigMap other workloads can use, too.
 pub(in crate::cli::inject) fn own_port(sidecar: &Sidecar) -> Note {
     let Sidecar { port, config_map, .. } = sidecar;
     let rest = "give it a ConfigMap of its own, such as with --config-map '{name}-callgate'";

@@ -20,7 +20,7 @@ pub enum Rewritten {
 pub(in crate::cli) enum Operation {
     /// The object is created.
     Create,
-    /// The object exists and is updated.
+    /// The object exists and is updated by the operation.
     Update {
         /// The `serviceName` of the object before the update. Empty if the object had none. Kubernetes does not allow
         /// to change this key of a StatefulSet.
@@ -33,7 +33,8 @@ impl Operation {
         matches!(self, Self::Create)
     }
 
-    /// Returns the `serviceName` that a StatefulSet must keep. Returns `None` if a new one can be set.
+    /// Returns the `serviceName` that the update of a StatefulSet must not change. Returns `None` if the operation can
+    /// set any `serviceName`.
     fn service_name(&self, kind: &str) -> Option<&str> {
         match self {
             Self::Update { service_name } if kind == "StatefulSet" => Some(service_name),
@@ -42,8 +43,8 @@ impl Operation {
     }
 }
 
-/// Reports whether [`inject_object`] does not change this object, judged by its kind and its metadata only. `object`
-/// may lack everything except `apiVersion`, `kind`, `metadata` and the metadata of its pod template.
+/// Reports whether [`inject_object`] leaves an object unchanged because of its kind and its metadata. `object` needs
+/// only `apiVersion`, `kind`, `metadata` and the metadata of its pod template.
 pub(in crate::cli) fn is_left(object: &serde_json::Value, sidecar: &Sidecar, operation: &Operation) -> bool {
     let Ok(value) = yaml::from_json(object) else { return false };
     let Some(object) = value.as_mapping() else { return false };
@@ -61,11 +62,9 @@ fn text<'o>(object: &'o Mapping, key: &str) -> &'o str {
     object.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Adds the sidecar to one Kubernetes object. Objects that `--with` would add are not returned. A new object that opts
-/// out does not change, even if it has the record of an earlier sidecar.
-///
-/// # Errors
-/// Returns a message if the sidecar cannot be added to the workload.
+/// Adds the sidecar to one Kubernetes object. If an updated object has opted out of the sidecar, removes the sidecar
+/// from it. If a new object has opted out, does not change it, even if it has the record of an earlier sidecar. Does
+/// not return the objects that `--with` would add.
 pub(in crate::cli) fn inject_object(
     before: &serde_json::Value,
     sidecar: &Sidecar,
@@ -80,8 +79,8 @@ pub(in crate::cli) fn inject_object(
     let stays = match choice(object, &template, sidecar)? {
         Choice::NotSelected => true,
         Choice::OptedOut(_) => operation.is_create() || !has_record,
-        // A pod cannot be changed later. The pods of a workload with the sidecar have the sidecar, but no record of an
-        // injection.
+        // A pod that has the sidecar stays unchanged. Another workload that has the sidecar stays unchanged if it has
+        // no record of an injection, because the sidecar cannot be replaced without a record.
         Choice::Inject(_) => {
             let is_present = workload::has_sidecar(object, &template)? && (kind == "Pod" || !has_record);
             if is_present {

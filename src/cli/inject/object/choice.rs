@@ -1,4 +1,4 @@
-//! Decides whether a workload gets the sidecar, and with which settings, and makes the change.
+//! Decides whether and with which settings a workload gets the sidecar. Adds the sidecar to the workload or removes it.
 
 use crate::cli::inject::notes::{self, Note};
 use crate::cli::inject::sidecar::Sidecar;
@@ -13,8 +13,8 @@ const INJECT: &str = "callgate.dev/inject";
 pub(super) enum Choice {
     /// The sidecar is added to the workload with these settings.
     Inject(Box<Sidecar>),
-    /// The workload has opted out with `callgate.dev/inject: "false"`. Contains `annotation` or `label`, whichever it
-    /// uses.
+    /// The workload has opted out with `callgate.dev/inject: "false"`. Contains `annotation` or `label`, depending on
+    /// where the workload has this key.
     OptedOut(&'static str),
     /// The label selector does not select the workload.
     NotSelected,
@@ -52,7 +52,8 @@ fn template_of<'o>(object: &'o Mapping, template: &[&str]) -> Option<&'o Value> 
     rest.iter().try_fold(object.get(*first)?, |at, key| at.get(*key))
 }
 
-/// Returns a YAML scalar as text. Annotations and labels are texts, but authors forget the quotes.
+/// Returns a YAML scalar as text. Annotations and labels must be texts, but authors can forget the quotes around a
+/// value such as `false` or `8443`.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -63,8 +64,8 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// Adds the sidecar to one workload, or removes it if the workload has opted out. `service_name` is the `serviceName`
-/// of a StatefulSet before its update, which cannot change. Returns whether the selector selects the workload, and the
-/// objects to add. The objects are `None` if the workload does not have the sidecar now.
+/// of a StatefulSet before its update, which cannot change. Returns false and `None` if the label selector does not
+/// select the workload. Otherwise returns true and the objects to add. They are `None` if the workload has opted out.
 pub(in crate::cli::inject) fn change(
     object: &mut Mapping,
     template: &[&str],

@@ -1,11 +1,11 @@
-//! Compares a workload in the cluster with what the webhook would make of it. The API server adds defaults to a
-//! workload and removes empty lists, so the two differ even if the workload has the sidecar with the same settings.
+//! Compares a workload in the cluster with the workload that the webhook would make of it. The comparison ignores the
+//! defaults that the API server adds to a workload, and the empty lists that it removes.
 
 use serde_json::Value;
 
 use crate::cli::inject::undo::{ANNOTATION, is_same_change};
 
-/// The keys with texts that the API server adds to containers and volumes that do not have them.
+/// The texts that the API server adds by default to containers, probes and volumes, each with its key.
 const TEXTS: [(&str, &str); 7] = [
     ("apiVersion", "v1"),
     ("imagePullPolicy", "Always"),
@@ -15,7 +15,7 @@ const TEXTS: [(&str, &str); 7] = [
     ("terminationMessagePath", "/dev/termination-log"),
     ("terminationMessagePolicy", "File"),
 ];
-/// The keys with numbers that the API server adds to probes and volumes that do not have them.
+/// The numbers that the API server adds by default to probes and volumes, each with its key.
 const NUMBERS: [(&str, u64); 5] = [
     ("defaultMode", 0o644),
     ("failureThreshold", 3),
@@ -24,8 +24,9 @@ const NUMBERS: [(&str, u64); 5] = [
     ("timeoutSeconds", 1),
 ];
 
-/// Reports whether `after`, which the webhook made of the workload `before`, differs from it only by defaults of the
-/// API server. `before` must have been accepted as a workload with a valid record.
+/// Reports whether a workload already has the sidecar with the same settings. `before` is the workload in the cluster,
+/// which must have a valid record. `after` is the workload that the webhook made of it. The two may differ only by
+/// defaults that the API server adds, and by empty values that it removes.
 pub(super) fn is_settled(before: &Value, after: &Value) -> bool {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
