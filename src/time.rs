@@ -100,13 +100,14 @@ fn digits(text: &mut String, number: u32, mut scale: u32) {
     }
 }
 
-/// A wall clock that is protected against jumps. It compares the wall clock with a monotonic clock. After a jump ahead,
-/// this clock continues with the old time until the wall clock has been ahead for 60 seconds. Then it uses the new
-/// time. Use this clock for decisions that cannot be undone, for example whether a deadline has passed.
+/// A clock that shows the wall-clock time, but is protected against jumps. It compares the wall clock of the operating
+/// system with a monotonic clock. If the wall clock jumps ahead, this clock continues with the old time until the wall
+/// clock has been ahead for 60 seconds. Then it uses the new time. Use this clock for decisions that cannot be undone,
+/// for example whether a deadline has passed.
 ///
-/// After a jump back, this clock uses the new time at once. This is safe, because an earlier time makes no deadline
-/// pass. It is also necessary, because tokens are minted with the wall clock time. If this clock kept the later time,
-/// that time could be after the expiry of a new token.
+/// If the wall clock jumps back, this clock uses the new time at once. This is safe, because an earlier time makes no
+/// deadline pass. It is also necessary, because tokens are minted with the time of the wall clock. If this clock kept
+/// the later time, a new token could appear expired.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steady {
     /// The last accepted difference between the wall clock and the monotonic clock, in milliseconds.
