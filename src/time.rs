@@ -235,11 +235,12 @@ mod tests {
         let set = wall.minus(at(3600));
         assert_eq!(clock.look(set, at(61)), set);
         assert_eq!(clock.look(set.plus(at(1)), at(62)), set.plus(at(1)));
-        // The clock returns to the former time within a minute. The former time is used at once.
+        // The clock was set back for less than a minute. Its return to the former time is believed at once.
         assert_eq!(clock.look(wall.plus(at(53)), at(63)), wall.plus(at(53)));
         assert_eq!(clock.look(set.plus(at(3)), at(64)), set.plus(at(3)));
         assert_eq!(clock.look(set.plus(at(63)), at(124)), set.plus(at(63)));
-        // After more than a minute, a return to the former time is treated like any other jump ahead.
+        // The clock was set back for more than a minute. Its return to the former time is therefore treated like any
+        // other jump ahead.
         assert_eq!(clock.look(wall.plus(at(115)), at(125)), set.plus(at(64)));
     }
 

@@ -191,7 +191,7 @@ routes: [ { name: r, path: /r, open: true, forward: /in } ]
         let wrong = errors(MAIN, &[("shared.yaml", "limit: 1\ns3cret: 2\n")]);
         assert!(wrong[0].starts_with("shared.yaml: line 1: limit: unknown key `limit`"), "{wrong:?}");
         assert!(wrong[1].starts_with("shared.yaml: line 2: an unknown key"), "{wrong:?}");
-        // In contrast, an error message about the configuration file itself shows the unknown key.
+        // An unknown key of the configuration file itself is shown.
         let wrong = errors(&MAIN.replace("include: shared.yaml", "s3cret: 1"), &[]);
         assert!(wrong[0].contains("s3cret: unknown key `s3cret`"), "{wrong:?}");
         let other = |path: &str| errors(&MAIN.replace("shared.yaml", path), &[]);

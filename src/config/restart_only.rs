@@ -271,8 +271,7 @@ mod tests {
             let changed = startup(&before.replacen(from, to, 1));
             assert_eq!(startup(&before).differences(&changed), [key], "{to}");
             assert_eq!(changed.differences(&startup(&before)), [key], "{to}");
-            // `restart_settings` shows the same difference. `callgate check` uses this function to compare two
-            // processes.
+            // `restart_settings`, with which `callgate check` compares settings, shows the same difference.
             let (old, new) = (startup(&before).restart_settings(), changed.restart_settings());
             let differ: Vec<_> = old.iter().zip(&new).filter(|(old, new)| old != new).collect();
             let [(old, new)] = differ.as_slice() else { panic!("{to}: {differ:?}") };

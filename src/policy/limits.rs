@@ -9,7 +9,7 @@ use crate::time::Rate;
 pub struct Limits {
     /// The maximum time from the end of a request head to the end of its body.
     pub body_deadline: Duration,
-    /// The maximum total size of all bodies that are in memory at the same time, in bytes.
+    /// The maximum total size of all request bodies that are in memory at the same time, in bytes.
     pub body_memory_bytes_max: u64,
     /// The minimum average rate at which a caller must send its body and receive the response, in bytes per second.
     /// [`Limits::time_for`] converts this rate into a maximum time.

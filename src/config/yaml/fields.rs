@@ -1,5 +1,5 @@
-//! Access to the keys of a mapping in a configuration. The reader of the mapping requests the value of each known key.
-//! All other keys of the mapping are errors.
+//! Access to the keys of a mapping in a configuration. The code that reads the mapping requests the value of each known
+//! key. All other keys of the mapping are errors.
 
 use std::collections::HashSet;
 
