@@ -11,8 +11,8 @@ use crate::inbox::{Backoff, BodySealer, InboxSettings};
 const MESSAGES_MAX: u64 = 10_000_000;
 /// The maximum of the setting `inbox.bytes_max`, in bytes.
 const BYTES_MAX: u64 = 1 << 50;
-/// The maximum of the setting `inbox.body_store_max`, in bytes. Redis or Valkey holds the stored bodies of messages in
-/// memory.
+/// The maximum of the setting `inbox.body_store_max`, the size of one stored body, in bytes. Redis or Valkey holds
+/// stored bodies in memory.
 const BODY_STORE_MAX: u64 = 16 << 20;
 /// The maximum of the setting `inbox.concurrency`.
 const CONCURRENCY_MAX: u64 = 1024;
