@@ -62,8 +62,8 @@ pub fn host(headers: &HeaderMap) -> String {
 }
 
 /// Returns the value of a header that must not be repeated. Returns `None` if the header is missing. Returns an empty
-/// text if the header is repeated or not ASCII text, because another server might use the other value of a repeated
-/// header.
+/// text if the value is not ASCII text, or if the header is repeated, because another server might use another of its
+/// values.
 pub fn once<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;

@@ -285,8 +285,8 @@ impl Denial {
     }
 }
 
-/// A denial of a request, with a sentence for the trail, which is the list of the checks of the request. The sentence
-/// contains no secret, no token and no expected value.
+/// The reason for denying a request, and a sentence about what the check found in the request. The sentence contains no
+/// secret, no token and no expected value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
     /// The reason of the denial.

@@ -24,8 +24,8 @@ pub fn without_byte_order_mark(mut bytes: Vec<u8>) -> Vec<u8> {
 /// # Errors
 /// Returns an error if the file cannot be read, is not a regular file, or is larger than `bytes_max`.
 pub fn read(path: impl AsRef<Path>, bytes_max: u64) -> std::io::Result<Vec<u8>> {
-    // Opening a pipe blocks until somebody writes to it, so the type is checked before opening. It is checked again
-    // afterwards, because the file may have been replaced in between.
+    // Opening a pipe blocks until another program writes to the pipe, so the file type is checked before opening. The
+    // type is checked again afterwards, because another file may have replaced the first file in between.
     if !std::fs::metadata(&path)?.is_file() {
         return Err(not_regular());
     }

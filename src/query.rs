@@ -51,9 +51,9 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     percent_decode_str(value).decode_utf8().map_or(Parameter::Several, Parameter::One)
 }
 
-/// Looks up a query parameter strictly. Also returns [`Parameter::Several`] if the parameter occurs in a spelling that
-/// some programs read as the same name. These spellings are: another case, after a `;`, as `name[...]`, after a space,
-/// and with `.` or a space in place of `_`.
+/// Looks up a query parameter strictly. Also returns [`Parameter::Several`] if some programs would read another
+/// parameter under the same name. For the name `my_id`, these are `MY_ID`, `my_id[0]`, `my.id`, `+my_id`, and `my_id`
+/// after a `;`.
 pub fn parameter_strict<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     let wanted = loose(name);
     let spelled = query.split(['&', ';']).filter(|pair| is_same_name(&loose(&name_of(pair)), &wanted));
@@ -98,7 +98,7 @@ pub fn pair(name: &str, value: &str) -> String {
     format!("{}={}", utf8_percent_encode(name, ENCODED), utf8_percent_encode(value, ENCODED))
 }
 
-/// Returns the query without all parameters called `name`. Returns `None` if no parameter is left.
+/// Removes all parameters called `name` from a query. Returns the rest of the query, or `None` if no parameter is left.
 pub fn without_parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     if query.is_empty() {
         return None;

@@ -10,8 +10,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 /// Headers that Callgate does not forward: hop-by-hop headers (RFC 9110 section 7.6.1), and headers that Callgate
-/// handles itself, such as `Expect`, `Host` and `Content-Length`. [`is_hop_by_hop_of_response`] names the two headers
-/// that are relayed in responses.
+/// handles itself, such as `Expect`, `Host` and `Content-Length`. [`is_hop_by_hop_of_response`] describes the two
+/// exceptions in responses.
 pub const HOP_BY_HOP: [HeaderName; 12] = [
     CONNECTION,
     CONTENT_LENGTH,

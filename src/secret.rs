@@ -60,7 +60,8 @@ impl Secret {
             begins(&self.bytes) && begins(value)
         };
         let Some(scheme) = SCHEMES.iter().find(same_scheme) else { return self.matches(value) };
-        // The candidate begins with the scheme as the secret spells it, because the case of the scheme does not matter.
+        // The candidate begins with the scheme in the spelling of the secret, so that the case of the scheme does not
+        // matter.
         let mut candidate = Zeroizing::new(self.bytes.get(..scheme.len()).unwrap_or_default().to_vec());
         let rest = value.get(scheme.len()..).unwrap_or_default();
         let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
@@ -79,10 +80,9 @@ impl Secret {
     /// that an operator can compare two secrets without seeing them. Returns `None` for a secret of fewer than 16
     /// bytes.
     ///
-    /// An attacker who knows the fingerprint can test guesses without asking Callgate. Only one of 2^32 wrong guesses
-    /// has the same fingerprint. This is harmless for a random secret, because nobody can test enough guesses. For a
-    /// secret that a person invented, it is a risk, because the number of likely guesses is small. Invented secrets are
-    /// often short, so short secrets have no fingerprint.
+    /// An attacker who knows the fingerprint can test guesses without asking Callgate, because only one of 2^32 wrong
+    /// guesses has the same fingerprint. A random secret stays safe, because nobody can test enough guesses. A secret
+    /// that a person invented has fewer likely values, and is often short. Therefore short secrets have no fingerprint.
     pub fn fingerprint(&self) -> Option<String> {
         if self.len() < FINGERPRINT_BYTES_MIN {
             return None;

@@ -100,13 +100,14 @@ fn digits(text: &mut String, number: u32, mut scale: u32) {
     }
 }
 
-/// A wall clock that is protected against jumps. It compares the wall clock with a monotonic clock. After a jump ahead,
-/// this clock continues with the old time until the wall clock has been ahead for 60 seconds. Then it uses the new
-/// time. Use this clock for decisions that cannot be undone, for example whether a deadline has passed.
+/// A clock that shows the wall-clock time, but is protected against jumps. It compares the wall clock of the operating
+/// system with a monotonic clock. If the wall clock jumps ahead, this clock continues with the old time until the wall
+/// clock has been ahead for 60 seconds. Then it uses the new time. Use this clock for decisions that cannot be undone,
+/// for example whether a deadline has passed.
 ///
-/// After a jump back, this clock uses the new time at once. This is safe, because an earlier time makes no deadline
-/// pass. It is also necessary, because tokens are minted with the wall clock time. If this clock kept the later time,
-/// that time could be after the expiry of a new token.
+/// If the wall clock jumps back, this clock uses the new time at once. This is safe, because an earlier time makes no
+/// deadline pass. It is also necessary, because tokens are minted with the time of the wall clock. If this clock kept
+/// the later time, a new token could appear expired.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steady {
     /// The last accepted difference between the wall clock and the monotonic clock, in milliseconds.
@@ -234,11 +235,12 @@ mod tests {
         let set = wall.minus(at(3600));
         assert_eq!(clock.look(set, at(61)), set);
         assert_eq!(clock.look(set.plus(at(1)), at(62)), set.plus(at(1)));
-        // The clock returns to the former time within a minute. The former time is used at once.
+        // The clock was set back for less than a minute. Its return to the former time is believed at once.
         assert_eq!(clock.look(wall.plus(at(53)), at(63)), wall.plus(at(53)));
         assert_eq!(clock.look(set.plus(at(3)), at(64)), set.plus(at(3)));
         assert_eq!(clock.look(set.plus(at(63)), at(124)), set.plus(at(63)));
-        // After more than a minute, a return to the former time is treated like any other jump ahead.
+        // The clock was set back for more than a minute. Its return to the former time is therefore treated like any
+        // other jump ahead.
         assert_eq!(clock.look(wall.plus(at(115)), at(125)), set.plus(at(64)));
     }
 

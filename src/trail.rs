@@ -38,7 +38,8 @@ pub enum Check {
     Body,
     /// Checks the signature over the raw bytes of the request.
     Signature,
-    /// Recognizes a handshake: a request with which a provider tests the callback URL. Callgate answers it itself.
+    /// Recognizes a handshake, which is a request with which a provider tests the callback URL. Callgate itself replies
+    /// to a handshake.
     Handshake,
     /// Checks that the action endpoint in the body, to which the agent's answer will be sent, is at a host that the
     /// route lists.
@@ -128,7 +129,8 @@ pub struct Step {
     pub check: Check,
     /// The result of the check.
     pub outcome: Outcome,
-    /// The nanoseconds since the previous measured check. `None` if this check was not measured.
+    /// The time from the end of the previous measured check to the end of this check, in nanoseconds. The time spent
+    /// waiting for the network is not included. `None` if this check was not measured.
     pub nanos: Option<u32>,
 }
 
@@ -255,8 +257,8 @@ impl Trail {
         self.last
     }
 
-    /// Returns the sentence about the first check that failed. Returns `None` if no check failed, or if the trail is
-    /// the one for `callgate explain`, which stores a sentence about every check.
+    /// Returns the sentence about the first check that failed. Returns `None` if no check failed. Also returns `None`
+    /// for a trail of `callgate explain`, which stores a sentence about every check in another list.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }

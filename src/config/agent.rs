@@ -73,7 +73,7 @@ impl<'n> Agents<'n> {
     }
 
     /// Returns the agent that receives the callbacks of a route. `fields` are the settings of the route. Reports an
-    /// error if the route does not name an agent although the configuration has several.
+    /// error if the route does not name an agent although the configuration has several agents.
     pub(super) fn of_route(&self, fields: &mut Fields<'n>) -> Option<Arc<Agent>> {
         let stated = fields.optional("agent");
         let Some(entries) = &self.entries else {

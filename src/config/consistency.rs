@@ -17,8 +17,8 @@ use crate::policy::{Limits, Minting};
 use crate::time::format_duration;
 use crate::token::Form;
 
-/// The configuration key of the list of routes. Checks use the index of a compiled route as the index of the route in
-/// this list, because both lists have the same order.
+/// The configuration key of the list of routes. The compiled routes are in the same order, so the index of a compiled
+/// route is also its index in this list.
 const ROUTES: &str = "routes";
 
 /// The compiled sections of the configuration, for checks that compare several sections. A section with a mistake is
@@ -101,8 +101,9 @@ fn opaque_tokens(root: &Cursor<'_>, startup: Option<&Startup>, minting: &Minting
     }
 }
 
-/// Reports an error if the replica listener has the address of another listener. Reports a warning if `replicas` is
-/// configured without `callback_tokens`, because only interactions with a callback token belong to a replica.
+/// Reports an error if the replica listener has the address of another listener. Reports a warning if the configuration
+/// has `replicas`, but no `callback_tokens`. The section `replicas` has no effect then, because only interactions with
+/// a callback token belong to a replica.
 fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
     let Some(replicas) = &startup.replicas else { return };
     let address = replicas.listener.address;
@@ -166,9 +167,12 @@ fn kept_callbacks(
     }
 }
 
-/// Reports an error for each `proxied` egress rule if the egress listener is no forward proxy, or if the proxy tunnels
-/// the host of the rule. Reports a warning if the proxy refuses every host, and for each `proxied` rule whose host the
-/// agent reaches without the proxy.
+/// Compares the `proxied` egress rules with the settings of the forward proxy, `listen.egress.proxy`.
+///
+/// - Reports an error for each `proxied` rule if the egress listener is no forward proxy.
+/// - Reports an error for each `proxied` rule if the proxy always tunnels the host of the rule's target.
+/// - Reports a warning for each `proxied` rule if clients connect to the host of the rule's target without the proxy.
+/// - Reports a warning if the proxy refuses every host.
 fn forward_proxy(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     let (Some(listener), Some(rules)) = (&startup.egress, rules) else { return };
     let mut proxied = rules.rules().iter().filter(|rule| rule.proxied.is_some()).peekable();
@@ -201,8 +205,9 @@ fn forward_proxy(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     }
 }
 
-/// Reports an error for each egress rule with `inject` that allows bodies larger than the body memory of the egress
-/// listener. Callgate never holds the complete body of a request in memory if the rule has no `inject`.
+/// Reports an error for each egress rule with `inject` whose `body_max` is larger than the body memory of the egress
+/// listener. Rules without `inject` are not checked, because Callgate never holds the complete bodies of their requests
+/// in memory.
 fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     let Some(listener) = &startup.egress else { return };
     let rules = rules.into_iter().flat_map(Egress::rules).filter(|rule| rule.inject.is_some());
@@ -214,9 +219,12 @@ fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     }
 }
 
-/// Reports an error for each setting of a route that contradicts another section. Also reports a warning for each
-/// route in observe mode, and one warning if routes require client certificates while the listeners trust different
-/// authorities.
+/// Compares each route with the listeners and the limits.
+///
+/// - Reports an error if a route accepts larger bodies than `limits.body_memory_max`.
+/// - Reports an error if a route requires client certificates, but no listener requests them.
+/// - Reports a warning for each route in observe mode.
+/// - Reports one warning if a route requires client certificates and the listeners trust different authorities.
 fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limits: &Limits) {
     let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let authorities = startup.into_iter().flat_map(|startup| &startup.ingress);
@@ -266,10 +274,10 @@ fn agent_shares(root: &Cursor<'_>, routes: &[Arc<Route>], agents: &Agents<'_>, l
     }
 }
 
-/// Reports a warning for each route whose interactions end only when they expire. This is the case if an egress rule
-/// opens the interactions without a limit on the number of callbacks, and the route does not read the states of
-/// interactions from callbacks. Routes with the section `interaction` are not checked here, because they are checked
-/// while this section is read.
+/// Reports a warning for each route whose interactions end only when they expire. Two conditions must hold: an egress
+/// rule opens the interactions without a limit on the number of callbacks, and the route does not read the states of
+/// interactions from callbacks. Routes with the section `interaction` are not checked here, but when this section is
+/// read.
 fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules: Option<&Egress>) {
     let injections: Vec<_> =
         rules.into_iter().flat_map(Egress::rules).filter_map(|rule| rule.inject.as_ref()).collect();

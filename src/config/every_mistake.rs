@@ -23,7 +23,7 @@ routes: [ { name: r, path: /w, provider: p, forward: /i } ]
 /// The YAML text with the required fields of a preset.
 const PRESET: &str = "title: T\nsource: https://example.com/\nevidence: library\nsecret: s\n";
 
-/// Test cases that change the same configuration.
+/// A group of test cases that edit the same configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Group {
@@ -40,8 +40,8 @@ struct Group {
 }
 
 impl Group {
-    /// Returns the configuration of a test case: the configuration of the group after the edits of the group. `change`
-    /// replaces each `@` in the texts that the edits insert.
+    /// Returns the configuration of one test case: the configuration of the group, to which the edits of the group are
+    /// applied. `change` is the text of the test case that replaces each `@` in the edits.
     fn text(&self, change: &str) -> String {
         let mut text = match self.configuration.as_str() {
             "loop" => LOOP,
@@ -72,7 +72,7 @@ impl Group {
         }
     }
 
-    /// Returns descriptions of the test cases in which the expected mistake was not reported.
+    /// Returns a description of each test case whose errors and warnings differ from the expected errors and warnings.
     fn wrong(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (change, at, words) in &self.cases {

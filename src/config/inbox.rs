@@ -11,12 +11,13 @@ use crate::inbox::{Backoff, BodySealer, InboxSettings};
 const MESSAGES_MAX: u64 = 10_000_000;
 /// The maximum of the setting `inbox.bytes_max`, in bytes.
 const BYTES_MAX: u64 = 1 << 50;
-/// The maximum of the setting `inbox.body_store_max`, in bytes. Redis or Valkey holds these bodies in memory.
+/// The maximum of the setting `inbox.body_store_max`, the size of one stored body, in bytes. Redis or Valkey holds
+/// stored bodies in memory.
 const BODY_STORE_MAX: u64 = 16 << 20;
 /// The maximum of the setting `inbox.concurrency`.
 const CONCURRENCY_MAX: u64 = 1024;
-/// The values of `inbox.removed_routes`. With `drop`, a reload of the configuration may remove routes that have
-/// waiting messages.
+/// The words for `inbox.removed_routes`. The value true (`drop`) means that a reload of the configuration may remove
+/// routes that have waiting messages.
 const DROP: &[(&str, bool)] = &[("drop", true), ("keep", false)];
 
 /// Reads the configuration section `inbox`. Without the section, the defaults apply. The text `drop` instead of a

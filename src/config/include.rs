@@ -17,8 +17,8 @@ const FILES_MAX: usize = 16;
 /// all files.
 ///
 /// # Errors
-/// Returns the mistakes in `include`, and the mistakes that make an included file unreadable. If there is one of these
-/// mistakes, the sections are not checked for mistakes, because the sections of an unreadable file are missing.
+/// Returns the mistakes in `include`, the included files that cannot be read, and the sections that occur twice. The
+/// contents of the sections are not checked in this case, because the sections of unreadable files are missing.
 pub(super) fn with_included(
     tree: Node,
     text: &str,
@@ -61,7 +61,8 @@ pub(super) fn with_included(
     }
 }
 
-/// Returns the sections of a configuration to which the sections of the included files were added.
+/// Returns the fields of a configuration, including the sections of the included files. Marks the key `include` as
+/// known, because this key was read before.
 pub(super) fn fields<'n>(root: &Cursor<'n>) -> Option<Fields<'n>> {
     let mut fields = root.fields()?;
     let _ = fields.optional("include");
@@ -190,7 +191,7 @@ routes: [ { name: r, path: /r, open: true, forward: /in } ]
         let wrong = errors(MAIN, &[("shared.yaml", "limit: 1\ns3cret: 2\n")]);
         assert!(wrong[0].starts_with("shared.yaml: line 1: limit: unknown key `limit`"), "{wrong:?}");
         assert!(wrong[1].starts_with("shared.yaml: line 2: an unknown key"), "{wrong:?}");
-        // Error messages about the configuration file itself show its contents.
+        // An unknown key of the configuration file itself is shown.
         let wrong = errors(&MAIN.replace("include: shared.yaml", "s3cret: 1"), &[]);
         assert!(wrong[0].contains("s3cret: unknown key `s3cret`"), "{wrong:?}");
         let other = |path: &str| errors(&MAIN.replace("shared.yaml", path), &[]);

@@ -210,9 +210,9 @@ fn ingress(root: &Cursor<'_>, routes: Vec<Arc<Route>>, edge: Edge) -> Option<Ing
     Some(Ingress::new(routes, edge).with_documents(documents))
 }
 
-/// Reads the configuration section `replicas`, and stores the replica listener in `startup`. The first returned value
-/// is the settings of the replicas. The second returned value is true if each replica has its own ledger. If `startup`
-/// is `None` because of a mistake, the second value is false, so that this mistake does not cause a second error.
+/// Reads the configuration section `replicas`, and stores the replica listener in `startup`. Returns the settings of
+/// the replicas, and true if each replica has its own ledger. `startup` is `None` if its settings have a mistake. The
+/// second value is then false, so that this mistake does not cause a second error.
 fn replicas(
     fields: &mut Fields<'_>,
     agents: &agent::Agents<'_>,

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 /// Returns a pair of indices for each element that is equal to an earlier element: the index of the element, and the
-/// index of the first equal element in the list.
+/// index of the first equal element. For the list `[3, 1, 3]`, the result is `[(2, 0)]`.
 pub(super) fn repeated<T>(items: &[T], order: impl Fn(&T, &T) -> Ordering) -> Vec<(usize, usize)> {
     let mut sorted: Vec<_> = items.iter().enumerate().collect();
     // The sort is stable, so equal elements stay in the order of the list.

@@ -54,8 +54,8 @@ impl Startup {
         let addresses = |startup: &Self| startup.ingress.iter().map(|l| l.address).collect::<Vec<_>>();
         let admin = |startup: &Self| startup.admin.as_ref().map(|admin| admin.address);
         let egress = |startup: &Self| startup.egress.as_ref().map(|egress| egress.address);
-        // If the egress listener has TLS, the URLs to which the agent sends its answers begin with `https`. Callbacks
-        // that were delivered earlier contain such URLs.
+        // Delivered callbacks contain the URLs to which the agent sends its answers. These URLs begin with `https` if
+        // the egress listener has TLS. A reload therefore cannot turn TLS on or off.
         let has_egress_tls = |startup: &Self| startup.egress.as_ref().map(|egress| egress.tls.is_some());
         let replicas = |startup: &Self| startup.replicas.as_ref().map(|replicas| replicas.listener.address);
         let advertise = |startup: &Self| startup.replicas.as_ref().map(|replicas| replicas.advertise.clone());
@@ -132,8 +132,8 @@ impl Startup {
     }
 }
 
-/// Returns `word` and the fingerprint of a configuration section. The fingerprint is computed from the output of
-/// `Debug`, which contains no secret.
+/// Returns a text that consists of `word` and the fingerprint of a configuration section. The fingerprint is computed
+/// from the output of `Debug`, which contains no secret.
 fn fingerprint(word: &str, section: &impl std::fmt::Debug) -> String {
     format!("{word} ({})", digest(&format!("{section:?}")))
 }
@@ -271,7 +271,7 @@ mod tests {
             let changed = startup(&before.replacen(from, to, 1));
             assert_eq!(startup(&before).differences(&changed), [key], "{to}");
             assert_eq!(changed.differences(&startup(&before)), [key], "{to}");
-            // A comparison with another process finds the same difference.
+            // `restart_settings`, with which `callgate check` compares settings, shows the same difference.
             let (old, new) = (startup(&before).restart_settings(), changed.restart_settings());
             let differ: Vec<_> = old.iter().zip(&new).filter(|(old, new)| old != new).collect();
             let [(old, new)] = differ.as_slice() else { panic!("{to}: {differ:?}") };

@@ -98,7 +98,8 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     })
 }
 
-/// Reports an error if `path` or `redis` does not fit the `kind` of the store.
+/// Reports an error if the store lacks the setting `path` or `redis` that its `kind` needs, or has a setting that
+/// belongs to another `kind`.
 fn place(fields: &Fields<'_>, kind: Option<Kind>, path: Option<&Cursor<'_>>, redis: Option<&Cursor<'_>>) {
     let Some(kind) = kind else { return };
     let _: Option<()> = match (kind, path, redis) {

@@ -6,7 +6,8 @@ const REDACTED: &str = "[redacted]";
 const SEGMENT_BYTES_MAX: usize = 64;
 /// The maximum length of a plain word, in bytes. A longer sequence of letters may be a secret.
 const WORD_BYTES_MAX: usize = 32;
-/// The maximum total length of the parts of a segment that are not plain words, such as `v1` and `2024`, in bytes.
+/// The maximum total length, in bytes, of the parts of a segment that are not plain words. Examples of these parts are
+/// `v1` and `2024`.
 const OTHER_BYTES_MAX: usize = 12;
 
 /// The length of an opaque callback token, in characters.
@@ -14,9 +15,9 @@ const OPAQUE_BYTES: usize = 32;
 
 /// Returns a path segment for the log: the segment itself, or `[redacted]` if the segment looks like a secret.
 ///
-/// A segment is shown if it consists of plain words, such as `chat.completions` or `sendMessage`, and a few short
-/// numbers and abbreviations, such as `gpt-4o-mini`. Random text of more than 12 characters is redacted. Ids of the
-/// length of a UUID are redacted as well, because some providers use them as secrets.
+/// The log shows a segment of plain words, such as `chat.completions` or `sendMessage`, also with a few short numbers
+/// and abbreviations, such as `gpt-4o-mini`. Random text of more than 12 characters is redacted. UUIDs are redacted as
+/// well, because some providers use them as secrets.
 pub fn redacted_segment(segment: &str) -> &str {
     if segment.len() > SEGMENT_BYTES_MAX || has_token(segment) {
         return REDACTED;

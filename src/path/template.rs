@@ -135,8 +135,8 @@ impl Template {
         }
     }
 
-    /// Prepares this template for being filled with the captures of the template `path`. If `name` is the remainder of
-    /// `path`, a segment `{name}` of this template becomes a remainder.
+    /// Prepares this template for the values that the template `path` captures. If `name` is the remainder of `path`, a
+    /// segment `{name}` of this template becomes a remainder, too.
     ///
     /// # Errors
     /// Returns [`TemplateFault::Star`] if this template itself contains a remainder. Returns
@@ -160,14 +160,14 @@ impl Template {
         Ok(self)
     }
 
-    /// Reports whether `value` is valid for the capture `name` of this template, which means that some path results in
-    /// this value. The value of a remainder has at most 1 KiB, because tokens and interactions store it.
+    /// Reports whether `value` is valid for the capture `name` of this template (see [`is_capturable`]). A remainder
+    /// accepts the end of a canonical path of at most 1 KiB, because tokens and interactions store this value.
     pub fn accepts(&self, name: &str, value: &str) -> bool {
         if self.remainder() == Some(name) { is_remainder(value) } else { is_capturable(name, value) }
     }
 
-    /// Returns the remainder of a raw path that matches this template, as the sender wrote it. Returns `None` if the
-    /// template has no remainder.
+    /// Returns the part of a raw path that belongs to the remainder of this template, as the sender wrote it. The path
+    /// must match this template. Returns `None` if the template has no remainder.
     ///
     /// A raw path and its canonical form have the same number of segments, because percent-encoded slashes are denied.
     pub fn raw_remainder<'p>(&self, raw: &'p str) -> Option<&'p str> {
@@ -263,8 +263,8 @@ fn is_name(name: &str) -> bool {
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-/// Reports whether `value` is valid for the path capture `name`. It must be a non-empty segment of unreserved
-/// characters within the length limit, and must not be a dot segment.
+/// Reports whether `value` is valid for the path capture `name`. A valid value is a non-empty segment of unreserved
+/// characters within the length limit, and is no dot segment.
 pub fn is_capturable(name: &str, value: &str) -> bool {
     let bytes_max = if name == TOKEN_CAPTURE { TOKEN_BYTES_MAX } else { CAPTURE_BYTES_MAX };
     !value.is_empty()
@@ -280,8 +280,8 @@ fn is_canonical_remainder(value: &str) -> bool {
     CanonicalPath::parse(&path).is_ok_and(|found| found.as_str() == path)
 }
 
-/// Reports whether `value` is valid for a remainder (`{*name}`) that a token is bound to. It must be the end of a
-/// canonical path and have at most 1 KiB.
+/// Reports whether `value` is valid for a remainder (`{*name}`) that a token is bound to. A valid value is the end of a
+/// canonical path and has at most 1 KiB.
 pub fn is_remainder(value: &str) -> bool {
     value.len() <= REMAINDER_BYTES_MAX && is_canonical_remainder(value)
 }

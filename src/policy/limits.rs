@@ -9,7 +9,7 @@ use crate::time::Rate;
 pub struct Limits {
     /// The maximum time from the end of a request head to the end of its body.
     pub body_deadline: Duration,
-    /// The maximum total size of all bodies that are in memory at the same time, in bytes.
+    /// The maximum total size of all request bodies that are in memory at the same time, in bytes.
     pub body_memory_bytes_max: u64,
     /// The minimum average rate at which a caller must send its body and receive the response, in bytes per second.
     /// [`Limits::time_for`] converts this rate into a maximum time.
@@ -20,9 +20,9 @@ pub struct Limits {
     pub connections_per_address_max: usize,
     /// The maximum size of a request head, in bytes.
     pub head_bytes_max: usize,
-    /// The maximum time for receiving a request head. The time starts with the first byte of the head. For the first
-    /// head of a connection, the time starts when the connection is ready for requests. The PROXY header and the TLS
-    /// handshake, which come before this, together have a separate limit of the same length.
+    /// The maximum time for receiving a request head. The time starts with the first byte of the head, or, for the
+    /// first head of a connection, when the connection is ready for requests. The PROXY header and the TLS handshake
+    /// come earlier. They have a separate limit of the same length.
     pub head_deadline: Duration,
     /// The maximum number of header lines in a request.
     pub headers_max: usize,
@@ -52,9 +52,9 @@ impl Limits {
         self.body_memory_bytes_max / u64::try_from(agents.max(1)).unwrap_or(u64::MAX)
     }
 
-    /// Returns the maximum number of requests that one agent may have in progress, if there are `agents` agents. Each
-    /// agent has an equal share of [`Self::connections_max`]. Returns `None` for a single agent, which has no such
-    /// limit.
+    /// Returns the maximum number of requests that one agent may have in progress. Each of `agents` agents has an equal
+    /// share of [`Self::connections_max`]. Returns `None` if there is only one agent, because only `connections_max`
+    /// limits its requests.
     pub fn requests_share(&self, agents: usize) -> Option<usize> {
         (agents > 1).then(|| (self.connections_max / agents).max(1))
     }

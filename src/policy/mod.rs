@@ -81,7 +81,8 @@ pub enum FeedKind {
     Addresses(Selection),
     /// A set of public keys.
     Keys,
-    /// A secret that a provider sent in a handshake. Callgate has stored it in a file, and reads it from this file.
+    /// A secret that a provider sent in a handshake. Callgate has stored the secret in a file, and reads the secret
+    /// from this file.
     Secret,
 }
 
@@ -191,8 +192,9 @@ impl Policy {
         self.feeds.iter().position(|known| known == feed).map(FeedId)
     }
 
-    /// Returns a copy of this policy that also contains the documents that the policy `old` has already fetched. Only
-    /// documents that this policy needs are copied. Callgate can use them until it has fetched them again.
+    /// Returns a copy of this policy that also contains documents that the policy `old` has already fetched. Copies
+    /// only the documents that this policy needs. Callgate uses a copied document until it has fetched the document
+    /// again.
     #[must_use]
     pub fn carrying_on(&self, old: &Self) -> Self {
         let mut outside = self.ingress.edge().fetched_data.clone();
@@ -272,8 +274,9 @@ impl Policy {
         self.providers.iter().find(|provider| *provider.name == *name)
     }
 
-    /// Mints a callback URL and its token for one interaction of a route. `interaction` is the id of the interaction. A
-    /// token of the opaque kind determines the id itself, so the result then contains another id.
+    /// Mints a callback URL and its token for one interaction of a route. `interaction` is the proposed id of the
+    /// interaction. If the token is opaque, the token determines the id, and the result contains another id. A route
+    /// that finds interactions by the provider's id gets neither a URL nor a token.
     ///
     /// # Errors
     /// Returns a [`MintFault`] if the route does not exist or does not accept the parameters.
@@ -324,8 +327,8 @@ impl Policy {
         });
         let path = path.ok_or_else(|| MintFault::Parameter(TOKEN_CAPTURE.to_owned()))?;
         let mut url = format!("{}{path}", self.ingress.edge().public_url);
-        // The callback URL contains the token as a query parameter only if the first location that the route accepts is
-        // a query parameter. A provider may nevertheless send the token in any accepted location.
+        // If the first location that the route accepts is a query parameter, the callback URL contains the token in
+        // this parameter. The route also accepts the token in its other locations.
         if let Some(Carrier::Query(name)) = carriers.first() {
             url = with_parameter(&url, name, &token);
         }
@@ -342,8 +345,8 @@ impl Policy {
     }
 }
 
-/// Returns an interaction without a callback URL and a token. Its callbacks are matched by the provider's id of the
-/// work. It lasts until the deadline of the route.
+/// Returns an interaction without a callback URL and a token. Callgate finds this interaction by the provider's id in a
+/// callback. The interaction expires at the deadline of the route.
 fn without_token(route: &Arc<Route>, uses: Option<u32>, interaction: &str, now: Timestamp) -> Minted {
     Minted {
         route: Arc::clone(route),
@@ -360,8 +363,8 @@ fn without_token(route: &Arc<Route>, uses: Option<u32>, interaction: &str, now: 
 /// Returns the name and the value of each path capture of the route. The values come from `parameters`.
 ///
 /// # Errors
-/// Returns a [`MintFault`] if a value is missing, is invalid or occurs twice, or if the route has no capture with its
-/// name.
+/// Returns a [`MintFault`] if a value is missing, is invalid or occurs twice, or if a name in `parameters` is no path
+/// capture of the route.
 fn bind<'a>(
     route: &'a Route,
     parameters: &[(&'a str, &'a str)],

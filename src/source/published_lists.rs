@@ -86,8 +86,8 @@ impl Allowlist {
 /// The rules for selecting the networks in a published document.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Selection {
-    /// The JSON pointers to the networks. The token `[*]` selects every element of an array. If there are no pointers,
-    /// the document is a text with one network per line.
+    /// The JSON pointers to the networks. The step `[*]` in a pointer selects every element of an array. Without
+    /// pointers, the document must be a text with one network per line.
     pub pointers: Vec<Box<str>>,
     /// The conditions for the array elements that the first `[*]` of a pointer selects. Each condition consists of a
     /// JSON key and a value. An element meets a condition if its value for this key equals the value, or is an array

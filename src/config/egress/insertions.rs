@@ -14,16 +14,17 @@ pub(in crate::config) fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
     read(at, None)
 }
 
-/// Reads the locations at which a request carries one part of the callback, such as the callback URL: one location or
-/// a list. A location is a JSON pointer, or a mapping with one of the keys `body`, `form`, `header` and `query`. The
-/// mapping may have a `value` that contains the part.
+/// Reads the locations in a request at which the provider receives one part of the callback, such as the callback URL.
+/// `slot` names the part. The setting is one location or a list. A location is a JSON pointer such as `/webhook`, or a
+/// mapping such as `{header: x-callback-url}`. The mapping may have a `value` that contains the part, such as `Bearer
+/// {token}`.
 pub(super) fn places(at: &Cursor<'_>, slot: Slot) -> Option<Vec<Insertion>> {
     let read: Vec<_> = at.list_or_one()?.iter().map(|at| read(at, Some(slot))).collect();
     read.into_iter().collect()
 }
 
-/// Reads an insertion, which is a value and its location in a request. If the insertion has neither `value` nor
-/// `base64`, its value is the part of the callback that `slot` names.
+/// Reads an insertion, which is a value and its location in a request. `slot` names the part of the callback that the
+/// value must contain, or is `None` if the value is arbitrary. Without `value` and `base64`, the value is this part.
 fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
     if let (Some(slot), false) = (slot, at.is_map()) {
         let place = InsertionPlace::Body(at.pointer()?);
@@ -60,8 +61,8 @@ fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
     Some(Insertion { place, shape })
 }
 
-/// Reports an error if a value cannot be inserted at its location, because a header cannot contain the value. Also
-/// reports an error if the value does not contain the part of the callback that `slot` names.
+/// Checks a configured value that Callgate inserts into a request. Reports an error if the value has characters that
+/// its header cannot contain, or if the value does not contain the part of the callback that `slot` names.
 fn fits(at: &Cursor<'_>, place: &InsertionPlace, shape: &Shape, slot: Option<Slot>) -> Option<()> {
     if let Some(slot) = slot.filter(|slot| !shape.holds(*slot)) {
         return at.error(format!("the value does not contain {}", slot.placeholder()), "");
@@ -87,8 +88,8 @@ fn header(at: &Cursor<'_>) -> Option<InsertionPlace> {
     }
 }
 
-/// Returns the shape of a configured value: a template in which texts may contain placeholders for parts of the
-/// callback.
+/// Returns the template for a configured value. Texts in the value may contain placeholders for parts of the callback,
+/// such as `{url}`.
 fn shape(node: &Node) -> Shape {
     match node {
         Node::Bool(value) => Shape::Raw(value.to_string().into()),
@@ -124,9 +125,10 @@ pub(super) fn compatible(at: &Cursor<'_>, insertions: &[Insertion]) -> Option<()
     Some(())
 }
 
-/// Returns the only kind of request for an egress rule whose route finds interactions by the provider's id: every
-/// request belongs to this kind, and nothing is inserted. `response` lists the locations of the provider's id in the
-/// provider's response. Reports an error if the rule has a preset or insertions of its own, or if `response` is empty.
+/// Returns the kinds of requests of an egress rule whose route finds interactions by the provider's id. Callgate
+/// inserts nothing into these requests. The result is a single kind, which includes every request. `response` lists the
+/// locations of the provider's id in the provider's response. Reports an error if the rule has a preset or insertions
+/// of its own, or if `response` is empty.
 pub(in crate::config) fn matched_request(
     at: &Cursor<'_>,
     has_preset: bool,
@@ -148,8 +150,8 @@ pub(in crate::config) fn matched_request(
     Some(vec![CallbackRequest { response, ..CallbackRequest::default() }])
 }
 
-/// Reports an error if a request carries a secret to the provider, but the route does not verify callbacks with this
-/// secret.
+/// Reports an error if the egress rule inserts a secret into requests to the provider, but the route does not verify
+/// callbacks with this secret.
 pub(super) fn secret_is_verified(at: &Cursor<'_>, route: &Route, requests: &[CallbackRequest]) -> Option<()> {
     let mut insertions = requests.iter().flat_map(|request| &request.insertions);
     let verifies =

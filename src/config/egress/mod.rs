@@ -26,8 +26,8 @@ use crate::json::Pointer;
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
 
-/// The largest accepted `body_max` of an egress rule without `inject`, in bytes. Callgate never holds the complete
-/// body of a request in memory if the rule has no `inject`.
+/// The largest accepted `body_max` of an egress rule without `inject`, in bytes. The limit can be high, because
+/// Callgate never holds the complete bodies of these requests in memory.
 const STREAMED_BYTES_MAX: u64 = 1 << 40;
 
 /// The first segment of the paths to which the agent sends its answers to questions.
@@ -35,8 +35,9 @@ pub const ACTIONS: &str = "actions";
 /// The first segment of the paths at which the agent asks for its callbacks.
 pub const CALLBACKS: &str = "callbacks";
 
-/// Returns the name of each route for which an egress rule names a preset, together with the callback convention of
-/// this preset. Ignores mistakes in the rules, because they are reported when the rules are read.
+/// Returns the callback convention for each route for which an egress rule names a preset. Each element consists of the
+/// name of the route and the convention of the preset. Ignores mistakes in the rules, because they are reported when
+/// the rules are read.
 pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConvention)> {
     let rules = at.map(Cursor::nodes).unwrap_or_default();
     let find = |rule: &Node| {
@@ -215,8 +216,8 @@ fn inject(
 
 /// Returns the kinds of requests into which an egress rule inserts a callback. With a preset, these are the kinds of
 /// requests that the preset defines. Without a preset, there is one kind, which includes every request and has the
-/// insertions `own`. `response` lists the locations of the provider's id in the provider's response. If the list is not
-/// empty, it replaces the list of the preset.
+/// insertions `own`. `response` lists the locations of the provider's id in the provider's response. A `response` that
+/// is not empty replaces the list of the preset.
 fn requests(
     at: &Cursor<'_>,
     preset: Option<Option<(Cursor<'_>, CallbackConvention)>>,
@@ -269,8 +270,8 @@ fn placed(
     Some([url?, token?, values?].concat())
 }
 
-/// Reports an error if the provider sends the token back in another location than the first location in which the route
-/// looks for the token.
+/// Reports an error if the provider does not send the token back in the first location in which the route looks for the
+/// token.
 fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     let first = carriers.first();

@@ -33,9 +33,12 @@ pub(super) fn proxied(
     unmatched.map(Some)
 }
 
-/// Reports an error if the forward proxy cannot find a `proxied` egress rule by the rule's target. There are three
-/// cases: the target is an HTTPS URL with an IP address, has a query or a percent-encoding, or lacks a capture of the
-/// rule's `path`.
+/// Reports an error if the forward proxy cannot find a `proxied` egress rule by the rule's target, for one of these
+/// reasons:
+///
+/// - The target is an HTTPS URL with an IP address, for which Callgate cannot issue a certificate.
+/// - The target has a query or a percent-encoding.
+/// - The target lacks a capture of the rule's `path`.
 fn findable(at: &Cursor<'_>, path: &Template, target: &Target) -> Option<()> {
     if target.url.scheme() == Scheme::Https && target.url.address().is_some() {
         return at.error(

@@ -4,8 +4,8 @@ use crate::config::yaml::Cursor;
 use crate::egress::{CallbackRequest, InsertionPlace};
 use crate::json::Pointer;
 
-/// The conditions that the JSON body of a request must fulfill. Each condition is the JSON pointer to a value, and the
-/// accepted values.
+/// The conditions that the JSON body of a request must fulfill. Each condition consists of the JSON pointer to a value,
+/// and the accepted values at this location.
 type Conditions = Vec<(Pointer, Vec<Box<str>>)>;
 
 /// Reads `when: { body: { /background: true } }` of an egress rule. Each JSON pointer has one accepted value or a list

@@ -57,8 +57,8 @@ pub(crate) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
     })
 }
 
-/// Reads a rate such as `100/s`, `30/m` or `500/h`. The rate allows all requests of one second, minute or hour to
-/// arrive at once.
+/// Reads a rate limit such as `100/s`, `30/m` or `500/h`. All requests that the rate allows in one period can arrive at
+/// once.
 pub(crate) fn rate(at: &Cursor<'_>) -> Option<Rate> {
     let text = at.text()?;
     let hint = "such as 100/s, 30/m or 500/h; as many may come at once";

@@ -215,7 +215,8 @@ fn proxied_by(at: &Cursor<'_>) -> Option<Networks> {
     Some(trusted)
 }
 
-/// Returns the first address that two listeners use. Port 0 is not compared, because it selects a free port each time.
+/// Returns the first address that an earlier listener uses as well. Addresses with port 0 are ignored, because port 0
+/// selects a free port each time.
 fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<SocketAddr> {
     let all: Vec<_> =
         ingress.iter().map(|listener| listener.address).chain(others.into_iter().flatten()).collect();

@@ -112,9 +112,9 @@ fn secrets(at: &Cursor<'_>) -> Option<Vec<Secret>> {
     read.into_iter().collect()
 }
 
-/// Reads `replicas.advertise`, the address at which other replicas reach this process. `port` is the port of the
-/// replica listener. If the address has no port, the result has this port. If `port` is 0, the operating system chooses
-/// the port when the process starts, and the result has port 0.
+/// Reads `replicas.advertise`, the address at which other replicas reach this process. Returns `HOST:PORT`. An address
+/// without a port gets `port`, the port of the replica listener. If this port is 0, the operating system chooses the
+/// port when the process starts.
 fn advertise(at: &Cursor<'_>, port: u16) -> Option<Box<str>> {
     let text = at.text()?;
     match port {

@@ -28,7 +28,7 @@ pub struct Tls {
 /// How clients resume TLS sessions.
 #[derive(Clone, Debug)]
 pub enum Resumption {
-    /// The listener stores TLS sessions in its memory until its settings are read again.
+    /// The listener stores TLS sessions in memory. When its settings are read again, it discards the stored sessions.
     Remembered,
     /// Clients store TLS sessions as encrypted session tickets. The keys of the tickets are derived from these
     /// secrets. The first secret encrypts new tickets. If the list is empty, the process generates keys that no other

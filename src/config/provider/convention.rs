@@ -44,8 +44,8 @@ impl CallbackConvention {
         self.requests.iter().flat_map(|request| &request.insertions)
     }
 
-    /// Returns the header in `headers` in which the provider sends the token of the interaction back. Returns `None` if
-    /// `headers` does not contain this header.
+    /// Returns the header in which the provider sends the token of the interaction back, if `headers` contains this
+    /// header. Otherwise returns `None`.
     pub(crate) fn token_header<'h>(&self, headers: &'h [HeaderName]) -> Option<&'h HeaderName> {
         let sent_in = match &self.token {
             TokenReturn::Url => return None,
@@ -55,8 +55,8 @@ impl CallbackConvention {
         headers.iter().find(|header| *header == sent_in)
     }
 
-    /// Returns how Callgate follows the interactions of a route that does not set `interaction`. `asked` is the
-    /// callback convention of the preset that the egress rule for this route names. Without such a preset, the result
+    /// Returns how Callgate follows the interactions of a route that does not set `interaction`. If the egress rule for
+    /// this route names a preset, `asked` is the callback convention of this preset. Without a convention, the result
     /// is the default.
     pub(crate) fn follow(asked: Option<&Self>) -> Follow {
         let mut follow = Follow::default();
@@ -161,8 +161,8 @@ fn condition(at: &Cursor<'_>) -> Option<RequestCondition> {
     Some(RequestCondition { paths: paths?, member: member.map_or(Some(None), |read| read.map(Some))? })
 }
 
-/// Reads `body` of the condition for a kind of request. The setting is a mapping with one JSON pointer as its only key,
-/// and the accepted values at this location as the value of the key.
+/// Reads `body` of the condition for a kind of request, such as `{/method: [a, b]}`. The setting is a mapping with a
+/// single key. The key is a JSON pointer into the request body, and its value lists the accepted values.
 fn member(at: &Cursor<'_>) -> Option<(Pointer, Vec<Box<str>>)> {
     match at.named()?.as_slice() {
         [(name, values)] => match Pointer::parse(name) {

@@ -12,7 +12,7 @@ use crate::source::{Networks, Selection};
 #[derive(Clone, Debug)]
 pub enum Addresses {
     /// A list of addresses that the provider publishes: the URL of the list, and the rule that selects the networks in
-    /// it.
+    /// the list.
     Feed(Box<str>, Selection),
     /// The networks that the provider's documentation states.
     Fixed(Networks),
@@ -65,8 +65,7 @@ pub struct PresetDefinition {
     pub scheme: Option<Scheme>,
     /// The JWT claims that the user must set in `expect`.
     pub expect: Vec<Box<str>>,
-    /// The MAC algorithms from which the user can choose with `algorithm`. The list is empty if the provider has one
-    /// algorithm.
+    /// The MAC algorithms from which the user can choose with `algorithm`. The list is empty if the user cannot choose.
     pub algorithms: Vec<MacAlgorithm>,
     /// True if the user chooses the name of the header in which the provider sends its secret.
     pub header_is_yours: bool,

@@ -30,8 +30,8 @@ pub(super) fn apply_rule(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
     #[derive(Clone, Copy)]
     enum Word {
         Rule(DuplicateRule),
-        /// The value `none` from configurations of earlier versions. Callgate then recognizes duplicates by the event
-        /// id, and never by the signature.
+        /// The value `none`, which configurations of earlier versions contain. With this value, Callgate recognizes
+        /// duplicates only by the event id.
         IdOnly,
     }
     let words = [

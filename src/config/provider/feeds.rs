@@ -60,7 +60,8 @@ pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
     Some(Selection { pointers, filter })
 }
 
-/// Returns the feed that fetches the address list at this URL. `selection` selects the networks in the list.
+/// Returns the feed, which is a document to fetch, for the address list at this URL. `selection` selects the networks
+/// in the list.
 pub(crate) fn list(url: Box<str>, selection: Selection) -> Feed {
     Feed { url, kind: FeedKind::Addresses(selection) }
 }

@@ -62,10 +62,13 @@ pub(super) fn own_handshakes(at: &Cursor<'_>, signs: bool) -> Option<Vec<Handsha
     read.into_iter().collect()
 }
 
-/// Reports an error for each property of a user's handshake that is unsafe or cannot work. An unsigned POST handshake
-/// must have a condition, a verify token or a subscription, because every unsigned message would otherwise be this
-/// handshake. An unsigned handshake must not make Callgate fetch a URL. The reply must not have a reserved header.
-/// `signs` is true if the scheme has a signature, which a signed handshake needs.
+/// Reports an error for each property of a user's handshake that is unsafe or cannot work.
+///
+/// - A signed handshake needs a scheme with a signature. `signs` is true if the scheme has a signature.
+/// - An unsigned POST handshake needs a condition, a verify token or a subscription. Otherwise Callgate would treat
+///   every unsigned message as this handshake.
+/// - An unsigned handshake must not make Callgate fetch a URL.
+/// - The reply must not have a reserved header.
 fn check_own(at: &Cursor<'_>, handshake: &Handshake, signs: bool) {
     if handshake.signed && !signs {
         let _: Option<()> = at.error("the scheme `none` has no signed handshakes", "write `signed: false`");

@@ -87,8 +87,8 @@ fn derived_keys(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     )
 }
 
-/// Reports whether the scheme accepts the format of the secrets that Callgate derives for interactions. The format is
-/// `whsec_` and base64.
+/// Reports whether a signature scheme accepts the secrets that Callgate derives for interactions. These secrets consist
+/// of `whsec_` and base64.
 fn derives(scheme: &Scheme) -> bool {
     let sample = Secret::new(b"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_vec());
     matches!(scheme.proof, Proof::Content(_))
@@ -101,7 +101,8 @@ fn secrets_needed(scheme: &Scheme) -> bool {
     match &scheme.keys {
         None if !scheme.has_proof() => false,
         Some(PublicKeySource::Url(_)) => false,
-        // If the keys are certificates, `secrets` contains other values, such as a topic or the id of a webhook.
+        // If the keys are certificates, `secrets` contains no keys, but other required values, such as a topic or the
+        // id of a webhook.
         Some(PublicKeySource::Certificate(_)) => true,
         None => true,
     }

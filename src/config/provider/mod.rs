@@ -161,8 +161,8 @@ fn preset_verifier(
     let duplicates = fields.optional("duplicates").map(|at| apply_rule(&at, &mut scheme));
     warn_if_indistinguishable(fields.at(), &scheme);
     if !fields.has("secrets") && preset.sends_token_as_secret(&scheme) {
-        // The provider sends back the token that the request contained. The token of the route then proves who sent
-        // the callback.
+        // The header contains the token of the interaction instead of a fixed secret. The route verifies this token, so
+        // the signature scheme verifies nothing.
         scheme.proof = Proof::None;
     }
     let verifier = keyed(fields, scheme, has_public_url);

@@ -98,7 +98,9 @@ fn signature_at(at: &Cursor<'_>) -> Option<SignaturePlace> {
     }
 }
 
-/// Reads the separator of a list in a header. Returns the separator, and true if a comma may precede it.
+/// Reads the separator of a list in a header: `,`, `;`, `&`, a space, or a comma with a space. Returns the character
+/// that separates the elements, and true for a comma with a space. In this case the character is the space, and a comma
+/// may precede the space.
 fn separator(at: &Cursor<'_>) -> Option<(char, bool)> {
     match at.text()? {
         "," => Some((',', false)),

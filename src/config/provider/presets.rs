@@ -195,7 +195,8 @@ pub fn preset(name: &str) -> Option<(&'static Preset, PresetDefinition)> {
         return Some((preset, preset.read().ok()?));
     }
     PRESETS.iter().find_map(|preset| {
-        // A file that does not contain the text of the name cannot define this alias. Such a file is not parsed.
+        // If the text of a preset file does not contain the name, the name is no alias of this preset. The file is then
+        // not parsed.
         if !preset.text.contains(name) {
             return None;
         }
@@ -210,8 +211,8 @@ pub(crate) fn scheme_of(name: &str) -> Option<Scheme> {
     preset(name)?.1.scheme
 }
 
-/// Returns the description of an edge network: the header in which the network sends the client address, and its own
-/// addresses.
+/// Returns the description of an edge network: the header in which the network sends the client address, and the
+/// addresses of the network.
 pub(crate) fn edge(name: &str) -> Option<(http::HeaderName, Addresses)> {
     let edge = EDGES.iter().find(|edge| edge.name == name)?;
     edge.compile(|fields| {
@@ -288,8 +289,8 @@ mod tests {
         assert!(EDGES.iter().all(|known| edge(known.name).is_some()));
     }
 
-    /// Some providers sign contents without a boundary between two parts, so their presets must accept this. In a
-    /// signature scheme that a user describes, such contents are an error.
+    /// Three presets sign two parts without a boundary between them, because their providers do so. In a signature
+    /// scheme that a user describes, this is an error.
     #[test]
     fn few_presets_sign_parts_without_a_boundary() {
         let unclear = |preset: &Preset| {
@@ -306,7 +307,8 @@ mod tests {
         assert_eq!(unclear, known);
     }
 
-    /// Presets pass the same checks that report errors in a signature scheme that a user describes.
+    /// Every preset passes two checks that also apply to signature schemes of users: the signature does not cover
+    /// itself, and no handshake needs a body in two formats.
     #[test]
     fn every_preset_describes_possible_requests() {
         for preset in PRESETS {

@@ -145,7 +145,8 @@ pub(super) fn leeway_of(at: &Cursor<'_>) -> Option<Duration> {
     }
 }
 
-/// Reads the location of a JWT: `signature_at: body` if the whole body is the JWT, or the location of a signature.
+/// Reads the location of a JWT. With `signature_at: body`, the whole body is the JWT. Otherwise the settings are the
+/// same as for the location of a signature.
 fn jwt_place(fields: &mut Fields<'_>) -> Option<JwtPlace> {
     match fields.optional("signature_at").filter(|at| at.is_word("body")) {
         None => place(fields).map(JwtPlace::At),

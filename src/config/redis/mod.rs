@@ -1,4 +1,4 @@
-//! Reads `store.redis`: the connection to Redis or Valkey, on which several processes share one ledger.
+//! Reads `store.redis`: the connection to Redis or Valkey. Several processes can share one ledger on a Redis server.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::secret::Secret;
 const PREFIX_DEFAULT: &str = "cg";
 const TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
 const WAIT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(200);
-/// The maximum of `store.redis.timeout` and of `store.redis.wait.timeout`. One callback waits for several calls of
-/// Redis or Valkey.
+/// The maximum of `store.redis.timeout` and of `store.redis.wait.timeout`. The maximum is low, because one callback
+/// waits for several calls of Redis or Valkey.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
 const NODES_MAX: usize = 16;
 const REPLICAS_MAX: u64 = 16;
@@ -21,7 +21,8 @@ const REPLICAS_MAX: u64 = 16;
 pub enum RedisMode {
     /// One node has the whole ledger.
     Single,
-    /// The primary node has the whole ledger. Sentinels report the address of the primary with this name.
+    /// The primary node has the whole ledger. The sentinels report the address of the primary. The field is the name of
+    /// the primary.
     Sentinel(Box<str>),
     /// A cluster distributes the ledger over its nodes.
     Cluster,
@@ -46,7 +47,7 @@ pub struct RedisTls {
     pub client: Option<(Vec<u8>, Secret)>,
 }
 
-/// The settings of the connection to Redis or Valkey, on which several processes share one ledger.
+/// The settings of the connection to Redis or Valkey. Several processes can share one ledger on a Redis server.
 #[derive(Clone)]
 pub struct RedisSettings {
     /// The addresses as `host:port`: of the only node, of the sentinels, or of some nodes of the cluster.
@@ -129,7 +130,7 @@ fn same_secret(one: Option<&Secret>, other: Option<&Secret>) -> bool {
     }
 }
 
-/// Reads `store.redis`: the connection to Redis or Valkey, on which several processes share one ledger.
+/// Reads `store.redis`: the connection to Redis or Valkey. Several processes can share one ledger on a Redis server.
 pub(super) fn redis(at: &Cursor<'_>) -> Option<RedisSettings> {
     let mut fields = at.fields()?;
     let nodes_at = fields.required("nodes");

@@ -9,9 +9,8 @@ use crate::config::yaml::Cursor;
 use crate::secret::Secret;
 use crate::token::{Algorithm, Asserter, KeyFault, KeyMaterial};
 
-/// The minimum lifetime of an assertion. An assertion must not expire before the agent checks it. The lifetime must
-/// therefore be longer than the sum of two times: the time for connecting to the agent, and the difference between the
-/// clocks of Callgate and the agent.
+/// The minimum lifetime of an assertion. An assertion must still be valid when the agent checks it, even if connecting
+/// to the agent takes a few seconds and the clocks of Callgate and the agent differ slightly.
 const TTL_MIN: Duration = Duration::from_secs(5);
 /// The default lifetime of an assertion.
 const TTL_DEFAULT: Duration = Duration::from_secs(60);
@@ -100,8 +99,8 @@ mod tests {
 
     use crate::config::tests::{MINIMAL, mistake, parse};
 
-    /// Asserts that the minimal configuration with these fields in `assertion` causes exactly one mistake, at `path`
-    /// and with `words`.
+    /// Asserts that the minimal configuration with `fields` in the section `assertion` has exactly one mistake. The
+    /// mistake must have the path `path`, and its message must contain `words`.
     #[track_caller]
     fn says(fields: &str, path: &str, words: &str) {
         let agent = "agent:";

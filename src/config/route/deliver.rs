@@ -16,8 +16,8 @@ pub(super) fn deliver(at: Option<Cursor<'_>>) -> Option<Deliver> {
     at.map_or(Some(Deliver::Now), |at| at.one_of(WORDS))
 }
 
-/// Reports an error if a route stores callbacks in the inbox although its settings do not allow this. Callbacks must
-/// not be streams, must pass the checks of the route, and must come from callers that do not need the response of the
+/// Reports an error if a route stores callbacks although one of its settings does not allow this: the route passes
+/// streams on, delivers requests that fail its checks (observe mode), or has callers that need the response of the
 /// agent. `at` is the route in the configuration.
 pub(super) fn can_be_kept(at: &Cursor<'_>, route: &Route) -> Option<()> {
     if !route.deliver.keeps() {

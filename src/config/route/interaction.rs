@@ -44,8 +44,8 @@ pub(super) fn interaction(
             "add the location of the status, such as `status: /status`",
         );
     }
-    // A route that sets `done`, `failed` or `asking` must also set `status`. The setting `status` replaces all four
-    // settings of the preset.
+    // A route that sets `done`, `failed` or `asking` must also set `status`. If a route sets `status`, Callgate uses
+    // none of these four settings of the preset.
     let own_states = status.is_some();
     distinct([&done, &failed, &asking], at)?;
     let ends_by_preset = known.is_some_and(|known| !known.done.is_empty() || !known.failed.is_empty());
@@ -115,8 +115,9 @@ fn matching(fields: &mut Fields<'_>, has_id: bool) -> Option<Option<(Vec<StatusA
     Some(Some((places?, unmatched?)))
 }
 
-/// Reports an error for each of the settings `asks` (`interaction` or `actions`) if the route has no callback token.
-/// The settings apply to interactions, and the callback token names the interaction of a callback.
+/// Reports an error for the sections `interaction` and `actions` if the route has no callback token. Both sections
+/// apply to interactions, and only a callback token names the interaction of a callback. `asks` contains the sections
+/// that the route has.
 fn interactive<'a, 'n: 'a>(asks: impl Iterator<Item = &'a Cursor<'n>>, token: Option<&TokenRule>) {
     if !matches!(token, Some(TokenRule::Callback { .. })) {
         for at in asks {
@@ -126,9 +127,9 @@ fn interactive<'a, 'n: 'a>(asks: impl Iterator<Item = &'a Cursor<'n>>, token: Op
     }
 }
 
-/// Reports an error if a route has `interaction` or `actions`, but its callbacks cannot be assigned to interactions.
-/// The first argument consists of the sections `interaction` and `actions`. The second argument consists of three
-/// values: whether `interaction` has `match`, the token of the route, and whether each replica has its own ledger.
+/// Reports an error if a route has `interaction` or `actions`, but Callgate cannot find the interaction of a callback.
+/// `is_matched` is true if `interaction` has the setting `match`. `has_replicas` is true if each replica has its own
+/// ledger.
 pub(super) fn named(
     (interaction, actions): (Option<&Cursor<'_>>, Option<&Cursor<'_>>),
     (is_matched, token, has_replicas): (bool, Option<&TokenRule>, bool),
@@ -142,7 +143,9 @@ pub(super) fn named(
     }
 }
 
-/// Reports an error if `match` contradicts the token of the route, or if each replica has its own ledger.
+/// Checks the setting `match` of a route. Reports an error if the route has a callback token, which already names the
+/// interaction. Also reports an error if each replica has its own ledger, because the provider's id is only in the
+/// ledger of one replica.
 fn matched(at: &Cursor<'_>, token: Option<&TokenRule>, has_replicas: bool) -> Option<()> {
     if matches!(token, Some(TokenRule::Callback { .. })) {
         return at

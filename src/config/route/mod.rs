@@ -316,7 +316,8 @@ fn in_one_header(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&To
 /// route has a token or requires certificates with certain names.
 fn guarded(at: &Cursor<'_>, provider: Option<&Provider>, token: bool, open: bool) -> Option<()> {
     let signed = is_signed(provider);
-    // If the provider has no `secrets`, some presets expect the token of the interaction instead of a fixed secret.
+    // If the preset has a signature scheme, the hint names both `token` and `secrets`, because a provider without
+    // `secrets` may send back the token of the interaction.
     let has_scheme = provider.and_then(|provider| scheme_of(provider.preset?)).is_some_and(|s| s.has_proof());
     match (token || signed, open) {
         (false, false) => {

@@ -40,7 +40,7 @@ fn report(at: &Cursor<'_>, route: &Route, other: &Route) -> Option<()> {
         );
         return at.error(message, hint);
     }
-    // Two routes of the same provider reply to the same handshakes.
+    // Two routes of the same provider reply to the same handshakes, so either route can receive a handshake.
     if route.provider_name() == other.provider_name() {
         return Some(());
     }

@@ -195,7 +195,8 @@ fn static_carriers(fields: &mut Fields<'_>) -> Option<Vec<Carrier>> {
     if let Some(at) = fields.optional("header") {
         return at.error("`header` and `from` exclude each other", "keep one of the two");
     }
-    // The path is not passed, because static tokens have a different error for `{callback_token}` in the path.
+    // `carriers` gets `None` instead of the path, because a static token has an error of its own if the path contains
+    // `{callback_token}`.
     let carriers = carriers(fields, None, STATIC_PARAMETER)?;
     match carriers.contains(&Carrier::Path) {
         true => from.error("a static token is not in the path", "use `{query: NAME}` or `{header: NAME}`"),

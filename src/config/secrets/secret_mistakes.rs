@@ -3,8 +3,8 @@
 
 use crate::secret::Secret;
 
-/// Prefixes of values that are not signing secrets. The second element is the end of a warning: the kind of value, and
-/// what the operator can do.
+/// Prefixes of values that are not signing secrets, such as `sk_live_`. The second text of each pair completes a
+/// warning: it names the kind of value, and what the operator can do.
 const OTHER_VALUES: [(&str, &str); 24] = [
     ("sk_live_", STRIPE_KEY),
     ("sk_test_", STRIPE_KEY),

@@ -16,7 +16,7 @@ pub(super) fn record(at: &Location<'_>) {
     REACHED.with_borrow_mut(|reached| reached.insert((at.file().to_owned(), at.line())));
 }
 
-/// Returns the locations that were recorded on this thread since the last call of `reached`.
+/// Returns the locations of the calls that this thread has recorded since it last called this function.
 pub(crate) fn reached() -> BTreeSet<CallSite> {
     REACHED.take()
 }

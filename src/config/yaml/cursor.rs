@@ -353,8 +353,8 @@ impl<'n> Cursor<'n> {
         read.into_iter().collect()
     }
 
-    /// Returns the result for the word that is this value of the configuration. `words` contains pairs of an accepted
-    /// word and its result. Reports an error for any other value.
+    /// Looks up this value of the configuration in `words`, which lists the accepted words with their results. Returns
+    /// the result of the word. Reports an error if the value is not an accepted word.
     pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {

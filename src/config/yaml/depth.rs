@@ -10,19 +10,19 @@ use super::key_path::Position;
 /// The maximum depth of nested lists and mappings in a YAML text. The deepest manifests in use are the schemas of
 /// custom resources, which have about 40 levels.
 pub(crate) const DEPTH_MAX: usize = 64;
-/// The maximum number of `{` and `[` in a YAML text that this module's parser and serde_yaml could read differently.
-/// With this number, serde_yaml needs a few milliseconds.
+/// The maximum number of `{` and `[` in a YAML text whose nesting cannot be checked, because the text has a syntax
+/// error or unusual line ends. serde_yaml reads a text with so few braces in a few milliseconds.
 const UNCHECKED_MAX: usize = 1000;
-/// The characters that end a line for serde_yaml, but not for the parser in this module, because YAML 1.1 and 1.2
-/// differ. At such a character, serde_yaml ends a comment.
+/// Characters that end a line in YAML 1.1, but not in YAML 1.2. At these characters, serde_yaml ends a comment. The
+/// parser in this module reads on in the comment, and would overlook nesting after the character.
 const LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
 
 /// Checks the nesting of all documents in a YAML text.
 ///
 /// # Errors
-/// Returns an explanation and the position if the text is nested too deeply. Also returns an explanation and a
-/// position if the text has more than 1000 braces and brackets together with a syntax error or unusual line ends,
-/// because serde_yaml would need too long.
+/// Returns an explanation and the position if the text is nested too deeply. Also returns them if the nesting cannot be
+/// checked, because of a syntax error or unusual line ends such as U+2028, and the text has more than 1000 braces and
+/// brackets. serde_yaml could need too long for such a text.
 pub fn check_depth(text: &str) -> Result<(), (String, Position)> {
     let openers = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
     let too_deep = || format!("lists and mappings are nested more than {DEPTH_MAX} levels deep");
@@ -30,10 +30,10 @@ pub fn check_depth(text: &str) -> Result<(), (String, Position)> {
     for event in Parser::new_from_str(text) {
         let (event, span) = match event {
             Ok(event) => event,
-            // serde_yaml explains syntax errors better, and it reads a few braces fast enough.
+            // serde_yaml explains syntax errors better, and reads a text with few braces fast enough.
             Err(_) if openers <= UNCHECKED_MAX => return Ok(()),
             Err(error) => {
-                // The parser reads a little ahead, and reports deep nesting with an error of its own.
+                // The parser itself denies very deep nesting with an error, before the check below finds it.
                 let is_deep = error.info().contains("recursion limit");
                 let message = if is_deep { too_deep() } else { error.info().to_owned() };
                 return Err((message, (*error.marker()).into()));
@@ -58,7 +58,7 @@ pub fn check_depth(text: &str) -> Result<(), (String, Position)> {
     Ok(())
 }
 
-/// Reports whether a YAML text contains an alias (`*name`), up to the first syntax error.
+/// Reports whether a YAML text contains an alias (`*name`) before its first syntax error.
 pub fn has_alias(text: &str) -> bool {
     let mut events = Parser::new_from_str(text).map_while(Result::ok);
     events.any(|(event, _)| matches!(event, Event::Alias(_)))
@@ -85,7 +85,8 @@ mod tests {
             block(200),
             // The nesting of the second document counts as well, although a second document is an error later.
             format!("a: 1\n---\nx: {}", "{a: ".repeat(20_000)),
-            // After a syntax error at which the first parser stops, serde_yaml would continue to read.
+            // The first parser stops at the syntax error. serde_yaml would continue to read, and would find the deep
+            // nesting.
             format!("a: b: c: d\nx: {}", "{a: ".repeat(20_000)),
             format!("a: 1 # \u{2028}x: {}", "{a: ".repeat(20_000)),
             format!("%YAML 1.1\n%TAG ! x\n@\n{}", "[".repeat(20_000)),

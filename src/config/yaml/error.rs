@@ -31,8 +31,8 @@ impl ConfigError {
         Self { file, path: path_text(steps), position, message, hint }
     }
 
-    /// Removes the unknown key from a mistake in an included file. `include` could name any file, such as a file with
-    /// secrets, and the contents of this file must not be shown.
+    /// Removes the unknown key from the mistake if the key is in an included file. The key could be a secret, because
+    /// `include` can name a file that is no configuration.
     fn without_key(self, steps: &[Step]) -> Self {
         if self.file.is_none() {
             return self;

@@ -1,5 +1,5 @@
-//! Access to the keys of a mapping in a configuration. The reader of the mapping requests the value of each known key.
-//! All other keys of the mapping are errors.
+//! Access to the keys of a mapping in a configuration. The code that reads the mapping requests the value of each known
+//! key. All other keys of the mapping are errors.
 
 use std::collections::HashSet;
 
@@ -94,10 +94,12 @@ impl<'n> Fields<'n> {
 
 impl<'n> Cursor<'n> {
     fn unknown_key(&self, node: &'n Node, key: &str, known: &[&str]) {
-        // A file can have very many unknown keys. A hint is computed only for keys that are reported.
+        // This closure computes a hint only for a mistake that is stored, because a file can have very many unknown
+        // keys.
         self.reader.mistakes.borrow_mut().add(|| {
             let hint = did_you_mean(key, known);
-            // An unknown word at the root could be a line of a file that is no configuration.
+            // An unknown word at the root could be a line of a file that is no configuration, so only a word that is
+            // similar to a known key is shown.
             let is_shown =
                 if self.steps.is_empty() { hint.starts_with("did you mean") } else { is_word(key) };
             Mistake {

@@ -100,8 +100,8 @@ fn has_bare_capture(line: &str) -> bool {
     false
 }
 
-/// The deserializer that builds the tree of a YAML text. Returns an error if the texts of all values together are
-/// larger than [`TEXT_BYTES_MAX`].
+/// The deserializer that builds the tree of a YAML text. It fails if the texts of all values together are larger than
+/// [`TEXT_BYTES_MAX`].
 #[derive(Clone, Copy)]
 struct Tree<'b> {
     bytes_left: &'b Cell<usize>,

@@ -43,7 +43,7 @@ enum Content {
 
 #[derive(Debug, Default)]
 struct Map {
-    /// The number of the key and the number of the value for each entry, in the order of the text.
+    /// The entries in the order of the text. Each entry is the number of its key and the number of its value.
     entries: Vec<(usize, usize)>,
     /// The index in `entries` for each scalar key. If a key occurs twice, this is the index of its first entry.
     first: HashMap<String, usize>,

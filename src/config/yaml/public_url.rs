@@ -49,7 +49,8 @@ impl<'n> Cursor<'n> {
 }
 
 impl Cursor<'_> {
-    /// Returns the value as the beginning of public URLs. `has_tokens` is true if these URLs contain callback tokens.
+    /// Returns the value as the beginning of all public URLs, such as `https://agent.example.com`. `has_tokens` is true
+    /// if the public URLs contain callback tokens.
     pub(crate) fn public_url(&self, has_tokens: bool) -> Option<String> {
         let text = self.text()?;
         let hint = "such as https://agent.example.com, without a slash at the end";

@@ -24,8 +24,8 @@ pub(crate) fn shown_url(text: &str) -> String {
     }
 }
 
-/// Reports whether `text` is valid as a name, for example of a route. A name has at most 64 characters: a lower-case
-/// letter, and then lower-case letters, digits, `-` and `_`.
+/// Reports whether `text` is valid as a name, for example of a route. A name begins with a lower-case letter, and
+/// consists of at most 64 lower-case letters, digits, `-` and `_`.
 pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|c: char| c.is_ascii_lowercase())
@@ -95,7 +95,8 @@ mod tests {
         {
             assert_eq!(did_you_mean(text, &known), format!("did you mean `{word}`?"));
         }
-        // A suggestion needs fewer than three changes, and fewer changes than the word has letters.
+        // None of these texts is similar to a known word. A suggestion needs at most two changes, and fewer changes
+        // than the known word has letters.
         for text in ["cd", "xy", "other", &"a".repeat(65)] {
             assert_eq!(did_you_mean(text, &known), "use one of: secret, secrets, ab, agent");
         }

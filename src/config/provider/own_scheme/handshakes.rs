@@ -3,8 +3,8 @@
 use crate::config::yaml::Fields;
 use crate::signature::{BodyFormat, Handshake, Proof, Scheme};
 
-/// Reports an error for each missing setting that a handshake needs. Also reports an error if the reply to an unsigned
-/// handshake could be a valid signature of a message.
+/// Reports an error for each setting that a handshake needs and that is missing. Also reports an error if the reply to
+/// an unsigned handshake could be a valid signature of a message.
 pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
     let any = |needs: fn(&Handshake) -> bool| scheme.handshakes.iter().any(needs);
     let has_secrets = fields.has("secrets");
@@ -19,9 +19,9 @@ pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
             let _: Option<()> = fields.at().error(message, "without it, Callgate denies this handshake");
         }
     }
-    // The body of a signed message is JSON, which begins with a brace or a bracket. A challenge contains neither. If
-    // the signature does not cover the body, a caller could send the signed content of a message as a challenge. The
-    // reply would then contain the signature of this message.
+    // A caller could send the signed content of a message as the challenge of an unsigned handshake. The reply would
+    // then contain a valid signature of this message. If the signature covers the JSON body, this attack is impossible,
+    // because JSON begins with a brace or a bracket and a challenge contains neither.
     let signs_body = match &scheme.proof {
         Proof::Content(content) => content.content.contains_json(),
         _ => false,
@@ -33,8 +33,8 @@ pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
     }
 }
 
-/// Reports an error for each handshake that no request can match, because the request body would need two formats at
-/// once.
+/// Reports an error for each handshake that no request can match, because the handshake and the scheme read values from
+/// bodies of different formats, such as JSON and a form.
 pub(super) fn answerable(fields: &mut Fields<'_>, scheme: &Scheme) {
     let Some(list) = fields.optional("handshakes").and_then(|at| at.list()) else { return };
     for (at, handshake) in list.iter().zip(&scheme.handshakes) {
