@@ -23,7 +23,7 @@ pub struct SignatureContext<'a> {
 }
 
 impl<'a> SignatureContext<'a> {
-    /// Returns a context without fetched keys and derived secrets.
+    /// Returns a context without fetched keys and without derived secrets.
     pub fn new(head: RequestHead<'a>, public_url: &'a str, now: Timestamp) -> Self {
         Self { head, public_url, keyring: &NOTHING, derived: &[], now }
     }

@@ -11,9 +11,9 @@ use crate::signature::keys::{AuthenticationTag, MacKey, VerifierKeys};
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Computes the MAC of a message with one secret after the other, until a computed MAC is equal to one of
-    /// `presented_macs`, the MACs in the request. Returns all MACs that were computed. The last of them is the MAC that
-    /// is in the request. Returns `None` if no secret yields a MAC in the request.
+    /// Computes the MAC of a message with one secret after the other, until a computed MAC is in `presented_macs`, the
+    /// list of the MACs in the request. Returns all computed MACs. The last computed MAC is in the request. Returns
+    /// `None` if no computed MAC is in the request.
     pub(super) fn find_mac(
         &self,
         scheme: &ContentScheme,
