@@ -64,7 +64,7 @@ pub struct MintedToken {
     /// The text of the callback token.
     pub token: String,
     /// The id of the interaction to which the token belongs. For a JWT, this is the interaction of the [`Grant`]. For
-    /// an opaque token, it is a digest of the token.
+    /// an opaque token, it is a digest of the random bits in the token.
     pub interaction: String,
 }
 
@@ -138,7 +138,8 @@ impl Minter {
     /// Creates and signs a callback token. Returns `None` only if the cryptography library fails, or if the system has
     /// no random numbers.
     ///
-    /// For an opaque token, the id of the interaction is a digest of the token, and not the interaction of the grant.
+    /// For an opaque token, the id of the interaction is a digest of the random bits in the token, and not the
+    /// interaction of the grant.
     pub fn mint(&self, grant: &Grant<'_>) -> Option<MintedToken> {
         match self.form {
             Form::Jwt => {
