@@ -1,12 +1,12 @@
-//! The data that verifying and signing a message need, except the body.
+//! The data for verifying and signing a message, except the body.
 
 use super::keys::{Keyring, NOTHING};
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// The data that verifying and signing a message need, except the body: the request head, the keys, the time and
-/// settings.
+/// The data for verifying and signing a message, except the body: the request head, the public URL, the keys and the
+/// time.
 #[derive(Clone, Copy, Debug)]
 pub struct SignatureContext<'a> {
     /// The request head, as received.

@@ -96,9 +96,9 @@ impl Scheme {
         }
     }
 
-    /// Replaces the MAC algorithm of the scheme. `old` and `new` are the names of the old and the new algorithm. If
-    /// the signatures have the name of the old algorithm as a prefix, such as `sha256=`, the prefix becomes the new
-    /// name. Does nothing if the scheme is not a MAC over a content template.
+    /// Replaces the MAC algorithm of the scheme. `old` and `new` are the names of the old and the new algorithm. If the
+    /// signature header has the old name as a prefix, such as `sha256=`, the prefix gets the new name. Does nothing if
+    /// the scheme is not a MAC over a content template.
     pub fn set_mac_algorithm(&mut self, algorithm: MacAlgorithm, (old, new): (&str, &str)) {
         let Proof::Content(scheme) = &mut self.proof else { return };
         scheme.algorithm = SignatureAlgorithm::Mac(algorithm);

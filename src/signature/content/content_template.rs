@@ -28,7 +28,7 @@ pub enum ContentPart {
     Crc32,
     /// The decoded value of a form field in the body. If the field is missing, this part is empty.
     Field(Box<str>),
-    /// The sorted names and values of all form fields in the body. For bodies that are no forms, this part is empty.
+    /// The sorted names and values of all form fields in the body. If the body is not a form, this part is empty.
     Form,
     /// The value of a header, as received. If the header is missing, this part is empty.
     Header(HeaderName),

@@ -14,8 +14,8 @@ use crate::signature::keys::Encoding;
 /// The name of the query parameter in which Twilio sends the hash of a body that is not a form.
 const BODY_HASH: &str = "bodySHA256";
 
-/// The maximum number of form fields. The limit is needed because Callgate sorts the fields before it verifies the
-/// signature, so an unauthenticated caller could cause this work.
+/// The maximum number of form fields. Callgate sorts the fields before it verifies the signature, so the limit bounds
+/// the work that an unauthenticated caller can cause.
 const FIELDS_MAX: usize = 1000;
 
 /// Returns the text that Twilio signs after the URL of this request.

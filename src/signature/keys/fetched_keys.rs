@@ -59,8 +59,8 @@ impl Keyring {
         }
     }
 
-    /// Copies the key set and the secret of the feed `before` in the keyring `from`. Stores both in this keyring for the
-    /// feed `id`.
+    /// Copies the key set and the secret of the feed `before` in the keyring `from`. Stores both in this keyring for
+    /// the feed `id`.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(set) = from.set(before) {
             self.put(id, KeySet::clone(set));

@@ -16,7 +16,7 @@ pub enum PublicKeySource {
 /// The keys with which a verifier checks messages, or the source of these keys.
 #[derive(Clone, Debug)]
 pub enum VerifierKeys {
-    /// One derived shared secret for each interaction, in
+    /// Shared secrets that Callgate derives, one for each interaction. The verifier reads them from
     /// [`SignatureContext::derived`](crate::signature::SignatureContext::derived).
     Derived,
     /// Public keys that Callgate fetches. The value identifies the feed, which is the document with the keys.

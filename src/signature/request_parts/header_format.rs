@@ -80,7 +80,8 @@ impl HeaderFormat {
         if signatures != 1 || timestamps > 1 {
             return Err(HeaderFormatError::Signature);
         }
-        // The case of an authentication scheme does not matter, so `Bearer ` and `bearer ` overlap.
+        // The prefixes `Bearer ` and `bearer ` count as equal, because the case of an authentication scheme does not
+        // matter.
         let overlap = |a: &str, b: &str| after_prefix(a, b).is_some() || after_prefix(b, a).is_some();
         if let [(a, _), (b, _)] = items.as_slice()
             && overlap(a, b)
@@ -145,8 +146,9 @@ impl HeaderFormat {
         self.items.iter().find_map(|(prefix, field)| after_prefix(part, prefix).map(|rest| (rest, *field)))
     }
 
-    /// Returns the reason why a header value contains no signature, as a predicate that names the expected prefix. If
-    /// `is_secret` is false, the predicate also names the prefixes that the value has instead.
+    /// Returns the reason why a header value contains no signature, as a predicate such as `does not begin with ...`.
+    /// The predicate names the expected prefix. If `is_secret` is false, the predicate also names short prefixes of
+    /// `value`.
     pub(in crate::signature) fn fault(&self, value: &str, is_secret: bool) -> String {
         let prefix = self.items.iter().find(|(_, field)| *field == Placeholder::Signature);
         let prefix = prefix.map_or("", |(prefix, _)| prefix);

@@ -201,9 +201,9 @@ impl Verifier {
     /// Returns the public keys with which a message is verified.
     ///
     /// # Errors
-    /// Returns `keys_unavailable` if the keys have not been fetched. If the message names a certificate, also returns
-    /// `signature_missing`, `signature_malformed` or `signature_key_unknown` if the URL of the certificate cannot be
-    /// read or is not allowed.
+    /// Returns `keys_unavailable` if the keys have not been fetched. If the message names a certificate, returns
+    /// `signature_missing` or `signature_malformed` for a URL that cannot be read, and `signature_key_unknown` for a
+    /// URL that is not allowed.
     pub(super) fn public_keys<'k>(
         &'k self,
         context: &'k SignatureContext<'_>,
