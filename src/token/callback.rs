@@ -21,7 +21,7 @@ pub struct Granted {
     pub expires: Timestamp,
     /// The number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The encrypted owner of the interaction, which is a replica of Callgate (see
+    /// The replica of Callgate that owns the interaction, in encrypted form (see
     /// [`OwnerSealer`](crate::replica::OwnerSealer)). `None` if the token names no owner.
     pub owner: Option<Box<str>>,
     /// True if the token is opaque. In this case, `issued`, `expires` and `uses` are placeholders, and only the ledger

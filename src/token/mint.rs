@@ -44,7 +44,7 @@ pub struct Grant<'a> {
     pub expires: Timestamp,
     /// The number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The encrypted owner of the interaction, which is a replica of Callgate. `None` if the token names no owner.
+    /// The replica of Callgate that owns the interaction, in encrypted form. `None` if the token names no owner.
     pub owner: Option<&'a str>,
 }
 
@@ -118,7 +118,7 @@ impl Minter {
         Ok(Self { form, opaque, key_id, algorithm, key, deriver, audience })
     }
 
-    /// Returns this minter with another form of new callback tokens.
+    /// Returns this minter, changed so that it creates tokens of this form.
     #[must_use]
     pub fn with_form(self, form: Form) -> Self {
         Self { form, ..self }
