@@ -30,7 +30,7 @@ impl<'t> Found<'t> {
     }
 
     /// Returns the decoded text of a string, or the JSON text of a number, `true` or `false`. Returns `None` for
-    /// `null`, objects and arrays, and unless exactly one value matches.
+    /// `null`, objects and arrays. Also returns `None` unless exactly one value matches.
     pub fn word(self) -> Option<Box<str>> {
         match self.raw()? {
             raw if raw.starts_with('"') && !raw.contains('\\') => raw.get(1..raw.len() - 1).map(Into::into),
