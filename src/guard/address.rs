@@ -21,7 +21,7 @@ pub enum AddressClass {
     Multicast,
     /// NAT64 addresses: `64:ff9b::/96` and `64:ff9b:1::/48` (RFC 6052, RFC 8215).
     Nat64,
-    /// Private networks (RFC 1918), unique local (RFC 4193) and site-local addresses.
+    /// Addresses of private networks (RFC 1918), unique local addresses (RFC 4193) and site-local addresses.
     Private,
     /// An address that is reserved for documentation, benchmarks, protocols, or future use.
     Reserved,
