@@ -21,7 +21,7 @@ pub enum AddressClass {
     Multicast,
     /// NAT64 addresses: `64:ff9b::/96` and `64:ff9b:1::/48` (RFC 6052, RFC 8215).
     Nat64,
-    /// Private networks (RFC 1918), unique local (RFC 4193) and site-local addresses.
+    /// Addresses of private networks (RFC 1918), unique local addresses (RFC 4193) and site-local addresses.
     Private,
     /// An address that is reserved for documentation, benchmarks, protocols, or future use.
     Reserved,
@@ -97,7 +97,7 @@ fn classify_v4(address: Ipv4Addr) -> Option<AddressClass> {
         [100, 64..=127, ..] => Some(C::CarrierNat),
         [127, ..] => Some(C::Loopback),
         [169, 254, ..] => Some(C::LinkLocal),
-        // Protocol assignments, documentation, 6to4 relays, AS112, AMT and benchmarks.
+        // Ranges for protocol assignments, documentation, 6to4 relays, AS112, AMT and benchmarks.
         [192, 0, 0 | 2, _] | [192, 88, 99, _] | [192, 31, 196, _] | [192, 52, 193, _] | [192, 175, 48, _] => {
             Some(C::Reserved)
         }
@@ -119,7 +119,7 @@ fn classify_v6(address: Ipv6Addr) -> Option<AddressClass> {
         [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => Some(C::Nat64),
         [0x2002, ..] => Some(C::SixToFour),
         [0x2001, 0, ..] => Some(C::Teredo),
-        // Protocol assignments, benchmarks, ORCHID and documentation.
+        // Ranges for protocol assignments, benchmarks, ORCHID and documentation.
         [0x2001, 0x1..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(C::Reserved),
         // An interface address that contains an IPv4 address (ISATAP, RFC 5214).
         [_, _, _, _, 0 | 0x200, 0x5efe, ..] => Some(C::Embedded),

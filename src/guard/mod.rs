@@ -26,8 +26,8 @@ pub enum Refused {
     Host,
     /// The address belongs to Callgate itself or to its agent.
     Own,
-    /// The URL is plain HTTP, which is not allowed for this host. A host name other than `localhost` needs an entry
-    /// that allows plain HTTP. If the host is an IP address, the address must not be public.
+    /// The URL is plain HTTP, which is not allowed for this host. Plain HTTP is allowed for `localhost`, for host names
+    /// whose entry allows plain HTTP, and for listed IP addresses that are not public.
     PlainHttp,
     /// The URL is invalid or ambiguous.
     Url(UrlFault),
@@ -107,8 +107,8 @@ impl Entry {
     }
 }
 
-/// The hosts that are allowed for outgoing requests: host names, and networks that are allowed although they are not
-/// public.
+/// Checks the URLs and the addresses of outgoing requests against the list of allowed hosts. The list contains host
+/// names, and networks that are allowed although they are not public.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     entries: Vec<Entry>,
@@ -164,7 +164,7 @@ impl Guard {
     pub fn judge(&self, url: &Url, address: IpAddr) -> Result<(), Refused> {
         let class = classify(address);
         if self.allows_public {
-            // Connections to an IPv4 address in IPv6 notation reach the IPv4 address.
+            // A connection to an IPv4-mapped IPv6 address reaches the IPv4 address, so the IPv4 address is looked up.
             let listed = self.lists(address.to_canonical());
             return class.filter(|_| !listed).map_or(Ok(()), |class| Err(Refused::Address(class)));
         }

@@ -222,9 +222,9 @@ pub(crate) struct Unverified<'t> {
     signature: &'t str,
 }
 
-/// The JSON keys of a JWS header that Callgate reads. Some JSON keys could change the meaning of the token, or the
-/// source of its verification key. Callgate reads them only to deny a token that contains them. All other JSON keys are
-/// ignored (RFC 7515 section 4).
+/// The JSON keys of a JWS header that Callgate reads. Callgate uses `alg`, `typ` and `kid`. A token with any other key
+/// in this list is denied, because the key could change the meaning of the token or the source of its verification key.
+/// JSON keys outside this list are ignored (RFC 7515 section 4).
 #[derive(Debug, Deserialize)]
 struct Header {
     alg: String,
@@ -354,9 +354,9 @@ impl<'t> Unverified<'t> {
         self.payload
     }
 
-    /// Verifies the signature of the token with the key that `kid` names, or with any key if the token has no `kid`.
-    /// The algorithm of the key must be the `alg` of the token. A key without an id matches every `kid`. Returns the
-    /// decoded payload.
+    /// Verifies the signature of the token, and returns the decoded payload. If the token has a `kid`, only keys with
+    /// this id and keys without an id are tried. Otherwise, all keys are tried. The algorithm of the key must be the
+    /// `alg` of the token.
     pub(crate) fn verify(&self, keys: &[Key]) -> Result<Vec<u8>, Refusal> {
         let kid = self.header.kid.as_deref();
         let answers = |key: &&Key| kid.is_none() || key.id().is_none() || key.id() == kid;

@@ -22,10 +22,12 @@ pub fn is_same_name(a: &str, b: &str) -> bool {
     folded(a) == folded(b)
 }
 
-/// Looks up one JSON pointer strictly. Returns [`Found::Doubled`] if an object on the path has two keys that are equal
-/// or differ only in case, because JSON parsers differ in which key they use. Also returns [`Found::Doubled`] if
-/// the object has only one such key, but this key differs from the pointer in case. A token that consists of digits is
-/// an array index, never a key.
+/// Looks up one JSON pointer strictly. Returns [`Found::Doubled`] if JSON parsers could read different values:
+///
+/// - An object on the path has two keys that are equal or differ only in case, such as `id` and `Id`.
+/// - An object on the path has only a key that differs from the pointer in case, such as `Id` for the pointer `/id`.
+///
+/// A token that consists of digits is an array index, never a key.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8.

@@ -12,7 +12,7 @@ use super::scan::{Begins, Scan};
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'t> {
     /// More than one value matches, because an object on the path contains the same key twice. JSON parsers differ in
-    /// which of the two values they use.
+    /// which of the two values they use. A strict lookup treats keys that differ only in case as the same key.
     Doubled,
     /// The document has no value at the pointer.
     Missing,
@@ -30,7 +30,7 @@ impl<'t> Found<'t> {
     }
 
     /// Returns the decoded text of a string, or the JSON text of a number, `true` or `false`. Returns `None` for
-    /// `null`, objects and arrays, and unless exactly one value matches.
+    /// `null`, objects and arrays. Also returns `None` unless exactly one value matches.
     pub fn word(self) -> Option<Box<str>> {
         match self.raw()? {
             raw if raw.starts_with('"') && !raw.contains('\\') => raw.get(1..raw.len() - 1).map(Into::into),
@@ -58,8 +58,7 @@ pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Result<Vec<Found<'
     if pointers.is_empty() {
         Walk { pointers, depth: 0, wanted: 0, found: &mut found }.through(text).ok_or(NotJson)?;
     }
-    // A bit mask identifies the pointers of one pass. The number of pointers in a pass is therefore limited by the bits
-    // of the mask.
+    // A bit mask identifies the pointers of one pass. The number of its bits limits the number of pointers in a pass.
     for (pointers, found) in pointers.chunks(POINTERS_MAX).zip(found.chunks_mut(POINTERS_MAX)) {
         let wanted = pointers.iter().enumerate().fold(0, |mask, (i, _)| mask | 1 << i);
         Walk { pointers, depth: 0, wanted, found }.through(text).ok_or(NotJson)?;
@@ -72,7 +71,8 @@ pub fn find_one<'t>(document: &'t [u8], pointer: &Pointer) -> Found<'t> {
     find(document, &[pointer]).ok().and_then(|found| found.into_iter().next()).unwrap_or(Found::Missing)
 }
 
-/// A lookup in one object or array. Records the values of the pointers in `wanted`, a bit mask of pointer indices.
+/// A lookup of several JSON pointers in one object or array. `wanted` is a bit mask of the pointers to look up. The
+/// values are stored in `found`.
 pub(super) struct Walk<'w, 'p, 't> {
     pub(super) pointers: &'w [&'p Pointer],
     pub(super) depth: usize,
@@ -144,8 +144,8 @@ impl<'t> Walk<'_, '_, 't> {
         matching.fold(0, |mask, (i, _)| mask | 1 << i)
     }
 
-    /// Returns the array elements to which the wanted pointers refer at this depth. Each pair consists of the index of
-    /// the element and the bit mask of its pointers. `01` is not an index (RFC 6901 section 4).
+    /// Returns the indices of the array elements to which the wanted pointers refer at this depth, each with the bit
+    /// mask of its pointers. `01` is not an index (RFC 6901 section 4).
     fn indices(&self) -> Vec<(usize, u32)> {
         let wanted = self.pointers.iter().enumerate().filter(|(i, _)| self.wanted & (1 << i) != 0);
         let index = |(i, pointer): (usize, &&Pointer)| {

@@ -13,8 +13,8 @@ use super::pointer::{APPEND, Pointer, names_element};
 pub enum InsertFault {
     /// An object on the path contains the same key twice.
     Doubled,
-    /// A value on the path has the wrong type for the next token (object or array), or an index on the path is greater
-    /// than the length of the array.
+    /// A value on the path does not have the type that the next token needs (object or array), or an index on the path
+    /// is greater than the length of the array.
     NoMembers,
     /// The document is not valid JSON (RFC 8259) in UTF-8.
     NotJson,
@@ -38,9 +38,12 @@ impl Absent {
     }
 }
 
-/// Returns `document` with the JSON text `value` inserted at `pointer`. Replaces an existing value if `absent` includes
-/// it. Creates objects and arrays that are missing or `null` on the path. A token that is a number or `-` always refers
-/// to an array element. `-`, and an index that equals the length of the array, append an element. Changes nothing else.
+/// Returns `document` with the JSON text `value` inserted at `pointer`. All other parts of the document stay unchanged.
+///
+/// - An existing value at the pointer is replaced if `absent` includes it.
+/// - Objects and arrays on the path that are missing or `null` are created.
+/// - A token that is a number or `-` always refers to an array element. The token `-`, or an index that equals the
+///   length of the array, appends an element.
 ///
 /// # Errors
 /// Returns an [`InsertFault`] if the pointer does not fit the document, or if the document already has a value at the
@@ -76,8 +79,9 @@ pub fn insert(document: &str, pointer: &Pointer, value: &str, absent: Absent) ->
     Err(InsertFault::NoMembers)
 }
 
-/// Returns `pointer` with an index in place of each `-`. The index is the index of the element that an insertion into
-/// `document` would append. All pointers that are resolved in the same document refer to the same new element.
+/// Returns `pointer` with each `-` replaced by the index of the element that an insertion into `document` would append.
+/// For example, `/list/-` becomes `/list/2` if the list has two elements. In the same document, `/list/-/a` and
+/// `/list/-/b` therefore refer to the same new element.
 ///
 /// # Errors
 /// Returns an [`InsertFault`] if a `-` does not refer to an array, if an object on the path contains the same key
@@ -106,8 +110,8 @@ pub fn resolve_appends<'p>(document: &[u8], pointer: &'p Pointer) -> Result<Cow<
     Ok(Cow::Owned(Pointer { text: pointer.text.clone(), tokens }))
 }
 
-/// Looks up the object value or the array element of `raw` to which `token` refers. [`Found::Missing`] means that the
-/// value or element can be appended.
+/// Looks up the value to which `token` refers in the object or array `raw`. Returns [`Found::Missing`] if there is no
+/// such value, but a value can be appended.
 fn child<'t>(raw: &'t RawValue, token: &str) -> Result<Found<'t>, InsertFault> {
     let is_element = names_element(token);
     if !raw.get().starts_with(if is_element { '[' } else { '{' }) {
@@ -146,7 +150,8 @@ fn append(document: &str, container: &str, item: &str) -> String {
     let start = span(document, container).start;
     let inner = container.strip_suffix(['}', ']']).unwrap_or(container);
     let inner = inner.trim_end_matches([' ', '\t', '\r', '\n']);
-    // A complete name/value pair or array element never ends with an opening bracket.
+    // No complete item ends with an opening bracket, so an opening bracket at the end means that the container is
+    // empty.
     let comma = if inner.ends_with(['{', '[']) { "" } else { "," };
     let (before, after) = document.split_at(start + inner.len());
     format!("{before}{comma}{item}{after}")
@@ -160,8 +165,8 @@ pub fn replace(document: &str, old: &str, value: &str) -> String {
     format!("{before}{value}{after}")
 }
 
-/// Returns `document` with several parts replaced, each by its own JSON text. The parts must be slices of `document`
-/// and must not overlap.
+/// Returns `document` with several parts replaced. Each item of `replacements` is a part and its new JSON text. The
+/// parts must be slices of `document` and must not overlap.
 pub fn replace_all(document: &str, mut replacements: Vec<(&str, String)>) -> String {
     replacements.sort_unstable_by_key(|(old, _)| span(document, old).start);
     let mut text = String::with_capacity(document.len());

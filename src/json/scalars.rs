@@ -29,8 +29,8 @@ impl Scalar<'_, '_> {
         begins(self.path, pointer).is_some()
     }
 
-    /// Reports whether the value is at the location `member` of an array element, or inside the value at this location.
-    /// `list` is the pointer to the array, and `member` is relative to each element.
+    /// Reports whether the path of the value begins with `list`, the index of an array element, and `member`. For
+    /// example, the value at `/items/3/id` is below `/id` of each element of `/items`.
     pub fn is_below_each(&self, list: &Pointer, member: &Pointer) -> bool {
         let element = begins(self.path, list).and_then(|rest| rest.split_first());
         element.is_some_and(|(_, rest)| begins(rest, member).is_some())

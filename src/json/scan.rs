@@ -1,8 +1,8 @@
-//! A JSON validator that returns slices of the text and builds no values. For large bodies this is the most expensive
-//! step, because the whole document must be validated although only a few values are used.
+//! A JSON validator that returns slices of the text and builds no values. The whole document must be validated although
+//! only a few values are used, so validation is the most expensive step for a large body.
 //!
-//! It accepts the same texts as `serde_json` (RFC 8259) in about three quarters of the time. The module `find` uses it
-//! to look up values.
+//! The validator accepts the same texts as `serde_json` (RFC 8259) in about three quarters of the time. The module
+//! `find` uses it to look up values.
 //!
 //! Each free function below takes the unread text and returns the text that is left after one token or value. It
 //! returns `None` if the text is not valid JSON.
@@ -44,7 +44,7 @@ impl<'t> Scan<'t> {
         Self { text, rest: text.as_bytes(), open: Vec::new() }
     }
 
-    /// Consumes an opening `{` or `[` if it comes next. Returns which of them was consumed.
+    /// Consumes the next token if it is `{` or `[`. Returns which token was consumed.
     pub(super) fn begins(&mut self) -> Begins {
         if self.takes(b'{') {
             Begins::Object
@@ -95,7 +95,7 @@ impl<'t> Scan<'t> {
     }
 }
 
-/// Skips one JSON value. `open` is a buffer for the objects and arrays that are open during the scan.
+/// Returns the text after one JSON value. `open` is a buffer for the objects and arrays that are open during the scan.
 fn value<'t>(mut rest: &'t [u8], open: &mut Vec<Kind>) -> Option<&'t [u8]> {
     open.clear();
     // The innermost open object or array. `open` contains the outer objects and arrays.
@@ -146,7 +146,7 @@ fn value<'t>(mut rest: &'t [u8], open: &mut Vec<Kind>) -> Option<&'t [u8]> {
     }
 }
 
-/// Skips a JSON key and its colon.
+/// Returns the text after a JSON key and its colon.
 #[inline(always)]
 fn name(rest: &[u8]) -> Option<&[u8]> {
     colon(string(rest.strip_prefix(b"\"")?)?)
@@ -157,7 +157,7 @@ fn colon(rest: &[u8]) -> Option<&[u8]> {
     white(rest).strip_prefix(b":")
 }
 
-/// Skips white space. Most calls find no white space or one space, so these two cases come first.
+/// Returns the text after white space. Most calls find no white space or one space, so these two cases come first.
 #[inline(always)]
 fn white(rest: &[u8]) -> &[u8] {
     match rest {
@@ -174,7 +174,7 @@ fn much_white(mut rest: &[u8]) -> &[u8] {
     rest
 }
 
-/// Skips the rest of a JSON string after its opening quote.
+/// Returns the text after a JSON string. `rest` begins after the opening quote.
 #[inline(always)]
 fn string(mut rest: &[u8]) -> Option<&[u8]> {
     let mut words = 0;
@@ -196,8 +196,8 @@ fn string(mut rest: &[u8]) -> Option<&[u8]> {
     last_bytes(rest)
 }
 
-/// Skips blocks of a string that contain no quote, no backslash and no control character. The loop over a block has no
-/// early exit, so that the compiler uses vector instructions.
+/// Returns the text after the leading blocks of a string that contain no quote, no backslash and no control character.
+/// The loop over a block has no early exit, so that the compiler uses vector instructions.
 #[inline(never)]
 fn plain_blocks(mut rest: &[u8]) -> &[u8] {
     let is_special = |found, byte: &u8| found | (*byte < b' ') | (*byte == b'"') | (*byte == b'\\');
@@ -222,7 +222,7 @@ fn last_bytes(mut rest: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Skips the rest of an escape sequence after its backslash.
+/// Returns the text after an escape sequence. `rest` begins after the backslash.
 fn escape(rest: &[u8]) -> Option<&[u8]> {
     match rest {
         [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', behind @ ..] => Some(behind),
@@ -231,7 +231,7 @@ fn escape(rest: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Skips the rest of a number after its first character.
+/// Returns the text after a number. `first` is the first character of the number, and `rest` begins after it.
 #[inline(always)]
 fn number(first: u8, rest: &[u8]) -> Option<&[u8]> {
     let (first, mut rest) = match (first, rest) {
@@ -266,8 +266,8 @@ fn some_digits(rest: &[u8]) -> Option<&[u8]> {
     matches!(rest, [b'0'..=b'9', ..]).then(|| digits(rest))
 }
 
-/// Sets the highest bit of each byte of `word` that is a quote, a backslash or a control character. Only the lowest of
-/// these bits is reliable, because the borrow of a subtraction can set higher bits by mistake.
+/// Returns a mask in which the highest bit of a byte is set if this byte of `word` is a quote, a backslash or a control
+/// character. Only the lowest set bit is reliable, because the borrow of a subtraction can set higher bits by mistake.
 #[inline(always)]
 const fn special(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;

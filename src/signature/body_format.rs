@@ -43,8 +43,8 @@ impl From<BodyPart<'_>> for BodyFormat {
 }
 
 impl Scheme {
-    /// Returns the formats that a request body must have so that Callgate finds the signature in the request. If
-    /// `verified` is true, returns the formats that a body must have so that Callgate can also verify the signature.
+    /// Returns the formats that a request body must have so that Callgate can read the signature from the body. If
+    /// `verified` is true, the result also contains the formats for shared secrets and for signed values in the body.
     pub fn body_formats(&self, verified: bool) -> impl Iterator<Item = BodyFormat> {
         let place = match &self.proof {
             Proof::Content(scheme) => scheme.place.body_part(),

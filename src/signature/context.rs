@@ -1,12 +1,12 @@
-//! The data that verifying and signing a message need, except the body.
+//! The data for verifying and signing a message, except the body.
 
 use super::keys::{Keyring, NOTHING};
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// The data that verifying and signing a message need, except the body: the request head, the keys, the time and
-/// settings.
+/// The data for verifying and signing a message, except the body: the request head, the public URL, the keys and the
+/// time.
 #[derive(Clone, Copy, Debug)]
 pub struct SignatureContext<'a> {
     /// The request head, as received.
@@ -23,7 +23,7 @@ pub struct SignatureContext<'a> {
 }
 
 impl<'a> SignatureContext<'a> {
-    /// Returns a context without fetched keys and derived secrets.
+    /// Returns a context without fetched keys and without derived secrets.
     pub fn new(head: RequestHead<'a>, public_url: &'a str, now: Timestamp) -> Self {
         Self { head, public_url, keyring: &NOTHING, derived: &[], now }
     }

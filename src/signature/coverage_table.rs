@@ -18,7 +18,7 @@ pub struct SignatureCoverage {
     pub time: bool,
     /// True if the signature covers the event id.
     pub id: bool,
-    /// True if the signature covers the URL that the provider called.
+    /// True if the signature covers the URL that the provider called, or at least its path.
     pub url: bool,
 }
 

@@ -5,15 +5,16 @@ use super::identity_part::{DuplicateRule, IdentityPart};
 use super::scheme::{Proof, Scheme};
 
 impl Scheme {
-    /// Returns the identity parts of a scheme for which the user lists none. Messages with the same values of these
-    /// parts belong to the same event.
+    /// Returns the default identity parts of the scheme, which apply if the configuration lists none. Messages with the
+    /// same values of all these parts belong to the same event.
     ///
-    /// - If the event id is signed, it is the only part. The signature is not a part, because a provider may sign each
-    ///   retry anew.
-    /// - If the event id is not signed, the signature is a second part. With the id alone, two different messages with
-    ///   the same id would belong to the same event, and the second message would not be delivered.
-    /// - If there is no event id, the signature is the only part, but only if it covers a time. Otherwise there are no
-    ///   parts, because two events with the same body could have the same signature.
+    /// - If the event id is signed, the id is the only part. The signature is not a part, because a provider may sign
+    ///   each retry anew.
+    /// - If the event id is not signed, the id and the signature are the parts. With the id alone, Callgate would not
+    ///   deliver the second of two different messages with the same id.
+    /// - If there is no event id and the signature covers a time, the signature is the only part.
+    /// - If there is no event id and the signature covers no time, there are no parts, because two events with the same
+    ///   body could have the same signature.
     ///
     /// A signature that can be the same for many messages is never a part.
     pub fn default_identity(&self) -> Vec<IdentityPart> {
@@ -74,8 +75,8 @@ impl Scheme {
         }
     }
 
-    /// Reports whether an attacker who has recorded a message can send it again as another event. This is possible if
-    /// the signature does not cover all identity parts.
+    /// Reports whether an attacker who has recorded a message can change the message so that it counts as another
+    /// event. This is possible if the signature does not cover all identity parts.
     pub fn accepts_changed_replays(&self) -> bool {
         let has_unsigned_parts = self.identity.iter().any(|part| !self.signs_part(part));
         self.has_signature() && self.duplicates == DuplicateRule::Identity && has_unsigned_parts
@@ -164,16 +165,16 @@ mod tests {
             ("{body}", IdentityPart::Signature, false),
             ("{body}", IdentityPart::Id, true),
         ] {
-            // One unsigned part is enough, even if the other parts are signed.
+            // One unsigned identity part makes a changed replay possible, even if the other parts are signed.
             for identity in [vec![part.clone()], vec![IdentityPart::Signature, part.clone()]] {
                 let scheme = Scheme { proof: signature_over(content), identity, ..Scheme::unsigned() };
                 assert_eq!(scheme.accepts_changed_replays(), accepts, "{content} {:?}", scheme.identity);
-                // The other duplicate rules do not use the identity parts.
+                // The other duplicate rules do not use the identity parts, so no changed replay is reported.
                 for duplicates in [DuplicateRule::Signature, DuplicateRule::Deliver] {
                     let scheme = Scheme { duplicates, ..scheme.clone() };
                     assert!(!scheme.accepts_changed_replays(), "{content} {duplicates:?}");
                 }
-                // An attacker who knows a shared secret does not need a recorded message.
+                // A shared secret is not a signature, so no changed replay is reported.
                 let proof = Proof::SharedSecret(SharedSecretPlace::Basic);
                 assert!(!Scheme { proof, ..scheme }.accepts_changed_replays());
             }

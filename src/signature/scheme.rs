@@ -96,9 +96,9 @@ impl Scheme {
         }
     }
 
-    /// Replaces the MAC algorithm of the scheme. `old` and `new` are the names of the old and the new algorithm. If
-    /// the signatures have the name of the old algorithm as a prefix, such as `sha256=`, the prefix becomes the new
-    /// name. Does nothing if the scheme is not a MAC over a content template.
+    /// Replaces the MAC algorithm of the scheme. `old` and `new` are the names of the old and the new algorithm. If the
+    /// signature header has the old name as a prefix, such as `sha256=`, the prefix gets the new name. Does nothing if
+    /// the scheme is not a MAC over a content template.
     pub fn set_mac_algorithm(&mut self, algorithm: MacAlgorithm, (old, new): (&str, &str)) {
         let Proof::Content(scheme) = &mut self.proof else { return };
         scheme.algorithm = SignatureAlgorithm::Mac(algorithm);
@@ -133,7 +133,8 @@ impl Scheme {
         }
     }
 
-    /// Reports whether the signature covers the URL that the provider called.
+    /// Reports whether the signature can cover the URL that the provider called. This is always true for HTTP message
+    /// signatures, because the sender selects the components that the signature covers.
     pub fn uses_url(&self) -> bool {
         match &self.proof {
             Proof::Content(scheme) => scheme.content.parts().contains(&ContentPart::Url),
@@ -149,8 +150,8 @@ impl Scheme {
     }
 
     /// Returns the headers that contain the proof: the signature, the JWT or the shared secret. The list is empty if
-    /// the proof is in the body. The list is also empty for HTTP message signatures, whose headers cannot contain
-    /// anything else.
+    /// the proof is in the body. The list is also empty for HTTP message signatures, because their headers never
+    /// contain any other value.
     pub fn proof_headers(&self) -> &[HeaderName] {
         match &self.proof {
             Proof::Content(scheme) => scheme.place.headers(),
@@ -219,7 +220,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Returns a proof that is a MAC over the content of this template.
+    /// Returns a proof that is a MAC. The template `content` describes the signed content.
     pub(in crate::signature) fn signature_over(content: &str) -> Proof {
         Proof::Content(ContentScheme {
             algorithm: SignatureAlgorithm::Mac(MacAlgorithm::HmacSha256),
@@ -262,7 +263,7 @@ pub(super) mod tests {
         })
     }
 
-    /// The properties of a kind of proof that the test compares.
+    /// The properties of a proof that the test checks, such as whether the signature covers the header `x-a`.
     #[derive(Debug, Eq, PartialEq)]
     struct Properties {
         has_proof: bool,

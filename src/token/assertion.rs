@@ -79,7 +79,8 @@ struct Claims<'a> {
     content: Option<&'static str>,
 }
 
-/// The value of the header `Callgate-Content` and of the claim `content`, for messages with the text of a provider.
+/// The value of the header `Callgate-Content` and of the claim `content` in messages whose body is the text of a
+/// provider.
 pub const UNTRUSTED: &str = "untrusted";
 
 /// Signs assertions for the agent with one key.

@@ -21,7 +21,7 @@ pub struct Granted {
     pub expires: Timestamp,
     /// The number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The encrypted owner of the interaction, which is a replica of Callgate (see
+    /// The replica of Callgate that owns the interaction, in encrypted form (see
     /// [`OwnerSealer`](crate::replica::OwnerSealer)). `None` if the token names no owner.
     pub owner: Option<Box<str>>,
     /// True if the token is opaque. In this case, `issued`, `expires` and `uses` are placeholders, and only the ledger
@@ -35,9 +35,9 @@ pub struct CallbackVerifier {
     keys: Vec<Key>,
     /// For each key, the encoded header of the tokens that were signed with this key. `None` if the key has no id.
     headers: Vec<Option<Box<str>>>,
-    /// The derivers of signing secrets: one for each key that can sign new tokens.
+    /// One deriver for each key that can sign new tokens. A deriver computes the signing secrets of interactions.
     derivers: Vec<Deriver>,
-    /// The keys of opaque tokens: one for each key that can sign new tokens.
+    /// One key of opaque tokens for each key that can sign new tokens.
     opaque: Vec<OpaqueKey>,
     audience: Box<str>,
 }
@@ -64,8 +64,8 @@ impl CallbackVerifier {
 
     /// Returns the decoded payload of a JWT callback token after checking its signature, `typ` and algorithm.
     fn payload(&self, token: &str) -> Result<Vec<u8>, Refusal> {
-        // Nearly every token begins with the encoded header for one of the keys. The header of such a token need not
-        // be parsed.
+        // Most tokens begin with the encoded header that Callgate wrote for one of the keys. Comparing this text is
+        // faster than parsing the header.
         for (key, header) in self.keys.iter().zip(&self.headers) {
             if let Some(rest) = header.as_deref().and_then(|header| token.strip_prefix(header)) {
                 return key.verify(token, rest);

@@ -22,7 +22,7 @@ pub(super) struct Claims<'a> {
     pub(super) v: u8,
     #[serde(borrow)]
     pub(super) iss: Cow<'a, str>,
-    /// The public URL of the Callgate that accepts the token.
+    /// The public URL of the Callgate installation that accepts the token.
     #[serde(borrow)]
     pub(super) aud: Cow<'a, str>,
     /// The id of the interaction.
@@ -40,8 +40,9 @@ pub(super) struct Claims<'a> {
     /// The number of callbacks that the token allows. If the claim is missing, any number is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) uses: Option<u32>,
-    /// The encrypted owner of the interaction (see [`OwnerSealer`](crate::replica::OwnerSealer)). Tokens of version 2
-    /// have this claim, and tokens of version 1 do not.
+    /// The replica of Callgate that owns the interaction, in encrypted form (see
+    /// [`OwnerSealer`](crate::replica::OwnerSealer)). Tokens of version 2 have this claim, and tokens of version 1 do
+    /// not.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(super) own: Option<Cow<'a, str>>,
 }

@@ -44,7 +44,7 @@ pub struct Grant<'a> {
     pub expires: Timestamp,
     /// The number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The encrypted owner of the interaction, which is a replica of Callgate. `None` if the token names no owner.
+    /// The replica of Callgate that owns the interaction, in encrypted form. `None` if the token names no owner.
     pub owner: Option<&'a str>,
 }
 
@@ -64,7 +64,7 @@ pub struct MintedToken {
     /// The text of the callback token.
     pub token: String,
     /// The id of the interaction to which the token belongs. For a JWT, this is the interaction of the [`Grant`]. For
-    /// an opaque token, it is a digest of the token.
+    /// an opaque token, it is a digest of the random bits in the token.
     pub interaction: String,
 }
 
@@ -118,7 +118,7 @@ impl Minter {
         Ok(Self { form, opaque, key_id, algorithm, key, deriver, audience })
     }
 
-    /// Returns this minter with another form of new callback tokens.
+    /// Returns this minter, changed so that it creates tokens of this form.
     #[must_use]
     pub fn with_form(self, form: Form) -> Self {
         Self { form, ..self }
@@ -138,7 +138,8 @@ impl Minter {
     /// Creates and signs a callback token. Returns `None` only if the cryptography library fails, or if the system has
     /// no random numbers.
     ///
-    /// For an opaque token, the id of the interaction is a digest of the token, and not the interaction of the grant.
+    /// For an opaque token, the id of the interaction is a digest of the random bits in the token, and not the
+    /// interaction of the grant.
     pub fn mint(&self, grant: &Grant<'_>) -> Option<MintedToken> {
         match self.form {
             Form::Jwt => {

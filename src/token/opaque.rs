@@ -90,7 +90,7 @@ impl OpaqueKey {
         sorted.sort_unstable();
         let mut mac = self.0.clone();
         mac.update(MAC_PURPOSE);
-        // Each field follows its length, so that different fields never yield the same bytes.
+        // The length of each field is written before the field, so that different fields never yield the same bytes.
         let mut field = |text: &[u8]| {
             mac.update(&(text.len() as u64).to_be_bytes());
             mac.update(text);
@@ -106,7 +106,8 @@ impl OpaqueKey {
     }
 }
 
-/// Returns the id of an interaction as a digest of the random bits, in the same form as all other interaction ids.
+/// Returns the id of an interaction, which is a digest of the random bits. The id has the same form as all other
+/// interaction ids.
 fn interaction(random: &[u8; RANDOM_BYTES]) -> String {
     let digest = Sha256::new().chain_update(ID_PURPOSE).chain_update(random).finalize();
     let half = digest.get(..RANDOM_BYTES).unwrap_or_default();

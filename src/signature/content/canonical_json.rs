@@ -79,7 +79,7 @@ impl<'t> Scan<'t> {
         Some(format!("[{}]", items.join(",")))
     }
 
-    /// Returns the JSON string at the current position with its quotes, as received.
+    /// Consumes the JSON string at the current position. Returns the string with its quotes, as received.
     fn string(&mut self) -> Option<&'t str> {
         let mut escaped = false;
         let inside = |c: char| {

@@ -28,7 +28,7 @@ pub enum ContentPart {
     Crc32,
     /// The decoded value of a form field in the body. If the field is missing, this part is empty.
     Field(Box<str>),
-    /// The sorted names and values of all form fields in the body. For bodies that are no forms, this part is empty.
+    /// The sorted names and values of all form fields in the body. If the body is not a form, this part is empty.
     Form,
     /// The value of a header, as received. If the header is missing, this part is empty.
     Header(HeaderName),
@@ -55,9 +55,9 @@ pub enum ContentPart {
 }
 
 impl ContentPart {
-    /// Reports whether the end of this part in the signed content cannot be recognized, because neither its length nor
-    /// its format is known. `time` is the location of the timestamp, whose format is known. The end of a method can be
-    /// recognized, because no HTTP method is the beginning of another method.
+    /// Reports whether this part can have any length, so that its end in the signed content cannot be found. Returns
+    /// false for a part with a known format, such as a timestamp or a SHA-256 digest. Also returns false for the
+    /// method, because no HTTP method is the beginning of another method. `time` is the location of the timestamp.
     fn has_any_length(&self, time: Option<&TimestampSource>) -> bool {
         match (self, time) {
             (Self::BodySha256 | Self::Literal(_) | Self::Method | Self::Secret | Self::Timestamp, _) => false,
@@ -273,10 +273,9 @@ impl ContentTemplate {
         self.parts.windows(2).any(joins)
     }
 
-    /// Returns the first two neighboring parts between which the signed content shows no boundary. A sender could move
-    /// bytes from one part to the other without a change of the signed content. `time` is the location of the
-    /// timestamp, whose format is known. A body after the path or the URL is not reported, because this body must
-    /// begin like JSON.
+    /// Returns the first two neighboring parts whose boundary in the signed content cannot be found. A sender could
+    /// move bytes from one of these parts to the other, and the signature would stay valid. A body after the path or
+    /// the URL is not reported, because Callgate accepts only JSON there. `time` is the location of the timestamp.
     pub fn unclear_boundary(&self, time: Option<&TimestampSource>) -> Option<(&ContentPart, &ContentPart)> {
         self.parts.windows(2).find_map(|pair| match pair {
             [ContentPart::Path | ContentPart::Url, ContentPart::Body] => None,
@@ -323,9 +322,9 @@ pub(in crate::signature) struct ContentValues<'v> {
     pub(in crate::signature) normalized_body: &'v str,
 }
 
-/// Returns the canonical JSON of the body or the sorted fields of the form, if the template contains one of them.
-/// Returns an empty text otherwise. The caller computes this text once, and uses it with every key that may have
-/// signed the request.
+/// Returns the text for the placeholder `{canonical_json}` or `{form}` of the template: the canonical JSON of the body,
+/// or its sorted form fields. Returns an empty text if the template has neither placeholder. The text does not depend
+/// on the key, so the caller computes it once for all keys.
 pub(in crate::signature) fn normalized_body(
     content: &ContentTemplate,
     head: &RequestHead<'_>,

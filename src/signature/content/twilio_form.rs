@@ -14,15 +14,18 @@ use crate::signature::keys::Encoding;
 /// The name of the query parameter in which Twilio sends the hash of a body that is not a form.
 const BODY_HASH: &str = "bodySHA256";
 
-/// The maximum number of form fields. The limit is needed because Callgate sorts the fields before it verifies the
-/// signature, so an unauthenticated caller could cause this work.
+/// The maximum number of form fields. Callgate sorts the fields before it verifies the signature, so the limit bounds
+/// the work that an unauthenticated caller can cause.
 const FIELDS_MAX: usize = 1000;
 
-/// Returns the text that Twilio signs after the URL, for this request.
+/// Returns the text that Twilio signs after the URL of this request.
 ///
 /// # Errors
-/// Returns `signature_malformed` if the body is a malformed form. Returns `signature_mismatch` if the URL has no hash
-/// of the body and the body is neither empty nor a form, or if the URL has a hash that is wrong or not expected.
+/// Returns `signature_malformed` if the body is a malformed form. Returns `signature_mismatch` in these cases:
+///
+/// - The URL contains a hash that is not the hash of the body.
+/// - The URL contains a hash, but the body is a form, or the hash is not the last query parameter.
+/// - The URL contains no hash, and the body is neither empty nor a form.
 pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
     let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
     // Twilio appends the hash parameter to the end of the query. Callgate accepts the parameter in no other position.
@@ -49,8 +52,8 @@ pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> 
     sorted_fields(body)
 }
 
-/// Returns the public URL in its other form. Twilio may sign the URL with or without a port, so both forms must be
-/// tried. If the URL has a port, the result has none. Otherwise, the result has the default port of the scheme.
+/// Returns the public URL without its port. If the URL has no port, returns the URL with the default port of its
+/// scheme. Twilio may sign either URL, so the caller tries both.
 pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
     let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
     let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));

@@ -82,8 +82,8 @@ impl CertificateRule {
         Err(Refusal::new(Denial::HandshakeRefused, detail))
     }
 
-    /// Reports whether a URL has an allowed host and path. Empty path segments and path segments that begin with a dot
-    /// are not allowed, because they would give one certificate many URLs.
+    /// Reports whether a URL has an allowed host and path. A path with an empty segment or a segment that begins with a
+    /// dot is not allowed. Otherwise one certificate would have many URLs, such as `/certs/a` and `/certs//a`.
     pub(in crate::signature) fn allows(&self, url: &str) -> bool {
         let Some(rest) = url.strip_prefix("https://").filter(|_| url.len() <= URL_BYTES_MAX) else {
             return false;

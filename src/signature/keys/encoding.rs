@@ -25,8 +25,8 @@ impl Encoding {
         }
     }
 
-    /// Decodes an authentication tag, such as a MAC. Returns `None` if the text is malformed, or if the tag does not
-    /// have the length of the algorithm's tags. A truncated tag must never be compared.
+    /// Decodes an authentication tag, such as a MAC. Returns `None` if the text is malformed, or if the length is not
+    /// the tag length of `algorithm`. A truncated tag must never be compared.
     pub(in crate::signature) fn decode(
         self,
         text: &str,
@@ -60,8 +60,8 @@ impl Encoding {
     }
 
     /// Returns the reason why a text is not a signature in this encoding, as a predicate such as `is not base64`. The
-    /// reason does not repeat the text. `algorithm` determines the length of a MAC. It is `None` for public-key
-    /// signatures, whose length is not checked.
+    /// reason does not repeat the text. For a MAC, `algorithm` determines the expected length. For a public-key
+    /// signature, `algorithm` is `None`, and the length is not checked.
     pub(in crate::signature) fn fault(self, text: &str, algorithm: Option<MacAlgorithm>) -> String {
         let hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
         if text.is_empty() {

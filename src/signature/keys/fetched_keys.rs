@@ -7,8 +7,8 @@ use super::public_key::KeySet;
 use crate::feed::FeedId;
 use crate::secret::Secret;
 
-/// The fetched keys and learned secrets: key sets and secrets by feed, and certificates by URL. A feed is a document
-/// to fetch.
+/// The public keys that Callgate fetched, and the secrets that providers sent in handshakes. Key sets and secrets are
+/// stored by feed, and certificates by URL. A feed is one source of keys, such as a JWKS document.
 #[derive(Clone, Debug, Default)]
 pub struct Keyring {
     sets: Vec<Option<Arc<KeySet>>>,
@@ -21,13 +21,13 @@ pub(in crate::signature) static NOTHING: Keyring =
     Keyring { sets: Vec::new(), certificates: BTreeMap::new(), secrets: BTreeMap::new() };
 
 impl Keyring {
-    /// Returns the secret that the provider of the feed `id` sent in a handshake. Returns `None` if there is no secret
-    /// yet.
+    /// Returns the secret that a provider sent in a handshake, or `None` if the provider has sent no secret yet. `id`
+    /// is the feed of this provider.
     pub fn secret(&self, id: FeedId) -> Option<&Secret> {
         self.secrets.get(&id.0)
     }
 
-    /// Stores the secret that the provider of the feed `id` sent in a handshake.
+    /// Stores the secret that a provider sent in a handshake. `id` is the feed of this provider.
     pub fn put_secret(&mut self, id: FeedId, secret: Secret) {
         self.secrets.insert(id.0, secret);
     }
@@ -59,8 +59,8 @@ impl Keyring {
         }
     }
 
-    /// Copies the key set and the secret of the feed `before` from the keyring `from`, and stores them for the feed
-    /// `id`.
+    /// Copies the key set and the secret of the feed `before` in the keyring `from`. Stores both in this keyring for
+    /// the feed `id`.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(set) = from.set(before) {
             self.put(id, KeySet::clone(set));
@@ -84,8 +84,8 @@ impl Keyring {
     /// Stores the certificate at this URL.
     pub fn put_certificate(&mut self, url: &str, set: KeySet) {
         let before = self.certificates.insert(url.into(), Arc::new(set));
-        // A certificate that is fetched again is usually unchanged. If the old certificate has verified a message, the
-        // new certificate is therefore marked as a certificate that has verified a message.
+        // If the old certificate has verified a message, the new certificate gets the same mark, because a certificate
+        // that is fetched again is usually unchanged.
         if before.is_some_and(|before| before.has_proved_itself())
             && let Some(set) = self.certificates.get(url)
         {

@@ -16,15 +16,16 @@ pub enum PublicKeySource {
 /// The keys with which a verifier checks messages, or the source of these keys.
 #[derive(Clone, Debug)]
 pub enum VerifierKeys {
-    /// One derived shared secret for each interaction, in
+    /// Shared secrets that Callgate derives, one for each interaction. The verifier reads them from
     /// [`SignatureContext::derived`](crate::signature::SignatureContext::derived).
     Derived,
     /// Public keys that Callgate fetches. The value identifies the feed, which is the document with the keys.
     Fetched(FeedId),
-    /// The shared secret that the provider sends in a handshake. The value identifies the feed that stores the secret.
+    /// The shared secret that the provider sends in a handshake. The value is the id under which the keyring stores the
+    /// secret.
     Learned(FeedId),
-    /// Certificates at the URLs that messages name. If the second value is `Some`, Callgate uses these configured
-    /// certificates instead.
+    /// Certificates at the URLs that messages name. If the second value is `Some`, it contains configured certificates,
+    /// and Callgate fetches none.
     Named(CertificateRule, Option<KeySet>),
     /// Public keys that the configuration contains.
     Public(KeySet),

@@ -247,7 +247,8 @@ impl KeySet {
 
     /// Records that one of the keys has verified a message.
     pub fn prove(&self) {
-        // The flag is written only once. A cache line that is only read stays in the cache of every thread.
+        // The flag is written only if it is not set. A write for each message would slow down the other threads that
+        // read the flag.
         if !self.has_proved_itself() {
             self.proved.store(true, Ordering::Relaxed);
         }

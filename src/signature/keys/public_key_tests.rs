@@ -103,7 +103,8 @@ const ALL: [PublicKeyAlgorithm; 12] = [
     PublicKeyAlgorithm::RsaPssSha512,
 ];
 
-/// The library `jsonwebtoken` creates the signatures, so that Callgate does not verify signatures of its own code.
+/// Each signature is valid only under the algorithm that created it. The library `jsonwebtoken` creates the signatures,
+/// so that the test does not depend on Callgate's own code.
 #[test]
 fn a_signature_is_verified_by_its_own_algorithm_only() {
     let pem = |name: &str| std::fs::read(format!("tests/corpora/jwt/{name}.pem")).unwrap();
@@ -157,7 +158,7 @@ fn keys_are_read_in_every_form_and_no_other() {
     assert_eq!(KeySet::parse(text.as_bytes()).unwrap().keys().len(), 1);
 }
 
-/// A SubjectPublicKeyInfo names the type of its key, but the length of the key can still be wrong.
+/// A key in a SubjectPublicKeyInfo is accepted only if its length fits its type, such as 32 bytes for Ed25519.
 #[test]
 fn a_key_in_a_subject_public_key_info_has_the_length_of_its_type() {
     const ED25519: [u8; 7] = [0x30, 5, 6, 3, 0x2b, 0x65, 0x70];

@@ -109,8 +109,8 @@ fn base64_fault(text: &[u8]) -> &'static str {
     if text.starts_with(b"v1,") {
         "it begins with `v1,`; write it from `whsec_` on"
     } else if text.starts_with(b"whsec_") {
-        // The prefix of the scheme was already removed. The scheme therefore has another prefix, or the secret has the
-        // prefix `whsec_` twice.
+        // The prefix of the scheme was already removed. A remaining `whsec_` means that the scheme has another prefix,
+        // or that the secret has this prefix twice.
         "it begins with `whsec_`, but not with the prefix that this scheme expects; the table of presets shows the prefix"
     } else if text.starts_with(b"whpk_") || text.starts_with(b"v1a,whpk_") {
         "it is a public key, which begins with `whpk_`; this scheme needs the secret, which begins with `whsec_`"

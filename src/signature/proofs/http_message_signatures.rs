@@ -187,7 +187,7 @@ pub(in crate::signature) enum MessageKeys<'k> {
     Shared(&'k [(MacKey, Secret)]),
 }
 
-/// Returns the name of an algorithm in the registry of HTTP signature algorithms (RFC 9421 section 6.2).
+/// Returns the registered name of an algorithm for HTTP message signatures (RFC 9421 section 6.2).
 fn registered_name(algorithm: SignatureAlgorithm) -> &'static str {
     match algorithm {
         SignatureAlgorithm::Public(PublicKeyAlgorithm::RsaPkcs1Sha256) => "rsa-v1_5-sha256",
@@ -197,11 +197,11 @@ fn registered_name(algorithm: SignatureAlgorithm) -> &'static str {
 }
 
 impl VerifiedMessageSignature {
-    /// Compares the body with every SHA-256 and SHA-512 digest in the signed header Content-Digest.
+    /// Compares the body with every SHA-256 and SHA-512 digest in the signed header Content-Digest. Checks nothing if
+    /// the signature does not cover the body.
     ///
     /// # Errors
-    /// Returns `signature_mismatch` if a digest differs, and `signature_malformed` if there is no SHA-256 or SHA-512
-    /// digest.
+    /// Returns `signature_mismatch` if a digest differs, and `signature_malformed` if the header has no such digest.
     pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
         let Some(digest) = &self.digest else { return Ok(Vec::new()) };
         let members = byte_sequences(text(digest)?)
@@ -348,7 +348,7 @@ mod tests {
             ..MessageSignatureScheme::default()
         };
         let now = 10_000;
-        // `created` and `expires` in seconds after now, the length of the nonce, and the expected result.
+        // Each row: `created` and `expires` in seconds after `now`, the length of the nonce, and the expected result.
         for (created, expires, nonce, expected) in [
             (0, 300, 16, Ok(())),
             (0, 301, 16, Err(Denial::SignatureClaim)),

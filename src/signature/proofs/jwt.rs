@@ -246,7 +246,7 @@ impl JwtScheme {
     }
 
     /// Returns the token that the provider would send with this body, signed with a shared key. If the token is the
-    /// whole body, `body` is the JSON object with the other claims.
+    /// whole body, `body` must be a JSON object. Its keys and values become claims of the token.
     pub(in crate::signature) fn sign(
         &self,
         context: &SignatureContext<'_>,

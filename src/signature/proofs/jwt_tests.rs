@@ -26,8 +26,8 @@ fn each_limit_of_the_times_is_exact() {
         let claims: Claims = serde_json::from_value(claims.clone()).unwrap();
         scheme.check_times(&claims, Timestamp::from_unix_secs(now)).map_err(|refusal| refusal.denial)
     };
-    // The claims, the expected result of the scheme `strict`, and the expected result of the scheme without these
-    // limits.
+    // Each row: the claims, the expected result of the scheme `strict`, and the expected result of the scheme without
+    // the limits `max_age` and `expires`.
     for (claims, limited, unlimited) in [
         (json!({}), Err(Denial::SignatureClaim), Ok(())),
         (json!({ "exp": now + 1 }), Err(Denial::SignatureClaim), Ok(())),

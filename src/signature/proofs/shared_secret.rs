@@ -128,8 +128,11 @@ fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
     found(secrets.iter().filter(|secret| secret.matches(candidate)).count(), secrets)
 }
 
-/// Returns the denial `signature_mismatch` if `matches` is 0. `matches` is the number of `secrets` that are equal to
-/// the secret in the request.
+/// Checks that at least one secret matched. `matches` is the number of `secrets` that are equal to the secret in the
+/// request.
+///
+/// # Errors
+/// Returns `signature_mismatch` if `matches` is 0.
 fn found(matches: usize, secrets: &[Secret]) -> Result<(), Refusal> {
     match (matches, secrets.len()) {
         (0, 1) => Err(Refusal::new(Denial::SignatureMismatch, "the token is not the provider's secret")),

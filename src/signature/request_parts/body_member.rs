@@ -45,7 +45,7 @@ pub(in crate::signature) fn body_parts<'b>(
     Ok(parts.iter().map(text).map(Option::unwrap_or_default).collect())
 }
 
-/// Converts an error in a form or in a query into a denial of the signature.
+/// Converts an error in a form or in a query into the denial `signature_malformed`.
 pub(in crate::signature) fn malformed_field(error: &FormError) -> Refusal {
     Refusal::new(Denial::SignatureMalformed, error.to_string())
 }

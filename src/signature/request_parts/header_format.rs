@@ -25,7 +25,7 @@ enum Placeholder {
 pub struct HeaderFormat {
     items: Vec<(Box<str>, Placeholder)>,
     separator: Option<char>,
-    /// True if a comma may precede the separator.
+    /// True if an item may end with a comma, as in `t=1, v1=a` instead of `t=1 v1=a`.
     commas: bool,
     text: Box<str>,
 }
@@ -57,8 +57,8 @@ impl fmt::Display for HeaderFormatError {
 }
 
 impl HeaderFormat {
-    /// Parses the format of a signature header. If `separator` is `None`, the character after the first of two
-    /// placeholders is the separator.
+    /// Parses the format of a signature header. If `separator` is `None` and the format has two placeholders, the
+    /// character after the first placeholder is the separator.
     ///
     /// # Errors
     /// Returns a [`HeaderFormatError`] if the text is not a header format.
@@ -80,7 +80,8 @@ impl HeaderFormat {
         if signatures != 1 || timestamps > 1 {
             return Err(HeaderFormatError::Signature);
         }
-        // Authentication schemes that differ only in case count as the same prefix.
+        // The prefixes `Bearer ` and `bearer ` count as equal, because the case of an authentication scheme does not
+        // matter.
         let overlap = |a: &str, b: &str| after_prefix(a, b).is_some() || after_prefix(b, a).is_some();
         if let [(a, _), (b, _)] = items.as_slice()
             && overlap(a, b)
@@ -90,8 +91,8 @@ impl HeaderFormat {
         Ok(Self { items, separator, commas: false, text: text.into() })
     }
 
-    /// Returns this format with items that may end in a comma. Some senders separate the items with a comma and a
-    /// space instead of a space.
+    /// Returns this format with the permission that an item may end with a comma. Some senders write `t=1, v1=a`
+    /// instead of `t=1 v1=a`.
     pub fn with_commas(self) -> Self {
         Self { commas: true, ..self }
     }
@@ -145,8 +146,9 @@ impl HeaderFormat {
         self.items.iter().find_map(|(prefix, field)| after_prefix(part, prefix).map(|rest| (rest, *field)))
     }
 
-    /// Returns the reason why a header value contains no signature, as a predicate that names the expected prefix. If
-    /// the value is not a secret, the predicate also names the prefix or version that the value has instead.
+    /// Returns the reason why a header value contains no signature, as a predicate such as `does not begin with ...`.
+    /// The predicate names the expected prefix. If `is_secret` is false, the predicate also names short prefixes of
+    /// `value`.
     pub(in crate::signature) fn fault(&self, value: &str, is_secret: bool) -> String {
         let prefix = self.items.iter().find(|(_, field)| *field == Placeholder::Signature);
         let prefix = prefix.map_or("", |(prefix, _)| prefix);
@@ -156,7 +158,8 @@ impl HeaderFormat {
         let Some(mark) = prefix.chars().next_back().filter(|c| !c.is_ascii_alphanumeric()) else {
             return format!("does not begin with `{prefix}`");
         };
-        // The predicate repeats only a short name before `mark`, because a longer text can be a secret.
+        // The predicate repeats the text before `mark` only if this text is short, because a longer text can be a
+        // secret.
         let name = |part: &str| {
             let (name, rest) = part.trim().split_once(mark)?;
             let short = !is_secret
@@ -227,8 +230,8 @@ impl HeaderSlice {
         Self { value: value.clone(), range: 0..value.len() }
     }
 
-    /// Returns the slice of the header value `value` for `part`. `text` must be the text of `value`, and `part` must
-    /// be a part of `text`.
+    /// Returns the slice that refers to `part` in the header value `value`. `text` must be the text of `value`, and
+    /// `part` must be a slice of `text`.
     fn of(value: &HeaderValue, text: &str, part: &str) -> Self {
         let start = part.as_ptr().addr().saturating_sub(text.as_ptr().addr());
         Self { value: value.clone(), range: start..start + part.len() }

@@ -120,8 +120,8 @@ impl SignaturePlace {
         }
     }
 
-    /// Returns the reason why the headers contain no signature, as a predicate such as `does not begin with ...`.
-    /// `is_secret` is true if the headers contain a secret. The predicate then contains no part of the headers.
+    /// Returns the reason why the headers contain no signature, as a predicate such as `does not begin with ...`. If
+    /// `is_secret` is true, the headers contain a secret, and the predicate repeats no part of the headers.
     pub(in crate::signature) fn format_fault(&self, head: &RequestHead<'_>, is_secret: bool) -> String {
         let Self::Headers { names, format } = self else { return "is empty".to_owned() };
         let value = names.iter().find_map(|name| head.headers.get(name)?.to_str().ok());
@@ -146,8 +146,8 @@ impl SignaturePlace {
         }
     }
 
-    /// Returns the text with this timestamp and this signature, in the format of the signature header. For other
-    /// locations, the text is the signature alone.
+    /// Returns the text that Callgate writes to this location. In a header, the text is the header format with this
+    /// timestamp and this signature. In other locations, the text is the signature alone.
     pub(in crate::signature) fn write(&self, timestamp: &str, signature: &str) -> String {
         match self {
             Self::Headers { format, .. } => format.write(timestamp, signature),

@@ -5,17 +5,18 @@
 //! offer:
 //!
 //! - Two equal dictionary keys or two equal parameter names are an error. RFC 9651 silently uses the last value.
-//! - Base64 whose unused last bits are not zero is an error. RFC 9651 allows parsers to accept it.
+//! - Base64 whose unused last bits are not zero is an error. RFC 9651 allows parsers to accept such base64.
 //! - Base64url is accepted, because some senders use it. RFC 9651 does not define it.
 //! - The text of each inner list stays available as received, because this text was signed.
 //!
-//! The tests compare both parsers: `sfv` must accept every field that this parser accepts, and read the same values.
+//! The tests compare both parsers: `sfv` must accept every field that this parser accepts, except fields with
+//! base64url, and must read the same values.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 
 /// The maximum number of signature labels in one header.
 const LABELS_MAX: usize = 8;
-/// The maximum number of components of one signature, and also the maximum number of its parameters.
+/// The maximum number of components of one signature. The number of its parameters has the same maximum.
 const ITEMS_MAX: usize = 32;
 
 /// One labeled entry of the header `Signature-Input` (RFC 9421), which describes one signature.
@@ -75,8 +76,9 @@ pub(in crate::signature) fn parse_signature_input(text: &str) -> Option<Vec<Sign
     }
 }
 
-/// Returns the text that begins with the next entry of a dictionary. Returns `Some(None)` if there is no further
-/// entry, and `None` if the text is malformed.
+/// Skips the comma before the next entry of a dictionary. `after` is the text after the previous entry. Returns the
+/// text that begins with the next entry, or `Some(None)` if there is no further entry. Returns `None` if the text is
+/// malformed.
 fn next(after: &str) -> Option<Option<&str>> {
     let after = after.trim_start_matches([' ', '\t']);
     if after.is_empty() {
@@ -231,7 +233,8 @@ mod tests {
         }
     }
 
-    /// Pieces of structured fields. Many random sequences of these pieces are well-formed or nearly well-formed.
+    /// The pieces from which the test builds random structured fields. Many of these fields are well-formed or nearly
+    /// well-formed.
     const PIECES: &str = "a|b|=|=|=(|(|)|);|;|\"x\"| \"y\"|\"@method\"|\"\\\"\"| |  |, |,|\t|created=1|keyid=\"k\"|\
                           tag=?1|017|-1|:AQI=:|:AQJ:|:_-8:";
 
@@ -284,7 +287,8 @@ mod tests {
         }
     }
 
-    /// Tests the differences for which this parser exists: `sfv` accepts these texts, and this parser does not.
+    /// Asserts the differences between the parsers. Only `sfv` accepts duplicate names, and base64 whose unused last
+    /// bits are not zero. Only this parser accepts base64url.
     #[test]
     fn sfv_is_less_strict() {
         for text in [r#"a=("x"), a=("y")"#, r#"a=("x");created=1;created=2"#] {

@@ -74,7 +74,8 @@ impl TimestampRule {
             .map_err(|refusal| Refusal::new(refusal.denial, format!("{}{}", refusal.detail, hint())))
     }
 
-    /// Returns a hint if the timestamp, read in another format, is a time within a year of `now`.
+    /// Returns a hint about the format that the sender probably used. Returns `None` unless `text`, read in another
+    /// format, is a time within a year of `now`.
     fn other_unit(&self, text: &str, now: Timestamp) -> Option<String> {
         const YEAR: Duration = Duration::from_secs(366 * 86_400);
         let is_plausible = |at: Timestamp| at >= now.minus(YEAR) && at <= now.plus(YEAR);
@@ -147,7 +148,7 @@ impl TimestampUnit {
     /// All formats of timestamps.
     const ALL: [Self; 4] = [Self::UnixSeconds, Self::UnixMilliseconds, Self::Rfc3339, Self::HttpDate];
 
-    /// Returns the format of timestamps in words, for messages.
+    /// Returns a description of the timestamp format for error texts, such as `Unix seconds`.
     const fn described(self) -> &'static str {
         match self {
             Self::HttpDate => "an HTTP date",
@@ -167,10 +168,12 @@ impl TimestampUnit {
         }
     }
 
-    /// Parses a timestamp. A Unix time must consist of one to thirteen digits. A sign, a fraction or white space is an
-    /// error, because other parsers could read a different time. A leading zero is an error, and an HTTP date must
-    /// have its fixed length. Otherwise the last bytes of the part before the timestamp could become the first bytes
-    /// of the timestamp.
+    /// Parses a timestamp in this format. Returns `None` for unusual forms:
+    ///
+    /// - A Unix time must consist of one to thirteen digits. Other parsers could read a different time from a text with
+    ///   a sign, a fraction or white space.
+    /// - A Unix time must have no leading zero, and an HTTP date must have its fixed length. Otherwise the last bytes
+    ///   of the signed part before the timestamp could become the first bytes of the timestamp.
     fn read(self, text: &str) -> Option<Timestamp> {
         let decimal = || {
             let digits = (1..=13).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());

@@ -63,9 +63,11 @@ impl Verifier {
         })
     }
 
-    /// Returns the reply to a request, or `None` if the request is not a handshake. `verified` is true if the signature
-    /// of the request was verified. If it is true, Callgate replies only to signed handshakes. If it is false, Callgate
-    /// replies only to unsigned handshakes. `pending` is true if Callgate still expects the provider to send a secret.
+    /// Returns the reply to a handshake, or `None` if the request is not a handshake.
+    ///
+    /// If `verified` is true, the signature of the request was verified, and Callgate replies only to signed
+    /// handshakes. If `verified` is false, Callgate replies only to unsigned handshakes. If `pending` is false,
+    /// Callgate expects no secret from the provider, and does not reply to handshakes with a secret.
     ///
     /// # Errors
     /// Returns `handshake_refused` if the request is a handshake without a valid token or subscription, or with a

@@ -11,9 +11,9 @@ use crate::signature::keys::{AuthenticationTag, MacKey, VerifierKeys};
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Computes the MAC of a message with one secret after the other, until a computed MAC is equal to one of
-    /// `presented_macs`, the MACs in the request. Returns all MACs that were computed. The last of them is the MAC that
-    /// is in the request. Returns `None` if no secret yields a MAC in the request.
+    /// Computes the MAC of a message with one secret after the other, until a computed MAC is in `presented_macs`, the
+    /// list of the MACs in the request. Returns all computed MACs. The last computed MAC is in the request. Returns
+    /// `None` if no computed MAC is in the request.
     pub(super) fn find_mac(
         &self,
         scheme: &ContentScheme,
@@ -67,8 +67,9 @@ impl Verifier {
     pub fn matched_secret(&self, tags: &[AuthenticationTag]) -> Option<usize> {
         let Proof::Content(scheme) = &self.scheme.proof else { return None };
         let has_own = !matches!(self.keys, VerifierKeys::Derived | VerifierKeys::Learned(_));
-        // `find_mac` computes one tag for each secret that it tries. If the signed content has a form, it computes two
-        // tags for each secret, but possibly only one tag for the last secret.
+        // `find_mac` computes one tag for each secret that it tries. If the template contains `{form}`, `find_mac`
+        // computes two tags for each secret: with and without the port in the URL. The last secret can have only one
+        // tag.
         let tags_per_secret = if scheme.content.parts().contains(&ContentPart::Form) { 2 } else { 1 };
         (has_own && self.mac_keys.len() > 1).then(|| tags.len().div_ceil(tags_per_secret))
     }

@@ -84,7 +84,7 @@ impl PresentedProof {
         }
     }
 
-    /// Returns the number of signatures in the request, for the error message and the limit.
+    /// Returns the number of signatures in the request.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Macs(tags) => tags.len(),
@@ -93,8 +93,8 @@ impl PresentedProof {
         }
     }
 
-    /// Checks that there is at least one signature, and not too many. `place` is the location of the signatures, which
-    /// the error names. `fault` returns the reason why this location contains no signature.
+    /// Checks that the number of signatures is from 1 to `SIGNATURES_MAX`. `place` is the location of the signatures
+    /// for the error text. If there is no signature, the function `fault` returns the reason for the error text.
     ///
     /// # Errors
     /// Returns `signature_malformed` if the number of signatures is wrong.

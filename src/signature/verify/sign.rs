@@ -173,8 +173,8 @@ impl Verifier {
 }
 
 impl SignedRequest<'_> {
-    /// Writes a signature, a JWT or a secret to its location in the request. Returns `None` if the location does not
-    /// fit the request.
+    /// Writes a signature, a JWT or a secret to its location in the request. Returns `None` if this is not possible,
+    /// for example because the location is in a JSON body and the body is not JSON.
     fn put_at(&mut self, context: &SignatureContext<'_>, place: &SignaturePlace, text: &str) -> Option<()> {
         match place {
             SignaturePlace::Body(_) | SignaturePlace::Form(_) => {
@@ -190,7 +190,7 @@ impl SignedRequest<'_> {
     }
 
     /// Sets a JSON value or a form field in the body of the request. If `is_number` is true, a JSON value becomes a
-    /// number instead of a string. Returns `None` if the body does not have the right format.
+    /// number instead of a string. Returns `None` if the body is not JSON or not a form, as `part` requires.
     fn put(
         &mut self,
         context: &SignatureContext<'_>,

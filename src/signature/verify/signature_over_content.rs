@@ -20,8 +20,8 @@ use crate::signature::request_parts::{
     HeaderSlice, TimestampSource, body_parts, required_header, required_parameter,
 };
 
-/// The signature and the timestamp if they are in the body, and the parts of the signed content that come from the
-/// body.
+/// The values that Callgate reads with the body of a request: the parts of the signed content, and the signature and
+/// the timestamp if they are in the body.
 pub(super) struct SignedBodyParts<'b> {
     proof: Option<PresentedProof>,
     pub(super) timestamp: Cow<'b, [u8]>,
@@ -204,8 +204,8 @@ impl Verifier {
         Ok(SignedBodyParts { proof, timestamp, values: found, normalized_body, target })
     }
 
-    /// Returns the signed content of the message as the only element of a list. If the template contains `{secret}`,
-    /// the list has one content for each secret instead.
+    /// Returns the possible signed contents of the message. If the template contains `{secret}`, the list has one
+    /// content for each secret. Otherwise, the list has exactly one content.
     pub(super) fn signed_contents(
         &self,
         scheme: &ContentScheme,

@@ -1,5 +1,5 @@
-//! Tests that a verifier accepts requests that Callgate signed with the same settings. Also tests for which URLs a
-//! verifier makes Callgate fetch certificates.
+//! Tests that a message keeps its authentication tag if a new key is added before the old key. Also tests which URLs
+//! Callgate fetches as certificates.
 
 use super::verifier::Verifier;
 use crate::request::RequestHead;

@@ -78,7 +78,7 @@ impl Verifier {
         matches!(self.keys, VerifierKeys::Named(_, None))
     }
 
-    /// Reports whether messages of this provider may name a certificate at this URL.
+    /// Reports whether the scheme allows messages to name a certificate at this URL.
     pub fn may_name(&self, url: &str) -> bool {
         matches!(&self.keys, VerifierKeys::Named(rule, None) if rule.allows(url))
     }

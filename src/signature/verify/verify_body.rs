@@ -15,10 +15,10 @@ impl Verifier {
     /// Verifies the raw body of a message. The message is accepted if one of its signatures is valid under one of the
     /// keys.
     ///
-    /// Returns the authentication tags that identify the message. If the message is signed with a MAC, the tags are
-    /// its MACs under all keys that were tried, and the last tag is the matching MAC. At least one tag therefore stays
-    /// the same if a sender removes one of two signatures, or if the operator adds a new key before the old key. For
-    /// other signatures, the tag is the digest of the signed content.
+    /// Returns the authentication tags that identify the message. If the message is signed with a MAC, the tags are its
+    /// MACs under all keys that were tried, and the last tag is the matching MAC. A repeated message therefore has at
+    /// least one tag of the first message, even if a sender removes one of two signatures, or if the operator adds a
+    /// new key before the old key. For other signatures, the tag is the digest of the signed content.
     ///
     /// # Errors
     /// Returns `signature_missing`, `signature_malformed`, `signature_mismatch`, `signature_claim`,
@@ -61,15 +61,15 @@ impl Verifier {
         jwt.id_in(&jwt.body_token(head, body).ok()??)
     }
 
-    /// Checks that the body begins like a JSON object or list, if the signed bytes could otherwise have a second
-    /// meaning. There are two such cases:
+    /// Checks that the body begins like a JSON object or array. This check is necessary only in two cases:
     ///
-    /// - The body directly follows the URL in the signed content. The same bytes could be a longer URL and a shorter
-    ///   body. An empty body is accepted in this case.
-    /// - Callgate signs the challenges of unauthenticated callers. The signed bytes could be a challenge.
+    /// - The body directly follows the URL, the path or a query parameter in the signed content. An attacker could move
+    ///   bytes from the body to the URL. An empty body is accepted in this case.
+    /// - Callgate replies to an unsigned handshake with the signature of a challenge. An attacker could choose a
+    ///   message as the challenge, and then send the signed challenge as a message.
     ///
     /// # Errors
-    /// Returns `signature_malformed` if the body does not begin like JSON.
+    /// Returns `signature_malformed` if the body does not begin like JSON in one of these cases.
     fn check_body_start(&self, body: &[u8]) -> Result<(), Refusal> {
         let joined =
             matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.joins_url_and_body());

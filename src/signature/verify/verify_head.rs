@@ -48,7 +48,8 @@ impl Verifier {
                 proof
             }
             Proof::Jwt(jwt) => {
-                // A missing token is reported even if the keys have not been fetched yet.
+                // The token is read before the keys, so that a missing token is reported even if the keys have not been
+                // fetched yet.
                 match jwt.head_token(head)? {
                     None => PresentedProof::None,
                     Some(token) => {
@@ -108,9 +109,9 @@ impl Verifier {
         jwt.verify(token, context, &keys, context.now)
     }
 
-    /// Returns a description of the checks that succeeded if [`Self::verify_head`] returned `Ok`. The trail, which
-    /// lists the checks of a request, contains this description. Returns `None` if the scheme has no signature, no
-    /// secret and no timestamp in the head.
+    /// Returns a description of the checks of [`Self::verify_head`], such as `the JWT is valid`. If the checks succeed,
+    /// Callgate adds the description to the trail, which lists the checks of a request. Returns `None` if the scheme
+    /// has no signature, no secret and no timestamp in the head.
     pub fn head_checks(&self) -> Option<&'static str> {
         match &self.scheme.proof {
             Proof::Content(scheme) => {
@@ -200,9 +201,9 @@ impl Verifier {
     /// Returns the public keys with which a message is verified.
     ///
     /// # Errors
-    /// Returns `keys_unavailable` if the keys have not been fetched. If the message names a certificate, also returns
-    /// `signature_missing`, `signature_malformed` or `signature_key_unknown` if the URL of the certificate cannot be
-    /// read or is not allowed.
+    /// Returns `keys_unavailable` if the keys have not been fetched. If the message names a certificate, returns
+    /// `signature_missing` or `signature_malformed` for a URL that cannot be read, and `signature_key_unknown` for a
+    /// URL that is not allowed.
     pub(super) fn public_keys<'k>(
         &'k self,
         context: &'k SignatureContext<'_>,
