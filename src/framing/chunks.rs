@@ -69,7 +69,8 @@ const FRAMING_NAMES: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encodi
 struct TrailerName {
     /// The number of bytes of the trailer name that were read so far.
     length: u8,
-    /// For each name in [`FRAMING_NAMES`]: whether it begins with the bytes that were read so far.
+    /// For each name in [`FRAMING_NAMES`], whether the name begins with the bytes of the trailer name that were read so
+    /// far.
     begins: [bool; FRAMING_NAMES.len()],
 }
 
