@@ -1,4 +1,5 @@
-//! The first half of the gate. It finds the route of a request and checks the head of the request.
+//! The first part of the gate (the checks of a request). It finds the route of a request and checks the head of the
+//! request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ pub struct Ingress {
     edge: Arc<Edge>,
     routes: Arc<[Arc<Route>]>,
     router: Arc<Router>,
-    /// The indices of the routes that share one path. The list is stored at the index of the first route with this
-    /// path. The lists at the indices of the other routes are empty.
+    /// The groups of routes with the same path. Each group is a list of route indices. It is stored at the index of its
+    /// first route. At the indices of the other routes, the lists are empty.
     same_path: Arc<[Vec<usize>]>,
     documents: Arc<[Document]>,
 }
@@ -107,9 +108,9 @@ impl Ingress {
         Self { documents: documents.into(), ..self }
     }
 
-    /// Returns a copy whose routes are in observe mode. All checks then run for every request, even after a failed
-    /// check. If `route` is set, only the route with this name is changed. The copy is for explaining a decision, and
-    /// not for deliveries.
+    /// Returns a copy in which the route with the name `route` is in observe mode. If `route` is `None`, all routes of
+    /// the copy are in observe mode. All checks of these routes run, even after a failed check. The copy is for
+    /// explaining a decision, and must not be used for deliveries.
     #[must_use]
     pub fn observing(&self, route: Option<&str>) -> Self {
         let observing = |one: &Arc<Route>| match route.is_none_or(|name| name == &*one.name) {
@@ -119,7 +120,8 @@ impl Ingress {
         Self { routes: self.routes.iter().map(observing).collect(), ..self.clone() }
     }
 
-    /// Returns the public document at the request target, if there is one.
+    /// Returns the public document whose path equals the request target. Returns `None` if there is no such document,
+    /// or if the method is not GET.
     pub fn document(&self, head: &RequestHead<'_>) -> Option<&Document> {
         let asked = |document: &&Document| head.method == "GET" && head.target == &*document.path;
         self.documents.iter().find(asked)
@@ -203,8 +205,8 @@ impl Ingress {
         found.map(|(index, _)| index)
     }
 
-    /// Returns the routes that have the same path as the route with the index `first` and whose captures accept this
-    /// path. `first` must be the lowest index of the routes with this path.
+    /// Returns the routes that have the same path as the route with the index `first`, and whose path captures accept
+    /// the segments of `path`. `first` must be the lowest index of the routes with this path.
     fn with_path<'i>(
         &'i self,
         first: usize,
@@ -238,7 +240,7 @@ impl Ingress {
 }
 
 /// Groups the routes by their paths. The list at the lowest index of a group contains the indices of all routes of the
-/// group.
+/// group. All other lists are empty.
 fn same_path(routes: &[Arc<Route>]) -> Vec<Vec<usize>> {
     let mut sorted: Vec<_> = routes.iter().enumerate().collect();
     // The sort is stable, so the routes with the same path stay in the order of the configuration.

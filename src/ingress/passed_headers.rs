@@ -156,8 +156,8 @@ const REMOVED_PREFIXES: [&str; 48] = [
     "x-webauth-",
 ];
 
-/// The headers that every allowlist contains. The first three headers describe the body, which Callgate delivers
-/// unchanged. `traceparent` identifies the trace, and Callgate sets its span.
+/// The headers that every allowlist contains. The first three headers describe the body. `traceparent` identifies the
+/// trace of the request.
 const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "content-type", "traceparent"];
 
 /// Reports whether Callgate always removes this header of a caller, whatever the configuration says. This is the case

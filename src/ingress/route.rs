@@ -213,7 +213,8 @@ pub struct Route {
     pub path: Template,
     /// The HTTP methods that the route accepts.
     pub methods: Vec<http::Method>,
-    /// The HTTP methods that any route with the same path accepts. The denial of another method lists them.
+    /// The HTTP methods that this route and the other routes with the same path accept. If a request has another
+    /// method, the response lists these methods.
     pub path_methods: Vec<http::Method>,
     /// The provider that sends the callbacks, if the route has one.
     pub provider: Option<Arc<Provider>>,
