@@ -65,8 +65,8 @@ struct Card<'c> {
 
 impl Rule {
     /// Returns the location of the agent card in the response to a request. Returns `None` if the request does not ask
-    /// for an agent card, and also if the client uses Callgate as its proxy, because the client then reaches all URLs
-    /// through Callgate. `body` is empty if the body of the request was not read.
+    /// for an agent card. Also returns `None` if the client uses Callgate as its proxy, because this client reaches all
+    /// URLs through Callgate anyway. `body` must be empty if the body of the request was not read.
     pub fn card_place(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<CardPlace> {
         if self.is_by_url {
             return None;

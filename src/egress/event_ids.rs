@@ -66,8 +66,8 @@ impl EventIds {
     }
 }
 
-/// Returns the first value that a JSON document has at one of these locations. Returns `None` unless it is a string or
-/// a number of 1 to 256 bytes.
+/// Returns the id in a JSON document: the first string, number or boolean that one of these locations contains. Returns
+/// `None` if there is no such value, or if it is empty or longer than 256 bytes.
 pub fn id_at(document: &[u8], pointers: &[Pointer]) -> Option<Box<str>> {
     let found = find(document, &pointers.iter().collect::<Vec<_>>()).ok()?;
     found.into_iter().find_map(|found| found.word()).filter(|id| !id.is_empty() && id.len() <= 256)

@@ -57,8 +57,8 @@ pub enum ValueSource {
 }
 
 impl Inject {
-    /// Returns the kind of body that a request must have, so that the callback can be inserted into the body and the
-    /// path captures can be read from the body.
+    /// Returns the kind of body that a request must have to get the callback. The kind depends on the locations of the
+    /// inserted values, and on the values that Callgate reads from the body.
     pub fn body_kind(&self) -> BodyKind {
         let in_form = |one: &Insertion| matches!(one.place, InsertionPlace::Form(_));
         let in_json = |one: &Insertion| matches!(one.place, InsertionPlace::Body(_));
@@ -74,7 +74,7 @@ impl Inject {
         }
     }
 
-    /// Reports whether the head of a request shows that the request can meet the condition `when`.
+    /// Reports whether a request with this head can meet the condition `when`.
     pub(super) fn may_apply(&self, head: &RequestHead<'_>) -> bool {
         self.when.is_empty() || (head.has_body() && head.is_json())
     }
@@ -164,8 +164,8 @@ pub(super) fn body<'b>(
                 };
                 let value = shape.json(callback);
                 let absent = if shape.is_constant() { Absent::Null } else { Absent::NullOrEmpty };
-                // Each `-` in a pointer is resolved in the agent's original body, so that all insertions refer to the
-                // same new array element.
+                // A `-` in a pointer means a new element at the end of an array. It is resolved in the agent's original
+                // body, so that all insertions refer to the same new element.
                 let inserted =
                     resolve_appends(body, pointer).and_then(|at| insert(document, &at, &value, absent));
                 text = Some(inserted.map_err(|fault| refusal(fault, pointer))?);
