@@ -6,8 +6,8 @@ use crate::json::{Found, Pointer, find_one};
 use crate::path::CanonicalPath;
 use crate::request::RequestHead;
 
-/// The kind of body that a request must have to get a callback. It matters only for egress rules whose path ends with a
-/// remainder (`{*name}`).
+/// The kind of body that a request must have to get a callback. Only egress rules whose path ends with a remainder
+/// (`{*name}`) check the kind of body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BodyKind {
     /// A JSON body or a form body.

@@ -1,11 +1,14 @@
-//! Finds the provider's id of the work in an event stream (`text/event-stream`), while the stream is passed on.
+//! Finds the provider's id of the work, for example a task id, in an event stream (`text/event-stream`) while the
+//! stream is passed on.
 
 use crate::json::{Pointer, find};
 
-/// The maximum number of bytes of an event stream in which Callgate searches for the provider's id of the work.
+/// The maximum number of bytes at the beginning of an event stream in which Callgate searches for the provider's id of
+/// the work.
 const BYTES_MAX: usize = 256 << 10;
 
-/// Searches the events of a stream for the provider's id of the work. The id is a value in the JSON data of an event.
+/// Searches the events of a stream for the provider's id of the work, for example a task id. The id is a value in the
+/// JSON data of an event.
 #[derive(Debug)]
 pub struct EventIds {
     pointers: Vec<Pointer>,

@@ -41,7 +41,7 @@ pub struct Inject {
     pub uses: Option<u32>,
 }
 
-/// The source of the value of a path capture in the agent's request.
+/// The source from which a path capture of the route gets its value: the agent's request, or a new id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ValueSource {
     /// A string, a number or a boolean in the JSON body.

@@ -1,4 +1,4 @@
-//! The `Location` header of a provider's response, interpreted as the most lenient clients do (WHATWG URL). A client
+//! Interprets the `Location` header of a provider's response as the most lenient clients do (WHATWG URL). A client
 //! resolves the value against the address of the egress listener. The result must not belong to another egress rule,
 //! because Callgate would then send the credentials of that rule.
 

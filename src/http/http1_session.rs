@@ -256,8 +256,8 @@ impl Http1Session {
 
     /// Writes the head of the response to the write buffer. The head is sent together with the first part of the body.
     ///
-    /// If the request body is unread and will not be discarded, the connection is closed after the response. For
-    /// example, a caller that waits for `100 Continue` may still send the body, or may not send it.
+    /// If the request body is unread and will not be discarded, the connection is closed after the response. A caller
+    /// that waits for `100 Continue` may or may not send this body later.
     pub(crate) fn write_head(&mut self, header: &ResponseHeader) {
         let status = header.status;
         let has_no_body = self.request.method == Method::HEAD
@@ -394,7 +394,7 @@ impl Http1Session {
         if !self.write_buffer.is_empty() {
             let _ = self.flush_buffer().await;
         }
-        // Errors and timeouts are ignored: the connection is dropped in any case.
+        // Errors and timeouts are ignored, because the connection is dropped next.
         let _ = with_timeout(DRAIN_DEADLINE, self.stream.shutdown()).await;
     }
 }

@@ -86,7 +86,7 @@ pub(crate) struct HeadError {
     pub(crate) is_head_request: bool,
 }
 
-/// What a connection accepts in addition to HTTP/1 requests with ordinary methods.
+/// Whether a connection accepts HTTP/2 and the method CONNECT.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Accepted {
     /// Whether the connection may begin with the HTTP/2 preface.

@@ -124,8 +124,7 @@ fn problem_lines<'l>(
 pub(crate) enum RelayError {
     /// The response of the agent or the provider is incomplete or malformed.
     Upstream(ResponseFault),
-    /// The caller closed the connection or was too slow. The agent or the provider has received the request
-    /// nevertheless.
+    /// The caller closed the connection or was too slow. The agent or the provider has already received the request.
     Caller,
 }
 

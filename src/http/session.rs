@@ -170,8 +170,8 @@ impl Session {
         let closed = async {
             match self {
                 Self::Http1(http1) => http1.closed().await,
-                // With the argument `true`, this call only waits for the end of the stream and reads no data. The
-                // argument is not `is_body_done`, because a body that has ended with an error does not count as done.
+                // `true` means that no more data is expected, so that this call only waits for the end of the stream.
+                // `is_body_done` would be wrong here, because it is false for a body that has ended with an error.
                 Self::Http2(session) => drop(session.read_body_or_idle(true).await),
             }
         };
@@ -283,7 +283,7 @@ pub(crate) fn set_traceparent(session: &mut Session, span: Option<&Span>) {
     }
 }
 
-/// Writes `100 Continue` if the caller expects it before it sends the body (RFC 9110 section 10.1.1).
+/// Writes `100 Continue` if the caller waits for this response before it sends the body (RFC 9110 section 10.1.1).
 pub(crate) async fn send_continue_if_expected(session: &mut Session) {
     let value = session.headers().get(EXPECT);
     let is_expected = value.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));

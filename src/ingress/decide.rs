@@ -51,8 +51,8 @@ pub struct Seen {
     pub route: Option<Arc<Route>>,
     /// The values of the path captures of the request.
     pub captures: Option<Captures>,
-    /// The id of the interaction that the token names. It is also set if the token is denied because it is expired or
-    /// belongs to another URL.
+    /// The id of the interaction that the token names. The id is also set if the token is denied because the token is
+    /// expired or belongs to another URL.
     pub interaction: Option<Box<str>>,
     /// The provider's event id, if the callback was verified.
     pub event_id: Option<Box<str>>,
@@ -191,9 +191,9 @@ impl Ingress {
         }
     }
 
-    /// Chooses a route for the request among the routes with the same path. Prefers the route with the method of the
-    /// request, then the route whose provider sends handshakes of this form, then the first route, which denies the
-    /// method.
+    /// Chooses a route for the request among the routes with the same path. Prefers a route that accepts the method of
+    /// the request. The second choice is a route whose provider sends handshakes of this form. The last choice is the
+    /// first route, which denies the method.
     fn choose(&self, first: usize, path: &CanonicalPath<'_>, head: &RequestHead<'_>) -> Option<usize> {
         let fitting = || self.with_path(first, path);
         let takes = |route: &Route| route.methods.iter().any(|method| method.as_str() == head.method);

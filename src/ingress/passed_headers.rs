@@ -182,7 +182,7 @@ pub fn is_always_removed(name: &HeaderName) -> bool {
 pub struct HeaderAllowlist(Vec<HeaderName>);
 
 impl HeaderAllowlist {
-    /// Creates an allowlist of `names`, the headers that describe the body, and `traceparent`.
+    /// Creates an allowlist that contains `names` and the headers that every allowlist contains.
     pub fn new(mut names: Vec<HeaderName>) -> Self {
         names.extend(ALWAYS_PASSED.map(HeaderName::from_static));
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));

@@ -20,8 +20,8 @@ const LEARNED_MAX: usize = 256;
 /// The maximum number of connections that one call of [`ConnectionPool::sweep`] checks. Each check is a system call,
 /// and the lock of the pool is held during all checks.
 const CHECKS_MAX: usize = 16;
-/// The maximum number of connections to one peer that stay open although their idle time is too long for reuse. They
-/// show whether the peer's idle timeout is longer than estimated.
+/// The maximum number of connections to one peer that stay open although their idle time is too long for reuse. These
+/// connections show whether the peer's idle timeout is longer than estimated.
 const PROBES_MAX: usize = 4;
 
 /// A pool of idle connections. The key `K` identifies the peer.

@@ -193,7 +193,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> st
 }
 
 impl UpstreamResponse {
-    /// Removes all headers whose names meet the condition.
+    /// Removes each header with a name for which `condition` returns true.
     pub(crate) fn remove_headers(&mut self, condition: impl Fn(&HeaderName) -> bool) {
         let names: Vec<_> = self.headers.keys().filter(|name| condition(name)).cloned().collect();
         for name in names {
