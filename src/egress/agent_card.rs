@@ -1,6 +1,6 @@
-//! Agent cards of the A2A protocol. A card contains the URLs of an agent, to which clients send their requests.
-//! Callgate replaces the URLs that an egress rule covers by the address of the rule on the egress listener, so that the
-//! client's requests still pass through Callgate.
+//! Agent cards of the A2A protocol. A card contains the URLs of an agent, to which clients send their requests. If an
+//! egress rule covers a URL, Callgate replaces this URL by the address of the rule on the egress listener. The client's
+//! requests then still pass through Callgate.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

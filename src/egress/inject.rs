@@ -1,5 +1,5 @@
-//! Inserts the callback URL and the callback token into a request, and reads the values of path captures from the
-//! request.
+//! Inserts the callback URL and the callback token into a request, and reads the values of the callback's path captures
+//! from the request.
 
 use std::borrow::Cow;
 use std::fmt;

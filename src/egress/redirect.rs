@@ -1,5 +1,5 @@
-//! Redirects of a provider to its own host. Callgate replaces their URLs by addresses on the egress listener, so that a
-//! client that follows a redirect still sends its request through Callgate.
+//! Redirects of a provider to its own host. Callgate replaces the URL of the redirect by an address on the egress
+//! listener, so that a client that follows the redirect still sends its request through Callgate.
 
 use std::borrow::Cow;
 

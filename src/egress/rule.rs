@@ -73,8 +73,8 @@ pub enum Plan {
 pub struct Unruled {
     /// The reason for the denial.
     pub refusal: Refusal,
-    /// The rule whose path matches, but which does not accept the method or the size of the request. `None` if no rule
-    /// matches the path.
+    /// The rule that has the path of the request, but does not accept the method or the size of the request. `None` if
+    /// no rule has this path.
     pub rule: Option<Arc<Rule>>,
 }
 
@@ -184,8 +184,8 @@ impl Rule {
         self.path.remainder().is_some()
     }
 
-    /// Decides whether a request needs a callback, and reads the values of its path captures. `fresh` generates an id
-    /// for a capture whose source is [`ValueSource::New`].
+    /// Decides whether a request needs a callback, and reads the values of the callback's path captures from the
+    /// request. `fresh` generates an id for a capture whose source is [`ValueSource::New`].
     ///
     /// # Errors
     /// Returns a [`Refusal`] if the callback cannot be inserted into the request. The request must then not be sent.

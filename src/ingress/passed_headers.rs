@@ -165,8 +165,8 @@ const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "conte
 /// has a character other than letters, digits and `-`.
 pub fn is_always_removed(name: &HeaderName) -> bool {
     let text = name.as_str();
-    // No prefix in the list begins with another prefix of the list. The name can therefore begin only with the last
-    // prefix that is not greater than the name.
+    // The list is sorted, and no prefix begins with another prefix of the list. Therefore, only the last prefix that is
+    // not greater than the name can match.
     let prefixes = REMOVED_PREFIXES.partition_point(|prefix| *prefix <= text);
     let prefix = prefixes.checked_sub(1).and_then(|last| REMOVED_PREFIXES.get(last));
     REMOVED.binary_search(&text).is_ok()

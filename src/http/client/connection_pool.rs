@@ -1,8 +1,8 @@
 //! A pool of idle connections.
 //!
-//! A connection is reused only if the kernel reports that the peer has not closed it and has sent no data. Its idle
-//! time must also be clearly shorter than the peer's idle timeout. The pool estimates this timeout from the connections
-//! that the peer closes.
+//! A connection is reused only if the kernel reports that the peer has not closed it and has sent no data. The idle
+//! time of the connection must also be clearly shorter than the peer's idle timeout. The pool estimates this timeout
+//! from the connections that the peer closes.
 
 use std::collections::HashMap;
 use std::hash::Hash;

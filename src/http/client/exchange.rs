@@ -141,7 +141,7 @@ impl ReceivedHead {
         let body_may_be_unread = has_body && !status.is_success();
         let keep_alive =
             is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread && is_http;
-        // Several equal values of `Content-Length` are relayed as one value. If a transfer coding overrides
+        // The equal values of several `Content-Length` headers are relayed as one value. If a transfer coding overrides
         // `Content-Length`, the header is removed.
         match length {
             Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),

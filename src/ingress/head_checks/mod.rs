@@ -41,8 +41,8 @@ pub(super) struct Found {
     pub(super) only_handshake: bool,
     /// The signing secrets that are derived for the interaction in the token.
     pub(super) derived: Vec<Secret>,
-    /// The denial of a request without a signature. Callgate applies it after the body was read, unless the body shows
-    /// that the request is an unsigned handshake.
+    /// The denial of a request without a signature. Callgate denies the request only after its body was read, because
+    /// the body may show that the request is an unsigned handshake.
     pub(super) unsigned: Option<Refusal>,
     /// The URL of the certificate that is needed to verify the signature, if the certificate has not been fetched yet.
     pub(super) wanted: Option<Box<str>>,
