@@ -136,7 +136,7 @@ impl fmt::Display for ValueSource {
     }
 }
 
-/// Returns the body as text.
+/// Returns the body as text, or a [`Refusal`] if the body is not valid JSON in UTF-8.
 pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
     let not_json = |detail| Refusal::new(Denial::RequestNotJson, detail);
     let text =

@@ -236,8 +236,8 @@ impl Http1Session {
         }
     }
 
-    /// Waits until the caller closes the connection or its sending direction. Never returns if the request body is
-    /// unread or the caller has sent more bytes, because Callgate would have to read these bytes first.
+    /// Waits until the caller closes the connection or its sending direction. Never returns if the request body or
+    /// other bytes of the caller are unread, because the end of the connection comes after these bytes.
     pub(crate) async fn closed(&mut self) {
         while self.body.is_done() && self.read_buffer.is_empty() {
             self.read_buffer.reserve(NEXT_REQUEST_BYTES);

@@ -222,8 +222,8 @@ impl Admitted {
     }
 
     /// Returns the internal request target. The captures of the external path are filled into the internal path. If the
-    /// route passes on queries, the query of the request follows without the token. In observe mode, this query is
-    /// unchanged.
+    /// route passes on the query, the target contains the query without the token. In observe mode, the target contains
+    /// the unchanged query.
     fn target(&self, head: &RequestHead<'_>) -> Option<String> {
         let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
         let query = match self.route.query {

@@ -23,8 +23,8 @@ struct Message<'m> {
 }
 
 impl Admitted {
-    /// Returns two lists of keys for a message: the keys for `Ask::events` and the keys for `Ask::repeats`. The second
-    /// list is empty unless the first list is empty. If the ledger has already stored a key of the first list, the
+    /// Returns two lists of keys for a message: the keys for `Ask::events` and the keys for `Ask::repeats`. If the
+    /// first list has keys, the second list is empty. If the ledger has already stored a key of the first list, the
     /// message is a duplicate.
     pub(super) fn event_keys(
         &self,
