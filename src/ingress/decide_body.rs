@@ -222,8 +222,8 @@ impl Admitted {
     }
 
     /// Returns the internal request target. The captures of the external path are filled into the internal path. If the
-    /// route passes on the query, the target contains the query without the token. In observe mode, the target contains
-    /// the unchanged query.
+    /// route passes on the query, the target contains the query: without the token in enforce mode, and unchanged in
+    /// observe mode.
     fn target(&self, head: &RequestHead<'_>) -> Option<String> {
         let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
         let query = match self.route.query {
