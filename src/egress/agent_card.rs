@@ -1,6 +1,6 @@
-//! Agent cards of the A2A protocol. A card contains the URLs of an agent, to which clients send their requests.
-//! Callgate replaces the URLs that an egress rule covers by the address of the rule on the egress listener, so that the
-//! client's requests still pass through Callgate.
+//! Agent cards of the A2A protocol. A card contains the URLs of an agent, to which clients send their requests. If an
+//! egress rule covers a URL, Callgate replaces this URL by the address of the rule on the egress listener. The client's
+//! requests then still pass through Callgate.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -65,8 +65,8 @@ struct Card<'c> {
 
 impl Rule {
     /// Returns the location of the agent card in the response to a request. Returns `None` if the request does not ask
-    /// for an agent card, and also if the client uses Callgate as its proxy, because the client then reaches all URLs
-    /// through Callgate. `body` is empty if the body of the request was not read.
+    /// for an agent card. Also returns `None` if the client uses Callgate as its proxy, because this client reaches all
+    /// URLs through Callgate anyway. `body` must be empty if the body of the request was not read.
     pub fn card_place(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<CardPlace> {
         if self.is_by_url {
             return None;

@@ -6,8 +6,8 @@ use crate::json::{Found, Pointer, find_one};
 use crate::path::CanonicalPath;
 use crate::request::RequestHead;
 
-/// The kind of body that a request must have to get a callback. It matters only for egress rules whose path ends with a
-/// remainder (`{*name}`).
+/// The kind of body that a request must have to get a callback. Only egress rules whose path ends with a remainder
+/// (`{*name}`) check the kind of body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BodyKind {
     /// A JSON body or a form body.
@@ -39,15 +39,14 @@ impl BodyKind {
     }
 }
 
-/// The condition that a request must meet to be of a certain kind. Without any condition, every request is of this
-/// kind.
+/// The condition by which Callgate recognizes one kind of request. The default condition accepts every request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RequestCondition {
     /// The ends of the accepted paths, for example `/message:send`. An empty list accepts every path. Egress rules for
     /// a single path ignore this list, because the path of the rule already determines which requests get a callback.
     pub paths: Vec<Box<str>>,
-    /// The location of a value in the JSON body, and the accepted values. It is used for protocols whose body contains
-    /// the method.
+    /// The location of a value in the JSON body, and the accepted values. For example, `/method` is the location of the
+    /// method in a JSON-RPC request. `None` accepts every body.
     pub member: Option<(Pointer, Vec<Box<str>>)>,
 }
 
@@ -58,15 +57,15 @@ pub struct CallbackRequest {
     pub condition: RequestCondition,
     /// The values that are inserted into the request, each with its location.
     pub insertions: Vec<Insertion>,
-    /// The locations of the provider's id of the work in the JSON body of the provider's response. The first location
-    /// that has a value counts. In an event stream, the locations refer to the JSON data of an event. If the list is
-    /// empty, Callgate does not read this id.
+    /// The locations of the provider's id of the work, for example a task id, in the JSON body of the provider's
+    /// response. The first location that has a value counts. In an event stream, the locations refer to the JSON data
+    /// of an event. If the list is empty, Callgate does not read this id.
     pub response: Vec<Pointer>,
 }
 
 impl RequestCondition {
-    /// Reports whether the head of a request shows that the request can meet the condition. `is_prefix` is true if the
-    /// egress rule applies to a whole API.
+    /// Reports whether a request with this head can meet the condition. `is_prefix` is true if the path of the egress
+    /// rule ends with a remainder (`{*name}`).
     pub(super) fn may_match(&self, head: &RequestHead<'_>, is_prefix: bool) -> bool {
         if !is_prefix || self.paths.is_empty() {
             return true;
@@ -92,7 +91,8 @@ pub(super) fn has_member(body: &[u8], pointer: &Pointer, accepted: &[Box<str>]) 
 }
 
 impl CallbackRequest {
-    /// Reports whether a request is of this kind. `is_prefix` is true if the egress rule applies to a whole API.
+    /// Reports whether a request is of this kind. `is_prefix` is true if the path of the egress rule ends with a
+    /// remainder (`{*name}`).
     pub(super) fn matches(&self, head: &RequestHead<'_>, body: &[u8], is_prefix: bool) -> bool {
         self.condition.may_match(head, is_prefix) && self.condition.matches_body(body)
     }
@@ -104,7 +104,7 @@ impl CallbackRequest {
         moving.map(|insertion| &insertion.place)
     }
 
-    /// Returns the first location at which the request already has a value.
+    /// Returns the first location in [`Self::places`] at which the request already has a value.
     ///
     /// # Errors
     /// Returns a [`Refusal`] if different programs could read different values at a location. Callgate must then

@@ -1,11 +1,14 @@
-//! Finds the provider's id of the work in an event stream (`text/event-stream`), while the stream is passed on.
+//! Finds the provider's id of the work, for example a task id, in an event stream (`text/event-stream`) while the
+//! stream is passed on.
 
 use crate::json::{Pointer, find};
 
-/// The maximum number of bytes of an event stream in which Callgate searches for the provider's id of the work.
+/// The maximum number of bytes at the beginning of an event stream in which Callgate searches for the provider's id of
+/// the work.
 const BYTES_MAX: usize = 256 << 10;
 
-/// Searches the events of a stream for the provider's id of the work. The id is a value in the JSON data of an event.
+/// Searches the events of a stream for the provider's id of the work, for example a task id. The id is a value in the
+/// JSON data of an event.
 #[derive(Debug)]
 pub struct EventIds {
     pointers: Vec<Pointer>,
@@ -66,8 +69,8 @@ impl EventIds {
     }
 }
 
-/// Returns the first value that a JSON document has at one of these locations. Returns `None` unless it is a string or
-/// a number of 1 to 256 bytes.
+/// Returns the id in a JSON document: the first string, number or boolean that one of these locations contains. Returns
+/// `None` if there is no such value, or if it is empty or longer than 256 bytes.
 pub fn id_at(document: &[u8], pointers: &[Pointer]) -> Option<Box<str>> {
     let found = find(document, &pointers.iter().collect::<Vec<_>>()).ok()?;
     found.into_iter().find_map(|found| found.word()).filter(|id| !id.is_empty() && id.len() <= 256)

@@ -1,5 +1,5 @@
-//! The settings of the egress listener as a forward proxy for the agent. They determine which hosts the agent may reach
-//! in addition to the hosts of the egress rules.
+//! The settings of the egress listener as a forward proxy for the agent. The settings determine which hosts the agent
+//! may reach in addition to the hosts of the egress rules.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The hosts that a request to a forward proxy contains: in the request target, in the `Host` header, and in requests
-//! inside a tunnel. They must be unambiguous and equal.
+//! Checks the hosts in a request to a forward proxy. The hosts in the request target, in the `Host` header, and in
+//! requests inside a tunnel must be unambiguous and equal.
 
 use http::header::HOST;
 use http::{HeaderMap, Method};

@@ -1,5 +1,5 @@
-//! Inserts the callback URL and the callback token into a request, and reads the values of path captures from the
-//! request.
+//! Inserts the callback URL and the callback token into a request, and reads the values of the callback's path captures
+//! from the request.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -41,7 +41,7 @@ pub struct Inject {
     pub uses: Option<u32>,
 }
 
-/// The source of the value of a path capture in the agent's request.
+/// The source from which a path capture of the route gets its value: the agent's request, or a new id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ValueSource {
     /// A string, a number or a boolean in the JSON body.
@@ -57,8 +57,8 @@ pub enum ValueSource {
 }
 
 impl Inject {
-    /// Returns the kind of body that a request must have, so that the callback can be inserted into the body and the
-    /// path captures can be read from the body.
+    /// Returns the kind of body that a request must have to get the callback. The kind depends on the locations of the
+    /// inserted values, and on the values that Callgate reads from the body.
     pub fn body_kind(&self) -> BodyKind {
         let in_form = |one: &Insertion| matches!(one.place, InsertionPlace::Form(_));
         let in_json = |one: &Insertion| matches!(one.place, InsertionPlace::Body(_));
@@ -74,7 +74,7 @@ impl Inject {
         }
     }
 
-    /// Reports whether the head of a request shows that the request can meet the condition `when`.
+    /// Reports whether a request with this head can meet the condition `when`.
     pub(super) fn may_apply(&self, head: &RequestHead<'_>) -> bool {
         self.when.is_empty() || (head.has_body() && head.is_json())
     }
@@ -136,7 +136,7 @@ impl fmt::Display for ValueSource {
     }
 }
 
-/// Returns the body as text.
+/// Returns the body as text, or a [`Refusal`] if the body is not valid JSON in UTF-8.
 pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
     let not_json = |detail| Refusal::new(Denial::RequestNotJson, detail);
     let text =
@@ -164,8 +164,8 @@ pub(super) fn body<'b>(
                 };
                 let value = shape.json(callback);
                 let absent = if shape.is_constant() { Absent::Null } else { Absent::NullOrEmpty };
-                // Each `-` in a pointer is resolved in the agent's original body, so that all insertions refer to the
-                // same new array element.
+                // A `-` in a pointer means a new element at the end of an array. It is resolved in the agent's original
+                // body, so that all insertions refer to the same new element.
                 let inserted =
                     resolve_appends(body, pointer).and_then(|at| insert(document, &at, &value, absent));
                 text = Some(inserted.map_err(|fault| refusal(fault, pointer))?);

@@ -1,4 +1,4 @@
-//! The `Location` header of a provider's response, interpreted as the most lenient clients do (WHATWG URL). A client
+//! Interprets the `Location` header of a provider's response as the most lenient clients do (WHATWG URL). A client
 //! resolves the value against the address of the egress listener. The result must not belong to another egress rule,
 //! because Callgate would then send the credentials of that rule.
 
@@ -29,8 +29,8 @@ struct Authority<'l> {
 
 /// Returns the value that replaces this `Location` for the agent, or `None` if the value stays as it is. `sent` is the
 /// URL of the request. For a location that the egress rule covers, `local` returns the address on the egress listener.
-/// `is_own` reports whether a host and a port belong to the egress listener. A location with the address of the egress
-/// listener is treated as a relative location, which means the same path at the provider.
+/// `is_own` reports whether a host and a port belong to the egress listener. A `Location` with the address of the
+/// egress listener means the same path at the provider.
 pub fn relayed_location(
     location: &[u8],
     sent: &Url,
@@ -47,7 +47,8 @@ pub fn relayed_location(
                 (Some(port), _) => is_own(&host, port),
                 (None, Some("http")) => is_own(&host, 80),
                 (None, Some("https")) => is_own(&host, 443),
-                // A URL without a scheme has the scheme of the URL that the agent requested.
+                // A URL without a scheme has the scheme of the URL that the agent requested. This scheme is not known
+                // here, so the default ports of both schemes are checked.
                 (None, _) => is_own(&host, 80) || is_own(&host, 443),
             };
             if is_own { with_slash(rest) } else { url }
@@ -87,7 +88,7 @@ fn destination(text: &str) -> Destination<'_> {
     if !(scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")) {
         return Destination::Other;
     }
-    // A URL without a host whose scheme equals the scheme of the base URL is relative (WHATWG URL).
+    // A URL without a host, for example `http:a/b`, is relative if it has the scheme of the base URL (WHATWG URL).
     if slashes(after) < 2 {
         return Destination::Relative(forward(after));
     }

@@ -48,7 +48,7 @@ pub(super) enum Occupancy {
 impl InsertionPlace {
     /// Returns whether the request already has a value at this location. A value under another spelling of the name
     /// counts as well. Otherwise a provider that ignores the case of names could read the agent's callback URL instead
-    /// of the inserted one.
+    /// of the inserted URL.
     ///
     /// # Errors
     /// Returns a [`Refusal`] if the location is in a JSON body and the body is not JSON.
@@ -81,7 +81,8 @@ impl InsertionPlace {
         })
     }
 
-    /// Reports whether the request already has a value at this location. `null` does not count as a value.
+    /// Reports whether the request already has a value at this location. An empty text counts as a value, and `null`
+    /// does not.
     pub(super) fn is_taken(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         match self {
             Self::Body(pointer) => {

@@ -102,8 +102,9 @@ impl Rule {
         }
     }
 
-    /// Returns a copy of the egress rule for requests to the proxy. Its path is the path of its target. Returns `None`
-    /// if the rule does not have `proxied: true`.
+    /// Returns a copy of the egress rule for requests that Callgate receives as a proxy. The path of the copy is the
+    /// path of the rule's target, because these requests contain the URL of the provider. Returns `None` if the rule
+    /// does not have `proxied: true`.
     pub(super) fn by_url(&self) -> Option<Self> {
         self.proxied?;
         let path = match &self.target.path {

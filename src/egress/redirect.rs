@@ -1,5 +1,5 @@
-//! Redirects of a provider to its own host. Callgate replaces their URLs by addresses on the egress listener, so that a
-//! client that follows a redirect still sends its request through Callgate.
+//! Redirects of a provider to its own host. Callgate replaces the URL of the redirect by an address on the egress
+//! listener, so that a client that follows the redirect still sends its request through Callgate.
 
 use std::borrow::Cow;
 
@@ -47,9 +47,9 @@ impl Rule {
     }
 }
 
-/// Returns the absolute URL for a relative `Location`, or `None` if the location is already absolute. `sent` is the URL
-/// of the request. Without this change, a client would resolve a relative location against the egress listener, and
-/// could reach another egress rule.
+/// Returns the absolute URL for a relative `Location`. Returns `None` if the location is already absolute or consists
+/// only of a fragment. `sent` is the URL of the request. Without this change, a client would resolve a relative
+/// location against the egress listener, and could reach another egress rule.
 pub(super) fn absolute_location(location: &str, sent: &Url) -> Option<String> {
     if location.starts_with("//") {
         return Some(format!("{}:{location}", sent.scheme().name()));

@@ -38,8 +38,8 @@ pub struct Rule {
     pub connect_timeout: Duration,
     /// The timeout for the head of the provider's response, and for each read of the response body.
     pub response_timeout: Duration,
-    /// What Callgate does with proxy requests to the host of this rule that match no rule. `None` if the rule does not
-    /// have `proxied: true`.
+    /// What Callgate does with a request to the host of this rule that matches no rule, if Callgate is the agent's
+    /// proxy. `None` if the rule does not have `proxied: true`.
     pub proxied: Option<Unmatched>,
     /// Whether this rule is for requests that Callgate receives as the agent's proxy. The path and the query of these
     /// requests are sent as the agent wrote them. URLs in the responses are not replaced, because the client reaches
@@ -73,8 +73,8 @@ pub enum Plan {
 pub struct Unruled {
     /// The reason for the denial.
     pub refusal: Refusal,
-    /// The rule whose path matches, but which does not accept the method or the size of the request. `None` if no rule
-    /// matches the path.
+    /// The rule that has the path of the request, but does not accept the method or the size of the request. `None` if
+    /// no rule has this path.
     pub rule: Option<Arc<Rule>>,
 }
 
@@ -150,9 +150,9 @@ impl Rule {
     /// unchanged.
     ///
     /// A rule whose path ends with a remainder (`{*name}`) applies to a whole API, including requests such as `GET
-    /// /v1/models`. It inserts a callback only into requests whose path fits one of the kinds of requests and whose
-    /// body can contain the callback. If the preset lists the paths and the callback is not in the body, the rule also
-    /// inserts a callback into a `POST` with another body, such as a recording.
+    /// /v1/models`. It inserts a callback only into requests with an accepted path and with a body that can contain the
+    /// callback. If the accepted paths are listed and the callback is not in the body, the rule also inserts a callback
+    /// into a `POST` with any other body, such as a recording.
     pub fn injection(&self, head: &RequestHead<'_>) -> Option<&Inject> {
         let inject = self.inject.as_ref().filter(|inject| inject.may_apply(head))?;
         if !self.is_prefix() {
@@ -184,8 +184,8 @@ impl Rule {
         self.path.remainder().is_some()
     }
 
-    /// Decides whether a request needs a callback, and reads the values of its path captures. `fresh` generates an id
-    /// for a capture whose source is [`ValueSource::New`].
+    /// Decides whether a request needs a callback, and reads the values of the callback's path captures from the
+    /// request. `fresh` generates an id for a capture whose source is [`ValueSource::New`].
     ///
     /// # Errors
     /// Returns a [`Refusal`] if the callback cannot be inserted into the request. The request must then not be sent.
@@ -226,8 +226,8 @@ impl Rule {
                 }
             }
         }
-        // Try the insertion with empty values before a callback is minted. If the insertion is not possible, the ledger
-        // must not record an interaction.
+        // The insertion is tried with empty values before a callback is minted. If the insertion is not possible, the
+        // ledger must not record an interaction.
         let nothing = Callback { url: "", token: "", secret: "", expires: Timestamp::from_unix_secs(0) };
         inject::body(request, head, body, &nothing)?;
         Ok(Plan::Mint(params))

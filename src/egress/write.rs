@@ -27,7 +27,7 @@ pub struct Outgoing<'b> {
     pub body: Cow<'b, [u8]>,
 }
 
-/// The head of a request to the provider that gets no callback. Its body is sent unchanged.
+/// The head of a request to the provider. The request gets no callback, and its body is sent unchanged.
 #[derive(Debug)]
 pub struct Unchanged {
     /// The URL at the provider to which the request is sent.
@@ -41,7 +41,7 @@ pub struct Unchanged {
 }
 
 impl Rule {
-    /// Writes the request to the provider, with the callback inserted.
+    /// Writes the request to the provider. If `callback` is `Some`, inserts the callback.
     ///
     /// # Errors
     /// Returns a [`Refusal`] if the callback cannot be inserted. [`Rule::plan`] returns the same error for this
@@ -71,8 +71,8 @@ impl Rule {
         let unpacked =
             self.injection(head).is_some_and(Inject::reads_response) || self.card_place(head, body).is_some();
         let skip = |name: &HeaderName| {
-            // If Callgate reads the response, the response must not be compressed. Callgate reads the provider's id of
-            // the work, and the URLs in agent cards.
+            // The response must not be compressed if Callgate reads the provider's id of the work from it, or replaces
+            // URLs of an agent card in it.
             (unpacked && *name == ACCEPT_ENCODING) || replaces(extra.iter().map(|(extra, _)| *extra), name)
         };
         let mut out = Vec::with_capacity(1024);
@@ -84,9 +84,9 @@ impl Rule {
         Ok(Outgoing { url, head: out, body: sent })
     }
 
-    /// Writes the head of a request to the provider that gets no callback. The body has the same framing as in the
-    /// agent's request, so that it can be sent while it arrives. `version` is the HTTP version of the agent's request,
-    /// because HTTP/1.0 has no upgrades (RFC 9110 section 7.8).
+    /// Writes the head of a request that Callgate sends to the provider without a callback. The body has the same
+    /// framing as in the agent's request, so that it can be sent while it arrives. `version` is the HTTP version of the
+    /// agent's request. Only an HTTP/1.1 request can ask for an upgrade (RFC 9110 section 7.8).
     ///
     /// # Errors
     /// Returns a [`Refusal`] if a path capture has no valid value for the target.
@@ -123,9 +123,8 @@ impl Rule {
     }
 
     /// Returns the path and the query of the request to the provider. The path is the path of the rule's target. The
-    /// query consists of the query of the target, the query of the agent's request, and the parameters `inserted`. If
-    /// the agent's request already has a parameter with the same name, which then has an empty value, the inserted
-    /// parameter replaces it.
+    /// query consists of the query of the target, the query of the agent's request, and the parameters `inserted`. An
+    /// inserted parameter replaces a parameter of the agent with the same name.
     fn target(
         &self,
         head: &RequestHead<'_>,

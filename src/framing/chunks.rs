@@ -60,8 +60,8 @@ enum At {
     Done,
 }
 
-/// The names of the headers that determine the framing and the host. A trailer must not have such a name (RFC 9110
-/// section 6.5.1). Otherwise a program that merges trailers into the head would read a different request.
+/// The names of the headers that determine the framing and the host. A trailer must not have one of these names (RFC
+/// 9110 section 6.5.1). Otherwise a program that merges trailers into the head would read a different request.
 const FRAMING_NAMES: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encoding"];
 
 /// Compares the name of a trailer with all names in [`FRAMING_NAMES`], one byte at a time.
@@ -69,7 +69,8 @@ const FRAMING_NAMES: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encodi
 struct TrailerName {
     /// The number of bytes of the trailer name that were read so far.
     length: u8,
-    /// For each name in [`FRAMING_NAMES`]: whether it begins with the bytes that were read so far.
+    /// For each name in [`FRAMING_NAMES`], whether the name begins with the bytes of the trailer name that were read so
+    /// far.
     begins: [bool; FRAMING_NAMES.len()],
 }
 

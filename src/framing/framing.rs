@@ -14,8 +14,8 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// Reports whether the whole body was read. Always false for [`Framing::Close`], because only the end of the
-    /// connection ends such a body.
+    /// Reports whether the whole body was read. Always false for [`Framing::Close`], because this body ends only when
+    /// the connection is closed.
     pub fn is_done(&self) -> bool {
         match self {
             Self::Chunks(chunks) => chunks.is_done(),

@@ -119,8 +119,8 @@ impl Head {
         if method.is_empty() || !method.iter().all(|b| is_token(*b)) || target.is_empty() {
             return Err(fault);
         }
-        // Some parsers repair or truncate a target with one of these characters. They would then use another target
-        // than the target that was sent or signed.
+        // Some parsers repair or truncate a target that contains one of these characters. They would then use a
+        // different target than the caller has sent or signed.
         if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>' | b'`')) {
             return Err(HeadFault::Malformed("the request target contains a forbidden character"));
         }

@@ -1,13 +1,13 @@
 //! Compares header names in the way that lenient programs do.
 
-/// Reports whether some programs treat two header names as the same name. CGI gateways and WSGI servers do not
-/// distinguish `_` from `-`, and some of them replace every special character in this way.
+/// Reports whether some programs treat two header names as the same name, for example `x-api-key` and `X_Api.Key`. CGI
+/// gateways and WSGI servers treat `_` as `-`. Some of them treat every special character as `-`.
 pub fn is_same_header(a: &str, b: &str) -> bool {
     let loose = |b: u8| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' };
     a.len() == b.len() && a.bytes().map(loose).eq(b.bytes().map(loose))
 }
 
-/// Reports whether some programs treat a header name as `Callgate` or `Callgate-*`.
+/// Reports whether some programs treat a header name as `Callgate` or `Callgate-*`, for example `callgate_route`.
 pub fn is_callgate_header(name: &str) -> bool {
     const PREFIX: &str = "callgate";
     let rest = name.get(..PREFIX.len()).filter(|prefix| prefix.eq_ignore_ascii_case(PREFIX));

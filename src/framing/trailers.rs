@@ -6,8 +6,8 @@ use super::header_name::{is_callgate_header, is_same_header};
 const BYTES_MAX: usize = 16 << 10;
 
 /// The names of headers that must not be trailers (RFC 9110 section 6.5.1). These headers determine the framing, the
-/// routing or the meaning of a message, or they contain credentials. A program that merges trailers into the head would
-/// otherwise read another message than the message that was checked.
+/// routing or the meaning of a message, or they contain credentials. If a program merges one of these trailers into the
+/// head, it reads a different message than Callgate has checked.
 const NOT_TRAILERS: [&str; 25] = [
     "authorization",
     "cache-control",
@@ -60,20 +60,20 @@ impl Trailers {
         self.is_too_large
     }
 
-    /// Removes the trailers for whose names `is_removed` returns true. The trailers must be complete.
+    /// Removes each trailer with a name for which `is_removed` returns true. The trailers must be complete.
     pub fn remove(&mut self, is_removed: impl Fn(&str) -> bool) {
         self.lines = self.selected(|name| !is_removed(name));
     }
 
-    /// Returns the trailer lines that may be passed on, each with its CRLF. Leaves out headers that must not be
-    /// trailers, `Callgate-*` headers, and trailers for whose name `skip` returns true. `skip` must compare names with
+    /// Returns the trailer lines that may be passed on, each with its CRLF. Leaves out the trailers in `NOT_TRAILERS`,
+    /// `Callgate-*` trailers, and trailers with a name for which `skip` returns true. `skip` must compare names with
     /// [`is_same_header`].
     pub fn sendable(&self, skip: impl Fn(&str) -> bool) -> Vec<u8> {
         let is_forbidden = |name: &str| NOT_TRAILERS.iter().any(|forbidden| is_same_header(forbidden, name));
         self.selected(|name| !is_forbidden(name) && !is_callgate_header(name) && !skip(name))
     }
 
-    /// Returns the trailer lines for whose names `is_selected` returns true.
+    /// Returns each trailer line with a name for which `is_selected` returns true.
     fn selected(&self, is_selected: impl Fn(&str) -> bool) -> Vec<u8> {
         let lines = self.lines.split_inclusive(|b| *b == b'\n');
         let name = |line: &[u8]| {

@@ -13,7 +13,7 @@ pub(crate) struct BodyMemory {
 #[derive(Debug)]
 pub(crate) struct MemoryReservation {
     whole: BoundedMemory,
-    /// The limit for the bodies of all requests to the same agent, if several agents share the memory.
+    /// The second limit, for the bodies of all requests to one agent. `None` if only the limit `whole` applies.
     share: Option<BoundedMemory>,
     bytes: u64,
 }
@@ -60,8 +60,8 @@ impl BodyMemory {
 }
 
 impl MemoryReservation {
-    /// Adds a second limit to this empty reservation. It can grow only as long as all reservations in `share` together
-    /// do not exceed `max` bytes.
+    /// Adds a second limit to this empty reservation. The reservation can then grow only as long as all reservations in
+    /// `share` together do not exceed `max` bytes.
     #[must_use]
     pub(crate) fn within(mut self, share: &BodyMemory, max: u64) -> Self {
         self.share = Some(BoundedMemory { memory: share.clone(), max });

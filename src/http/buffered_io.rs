@@ -41,7 +41,7 @@ impl BufferedIo {
         Self { stream, read_buffer: Bytes::new(), write_buffer: Vec::new(), digest: Arc::new(digest) }
     }
 
-    /// Puts bytes back that were read last. The next read returns them again.
+    /// Puts back bytes that were read too early. The next read returns these bytes again.
     pub(crate) fn rewind(&mut self, bytes: Bytes) {
         self.read_buffer = if self.read_buffer.is_empty() {
             bytes

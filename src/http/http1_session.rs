@@ -23,11 +23,11 @@ use crate::request::lasts;
 const BODY_READ_BYTES: usize = 16 << 10;
 /// The size of one read of a chunked body, in bytes.
 const CHUNKED_READ_BYTES: usize = 8 << 10;
-/// The maximum size of one read while Callgate waits for the caller to close the connection, in bytes. If the caller
-/// sends its next request instead, this read returns the start of this request.
+/// The maximum size, in bytes, of the read with which Callgate waits for the caller to close the connection. If the
+/// caller sends its next request instead, the read returns the beginning of this request.
 const NEXT_REQUEST_BYTES: usize = 512;
-/// The minimum number of bytes of a chunked body that are decoded at once, even if the buffer for the body has no free
-/// capacity. These bytes can contain the last chunk, which has no data and therefore needs no capacity.
+/// The minimum number of bytes of a chunked body that are decoded at once. It applies even if the buffer for the body
+/// is full, because the last chunk has no data and needs no space in the buffer.
 const CHUNKED_READ_BYTES_MIN: usize = 512;
 /// The maximum size of response data, in bytes, that is copied into the write buffer. Up to this size, copying costs
 /// less than another system call.
@@ -72,7 +72,7 @@ pub(crate) struct Http1Session {
     /// Whether an unread body is discarded after the response, so that the connection can be reused.
     drain_body: bool,
     response_framing: ResponseFraming,
-    /// The data for the response header `Callgate-Replica`, if another Callgate process sent the request.
+    /// The data for the response header `Callgate-Replica`. `None` unless another Callgate process sent the request.
     response_proof: Option<Box<ResponseProof>>,
     /// The bytes of the response that were not written to the connection yet.
     write_buffer: Vec<u8>,
@@ -114,12 +114,12 @@ impl Http1Session {
         std::str::from_utf8(&self.request.target).unwrap_or_default()
     }
 
-    /// Adds the proof header `Callgate-Replica` to the response. Must be called before the head is written.
+    /// Adds the header `Callgate-Replica`, a proof of the sender, to the response. Must be called before `write_head`.
     pub(crate) fn prove(&mut self, proof: ResponseProof) {
         self.response_proof = Some(Box::new(proof));
     }
 
-    /// Sets the outcome in the header `Callgate-Replica`. Has no effect if the response does not have this header.
+    /// Sets the [`Outcome`] in the header `Callgate-Replica`. Has no effect if the response does not have this header.
     pub(crate) fn set_outcome(&mut self, outcome: Outcome) {
         self.response_proof = self.response_proof.take().map(|proof| Box::new(proof.with_outcome(outcome)));
     }
@@ -214,8 +214,8 @@ impl Http1Session {
                             return Err(io::ErrorKind::UnexpectedEof.into());
                         }
                     }
-                    // Decodes only as many bytes as fit into the capacity, because memory is reserved only for the
-                    // capacity.
+                    // Decodes only as many bytes as fit into the free capacity of `body`, because memory is reserved
+                    // only for this capacity.
                     let free_capacity = (body.capacity() - body.len()).max(CHUNKED_READ_BYTES_MIN);
                     let next = self.read_buffer.get(..free_capacity).unwrap_or(&self.read_buffer);
                     let trailers = &mut self.trailers;
@@ -231,13 +231,13 @@ impl Http1Session {
                 }
                 Ok(body.len() - before)
             }
-            // No request begins with this framing. It is set only after a framing error in the body (see above).
+            // A request never begins with this framing. The code above sets it after a framing error in the body.
             Framing::Close => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 
-    /// Waits until the caller has closed the connection, or its sending direction. Never returns if the request body is
-    /// unread, or if the caller has already sent more bytes, because these bytes precede the end of the connection.
+    /// Waits until the caller closes the connection or its sending direction. Never returns if the request body or
+    /// other bytes of the caller are unread, because the end of the connection comes after these bytes.
     pub(crate) async fn closed(&mut self) {
         while self.body.is_done() && self.read_buffer.is_empty() {
             self.read_buffer.reserve(NEXT_REQUEST_BYTES);
@@ -256,8 +256,8 @@ impl Http1Session {
 
     /// Writes the head of the response to the write buffer. The head is sent together with the first part of the body.
     ///
-    /// If the request body is unread and will not be discarded, the connection is closed after the response. One case
-    /// is a caller that waits for `100 Continue`: Callgate cannot know whether the caller will still send the body.
+    /// If the request body is unread and will not be discarded, the connection is closed after the response. A caller
+    /// that waits for `100 Continue` may or may not send this body later.
     pub(crate) fn write_head(&mut self, header: &ResponseHeader) {
         let status = header.status;
         let has_no_body = self.request.method == Method::HEAD
@@ -394,7 +394,7 @@ impl Http1Session {
         if !self.write_buffer.is_empty() {
             let _ = self.flush_buffer().await;
         }
-        // Errors and timeouts are ignored: the connection is dropped in any case.
+        // Errors and timeouts are ignored, because the connection is dropped next.
         let _ = with_timeout(DRAIN_DEADLINE, self.stream.shutdown()).await;
     }
 }

@@ -11,8 +11,8 @@ use super::timeouts::TransferTimer;
 use crate::denial::Denial;
 use crate::policy::Limits;
 
-/// The initial capacity of the buffer for a body that does not arrive in one read, in bytes. A large `Content-Length`
-/// alone does not cause a large allocation.
+/// The initial capacity, in bytes, of the buffer for a body that does not arrive in one read. A larger `Content-Length`
+/// does not increase it, so that a header alone cannot cause a large allocation.
 const FIRST_CAPACITY_BYTES: usize = 64 << 10;
 /// The amount of memory that is reserved before the first read of a body, in bytes.
 const FIRST_RESERVATION_BYTES: u64 = 16 << 10;

@@ -32,7 +32,7 @@ pub(crate) struct RequestParts {
 
 impl RequestParts {
     /// Parses a complete head. `head` is the result of the validation, and `bytes` contains only the head. Returns
-    /// `None` if a part is invalid although the validation succeeded.
+    /// `None` if a part of the head is invalid although the validation succeeded.
     pub(crate) fn parse(head: &Head, mut bytes: Bytes) -> Option<Self> {
         bytes.advance(head.begins_at());
         let line = take_line(&mut bytes)?;
@@ -86,7 +86,7 @@ pub(crate) struct HeadError {
     pub(crate) is_head_request: bool,
 }
 
-/// What a connection accepts in addition to HTTP/1 requests with ordinary methods.
+/// Whether a connection accepts HTTP/2 and the method CONNECT.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Accepted {
     /// Whether the connection may begin with the HTTP/2 preface.

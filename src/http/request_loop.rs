@@ -105,9 +105,9 @@ impl RequestLoop {
         }
     }
 
-    /// Waits until data arrives, the listener stops, or the idle timeout expires. Returns false if data has arrived,
-    /// because a request that has begun to arrive is not interrupted. Otherwise returns true. On a TLS connection, the
-    /// arrived data is appended to `leftover`.
+    /// Waits until data arrives, the listener stops, or the idle timeout expires. Returns true if the connection must
+    /// be closed. Returns false if data has arrived, because a request that has begun to arrive is not interrupted. On
+    /// a TLS connection, appends the arrived data to `leftover`.
     async fn must_close(&mut self, stream: &mut Stream, leftover: &mut BytesMut, idle: Duration) -> bool {
         if !leftover.is_empty() {
             return false;
@@ -124,16 +124,16 @@ impl RequestLoop {
     }
 }
 
-/// Waits until a connection has data to read. Returns false if the caller has closed a TLS connection. This function is
-/// cancel-safe.
+/// Waits until a connection has data to read, and returns true. On a TLS connection, appends the first data to
+/// `leftover`, and returns false if the caller has closed the connection. This function is cancel-safe.
 async fn wait_for_data(stream: &mut Stream, leftover: &mut BytesMut) -> bool {
     if let Some(io) = (**stream).as_any().downcast_ref::<BufferedIo>() {
         io.wait_for_data().await;
         return true;
     }
-    // The bytes on a TLS connection may belong to the TLS protocol instead of a request. Only a read shows this. The
-    // buffer is small, so that an idle connection needs little memory. It has space for an empty line after a body,
-    // which does not belong to the next request.
+    // Data on a TLS connection may belong to the TLS protocol instead of a request. Only a read can distinguish the
+    // two. The read buffer is small, so that an idle connection needs little memory. It has space for the empty line
+    // that some clients send after a body.
     leftover.reserve(2);
     matches!(stream.read_buf(leftover).await, Ok(1..))
 }

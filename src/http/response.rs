@@ -124,8 +124,7 @@ fn problem_lines<'l>(
 pub(crate) enum RelayError {
     /// The response of the agent or the provider is incomplete or malformed.
     Upstream(ResponseFault),
-    /// The caller closed the connection or was too slow. The agent or the provider has received the request
-    /// nevertheless.
+    /// The caller closed the connection or was too slow. The agent or the provider has already received the request.
     Caller,
 }
 
@@ -156,7 +155,8 @@ pub(crate) async fn health(session: &mut Session, status: u16) -> bool {
     write(session, header, Bytes::from_static(body.as_bytes())).await
 }
 
-/// Writes a JSON response of the replica listener's API. Returns whether the response was written.
+/// Writes the JSON response to a request that another Callgate process sent to the replica listener. Returns whether
+/// the response was written.
 pub(crate) async fn member_answer(session: &mut Session, status: u16, body: Vec<u8>) -> bool {
     let body = if status == 204 { Vec::new() } else { body };
     let header = || -> pingora::Result<ResponseHeader> {
@@ -214,9 +214,10 @@ pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool
     write(session, header, reply.body.clone().into()).await
 }
 
-/// Relays a response of the agent or a provider while it arrives. `body_start` is the part of the response body that
-/// was already read. If the connection on which the response arrives is reusable, `reuse` receives it before the end of
-/// the response is written, so that the caller's next request can use this connection.
+/// Relays a response of the agent or a provider to the caller while the response arrives. `body_start` is the part of
+/// the response body that was already read. If the connection to the agent or the provider is reusable, it is passed to
+/// `reuse`. This happens before the end of the response is written, so that the caller's next request can use the
+/// connection.
 pub(crate) async fn relay(
     session: &mut Session,
     response: &mut UpstreamResponse,

@@ -69,15 +69,15 @@ impl Session {
         matches!(self, Self::Http2(_))
     }
 
-    /// Adds the header `Callgate-Replica` to the response, by which the Callgate process that sent the request verifies
-    /// the response. Must be called before the head is written.
+    /// Adds the header `Callgate-Replica` to the response. With this header, the Callgate process that sent the request
+    /// verifies the response. Must be called before the head is written.
     pub(crate) fn prove(&mut self, proof: ResponseProof) {
         if let Self::Http1(http1) = self {
             http1.prove(proof);
         }
     }
 
-    /// Sets the outcome in the response header `Callgate-Replica`. Has no effect if the response does not have this
+    /// Sets the [`Outcome`] in the response header `Callgate-Replica`. Has no effect if the response does not have this
     /// header.
     pub(crate) fn set_outcome(&mut self, outcome: Outcome) {
         if let Self::Http1(http1) = self {
@@ -163,14 +163,15 @@ impl Session {
     /// Returns the output of `future`. Returns `None` if the caller closes the connection or cancels the HTTP/2 stream
     /// first.
     ///
-    /// A caller that closes only its sending direction is treated in the same way, because Callgate cannot distinguish
-    /// the two cases. While the body of an HTTP/1 request is unread, the end of the connection is not noticed.
+    /// A caller that closes only its sending direction is treated as if it had closed the connection, because Callgate
+    /// cannot distinguish the two cases. While the body of an HTTP/1 request is unread, Callgate does not notice the
+    /// end of the connection.
     pub(crate) async fn unless_closed<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let closed = async {
             match self {
                 Self::Http1(http1) => http1.closed().await,
-                // This call waits for the end of the stream without reading. It does not depend on the state of the
-                // body, because the body of a stream that has ended with an error does not count as done.
+                // `true` means that no more data is expected, so that this call only waits for the end of the stream.
+                // `is_body_done` would be wrong here, because it is false for a body that has ended with an error.
                 Self::Http2(session) => drop(session.read_body_or_idle(true).await),
             }
         };
@@ -259,8 +260,8 @@ impl Session {
         if !keep_alive {
             self.close_after_response();
         }
-        // This timeout limits the time that is spent on a denied caller. On HTTP/2, the caller may never open its
-        // flow-control window.
+        // The timeout limits the time that is spent on a denied caller. Without it, a write on HTTP/2 could wait
+        // forever for a caller that does not open its flow-control window.
         self.set_write_timeout(timeout);
     }
 }
@@ -282,7 +283,7 @@ pub(crate) fn set_traceparent(session: &mut Session, span: Option<&Span>) {
     }
 }
 
-/// Writes `100 Continue` if the caller expects it before it sends the body (RFC 9110 section 10.1.1).
+/// Writes `100 Continue` if the caller waits for this response before it sends the body (RFC 9110 section 10.1.1).
 pub(crate) async fn send_continue_if_expected(session: &mut Session) {
     let value = session.headers().get(EXPECT);
     let is_expected = value.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
@@ -295,9 +296,9 @@ pub(crate) async fn send_continue_if_expected(session: &mut Session) {
     }
 }
 
-/// Reports whether two servers could interpret an HTTP/2 head differently because of its framing headers, its hosts, or
-/// white space around its values. Returns false for HTTP/1, because the heads of HTTP/1 requests were validated before
-/// they were parsed.
+/// Reports whether two servers could interpret an HTTP/2 head differently. The possible causes are its framing headers,
+/// its hosts, and white space around its header values. Returns false for HTTP/1, because the heads of HTTP/1 requests
+/// were validated before they were parsed.
 pub(crate) fn is_ambiguous(session: &Session) -> bool {
     let Session::Http2(session) = session else { return false };
     let head = session.req_header();

@@ -63,7 +63,7 @@ pub(crate) async fn relay_tunnel(
                 }
             }
             changed = stopping.changed(), if !is_stopping => {
-                // The server does not exist any more.
+                // The sender of the stop signal was dropped, so the server does not exist any more.
                 if changed.is_err() {
                     return;
                 }

@@ -1,5 +1,5 @@
-//! The action endpoint of a callback, which is the URL for answers to the provider's question. The gate checks this
-//! URL. Callgate can replace it with a local URL in the body that the agent receives.
+//! Checks the action endpoint of a callback. The action endpoint is the URL to which the agent sends its answer to the
+//! provider's question. Callgate can replace this URL by a local URL in the body that the agent receives.
 
 use super::decide::Admitted;
 use super::permit::Permit;
@@ -21,8 +21,8 @@ impl Admitted {
             Err(trail.deny(Check::Action, Denial::ActionNotAllowed, || detail))
         };
         let at = actions.pointer.as_str();
-        // Agents may use lenient JSON parsers, or parsers that ignore the case of JSON keys. If two parsers can
-        // understand the body differently, Callgate cannot guard the action endpoint in it.
+        // An agent may use a lenient JSON parser, or a parser that ignores the case of JSON keys. If two parsers could
+        // find different action endpoints in the body, the callback is denied.
         let found = match find_strict(body, &actions.pointer) {
             Ok(found) => found,
             Err(NotJson) if body.is_empty() => Found::Missing,

@@ -1,4 +1,5 @@
-//! The first half of the gate. It finds the route of a request and checks the head of the request.
+//! The first part of the gate (the checks of a request). It finds the route of a request and checks the head of the
+//! request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ pub struct Ingress {
     edge: Arc<Edge>,
     routes: Arc<[Arc<Route>]>,
     router: Arc<Router>,
-    /// The indices of the routes that share one path. The list is stored at the index of the first route with this
-    /// path. The lists at the indices of the other routes are empty.
+    /// The groups of routes with the same path. Each group is a list of route indices. It is stored at the index of its
+    /// first route. At the indices of the other routes, the lists are empty.
     same_path: Arc<[Vec<usize>]>,
     documents: Arc<[Document]>,
 }
@@ -50,8 +51,8 @@ pub struct Seen {
     pub route: Option<Arc<Route>>,
     /// The values of the path captures of the request.
     pub captures: Option<Captures>,
-    /// The id of the interaction that the token names. It is also set if the token is denied because it is expired or
-    /// belongs to another URL.
+    /// The id of the interaction that the token names. The id is also set if the token is denied because the token is
+    /// expired or belongs to another URL.
     pub interaction: Option<Box<str>>,
     /// The provider's event id, if the callback was verified.
     pub event_id: Option<Box<str>>,
@@ -107,9 +108,9 @@ impl Ingress {
         Self { documents: documents.into(), ..self }
     }
 
-    /// Returns a copy whose routes are in observe mode. All checks then run for every request, even after a failed
-    /// check. If `route` is set, only the route with this name is changed. The copy is for explaining a decision, and
-    /// not for deliveries.
+    /// Returns a copy in which the route with the name `route` is in observe mode. If `route` is `None`, all routes of
+    /// the copy are in observe mode. All checks of these routes run, even after a failed check. The copy is for
+    /// explaining a decision, and must not be used for deliveries.
     #[must_use]
     pub fn observing(&self, route: Option<&str>) -> Self {
         let observing = |one: &Arc<Route>| match route.is_none_or(|name| name == &*one.name) {
@@ -119,7 +120,8 @@ impl Ingress {
         Self { routes: self.routes.iter().map(observing).collect(), ..self.clone() }
     }
 
-    /// Returns the public document at the request target, if there is one.
+    /// Returns the public document whose path equals the request target. Returns `None` if there is no such document,
+    /// or if the method is not GET.
     pub fn document(&self, head: &RequestHead<'_>) -> Option<&Document> {
         let asked = |document: &&Document| head.method == "GET" && head.target == &*document.path;
         self.documents.iter().find(asked)
@@ -189,9 +191,9 @@ impl Ingress {
         }
     }
 
-    /// Chooses a route for the request among the routes with the same path. Prefers the route with the method of the
-    /// request, then the route whose provider sends handshakes of this form, then the first route, which denies the
-    /// method.
+    /// Chooses a route for the request among the routes with the same path. Prefers a route that accepts the method of
+    /// the request. The second choice is a route whose provider sends handshakes of this form. The last choice is the
+    /// first route, which denies the method.
     fn choose(&self, first: usize, path: &CanonicalPath<'_>, head: &RequestHead<'_>) -> Option<usize> {
         let fitting = || self.with_path(first, path);
         let takes = |route: &Route| route.methods.iter().any(|method| method.as_str() == head.method);
@@ -203,8 +205,8 @@ impl Ingress {
         found.map(|(index, _)| index)
     }
 
-    /// Returns the routes that have the same path as the route with the index `first` and whose captures accept this
-    /// path. `first` must be the lowest index of the routes with this path.
+    /// Returns the routes that have the same path as the route with the index `first`, and whose path captures accept
+    /// the segments of `path`. `first` must be the lowest index of the routes with this path.
     fn with_path<'i>(
         &'i self,
         first: usize,
@@ -238,7 +240,7 @@ impl Ingress {
 }
 
 /// Groups the routes by their paths. The list at the lowest index of a group contains the indices of all routes of the
-/// group.
+/// group. All other lists are empty.
 fn same_path(routes: &[Arc<Route>]) -> Vec<Vec<usize>> {
     let mut sorted: Vec<_> = routes.iter().enumerate().collect();
     // The sort is stable, so the routes with the same path stay in the order of the configuration.

@@ -1,5 +1,5 @@
-//! The second half of the gate. It verifies the whole body, and reads the reported values from the body: status,
-//! progress, event id and action endpoint.
+//! The second part of the gate (the checks of a request). It checks the whole body, and reads the reported values from
+//! the body: status, progress, event id and action endpoint.
 
 use std::borrow::Cow;
 
@@ -28,7 +28,8 @@ use crate::trail::{Check, Trail};
 /// The maximum length of an event id, in bytes. A longer event id is ignored.
 const EVENT_ID_BYTES_MAX: usize = 256;
 
-/// A request that passed all checks except the checks of the ledger.
+/// The result for a request that passed all checks of its head and its body. The ledger has not checked the request
+/// yet.
 #[derive(Debug)]
 pub enum Decided {
     /// A callback. The ledger checks it next.
@@ -140,14 +141,14 @@ impl Admitted {
         }
     }
 
-    /// Returns the value of a check that passed, or the denial of a check that failed. In observe mode, records the
-    /// denial and returns `Ok(None)` instead of the denial.
+    /// Handles the result of a check. Returns the value of a check that passed. In enforce mode, returns the denial of
+    /// a check that failed. In observe mode, records this denial and returns `Ok(None)`.
     pub(super) fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         self.found.heed(&self.route, said)
     }
 
-    /// Reports whether the check of the head already denied the signature, and the request continues only because of
-    /// observe mode. The signature of such a request is not verified over the body.
+    /// Reports whether the check of the head already denied the signature. The request then continues only because of
+    /// observe mode, and its signature is not verified over the body.
     fn signature_was_refused(&self) -> bool {
         let proves = self.route.verifier().is_some_and(|verifier| verifier.scheme().has_proof());
         self.route.observes() && proves && self.found.presented.is_none() && self.found.unsigned.is_none()
@@ -162,9 +163,8 @@ impl Admitted {
         }
     }
 
-    /// Returns the internal request target (path and query at the agent). The configuration ensures that every capture
-    /// in `forward` also occurs in the path of the route. If a capture were missing nevertheless, the request would be
-    /// denied, and not be delivered to a wrong path.
+    /// Returns the internal request target (path and query at the agent). Denies the request if a capture in `forward`
+    /// has no value, so that no request reaches a wrong path. The configuration prevents this case.
     pub(super) fn internal_target(&self, head: &RequestHead<'_>) -> Result<String, Denial> {
         self.target(head).ok_or(Denial::RouteUnknown)
     }
@@ -221,8 +221,9 @@ impl Admitted {
         HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
     }
 
-    /// Returns the internal request target. Its path is filled with the captures of the external path. Its query is the
-    /// query of the request without the token. In observe mode, the query is unchanged.
+    /// Returns the internal request target. The captures of the external path are filled into the internal path. If the
+    /// route passes on the query, the target contains the query: without the token in enforce mode, and unchanged in
+    /// observe mode.
     fn target(&self, head: &RequestHead<'_>) -> Option<String> {
         let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
         let query = match self.route.query {

@@ -1,4 +1,4 @@
-//! Decodes compressed bodies (bodies with a content coding) before their checks.
+//! Decodes compressed bodies (bodies with a content coding) before they are checked.
 
 use super::decide::Admitted;
 use super::head_checks::Decoding;
@@ -9,8 +9,9 @@ use crate::trail::{Check, Trail};
 
 impl Admitted {
     /// Decodes the body, if the provider's setting `decode` lists the content coding of the body. [`Self::decide_body`]
-    /// calls this function unless the body was decoded before. `grow` reserves memory: its argument is the number of
-    /// bytes that the decoded body needs so far, and it returns false if there is no memory.
+    /// calls this function unless the body was decoded before. `grow` must reserve memory for the decoded body. Its
+    /// argument is the number of bytes that the decoded body needs so far. It must return false if there is not enough
+    /// memory.
     ///
     /// # Errors
     /// Returns `body_too_large`, `body_undecodable`, or `overloaded` if `grow` returns false.
@@ -33,8 +34,8 @@ impl Admitted {
     }
 
     /// Returns a decoder for the body. Returns `None` if the body was decoded before, or if the provider's setting
-    /// `decode` does not list the content coding of the body. The caller must pass the decoder to [`Self::decoded`] at
-    /// the end.
+    /// `decode` does not list the content coding of the body. After the last step of the decoder, the caller must pass
+    /// the decoder to [`Self::decoded`].
     pub fn body_decoder<'b>(&mut self, head: &RequestHead<'_>, body: &'b [u8]) -> Option<BodyDecoder<'b>> {
         if self.found.decoding != Decoding::Pending {
             return None;
@@ -47,7 +48,7 @@ impl Admitted {
     }
 
     /// Stores the decoded body, or denies the request if decoding failed. `decoder` is the value that
-    /// [`Self::body_decoder`] returned, and `result` is the result of its last step.
+    /// [`Self::body_decoder`] returned, and `result` is the result of the decoder's last step.
     ///
     /// # Errors
     /// Returns `body_too_large`, `body_undecodable` or `overloaded` if decoding failed and the route is in enforce

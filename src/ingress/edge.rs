@@ -29,10 +29,10 @@ impl Edge {
         if self.authority.is_empty() { agent.authority() } else { &self.authority }
     }
 
-    /// Writes the headers that describe to the agent how the caller reached Callgate. `X-Forwarded-Proto` and
-    /// `X-Forwarded-Host` contain the scheme and the authority of the public URL. Without a public URL,
-    /// `X-Forwarded-Proto` is the scheme of the listener, and `X-Forwarded-Host` is omitted. `X-Forwarded-For` contains
-    /// the client address. For a notice, which has no caller, `is_tls` and `client` must be `None`.
+    /// Writes the `X-Forwarded-*` headers, unless they are turned off for the agent. `X-Forwarded-Proto` and
+    /// `X-Forwarded-Host` contain the scheme and the authority of the public URL. Without a public URL, `is_tls`
+    /// determines `X-Forwarded-Proto`, and `X-Forwarded-Host` is omitted. `X-Forwarded-For` contains the client
+    /// address. A notice has no caller, so `is_tls` and `client` must be `None` for a notice.
     pub(super) fn write_forwarded_headers(
         &self,
         agent: &Agent,

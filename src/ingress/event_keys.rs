@@ -23,8 +23,9 @@ struct Message<'m> {
 }
 
 impl Admitted {
-    /// Returns two lists of keys for a message: the value of `Ask::events`, and the value of `Ask::repeats`. The
-    /// message is a duplicate if the ledger has stored a key of the first list.
+    /// Returns two lists of keys for a message: the keys for `Ask::events` and the keys for `Ask::repeats`. If the
+    /// first list has keys, the second list is empty. If the ledger has already stored a key of the first list, the
+    /// message is a duplicate.
     pub(super) fn event_keys(
         &self,
         head: &RequestHead<'_>,
@@ -70,9 +71,9 @@ impl Message<'_> {
         self.id_key().into_iter().chain(tags.into_iter().flatten()).collect()
     }
 
-    /// Returns the keys of the parts by which the signature scheme identifies an event. A message can have several
-    /// tags, one for each configured secret. Each tag results in its own key, so that the keys of a message stay valid
-    /// when a secret is added.
+    /// Returns the keys of the parts by which the signature scheme identifies an event. If the signature is one of
+    /// these parts, returns one key for each authentication tag of the message. A message can have several tags, one
+    /// for each configured secret. Its keys therefore stay valid when a secret is added.
     fn by_identity(&self, scheme: &Scheme) -> Vec<EventKey> {
         let parts = scheme.identity.as_slice();
         match parts {
@@ -90,8 +91,8 @@ impl Message<'_> {
             has_part |= self.write(part, &mut members, &mut encoded);
         }
         if !has_part {
-            // The message has none of the identifying parts. If the signature covers a time, the signature still
-            // distinguishes the message.
+            // The message has none of the parts that identify an event. The signatures of two events can then be equal,
+            // unless the signatures cover a time.
             return if scheme.covers().time { self.tag_keys().collect() } else { Vec::new() };
         }
         let parts_end = encoded.len();
@@ -112,8 +113,8 @@ impl Message<'_> {
         if pointers.is_empty() { Vec::new() } else { find(self.body, &pointers).unwrap_or_default() }
     }
 
-    /// Appends the encoded value of a part. Takes the value of a JSON key from `members`. Returns whether the message
-    /// has the part. The signature is not written here, because a message can have several tags.
+    /// Appends a part of the message in encoded form. The value of a JSON key is the next value in `members`. Returns
+    /// whether the message has the part. The signature is not appended here, because a message can have several tags.
     fn write<'f>(
         &self,
         part: &IdentityPart,
@@ -137,8 +138,8 @@ impl Message<'_> {
 }
 
 /// Returns the value of a JSON key as bytes: the decoded text of a string or number, or the JSON text of an array or
-/// object. A signature covers the decoded text, so another spelling of the same text must not result in another event.
-/// `null` and the empty text count as missing.
+/// object. Two spellings of the same text, for example `"a"` and `"\u0061"`, must identify the same event, because a
+/// signature covers the decoded text. `null` and the empty text count as missing.
 fn member_text(found: Found<'_>) -> Option<Vec<u8>> {
     let text = match found.word() {
         Some(word) => word.into_string().into_bytes(),

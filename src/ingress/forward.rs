@@ -50,8 +50,8 @@ fn holds(text: &[u8], token: &[u8]) -> bool {
     contains(text) || is_encoded && (contains(&decoded(text)) || contains(&decoded(&spaced())))
 }
 
-/// Reports whether the caller's `Connection` header lists this header as hop-by-hop. Returns false for headers that the
-/// provider signed, because a proxy or an attacker must not be able to remove them.
+/// Reports whether a header is hop-by-hop because the caller's `Connection` header lists its name. Returns false for a
+/// header that the provider signed, because a proxy or an attacker must not be able to remove it.
 fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> bool {
     let signed = || route.verifier().is_some_and(|verifier| verifier.scheme().signs_header(name));
     listed.contains(name) && !signed()
@@ -122,9 +122,9 @@ fn write_request(
 }
 
 impl Observed {
-    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. The token and the signature
-    /// headers are passed on, because the agent still checks them. The only added headers are `Callgate-Content` and
-    /// `Callgate-Observed`. There are no identity headers and no assertion.
+    /// Writes the head of the HTTP/1.1 request that delivers the observed request to the agent, including the blank
+    /// line. The token and the signature headers are passed on, because the agent still checks them. Callgate adds only
+    /// the headers `Callgate-Content` and `Callgate-Observed`.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
         let to = (self.target(), self.admitted.edge.host(&self.route().agent));
         let passes = |name: &HeaderName, _: &HeaderValue, listed: &[HeaderName]| {
@@ -230,8 +230,9 @@ impl Verified {
 }
 
 impl Streamed {
-    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. `head` must be the head of the
-    /// checked request. The caller of this function writes a body of the given length after this head.
+    /// Writes the head of the HTTP/1.1 request that delivers the streamed request to the agent, including the blank
+    /// line. `head` must be the head that was checked. The caller of this function writes a body of the given length
+    /// after this head.
     pub fn write_head(
         &self,
         head: &RequestHead<'_>,

@@ -156,8 +156,8 @@ const REMOVED_PREFIXES: [&str; 48] = [
     "x-webauth-",
 ];
 
-/// The headers that every allowlist contains. The first three headers describe the body, which Callgate delivers
-/// unchanged. `traceparent` identifies the trace, and Callgate sets its span.
+/// The headers that every allowlist contains. The first three headers describe the body. `traceparent` identifies the
+/// trace of the request.
 const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "content-type", "traceparent"];
 
 /// Reports whether Callgate always removes this header of a caller, whatever the configuration says. This is the case
@@ -165,8 +165,8 @@ const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "conte
 /// has a character other than letters, digits and `-`.
 pub fn is_always_removed(name: &HeaderName) -> bool {
     let text = name.as_str();
-    // No prefix in the list begins with another prefix of the list. The name can therefore begin only with the last
-    // prefix that is not greater than the name.
+    // The list is sorted, and no prefix begins with another prefix of the list. Therefore, only the last prefix that is
+    // not greater than the name can match.
     let prefixes = REMOVED_PREFIXES.partition_point(|prefix| *prefix <= text);
     let prefix = prefixes.checked_sub(1).and_then(|last| REMOVED_PREFIXES.get(last));
     REMOVED.binary_search(&text).is_ok()
@@ -182,7 +182,7 @@ pub fn is_always_removed(name: &HeaderName) -> bool {
 pub struct HeaderAllowlist(Vec<HeaderName>);
 
 impl HeaderAllowlist {
-    /// Creates an allowlist of `names`, the headers that describe the body, and `traceparent`.
+    /// Creates an allowlist that contains `names` and the headers that every allowlist contains.
     pub fn new(mut names: Vec<HeaderName>) -> Self {
         names.extend(ALWAYS_PASSED.map(HeaderName::from_static));
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));

@@ -13,7 +13,7 @@ use crate::denial::Denial;
 use crate::interaction::{Ask, ClaimError, Cleared, EventKey, Report};
 use crate::trail::{Check, Trail};
 
-/// A request that passed all checks except the checks of the ledger.
+/// A request that passed all checks of its head and its body. The ledger has not checked the request yet.
 #[derive(Debug)]
 pub struct Verified {
     pub(super) admitted: Box<Admitted>,
@@ -26,8 +26,8 @@ pub struct Verified {
     pub(super) owner_is_gone: bool,
 }
 
-/// The proof that a request passed all checks of the gate, including the check of the ledger. Only [`Verified::permit`]
-/// can create this value. The code that delivers a callback requires it.
+/// The proof that a request passed all checks, including the check by the ledger. Only [`Verified::permit`] can create
+/// this value. The code that delivers a callback requires it.
 #[derive(Debug)]
 pub struct Permit {
     verified: Box<Verified>,
@@ -59,8 +59,8 @@ impl Verified {
         self.admitted.client
     }
 
-    /// Returns the id of the interaction and the encrypted owner from the token. Returns `None` if the token names no
-    /// owner.
+    /// Returns the id of the interaction and its encrypted owner from the token. The owner is the process that minted
+    /// the token. Returns `None` if the token names no owner.
     pub fn owner(&self) -> Option<(&str, &str)> {
         let granted = self.admitted.found.granted.as_ref()?;
         Some((&granted.interaction, granted.owner.as_deref()?))
@@ -84,7 +84,7 @@ impl Verified {
         self.admitted.into_seen()
     }
 
-    /// Returns the description of this callback for the check of the ledger.
+    /// Returns the values of this callback that the ledger needs for its check.
     pub fn ask(&self) -> Ask<'_> {
         let route = self.route();
         Ask {
@@ -183,7 +183,7 @@ impl Verified {
     }
 }
 
-/// Reports whether the ledger first checks for a duplicate when it denies a callback for this reason.
+/// Reports whether the ledger checks for a duplicate before it denies a callback for the reason `denial`.
 fn knows_events(denial: Denial) -> bool {
     !matches!(denial, Denial::InteractionUnknown | Denial::StoreFull | Denial::StoreUnavailable)
 }
@@ -253,7 +253,7 @@ impl Permit {
         &self.verified.admitted.edge
     }
 
-    /// Returns the results of the checks of the request's head.
+    /// Returns the request with the results of the checks of its head.
     pub(super) fn admitted(&self) -> &Admitted {
         &self.verified.admitted
     }

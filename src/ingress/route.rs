@@ -25,7 +25,7 @@ use crate::token::{Asserted, Asserter, CallbackVerifier, JwtVerifier};
 pub struct Provider {
     /// The name of the provider in the configuration. The name is used as metric label and log field.
     pub name: Arc<str>,
-    /// The name of the provider's preset in the configuration, if it has one.
+    /// The name of the provider's preset in the configuration. `None` if the provider has no preset.
     pub preset: Option<&'static str>,
     /// The client addresses from which the provider's callbacks are accepted. `None` allows all addresses.
     pub allow: Option<Allowlist>,
@@ -50,7 +50,7 @@ pub struct Provider {
 pub enum Carrier {
     /// The header `Authorization: Bearer`.
     Bearer,
-    /// Another header, by its name.
+    /// The header with this name.
     Header(HeaderName),
     /// The path segment that matches the capture `{callback_token}`.
     Path,
@@ -197,8 +197,8 @@ pub enum Mode {
 /// The client certificates that a route accepts.
 #[derive(Clone, Debug)]
 pub struct CertificateRule {
-    /// The names of which the certificate must contain at least one. If the list is empty, the route accepts every
-    /// certificate from an authority that the listener trusts.
+    /// The accepted names. A certificate must contain at least one of these names. If the list is empty, the route
+    /// accepts every certificate from an authority that the listener trusts.
     pub names: Vec<Box<str>>,
 }
 
@@ -213,7 +213,8 @@ pub struct Route {
     pub path: Template,
     /// The HTTP methods that the route accepts.
     pub methods: Vec<http::Method>,
-    /// The HTTP methods that any route with the same path accepts. The denial of another method lists them.
+    /// The HTTP methods that this route and the other routes with the same path accept. If a request has another
+    /// method, the response lists these methods.
     pub path_methods: Vec<http::Method>,
     /// The provider that sends the callbacks, if the route has one.
     pub provider: Option<Arc<Provider>>,

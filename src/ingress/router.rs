@@ -42,8 +42,8 @@ impl Router {
         node.route.get_or_insert(index);
     }
 
-    /// Returns the index of the route that matches `path`. `fits` reports whether the captures of the route with an
-    /// index accept the segments of the path. If `fits` returns false, the search continues.
+    /// Returns the index of the route that matches `path`. `fits` must report whether the path captures of the route
+    /// with this index accept the segments of `path`. If `fits` returns false, the search continues with other routes.
     pub fn find(&self, path: &CanonicalPath<'_>, fits: impl Fn(usize) -> bool) -> Option<usize> {
         let found = descend(&self.root, path.segments(), &fits);
         if !self.has_remainders {

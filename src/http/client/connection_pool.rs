@@ -1,8 +1,8 @@
 //! A pool of idle connections.
 //!
-//! A connection is reused only if the kernel reports that the peer has not closed it and has sent no data. Its idle
-//! time must also be clearly shorter than the peer's idle timeout. The pool estimates this timeout from the connections
-//! that the peer closes.
+//! A connection is reused only if the kernel reports that the peer has not closed it and has sent no data. The idle
+//! time of the connection must also be clearly shorter than the peer's idle timeout. The pool estimates this timeout
+//! from the connections that the peer closes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -20,8 +20,8 @@ const LEARNED_MAX: usize = 256;
 /// The maximum number of connections that one call of [`ConnectionPool::sweep`] checks. Each check is a system call,
 /// and the lock of the pool is held during all checks.
 const CHECKS_MAX: usize = 16;
-/// The maximum number of connections to one peer that stay open although their idle time is too long for reuse. They
-/// show whether the peer's idle timeout is longer than estimated.
+/// The maximum number of connections to one peer that stay open although their idle time is too long for reuse. These
+/// connections show whether the peer's idle timeout is longer than estimated.
 const PROBES_MAX: usize = 4;
 
 /// A pool of idle connections. The key `K` identifies the peer.
@@ -32,7 +32,7 @@ pub(crate) struct ConnectionPool<K> {
 struct State<K> {
     /// The idle connections, sorted by idle time. The connection with the longest idle time comes first.
     idle: Vec<Idle<K>>,
-    /// The maximum idle time for reuse, for each peer that closes idle connections earlier than Callgate.
+    /// The maximum idle time for reuse, for each peer that closes idle connections before the idle timeout of the pool.
     reuse_within: HashMap<K, Duration>,
     /// The number of calls of [`ConnectionPool::invalidate`]. The pool does not accept connections that were opened
     /// before the last call.
@@ -122,8 +122,8 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
             }
             let is_probe = state.reuse_within.get(&key).is_some_and(|within| age > *within);
             if is_probe && is_checked && is_expired {
-                // The peer has not closed this connection during the whole idle timeout of the pool. The peer therefore
-                // needs no shorter limit.
+                // The peer has not closed this connection during the whole idle timeout of the pool, so the pool needs
+                // no shorter limit for this peer.
                 state.reuse_within.remove(&key);
             } else if is_probe && is_checked {
                 state.peer_keeps(&key, age);
@@ -143,8 +143,9 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
 }
 
 impl<K: Clone + Eq + Hash> State<K> {
-    /// Lowers the maximum idle time for reuse to half of the idle time after which the peer closed a connection. The
-    /// other half is a margin: a request is lost if the peer closes the connection while the request is being sent.
+    /// Lowers the maximum idle time for reuse. The new maximum is half of the idle time after which the peer closed
+    /// this connection. This margin is necessary, because a request is lost if the peer closes the connection while the
+    /// request is being sent.
     fn peer_ended(&mut self, idle: &Idle<K>, now: Instant) {
         let within = idle.age(now) / 2;
         if let Some(known) = self.reuse_within.get_mut(&idle.key) {
@@ -156,8 +157,8 @@ impl<K: Clone + Eq + Hash> State<K> {
         }
     }
 
-    /// Raises the maximum idle time for reuse to half of `age`, because the peer has not closed a connection of this
-    /// idle time.
+    /// Raises the maximum idle time for reuse to half of `age`, because a connection with the idle time `age` is still
+    /// open.
     fn peer_keeps(&mut self, key: &K, age: Duration) {
         if let Some(known) = self.reuse_within.get_mut(key) {
             *known = (age / 2).max(*known);

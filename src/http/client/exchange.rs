@@ -136,12 +136,12 @@ impl ReceivedHead {
         let ResponseHead { status, version, mut headers } = head;
         let is_persistent = lasts(version, &headers) && !matches!(body, Framing::Close);
         // After HEAD, the connection is not reused, because the peer may send a body by mistake. The connection is also
-        // not reused if a request with a body got a response other than 2xx. The peer may not have read the whole body,
-        // although the kernel has accepted all of it, and would then read the rest of the body as the next request.
+        // not reused after a response other than 2xx to a request with a body. The body may have been written although
+        // the peer has not read it. The peer could then read the body as the next request.
         let body_may_be_unread = has_body && !status.is_success();
         let keep_alive =
             is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread && is_http;
-        // Several equal values of `Content-Length` are relayed as one value. If a transfer coding overrides
+        // The equal values of several `Content-Length` headers are relayed as one value. If a transfer coding overrides
         // `Content-Length`, the header is removed.
         match length {
             Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
@@ -193,7 +193,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> st
 }
 
 impl UpstreamResponse {
-    /// Removes all headers whose names meet the condition.
+    /// Removes each header with a name for which `condition` returns true.
     pub(crate) fn remove_headers(&mut self, condition: impl Fn(&HeaderName) -> bool) {
         let names: Vec<_> = self.headers.keys().filter(|name| condition(name)).cloned().collect();
         for name in names {
@@ -276,7 +276,7 @@ impl UpstreamResponse {
         Ok(None)
     }
 
-    /// Treats the body as ended. The connection is not reused.
+    /// Ends the body, although its end was not received. The connection is not reused.
     fn abandon_body(&mut self) {
         (self.body, self.keep_alive) = (Framing::Length(0), false);
     }
@@ -322,7 +322,7 @@ impl UpstreamResponse {
         self.trailers.as_ref().map_or_else(Vec::new, |trailers| trailers.sendable(|_| false))
     }
 
-    /// Removes the trailers for whose names `is_removed` returns true.
+    /// Removes each trailer with a name for which `is_removed` returns true.
     pub(crate) fn remove_trailers(&mut self, is_removed: impl Fn(&str) -> bool) {
         if let Some(trailers) = &mut self.trailers {
             trailers.remove(is_removed);

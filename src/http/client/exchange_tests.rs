@@ -1,4 +1,4 @@
-//! Tests of requests to an agent or a provider over sockets of this host.
+//! Tests of the HTTP/1 client over sockets of this host.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -12,7 +12,8 @@ fn message(body: usize) -> Message {
     Message::new(head, vec![b'x'; body].into(), true)
 }
 
-/// Sends a request to a peer that has already sent its response and closed the connection.
+/// Sends a request with a body of `body` bytes to a peer that has already sent the response `answer` and closed the
+/// connection. Returns the status of the response.
 async fn ask_a_closed_peer(answer: &str, body: usize) -> Result<u16, ResponseFault> {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(answer.as_bytes()).await.unwrap();
@@ -39,7 +40,8 @@ async fn an_answer_counts_although_the_request_could_not_be_written() {
     }
 }
 
-/// The request is larger than the buffers of the sockets, so it is not completely sent when the response arrives.
+/// Sends a body of 64 MiB. The peer sends its response after it has read one byte, and closes the connection. The
+/// client must return a response with status 413, and must treat a response with status 200 as an error.
 #[tokio::test]
 async fn an_answer_counts_although_the_request_is_still_being_written() {
     for (answer, expected) in [
@@ -64,7 +66,8 @@ async fn an_answer_counts_although_the_request_is_still_being_written() {
     }
 }
 
-/// The head is larger than the buffers of the sockets, so the response is read while the request is being written.
+/// Sends a head of 8 MiB and receives a response with status 101. The client must accept this response only if the
+/// request asks for WebSocket and the peer has read the whole head.
 #[tokio::test]
 async fn a_large_request_can_ask_for_another_protocol() {
     const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\nhello";

@@ -9,7 +9,8 @@ pub(crate) enum ResponseFault {
     Early,
     /// The response of the agent or the provider is not valid HTTP/1.
     Garbled,
-    /// The agent or the provider closed the connection. It may have received the request.
+    /// The agent or the provider closed the connection before the end of its response. It may have received the
+    /// request.
     Reset,
     /// The response did not arrive in time. The agent or the provider may have received the request.
     Timeout,

@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// The delay before the next address is tried, while the previous attempts have neither succeeded nor failed (RFC 8305
+/// The time after which the next address is tried if the previous attempts have neither succeeded nor failed (RFC 8305
 /// section 5, Connection Attempt Delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// The maximum number of addresses that are tried for one host.
 const ADDRESSES_MAX: usize = 8;
 
-/// Returns the addresses in the order in which they must be tried. `preferred` comes first if it is one of the
-/// addresses. The other addresses alternate between the address families (RFC 8305 section 4), beginning with the
-/// family of the first address, because the resolver has sorted the addresses by preference (RFC 6724). The addresses
-/// of one family keep their order.
+/// Returns at most [`ADDRESSES_MAX`] addresses, in the order in which they must be tried. `preferred` comes first if it
+/// is one of the addresses. The other addresses alternate between IPv4 and IPv6 (RFC 8305 section 4), beginning with
+/// the family of the first address, because the resolver has sorted the addresses by preference (RFC 6724). The
+/// addresses of one family keep their order.
 pub(crate) fn attempt_order(addresses: &[SocketAddr], preferred: Option<SocketAddr>) -> Vec<SocketAddr> {
     let is_preferred = |address: &&SocketAddr| preferred == Some(**address);
     let others = || addresses.iter().filter(|address| !is_preferred(address));

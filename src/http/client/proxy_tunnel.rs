@@ -88,7 +88,7 @@ mod tests {
             (b"HTTP/1.0 200 OK\r\nvia: x\r\n\r\n", Ok(())),
             (b"HTTP/1.1 204 No Content\r\n\r\n", Ok(())),
             (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", Ok(())),
-            // A 2xx response to CONNECT has no body, whatever its headers say.
+            // A 2xx response to CONNECT has no body, even if it has the header `Content-Length`.
             (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Ok(())),
             (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", Err(TunnelFault::Garbled)),
             (b"HTTP/1.1 407 Who\r\ncontent-length: 5\r\n\r\nhello", Err(TunnelFault::Refused(407))),

@@ -9,17 +9,18 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::response_head::{framing, read_final_head};
 use crate::framing::Framing;
 
-/// A response that was parsed from bytes.
+/// A response that [`read_response`] has parsed from a byte string.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ResponseBytes {
     /// The status code.
     pub status: StatusCode,
     /// The headers, as received.
     pub headers: HeaderMap,
-    /// The part of the body that the bytes contain, without chunk framing.
+    /// The body, without chunk framing. If the byte string ends before the end of the body, this is only the beginning
+    /// of the body.
     pub body: Vec<u8>,
-    /// Whether the bytes contain the whole body. A body that is neither chunked nor of a declared length extends to the
-    /// end of the bytes and is always complete.
+    /// Whether the byte string contains the whole body. Always true for a body without chunks and without
+    /// `Content-Length`, because this body extends to the end of the byte string.
     pub is_complete: bool,
     /// Whether the framing was unambiguous. After a response with ambiguous framing, Callgate does not reuse the
     /// connection.

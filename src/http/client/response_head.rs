@@ -85,9 +85,8 @@ fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> 
         Status::Complete(length) => length,
         Status::Partial => return Ok(None),
     };
-    // The program that wrote the response may have copied a line feed into a header value. This line feed must not end
-    // the line. Otherwise the rest of the value would be read as another header, which could change the end of the
-    // response.
+    // A bare LF is an error. The program that wrote the response may have copied this LF into a header value. The rest
+    // of the value would then be read as another header, which could change the end of the response.
     if memchr::memchr_iter(b'\n', bytes.get(..length).unwrap_or_default()).any(|at| !follows_cr(bytes, at)) {
         return Err(ResponseFault::Garbled);
     }
@@ -135,7 +134,8 @@ pub(crate) fn framing(
         head.status,
         StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
     );
-    // A peer that declares a body although the status must not have a body may still send the body.
+    // A response with this status must not have a body. If the peer declares a body nevertheless, it may also send the
+    // body.
     let contradicts = has_no_body && (coding.is_some() || length.is_some_and(|length| length > 0));
     let unambiguous = !contradicts
         && (coding.is_none()

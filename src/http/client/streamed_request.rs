@@ -17,7 +17,8 @@ use crate::http::session::{Session, send_continue_if_expected};
 use crate::http::timeouts::{TransferTimer, poll_once, with_timeout};
 use crate::policy::Limits;
 
-/// The maximum size of a part of the body, in bytes, that is copied into the buffer of the head.
+/// The maximum size of a part of the body, in bytes, that is copied into the write buffer. A larger part is written
+/// separately.
 const FIRST_BYTES_MAX: usize = 16 << 10;
 
 /// The body of a request that is passed on while it arrives from the caller, with its limits.
@@ -33,7 +34,7 @@ pub(crate) struct Upload<'s> {
     pub(crate) limits: &'s Limits,
     /// The maximum time for receiving and sending the whole body.
     pub(crate) deadline: Duration,
-    /// Returns true for the names of trailers that must not be sent.
+    /// A function that returns true for the names of trailers that must not be sent.
     pub(crate) skip_trailer: &'s (dyn Fn(&str) -> bool + Send + Sync),
     /// The number of bytes of the body that have arrived.
     pub(crate) bytes: u64,
@@ -61,9 +62,10 @@ enum SendFault {
 /// request and the head of the response, and later each read of the response body. `expects_body` is true if the
 /// response can have a body.
 ///
-/// A response may arrive before the whole request was sent. A response with a status other than 2xx is returned
-/// immediately, and the rest of the request is not sent. A 2xx response is returned after the rest of the request was
-/// sent. Returns `None` if the caller closes its connection while the response is awaited.
+/// A response may arrive before the whole request was sent. If its status is 2xx, the rest of the request is sent
+/// before the response is returned. Otherwise the response is returned immediately.
+///
+/// Returns `None` if the caller closes its connection while Callgate waits for the response.
 ///
 /// # Errors
 /// Returns [`StreamFault`] if there is no response. The agent or the provider may have received the request.
@@ -157,7 +159,8 @@ impl Upload<'_> {
             if self.bytes > self.bytes_max {
                 return Err(SendFault::Body(Denial::BodyTooLarge));
             }
-            // An empty DATA frame of HTTP/2 is not the end of the body, but an empty chunk would be.
+            // An empty DATA frame of HTTP/2 is skipped, because it does not end the body. An empty chunk would end the
+            // body.
             if data.is_empty() {
                 continue;
             }

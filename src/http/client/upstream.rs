@@ -98,8 +98,8 @@ impl Records {
 struct RecordBoundary {
     /// The number of bytes of the current TLS record header that were already read.
     header_bytes: usize,
-    /// The last two bytes that were read of the current TLS record header. At the end of the header, these bytes are
-    /// the length of the record body.
+    /// The two bytes that were read last from the current TLS record header. When the header is complete, these bytes
+    /// are the length of the record body.
     length: u16,
     /// The number of bytes of the current TLS record body that are still unread.
     body_bytes_left: usize,

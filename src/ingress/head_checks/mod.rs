@@ -1,6 +1,5 @@
-//! The checks of a route that need only the head of a request. They run in this order: method, declared size, client
-//! address, client certificate, token, signature headers. This file fixes the order. A route configures only the
-//! checks.
+//! The checks of a route that need only the head of a request. They run in this fixed order: method, declared size,
+//! client address, client certificate, token, signature headers. A route configures only what each check accepts.
 
 mod token;
 
@@ -25,7 +24,8 @@ use token::{listed, named_interaction, verify_token};
 pub(super) struct Found {
     /// The rights that the verified callback token grants.
     pub(super) granted: Option<Granted>,
-    /// The id of the interaction that the ledger found by the provider's id of the work, if the callback has no token.
+    /// The id of the interaction, if the callback has no token. The ledger found it by the provider's id of the work,
+    /// for example a task id.
     pub(super) matched: Option<Box<str>>,
     /// The id of the interaction in a denied token whose signature is valid. It is used only for the log.
     pub(super) named: Option<Box<str>>,
@@ -41,8 +41,8 @@ pub(super) struct Found {
     pub(super) only_handshake: bool,
     /// The signing secrets that are derived for the interaction in the token.
     pub(super) derived: Vec<Secret>,
-    /// The denial of a request without a signature. Callgate applies it after the body was read, unless the body shows
-    /// that the request is an unsigned handshake.
+    /// The denial of a request without a signature. Callgate denies the request only after its body was read, because
+    /// the body may show that the request is an unsigned handshake.
     pub(super) unsigned: Option<Refusal>,
     /// The URL of the certificate that is needed to verify the signature, if the certificate has not been fetched yet.
     pub(super) wanted: Option<Box<str>>,
@@ -71,14 +71,14 @@ pub(super) enum Decoding {
 }
 
 impl Found {
-    /// Returns the id of the interaction that the token names, or that the ledger found by the provider's id of the
-    /// work.
+    /// Returns the id of the interaction. The id comes from the token. For a callback without a token, the ledger found
+    /// it by the provider's id of the work, for example a task id.
     pub(super) fn interaction(&self) -> Option<&str> {
         self.granted.as_ref().map(|granted| &*granted.interaction).or(self.matched.as_deref())
     }
 
-    /// Returns the value of a check that passed, or the denial of a check that failed. In observe mode, records the
-    /// denial and returns `Ok(None)` instead of the denial.
+    /// Handles the result of a check. Returns the value of a check that passed. In enforce mode, returns the denial of
+    /// a check that failed. In observe mode, records this denial and returns `Ok(None)`.
     pub(super) fn heed<T>(&mut self, route: &Route, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         match said {
             Err(denial) if route.observes() => {
@@ -208,7 +208,7 @@ impl Run<'_> {
                 found.presented = Some(presented);
                 Ok(())
             }
-            // The unsigned request may be a handshake. The check of the body decides this.
+            // The request may be an unsigned handshake. The check of the body decides whether this is the case.
             Err(refusal)
                 if refusal.denial == Denial::SignatureMissing
                     && verifier.may_be_unsigned_handshake(self.head) =>

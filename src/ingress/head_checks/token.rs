@@ -67,9 +67,9 @@ pub(super) fn named_interaction(
 }
 
 /// Compares the token of a request with the static tokens of a route. Returns the position of the equal static token,
-/// starting at 1. Also returns the token of the request, unless its only possible location is a header, because
+/// starting at 1. Also returns the token of the request, unless a header is its only possible location, because
 /// Callgate removes this header in any case. All static tokens are compared, so that the response time does not reveal
-/// which of them is equal.
+/// which static token is equal.
 fn equals_secret(
     carriers: &[Carrier],
     secrets: &[Secret],

@@ -119,10 +119,10 @@ impl Kept {
     }
 }
 
-/// Reports whether a header of the caller is left out when the inbox stores a callback. This is the case for headers
-/// with a shared secret, and for signature headers unless the configuration says that they are stored: a signature
-/// would be too old at the time of the delivery. Headers of Standard Webhooks are stored only as signature headers of
-/// the provider, because Callgate otherwise writes its own values.
+/// Reports whether the inbox must not store this header of the caller. This is the case for a header with a shared
+/// secret. It is also the case for a signature header, unless `keeps_signature` is true: the signature would be too old
+/// at the time of the delivery. The headers of Standard Webhooks are stored only if they are the provider's signature
+/// headers. Otherwise Callgate writes its own values.
 fn is_removed(route: &Route, name: &HeaderName, keeps_signature: bool) -> bool {
     let is_written = [WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE].contains(&name.as_str());
     let Some(verifier) = route.verifier() else { return is_written };

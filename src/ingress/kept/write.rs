@@ -31,7 +31,7 @@ pub struct Attempt<'a> {
 /// The head of a callback that an agent pulls from the inbox.
 #[derive(Clone, Debug)]
 pub struct PulledHead {
-    /// The headers that a delivery to the agent would have, without the headers about the connection and without the
+    /// The headers of a delivery to the agent, without `Host`, `Content-Length`, the `X-Forwarded-*` headers and the
     /// assertion.
     pub headers: Map<String, Value>,
     /// The signed assertion. `None` if the route has no assertion.
@@ -121,8 +121,8 @@ impl Kept {
         lines
     }
 
-    /// Adds the headers of Standard Webhooks, unless the stored headers already contain them. The webhook id is the
-    /// same in all attempts. If the provider uses Standard Webhooks, Callgate signs the callback with the provider's
+    /// Adds the headers of Standard Webhooks, unless the stored headers already contain them. `webhook-id` is the same
+    /// in all attempts. If the provider signs in this format, Callgate signs the callback again with the provider's
     /// first secret, because the provider's own signature would be too old.
     fn add_webhook_headers(&self, attempt: &Attempt<'_>, body: &[u8], lines: &mut Vec<(String, Vec<u8>)>) {
         if lines.iter().any(|(name, _)| name == WEBHOOK_ID) {
