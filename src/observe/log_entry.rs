@@ -234,7 +234,7 @@ fn text(out: &mut Vec<u8>, before: &str, value: &str) {
         out.extend_from_slice(value.as_bytes());
         out.push(b'"');
     } else {
-        // Somebody may read the log on a terminal, so unsafe characters are escaped as well.
+        // Characters that are unsafe on a terminal are escaped as well, because the log may be read on a terminal.
         let mut escaped = String::with_capacity(value.len() + 2);
         escape_unsafe(&serde_json::to_string(value).unwrap_or_default(), &mut escaped);
         out.extend_from_slice(escaped.as_bytes());

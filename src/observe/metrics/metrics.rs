@@ -357,8 +357,8 @@ impl Metrics {
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);
     }
 
-    /// Counts an action endpoint or a host of the forward proxy that was denied. `class` is the class of the denied
-    /// address or URL, such as `loopback`.
+    /// Counts a denied connection: to an action endpoint, or to a host that the agent requested from the forward proxy.
+    /// `class` is the class of the denied address or URL, such as `loopback`.
     pub fn guard_refusal(&self, class: &str) {
         self.egress.guard_refusals.with_label_values(&[class]).inc();
     }
