@@ -152,8 +152,8 @@ impl FetchQueue {
             return NextFetch::WaitUntil(now + (ahead - burst));
         }
         let rank = |entry: &&Entry| {
-            // Failures are compared after the networks. Otherwise a flood of new URLs would prevent every retry of a
-            // genuine URL.
+            // The rank compares the networks before the failures. Otherwise a flood of new URLs would prevent every
+            // retry of a genuine URL.
             let served = Reverse(self.served_since(entry.network));
             (!entry.repeated, served, entry.failures > 0, Reverse(entry.sequence))
         };

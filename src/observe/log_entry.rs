@@ -66,7 +66,7 @@ pub struct Entry<'a> {
     /// failure. 0 if Callgate did not try to deliver the request.
     pub deliver_us: u64,
     /// The checks that ran. The log entry contains the duration of each check in nanoseconds, or null if the duration
-    /// is included in that of the next check.
+    /// of the check is a part of the duration of the next check.
     pub trail: &'a Trail,
 }
 

@@ -52,8 +52,8 @@ impl FoundAnywhere {
 }
 
 impl Admin {
-    /// Sends a request to all other replicas and returns their responses. `rest` follows `/replica/callbacks` in the
-    /// request target. Sends nothing if the replicas share one ledger.
+    /// Sends a request to all other replicas and returns their responses. `rest` is the part of the request target
+    /// after `/replica/callbacks`. Sends nothing if the replicas share one ledger.
     async fn ask_members(&self, method: &Method, rest: &str) -> Answers {
         let mut answers = Answers { answered: Vec::new(), unreachable: Vec::new() };
         let Some(replication) = &self.interactions.replication else { return answers };

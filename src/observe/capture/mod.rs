@@ -195,7 +195,8 @@ impl Captures {
         };
         let removed = state.kept.remove(at);
         state.bytes = state.bytes.saturating_sub(removed.bytes());
-        // Another request must not be captured in place of the removed one.
+        // The number of requests to capture is reduced, so that no further request is captured instead of the removed
+        // one.
         if let Some(wanted) = &mut state.wanted {
             wanted.requests = wanted.requests.saturating_sub(1);
         }
