@@ -25,7 +25,7 @@ pub(super) fn from_our_page(request: &AdminRequest) -> Result<(), AdminResponse>
     if site && origin { Ok(()) } else { Err(problem(403, "requests from other web pages are not allowed")) }
 }
 
-/// Denies every request whose headers do not prove that the admin page sent the request.
+/// Denies a request, unless its headers prove that the admin page sent the request.
 pub(super) fn surely_from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site = once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
     if site && has_our_origin(request) {
@@ -44,8 +44,8 @@ fn has_our_origin(request: &AdminRequest) -> bool {
     })
 }
 
-/// Returns the part of a path after the prefix `api` and the slash that follows the prefix. Returns `None` if the path
-/// does not begin with the prefix.
+/// Returns the part of a path below the prefix `api`: `42` for the path `/inbox/42` and the prefix `/inbox`, and an
+/// empty text for the path `/inbox`. Returns `None` for all other paths.
 pub(super) fn below<'p>(path: &'p str, api: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(api)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }

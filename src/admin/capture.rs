@@ -112,7 +112,7 @@ impl Admin {
         let id = id.strip_suffix(".http").unwrap_or(id);
         let Some(file) = self.captures.file(id) else { return problem(404, "no such captured request") };
         let mut response = AdminResponse::new(200, "text/plain; charset=utf-8", file);
-        // The id of a captured request consists of hexadecimal digits.
+        // The id of a captured request consists of hexadecimal digits, so that the header value is always valid.
         if let Ok(name) = HeaderValue::from_str(&format!("attachment; filename=\"{id}.http\"")) {
             response.headers.push((CONTENT_DISPOSITION, name));
         }

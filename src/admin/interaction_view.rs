@@ -20,8 +20,8 @@ pub(super) const SHARED: [&str; 12] = [
     "deadline_at",
 ];
 
-/// Returns an interaction as JSON. Writes the keys of [`SHARED`], whose values contain no token and no URL from a
-/// message. Appends the name/value pairs in `besides`.
+/// Returns an interaction as JSON: the keys of [`SHARED`] with their values, and the name/value pairs in `besides`. The
+/// values of the keys of [`SHARED`] contain no token and no URL from a message.
 pub(super) fn interaction<const N: usize>(
     id: &str,
     interaction: &Interaction,

@@ -74,16 +74,16 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
     Page { html, policy: HeaderValue::from_str(&policy).unwrap_or_else(|_| NOTHING.clone()) }
 });
 
-/// Removes indentation, empty lines and comment lines, so that the page is smaller. The page has no strings that span
-/// several lines.
+/// Removes indentation, empty lines and comment lines, so that the page is smaller. A string of the page must not span
+/// several lines, because its lines would be changed as well.
 fn compact(text: &str) -> String {
     let is_comment = |line: &str| ["//", "/**", "* "].iter().any(|start| line.starts_with(start));
     let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !is_comment(line));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Minifies CSS: removes indentation, empty lines, comment lines, and spaces around punctuation. The style sheet has no
-/// strings that this would change.
+/// Minifies CSS: removes indentation, empty lines, comment lines, and spaces around punctuation. The style sheet must
+/// not contain a string with such spaces, because these spaces would be removed as well.
 fn compact_style(text: &str) -> String {
     let pairs = [(": ", ":"), ("; ", ";"), (", ", ","), (" { ", "{"), (" {\n", "{"), (" }", "}")];
     pairs.into_iter().fold(compact(text), |text, (from, to)| text.replace(from, to))

@@ -23,9 +23,9 @@ pub(super) fn usage() -> ProcessUsage {
 }
 
 fn parse(stat: &str, status: &str, system: &str) -> ProcessUsage {
-    // The name of the program is in parentheses and may contain spaces and parentheses.
+    // The program name is in parentheses, and may itself contain spaces and parentheses. The last `)` ends the name.
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    // The first field after the name is the third one of the file (proc_pid_stat(5)).
+    // `number` is the number of a field in proc_pid_stat(5). The first field after the program name has the number 3.
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     let booted = system.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<u64>().ok());
     let kib = |name: &str| {

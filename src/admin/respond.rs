@@ -51,8 +51,8 @@ impl Admin {
         }
     }
 
-    /// Returns the version of the configuration in use, and the settings that only a restart can change, without
-    /// secrets.
+    /// Returns data of the configuration in use, without secrets: its version, the settings that only a restart can
+    /// change, and the fingerprints of the environment variables.
     fn configuration(&self) -> serde_json::Value {
         let status = self.config.status();
         json!({

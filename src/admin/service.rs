@@ -45,8 +45,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Returns an error with the cause if only a restart can make the process healthy again. A failing or hanging disk
-    /// is not such an error.
+    /// Returns an error with the cause if only a restart can make the process healthy again. Returns no error if the
+    /// disk fails or hangs.
     pub(super) fn liveness(&self) -> Result<(), &'static str> {
         match self.store.health() {
             Health::Healthy
@@ -79,8 +79,9 @@ impl Admin {
         }
     }
 
-    /// Reports whether every feed (keys or addresses at a URL) was fetched once, if `fetch.required` is set. Once true,
-    /// the result stays true, because a provider that a reload adds must not make the other routes unavailable.
+    /// Reports whether every feed (keys or addresses at a URL) was fetched at least once. Always true without
+    /// `fetch.required`. Once true, the result stays true, because a provider that a reload adds must not make the
+    /// other routes unavailable.
     fn has_fetched(&self) -> bool {
         if self.fetched.load(Ordering::Relaxed) {
             return true;

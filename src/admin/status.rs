@@ -82,8 +82,8 @@ fn route(route: &Route) -> Value {
         "observes": route.observes(),
         "streams": route.stream,
         "token": route.token.as_ref().map(token),
-        // The page can show a request as a curl command. In this command, the values of these headers and parameters
-        // are placeholders.
+        // The headers and parameters that carry secrets. If the page shows a request as a curl command, the command
+        // contains placeholders instead of the values.
         "headers": route.token.iter().flat_map(TokenRule::headers).map(|name| name.as_str()).collect::<Vec<_>>(),
         "parameters": route.secret_parameters().collect::<Vec<_>>(),
         "signed": route.verifier().is_some_and(|verifier| verifier.scheme().has_proof()),

@@ -42,8 +42,8 @@ pub enum DecodeError {
     Malformed,
     /// The memory for all bodies is used up.
     NoMemory,
-    /// The decoded body is larger than this number of bytes. The number is `bytes_max`, or the limit of the ratio if
-    /// that limit is smaller.
+    /// The decoded body is larger than this number of bytes. The number is the smaller one of `bytes_max` and the limit
+    /// that follows from the maximum ratio.
     TooLarge(u64),
 }
 
@@ -277,8 +277,8 @@ mod tests {
         assert_eq!(result, Err(DecodeError::TooLarge(100_000)));
         assert!(reserved <= 100_000, "{reserved}");
         assert_eq!(decode(ContentCoding::Gzip, &gzip(b"ab"), 1), Err(DecodeError::TooLarge(1)));
-        // The ratio is limited as well, although the maximum size is not exceeded. The error contains the limit that
-        // applied.
+        // The decoded body exceeds the maximum ratio, but not the maximum size. The error contains the limit that
+        // follows from the ratio.
         let of_ratio = 256 * bomb.len() as u64;
         assert_eq!(decode(ContentCoding::Gzip, &bomb, u64::MAX), Err(DecodeError::TooLarge(of_ratio)));
         let small = gzip(&[0; (64 << 10) + 1]);

@@ -20,7 +20,8 @@ use crate::secret::Secret;
 const CERTIFICATES: &str = "certificates";
 /// The maximum number of files that are read from the cache's subfolder for certificates.
 const FILES_MAX: usize = 1 << 16;
-/// The maximum length of the first line of a cached certificate, which contains its URL, in bytes with the newline.
+/// The maximum length in bytes of the first line of a cached certificate, including the newline. The line contains the
+/// URL of the certificate.
 const LINE_BYTES_MAX: u64 = 1 << 10;
 /// The file extension of a cache file that is still being written.
 const DRAFT: &str = "new";
@@ -92,8 +93,8 @@ impl Cache {
         }
     }
 
-    /// Returns the cached certificates, newest first. Skips a file if the URL in its first line does not belong to its
-    /// name.
+    /// Returns the cached certificates, newest first. Skips a file if its name does not match the URL in its first
+    /// line.
     pub(super) fn certificates(&self) -> Vec<CachedCertificate> {
         let read_one = |path: PathBuf| {
             let age = age_of(fs::metadata(&path).ok()?.modified().ok()?);
@@ -125,8 +126,8 @@ impl Cache {
         Some(self.folder.as_ref()?.join(CERTIFICATES))
     }
 
-    /// Returns the paths of all certificate files in the cache folder, including incomplete ones. Leaves out files
-    /// whose names are not those of cache files.
+    /// Returns the paths of all certificate files in the cache folder, including files that were not written
+    /// completely. Leaves out files whose names Callgate does not generate.
     fn certificate_files(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let entries = self.certificates_folder().and_then(|folder| fs::read_dir(folder).ok());
         entries.into_iter().flatten().flatten().take(FILES_MAX).map(|entry| entry.path()).filter(|path| {

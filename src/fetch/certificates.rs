@@ -16,8 +16,8 @@ use crate::signature::{KeySet, Keyring, Verifier};
 /// The maximum number of certificates that are stored for one provider.
 const CERTIFICATES_MAX: usize = 256;
 
-/// Loads the certificates from the cache folder. Skips stale certificates, and certificates whose URLs no message is
-/// allowed to name under the current policy.
+/// Loads the certificates from the cache folder. Skips a certificate if it is stale, if no provider in the policy may
+/// use its URL, or if its provider already has [`CERTIFICATES_MAX`] certificates.
 ///
 /// # Errors
 /// Returns the reason as text if the cache folder cannot be used.
@@ -42,8 +42,8 @@ pub(super) fn load_cached_certificates(policy: &ArcSwap<Policy>) -> Result<(), S
     Ok(())
 }
 
-/// Publishes a policy that contains the certificate from `url`. If the current policy allows no message to name this
-/// URL, publishes nothing and returns `false`.
+/// Publishes a policy that contains the certificate from `url`. Publishes nothing and returns `false` if no provider in
+/// the current policy may use this URL.
 pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     let before = policy.rcu(|old| {
         if !old.may_be_named(url) {
@@ -57,8 +57,9 @@ pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
 }
 
 /// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`] certificates after the certificate
-/// from `url` was added. Certificates that have never verified a message are removed first, and older ones before newer
-/// ones. The certificate from `url` is not removed. `age` returns the age of the certificate from a URL.
+/// from `url` was added. First removes certificates that have never verified a message, oldest first. Then removes the
+/// other certificates, oldest first. Never removes the certificate from `url`. `age` returns the age of the certificate
+/// from a URL.
 pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) -> Duration) {
     loop {
         let now = policy.load_full();
@@ -76,12 +77,12 @@ pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) 
     }
 }
 
-/// Returns the verifiers of the providers whose messages may name the certificate at `url`.
+/// Returns the verifiers of the providers that may use a certificate from `url`.
 fn verifiers_of<'p>(policy: &'p Policy, url: &str) -> impl Iterator<Item = &'p Verifier> {
     policy.verifiers().filter(move |verifier| verifier.may_name(url))
 }
 
-/// Returns the URLs of the certificates in `keyring` that messages of the provider of `verifier` may name.
+/// Returns the URLs of the certificates in `keyring` that the provider of `verifier` may use.
 fn certificates_of<'k>(verifier: &Verifier, keyring: &'k Keyring) -> impl Iterator<Item = &'k str> {
     keyring.certificate_urls().filter(|url| verifier.may_name(url))
 }

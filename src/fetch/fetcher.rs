@@ -204,7 +204,7 @@ impl Work {
         self.expire();
     }
 
-    /// Schedules fetches of the documents that a reload has added. Forgets the documents that a reload has removed.
+    /// Schedules fetches of the documents that a reload has added. Drops the state of removed documents.
     fn sync_feeds(&mut self) {
         let policy = self.policy.load_full();
         let needed = |feed: &Feed| feed.kind != FeedKind::Secret && policy.feeds.contains(feed);
@@ -229,8 +229,8 @@ impl Work {
         }
     }
 
-    /// Deletes cache files of certificates that are no longer in use. Removes queued fetches of certificates that
-    /// messages may no longer name. Schedules the next fetch of each certificate that has no schedule yet.
+    /// Deletes cache files of certificates that are no longer in use. Removes queued fetches of certificates that their
+    /// provider may no longer use. Schedules the next fetch of each certificate that has no schedule yet.
     fn sync_certificates(&mut self) {
         let policy = self.policy.load_full();
         let keyring = &policy.ingress.edge().fetched_data.keyring;
@@ -263,8 +263,8 @@ impl Work {
         Ok(client)
     }
 
-    /// Starts the fetches that are due, within the limits. Returns the earliest time at which the next fetch that a
-    /// message requested can start.
+    /// Starts the fetches that are due, within the limits. Returns the time of the next attempt if the rate limit
+    /// delays a fetch, or if the HTTP client cannot be created.
     fn start_due(&mut self, done: &mpsc::Sender<FetchEnd>) -> Option<Instant> {
         let policy = self.policy.load_full();
         let now = instant();

@@ -79,7 +79,7 @@ impl HttpClient {
     /// Returns the `ureq` agent for a URL, and the outbound proxy through which the agent connects. The proxy is `None`
     /// for a direct connection.
     fn agent(&self, url: &str) -> (&Agent, Option<&OutboundProxy>) {
-        // A URL that only the parser of the HTTP library accepts must not bypass the proxy.
+        // A URL that `Url::parse` rejects goes through the proxy, because the HTTP library may accept the URL.
         let is_proxied =
             |proxy: &&OutboundProxy| Url::parse(url).map_or(true, |url| proxy.serves(&url, None));
         match (&self.proxied, self.settings.proxy.as_ref().filter(is_proxied)) {
@@ -127,7 +127,7 @@ fn through(proxy: &OutboundProxy) -> Result<Proxy, String> {
     if let Some((user, password)) = proxy.credentials() {
         builder = builder.username(user).password(password);
     }
-    // The error could contain the credentials.
+    // The error of the HTTP library is not returned, because it could contain the credentials.
     builder.build().map_err(|_| "outbound_proxy cannot be used for fetches".to_owned())
 }
 

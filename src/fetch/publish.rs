@@ -38,7 +38,8 @@ pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut Fe
 /// ages of the feeds, in the order of `Policy::feeds`. The age is `None` for a secret, for a feed that could not be
 /// loaded, and for a key set in the cache that is older than `fetch.stale_ok`.
 ///
-/// # Errors Returns the reason as text if the cache folder cannot be used.
+/// # Errors
+/// Returns the reason as text if the cache folder cannot be used.
 pub(super) fn load_cached_feeds(policy: &ArcSwap<Policy>) -> Result<Vec<Option<Duration>>, String> {
     let now = policy.load_full();
     let cache = Cache::new(now.fetching.cache.as_deref())?;

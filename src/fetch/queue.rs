@@ -1,8 +1,8 @@
 //! The queue of URLs that messages ask Callgate to fetch.
 //!
 //! An attacker can send forged messages with many invented URLs. These URLs must not delay the URL in a genuine
-//! message. Therefore, URLs that were requested more than once are fetched first, because a provider usually repeats
-//! its message. Among these URLs, and then among the others, the networks of the clients take turns.
+//! message. A provider usually repeats its message, so URLs that were requested more than once are fetched first.
+//! Within each of the two groups of URLs, the networks of the clients take turns.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -109,9 +109,9 @@ impl FetchQueue {
         self.entries.iter().any(|entry| *entry.url == *url)
     }
 
-    /// Removes one waiting URL, so that a URL from the network `newcomer` can be added. Chooses the network with the
-    /// most URLs, including the new URL. Prefers a URL that was requested only once, then a URL whose fetch has failed,
-    /// and then the URL with the oldest request.
+    /// Removes one waiting URL, so that a URL from the network `newcomer` can be added. Removes a URL of the network
+    /// that would have the most URLs: preferably one that was requested only once, then one whose fetch has failed, and
+    /// then the URL with the oldest request.
     fn make_room(&mut self, newcomer: IpAddr) {
         let runs = self.entries.chunk_by(|a, b| a.network == b.network);
         let rated = runs.flat_map(|run| {
@@ -152,8 +152,8 @@ impl FetchQueue {
             return NextFetch::WaitUntil(now + (ahead - burst));
         }
         let rank = |entry: &&Entry| {
-            // Failures are compared after the networks. Otherwise a flood of new URLs would prevent every retry of a
-            // genuine URL.
+            // The rank compares the networks before the failures. Otherwise a flood of new URLs would prevent every
+            // retry of a genuine URL.
             let served = Reverse(self.served_since(entry.network));
             (!entry.repeated, served, entry.failures > 0, Reverse(entry.sequence))
         };
@@ -294,7 +294,7 @@ mod tests {
         for i in 0..10 {
             queue.request(&format!("none-{i}"), FLOOD, now);
         }
-        // URLs that were requested again can start as well, but the fourth fetch is reserved for another network.
+        // All URLs were requested again, so a third fetch for this network can start. A fourth fetch cannot start.
         assert_eq!([take(&mut queue), take(&mut queue)].iter().flatten().count(), 1);
         queue.request("real", PROVIDER, now);
         queue.request("real", PROVIDER, now);
@@ -342,8 +342,8 @@ mod tests {
     #[test]
     fn a_failed_fetch_is_retried_during_a_slow_flood_of_new_urls() {
         let from = |i: usize| IpAddr::V4(Ipv4Addr::from(u32::try_from(i * 256).unwrap()));
-        // The flood comes from one network or from many, and requests one to three new URLs between two fetches. The
-        // provider requests its URL twice, or only once if the flood comes from one network.
+        // The flood comes from `networks` networks, and requests `names` new URLs before each fetch. The provider
+        // requests its URL `requests` times.
         for (networks, names, requests) in [(1, 1, 1), (1, 2, 1), (1, 2, 2), (1000, 1, 2), (1000, 3, 2)] {
             let (mut queue, mut now) = (FetchQueue::default(), instant());
             for _ in 0..requests {
@@ -389,7 +389,7 @@ mod tests {
                 queue.recent.record(&format!("forget-{i}"));
             }
         };
-        // Before the first round the URL was requested once, and before the second round twice.
+        // In each round, the URL is still in the queue, but no longer among the recently requested URLs.
         queue.request("real", PROVIDER, now);
         for _ in 0..2 {
             forget(&mut queue);

@@ -1,14 +1,13 @@
-//! Remembers recently requested URLs. The number of remembered URLs is limited.
+//! Stores hashes of recently requested URLs, so that repeated requests are recognized. The number of hashes is limited.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-/// The minimum number of recently requested URLs that are remembered. At most twice as many are remembered.
+/// The minimum number of recently requested URLs whose hashes are stored. The maximum number is twice as large.
 pub(super) const RECENT_MAX: usize = 1 << 15;
 
-/// The hashes of the recently requested URLs: at least those of the last [`RECENT_MAX`] URLs, and at most twice as
-/// many.
+/// The hashes of the URLs that were requested last: of at least [`RECENT_MAX`] URLs, and of at most twice as many.
 #[derive(Debug, Default)]
 pub(super) struct RecentRequests {
     hasher: RandomState,

@@ -83,7 +83,8 @@ impl RequestedFetches {
         }
     }
 
-    /// Removes queued certificates that messages may no longer name. `verifier` returns the verifier of a provider.
+    /// Removes queued fetches of certificates that their provider may no longer use. `verifier` returns the verifier of
+    /// a provider.
     pub(super) fn retain<'p>(&mut self, verifier: impl Fn(&str) -> Option<&'p Verifier>) {
         self.certificates.retain(|provider, queue| {
             let Some(verifier) = verifier(provider) else { return false };
@@ -107,7 +108,7 @@ mod tests {
         for i in 0..10_000 {
             fetches.certificate(&flooded, &format!("none-{}", i / 2), CALLER, now);
         }
-        // These fetches of the flooded provider do not end.
+        // Starts fetches for the flooded provider that do not end during the test.
         fetches.start_due(now);
         fetches.certificate(&other, "real", CALLER, now);
         assert!(fetches.confirmation("agreed", now));

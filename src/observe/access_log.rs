@@ -103,7 +103,7 @@ fn write(shared: &Shared, mut out: impl Write) {
         std::mem::swap(&mut batch, &mut pending.bytes);
         let closed = pending.closed;
         drop(pending);
-        // Errors are ignored, because Callgate continues to serve if the reader of the log has gone.
+        // Write errors are ignored, because Callgate continues to serve callbacks if nobody reads the log.
         let _ = out.write_all(&batch).and_then(|()| out.flush());
         batch.clear();
         batch.shrink_to(4 * BATCH_BYTES);
@@ -111,8 +111,8 @@ fn write(shared: &Shared, mut out: impl Write) {
         if closed && pending.bytes.is_empty() {
             pending.done = true;
             drop(pending);
-            // The output is closed before `AccessLogger::drop` returns, because the reader may wait for the end of the
-            // output.
+            // Closes the output before `AccessLogger::drop` returns, because the reader of the log may wait until the
+            // output is closed.
             drop(out);
             shared.written.notify_one();
             return;

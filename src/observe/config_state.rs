@@ -18,7 +18,8 @@ const VERSION_CHARS: usize = 12;
 #[derive(Debug)]
 pub struct ConfigState(Mutex<ConfigStatus>);
 
-/// A snapshot of [`ConfigState`], which records the configuration in use. The admin listener returns it as JSON.
+/// A snapshot of [`ConfigState`], which records the configuration in use. The admin listener returns the snapshot as
+/// JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigStatus {
     /// The number of configurations applied so far, including the first one.
@@ -35,7 +36,8 @@ pub struct ConfigStatus {
     /// may see this list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<LoadedSecret>,
-    /// The environment variables that the configuration uses as texts, each with the fingerprint of its value.
+    /// The environment variables whose values the configuration uses as ordinary texts, not as secrets. Maps the name
+    /// of each variable to the fingerprint of its value.
     #[serde(skip)]
     pub environment: BTreeMap<String, String>,
     /// The configuration that the last reload rejected, with its errors. `None` if the last reload succeeded.
@@ -76,8 +78,8 @@ impl ConfigState {
         self
     }
 
-    /// Records that a reload applied another configuration with this text. Returns the generation number of this
-    /// configuration.
+    /// Records that a reload applied a new configuration. `text` is the text of the new configuration. Returns the
+    /// generation number of the new configuration.
     pub fn taken(&self, text: &str, now: Timestamp) -> u64 {
         let mut status = self.0.lock();
         *status = ConfigStatus {

@@ -66,7 +66,7 @@ pub struct Entry<'a> {
     /// failure. 0 if Callgate did not try to deliver the request.
     pub deliver_us: u64,
     /// The checks that ran. The log entry contains the duration of each check in nanoseconds, or null if the duration
-    /// is included in that of the next check.
+    /// of the check is a part of the duration of the next check.
     pub trail: &'a Trail,
 }
 
@@ -234,7 +234,7 @@ fn text(out: &mut Vec<u8>, before: &str, value: &str) {
         out.extend_from_slice(value.as_bytes());
         out.push(b'"');
     } else {
-        // Somebody may read the log on a terminal, so unsafe characters are escaped as well.
+        // Characters that are unsafe on a terminal are escaped as well, because the log may be read on a terminal.
         let mut escaped = String::with_capacity(value.len() + 2);
         escape_unsafe(&serde_json::to_string(value).unwrap_or_default(), &mut escaped);
         out.extend_from_slice(escaped.as_bytes());

@@ -47,7 +47,7 @@ pub fn is_unsafe(c: char) -> bool {
 pub fn escape_unsafe(json: &str, out: &mut String) {
     for c in json.chars() {
         if c != '\n' && is_unsafe(c) {
-            // All these characters are in the Basic Multilingual Plane, so that one escape is enough.
+            // All unsafe characters are in the Basic Multilingual Plane, so that one `\u…` escape is enough.
             let _ = write!(out, "\\u{:04x}", u32::from(c));
         } else {
             out.push(c);

@@ -80,8 +80,8 @@ impl Traces {
         Ok(Self { provider, tracer })
     }
 
-    /// Starts the span of a request. `came` is the value of the header `traceparent` of the request, if it has this
-    /// header.
+    /// Starts the span of a request. `came` is the value of the request header `traceparent`, or `None` if the request
+    /// does not have this header.
     pub fn begin(&self, name: &'static str, came: Option<&str>) -> Span {
         let parent = came.and_then(parse).map(|parent| Context::new().with_remote_span_context(parent));
         let builder = self.tracer.span_builder(name).with_kind(SpanKind::Server);
@@ -90,7 +90,7 @@ impl Traces {
 
     /// Sends the remaining spans to the collector. Blocks the thread for up to `LAST`.
     pub fn stop(&self) {
-        // Spans that cannot be sent are dropped, as they are while Callgate is running.
+        // Spans that cannot be sent within `LAST` are dropped, so the result is ignored.
         let _ = self.provider.shutdown_with_timeout(LAST);
     }
 }

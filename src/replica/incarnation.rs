@@ -4,9 +4,9 @@ use std::fmt;
 
 use data_encoding::HEXLOWER;
 
-/// The id of a replica: 8 random bytes. If the ledger is in a file, the id is stored in a file beside the ledger, and a
-/// restarted process has the same id. Otherwise each start of a process generates a new id, so that a new process is
-/// not mistaken for the former process at the same address.
+/// The id of a replica: 8 random bytes. If the ledger is in a file, the id is stored in a second file next to the
+/// ledger file, and a restarted process has the same id. Otherwise each start of a process generates a new id, so that
+/// a new process is not mistaken for the former process at the same address.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Incarnation([u8; 8]);
 

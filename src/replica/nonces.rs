@@ -68,7 +68,7 @@ mod tests {
         let (mut nonces, start) = (Nonces::default(), Timestamp::from_unix_secs(1_000_000));
         let at = |secs| start.plus(Duration::from_secs(secs));
         assert_eq!(nonces.accept(1, at(0)), SeenNonce::New);
-        // The replay window of a proof with a time in the future is twice as long as the maximum age.
+        // The time of a proof can be 30 s in the future, so a proof can be valid for 60 s.
         for secs in [0, 30, 60, 61, 100] {
             assert_eq!(nonces.accept(1, at(secs)), SeenNonce::Repeated, "{secs}");
         }

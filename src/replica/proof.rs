@@ -84,7 +84,8 @@ impl Outcome {
     }
 }
 
-/// Creates the proof of the response to one request between replicas, when the status of the response is known.
+/// Creates the proof of the response to one request between replicas. The status of the response is needed only when
+/// [`Self::header`] is called.
 #[derive(Clone, Debug)]
 pub struct ResponseProof {
     prover: Prover,

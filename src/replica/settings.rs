@@ -45,8 +45,8 @@ pub struct Replicas {
     pub patience: Duration,
     /// Timeout for the owner's response to a forwarded callback.
     pub timeout: Duration,
-    /// The TLS settings of connections to other replicas. The name in these settings is empty if the certificate of
-    /// each replica must be valid for the host of the replica's address.
+    /// The TLS settings of connections to other replicas. If the name in these settings is empty, the certificate of
+    /// each replica must be valid for the host in the address of the replica.
     pub tls: Option<AgentTls>,
 }
 

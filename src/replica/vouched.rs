@@ -6,8 +6,8 @@ use data_encoding::BASE64URL_NOPAD;
 
 use crate::request::ClientCertificate;
 
-/// The client that sent a callback to another replica, which forwarded the callback. The other replica has already
-/// checked the client.
+/// The client that sent a callback to another replica. The other replica checked the client and forwarded the callback
+/// to this process.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Vouched {
     /// The IP address of the client.
@@ -19,8 +19,8 @@ pub struct Vouched {
 }
 
 impl Vouched {
-    /// Returns the text form of the client: the IP address. With TLS, `+tls` and the names of the client certificate
-    /// follow, each in base64url.
+    /// Returns the text form of the client, such as `192.0.2.1+tls+Y2xpZW50`: the IP address, then `+tls` for a client
+    /// with TLS, and then `+` and each name of the client certificate in base64url.
     pub(super) fn to_text(&self) -> String {
         let mut text = self.address.to_string();
         if self.is_tls {

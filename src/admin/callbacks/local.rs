@@ -23,7 +23,7 @@ const PAGE_MAX: usize = 1000;
 const PAGE_DEFAULT: usize = 100;
 /// The prefix of the query parameters that select interactions by the value of a path capture, as in `capture.NAME`.
 const CAPTURE: &str = "capture.";
-/// The query parameters of a list of interactions, without the parameters `capture.NAME`.
+/// The names of the query parameters of a list of interactions, except `capture.NAME`.
 const PARAMETERS: [&str; 9] =
     ["route", "state", "over", "provider_id", "search", "sort", "before", "after", "limit"];
 const UNKNOWN_PARAMETER: &str = "unknown parameter; use route, state, over, provider_id, capture.NAME, search, sort, before, after and limit";
@@ -52,8 +52,8 @@ impl std::fmt::Debug for LocalInteractions {
 pub(in crate::admin) struct ListQuery {
     pub(in crate::admin) route: Option<String>,
     pub(in crate::admin) state: Option<State>,
-    /// Selects interactions in a final state if true, interactions whose state can still change if false, and all
-    /// interactions if `None`.
+    /// `Some(true)` selects interactions in a final state. `Some(false)` selects interactions whose state can still
+    /// change. `None` selects both.
     pub(in crate::admin) over: Option<bool>,
     /// The names and required values of path captures.
     pub(in crate::admin) captures: Vec<(String, String)>,
@@ -203,8 +203,8 @@ impl LocalInteractions {
     }
 
     /// Returns the interactions that match a query, as a map from the interaction id to JSON. With `query.newest`,
-    /// returns the newest interactions, and every interaction that was created at the same time as the oldest one among
-    /// these. The result can then contain more than `query.limit` interactions.
+    /// returns the `query.limit` newest interactions. Interactions with the same creation time as the last of these are
+    /// also returned, so that the result can exceed `query.limit`.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger cannot be read.
@@ -218,7 +218,8 @@ impl LocalInteractions {
     }
 
     /// Returns the newest interactions that match a query. The first pass over the ledger finds the creation time of
-    /// the oldest interaction in the result, so that the second pass copies only the interactions in the result.
+    /// the oldest interaction to return. The second pass copies the interactions that were created at this time or
+    /// later.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger cannot be read.

@@ -1,4 +1,5 @@
-//! The callbacks API over all replicas: each request is also sent to the other replicas.
+//! The callbacks API over all replicas: reads, lists and revokes the interactions of this process and of the other
+//! replicas.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,8 +52,8 @@ impl FoundAnywhere {
 }
 
 impl Admin {
-    /// Sends a request to all other replicas and returns their responses. `rest` follows `/replica/callbacks` in the
-    /// request target. Sends nothing if the replicas share one ledger.
+    /// Sends a request to all other replicas and returns their responses. `rest` is the part of the request target
+    /// after `/replica/callbacks`. Sends nothing if the replicas share one ledger.
     async fn ask_members(&self, method: &Method, rest: &str) -> Answers {
         let mut answers = Answers { answered: Vec::new(), unreachable: Vec::new() };
         let Some(replication) = &self.interactions.replication else { return answers };
@@ -151,9 +152,8 @@ impl Admin {
         Ok(FoundAnywhere { interactions: found.into_values().collect(), next, unreachable })
     }
 
-    /// Returns an explanation if the query names a route or a path capture that does not exist. To be called only if
-    /// nothing was found: a reload may have removed the route of an existing interaction, so an unknown name alone is
-    /// no mistake.
+    /// Returns an explanation if the query names a route or a path capture that does not exist. Call this function only
+    /// if no interaction was found. Otherwise the name may belong to a route that a reload has removed.
     fn unknown_name(&self, query: &ListQuery) -> Option<String> {
         let policy = self.policy.load();
         let unknown_route = query.route.as_deref().and_then(|name| unknown_route(&policy, name));
@@ -206,9 +206,9 @@ pub(in crate::admin) fn unknown_route(policy: &Policy, name: &str) -> Option<Str
     Some(format!("there is no route {name}; the routes are {}", names.join(", ")))
 }
 
-/// Sorts interactions by creation time, newest first, and truncates the list to `limit`. Interactions that were created
-/// at the same time as the last interaction within `limit` stay in the list. Returns the list, and the creation time of
-/// the last interaction in the list. The time is `None` if there are fewer than `limit` interactions.
+/// Sorts interactions by creation time, newest first, and truncates the list to `limit`. Interactions with the same
+/// creation time as the last one stay in the list. The second result is the creation time of the last interaction, or
+/// `None` if there are fewer than `limit` interactions.
 fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
     let created = |view: &Value| view.get("created_at").and_then(Value::as_str).and_then(Timestamp::parse);
     found.sort_by_cached_key(|view| Reverse(created(view)));
@@ -220,8 +220,8 @@ fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
     (found, last.map(|last| last.to_string()))
 }
 
-/// Reports whether the JSON view of an interaction shows only the revocation of the interaction, and none of its other
-/// data. Another replica may have the other data.
+/// Reports whether the JSON view of an interaction contains only its revocation. Then the interaction was revoked, but
+/// its other data is not in the ledger of this process. Another replica may have this data.
 fn is_tombstone(view: &Value) -> bool {
     view.get("route").and_then(Value::as_str) == Some(NO_ROUTE)
 }

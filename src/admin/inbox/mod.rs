@@ -172,7 +172,7 @@ fn list_query(query: &str) -> Result<(MessageFilter, usize), &'static str> {
             return Err("the parameters are `state`, `route`, `interaction`, `limit` and `after`");
         }
     }
-    // An empty value means that the parameter does not filter.
+    // A parameter with an empty value is treated as a missing parameter.
     let value = |name: &str| match parameter(query, name) {
         Parameter::One(value) => Ok(Some(value.into_owned()).filter(|value| !value.is_empty())),
         Parameter::Missing => Ok(None),
@@ -195,7 +195,7 @@ fn state(name: Option<&str>) -> Result<Option<MessageState>, &'static str> {
     name.map(known).transpose()
 }
 
-/// Parses a time in the past: a time in RFC 3339, or a duration before `now`, such as `1h`.
+/// Parses the start of a time range: a time in RFC 3339, or a duration before `now`, such as `1h`.
 fn since(text: &str, now: Timestamp) -> Result<Timestamp, &'static str> {
     let ago = parse_duration(text).map(|ago| now.minus(ago));
     ago.or_else(|| Timestamp::parse(text)).ok_or("`since` must be a time, or a duration such as 1h")

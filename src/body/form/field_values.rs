@@ -46,7 +46,8 @@ impl<'n, 'b> FieldValues<'n, 'b> {
         if self.fields > FIELDS_MAX {
             return Err(FormError::Malformed("there are more than 1000 fields"));
         }
-        // Some programs truncate a name at a NUL byte, or remove apostrophes around it. They would read another field.
+        // Some programs truncate a name at a NUL byte, or remove apostrophes around it. These programs would read
+        // another field.
         if name.bytes().any(|b| b.is_ascii_control()) || name.starts_with('\'') || name.ends_with('\'') {
             return Err(FormError::Malformed("the name of a field has a control character or an apostrophe"));
         }

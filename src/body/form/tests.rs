@@ -198,7 +198,8 @@ fn a_field_can_be_set() {
     assert!(with_field(&head(&headers), &set, "token", "y").is_none());
 }
 
-/// Tests that a name is denied if some programs read another name. PHP truncates names at NUL and removes apostrophes.
+/// Sends a form with a name that some programs read as `token`, such as `token%00`. The form must be malformed. PHP
+/// truncates names at NUL and removes apostrophes.
 #[test]
 fn names_that_programs_change_are_malformed() {
     for name in ["token%00", "token%00x", "%0atoken", "'token'", "'token", "token'"] {
@@ -227,7 +228,8 @@ const PIECES: &str = "--b0|--b0--|\r\n|\r\n\r\n|\n|Content-Disposition: form-dat
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
-    /// If a body is accepted, a tolerant search finds no other value of the requested field.
+    /// Reads random multipart bodies. If a body is accepted, a tolerant parser must find the same value of the field
+    /// `token`, and no second value.
     #[test]
     fn an_accepted_multipart_body_has_one_value(pieces in vec(select(PIECES.split('|').collect::<Vec<_>>()), 0..24)) {
         let inner = pieces.concat();
@@ -249,7 +251,7 @@ proptest! {
         }
     }
 
-    /// A form that `with_field` has written is read as it was written.
+    /// Sets the field `token` of a form with `with_field`. Reading the field must return the same value.
     #[test]
     fn what_is_written_is_read(value in "[ -~]{0,20}", other in "[a-z&=+%;]{0,8}") {
         let headers = headers(FORM);

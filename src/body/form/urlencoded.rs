@@ -13,7 +13,7 @@ use crate::query::pair;
 pub enum PlusSign {
     /// Programs differ in how they interpret `+`, so a value that contains `+` is an error.
     Ambiguous,
-    /// `+` stands for itself. This is for values that cannot contain a space.
+    /// `+` stands for itself. Used for values that cannot contain a space.
     Literal,
     /// `+` stands for a space, as the format specifies.
     Space,
@@ -29,7 +29,8 @@ pub(super) fn read<'b>(
     values: &mut FieldValues<'_, 'b>,
 ) -> Result<(), FormError> {
     for pair in form.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
-        // Some programs treat `;` like `&`. A requested field that these programs would find is ambiguous.
+        // Some programs also separate fields at `;`. Therefore a requested field is ambiguous if its value contains
+        // `;`, or if the field follows a `;`.
         let mut pieces = pair.split(|b| *b == b';');
         let first = pieces.next().unwrap_or_default();
         let has_semicolon = first.len() != pair.len();
@@ -45,7 +46,8 @@ pub(super) fn read<'b>(
     Ok(())
 }
 
-/// Returns the form with this field. All existing fields with the same name are removed.
+/// Returns the form with the field `name` set to `value`. Removes all existing fields with this name. Returns `None` if
+/// the form is not UTF-8.
 pub(super) fn with_field(form: &[u8], name: &str, value: &str) -> Option<Vec<u8>> {
     let form = std::str::from_utf8(form).ok()?;
     let kept = crate::query::without_parameter(form, name).unwrap_or_default();

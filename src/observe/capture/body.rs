@@ -28,7 +28,8 @@ pub(super) fn redacted_body(
     if let Some(redacted) = redacted_json(text, &place, known) {
         return Ok(redacted);
     }
-    // In a text that is almost JSON, a secret cannot be found by the name of its JSON key.
+    // If the JSON is not valid, Callgate cannot find secrets by the names of their JSON keys. Therefore the body is
+    // left out.
     if begins_like_json(text) {
         return Err("left out: it begins like JSON, but is not valid JSON");
     }
@@ -100,13 +101,14 @@ fn redacted_json(text: &str, place: &BodyPlace<'_>, known: &Known) -> Option<Str
     Some(known.remove_from(&out, IN_BODY))
 }
 
-/// Reports whether a JSON value is a secret because it is the value of a JSON key with the name of a secret, or is
-/// inside such a value.
+/// Reports whether a JSON string or number is a secret because of the names of the JSON keys that lead to it. In
+/// `{"password": {"value": ["x"]}}`, the string `"x"` is a secret.
 fn is_secret(scalar: &Scalar<'_, '_>) -> bool {
     let is_named = |names: &dyn Fn(&str) -> bool| scalar.path.iter().any(|name| names(name));
     match scalar.raw.as_bytes().first() {
         Some(b'"') => is_named(&|name| is_secret_name(name, &SECRET_MEMBERS)),
-        // Many names of numbers contain the name of a secret, such as `total_tokens`.
+        // A number is a secret only if the whole name of a JSON key matches. The number of a key such as `total_tokens`
+        // is no secret.
         Some(b'-' | b'0'..=b'9') => {
             is_named(&|name| SECRET_NUMBERS.iter().any(|secret| secret.eq_ignore_ascii_case(name)))
         }
@@ -114,13 +116,13 @@ fn is_secret(scalar: &Scalar<'_, '_>) -> bool {
     }
 }
 
-/// Returns the replacement of a JSON value that contains a known secret in another spelling: with escapes, as a number,
-/// or in JSON inside a string. Returns `None` if the value contains no known secret.
+/// Returns the JSON string that replaces a JSON string or number with secrets. Decodes escapes such as `\u0061` before
+/// the search, and also searches a JSON text inside the string. Returns `None` if the value contains no secret.
 fn redacted_scalar(scalar: &Scalar<'_, '_>, known: &Known) -> Option<String> {
     let Some(text) = scalar.text() else {
         return (known.remove_from(scalar.raw, IN_BODY) != scalar.raw).then(|| quoted(IN_BODY));
     };
-    // The JSON in the string is parsed once more. JSON in the strings of this inner JSON is not parsed.
+    // If the string contains a JSON text, this text is parsed as well. JSON texts at deeper levels are not parsed.
     let redacted = match begins_like_json(&text) {
         true => redacted_json_in_string(&text, known),
         false => None,
@@ -144,8 +146,8 @@ fn redacted_json_in_string(text: &str, known: &Known) -> Option<String> {
     Some(known.remove_from(&out, IN_BODY))
 }
 
-/// The location of the provider's proof in the body of a request. The proof is a signature, a token or a secret. If the
-/// body contains no proof, the variant is `None`.
+/// The location of the provider's proof (a signature, a token or a secret) in the body of a request. `None` means that
+/// the provider sends no proof in the body.
 enum BodyPlace<'s> {
     None,
     Member(&'s Pointer),

@@ -12,12 +12,12 @@ use crate::path::{Captures, TOKEN_CAPTURE};
 use crate::query::raw_values;
 use crate::request::RequestHead;
 
-/// The text that replaces a secret in the target of a request, where brackets are not allowed.
+/// The text that replaces a secret in a request target or in a form. Brackets are not allowed there.
 pub(super) const IN_TARGET: &str = "redacted";
-/// The text that replaces a secret in the body of a captured request.
+/// The text that replaces a secret in a header or in a JSON body of a captured request.
 pub(super) const IN_BODY: &str = "[redacted]";
-/// The minimum length of a secret value that is replaced wherever it occurs, in bytes. A shorter text can occur by
-/// chance.
+/// The minimum length of a known secret, in bytes. The text of a known secret is replaced wherever it occurs in the
+/// request. A shorter text could occur by chance.
 pub(super) const VALUE_BYTES_MIN: usize = 8;
 /// Parts of the names of headers and of parameters whose values are secrets.
 pub(super) const SECRET_NAMES: [&str; 20] = [
@@ -42,8 +42,8 @@ pub(super) const SECRET_NAMES: [&str; 20] = [
     "token",
     "verification",
 ];
-/// Parts of the names of JSON keys whose values are secrets. The list is shorter than that for headers and parameters,
-/// because more names of JSON keys have another meaning.
+/// Parts of the names of JSON keys whose values are secrets. The list is shorter than [`SECRET_NAMES`], because many
+/// harmless JSON keys contain parts such as `code` or `key`.
 pub(super) const SECRET_MEMBERS: [&str; 10] = [
     "apikey",
     "api_key",
@@ -86,9 +86,10 @@ pub(super) const SECRET_NUMBERS: [&str; 20] = [
 pub struct Request<'r> {
     /// The head of the request as received.
     pub head: &'r RequestHead<'r>,
-    /// The body of the request, or the reason why there is none.
+    /// The body of the request, or the reason why the body is not available.
     pub body: Result<&'r [u8], &'static str>,
-    /// The route of the request, and the values of its path captures. `None` if no route has this path.
+    /// The route of the request, with the values of its path captures. `None` if no route matches the path of the
+    /// request.
     pub route: Option<(&'r Route, &'r Captures)>,
     /// All configured routes. They are needed because a caller may send a secret of another route.
     pub all: &'r [Arc<Route>],
@@ -165,23 +166,23 @@ impl Known {
 /// chance, such as `shipping` with `pin`.
 const SECRET_WORDS: [&str; 5] = ["bearer", "otp", "pass", "pin", "pwd"];
 
-/// Reports whether a name is the name of a secret: whether it contains one of `parts`, or a word of [`SECRET_WORDS`].
-/// The name may be encoded as in a query.
+/// Reports whether a name is the name of a secret. The name must contain one of `parts`, or a word of [`SECRET_WORDS`],
+/// but neither `timestamp` nor `digest`. The name may be percent-encoded.
 pub(super) fn is_secret_name(name: &str, parts: &[&str]) -> bool {
     let name = decoded_name(name).to_ascii_lowercase().replace(['-', ' '], "_");
     let has_part = parts.iter().any(|part| name.contains(part));
     let has_word = name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| SECRET_WORDS.contains(&word));
-    // The timestamp of a signature is no secret, and `callgate explain` needs it to check the age of the signature.
+    // Timestamps and digests are no secrets. `callgate explain` needs the timestamp to check the age of a signature.
     (has_part || has_word) && !name.contains("timestamp") && !name.contains("digest")
 }
 
-/// Decodes a name that is encoded as in a query.
+/// Decodes a percent-encoded name. `+` becomes a space.
 fn decoded_name(name: &str) -> String {
     let spaced = name.replace('+', " ");
     percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
 
-/// Reports whether a callback carries the token of its route in this header.
+/// Reports whether the route reads its callback token from the header `name`.
 pub(super) fn carries(route: Option<(&Route, &Captures)>, name: &HeaderName) -> bool {
     route
         .and_then(|(route, _)| route.token.as_ref())

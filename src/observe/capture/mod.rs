@@ -1,8 +1,7 @@
 //! Records the next rejected requests in memory when an operator asks for it, so that `callgate explain` can repeat the
-//! decision. Tokens, secrets and signatures are never recorded. The verdicts of the checks that need them are recorded
-//! instead.
+//! decision. Tokens, secrets and signatures are never recorded. The verdict of each check is recorded instead.
 //!
-//! The recording ends after a number of requests, after a time, or when the memory for it is used up.
+//! The recording ends after a number of requests, after a time, or when the memory for captured requests is used up.
 
 mod body;
 mod known;
@@ -38,14 +37,14 @@ pub const BODY_BYTES_MAX: u64 = 64 << 10;
 /// The maximum number of bodies that are read at the same time only to capture their requests. The callers of these
 /// requests are not authenticated, and must not use up the memory for the bodies of other requests.
 const READS_MAX: usize = 8;
-/// The size of all captured requests at which capturing ends, in bytes.
+/// The total size of the captured requests, in bytes, at which capturing ends.
 const BYTES_MAX: usize = 4 << 20;
 
 /// Describes which rejected requests are captured, how many, and until when.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The name of the route whose requests are captured. `none` stands for requests to no route. `None` means every
-    /// route.
+    /// The name of the route whose requests are captured. The text `none` selects the requests that match no route. The
+    /// value `None` selects all requests.
     pub route: Option<Box<str>>,
     /// The denial reason of the requests to capture. `None` means every reason.
     pub reason: Option<Denial>,
@@ -196,7 +195,8 @@ impl Captures {
         };
         let removed = state.kept.remove(at);
         state.bytes = state.bytes.saturating_sub(removed.bytes());
-        // Another request must not be captured in place of the removed one.
+        // The number of requests to capture is reduced, so that no further request is captured instead of the removed
+        // one.
         if let Some(wanted) = &mut state.wanted {
             wanted.requests = wanted.requests.saturating_sub(1);
         }

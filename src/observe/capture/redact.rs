@@ -1,7 +1,8 @@
 //! Writes a captured request in the format of `.http` files, without tokens, secrets and signatures.
 //!
 //! These values are replaced:
-//! - the values in which the route expects a token, and those in which the provider sends its proof;
+//! - the callback token and the provider's proof (a signature, a token or a secret), in the header, parameter, path or
+//!   body where the route expects them;
 //! - the values of headers, query parameters and JSON keys that have the name of a secret;
 //! - JWTs and opaque callback tokens;
 //! - all occurrences of a value that was replaced elsewhere;
@@ -17,8 +18,8 @@ use super::known::{IN_BODY, IN_TARGET, Known, Request, carries, is_secret_header
 use super::verdicts::{BODY_HEADER, Verdicts};
 use crate::observe::redact_path;
 
-/// Returns the captured request in the format of `.http` files, with its secrets replaced. The verdicts of the checks
-/// are in headers of their own, because the checks that need a secret cannot be repeated.
+/// Returns the captured request in the format of `.http` files, with its secrets replaced. Adds headers with the
+/// verdicts of the checks, because a check that needs a secret cannot be repeated without the secret.
 pub fn redacted_request(request: Request<'_>, verdicts: &Verdicts) -> String {
     let known = Known::of(&request);
     let body = request.body.and_then(|body| redacted_body(&request, &known, body));
@@ -30,7 +31,8 @@ pub fn redacted_request(request: Request<'_>, verdicts: &Verdicts) -> String {
         out.push_str("\r\n");
     };
     for (name, value) in request.head.headers {
-        // The body is written without a transfer coding. Only Callgate may write `Callgate-*` headers.
+        // Omits `Transfer-Encoding` and `Connection`, because the body is written without a transfer coding. Omits
+        // `Callgate-*` headers of the caller, because only Callgate may write these headers.
         let is_dropped =
             [TRANSFER_ENCODING, CONNECTION].contains(name) || name.as_str().starts_with("callgate-");
         if !is_dropped && (*name != CONTENT_LENGTH || body.is_err()) {
@@ -75,12 +77,13 @@ fn header(
     }
 }
 
-/// Reports whether a text is the usual name of an authentication scheme, and not a part of a secret.
+/// Reports whether a text is the name of a common authentication scheme, such as `Bearer`. Any other text could be a
+/// part of a secret.
 fn is_scheme(text: &str) -> bool {
     ["basic", "bearer", "digest", "token"].iter().any(|scheme| text.eq_ignore_ascii_case(scheme))
 }
 
-/// Returns the request target without secrets. The form of the path does not change, so that the same route matches it.
+/// Returns the request target without secrets. The route that matches the original path also matches the returned path.
 fn target(request: &Request<'_>, known: &Known) -> String {
     let path = match request.route {
         Some((_, captures)) => captures.redacted_path(),

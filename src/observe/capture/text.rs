@@ -7,8 +7,8 @@ use crate::path::is_opaque_form;
 
 /// The maximum length of the name of a URL parameter, in characters.
 const NAME_CHARS_MAX: usize = 64;
-/// The length above which random text is replaced even if it does not have the form of a callback token, in characters.
-/// A callback token could be a part of this text.
+/// The maximum length of random text that is not replaced, in characters. A longer text could contain a callback token,
+/// even if the whole text does not have the form of a callback token.
 const RANDOM_CHARS_MIN: usize = 32;
 
 /// A decoded character of a text, and the range of the bytes that encode it in the text.
@@ -26,7 +26,8 @@ fn units(text: &str) -> Vec<Unit> {
     units
 }
 
-/// Returns the first character of a text, decoded from an escape of URLs or JSON, and its encoded length in bytes.
+/// Returns the first character of a text, and its encoded length in bytes. Decodes an escape of a URL (`%2E`) or of
+/// JSON (`\u002e`).
 fn first(text: &str) -> Option<(char, usize)> {
     let hex = |range: Range<usize>| {
         let digits = text.get(range).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;

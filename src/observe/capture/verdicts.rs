@@ -33,9 +33,9 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    /// Collects the verdicts of two trails of the same request. `all` has every check that could be run without the
-    /// ledger, and `real` has the checks that decided about the request. For a check in both trails, the verdict is
-    /// that in `all`.
+    /// Collects the verdict of each check from two trails of the same request. `real` has the checks that decided about
+    /// the request. `all` has every check that could run without the ledger. If both trails have a check, the verdict
+    /// in `all` is used.
     pub fn of(time: Timestamp, peer: IpAddr, reason: &str, all: &Trail, real: &Trail) -> Self {
         let mut checks: Vec<(Box<str>, Box<str>)> = Vec::new();
         for step in all.steps().chain(real.steps()) {

@@ -1,6 +1,6 @@
 //! The metrics of ingress, egress and the ledger, in base units (seconds, bytes).
 //!
-//! `server_metrics` and `fetch_metrics` contain the other metrics, and `registry` registers all of them.
+//! The other files of this folder contain the other metrics. `registry` registers all metrics.
 
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
@@ -289,7 +289,7 @@ impl Metrics {
         self.ledger.open.with_label_values(&[route]).dec();
     }
 
-    /// Counts an interaction that was not in the ledger and was added to it because of a valid token.
+    /// Counts an interaction that was added to the ledger because a callback had a valid token.
     pub fn interaction_adopted(&self, route: &str) {
         self.ledger.adopted.with_label_values(&[route]).inc();
     }
@@ -357,8 +357,8 @@ impl Metrics {
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);
     }
 
-    /// Counts an action endpoint or a host of the forward proxy that was denied. `class` is the class of the denied
-    /// address or URL, such as `loopback`.
+    /// Counts a denied connection: to an action endpoint, or to a host that the agent requested from the forward proxy.
+    /// `class` is the class of the denied address or URL, such as `loopback`.
     pub fn guard_refusal(&self, class: &str) {
         self.egress.guard_refusals.with_label_values(&[class]).inc();
     }

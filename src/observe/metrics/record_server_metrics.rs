@@ -75,8 +75,8 @@ impl Metrics {
         }
         if let Some(cpu) = usage.cpu {
             let counter = process.cpu_seconds.with_label_values(no_labels);
-            // A counter cannot be set to a value, so it is reset and then increased. Two scrapes at the same time may
-            // each increase it.
+            // A counter cannot be set to a value. Therefore the counter is reset and then increased. Two scrapes at the
+            // same time can double the value.
             counter.reset();
             counter.inc_by(cpu.as_secs_f64());
         }

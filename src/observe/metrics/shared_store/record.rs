@@ -52,8 +52,8 @@ impl Metrics {
         self.ledger.ended.with_label_values(&[route, outcome]).inc();
     }
 
-    /// Sets the number of open interactions of each route. `counts` covers only the part of the shared ledger that this
-    /// process counts.
+    /// Sets the number of open interactions of each route. Each process counts the interactions in a part of the shared
+    /// ledger. `counts` is the result of this process.
     pub fn shared_open<'r>(&self, counts: impl Iterator<Item = (&'r str, i64)>) {
         self.ledger.open.reset();
         for (route, count) in counts {
