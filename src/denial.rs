@@ -127,7 +127,7 @@ denials! {
         "Callgate cannot add the callback URL or token to the request: the path to its place leads through a value \
          without members, or the request has a name on the path twice or in another spelling.";
     InteractionMismatch, "interaction_mismatch", Deny, 403, "Forbidden",
-        "The provider's id of the work in the callback differs from the id that the provider returned when it \
+        "The provider's task id in the callback differs from the id that the provider returned when it \
          accepted the request.";
     InteractionOver, "interaction_over", Deny, 410, "Gone",
         "The interaction is over: a final callback arrived, the last use was spent, the deadline passed, or the \

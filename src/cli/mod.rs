@@ -88,12 +88,12 @@ enum Command {
     Health(health::HealthArgs),
     /// Report from an access log who calls each route, and what it denies or would deny.
     Audit(audit::AuditArgs),
-    /// Show, replay or remove the callbacks that a running Callgate keeps for its agent.
+    /// Show, deliver again or remove the callbacks in the inbox of a running Callgate.
     Inbox(inbox::InboxArgs),
     /// Print the callbacks of an interaction while they arrive. Exits with 0 if it is done, 1 failed, 2 expired, 3
     /// revoked, 4 not sent, and 69 if it is unknown or Callgate is unreachable.
     Wait(inbox::WaitArgs),
-    /// Show which replicas of its installation a running Callgate knows.
+    /// Show the other replicas that a running Callgate has found.
     Members(members::MembersArgs),
     /// Revoke an interaction of a running Callgate: its token is denied from now on.
     Revoke(revoke::RevokeArgs),

@@ -11,7 +11,7 @@ use super::read::ConfigArg;
 pub(super) struct RevokeArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// Address or URL of the admin listener, if the running Callgate is reached at another one than FILE says.
+    /// Address or URL of the admin listener, if it differs from the address in FILE.
     #[arg(long, value_name = "ADDRESS", value_parser = AdminAddress::parse)]
     admin: Option<AdminAddress>,
     /// Id of the interaction, such as int_….

@@ -42,8 +42,8 @@ impl BodyKind {
 /// The condition by which Callgate recognizes one kind of request. The default condition accepts every request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RequestCondition {
-    /// The ends of the accepted paths, for example `/message:send`. An empty list accepts every path. Egress rules for
-    /// a single path ignore this list, because the path of the rule already determines which requests get a callback.
+    /// A request gets a callback if its path ends with one of these texts, for example `/message:send`. An empty list
+    /// accepts every path. An egress rule for a single path ignores this list.
     pub paths: Vec<Box<str>>,
     /// The location of a value in the JSON body, and the accepted values. For example, `/method` is the location of the
     /// method in a JSON-RPC request. `None` accepts every body.
@@ -57,7 +57,7 @@ pub struct CallbackRequest {
     pub condition: RequestCondition,
     /// The values that are inserted into the request, each with its location.
     pub insertions: Vec<Insertion>,
-    /// The locations of the provider's id of the work, for example a task id, in the JSON body of the provider's
+    /// The locations of the provider's task id in the JSON body of the provider's
     /// response. The first location that has a value counts. In an event stream, the locations refer to the JSON data
     /// of an event. If the list is empty, Callgate does not read this id.
     pub response: Vec<Pointer>,

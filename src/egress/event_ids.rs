@@ -1,4 +1,4 @@
-//! Finds the provider's id of the work, for example a task id, in an event stream (`text/event-stream`) while the
+//! Finds the provider's task id in an event stream (`text/event-stream`) while the
 //! stream is passed on.
 
 use crate::json::{Pointer, find};
@@ -7,7 +7,7 @@ use crate::json::{Pointer, find};
 /// the work.
 const BYTES_MAX: usize = 256 << 10;
 
-/// Searches the events of a stream for the provider's id of the work, for example a task id. The id is a value in the
+/// Searches the events of a stream for the provider's task id. The id is a value in the
 /// JSON data of an event.
 #[derive(Debug)]
 pub struct EventIds {

@@ -97,7 +97,7 @@ impl Inject {
         self.requests.iter().flat_map(|request| &request.insertions)
     }
 
-    /// Reports whether Callgate must read the provider's id of the work from the response to a request.
+    /// Reports whether Callgate must read the provider's task id from the response to a request.
     pub fn reads_response(&self) -> bool {
         self.requests.iter().any(|request| !request.response.is_empty())
     }

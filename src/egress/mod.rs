@@ -7,7 +7,7 @@
 //! stay unchanged. [`Rule::unchanged`] writes the head of a request that gets no callback, so that its body can be sent
 //! while it arrives. [`Rule::local_location`] and [`relayed_location`] replace URLs in redirects, and
 //! [`CardPlace::localize`] replaces URLs in agent cards, so that the next request also passes through the egress
-//! listener. [`EventIds`] finds the provider's id of the work in an event stream.
+//! listener. [`EventIds`] finds the provider's task id in an event stream.
 //!
 //! If Callgate is the agent's proxy, [`ForwardProxy`] decides which hosts the agent may reach, and
 //! [`Egress::find_by_url`] finds the rule.

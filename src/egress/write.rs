@@ -71,7 +71,7 @@ impl Rule {
         let unpacked =
             self.injection(head).is_some_and(Inject::reads_response) || self.card_place(head, body).is_some();
         let skip = |name: &HeaderName| {
-            // The response must not be compressed if Callgate reads the provider's id of the work from it, or replaces
+            // The response must not be compressed if Callgate reads the provider's task id from it, or replaces
             // URLs of an agent card in it.
             (unpacked && *name == ACCEPT_ENCODING) || replaces(extra.iter().map(|(extra, _)| *extra), name)
         };

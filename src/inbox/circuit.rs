@@ -30,7 +30,7 @@ pub enum Start {
 pub struct Circuit {
     /// The number of consecutive failed attempts.
     failures: u32,
-    /// The number of the message whose attempt was the first of the consecutive failed attempts.
+    /// The number of the message with which the current series of failed attempts began.
     first: Option<u64>,
     /// Whether the consecutive failed attempts belong to more than one message.
     has_other: bool,

@@ -264,7 +264,7 @@ impl Route {
         self.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
     }
 
-    /// Returns the beginning of the URLs that the provider of this route calls: the provider's own setting, or the
+    /// Returns the base URL of the callbacks on this route: the `public_url` of its provider, or the
     /// public URL.
     pub(super) fn public_url<'a>(&'a self, edge: &'a Edge) -> &'a str {
         let own = self.provider.as_ref().and_then(|provider| provider.public_url.as_deref());

@@ -13,7 +13,7 @@ const FAILED_MAX: usize = 32;
 impl Interaction {
     /// Returns the number of failed deliveries and the time of the last one. Returns `None` if no delivery failed.
     pub fn undelivered(&self) -> Option<Undelivered> {
-        self.more.as_ref().and_then(|more| more.undelivered)
+        self.more.as_ref().and_then(|more| more.undelivered).filter(|undelivered| undelivered.count > 0)
     }
 
     /// Reports whether the provider probably did not accept the agent's request: the agent received an error for the
@@ -45,18 +45,17 @@ impl Interaction {
         let keys = more.events.keys(claim.number());
         let Some(at) = more.failed.iter().position(|failed| failed.is(&keys)) else { return };
         let attempts = more.failed.swap_remove(at).attempts;
-        more.undelivered = more.undelivered.and_then(|before| {
-            let count = before.count.saturating_sub(attempts);
-            (count > 0).then_some(Undelivered { count, ..before })
-        });
+        if let Some(undelivered) = &mut more.undelivered {
+            undelivered.count = undelivered.count.saturating_sub(attempts);
+        }
     }
 
     /// Records that the inbox contains no waiting or dead callback of this interaction any more. Resets the number of
     /// failed deliveries. If a callback has ended the interaction, also records that the agent has received this
     /// callback.
     pub fn receive_all(&mut self, now: Timestamp) {
-        if let Some(more) = &mut self.more {
-            more.undelivered = None;
+        if let Some(undelivered) = self.more.as_mut().and_then(|more| more.undelivered.as_mut()) {
+            *undelivered = Undelivered { count: 0, last: undelivered.last.max(now.unix_ms()) };
         }
         if self.lacks_final_callback() {
             self.inform(InformedBy::FinalCallback, now);
@@ -64,8 +63,9 @@ impl Interaction {
     }
 
     fn count_undelivered(&mut self, now: Timestamp) {
-        let count = self.undelivered().map_or(0, |before| before.count);
-        self.more().undelivered = Some(Undelivered { count: count.saturating_add(1), last: now.unix_ms() });
+        let before = self.more().undelivered.unwrap_or(Undelivered { count: 0, last: i64::MIN });
+        let last = before.last.max(now.unix_ms());
+        self.more().undelivered = Some(Undelivered { count: before.count.saturating_add(1), last });
     }
 
     /// Records that the inbox has given up the delivery of a callback. The agent gets a notice about this, unless

@@ -114,13 +114,13 @@ impl Interaction {
         self
     }
 
-    /// Records that callbacks are matched to this interaction by the provider's id of the work, and not by a token.
+    /// Records that callbacks are matched to this interaction by the provider's task id, and not by a token.
     pub fn matched(mut self) -> Self {
         self.more().is_matched = true;
         self
     }
 
-    /// Reports whether callbacks are matched to this interaction by the provider's id of the work.
+    /// Reports whether callbacks are matched to this interaction by the provider's task id.
     pub fn is_matched(&self) -> bool {
         self.more.as_ref().is_some_and(|more| more.is_matched)
     }
@@ -301,9 +301,8 @@ impl Interaction {
         }
     }
 
-    /// Ends a claim (a callback that is being delivered) because the agent accepted the callback. For each key of the
-    /// event, `remember` stores the event in the ledger and returns its fingerprint. Returns whether this callback
-    /// ended the interaction.
+    /// Ends a claim because the agent accepted its callback. Calls `remember` for each key of the event. `remember`
+    /// stores the event in the ledger and returns its fingerprint. Returns whether the callback ended the interaction.
     pub fn settle(
         &mut self,
         claim: &Claim,

@@ -37,7 +37,8 @@ pub(super) struct More {
     pub(super) provider_id: Option<Box<str>>,
     #[serde(default)]
     pub(super) notice: Option<Notice>,
-    /// The number of failed deliveries of verified callbacks, and the time of the last one.
+    /// The number of failed deliveries of verified callbacks, and the time of the last one. If the agent has accepted
+    /// these callbacks later, the number is 0 and the time remains, because copies of the record are compared by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) undelivered: Option<Undelivered>,
     /// The callbacks that the agent has not accepted yet, each with the number of failed attempts. The list is not
@@ -51,7 +52,7 @@ pub(super) struct More {
     /// The last callbacks and notices that the agent has accepted, for display.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) informed: Vec<Informed>,
-    /// Whether callbacks are matched to the interaction by the provider's id of the work, and not by a token.
+    /// Whether callbacks are matched to the interaction by the provider's task id, and not by a token.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_matched: bool,
     /// The id of the process that minted the token, if that process has handed over the interaction.

@@ -1,4 +1,4 @@
-//! Reads the values that a callback reports: the status, the progress, and the provider's id of the work. Callgate
+//! Reads the values that a callback reports: the status, the progress, and the provider's task id. Callgate
 //! delivers the body of the callback unchanged.
 
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub struct Follow {
     pub status: Vec<StatusAt>,
     /// The location of the progress in the JSON body of a callback. The progress is a number.
     pub progress: Option<Pointer>,
-    /// The locations in a callback that can contain the provider's id of the work. The first location that has a value
+    /// The locations in a callback that can contain the provider's task id. The first location that has a value
     /// counts. This id must equal the id that the provider returned in its response to the agent's request.
     pub id: Vec<StatusAt>,
     /// The status values that mean that the provider asks a question.
@@ -46,7 +46,7 @@ pub struct Follow {
     pub deadline: Option<Duration>,
     /// The maximum time between two callbacks.
     pub stalled_after: Option<Duration>,
-    /// What Callgate does with a callback if no interaction has the provider's id of the work that the callback
+    /// What Callgate does with a callback if no interaction has the provider's task id that the callback
     /// contains. `None` if the callbacks of the route have tokens, so that this id is not needed to find the
     /// interaction.
     pub matching: Option<UnmatchedCallback>,
@@ -55,7 +55,7 @@ pub struct Follow {
     pub stale: Option<Stale>,
 }
 
-/// What Callgate does with a callback if no interaction has the provider's id of the work that the callback contains.
+/// What Callgate does with a callback if no interaction has the provider's task id that the callback contains.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UnmatchedCallback {
     /// The callback is delivered without an interaction.
@@ -73,7 +73,7 @@ pub struct Report {
     pub progress: Option<f64>,
     /// [`Event::Completed`] or [`Event::Failed`], if the status is final.
     pub end: Option<Event>,
-    /// The provider's id of the work, if the callback has one.
+    /// The provider's task id, if the callback has one.
     pub id: Option<Box<str>>,
     /// Whether the status is one of [`Follow::asking`], which means that the provider asks a question.
     pub asks: bool,

@@ -196,7 +196,7 @@ fn string(mut rest: &[u8]) -> Option<&[u8]> {
     last_bytes(rest)
 }
 
-/// Returns the text after the leading blocks of a string that contain no quote, no backslash and no control character.
+/// Skips the leading blocks of a string that contain no quote, no backslash and no control character. Returns the rest.
 /// The loop over a block has no early exit, so that the compiler uses vector instructions.
 #[inline(never)]
 fn plain_blocks(mut rest: &[u8]) -> &[u8] {

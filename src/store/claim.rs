@@ -225,7 +225,7 @@ impl Drop for Claimed<'_> {
 }
 
 impl Store {
-    /// Finds the interaction of a callback that has no token. The callback contains the provider's id of the work.
+    /// Finds the interaction of a callback that has no token. The callback contains the provider's task id.
     /// Returns `None` if the route does not match callbacks by this id, or if no interaction has the id.
     ///
     /// # Errors

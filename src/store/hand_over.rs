@@ -318,7 +318,7 @@ impl Memory {
         }
     }
 
-    /// Counts one more record whose token the process `origin` has minted and that was handed over.
+    /// Increases the number of records that were handed over and whose token the process `origin` has minted.
     pub(super) fn count_origin(&self, origin: &str) {
         *self.origins.lock().entry(origin.into()).or_default() += 1;
     }

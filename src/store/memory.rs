@@ -87,8 +87,8 @@ pub(super) struct Memory {
     pub(super) next_eviction: AtomicUsize,
     /// The number of delivered events, with and without an interaction.
     pub(super) events: AtomicUsize,
-    /// The times of the oldest events of each shard ([`Oldest::to_bits`]). The last element is for the events without
-    /// an interaction (`dedup`). An element is [`Oldest::FIRST`] if its shard may have events of ended interactions.
+    /// The time of the oldest event of each shard ([`Oldest::to_bits`]). The last element is for the events without an
+    /// interaction. An element is [`Oldest::FIRST`] if its shard may have events of ended interactions.
     pub(super) oldest: Vec<AtomicU64>,
     pub(super) fingerprints: FingerprintKey,
     /// The ids of the interactions whose request was not sent and whose token nobody has. A full ledger removes these

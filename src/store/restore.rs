@@ -135,8 +135,8 @@ impl Memory {
         former
     }
 
-    /// Returns the fingerprint of an event in the file. The second number is the Unix time from which a replay is
-    /// denied because of the age of its signature. This number is 0 if the file contains only the key of the event.
+    /// Returns the fingerprint of an event in the file, and the Unix time from which a replay of the event is denied
+    /// because of the age of its signature. The time is 0 if the file contains only the key of the event.
     fn fingerprint_of(&self, event: StoredEvent, interaction: &str) -> (u64, u32) {
         match event {
             StoredEvent::Fingerprint(fingerprint, replayable_until) => (fingerprint, replayable_until),

@@ -1,4 +1,4 @@
-//! Account-wide webhooks: callbacks without a token find their interaction by the provider's id of the work.
+//! Account-wide webhooks: callbacks without a token find their interaction by the provider's task id.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -42,7 +42,7 @@ pub(super) struct ExplainArgs {
     /// Time at which the request arrives: RFC 3339 or Unix seconds. Default: the time of a captured request, or now.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Timestamp>,
-    /// Source address of the connection. Default: the one of a captured request, or 127.0.0.1.
+    /// Source address of the connection. Default: the address of a captured request, or 127.0.0.1.
     #[arg(long, value_name = "IP")]
     peer: Option<IpAddr>,
     /// Print JSON.

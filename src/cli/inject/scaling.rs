@@ -22,7 +22,8 @@ pub(super) struct Scaling {
 }
 
 impl Scaling {
-    /// Records a workload that has the sidecar. If the workload has several pods, also records the reason.
+    /// Records a workload that has the sidecar. If the workload has several pods, also records why: its
+    /// `replicas`, or its kind.
     pub(super) fn workload(&mut self, object: &Mapping) {
         let (kind, namespace, name) = identity(&Value::from(object.clone()));
         let replicas = object.get("spec").and_then(|spec| spec.get("replicas")).and_then(Value::as_u64);

@@ -94,8 +94,8 @@ impl Default for Sidecar {
     }
 }
 
-/// An environment variable that contains the base URL of one of the agent's clients, and the path of this URL on the
-/// egress listener.
+/// The environment variable with which a client library of the agent is pointed to the egress listener, and the path
+/// of the base URL that it then contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     /// The name of the environment variable, such as `OPENAI_BASE_URL`.
@@ -137,7 +137,7 @@ pub enum Companion {
     Service,
     /// The NetworkPolicy for connections to the pods.
     NetworkPolicy,
-    /// The NetworkPolicy for connections of the pods.
+    /// The NetworkPolicy for connections from the pods to other addresses.
     EgressPolicy,
 }
 
@@ -264,9 +264,9 @@ pub(super) fn private_volumes(own: &Mapping) -> Vec<Value> {
     mounts.filter(is_private).cloned().collect()
 }
 
-/// Checks that a container and volumes belong to a sidecar that `inject` added. `volumes` contains the names from the
-/// record in an annotation. The check is needed because anybody can write the annotation, and `--remove` deletes the
-/// volumes in the record. Settings that somebody added to the container later are accepted.
+/// Checks that a container and volumes belong to a sidecar that `inject` added. `volumes` contains names of volumes,
+/// which an annotation of the workload lists. The check is needed because anybody can write the annotation, and
+/// `--remove` deletes the listed volumes. Settings that somebody added to the container later are accepted.
 pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
     let made = component().ok_or(DAMAGED)?;
     if let Some(other) = volumes.iter().find(|volume| !is_own_volume(volume)) {

@@ -65,8 +65,8 @@ struct RestoreArgs {
     /// The backup.
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
-    /// Replace the ledger even if it is newer than the backup, or damaged. It is kept beside the restored one, with the
-    /// suffix `.former`.
+    /// Replace the ledger even if it is newer than the backup, or damaged. The old ledger is renamed: its name
+    /// gets the suffix `.former`.
     #[arg(long)]
     force: bool,
 }

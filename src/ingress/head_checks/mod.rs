@@ -24,7 +24,7 @@ use token::{listed, named_interaction, verify_token};
 pub(super) struct Found {
     /// The rights that the verified callback token grants.
     pub(super) granted: Option<Granted>,
-    /// The id of the interaction, if the callback has no token. The ledger found it by the provider's id of the work,
+    /// The id of the interaction, if the callback has no token. The ledger found it by the provider's task id,
     /// for example a task id.
     pub(super) matched: Option<Box<str>>,
     /// The id of the interaction in a denied token whose signature is valid. It is used only for the log.
@@ -72,7 +72,7 @@ pub(super) enum Decoding {
 
 impl Found {
     /// Returns the id of the interaction. The id comes from the token. For a callback without a token, the ledger found
-    /// it by the provider's id of the work, for example a task id.
+    /// it by the provider's task id.
     pub(super) fn interaction(&self) -> Option<&str> {
         self.granted.as_ref().map(|granted| &*granted.interaction).or(self.matched.as_deref())
     }

@@ -1,7 +1,5 @@
 //! Compares and merges two copies of the record of one interaction, for example after a ledger was copied.
 
-use std::cmp::Ordering;
-
 use super::interaction::Interaction;
 use super::more::Inherited;
 use super::state::State;
@@ -25,8 +23,7 @@ pub enum Copies {
 
 impl Interaction {
     /// Compares this copy of the record with another copy. A copy is newer if at least one of its counters and times is
-    /// greater, and none is smaller. If all are equal, the copy with more undelivered callbacks is newer. The number of
-    /// undelivered callbacks is not one of these counters, because it can decrease.
+    /// greater, and none is smaller.
     pub fn compare(&self, other: &Self) -> Copies {
         let pairs = self.growth().into_iter().zip(other.growth());
         let (mut newer, mut older) = (false, false);
@@ -34,13 +31,8 @@ impl Interaction {
             newer |= own > other;
             older |= own < other;
         }
-        let undelivered = |copy: &Self| copy.undelivered().map_or(0, |undelivered| undelivered.count);
         match (newer, older) {
-            (false, false) => match undelivered(self).cmp(&undelivered(other)) {
-                Ordering::Equal => Copies::Equal,
-                Ordering::Greater => Copies::Newer,
-                Ordering::Less => Copies::Older,
-            },
+            (false, false) => Copies::Equal,
             (true, false) => Copies::Newer,
             (false, true) => Copies::Older,
             (true, true) => Copies::Diverged,
@@ -48,28 +40,36 @@ impl Interaction {
     }
 
     /// Returns the counters and times by which two copies of the record are compared. A greater value means a later
-    /// state of the interaction.
+    /// state of the interaction. No change of the record decreases a value.
     fn growth(&self) -> [i64; 9] {
         let end = match self.state {
             State::Revoked => 2,
             state if !state.is_open() => 1,
             _ => 0,
         };
-        let answered = self.questions().iter().filter(|question| question.answered).count();
         let more = self.more.as_deref();
+        let asked = more.map_or(0, |more| more.questions_asked);
+        // An answered question can be removed from the record. The number of closed questions does not decrease then.
+        let unanswered = self.questions().iter().filter(|question| !question.answered).count();
+        let closed = i64::from(asked).saturating_sub(i64::try_from(unanswered).unwrap_or(i64::MAX));
         // A copy without a pending notice is in a later state: the agent has acknowledged the notice, or Callgate has
-        // given it up.
+        // given it up. But the interaction can have a new notice later, about a callback of which the delivery was
+        // given up. The time of the last failed delivery then differs.
         let has_no_notice = !self.state.is_open() && self.notice().is_none();
+        let last_event = self.last_event.map_or(0, std::num::NonZero::get);
+        let last_informed = self.informed().last().map_or(0, |informed| informed.at().unix_ms());
+        let last_failure = more.and_then(|more| more.undelivered).map_or(0, |undelivered| undelivered.last);
+        let last_change = last_event.max(last_informed).max(last_failure);
         [
             end,
             self.deliveries.into(),
             u32::MAX.wrapping_sub(self.uses_left).into(),
             i64::from(self.provider_id().is_some()),
-            more.map_or(0, |more| more.questions_asked).into(),
-            i64::try_from(answered).unwrap_or(i64::MAX),
-            self.last_event.map_or(0, std::num::NonZero::get),
-            has_no_notice.into(),
-            self.informed().last().map_or(0, |informed| informed.at().unix_ms()),
+            asked.into(),
+            closed,
+            last_event,
+            last_change.saturating_mul(2).saturating_add(has_no_notice.into()),
+            last_informed,
         ]
     }
 
@@ -118,8 +118,12 @@ impl Interaction {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Event;
+    use std::time::Duration;
+
+    use super::super::{Ask, Claim, Event, EventKey, Follow, NoticeResult, Report};
     use super::*;
+    use crate::path::{CanonicalPath, Template};
+    use crate::random::splitmix::Random;
     use crate::time::Timestamp;
 
     fn record(uses: Option<u32>) -> Interaction {
@@ -198,5 +202,77 @@ mod tests {
         used.receive_all(Timestamp::from_unix_secs(1_200));
         assert_eq!(used.undelivered(), None);
         assert_eq!((used.compare(&copied), copied.compare(&used)), (Copies::Newer, Copies::Older));
+    }
+
+    /// Applies one random change to a record, as the ledger does while an interaction goes on.
+    fn change(record: &mut Interaction, claims: &mut Vec<Claim>, random: &mut Random, now: Timestamp) {
+        let (route, follow) = ("r".into(), Follow::default());
+        let captures = Template::parse("/w").unwrap().capture(&CanonicalPath::parse("/w").unwrap());
+        let question = (random.below(2) == 0).then(|| "https://a/".into());
+        let report = Report { question, ..Report::default() };
+        let ask = Ask::new(&route, &captures, &follow, &report);
+        match random.below(12) {
+            0..3 => {
+                let events = &[EventKey(u128::from(random.next()))];
+                if let Ok(Some(claim)) = record.claim(&Ask { events, ..ask }, now, |_| false) {
+                    claims.push(claim);
+                }
+            }
+            3..5 => {
+                if let Some(claim) = claims.pop() {
+                    record.settle(&claim, &report, None, now, |_| 0);
+                }
+            }
+            5 => {
+                if let Some(claim) = claims.pop() {
+                    record.fail(&claim, now);
+                }
+            }
+            6 if random.below(3) == 0 => record.receive_all(now),
+            6 => record.lose_message(now),
+            7 => {
+                if let Some(notice) = record.pass(now).notice {
+                    let results = [NoticeResult::Accepted, NoticeResult::Abandoned, NoticeResult::Failed];
+                    record.noticed(notice, results[random.below(3) as usize], now);
+                }
+            }
+            8..10 => {
+                if let Ok((number, _)) = record.take_question(None, now) {
+                    record.answer(number, random.below(4) > 0);
+                }
+            }
+            10 => {
+                let events = [Event::Completed, Event::Failed, Event::Revoked];
+                if random.below(20) == 0 {
+                    record.end_by(events[random.below(3) as usize], now);
+                }
+            }
+            _ => record.bind("job-1"),
+        }
+    }
+
+    #[test]
+    fn every_change_makes_a_copy_newer_or_leaves_it_equal() {
+        for seed in 0..500 {
+            let mut random = Random(seed);
+            let mut now = Timestamp::from_unix_secs(1_000);
+            let follow = Follow { deadline: Some(Duration::from_secs(200)), ..Follow::default() };
+            let mut record = record(None).followed(&follow, true);
+            let (mut copies, mut claims) = (vec![record.clone()], Vec::new());
+            for _ in 0..80 {
+                now = now.plus(Duration::from_millis(1 + random.below(4_000)));
+                change(&mut record, &mut claims, &mut random, now);
+                for copy in [copies.last().unwrap(), &copies[random.below(copies.len() as u64) as usize]] {
+                    let compared = record.compare(copy);
+                    assert!(
+                        matches!(compared, Copies::Newer | Copies::Equal),
+                        "seed {seed}: {compared:?}: {:?} {:?}",
+                        record.growth(),
+                        copy.growth()
+                    );
+                }
+                copies.push(record.clone());
+            }
+        }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) struct AgentExchange<'x> {
     pub(crate) origin: Option<&'x Url>,
     /// The guard that checks the addresses of a host that no rule names.
     pub(crate) guard: Option<&'x Guard>,
-    /// Exists while the response can still contain the provider's id of the work. Callbacks that are matched by this id
+    /// Exists while the response can still contain the provider's task id. Callbacks that are matched by this id
     /// wait until this value is dropped.
     pub(super) awaited: Option<ResponseAwaited>,
 }

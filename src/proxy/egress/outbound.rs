@@ -15,7 +15,7 @@ use crate::http::client::{attempt_order, connect_first, open_tunnel};
 use crate::outbound::OutboundProxy;
 
 /// How a connection reaches a provider: directly, or through a tunnel of the outbound proxy. An idle connection is
-/// reused only for an equal value.
+/// reused only for a request that takes the same way.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Way {
     /// A direct connection to this address.

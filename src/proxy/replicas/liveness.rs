@@ -158,7 +158,7 @@ impl Members {
         }
     }
 
-    /// Records that another process has the address of a replica.
+    /// Records that a new process responds at the address of a replica.
     pub(crate) fn replaced(&self, owner: &Owner, now: Instant) {
         Self::known(&mut self.table.lock(), owner, now).is_replaced = true;
     }

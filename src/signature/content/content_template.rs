@@ -55,9 +55,9 @@ pub enum ContentPart {
 }
 
 impl ContentPart {
-    /// Reports whether this part can have any length, so that its end in the signed content cannot be found. Returns
+    /// Reports whether this part can have any length. The end of such a part in the signed content is unknown. Returns
     /// false for a part with a known format, such as a timestamp or a SHA-256 digest. Also returns false for the
-    /// method, because no HTTP method is the beginning of another method. `time` is the location of the timestamp.
+    /// method, because no HTTP method is a prefix of another method. `time` is the location of the timestamp.
     fn has_any_length(&self, time: Option<&TimestampSource>) -> bool {
         match (self, time) {
             (Self::BodySha256 | Self::Literal(_) | Self::Method | Self::Secret | Self::Timestamp, _) => false,

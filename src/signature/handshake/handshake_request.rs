@@ -15,7 +15,7 @@ use crate::signature::keys::MacKey;
 
 /// The maximum length of a request value that a handshake reply repeats, in bytes.
 const ECHO_BYTES_MAX: usize = 2048;
-/// The maximum length of a challenge whose MAC a handshake reply contains, in bytes.
+/// The maximum length of a challenge, in bytes, if the reply contains a MAC of the challenge.
 const CHALLENGE_BYTES_MAX: usize = 256;
 
 impl HandshakeCondition {

@@ -25,7 +25,8 @@ impl Verifier {
     ///
     /// # Errors
     /// Returns `signature_missing`, `signature_malformed`, `signature_too_old`, `signature_too_new` or
-    /// `header_duplicated`. A proof that is verified here can also cause `signature_mismatch`, `signature_claim`,
+    /// `header_duplicated`. JWTs, HTTP message signatures and shared secrets can also cause `signature_mismatch`,
+    /// `signature_claim`,
     /// `signature_key_unknown` and `keys_unavailable`.
     pub fn verify_head(&self, context: &SignatureContext<'_>) -> Result<PresentedSignature, Refusal> {
         let head = &context.head;

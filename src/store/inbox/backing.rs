@@ -61,9 +61,9 @@ impl Backing {
         }
     }
 
-    /// Records a change of a message. If the ledger is in a file, the caller need not wait for the change. If the
-    /// ledger is shared, returns the sequence number for which the caller must wait, because the change must precede
-    /// the changes of other processes.
+    /// Records a change of a message. If the ledger is shared, returns a sequence number, and the caller must wait
+    /// until the change with this number is written. Otherwise another process could change the message first. If the
+    /// ledger is in a file, returns `None`.
     pub(super) fn defer(&self, change: Change, id: impl Fn(u64) -> String) -> Option<u64> {
         match self {
             Self::Nothing => None,

@@ -12,7 +12,8 @@ pub(super) const NO_LANE: u64 = 0;
 /// A message of the inbox in memory, without its head and body. It is small, because very many messages may wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// The fingerprint of the message's interaction, by which the messages are ordered, or [`NO_LANE`].
+    /// The fingerprint of the message's interaction, or [`NO_LANE`]. Messages with the same fingerprint are delivered
+    /// in order.
     pub(super) lane: u64,
     /// A time in Unix milliseconds. Its meaning depends on the state of the message: the next attempt (due), the time
     /// at which the present attempt was due (being delivered), the end of the lease (pulled), or the delivery or death.

@@ -24,7 +24,7 @@ use crate::time::Timestamp;
 /// an action endpoint.
 const ANSWER_LEASE: Duration = Duration::from_secs(600);
 
-/// The maximum number of times that the messages of an interaction are checked while their node does not respond.
+/// The maximum number of attempts to read whether an interaction has messages, if the Redis node does not respond.
 const LOOKS_MAX: u32 = 4;
 /// The pause between two checks of the messages of an interaction.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);

@@ -21,7 +21,7 @@ pub(super) struct Scene {
     pub(super) uses: Option<u32>,
     /// Whether the second event ends the interaction.
     pub(super) is_final: bool,
-    /// The number of callbacks that arrive. The third callback is a repetition of the first event.
+    /// The number of callbacks that arrive. If it is 3, the third callback repeats the event of the first.
     pub(super) events: usize,
     pub(super) revokes: bool,
     /// The number of times that a process checks the deadline.

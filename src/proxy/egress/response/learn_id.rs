@@ -1,4 +1,4 @@
-//! Reads the provider's id of the work from the response to a request with a callback URL, and binds the id to the
+//! Reads the provider's task id from the response to a request with a callback URL, and binds the id to the
 //! interaction.
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::proxy::egress::request_log::ExchangeEnd;
 use crate::request::is_json;
 
 impl AgentExchange<'_> {
-    /// Reads the beginning of a JSON response and records the provider's id of the work. `body_start` is the part of
+    /// Reads the beginning of a JSON response and records the provider's task id. `body_start` is the part of
     /// the body that was read before the call. Returns the part of the body that was read before and during the call.
     pub(in crate::proxy::egress) async fn learn_id(
         &mut self,

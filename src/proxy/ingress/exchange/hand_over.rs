@@ -22,8 +22,8 @@ type Found = Result<Box<Verified>, Box<ExchangeRecord>>;
 
 impl CallbackExchange<'_> {
     /// Finds the owner of the callback's interaction. If the owner is another process, forwards the callback and relays
-    /// the response. Returns the callback if this process must deliver the callback, and otherwise the result of the
-    /// request for the log.
+    /// the response. Returns the callback if this process must deliver the callback. Otherwise returns the log
+    /// record of the forwarded request.
     pub(super) async fn find_owner(
         &mut self,
         verified: Box<Verified>,

@@ -112,8 +112,8 @@ call!(
 );
 
 call!(
-    /// Writes a record again, so that the replicas confirm the record and every earlier change of the node. Keys: the
-    /// record.
+    /// Writes a record again without a change. When the replicas confirm this write, they also have every earlier
+    /// write of the node. The key is that of the record.
     TOUCH,
     "touch",
     true,

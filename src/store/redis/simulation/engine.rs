@@ -54,7 +54,7 @@ struct State {
     unreplicated: Vec<Write>,
     /// A number that increases with each failover.
     epoch: u64,
-    /// The time at which the replica has all writes. The replica receives the writes in their order.
+    /// The time at which the last write so far reaches the replica. Later writes do not arrive before this time.
     replicated: Instant,
     away_until: Option<Instant>,
 }
