@@ -119,7 +119,7 @@ fn decide(times: usize) -> usize {
     let callback = Callback::new(&policy, 0, now);
     let region = Region::new(ALLOCATOR);
     for _ in 0..times {
-        let mut trail = Trail::timed(callgate::clock::instant);
+        let mut trail = Trail::timed(callgate::clock::instant(), callgate::clock::instant);
         let head = callback.head();
         let admitted = policy.ingress.decide_head(&head, now, &mut trail).expect("admitted");
         black_box(admitted.decide_body(&head, &callback.body, &mut trail).expect("permitted"));

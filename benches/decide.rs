@@ -93,7 +93,7 @@ impl Prepared {
     }
 
     fn decide(&self) {
-        let mut trail = Trail::timed(callgate::clock::instant);
+        let mut trail = Trail::timed(callgate::clock::instant(), callgate::clock::instant);
         let head = self.head();
         let admitted = self.policy.ingress.decide_head(&head, self.now, &mut trail).expect("admitted");
         black_box(admitted.decide_body(&head, &self.body, &mut trail).expect("permitted"));

@@ -161,16 +161,16 @@ impl Trail {
         }
     }
 
-    /// Creates a trail for production. The trail measures durations and stores only the sentence of the first denial.
-    pub fn timed(clock: fn() -> Instant) -> Self {
-        let last = Some(clock());
+    /// Creates a trail for production. The trail measures durations and stores only the sentence of the first denial. The
+    /// first duration begins at `began`.
+    pub fn timed(began: Instant, clock: fn() -> Instant) -> Self {
         Self {
             steps: [None; Check::STEPS_MAX],
             len: 0,
             details: None,
             refusal: None,
             clock: Some(clock),
-            last,
+            last: Some(began),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::http::{
 };
 use crate::policy::Policy;
 use crate::proxy::listen::accept;
-use crate::proxy::runtime::InFlight;
+use crate::proxy::runtime::{InFlight, boxed_future};
 
 /// Accepts connections to the egress listener until the process stops.
 pub(crate) async fn run(context: Arc<EgressContext>, listener: TcpListener, mut stopping: ShutdownWatch) {
@@ -63,7 +63,7 @@ async fn serve_connection(
             Some(NextRequest::Request(session)) => {
                 // Boxed, because otherwise the future of an idle connection would be as large as the future of a
                 // request.
-                match Box::pin(serve(&context, session, &connection, new.take(), &stopping)).await {
+                match boxed_future(|| serve(&context, session, &connection, new.take(), &stopping)).await {
                     Next::Request(stream, leftover) => requests.take_back(stream, leftover),
                     Next::Intercepted(stream, origin) => {
                         connection = Connection { caller: caller.with_tls(true), origin: Some(origin) };

@@ -15,6 +15,7 @@ use crate::http::{
     with_timeout,
 };
 use crate::proxy::listen::ConnInfo;
+use crate::proxy::runtime::boxed_future;
 
 /// Serves a connection to an ingress listener until the connection is closed.
 pub(crate) async fn serve(
@@ -75,7 +76,8 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
         };
         // The future is boxed, because otherwise the future of an idle connection would be larger.
         let session = Session::Http1(Box::new(session));
-        let (back, read) = Box::pin(exchange::serve(context, session, Origin::Connection(conn))).await?;
+        let served = boxed_future(|| exchange::serve(context, session, Origin::Connection(conn)));
+        let (back, read) = served.await?;
         (stream, leftover) = (back, Some(read));
     }
 }

@@ -17,6 +17,7 @@ use crate::http::{
 use crate::policy::Limits;
 use crate::proxy::listen::{ConnInfo, LogThrottle};
 use crate::proxy::replicas::{API, API_BODY_BYTES_MAX, CallbacksApi, IDLE_TIMEOUT, Replication};
+use crate::proxy::runtime::boxed_future;
 use crate::replica::{
     HEADER_BYTES_MAX, Outcome, Proof, ProofError, REPLICA, Replicas, ResponseProof, SeenNonce,
 };
@@ -60,7 +61,7 @@ impl ReplicaListener {
                     if !conn.is_still_allowed(&self.ingress.clocks.wall) {
                         return;
                     }
-                    match Box::pin(self.exchange(session, &conn)).await {
+                    match boxed_future(|| self.exchange(session, &conn)).await {
                         Some((stream, leftover)) => requests.take_back(stream, leftover),
                         None => return,
                     }

@@ -6,10 +6,12 @@ use http::header::AUTHORIZATION;
 use serde_json::value::RawValue;
 
 use crate::denial::{Denial, Refusal};
-use crate::json::{Pointer, find_one};
+use crate::json::Pointer;
 use crate::request::RequestHead;
 use crate::secret::Secret;
-use crate::signature::request_parts::{SignaturePlace, body_parts, required_header};
+use crate::signature::request_parts::{
+    SignaturePlace, body_member, body_parts, raw_body_member, required_header,
+};
 
 /// The location of a shared secret in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -91,14 +93,14 @@ impl SharedSecretPlace {
                 }
             }
             Self::Each { list, member } => {
-                let array = find_one(body, list).raw().unwrap_or("null");
+                let array = raw_body_member(body, list)?.map_or("null", RawValue::get);
                 let elements: Vec<&RawValue> = serde_json::from_str(array)
                     .map_err(|_| malformed("the body does not contain the array with the tokens"))?;
                 if elements.is_empty() {
                     return Err(malformed("the array in the body is empty"));
                 }
                 for element in &elements {
-                    let text = find_one(element.get().as_bytes(), member).word().ok_or_else(|| {
+                    let text = body_member(element.get().as_bytes(), member)?.ok_or_else(|| {
                         Refusal::new(Denial::SignatureMissing, "an element of the array has no token")
                     })?;
                     equal(text.as_bytes(), secrets)?;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 use crate::body::form::{FormError, form_fields};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_strict};
@@ -57,21 +59,42 @@ pub(in crate::signature) fn malformed_field(error: &FormError) -> Refusal {
 /// Returns `signature_malformed` if a JSON key occurs twice, because Callgate and the agent could read different
 /// values.
 fn body_members<'b>(body: &'b [u8], pointers: &[&Pointer]) -> Result<Vec<Cow<'b, str>>, Refusal> {
-    let malformed = |detail: String| Refusal::new(Denial::SignatureMalformed, detail);
-    let find = |pointer: &&Pointer| {
-        find_strict(body, pointer).map_err(|_| malformed("the body is not JSON".to_owned()))
-    };
-    let text = |pointer: &&Pointer| match find(pointer)? {
-        Found::Missing => Ok(Cow::Borrowed("")),
+    pointers
+        .iter()
+        .map(|pointer| Ok(body_member(body, pointer)?.map_or_else(Cow::default, Cow::Owned)))
+        .collect()
+}
+
+/// Returns the text of the value at a JSON pointer in a JSON body. Returns `None` if the value is missing or null.
+///
+/// # Errors
+/// Returns `signature_malformed` if a JSON key occurs twice, or if the value is an object or an array.
+pub(in crate::signature) fn body_member(body: &[u8], pointer: &Pointer) -> Result<Option<String>, Refusal> {
+    let Some(raw) = raw_body_member(body, pointer)? else { return Ok(None) };
+    let word = Found::One(raw).word().map(Into::into);
+    word.map(Some)
+        .ok_or_else(|| malformed(format!("{} is not a string, a number or a boolean", pointer.as_str())))
+}
+
+/// Returns the JSON text of the value at a JSON pointer in a JSON body. Returns `None` if the value is missing or null.
+///
+/// # Errors
+/// Returns `signature_malformed` if a JSON key occurs twice, because Callgate and the agent could read different
+/// values.
+pub(in crate::signature) fn raw_body_member<'b>(
+    body: &'b [u8],
+    pointer: &Pointer,
+) -> Result<Option<&'b RawValue>, Refusal> {
+    match find_strict(body, pointer).map_err(|_| malformed("the body is not JSON".to_owned()))? {
+        Found::Missing => Ok(None),
         Found::Doubled => Err(malformed(format!(
             "{} occurs twice, or another member name differs from it only in case",
             pointer.as_str()
         ))),
-        Found::One(raw) if raw.get() == "null" => Ok(Cow::Borrowed("")),
-        found @ Found::One(_) => found
-            .word()
-            .map(|word| Cow::Owned(word.into()))
-            .ok_or_else(|| malformed(format!("{} is not a string, a number or a boolean", pointer.as_str()))),
-    };
-    pointers.iter().map(text).collect()
+        Found::One(raw) => Ok(Some(raw).filter(|raw| raw.get() != "null")),
+    }
+}
+
+fn malformed(detail: String) -> Refusal {
+    Refusal::new(Denial::SignatureMalformed, detail)
 }

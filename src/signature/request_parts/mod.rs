@@ -10,7 +10,7 @@ mod signature_place;
 mod structured_fields;
 mod timestamp;
 
-pub(in crate::signature) use self::body_member::{BodyPart, body_parts};
+pub(in crate::signature) use self::body_member::{BodyPart, body_member, body_parts, raw_body_member};
 pub use self::event_id::EventIdSource;
 pub(in crate::signature) use self::header::{optional_header, required_header};
 pub(in crate::signature) use self::header_format::HeaderSlice;

@@ -27,6 +27,7 @@ use crate::proxy::decode_body::decode_body;
 use crate::proxy::ingress::context::IngressContext;
 use crate::proxy::ingress::deliver::{Delivery, deliver, settle};
 use crate::proxy::listen::ConnInfo;
+use crate::proxy::runtime::boxed_future;
 use crate::replica::Outcome as MemberOutcome;
 use crate::store::Claimed;
 use crate::token::Stamp;
@@ -50,7 +51,7 @@ pub(crate) async fn serve(
     origin.request_began();
     let began = instant();
     let request_id = context.recorder.request_ids.next();
-    let mut trail = Trail::timed(instant);
+    let mut trail = Trail::timed(began, instant);
     session.set_write_timeout(WRITE_TIMEOUT);
     let span = context.recorder.begin_span(&session, "callback");
     let has_ambiguous_framing = is_ambiguous(&session);
@@ -70,7 +71,9 @@ pub(crate) async fn serve(
         true => Box::pin(exchange.deny_head()).await,
         false => exchange.decide_and_deliver(&mut trail).await,
     };
-    exchange.capture(&end, &trail);
+    if context.recorder.captures.is_on() {
+        exchange.capture(&end, &trail);
+    }
     let duration = end.ended_at.saturating_duration_since(began);
     end.from_member = origin.member().zip(context.replication.as_ref()).map(|(from, all)| all.name_of(from));
     let peer = origin.peer();
@@ -90,7 +93,7 @@ pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &C
     let explain = context.policy.load().explain_denials;
     let HeadError { denial, detail, is_head_request } = error;
     let was_written = deny::deny_head(stream, denial, is_head_request, &request_id, explain).await;
-    let mut trail = Trail::timed(instant);
+    let mut trail = Trail::timed(began, instant);
     trail.deny(Check::Head, denial, || detail.to_owned());
     let end = ExchangeRecord::denied(Denied { denial, seen: Seen::default() }, 0, was_written);
     let duration = end.ended_at.saturating_duration_since(began);
@@ -355,7 +358,7 @@ impl CallbackExchange<'_> {
 
     /// Writes a denial. The future is boxed, because otherwise the future of a permitted request would be larger.
     pub(super) async fn deny(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
-        Box::pin(self.write_denial(denied, body_bytes)).await
+        boxed_future(|| self.write_denial(denied, body_bytes)).await
     }
 
     async fn write_denial(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {

@@ -28,7 +28,8 @@ impl CallbackExchange<'_> {
     pub(super) async fn read_body_for_capture(&mut self, denied: &Denied) {
         let (context, limits) = (self.context, &self.policy.limits);
         let route = denied.seen.route.as_ref().map_or("none", |route| &route.name);
-        let wants = || context.recorder.captures.wants(route, &[denied.denial], context.clocks.now());
+        let captures = &context.recorder.captures;
+        let wants = || captures.is_on() && captures.wants(route, &[denied.denial], context.clocks.now());
         if self.origin.member().is_some() || !wants() {
             return;
         }
