@@ -165,16 +165,52 @@ const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "conte
 /// has a character other than letters, digits and `-`.
 pub fn is_always_removed(name: &HeaderName) -> bool {
     let text = name.as_str();
-    // The list is sorted, and no prefix begins with another prefix of the list. Therefore, only the last prefix that is
-    // not greater than the name can match.
-    let prefixes = REMOVED_PREFIXES.partition_point(|prefix| *prefix <= text);
-    let prefix = prefixes.checked_sub(1).and_then(|last| REMOVED_PREFIXES.get(last));
-    REMOVED.binary_search(&text).is_ok()
-        || prefix.is_some_and(|prefix| text.starts_with(prefix))
+    is_listed(text)
         || HOP_BY_HOP.contains(name)
         // CGI gateways and WSGI servers treat `callgate_route` as the header `callgate-route`. Some of them treat
         // `callgate.route` in the same way.
         || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// Reports whether [`REMOVED`] contains the name, or [`REMOVED_PREFIXES`] a prefix of the name.
+fn is_listed(text: &str) -> bool {
+    // Most headers of a request are not in the lists. Their first three bytes show this without a search.
+    let Some([first, second, third]) = text.as_bytes().first_chunk() else { return false };
+    let beginning = beginning(*first, *second, *third);
+    if !BEGINNINGS.get(beginning).is_some_and(|is_used| *is_used) {
+        return false;
+    }
+    // The list is sorted, and no prefix begins with another prefix of the list. Therefore, only the last prefix that is
+    // not greater than the name can match.
+    let prefixes = REMOVED_PREFIXES.partition_point(|prefix| *prefix <= text);
+    let prefix = prefixes.checked_sub(1).and_then(|last| REMOVED_PREFIXES.get(last));
+    REMOVED.binary_search(&text).is_ok() || prefix.is_some_and(|prefix| text.starts_with(prefix))
+}
+
+/// Whether a name in [`REMOVED`] or [`REMOVED_PREFIXES`] has a beginning with this number (see [`beginning`]).
+static BEGINNINGS: [bool; 1024] = {
+    let mut used = [false; 1024];
+    mark(&REMOVED, &mut used);
+    mark(&REMOVED_PREFIXES, &mut used);
+    used
+};
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the compiler runs this function, so an index out of range is an error"
+)]
+const fn mark(names: &[&str], used: &mut [bool; 1024]) {
+    let mut at = 0;
+    while at < names.len() {
+        let name = names[at].as_bytes();
+        used[beginning(name[0], name[1], name[2])] = true;
+        at += 1;
+    }
+}
+
+/// Returns a number below 1024 for the first three bytes of a name. Different beginnings can have the same number.
+const fn beginning(first: u8, second: u8, third: u8) -> usize {
+    (((first & 31) as usize) << 5 | (second & 31) as usize) ^ ((third & 31) as usize * 33)
 }
 
 /// The names of the headers of callers that reach the agent. Callgate removes all other headers.
@@ -212,6 +248,21 @@ mod tests {
             assert!(others.clone().all(|other| !prefix.starts_with(other)), "{prefix}");
             assert!(REMOVED.iter().all(|name| !name.starts_with(prefix)), "{prefix}");
         }
+    }
+
+    #[test]
+    fn every_listed_name_is_found_by_its_beginning() {
+        for name in REMOVED {
+            assert!(is_listed(name) && !is_listed(&name[..name.len() - 1]), "{name}");
+        }
+        for prefix in REMOVED_PREFIXES {
+            assert!(is_listed(prefix) && is_listed(&format!("{prefix}name")), "{prefix}");
+        }
+        assert!(
+            !["", "x", "x-", "te", "accept", "content-type", "x-request-id"]
+                .iter()
+                .any(|name| is_listed(name))
+        );
     }
 
     #[test]

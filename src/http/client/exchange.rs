@@ -1,6 +1,7 @@
 //! The HTTP/1 client for one request and its response: sends a request over an established connection to the agent or a
 //! provider, and reads the response. A request is never sent a second time.
 
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -188,7 +189,20 @@ async fn send_and_receive_concurrently(
 
 /// Writes the rest of a request. This function is cancel-safe, because `rest` advances with each write.
 async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> std::io::Result<()> {
-    stream.write_all_buf(rest).await?;
+    while rest.has_remaining() {
+        // One buffer is written without a list of buffers, because such a list costs the kernel more time.
+        let written = match rest.chunk().len() == rest.remaining() {
+            true => {
+                let written = stream.write(rest.chunk()).await?;
+                rest.advance(written);
+                written
+            }
+            false => stream.write_buf(rest).await?,
+        };
+        if written == 0 {
+            return Err(ErrorKind::WriteZero.into());
+        }
+    }
     stream.flush().await
 }
 
