@@ -83,3 +83,39 @@ impl Drop for ResponseAwaited {
         self.store.matched_changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+
+    #[test]
+    fn the_latest_interaction_with_a_provider_id_is_found_until_it_is_removed() {
+        let record = |route: &str, provider_id: Option<&str>| {
+            let now = Timestamp::from_unix_ms(0);
+            let mut record = Interaction::new(route.into(), "".into(), now, now);
+            provider_id.into_iter().for_each(|id| record.bind(id));
+            record
+        };
+        let (work, other) = (record("r", Some("work")), record("other", Some("work")));
+        let mut matching = Matching::default();
+        matching.add("int_a", &work);
+        matching.add("int_b", &work);
+        matching.add("int_c", &other);
+        matching.add("int_d", &record("r", None));
+        let of = |matching: &Matching, route: &str| {
+            let key = (Arc::from(route), Box::from("work"));
+            matching.known.get(&key).map(ToString::to_string)
+        };
+        let found = |matching: &Matching| (of(matching, "r"), of(matching, "other"));
+        let (b, c) = (Some("int_b".to_owned()), Some("int_c".to_owned()));
+        // An earlier interaction with the same id, and an interaction without an id.
+        matching.remove("int_a", &work);
+        matching.remove("int_d", &record("r", None));
+        assert_eq!(found(&matching), (b, c.clone()));
+        matching.remove("int_b", &work);
+        assert_eq!(found(&matching), (None, c));
+        matching.remove("int_c", &other);
+        assert_eq!(matching.known.len(), 0);
+    }
+}

@@ -242,3 +242,7 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
+
+#[cfg(test)]
+#[path = "backup_tests.rs"]
+mod tests;

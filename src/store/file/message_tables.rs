@@ -21,7 +21,7 @@ const BODIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("message_bo
 const STATES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("message_states");
 /// The key of the highest message number in the table that describes the file.
 const NUMBER: &str = "message_number";
-/// The size of a message in the file, in bytes, without its head, body and state.
+/// The size of a message in the file, in bytes, without its head, body and state: its keys in the three tables.
 const MESSAGE_BYTES: i64 = 24;
 
 /// A message as the file contains it.
@@ -132,8 +132,11 @@ pub(super) fn read(read: &ReadTransaction, mut visit: impl FnMut(Record)) -> Res
         visit(Record::Message(number.value(), head.value().to_vec(), state));
     }
     order.finish(heads.len()?)?;
-    let bodies = read.open_table(BODIES)?.stats()?.stored_bytes();
-    Ok(size + i64::try_from(bodies).unwrap_or(i64::MAX))
+    let bodies = read.open_table(BODIES)?;
+    // The stored bytes include the keys of the table. The size of each message already includes them.
+    let keys = bodies.len()?.saturating_mul(size_of::<u64>() as u64);
+    let stored = bodies.stats()?.stored_bytes().saturating_sub(keys);
+    Ok(size + i64::try_from(stored).unwrap_or(i64::MAX))
 }
 
 /// Reads one message, with or without its body.

@@ -163,3 +163,7 @@ pub(super) fn read(database: &Database, mut visit: impl FnMut(Record)) -> Result
     order.finish(events.len()?)?;
     Ok(size + message_tables::read(&read, visit)?)
 }
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;

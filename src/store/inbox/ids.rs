@@ -50,3 +50,20 @@ impl Ids {
         format!("{ID}{number}_{:016x}", fingerprint.unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_message_with_a_foreign_id_has_another_id() {
+        let ids = Ids::default();
+        assert!(!ids.has_key());
+        ids.set_key(FingerprintKey([1, 2]));
+        assert!(ids.has_key());
+        let own = [ids.id(7), ids.id(8)];
+        assert!(own[0].starts_with("msg_7_") && own[1].starts_with("msg_8_"), "{own:?}");
+        ids.add_foreign(7, "msg_7_00000000000000ff");
+        assert_eq!([ids.id(7), ids.id(8)], ["msg_7_00000000000000ff", &own[1]]);
+    }
+}

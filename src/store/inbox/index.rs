@@ -117,11 +117,6 @@ impl Index {
         self.routes.get(usize::from(route)).is_some_and(|route| route.is_ordered)
     }
 
-    /// Returns the time of the last call of [`Index::clock`], in Unix milliseconds.
-    pub(super) fn last_pass(&self) -> i64 {
-        self.last_pass
-    }
-
     /// Adds a waiting, delivered or dead message to the lists. `count` and `bytes` must already include the message.
     pub(super) fn add(&mut self, number: u64, entry: Entry) {
         match entry.state {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::Entry;
-use super::index::Index;
+use super::index::{Counts, Index};
 use super::tests::{NOW, open, routes};
 use crate::inbox::{MessageState, Tries};
-use crate::store::Leased;
+use crate::store::{Leased, MessageFilter};
 
 /// In an ordered route, a message is available exactly if it is the first waiting message of its interaction, and no
 /// other message of the interaction is being delivered.
@@ -33,11 +33,13 @@ fn only_one_message_of_an_interaction_is_available() {
             10..=12 => drop(index.change(number, |entry| (entry.state, entry.at) = (due, at))),
             13 | 14 => {
                 let dead = (MessageState::Dead, Some(crate::inbox::Cause::Gone));
-                index.settle(number, dead, Duration::ZERO, NOW);
+                let settled = if step == 13 { dead } else { (MessageState::Delivered, None) };
+                index.settle(number, settled, Duration::ZERO, NOW);
             }
             15 => drop(index.remove(number)),
             _ => {}
         }
+        assert_eq!(index.routes[0].counts, counted(&index));
         let others = |lane| index.waiting.iter().filter(move |(_, other)| other.lane == lane);
         let is_next = |number: u64, lane| {
             let is_first = others(lane).next().is_some_and(|(first, _)| *first == number);
@@ -50,6 +52,56 @@ fn only_one_message_of_an_interaction_is_available() {
         assert_eq!(index.routes[0].due.iter().copied().collect::<Vec<_>>(), available);
     }
     assert!(index.waiting.len() > 5, "messages are left");
+}
+
+/// Counts the messages of the index in each state.
+fn counted(index: &Index) -> Counts {
+    let all = || index.waiting.values().chain(index.settled.values());
+    let with = |state| all().filter(|entry| entry.state == state).count();
+    let leased = with(MessageState::Leased);
+    let (dead, delivered) = (with(MessageState::Dead), with(MessageState::Delivered));
+    Counts { waiting: with(MessageState::Due) + leased, leased, dead, delivered }
+}
+
+#[tokio::test]
+async fn a_list_contains_exactly_the_messages_that_its_filter_selects() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("ledger"));
+    let inbox = store.inbox();
+    let (due, dead) = (MessageState::Due, MessageState::Dead);
+    for (number, route, state, interaction) in [
+        (1, "r", due, Some("a")),
+        (2, "r", dead, Some("a")),
+        (3, "other", due, Some("b")),
+        (4, "r", due, None),
+        (5, "other", dead, Some("a")),
+        (6, "r", due, Some("b")),
+    ] {
+        let lane = inbox.lane(interaction);
+        let mut index = inbox.index.lock();
+        let route = index.route(&route.into());
+        index.add(number, Entry { route, state, lane, ..entry() });
+    }
+    let all = MessageFilter::default;
+    let (of_a, of_c) = (Some("a".into()), Some("c".into()));
+    for (name, filter, expected) in [
+        ("all", all(), &[1, 2, 3, 4, 5, 6][..]),
+        ("route", MessageFilter { route: Some("other".into()), ..all() }, &[3, 5]),
+        ("state", MessageFilter { state: Some(dead), ..all() }, &[2, 5]),
+        ("interaction", MessageFilter { interaction: of_a.clone(), ..all() }, &[1, 2, 5]),
+        ("unknown interaction", MessageFilter { interaction: of_c, ..all() }, &[]),
+        ("after", MessageFilter { after: 4, ..all() }, &[5, 6]),
+        (
+            "several conditions",
+            MessageFilter { route: Some("r".into()), state: Some(due), interaction: of_a, after: 0 },
+            &[1],
+        ),
+    ] {
+        for limit in 0..=6 {
+            let found: Vec<_> = inbox.list(&filter, limit).iter().map(|view| view.number).collect();
+            assert_eq!(found, &expected[..limit.min(expected.len())], "{name}, at most {limit}");
+        }
+    }
 }
 
 #[tokio::test]

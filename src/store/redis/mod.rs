@@ -33,4 +33,6 @@ pub(super) use self::messages::{KnownMessages, MessageChange, StoredHead, Suspec
 pub(super) use self::nodes::keys::PARTITIONS;
 pub(super) use self::operations::SharedTaken;
 pub(super) use self::records::{NewMessage, NotChanged, Placed};
+#[cfg(test)]
+pub(super) use self::simulation::SimulatedLedger;
 pub(super) use self::store::RedisStore;

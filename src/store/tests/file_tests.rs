@@ -48,7 +48,7 @@ fn write_former_file(path: &Path, about: &[(&str, u64)], events: &[(u64, u128, u
     write.commit().unwrap();
 }
 
-fn settings(path: Option<&Path>) -> StoreSettings {
+pub(super) fn settings(path: Option<&Path>) -> StoreSettings {
     StoreSettings {
         path: path.map(|path| path.to_str().unwrap().into()),
         redis: None,
@@ -61,7 +61,7 @@ fn settings(path: Option<&Path>) -> StoreSettings {
     }
 }
 
-fn start_with(settings: &StoreSettings, now: Timestamp) -> Result<Store, String> {
+pub(super) fn start_with(settings: &StoreSettings, now: Timestamp) -> Result<Store, String> {
     let metrics = Arc::new(Metrics::new().unwrap());
     Store::start(settings, metrics, crate::clock::instant, now).map_err(|error| error.to_string())
 }

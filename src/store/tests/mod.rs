@@ -1,6 +1,7 @@
 //! Tests the claims of the store with a commit queue whose commits the test controls.
 
 mod file_tests;
+mod ledger_tests;
 
 use std::pin::pin;
 use std::task::{Context, Waker};

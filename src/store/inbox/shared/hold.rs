@@ -182,7 +182,7 @@ impl Inbox {
         }
         if entry.state == MessageState::Due && !stored.leased_for.is_zero() {
             // Another process began an attempt or a pull, and the agent may still work on the message.
-            let until = Timestamp::from_unix_ms(index.last_pass()).plus(stored.leased_for);
+            let until = Timestamp::from_unix_ms(index.last_pass).plus(stored.leased_for);
             entry.at = entry.at.max(until.unix_ms());
         }
         index.count += 1;

@@ -5,6 +5,8 @@ mod doubt;
 mod hold;
 mod partitions;
 mod queue;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(in crate::store) use self::queue::SharedMessages;

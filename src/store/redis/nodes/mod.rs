@@ -72,7 +72,7 @@ pub(super) struct Nodes {
     metrics: Arc<Metrics>,
     /// The stand-in for Redis that executes all calls in a simulation.
     #[cfg(test)]
-    pub(super) stand_in: Option<Arc<super::simulation::StandIn>>,
+    stand_in: Option<Arc<super::simulation::StandIn>>,
 }
 
 impl Nodes {
@@ -89,6 +89,18 @@ impl Nodes {
             #[cfg(test)]
             stand_in: None,
         }
+    }
+
+    /// Creates simulated nodes: `stand_in` executes all calls. The nodes of the settings have the same number of slots.
+    #[cfg(test)]
+    pub(super) fn simulated(
+        settings: RedisSettings,
+        metrics: Arc<Metrics>,
+        stand_in: Arc<super::simulation::StandIn>,
+    ) -> Self {
+        let known = Known { topology: Topology::even(&settings.nodes), ..Known::default() };
+        let known = Mutex::new(known);
+        Self { known, stand_in: Some(stand_in), ..Self::new(settings, metrics) }
     }
 
     pub(super) fn settings(&self) -> Arc<RedisSettings> {

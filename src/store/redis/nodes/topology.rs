@@ -28,6 +28,14 @@ impl Topology {
         Self { ranges: vec![(SLOTS - 1, address.into())] }
     }
 
+    /// Returns the topology in which all these nodes have the same number of slots.
+    #[cfg(test)]
+    pub(in crate::store::redis) fn even(addresses: &[Address]) -> Self {
+        let last = |number: usize| number * usize::from(SLOTS) / addresses.len() - 1;
+        let range = |(number, address): (usize, &Address)| (last(number + 1) as u16, address.clone());
+        Self { ranges: addresses.iter().enumerate().map(range).collect() }
+    }
+
     /// Returns the node that has a slot.
     pub(in crate::store::redis) fn node(&self, slot: u16) -> Option<&str> {
         let at = self.ranges.partition_point(|(last, _)| *last < slot);

@@ -69,6 +69,17 @@ struct Data {
     events: HashMap<String, HashMap<Vec<u8>, i64>>,
     due: HashMap<String, Scores>,
     members: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The messages of the inbox, by their ids.
+    messages: HashMap<String, HeldMessage>,
+}
+
+/// A message of the inbox that a process holds.
+pub(super) struct HeldMessage {
+    /// The id of the process that holds the message.
+    pub(super) holder: Box<str>,
+    pub(super) head: Vec<u8>,
+    /// The end of the lease of an attempt or a pull, in Unix milliseconds.
+    pub(super) leased_until: i64,
 }
 
 /// A write to a record, and the values that it has replaced.
@@ -110,6 +121,11 @@ impl StandIn {
 
     pub(super) fn cost(&self) -> Cost {
         self.state.lock().cost.clone()
+    }
+
+    /// Adds a message of the inbox.
+    pub(super) fn hold(&self, id: &str, message: HeldMessage) {
+        self.state.lock().data.messages.insert(id.to_owned(), message);
     }
 
     /// Replaces the primary by its replica.
@@ -216,6 +232,7 @@ impl StandIn {
                 let count = state.data.due.get(*due).map_or(0, |(times, _)| times.len());
                 values.push(Value::Int(i64::try_from(count).unwrap()));
             }
+            ("messages", _) => heads(&state.data, arguments, &mut values),
             (name, _) => panic!("the simulation does not know the call {name}"),
         }
         (values, replicated, state.epoch)
@@ -284,4 +301,18 @@ fn beat(data: &mut Data, arguments: &[Vec<u8>], ms: i64, values: &mut Vec<Value>
     let all = data.members.iter().flat_map(|(name, text)| [name.clone(), text.clone()]);
     let all = all.map(Value::BulkString).collect();
     values.extend([Value::BulkString(b"ledger".to_vec()), Value::Nil, Value::Array(all)]);
+}
+
+/// Executes the script `MESSAGES`, which returns messages of one process without their bodies.
+fn heads(data: &Data, arguments: &[Vec<u8>], values: &mut Vec<Value>) {
+    let [holder, ids @ ..] = arguments else { panic!("too few arguments") };
+    let head = |id: &Vec<u8>| {
+        let message = data.messages.get(std::str::from_utf8(id).unwrap())?;
+        let is_held = message.holder.as_bytes() == holder;
+        let lease = message.leased_until.to_string().into_bytes();
+        let [id, head, state, lease] =
+            [id.clone(), message.head.clone(), Vec::new(), lease].map(Value::BulkString);
+        is_held.then(|| Value::Array(vec![id, head, Value::Int(0), state, lease]))
+    };
+    values.push(Value::Array(ids.iter().filter_map(head).collect()));
 }

@@ -54,7 +54,7 @@ pub(super) struct Group {
     is_over: AtomicBool,
 }
 
-fn settings() -> (StoreSettings, RedisSettings) {
+pub(super) fn settings() -> (StoreSettings, RedisSettings) {
     let login = || RedisLogin { username: None, password: None };
     let redis = RedisSettings {
         nodes: vec!["simulated:6379".into()],
@@ -113,8 +113,8 @@ impl Group {
     /// Starts a simulated process, which sends heartbeats and applies deadlines until it ends.
     fn start_member(self: &Arc<Self>) -> Arc<Member> {
         let (settings, redis) = settings();
-        let mut nodes = Nodes::new(redis.clone(), Arc::clone(&self.metrics));
-        nodes.stand_in = Some(Arc::clone(&self.engine));
+        let (metrics, engine) = (Arc::clone(&self.metrics), Arc::clone(&self.engine));
+        let nodes = Nodes::simulated(redis.clone(), metrics, engine);
         let clock = || Timestamp::from_unix_ms(BEGIN_US / 1000);
         let metrics = Arc::clone(&self.metrics);
         let store = RedisStore::start_on(nodes, &settings, &redis, None, metrics, clock).unwrap();

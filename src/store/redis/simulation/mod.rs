@@ -8,6 +8,7 @@
 mod engine;
 mod group;
 mod history;
+mod ledger;
 mod size;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::clock::instant;
 use crate::observe::Metrics;
 
 pub(in crate::store::redis) use self::engine::StandIn;
+pub(in crate::store) use self::ledger::SimulatedLedger;
 
 /// The results of a simulation.
 struct Outcome {
