@@ -8,6 +8,8 @@
 mod engine;
 mod group;
 mod history;
+mod lookups;
+mod process;
 mod size;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::clock::instant;
 use crate::observe::Metrics;
 
 pub(in crate::store::redis) use self::engine::StandIn;
+pub(in crate::store::redis) use self::process::processes;
 
 /// The results of a simulation.
 struct Outcome {
