@@ -327,3 +327,58 @@ fn binding(one: &Copied) -> Option<Binding> {
     let (id, route) = (Arc::clone(&one.id), Arc::clone(&record.route));
     Some(Binding { id, route, provider_id, created: record.created() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulation::processes;
+    use super::*;
+    use crate::interaction::Interaction;
+
+    fn at(seconds: u64, now: Timestamp) -> Timestamp {
+        now.plus(Duration::from_secs(seconds))
+    }
+
+    /// Returns a delivered event in a form that can be compared.
+    fn plain(loose: &Loose) -> (Option<[u64; 2]>, u128, u8, i64) {
+        let until = loose.until.unix_ms();
+        match loose.event {
+            LooseEvent::Key(key, number) => (None, key.0, number, until),
+            LooseEvent::Fingerprint(secret, fingerprint) => (Some(secret.0), fingerprint.into(), 0, until),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_has_every_interaction_and_every_event_until_the_end_of_its_retention() {
+        let (_, [from]) = processes(|_| {}).await;
+        let (_, [to]) = processes(|_| {}).await;
+        let now = from.clock.now().unwrap();
+        for id in ["int_a", "int_b"] {
+            let record = Interaction::new("r".into(), "".into(), now, at(3600, now)).matched();
+            from.open(id, record).await.unwrap();
+        }
+        from.bind("int_b", "task 1").await.unwrap();
+        let secret = FingerprintKey([1, 2]);
+        let loose = [LooseEvent::Fingerprint(secret, 64 + 3), LooseEvent::Key(EventKey(5), 7)];
+        let until = [at(900, now), at(600, now)];
+        let loose: Vec<_> =
+            loose.into_iter().zip(until).map(|(event, until)| Loose { event, until }).collect();
+        let expired = Loose { event: LooseEvent::Key(EventKey(6), 8), until: at(0, now) };
+        from.write_loose(&[&loose[..], &[expired]].concat()).await.unwrap();
+
+        let mut report = CopyReport::default();
+        to.write_all(from.read_all().await.unwrap(), &mut report).await.unwrap();
+        assert_eq!((report.added, report.events, report.provider_ids), (2, 2, 1), "{report:?}");
+        let copy = to.read_all().await.unwrap();
+        assert!(copy.interactions.iter().map(|one| &*one.id).eq(["int_a", "int_b"]));
+        assert_eq!(copy.interactions[1].record.interaction.provider_id(), Some("task 1"));
+        assert_eq!(
+            copy.loose.iter().map(plain).collect::<Vec<_>>(),
+            loose.iter().map(plain).collect::<Vec<_>>()
+        );
+
+        tokio::time::advance(Duration::from_secs(601)).await;
+        assert_eq!(to.read_all().await.unwrap().loose.len(), 1, "the retention of one event has ended");
+        tokio::time::advance(Duration::from_secs(300)).await;
+        assert_eq!(to.read_all().await.unwrap().loose.len(), 0);
+    }
+}

@@ -100,3 +100,43 @@ impl Drop for SharedAwait {
         self.store.later(async move { store.set_awaited(&route, &request, Duration::ZERO).await });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulation::processes;
+    use super::*;
+    use crate::interaction::{Follow, Report};
+    use crate::path::{CanonicalPath, Template};
+
+    /// The time for which a callback waits for the response with its provider's id.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Looks up a provider's id. Returns the interaction and the duration of the look-up in seconds.
+    async fn find(store: &RedisStore, provider_id: &str) -> (Option<Arc<str>>, u64) {
+        let (route, follow) = ("r".into(), Follow::default());
+        let captures = Template::parse("/w").unwrap().capture(&CanonicalPath::parse("/w").unwrap());
+        let report = Report { id: Some(provider_id.into()), ..Report::default() };
+        let began = instant();
+        let found = store.find_matched(&Ask::new(&route, &captures, &follow, &report), PATIENCE).await;
+        (found.unwrap(), instant().saturating_duration_since(began).as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_callback_waits_for_its_provider_id_only_while_a_response_is_outstanding() {
+        let (_, [one, other]) = processes(|_| {}).await;
+        let route = "r".into();
+        assert_eq!(find(&other, "task").await, (None, 0), "no request was sent");
+        let awaited = one.await_response(&route).await.unwrap();
+        let remembered = async {
+            sleep(Duration::from_secs(4)).await;
+            one.remember_provider_id(&route, "task", "int_a").await.unwrap();
+        };
+        let (found, ()) = tokio::join!(find(&other, "task"), remembered);
+        assert_eq!(found, (Some("int_a".into()), 4));
+        assert_eq!(find(&other, "another").await, (None, PATIENCE.as_secs()), "its response does not come");
+        drop(awaited);
+        one.end().await;
+        assert_eq!(find(&other, "another").await, (None, 0), "the response has come without this id");
+        assert_eq!(find(&other, "task").await, (Some("int_a".into()), 0));
+    }
+}

@@ -311,3 +311,62 @@ impl RedisStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulation::processes;
+    use super::*;
+
+    async fn open(store: &RedisStore, id: &str) {
+        let now = store.clock.now().unwrap();
+        store.open(id, Interaction::new("r".into(), "".into(), now, now.plus(TTL_MAX))).await.unwrap();
+    }
+
+    async fn state(store: &RedisStore, id: &str) -> Option<State> {
+        store.read(id).await.unwrap().map(|record| record.interaction.state)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interaction_whose_request_was_not_sent_has_ended() {
+        let (_, [one, other]) = processes(|_| {}).await;
+        open(&one, "int_a").await;
+        assert_eq!(state(&other, "int_a").await, Some(State::Open));
+        one.not_sent("int_a").await.unwrap();
+        assert_eq!(state(&other, "int_a").await, Some(State::NotSent));
+        one.not_sent("int_b").await.unwrap();
+        assert_eq!(state(&other, "int_b").await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revocation_says_whether_the_interaction_was_known_before() {
+        for (unknown, remembers, expected) in [
+            (Unknown::Refuse, false, Revoked::Unknown),
+            (Unknown::Refuse, true, Revoked::Remembered),
+            (Unknown::Adopt, false, Revoked::Remembered),
+        ] {
+            let (engine, [one, other]) = processes(|settings| settings.unknown = unknown).await;
+            open(&one, "int_a").await;
+            assert_eq!(one.revoke("int_a", remembers).await.unwrap(), Revoked::Known);
+            assert_eq!(state(&other, "int_a").await, Some(State::Revoked));
+            assert_eq!(one.revoke("int_b", remembers).await.unwrap(), expected);
+            let is_recorded = expected == Revoked::Remembered;
+            assert_eq!(state(&other, "int_b").await, is_recorded.then_some(State::Revoked));
+            let again = if is_recorded { Revoked::Known } else { expected };
+            assert_eq!(other.revoke("int_b", remembers).await.unwrap(), again);
+            // The response is lost, and another process changes the record before this process reads it again.
+            for (id, is_known) in [("int_c", false), ("int_d", true)] {
+                if is_known {
+                    open(&one, id).await;
+                }
+                engine.lose_next_response("cas");
+                let (first, second) = tokio::join!(one.revoke(id, remembers), async {
+                    sleep(Duration::from_millis(500)).await;
+                    other.revoke(id, remembers).await
+                });
+                let expected = if is_known { Revoked::Known } else { expected };
+                let second_expected = if is_known { Revoked::Known } else { again };
+                assert_eq!((first.unwrap(), second.unwrap()), (expected, second_expected), "{id}");
+            }
+        }
+    }
+}

@@ -150,6 +150,23 @@ mod tests {
     }
 
     #[test]
+    fn a_node_has_room_below_its_limit_and_without_a_limit() {
+        for (limit, used, not_counted, expected) in [
+            ("0", "100", "0", true),
+            ("100", "99", "0", true),
+            ("100", "100", "0", false),
+            ("100", "150", "0", false),
+            ("100", "150", "50", false),
+            ("100", "150", "51", true),
+        ] {
+            let facts =
+                [("maxmemory", limit), ("used_memory", used), ("mem_not_counted_for_evict", not_counted)];
+            let facts = facts.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            assert_eq!(has_room(&facts), expected, "{facts:?}");
+        }
+    }
+
+    #[test]
     fn what_cannot_keep_a_promise_is_refused_and_what_weakens_one_is_a_warning() {
         assert_eq!(judged(&[]), (0, 0));
         assert_eq!(judged(&[("maxmemory_policy", "allkeys-lru")]), (1, 0));

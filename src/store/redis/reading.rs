@@ -203,3 +203,65 @@ impl RedisStore {
         self.interactions.store(total, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulation::processes;
+    use super::*;
+    use crate::policy::TTL_MAX;
+
+    async fn open(store: &RedisStore, ids: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+        let now = store.clock.now().unwrap();
+        let mut opened = BTreeSet::new();
+        for id in ids {
+            store.open(&id, Interaction::new("r".into(), "".into(), now, now.plus(TTL_MAX))).await.unwrap();
+            opened.insert(id);
+        }
+        opened
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scan_returns_every_interaction_of_a_partition_with_its_due_time() {
+        let (_, [store]) = processes(|_| {}).await;
+        let partition = Partition::Number(7);
+        let own = (0..).map(|number| format!("int_{number}")).filter(|id| Partition::of(id) == partition);
+        let opened = open(&store, own.take(2 * SCAN_COUNT + 1)).await;
+        open(&store, (0..64).map(|number| format!("other_{number}"))).await;
+        let (mut ids, mut pairs) = (BTreeSet::new(), Vec::new());
+        let (mut cursors, key) = (vec![b"0".to_vec()], store.keys.due(partition));
+        for _ in 0..3 {
+            let cursor = cursors.last().unwrap().clone();
+            let (next, some) = store.scan(partition, &cursor).await.unwrap();
+            ids.extend(some);
+            let (same, some) = store.scan_set(partition, key.clone(), &cursor).await.unwrap();
+            pairs.extend(some);
+            assert_eq!(next, same);
+            cursors.push(next);
+        }
+        assert_eq!(cursors.last().map(Vec::as_slice), Some(&b"0"[..]), "the scan has ended: {cursors:?}");
+        ids.retain(|id| !id.starts_with("other_"));
+        assert_eq!(ids, opened);
+        for (id, due) in pairs {
+            let id = String::from_utf8(id).unwrap();
+            let record = store.read(&id).await.unwrap().unwrap();
+            let at = record.next_look(record.interaction.created()).unix_ms();
+            assert_eq!(String::from_utf8(due).unwrap(), at.to_string(), "{id}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_is_in_the_order_of_ids_over_all_partitions() {
+        let (_, [one, other]) = processes(|_| {}).await;
+        let opened = open(&one, (100..300).map(|number| format!("int_{number}"))).await;
+        for (after, limit, from, to) in
+            [("", 1000, 100, 300), ("", 3, 100, 103), ("int_149", 3, 150, 153), ("int_299", 3, 300, 300)]
+        {
+            let listed = other.list(after, limit, |_| true).await.unwrap();
+            let expected: Vec<_> = (from..to).map(|number| format!("int_{number}")).collect();
+            assert!(listed.keys().map(|id| &**id).eq(expected.iter().map(String::as_str)), "after {after}");
+        }
+        one.revoke("int_250", false).await.unwrap();
+        let open = other.list("", 1000, |interaction| interaction.state.is_open()).await.unwrap();
+        assert_eq!((open.len(), open.contains_key("int_250")), (opened.len() - 1, false));
+    }
+}

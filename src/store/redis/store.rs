@@ -190,3 +190,29 @@ impl RedisStore {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::nodes::Failure;
+    use super::super::simulation::processes;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ledger_that_is_half_full_has_room_but_not_much() {
+        let (_, [store]) = processes(|settings| settings.interactions_max = 10).await;
+        for (count, has_much, has_some) in
+            [(0, true, true), (4, true, true), (5, false, true), (9, false, true), (10, false, false)]
+        {
+            store.interactions.store(count, Ordering::Relaxed);
+            assert_eq!(
+                (store.has_much_room("a:1"), store.check_room().is_ok()),
+                (has_much, has_some),
+                "{count}"
+            );
+        }
+        store.interactions.store(0, Ordering::Relaxed);
+        let full = Failure { full_node: Some("a:1".into()), ..Failure::refused("OOM") };
+        store.health.called(|| "a:1".into(), true, Some(&full));
+        assert!(!store.has_much_room("a:1") && store.has_much_room("b:1"));
+    }
+}

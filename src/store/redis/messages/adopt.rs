@@ -117,7 +117,7 @@ impl RedisStore {
             }
             for (holder, _) in holders.into_iter().filter(|(holder, _)| **holder != *self.incarnation) {
                 if is_watched && !is_outdated && self.is_gone(&holder, suspects, now) {
-                    orphans.found.extend(self.adopt(number, &holder).await.0);
+                    orphans.found.extend(self.take_over(number, &holder).await);
                 }
                 holders_seen.push(holder);
             }
@@ -177,8 +177,20 @@ impl RedisStore {
         Some(holders)
     }
 
-    /// Takes over the messages that a dead process holds in a partition. If `holder` is this process, only returns its
-    /// messages. Also returns whether the result is complete.
+    /// Takes over the messages that a dead process holds in a partition.
+    async fn take_over(&self, number: u8, holder: &str) -> Vec<TakenOver> {
+        let (found, _) = self.adopt(number, holder).await;
+        let count: usize = found.iter().map(|taken| taken.ids.len()).sum();
+        if count > 0 {
+            log::warn!(
+                "{count} messages of the inbox are taken over from the member {holder}, which is gone"
+            );
+        }
+        found
+    }
+
+    /// Moves the messages that a process holds in a partition to this process. If `holder` is this process, only
+    /// returns its messages. Also returns whether the result is complete.
     async fn adopt(&self, number: u8, holder: &str) -> (Vec<TakenOver>, bool) {
         let partition = Partition::Number(number);
         let (mut found, mut offset, mut is_complete) = (Vec::new(), 0_usize, false);
@@ -201,12 +213,6 @@ impl RedisStore {
                 is_complete = true;
                 break;
             }
-        }
-        let count: usize = found.iter().map(|taken| taken.ids.len()).sum();
-        if count > 0 && *holder != *self.incarnation {
-            log::warn!(
-                "{count} messages of the inbox are taken over from the member {holder}, which is gone"
-            );
         }
         (found, is_complete)
     }

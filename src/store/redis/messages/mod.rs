@@ -3,6 +3,8 @@
 //! change messages that another process holds now.
 
 mod adopt;
+#[cfg(test)]
+mod adopt_tests;
 mod values;
 
 use std::time::Duration;
@@ -233,4 +235,27 @@ fn stored_head(value: Value, now: Timestamp) -> Option<StoredHead> {
         body_bytes: u64::try_from(size).unwrap_or_default(),
         leased_for: Duration::from_millis(u64::try_from(lease).unwrap_or_default()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::members::Members;
+    use super::super::simulation::processes;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_key_of_message_ids_depends_on_the_ledger_alone() {
+        let (_, [one, other]) = processes(|_| {}).await;
+        assert!(one.message_key().is_some());
+        assert_eq!(one.message_key(), other.message_key());
+        let named = |ledger: Option<&str>| {
+            let ledger = ledger.map(|name| name.as_bytes().to_vec());
+            *other.members.lock() = Arc::new(Members { ledger, ..Members::default() });
+            other.message_key()
+        };
+        assert_ne!(named(Some("another")), one.message_key());
+        assert_ne!(named(Some("another")), named(Some("a third")));
+        assert_eq!(named(None), None, "the name of the ledger is unknown");
+    }
 }

@@ -178,6 +178,40 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_in_the_partition_of_its_number() {
+        for (number, partition) in [(0, 0), (1, 1), (63, 63), (64, 0), (64 * 1_800_000_000_000 + 7, 7)] {
+            assert_eq!(Partition::of_message(number), Partition::Number(partition), "{number}");
+        }
+    }
+
+    #[test]
+    fn every_key_has_a_name_of_its_own_in_its_partition() {
+        let keys = Keys::new("cg");
+        let (id, route, partition) = ("int_a", "jobs", Partition::Number(7));
+        let in_partition_of = |text| Partition::of(text).tag();
+        let names = [
+            (keys.record(id), in_partition_of(id), "i:int_a"),
+            (keys.events(id), in_partition_of(id), "e:int_a"),
+            (keys.delivered(route), in_partition_of(route), "l"),
+            (keys.delivering(route), in_partition_of(route), "c"),
+            (keys.provider_id(route, "task 1"), in_partition_of(route), "p:jobs:task 1"),
+            (keys.awaited(route), in_partition_of(route), "a:jobs"),
+            (keys.due(partition), "07".to_owned(), "due"),
+            (keys.delivered_of(partition), "07".to_owned(), "l"),
+            (keys.copied_of(partition), "07".to_owned(), "f"),
+            (keys.messages_due(partition), "07".to_owned(), "d"),
+            (keys.message_number(partition), "07".to_owned(), "n"),
+            (keys.members(), "m".to_owned(), ""),
+            (keys.about(), "m".to_owned(), "about"),
+            (keys.copied_keys(), "m".to_owned(), "keys"),
+        ];
+        for (name, tag, rest) in names {
+            assert_eq!(name, format!("cg{{{tag}}}{rest}"));
+        }
+        assert_eq!(keys.copied(64 * 1_000 + 7), (partition, keys.copied_of(partition)));
+    }
+
+    #[test]
     fn ids_are_spread_over_all_partitions() {
         let mut counts = [0_u32; PARTITIONS];
         for number in 0..64_000 {

@@ -145,13 +145,11 @@ impl Question {
                 })
             });
         }
-        let (mut votes, mut error) = (HashMap::<Topology, usize>::new(), "no node is known".to_owned());
+        let (mut votes, mut error) = (Votes::of(count), "no node is known".to_owned());
         while let Some(answer) = asking.join_next().await {
             match answer {
                 Ok(Ok(topology)) => {
-                    let votes = votes.entry(topology).or_default();
-                    *votes += 1;
-                    if *votes * 2 > count {
+                    if votes.decide(topology) {
                         break;
                     }
                 }
@@ -159,7 +157,33 @@ impl Question {
                 Err(_) => {}
             }
         }
-        votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(topology, _)| topology).ok_or(error)
+        votes.winner().ok_or(error)
+    }
+}
+
+/// The number of nodes that have returned each topology.
+struct Votes {
+    /// The number of nodes that were asked.
+    nodes: usize,
+    counts: HashMap<Topology, usize>,
+}
+
+impl Votes {
+    fn of(nodes: usize) -> Self {
+        Self { nodes, counts: HashMap::new() }
+    }
+
+    /// Counts the response of a node. Returns true if more than half of the nodes have returned the same topology, so
+    /// that the other nodes cannot change the result.
+    fn decide(&mut self, topology: Topology) -> bool {
+        let count = self.counts.entry(topology).or_default();
+        *count += 1;
+        *count > self.nodes / 2
+    }
+
+    /// Returns the topology that most nodes have returned.
+    fn winner(self) -> Option<Topology> {
+        self.counts.into_iter().max_by_key(|(_, count)| *count).map(|(topology, _)| topology)
     }
 }
 
@@ -181,6 +205,29 @@ mod tests {
 
     fn bulk(text: &str) -> Value {
         Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn most_nodes_decide_and_half_of_them_do_not() {
+        for (nodes, answers, decided) in [
+            (0, "", None),
+            (1, "a", Some('a')),
+            (2, "aa", Some('a')),
+            (3, "aba", Some('a')),
+            (3, "abb", Some('b')),
+            (4, "abbb", Some('b')),
+            (5, "ababb", Some('b')),
+        ] {
+            let mut votes = Votes::of(nodes);
+            let ends: Vec<_> =
+                answers.chars().map(|node| votes.decide(Topology::single(&node.to_string()))).collect();
+            let is_last = |at: usize| at + 1 == answers.len();
+            assert!((0..ends.len()).all(|at| ends[at] == is_last(at)), "{answers} of {nodes}: {ends:?}");
+            assert_eq!(votes.winner(), decided.map(|node| Topology::single(&node.to_string())), "{answers}");
+        }
+        let mut votes = Votes::of(4);
+        assert!(["a", "b", "b"].iter().all(|node| !votes.decide(Topology::single(node))));
+        assert_eq!(votes.winner(), Some(Topology::single("b")), "the fourth node does not answer");
     }
 
     #[test]

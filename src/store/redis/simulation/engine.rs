@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 use redis::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::lookups::{Lookups, page};
 use crate::clock::instant;
 use crate::random::splitmix::Random;
+use crate::store::redis::nodes::scripts::EVENTS;
 use crate::store::redis::nodes::{Failure, Request};
 
 /// The Unix time in microseconds at which the simulation begins.
@@ -30,6 +32,12 @@ pub(super) struct Faults {
     pub(super) waits: bool,
     /// The maximum time until the replica has a write, in milliseconds.
     pub(super) lag_ms: u64,
+}
+
+impl Faults {
+    /// A Redis server that executes every call and loses no response.
+    pub(super) const NONE: Self =
+        Self { lost_requests: 0, lost_responses: 0, late: 0, waits: false, lag_ms: 1 };
 }
 
 /// The number of calls of each script, and the number of transferred bytes.
@@ -57,6 +65,8 @@ struct State {
     /// The time at which the last write so far reaches the replica. Later writes do not arrive before this time.
     replicated: Instant,
     away_until: Option<Instant>,
+    /// The script whose next response is lost.
+    lost_response_of: Option<&'static str>,
 }
 
 /// A sorted set: the pairs of score and id in order, and the score of each id.
@@ -71,6 +81,7 @@ struct Data {
     members: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The messages of the inbox, by their ids.
     messages: HashMap<String, HeldMessage>,
+    lookups: Lookups,
 }
 
 /// A message of the inbox that a process holds.
@@ -103,6 +114,12 @@ impl Data {
             ids.insert(id.to_owned(), at);
         }
     }
+
+    /// Returns the members of a sorted set with their scores.
+    fn scores(&self, key: &str) -> BTreeMap<Vec<u8>, i64> {
+        let due = self.due.get(key).into_iter().flat_map(|(_, ids)| ids);
+        due.map(|(id, at)| (id.clone().into_bytes(), *at)).chain(self.lookups.set(key)).collect()
+    }
 }
 
 impl StandIn {
@@ -115,6 +132,7 @@ impl StandIn {
             epoch: 0,
             replicated: Instant::from_std(instant()),
             away_until: None,
+            lost_response_of: None,
         };
         Arc::new(Self { begin: Instant::from_std(instant()), faults, state: Mutex::new(state) })
     }
@@ -126,6 +144,16 @@ impl StandIn {
     /// Adds a message of the inbox.
     pub(super) fn hold(&self, id: &str, message: HeldMessage) {
         self.state.lock().data.messages.insert(id.to_owned(), message);
+    }
+
+    /// Loses the response to the next call of a script. The script is executed.
+    pub(in crate::store::redis) fn lose_next_response(&self, script: &'static str) {
+        self.state.lock().lost_response_of = Some(script);
+    }
+
+    /// Stores a message without an interaction. `key` is the Redis key with the due times of the message's partition.
+    pub(in crate::store::redis) fn put_message(&self, key: &str, id: &str, holder: &str) {
+        self.state.lock().data.lookups.put_message(key, id, holder);
     }
 
     /// Replaces the primary by its replica.
@@ -181,7 +209,8 @@ impl StandIn {
             return Err(unknown());
         }
         let (values, replicated, epoch) = self.execute(request);
-        if fault < lost_requests + late + lost_responses {
+        let is_lost = self.state.lock().lost_response_of.take_if(|lost| *lost == name).is_some();
+        if is_lost || fault < lost_requests + late + lost_responses {
             sleep(PATIENCE).await;
             return Err(unknown());
         }
@@ -225,6 +254,12 @@ impl StandIn {
                 let done = compare_and_set(state, (record, due, events), arguments, us, replicated);
                 values.push(Value::Int(done.into()));
             }
+            ("read", records) => {
+                let found = records.iter().map(|record| state.data.records.get(*record).cloned());
+                values.push(Value::Array(
+                    found.map(|bytes| bytes.map_or(Value::Nil, Value::BulkString)).collect(),
+                ));
+            }
             ("touch", _) => values.push(Value::Int(1)),
             ("due", [due]) => due_ids(&mut state.data, due, arguments, us / 1000, &mut values),
             ("beat", _) => beat(&mut state.data, arguments, us / 1000, &mut values),
@@ -233,7 +268,12 @@ impl StandIn {
                 values.push(Value::Int(i64::try_from(count).unwrap()));
             }
             ("messages", _) => heads(&state.data, arguments, &mut values),
-            (name, _) => panic!("the simulation does not know the call {name}"),
+            ("scan", [key]) => page(&state.data.scores(key), arguments, &mut values),
+            ("copy", [events]) if std::ptr::eq(request.call, &EVENTS) => {
+                let events = state.data.events.get(*events).into_iter().flat_map(HashMap::keys);
+                values.push(Value::Array(events.cloned().map(Value::BulkString).collect()));
+            }
+            _ => state.data.lookups.execute(request, us, &mut values),
         }
         (values, replicated, state.epoch)
     }

@@ -7,19 +7,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::engine::{BEGIN_US, Faults, StandIn};
+use super::engine::{Faults, StandIn};
 use super::history::History;
+use super::process;
 use super::size::Size;
 use crate::clock::instant;
-use crate::config::{RedisLogin, RedisMode, RedisSettings, StoreSettings, Unknown};
 use crate::denial::Denial;
 use crate::interaction::{Ask, ClaimError, Event, EventKey, Follow, Interaction, NoticeResult, Report};
 use crate::observe::Metrics;
 use crate::path::{CanonicalPath, Captures, Template};
 use crate::random::splitmix::Random;
-use crate::store::redis::nodes::Nodes;
 use crate::store::redis::store::RedisStore;
-use crate::time::Timestamp;
 use crate::token::Granted;
 
 /// The average pause between the beginnings of two interactions of a group, in milliseconds.
@@ -54,32 +52,6 @@ pub(super) struct Group {
     is_over: AtomicBool,
 }
 
-pub(super) fn settings() -> (StoreSettings, RedisSettings) {
-    let login = || RedisLogin { username: None, password: None };
-    let redis = RedisSettings {
-        nodes: vec!["simulated:6379".into()],
-        mode: RedisMode::Single,
-        login: login(),
-        sentinel_login: login(),
-        tls: None,
-        prefix: "cg".into(),
-        timeout: Duration::from_millis(500),
-        wait_replicas: 1,
-        wait_timeout: Duration::from_millis(200),
-    };
-    let store = StoreSettings {
-        path: None,
-        redis: None,
-        unknown: Unknown::Refuse,
-        interactions_max: usize::MAX,
-        events_max: 1000,
-        remember: Duration::from_secs(60),
-        keep_ended: Duration::ZERO,
-        grace: Duration::from_secs(10),
-    };
-    (store, redis)
-}
-
 impl Group {
     pub(super) fn start(size: Size, faults: Faults, seed: u64, metrics: &Arc<Metrics>) -> Arc<Self> {
         let group = Self {
@@ -112,13 +84,8 @@ impl Group {
 
     /// Starts a simulated process, which sends heartbeats and applies deadlines until it ends.
     fn start_member(self: &Arc<Self>) -> Arc<Member> {
-        let (settings, redis) = settings();
-        let (metrics, engine) = (Arc::clone(&self.metrics), Arc::clone(&self.engine));
-        let nodes = Nodes::simulated(redis.clone(), metrics, engine);
-        let clock = || Timestamp::from_unix_ms(BEGIN_US / 1000);
-        let metrics = Arc::clone(&self.metrics);
-        let store = RedisStore::start_on(nodes, &settings, &redis, None, metrics, clock).unwrap();
-        let member = Arc::new(Member { store: Arc::new(store), is_dead: AtomicBool::new(false) });
+        let store = process::start(&self.engine, &self.metrics, |_| {});
+        let member = Arc::new(Member { store, is_dead: AtomicBool::new(false) });
         tokio::spawn(Arc::clone(self).background(Arc::clone(&member)));
         member
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::{BEGIN_US, Faults, HeldMessage, StandIn};
-use super::group::settings;
+use super::process::settings;
 use crate::config::{RedisSettings, StoreSettings};
 use crate::observe::Metrics;
 use crate::replica::{Incarnation, Owner};

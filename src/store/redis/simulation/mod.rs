@@ -9,6 +9,8 @@ mod engine;
 mod group;
 mod history;
 mod ledger;
+mod lookups;
+mod process;
 mod size;
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use crate::observe::Metrics;
 
 pub(in crate::store::redis) use self::engine::StandIn;
 pub(in crate::store) use self::ledger::SimulatedLedger;
+pub(in crate::store::redis) use self::process::processes;
 
 /// The results of a simulation.
 struct Outcome {

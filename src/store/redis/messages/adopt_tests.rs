@@ -1,0 +1,106 @@
+//! Tests the search for messages that no process delivers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::advance;
+
+use super::adopt::{KnownMessages, Orphans, Suspects, TakenOver};
+use crate::store::redis::nodes::keys::{PARTITIONS, Partition};
+use crate::store::redis::simulation::{StandIn, processes};
+use crate::store::redis::store::RedisStore;
+
+const PLACE: u8 = 7;
+
+/// An index with the messages of one partition.
+struct Index<'n>(&'n [u64]);
+
+impl KnownMessages for Index<'_> {
+    fn counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; PARTITIONS];
+        counts[usize::from(PLACE)] = self.0.len();
+        counts
+    }
+
+    fn idle(&self, partition: u8) -> Vec<u64> {
+        assert_eq!(partition, PLACE, "only this partition differs");
+        self.0.to_vec()
+    }
+}
+
+async fn simulated<const N: usize>() -> (Arc<StandIn>, [Arc<RedisStore>; N], String) {
+    let (engine, stores) = processes(|_| {}).await;
+    let key = stores[0].keys.messages_due(Partition::Number(PLACE));
+    (engine, stores, key)
+}
+
+/// Lets some time pass, lets the processes send heartbeats, and searches for messages at the last process.
+async fn search(stores: &[&RedisStore], seconds: u64, suspects: &mut Suspects, index: &Index<'_>) -> Orphans {
+    advance(Duration::from_secs(seconds)).await;
+    for store in stores {
+        assert!(store.beat().await);
+    }
+    stores[stores.len() - 1].take_over_orphans(suspects, index).await
+}
+
+fn ids(found: &[TakenOver]) -> Vec<&str> {
+    assert!(found.iter().all(|taken| taken.partition == u64::from(PLACE)), "{found:?}");
+    found.iter().flat_map(|taken| &taken.ids).map(String::as_str).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_messages_of_a_process_that_stays_away_are_taken_over_once() {
+    let (engine, [store], key) = simulated().await;
+    engine.put_message(&key, "msg_own", &store.incarnation);
+    engine.put_message(&key, "msg_a", "gone");
+    engine.put_message(&key, "msg_b", "gone");
+    let (mut suspects, index) = (Suspects::default(), Index(&[7]));
+    for seconds in [0, 1] {
+        let orphans = search(&[&store], seconds, &mut suspects, &index).await;
+        assert_eq!(ids(&orphans.found), Vec::<&str>::new(), "the process may still send a heartbeat");
+    }
+    let orphans = search(&[&store], 1, &mut suspects, &index).await;
+    assert_eq!(ids(&orphans.found), ["msg_a", "msg_b"]);
+    let index = Index(&[7, 71, 135]);
+    for seconds in [1, 10, 10] {
+        let orphans = search(&[&store], seconds, &mut suspects, &index).await;
+        assert!(orphans.found.is_empty() && orphans.held.is_empty(), "{orphans:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_suspected_and_lives_keeps_its_messages() {
+    let (engine, [store, other], key) = simulated().await;
+    engine.put_message(&key, "msg_a", &other.incarnation);
+    let (mut suspects, index) = (Suspects::default(), Index(&[]));
+    // The other process sends no heartbeat for 15 s, and sends one before its messages are taken over.
+    for silent in [5, 5, 5, 1] {
+        let orphans = search(&[&store], silent, &mut suspects, &index).await;
+        assert_eq!(ids(&orphans.found), Vec::<&str>::new());
+    }
+    for seconds in [1, 5, 5, 5] {
+        let orphans = search(&[&other, &store], seconds, &mut suspects, &index).await;
+        assert_eq!(ids(&orphans.found), Vec::<&str>::new());
+    }
+    // The next time, the process gets the same time again.
+    for (silent, expected) in [(5, &[][..]), (5, &[]), (5, &[]), (1, &[]), (1, &["msg_a"])] {
+        let orphans = search(&[&store], silent, &mut suspects, &index).await;
+        assert_eq!(ids(&orphans.found), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_index_that_differs_twice_is_compared_with_the_ledger() {
+    let (engine, [store], key) = simulated().await;
+    engine.put_message(&key, "msg_own", &store.incarnation);
+    for (known, differs) in [(&[][..], true), (&[7], false), (&[7, 71], true)] {
+        let (mut suspects, index) = (Suspects::default(), Index(known));
+        let first = search(&[&store], 0, &mut suspects, &index).await;
+        let early = search(&[&store], 9, &mut suspects, &index).await;
+        assert!(first.held.is_empty() && early.held.is_empty(), "a message may be in progress");
+        let orphans = search(&[&store], 1, &mut suspects, &index).await;
+        let expected = differs.then(|| (known.to_vec(), vec!["msg_own".to_owned()]));
+        assert_eq!(orphans.held, Vec::from_iter(expected));
+        assert_eq!(ids(&orphans.found), if differs { vec!["msg_own"] } else { Vec::new() });
+    }
+}
