@@ -183,7 +183,6 @@ impl RedisStore {
             walk.ids = ids;
             walk.cursor = next;
             if walk.cursor == b"0" {
-                walk.cursor.clear();
                 walk.partition += 1;
             }
         }
@@ -201,5 +200,129 @@ impl RedisStore {
             }
         }
         self.interactions.store(total, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::redis::SimulatedLedger;
+    use crate::store::redis::simulation::SCANNED_MAX;
+
+    const BEGIN: Timestamp = SimulatedLedger::BEGIN;
+
+    /// Opens an interaction that was created some seconds before the simulation began.
+    async fn open(store: &RedisStore, id: &str, route: &str, age: u64) {
+        let created = BEGIN.minus(Duration::from_secs(age));
+        let record =
+            Interaction::new(route.into(), "".into(), created, BEGIN.plus(Duration::from_secs(3600)));
+        store.open(id, record).await.unwrap();
+    }
+
+    /// Performs some steps of the walk. Returns the number of open interactions of each route and the age of the oldest
+    /// one in seconds, according to the metrics.
+    async fn walked(
+        ledger: &SimulatedLedger,
+        store: &RedisStore,
+        steps: u32,
+    ) -> BTreeMap<String, (i64, i64)> {
+        for _ in 0..steps {
+            let step = store.walk(BEGIN);
+            tokio::time::timeout(Duration::from_secs(10), step).await.expect("a step ends");
+        }
+        let text = ledger.metrics.text().unwrap();
+        let value = |metric: &str, route: &str| {
+            let begin = format!("{metric}{{route=\"{route}\"}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&*begin));
+            line.map(|value| value.parse::<i64>().unwrap())
+        };
+        let of = |route: &str| {
+            let open = value("callgate_interactions_open", route)?;
+            let age = value("callgate_interactions_oldest_age_seconds", route)?;
+            Some((route.to_owned(), (open, age)))
+        };
+        ["many", "few", "ended", NO_ROUTE].into_iter().filter_map(of).collect()
+    }
+
+    /// Returns this number of ids of the same partition.
+    fn together(count: usize) -> Vec<String> {
+        let ids = (0..).map(|number| format!("int_{number}"));
+        ids.filter(|id| Partition::of(id) == Partition::Number(0)).take(count).collect()
+    }
+
+    /// One partition has more interactions than one scan returns, and more than one step of the walk reads. Most
+    /// partitions have no interactions.
+    #[tokio::test(start_paused = true)]
+    async fn the_walks_of_all_processes_together_find_each_open_interaction_once() {
+        let ledger = SimulatedLedger::start(&["simulated:6379"], 2).await;
+        let [store, other] = &ledger.processes[..] else { panic!("two processes") };
+        let many = together(2 * SCANNED_MAX + 10);
+        for (number, id) in many.iter().enumerate() {
+            open(store, id, "many", (number as u64 * 7) % 100).await;
+        }
+        for (id, age) in [("few_a", 5), ("few_b", 9), ("few_c", 7)] {
+            open(store, id, "few", age).await;
+        }
+        open(store, "ended", "ended", 50).await;
+        store.revoke("ended", false).await.unwrap();
+        store.revoke("never opened", true).await.unwrap();
+        let all = many.len() + 5;
+        let mut found = BTreeMap::new();
+        for process in [store, other] {
+            assert_eq!(process.count(), 0);
+            walked(&ledger, process, 1).await;
+            assert_eq!(process.count(), all, "the first step counts all interactions");
+            for (route, (open, age)) in walked(&ledger, process, STEPS_PER_COUNT - 1).await {
+                let (sum, oldest) = found.entry(route).or_insert((0, 0));
+                (*sum, *oldest) = (*sum + open, age.max(*oldest));
+            }
+        }
+        let expected = [("few".to_owned(), (3, 9)), ("many".to_owned(), (many.len() as i64, 99))];
+        assert_eq!(found, BTreeMap::from(expected));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_begins_some_time_after_the_end_of_the_last_one() {
+        let ledger = SimulatedLedger::start(&["simulated:6379"], 1).await;
+        let store = &ledger.processes[0];
+        open(store, "int_a", "few", 5).await;
+        let found = |open, age| BTreeMap::from([("few".to_owned(), (open, age))]);
+        // The first step reads the interaction, and the second one finds that no others follow.
+        assert_eq!(walked(&ledger, store, 1).await, BTreeMap::new());
+        assert_eq!(walked(&ledger, store, 1).await, found(1, 5));
+        open(store, "int_b", "few", 8).await;
+        assert_eq!((walked(&ledger, store, STEPS_PER_COUNT - 2).await, store.count()), (found(1, 5), 1));
+        assert_eq!((walked(&ledger, store, 1).await, store.count()), (found(1, 5), 2));
+        assert_eq!(walked(&ledger, store, STEPS_PER_WALK - STEPS_PER_COUNT + 1).await, found(1, 5));
+        assert_eq!(walked(&ledger, store, 3).await, found(2, 8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_of_a_shared_ledger_has_the_first_wanted_interactions_in_order() {
+        let ledger = SimulatedLedger::start(&["simulated:6379"], 1).await;
+        let store = &ledger.processes[0];
+        let mut ids = together(SCANNED_MAX + 10);
+        ids.extend((0..300).map(|number| format!("more_{number}")));
+        ids.sort();
+        for (number, id) in ids.iter().enumerate() {
+            open(store, id, if number % 3 == 0 { "few" } else { "many" }, 0).await;
+        }
+        for route in ["few", "many", "none"] {
+            let wanted = ids.iter().enumerate().filter(|(number, _)| match route {
+                "few" => number % 3 == 0,
+                "many" => number % 3 != 0,
+                _ => false,
+            });
+            let wanted: Vec<_> = wanted.map(|(_, id)| id.as_str()).collect();
+            for (after, limit) in [(None, 0), (None, 1), (None, 100), (Some(7), 100), (Some(7), 1000)] {
+                let after = after.and_then(|after: usize| wanted.get(after)).map_or("", |after| *after);
+                let listed = store.list(after, limit, |record| *record.route == *route).await.unwrap();
+                let expected: Vec<_> = wanted.iter().copied().filter(|id| *id > after).take(limit).collect();
+                let listed: Vec<_> = listed.keys().map(|id| &**id).collect();
+                assert_eq!(listed, expected, "{route} after {after:?}, at most {limit}");
+            }
+        }
     }
 }

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The time for which no node responds during a failover.
 const OUTAGE: Duration = Duration::from_secs(3);
 
+/// The maximum number of ids that one call of a scan returns.
+pub(in crate::store::redis) const SCANNED_MAX: usize = 150;
+
 /// The faults of a simulated Redis server. The frequency of a fault is a number of affected calls per 10,000 calls.
 #[derive(Clone, Copy)]
 pub(super) struct Faults {
@@ -232,6 +235,12 @@ impl StandIn {
                 let count = state.data.due.get(*due).map_or(0, |(times, _)| times.len());
                 values.push(Value::Int(i64::try_from(count).unwrap()));
             }
+            ("read", _) => {
+                let record = |key: &&str| state.data.records.get(*key).cloned();
+                let record = |key| record(key).map_or(Value::Nil, Value::BulkString);
+                values.push(Value::Array(keys.iter().map(record).collect()));
+            }
+            ("scan", [due]) => scan(&state.data, due, &arguments[0], &mut values),
             ("messages", _) => heads(&state.data, arguments, &mut values),
             (name, _) => panic!("the simulation does not know the call {name}"),
         }
@@ -287,6 +296,19 @@ fn due_ids(data: &mut Data, due: &str, arguments: &[Vec<u8>], ms: i64, values: &
     values.push(Value::Array(ids.into_iter().map(|id| Value::BulkString(id.into_bytes())).collect()));
     let first = data.due.get(due).and_then(|(times, _)| times.first());
     values.push(first.map_or(Value::Nil, |(at, _)| Value::BulkString(at.to_string().into_bytes())));
+}
+
+/// Executes the script `SCAN`, which returns some ids of a partition. The cursor is the number of ids that earlier calls
+/// have returned, in the order of the due times.
+fn scan(data: &Data, due: &str, cursor: &[u8], values: &mut Vec<Value>) {
+    let begin: usize = std::str::from_utf8(cursor).unwrap().parse().unwrap();
+    let times = data.due.get(due).map(|(times, _)| times);
+    let rest: Vec<_> = times.into_iter().flatten().skip(begin).collect();
+    let next = if rest.len() > SCANNED_MAX { begin + SCANNED_MAX } else { 0 };
+    let pair = |(at, id): &&(i64, String)| [id.clone(), at.to_string()];
+    let pairs = rest.iter().take(SCANNED_MAX).flat_map(pair);
+    let bulk = |text: String| Value::BulkString(text.into_bytes());
+    values.extend([bulk(next.to_string()), Value::Array(pairs.map(bulk).collect())]);
 }
 
 /// Executes the script `BEAT`, which writes a heartbeat.

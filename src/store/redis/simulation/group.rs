@@ -54,7 +54,8 @@ pub(super) struct Group {
     is_over: AtomicBool,
 }
 
-pub(super) fn settings() -> (StoreSettings, RedisSettings) {
+/// Returns the settings of the simulated processes.
+pub(in crate::store::redis) fn settings() -> (StoreSettings, RedisSettings) {
     let login = || RedisLogin { username: None, password: None };
     let redis = RedisSettings {
         nodes: vec!["simulated:6379".into()],

@@ -20,7 +20,8 @@ use self::size::Size;
 use crate::clock::instant;
 use crate::observe::Metrics;
 
-pub(in crate::store::redis) use self::engine::StandIn;
+pub(in crate::store::redis) use self::engine::{SCANNED_MAX, StandIn};
+pub(in crate::store::redis) use self::group::settings;
 pub(in crate::store) use self::ledger::SimulatedLedger;
 
 /// The results of a simulation.
