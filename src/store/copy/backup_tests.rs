@@ -5,8 +5,8 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
-use crate::interaction::Interaction;
-use crate::store::file::Change;
+use crate::interaction::{EventKey, Interaction};
+use crate::store::file::{Change, NO_OWNER, StoredEvent};
 
 const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
 
@@ -46,6 +46,18 @@ impl Saved {
             .unwrap();
     }
 
+    /// Adds a delivered event with this key. `owner` is the number of its interaction.
+    fn add_event(&self, number: u64, key: u128, owner: u64) {
+        let event = StoredEvent::Key(EventKey(key));
+        let until = NOW.plus(std::time::Duration::from_secs(60));
+        let mut file = LedgerFile::open(&self.ledger()).unwrap();
+        file.apply(&[Change::Event(number, event, until, owner)]).unwrap();
+    }
+
+    fn back_up_again(&self) {
+        assert_eq!(back_up(&self.ledger(), &self.backup(), NOW).unwrap().interactions, 1);
+    }
+
     fn restore(&self, force: bool) -> Result<Restored, BackupError> {
         let restored = restore(&self.ledger(), &self.backup(), force);
         assert!(!self.path("ledger.restored").exists(), "a draft is left over");
@@ -80,6 +92,36 @@ fn a_newer_ledger_is_replaced_only_by_force_and_then_saved() {
     let restored = saved.restore(true).unwrap();
     assert_eq!(restored.former.as_deref(), Some(&*saved.path("ledger.former")));
     assert_eq!((saved.interactions("ledger"), saved.interactions("ledger.former")), (1, 2));
+}
+
+#[test]
+fn a_ledger_with_a_delivered_event_that_the_backup_lacks_is_newer() {
+    const NO_INTERACTION: u64 = 99;
+    for (name, key, owner, is_newer) in [
+        ("of the interaction", 3, 1, true),
+        ("of no interaction", 3, NO_OWNER, true),
+        ("known of no interaction, now of the interaction", 2, 1, true),
+        ("known of the interaction, now of no interaction", 1, NO_OWNER, true),
+        ("known of the interaction", 1, 1, false),
+        ("known of no interaction", 2, NO_OWNER, false),
+        ("of a removed interaction", 3, NO_INTERACTION, false),
+    ] {
+        let saved = Saved::new();
+        saved.add_event(11, 1, 1);
+        saved.add_event(12, 2, NO_OWNER);
+        saved.back_up_again();
+        saved.add_event(13, key, owner);
+        let restored = saved.restore(false);
+        if !is_newer {
+            assert_eq!(restored.unwrap().former, None, "{name}");
+            continue;
+        }
+        let reason = match restored.unwrap_err() {
+            BackupError::Newer(reason) => reason,
+            error => panic!("{name}: {error:?}"),
+        };
+        assert!(reason.contains(" 0 interactions and 1 delivered events"), "{name}: {reason}");
+    }
 }
 
 /// Changes each part of a backup: its first line, the checksum in this line, and the bytes of the ledger.

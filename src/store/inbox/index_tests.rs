@@ -105,6 +105,36 @@ async fn a_list_contains_exactly_the_messages_that_its_filter_selects() {
 }
 
 #[tokio::test]
+async fn a_route_is_waiting_while_a_message_of_it_is_due_or_leased() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("ledger"));
+    let inbox = store.inbox();
+    let (due, leased) = (MessageState::Due, MessageState::Leased);
+    let (dead, delivered) = (MessageState::Dead, MessageState::Delivered);
+    let messages = [
+        ("due", due),
+        ("leased", leased),
+        ("dead", dead),
+        ("delivered", delivered),
+        ("both", due),
+        ("both", leased),
+        ("both", dead),
+    ];
+    for (number, (route, state)) in (1..).zip(messages) {
+        let mut index = inbox.index.lock();
+        let route = index.route(&route.into());
+        index.add(number, Entry { route, state, ..entry() });
+    }
+    let waiting = || inbox.waiting_routes().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(waiting(), ["due", "leased", "both"]);
+    for (number, expected) in [(5, &["due", "leased", "both"][..]), (6, &["due", "leased"]), (1, &["leased"])]
+    {
+        inbox.index.lock().remove(number).unwrap();
+        assert_eq!(waiting(), expected, "{number} is removed");
+    }
+}
+
+#[tokio::test]
 async fn very_many_messages_are_changed_in_parts() {
     const MANY: usize = 5_000;
     let folder = tempfile::tempdir().unwrap();

@@ -330,7 +330,7 @@ fn binding(one: &Copied) -> Option<Binding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulation::processes;
+    use super::super::simulation::SimulatedLedger;
     use super::*;
     use crate::interaction::Interaction;
 
@@ -349,8 +349,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_copy_has_every_interaction_and_every_event_until_the_end_of_its_retention() {
-        let (_, [from]) = processes(|_| {}).await;
-        let (_, [to]) = processes(|_| {}).await;
+        let (_, [from]) = SimulatedLedger::start(|_| {}).await;
+        let (_, [to]) = SimulatedLedger::start(|_| {}).await;
         let now = from.clock.now().unwrap();
         for id in ["int_a", "int_b"] {
             let record = Interaction::new("r".into(), "".into(), now, at(3600, now)).matched();

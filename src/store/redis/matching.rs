@@ -103,7 +103,7 @@ impl Drop for SharedAwait {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulation::processes;
+    use super::super::simulation::SimulatedLedger;
     use super::*;
     use crate::interaction::{Follow, Report};
     use crate::path::{CanonicalPath, Template};
@@ -123,7 +123,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_callback_waits_for_its_provider_id_only_while_a_response_is_outstanding() {
-        let (_, [one, other]) = processes(|_| {}).await;
+        let (_, [one, other]) = SimulatedLedger::start(|_| {}).await;
         let route = "r".into();
         assert_eq!(find(&other, "task").await, (None, 0), "no request was sent");
         let awaited = one.await_response(&route).await.unwrap();

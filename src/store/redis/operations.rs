@@ -314,7 +314,7 @@ impl RedisStore {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulation::processes;
+    use super::super::simulation::SimulatedLedger;
     use super::*;
 
     async fn open(store: &RedisStore, id: &str) {
@@ -328,7 +328,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_interaction_whose_request_was_not_sent_has_ended() {
-        let (_, [one, other]) = processes(|_| {}).await;
+        let (_, [one, other]) = SimulatedLedger::start(|_| {}).await;
         open(&one, "int_a").await;
         assert_eq!(state(&other, "int_a").await, Some(State::Open));
         one.not_sent("int_a").await.unwrap();
@@ -344,7 +344,7 @@ mod tests {
             (Unknown::Refuse, true, Revoked::Remembered),
             (Unknown::Adopt, false, Revoked::Remembered),
         ] {
-            let (engine, [one, other]) = processes(|settings| settings.unknown = unknown).await;
+            let (ledger, [one, other]) = SimulatedLedger::start(|settings| settings.unknown = unknown).await;
             open(&one, "int_a").await;
             assert_eq!(one.revoke("int_a", remembers).await.unwrap(), Revoked::Known);
             assert_eq!(state(&other, "int_a").await, Some(State::Revoked));
@@ -358,7 +358,7 @@ mod tests {
                 if is_known {
                     open(&one, id).await;
                 }
-                engine.lose_next_response("cas");
+                ledger.engine.lose_next_response("cas");
                 let (first, second) = tokio::join!(one.revoke(id, remembers), async {
                     sleep(Duration::from_millis(500)).await;
                     other.revoke(id, remembers).await

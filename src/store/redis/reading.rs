@@ -183,7 +183,6 @@ impl RedisStore {
             walk.ids = ids;
             walk.cursor = next;
             if walk.cursor == b"0" {
-                walk.cursor.clear();
                 walk.partition += 1;
             }
         }
@@ -206,41 +205,120 @@ impl RedisStore {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulation::processes;
-    use super::*;
-    use crate::policy::TTL_MAX;
+    use std::time::Duration;
 
-    async fn open(store: &RedisStore, ids: impl IntoIterator<Item = String>) -> BTreeSet<String> {
-        let now = store.clock.now().unwrap();
-        let mut opened = BTreeSet::new();
-        for id in ids {
-            store.open(&id, Interaction::new("r".into(), "".into(), now, now.plus(TTL_MAX))).await.unwrap();
-            opened.insert(id);
+    use super::*;
+    use crate::store::redis::simulation::{SCANNED_MAX, SimulatedLedger};
+
+    const BEGIN: Timestamp = SimulatedLedger::BEGIN;
+    /// The partition of many interactions.
+    const PARTITION: Partition = Partition::Number(7);
+
+    /// Opens an interaction that was created some seconds before the simulation began.
+    async fn open(store: &RedisStore, id: &str, route: &str, age: u64) {
+        let created = BEGIN.minus(Duration::from_secs(age));
+        let record =
+            Interaction::new(route.into(), "".into(), created, BEGIN.plus(Duration::from_secs(3600)));
+        store.open(id, record).await.unwrap();
+    }
+
+    /// Performs some steps of the walk. Returns the number of open interactions of each route and the age of the oldest
+    /// one in seconds, according to the metrics.
+    async fn walked(
+        ledger: &SimulatedLedger,
+        store: &RedisStore,
+        steps: u32,
+    ) -> BTreeMap<String, (i64, i64)> {
+        for _ in 0..steps {
+            let step = store.walk(BEGIN);
+            tokio::time::timeout(Duration::from_secs(10), step).await.expect("a step ends");
         }
-        opened
+        let text = ledger.metrics.text().unwrap();
+        let value = |metric: &str, route: &str| {
+            let begin = format!("{metric}{{route=\"{route}\"}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&*begin));
+            line.map(|value| value.parse::<i64>().unwrap())
+        };
+        let of = |route: &str| {
+            let open = value("callgate_interactions_open", route)?;
+            let age = value("callgate_interactions_oldest_age_seconds", route)?;
+            Some((route.to_owned(), (open, age)))
+        };
+        ["many", "few", "ended", NO_ROUTE].into_iter().filter_map(of).collect()
+    }
+
+    /// Returns this number of ids of [`PARTITION`].
+    fn together(count: usize) -> Vec<String> {
+        let ids = (0..).map(|number| format!("int_{number}"));
+        ids.filter(|id| Partition::of(id) == PARTITION).take(count).collect()
+    }
+
+    /// One partition has more interactions than one scan returns, and more than one step of the walk reads. Most
+    /// partitions have no interactions.
+    #[tokio::test(start_paused = true)]
+    async fn the_walks_of_all_processes_together_find_each_open_interaction_once() {
+        let (ledger, [store, other]) = SimulatedLedger::start(|_| {}).await;
+        let many = together(2 * SCANNED_MAX + 10);
+        for (number, id) in many.iter().enumerate() {
+            open(&store, id, "many", (number as u64 * 7) % 100).await;
+        }
+        for (id, age) in [("few_a", 5), ("few_b", 9), ("few_c", 7)] {
+            open(&store, id, "few", age).await;
+        }
+        open(&store, "ended", "ended", 50).await;
+        store.revoke("ended", false).await.unwrap();
+        store.revoke("never opened", true).await.unwrap();
+        let all = many.len() + 5;
+        let mut found = BTreeMap::new();
+        for process in [&store, &other] {
+            assert_eq!(process.count(), 0);
+            walked(&ledger, process, 1).await;
+            assert_eq!(process.count(), all, "the first step counts all interactions");
+            for (route, (open, age)) in walked(&ledger, process, STEPS_PER_COUNT - 1).await {
+                let (sum, oldest) = found.entry(route).or_insert((0, 0));
+                (*sum, *oldest) = (*sum + open, age.max(*oldest));
+            }
+        }
+        let expected = [("few".to_owned(), (3, 9)), ("many".to_owned(), (many.len() as i64, 99))];
+        assert_eq!(found, BTreeMap::from(expected));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_begins_some_time_after_the_end_of_the_last_one() {
+        let (ledger, [store]) = SimulatedLedger::start(|_| {}).await;
+        open(&store, "int_a", "few", 5).await;
+        let found = |open, age| BTreeMap::from([("few".to_owned(), (open, age))]);
+        // The first step reads the interaction, and the second one finds that no others follow.
+        assert_eq!(walked(&ledger, &store, 1).await, BTreeMap::new());
+        assert_eq!(walked(&ledger, &store, 1).await, found(1, 5));
+        open(&store, "int_b", "few", 8).await;
+        assert_eq!((walked(&ledger, &store, STEPS_PER_COUNT - 2).await, store.count()), (found(1, 5), 1));
+        assert_eq!((walked(&ledger, &store, 1).await, store.count()), (found(1, 5), 2));
+        assert_eq!(walked(&ledger, &store, STEPS_PER_WALK - STEPS_PER_COUNT + 1).await, found(1, 5));
+        assert_eq!(walked(&ledger, &store, 3).await, found(2, 8));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_scan_returns_every_interaction_of_a_partition_with_its_due_time() {
-        let (_, [store]) = processes(|_| {}).await;
-        let partition = Partition::Number(7);
-        let own = (0..).map(|number| format!("int_{number}")).filter(|id| Partition::of(id) == partition);
-        let opened = open(&store, own.take(2 * SCAN_COUNT + 1)).await;
-        open(&store, (0..64).map(|number| format!("other_{number}"))).await;
+        let (_, [store]) = SimulatedLedger::start(|_| {}).await;
+        let opened = together(2 * SCANNED_MAX + 1);
+        for id in opened.iter().cloned().chain((0..64).map(|number| format!("other_{number}"))) {
+            open(&store, &id, "r", 0).await;
+        }
         let (mut ids, mut pairs) = (BTreeSet::new(), Vec::new());
-        let (mut cursors, key) = (vec![b"0".to_vec()], store.keys.due(partition));
+        let (mut cursors, key) = (vec![b"0".to_vec()], store.keys.due(PARTITION));
         for _ in 0..3 {
             let cursor = cursors.last().unwrap().clone();
-            let (next, some) = store.scan(partition, &cursor).await.unwrap();
+            let (next, some) = store.scan(PARTITION, &cursor).await.unwrap();
             ids.extend(some);
-            let (same, some) = store.scan_set(partition, key.clone(), &cursor).await.unwrap();
+            let (same, some) = store.scan_set(PARTITION, key.clone(), &cursor).await.unwrap();
             pairs.extend(some);
             assert_eq!(next, same);
             cursors.push(next);
         }
         assert_eq!(cursors.last().map(Vec::as_slice), Some(&b"0"[..]), "the scan has ended: {cursors:?}");
         ids.retain(|id| !id.starts_with("other_"));
-        assert_eq!(ids, opened);
+        assert_eq!(ids, opened.into_iter().collect());
         for (id, due) in pairs {
             let id = String::from_utf8(id).unwrap();
             let record = store.read(&id).await.unwrap().unwrap();
@@ -250,18 +328,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_list_is_in_the_order_of_ids_over_all_partitions() {
-        let (_, [one, other]) = processes(|_| {}).await;
-        let opened = open(&one, (100..300).map(|number| format!("int_{number}"))).await;
-        for (after, limit, from, to) in
-            [("", 1000, 100, 300), ("", 3, 100, 103), ("int_149", 3, 150, 153), ("int_299", 3, 300, 300)]
-        {
-            let listed = other.list(after, limit, |_| true).await.unwrap();
-            let expected: Vec<_> = (from..to).map(|number| format!("int_{number}")).collect();
-            assert!(listed.keys().map(|id| &**id).eq(expected.iter().map(String::as_str)), "after {after}");
+    async fn a_list_of_a_shared_ledger_has_the_first_wanted_interactions_in_order() {
+        let (_, [one, other]) = SimulatedLedger::start(|_| {}).await;
+        let mut ids = together(SCANNED_MAX + 10);
+        ids.extend((0..300).map(|number| format!("more_{number}")));
+        ids.sort();
+        for (number, id) in ids.iter().enumerate() {
+            open(&one, id, if number % 3 == 0 { "few" } else { "many" }, 0).await;
         }
-        one.revoke("int_250", false).await.unwrap();
+        for route in ["all", "few", "many", "none"] {
+            let wanted = ids.iter().enumerate().filter(|(number, _)| match route {
+                "all" => true,
+                "few" => number % 3 == 0,
+                "many" => number % 3 != 0,
+                _ => false,
+            });
+            let wanted: Vec<_> = wanted.map(|(_, id)| id.as_str()).collect();
+            let [seventh, last] = [wanted.get(7), wanted.last()].map(|id| id.map_or("", |id| *id));
+            for (after, limit) in [
+                ("", 0),
+                ("", 1),
+                ("", 3),
+                ("", 100),
+                ("", 1000),
+                (seventh, 3),
+                (seventh, 100),
+                (seventh, 1000),
+                (last, 3),
+            ] {
+                let is_wanted = |record: &Interaction| route == "all" || *record.route == *route;
+                let listed = other.list(after, limit, is_wanted).await.unwrap();
+                let expected: Vec<_> = wanted.iter().copied().filter(|id| *id > after).take(limit).collect();
+                let listed: Vec<_> = listed.keys().map(|id| &**id).collect();
+                assert_eq!(listed, expected, "{route} after {after:?}, at most {limit}");
+            }
+        }
+        one.revoke("more_250", false).await.unwrap();
         let open = other.list("", 1000, |interaction| interaction.state.is_open()).await.unwrap();
-        assert_eq!((open.len(), open.contains_key("int_250")), (opened.len() - 1, false));
+        assert_eq!((open.len(), open.contains_key("more_250")), (ids.len() - 1, false));
     }
 }

@@ -194,12 +194,12 @@ impl RedisStore {
 #[cfg(test)]
 mod tests {
     use super::super::nodes::Failure;
-    use super::super::simulation::processes;
+    use super::super::simulation::SimulatedLedger;
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_ledger_that_is_half_full_has_room_but_not_much() {
-        let (_, [store]) = processes(|settings| settings.interactions_max = 10).await;
+        let (_, [store]) = SimulatedLedger::start(|settings| settings.interactions_max = 10).await;
         for (count, has_much, has_some) in
             [(0, true, true), (4, true, true), (5, false, true), (9, false, true), (10, false, false)]
         {

@@ -88,7 +88,7 @@ async fn delivers_at(
     let granted = id.map(|id| Granted {
         interaction: id.into(),
         issued: NOW,
-        expires: NOW.plus(HOUR),
+        expires: now.plus(HOUR),
         uses: None,
         owner: None,
         is_opaque: false,
@@ -306,4 +306,50 @@ async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
     drop(store);
     let store = start_with(&adopting, NOW).unwrap();
     assert!(store.memory.read(TOGETHER[0]).unwrap().has_forgotten_events());
+}
+
+/// Returns the number of interactions that the store does not retain only for display, and the number of those that it
+/// does.
+fn counts(store: &Store) -> (usize, usize) {
+    (store.counts().0, store.kept())
+}
+
+#[tokio::test]
+async fn interactions_that_are_retained_for_display_are_counted_separately_and_make_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeping = StoreSettings {
+        unknown: crate::config::Unknown::Adopt,
+        keep_ended: 2 * HOUR,
+        interactions_max: 3,
+        ..settings(Some(&folder.path().join("ledger")))
+    };
+    let (expired, over) = (NOW.plus(HOUR), NOW.plus(2 * HOUR));
+    let store = start_with(&keeping, NOW).unwrap();
+    for (key, id) in (1..).zip([TOGETHER[0], TOGETHER[1], ELSEWHERE]) {
+        assert!(delivers_at(&store, Some(id), EventKey(key), None, NOW).await);
+    }
+    for id in TOGETHER {
+        store.revoke(id, false, NOW).await.unwrap();
+    }
+    // The third interaction ends when its token expires.
+    let second = Duration::from_secs(1);
+    for (name, now, expected) in [
+        ("revoked", NOW, (3, 0)),
+        ("before the tokens expire", expired.minus(second), (3, 0)),
+        ("expired", expired, (0, 3)),
+        ("before the end of the retention", over.minus(second), (0, 3)),
+        ("two have been ended for long", over, (0, 1)),
+    ] {
+        store.pass(now).await;
+        assert_eq!(counts(&store), expected, "{name}");
+    }
+    drop(store);
+    let store = start_with(&keeping, over).unwrap();
+    store.pass(over).await;
+    assert_eq!(counts(&store), (0, 1), "after a restart");
+    for (key, expected) in [(4, (1, 1)), (5, (2, 1)), (6, (3, 0))] {
+        let id = format!("int_new_{key}");
+        assert!(delivers_at(&store, Some(&id), EventKey(key), None, over).await);
+        assert_eq!(counts(&store), expected, "{key}");
+    }
 }

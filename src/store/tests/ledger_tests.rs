@@ -21,18 +21,18 @@ const NOW: Timestamp = SimulatedLedger::BEGIN;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Returns the stores of processes that share a simulated ledger.
-async fn shared(processes: usize) -> Vec<Store> {
-    let ledger = SimulatedLedger::start(&["simulated:6379"], processes).await;
-    let store = |shared: &Arc<_>| {
+async fn shared<const N: usize>() -> [Store; N] {
+    let (ledger, processes) = SimulatedLedger::start(|_| {}).await;
+    let store = |shared| {
         let (key, metrics) = (FingerprintKey::random(), Arc::clone(&ledger.metrics));
-        let messages = SharedMessages::new(Arc::clone(shared), ledger.settings.grace);
+        let messages = SharedMessages::new(Arc::clone(&shared), ledger.settings.grace);
         let inbox = Inbox::new(key, Backing::Shared(messages), Arc::clone(&metrics));
         let memory = Memory::new(ledger.settings.clone(), key, None, metrics);
         let mut store = Store::with(Arc::new(memory), None, inbox);
-        store.shared = Some(Arc::clone(shared));
+        store.shared = Some(shared);
         store
     };
-    ledger.processes.iter().map(store).collect()
+    processes.map(store)
 }
 
 fn in_memory() -> Store {
@@ -76,7 +76,8 @@ async fn failed_deliveries_are_counted_and_a_lost_message_has_a_notice() {
     let ask = Ask { granted: Some(&granted), events: &events, notifies: true, adopts: true, ..ask };
     let delivery_max = Duration::from_secs(5);
     let ask = Ask { delivery_max, ..ask };
-    for store in [in_memory(), shared(1).await.remove(0)] {
+    let [in_redis] = shared().await;
+    for store in [in_memory(), in_redis] {
         let what = if store.is_shared() { "shared" } else { "in memory" };
         let undelivered = async || {
             let record = store.read("int_a").await.unwrap().unwrap();
@@ -147,8 +148,8 @@ async fn a_callback_without_a_token_finds_its_interaction_by_the_id_of_the_provi
 async fn a_deadline_is_applied_by_the_process_to_which_it_is_passed() {
     let follow = Follow { deadline: Some(Duration::from_secs(30)), ..Follow::default() };
     for (name, by) in [("the owner", 0), ("another process", 1)] {
-        let processes = shared(2).await;
-        let [owner, other] = &processes[..] else { panic!("two processes") };
+        let processes = shared().await;
+        let [owner, other] = &processes;
         let record = Interaction::new("r".into(), "".into(), NOW, NOW.plus(HOUR)).followed(&follow, true);
         owner.shared.as_ref().unwrap().open("int_a", record).await.unwrap();
         tokio::time::advance(Duration::from_secs(31)).await;

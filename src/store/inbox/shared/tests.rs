@@ -20,10 +20,13 @@ const NOW: Timestamp = SimulatedLedger::BEGIN;
 /// The number of a partition of the messages.
 const PLACE: u64 = 7;
 
-/// Creates the inbox of the first of two processes that share a ledger. No task writes the changes of its messages.
+/// Creates the inbox of the first of two processes that share a ledger on these nodes. No task writes the changes of its
+/// messages.
 async fn inbox(nodes: &[&str]) -> (SimulatedLedger, Inbox) {
-    let ledger = SimulatedLedger::start(nodes, 2).await;
-    let messages = SharedMessages::new(Arc::clone(&ledger.processes[0]), ledger.settings.grace);
+    let nodes = nodes.iter().map(|node| (*node).into()).collect();
+    let start = SimulatedLedger::start(|settings| settings.redis.as_mut().unwrap().nodes = nodes);
+    let (ledger, [store, _]) = start.await;
+    let messages = SharedMessages::new(store, ledger.settings.grace);
     let (key, metrics) = (FingerprintKey::random(), Arc::clone(&ledger.metrics));
     let inbox = Inbox::new(key, Backing::Shared(messages), metrics);
     (ledger, inbox)
@@ -128,7 +131,7 @@ async fn the_messages_of_the_index_are_known_by_partition() {
 #[tokio::test(start_paused = true)]
 async fn a_process_adds_the_messages_that_it_holds_and_that_its_index_lacks() {
     let (ledger, inbox) = inbox(&["a:1"]).await;
-    let (store, minute) = (&ledger.processes[0], Duration::from_secs(60));
+    let (store, minute) = (&shared(&inbox).store, Duration::from_secs(60));
     assert!(inbox.hold(store, &TakenOver { partition: PLACE, ids: Vec::new() }).await, "it learns the key");
     inbox.pass(NOW);
     let head = json!({
@@ -143,8 +146,8 @@ async fn a_process_adds_the_messages_that_it_holds_and_that_its_index_lacks() {
     let ids: Vec<_> = numbers.iter().map(|number| id(*number)).collect();
     for number in numbers {
         let lease = if number == leased { minute } else { Duration::ZERO };
-        let holder = usize::from(number == elsewhere);
-        ledger.add_message(&id(number), head.to_vec(), holder, lease);
+        let holder = (number != elsewhere).then_some(&**store);
+        ledger.add_message((number, &id(number)), holder, &head, lease);
     }
     inbox.index.lock().add(known, Entry { bytes: 1, ..entry(MessageState::Due) });
     change(&inbox, changing);

@@ -1,13 +1,12 @@
 //! Tests the search for messages that no process delivers.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::advance;
 
 use super::adopt::{KnownMessages, Orphans, Suspects, TakenOver};
-use crate::store::redis::nodes::keys::{PARTITIONS, Partition};
-use crate::store::redis::simulation::{StandIn, processes};
+use crate::store::redis::nodes::keys::PARTITIONS;
+use crate::store::redis::simulation::SimulatedLedger;
 use crate::store::redis::store::RedisStore;
 
 const PLACE: u8 = 7;
@@ -28,10 +27,9 @@ impl KnownMessages for Index<'_> {
     }
 }
 
-async fn simulated<const N: usize>() -> (Arc<StandIn>, [Arc<RedisStore>; N], String) {
-    let (engine, stores) = processes(|_| {}).await;
-    let key = stores[0].keys.messages_due(Partition::Number(PLACE));
-    (engine, stores, key)
+/// Adds a message to the partition of the tests.
+fn add(ledger: &SimulatedLedger, id: &str, holder: Option<&RedisStore>) {
+    ledger.add_message((PLACE.into(), id), holder, &[], Duration::ZERO);
 }
 
 /// Lets some time pass, lets the processes send heartbeats, and searches for messages at the last process.
@@ -50,10 +48,10 @@ fn ids(found: &[TakenOver]) -> Vec<&str> {
 
 #[tokio::test(start_paused = true)]
 async fn the_messages_of_a_process_that_stays_away_are_taken_over_once() {
-    let (engine, [store], key) = simulated().await;
-    engine.put_message(&key, "msg_own", &store.incarnation);
-    engine.put_message(&key, "msg_a", "gone");
-    engine.put_message(&key, "msg_b", "gone");
+    let (ledger, [store]) = SimulatedLedger::start(|_| {}).await;
+    add(&ledger, "msg_own", Some(&store));
+    add(&ledger, "msg_a", None);
+    add(&ledger, "msg_b", None);
     let (mut suspects, index) = (Suspects::default(), Index(&[7]));
     for seconds in [0, 1] {
         let orphans = search(&[&store], seconds, &mut suspects, &index).await;
@@ -70,8 +68,8 @@ async fn the_messages_of_a_process_that_stays_away_are_taken_over_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_was_suspected_and_lives_keeps_its_messages() {
-    let (engine, [store, other], key) = simulated().await;
-    engine.put_message(&key, "msg_a", &other.incarnation);
+    let (ledger, [store, other]) = SimulatedLedger::start(|_| {}).await;
+    add(&ledger, "msg_a", Some(&other));
     let (mut suspects, index) = (Suspects::default(), Index(&[]));
     // The other process sends no heartbeat for 15 s, and sends one before its messages are taken over.
     for silent in [5, 5, 5, 1] {
@@ -91,8 +89,8 @@ async fn a_process_that_was_suspected_and_lives_keeps_its_messages() {
 
 #[tokio::test(start_paused = true)]
 async fn an_index_that_differs_twice_is_compared_with_the_ledger() {
-    let (engine, [store], key) = simulated().await;
-    engine.put_message(&key, "msg_own", &store.incarnation);
+    let (ledger, [store]) = SimulatedLedger::start(|_| {}).await;
+    add(&ledger, "msg_own", Some(&store));
     for (known, differs) in [(&[][..], true), (&[7], false), (&[7, 71], true)] {
         let (mut suspects, index) = (Suspects::default(), Index(known));
         let first = search(&[&store], 0, &mut suspects, &index).await;

@@ -242,11 +242,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::members::Members;
-    use super::super::simulation::processes;
+    use super::super::simulation::SimulatedLedger;
 
     #[tokio::test(start_paused = true)]
     async fn the_key_of_message_ids_depends_on_the_ledger_alone() {
-        let (_, [one, other]) = processes(|_| {}).await;
+        let (_, [one, other]) = SimulatedLedger::start(|_| {}).await;
         assert!(one.message_key().is_some());
         assert_eq!(one.message_key(), other.message_key());
         let named = |ledger: Option<&str>| {

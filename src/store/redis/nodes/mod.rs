@@ -350,3 +350,6 @@ impl Nodes {
 async fn one(connection: &mut ConnectionManager, command: &Cmd) -> Result<Value, RedisError> {
     server_error(connection.send_packed_command(command).await?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use redis::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::lookups::{Lookups, page};
+use super::lookups::{HeldMessage, Lookups, page};
 use crate::clock::instant;
 use crate::random::splitmix::Random;
 use crate::store::redis::nodes::scripts::EVENTS;
@@ -79,18 +79,7 @@ struct Data {
     events: HashMap<String, HashMap<Vec<u8>, i64>>,
     due: HashMap<String, Scores>,
     members: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// The messages of the inbox, by their ids.
-    messages: HashMap<String, HeldMessage>,
     lookups: Lookups,
-}
-
-/// A message of the inbox that a process holds.
-pub(super) struct HeldMessage {
-    /// The id of the process that holds the message.
-    pub(super) holder: Box<str>,
-    pub(super) head: Vec<u8>,
-    /// The end of the lease of an attempt or a pull, in Unix milliseconds.
-    pub(super) leased_until: i64,
 }
 
 /// A write to a record, and the values that it has replaced.
@@ -141,19 +130,14 @@ impl StandIn {
         self.state.lock().cost.clone()
     }
 
-    /// Adds a message of the inbox.
-    pub(super) fn hold(&self, id: &str, message: HeldMessage) {
-        self.state.lock().data.messages.insert(id.to_owned(), message);
-    }
-
     /// Loses the response to the next call of a script. The script is executed.
     pub(in crate::store::redis) fn lose_next_response(&self, script: &'static str) {
         self.state.lock().lost_response_of = Some(script);
     }
 
-    /// Stores a message without an interaction. `key` is the Redis key with the due times of the message's partition.
-    pub(in crate::store::redis) fn put_message(&self, key: &str, id: &str, holder: &str) {
-        self.state.lock().data.lookups.put_message(key, id, holder);
+    /// Adds a message of the inbox. `key` is the Redis key with the due times of the message's partition.
+    pub(super) fn add_message(&self, key: &str, id: &str, message: HeldMessage) {
+        self.state.lock().data.lookups.add_message(key, id, message);
     }
 
     /// Replaces the primary by its replica.
@@ -267,7 +251,6 @@ impl StandIn {
                 let count = state.data.due.get(*due).map_or(0, |(times, _)| times.len());
                 values.push(Value::Int(i64::try_from(count).unwrap()));
             }
-            ("messages", _) => heads(&state.data, arguments, &mut values),
             ("scan", [key]) => page(&state.data.scores(key), arguments, &mut values),
             ("copy", [events]) if std::ptr::eq(request.call, &EVENTS) => {
                 let events = state.data.events.get(*events).into_iter().flat_map(HashMap::keys);
@@ -341,18 +324,4 @@ fn beat(data: &mut Data, arguments: &[Vec<u8>], ms: i64, values: &mut Vec<Value>
     let all = data.members.iter().flat_map(|(name, text)| [name.clone(), text.clone()]);
     let all = all.map(Value::BulkString).collect();
     values.extend([Value::BulkString(b"ledger".to_vec()), Value::Nil, Value::Array(all)]);
-}
-
-/// Executes the script `MESSAGES`, which returns messages of one process without their bodies.
-fn heads(data: &Data, arguments: &[Vec<u8>], values: &mut Vec<Value>) {
-    let [holder, ids @ ..] = arguments else { panic!("too few arguments") };
-    let head = |id: &Vec<u8>| {
-        let message = data.messages.get(std::str::from_utf8(id).unwrap())?;
-        let is_held = message.holder.as_bytes() == holder;
-        let lease = message.leased_until.to_string().into_bytes();
-        let [id, head, state, lease] =
-            [id.clone(), message.head.clone(), Vec::new(), lease].map(Value::BulkString);
-        is_held.then(|| Value::Array(vec![id, head, Value::Int(0), state, lease]))
-    };
-    values.push(Value::Array(ids.iter().filter_map(head).collect()));
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::engine::{Faults, StandIn};
 use super::history::History;
-use super::process;
+use super::process::{settings, start};
 use super::size::Size;
 use crate::clock::instant;
 use crate::denial::Denial;
@@ -84,7 +84,7 @@ impl Group {
 
     /// Starts a simulated process, which sends heartbeats and applies deadlines until it ends.
     fn start_member(self: &Arc<Self>) -> Arc<Member> {
-        let store = process::start(&self.engine, &self.metrics, |_| {});
+        let store = start(&self.engine, &self.metrics, &settings(), None);
         let member = Arc::new(Member { store, is_dead: AtomicBool::new(false) });
         tokio::spawn(Arc::clone(self).background(Arc::clone(&member)));
         member

@@ -8,6 +8,9 @@ use redis::Value;
 use crate::store::redis::nodes::Request;
 use crate::store::redis::nodes::scripts::{COPY_BINDING, COPY_EVENTS, COPY_KEY};
 
+/// The maximum number of members of a sorted set that one call of a scan returns.
+pub(in crate::store::redis) const SCANNED_MAX: usize = 150;
+
 /// The data outside the records. Failovers do not change it.
 #[derive(Default)]
 pub(super) struct Lookups {
@@ -17,13 +20,23 @@ pub(super) struct Lookups {
     sets: HashMap<String, BTreeMap<Vec<u8>, i64>>,
     /// The secret keys of the copied fingerprints.
     secrets: BTreeSet<Vec<u8>>,
-    /// The holder of each message, by the Redis key with the due times of the partition.
-    messages: HashMap<String, BTreeMap<String, String>>,
+    /// The messages of the inbox by their ids, by the Redis key with the due times of the partition.
+    messages: HashMap<String, BTreeMap<String, HeldMessage>>,
+}
+
+/// A message of the inbox that a process holds.
+pub(super) struct HeldMessage {
+    /// The id of the process that holds the message.
+    pub(super) holder: String,
+    pub(super) head: Vec<u8>,
+    /// The end of the lease of an attempt or a pull, in Unix milliseconds.
+    pub(super) leased_until: i64,
 }
 
 impl Lookups {
-    pub(super) fn put_message(&mut self, key: &str, id: &str, holder: &str) {
-        self.messages.entry(key.to_owned()).or_default().insert(id.to_owned(), holder.to_owned());
+    /// Adds a message of the inbox. `key` is the Redis key with the due times of the message's partition.
+    pub(super) fn add_message(&mut self, key: &str, id: &str, message: HeldMessage) {
+        self.messages.entry(key.to_owned()).or_default().insert(id.to_owned(), message);
     }
 
     pub(super) fn set(&self, key: &str) -> BTreeMap<Vec<u8>, i64> {
@@ -72,8 +85,8 @@ impl Lookups {
             }
             ("message_holders", [due], []) => {
                 let mut holders = BTreeMap::<_, u32>::new();
-                for holder in self.messages.get(*due).into_iter().flat_map(BTreeMap::values) {
-                    *holders.entry(holder).or_default() += 1;
+                for message in self.messages.get(*due).into_iter().flat_map(BTreeMap::values) {
+                    *holders.entry(&message.holder).or_default() += 1;
                 }
                 let pairs = holders.iter().flat_map(|(holder, count)| [bulk(holder), bulk(count)]);
                 values.push(Value::Array(pairs.collect()));
@@ -81,6 +94,7 @@ impl Lookups {
             ("message_adopt", [due], [gone, to, offset, most]) => {
                 self.adopt(due, [gone, to], number(offset), number(most), values);
             }
+            ("messages", [due], [holder, ids @ ..]) => values.push(self.heads(due, holder, ids)),
             (name, ..) => panic!("the simulation does not know the call {name}"),
         }
     }
@@ -90,21 +104,33 @@ impl Lookups {
         let [gone, to] = [gone, to].map(|name| std::str::from_utf8(name).unwrap());
         let (mut found, mut seen) = (Vec::new(), 0);
         let messages = self.messages.entry(due.to_owned()).or_default().iter_mut();
-        for (id, holder) in messages.skip(offset as usize).take(most as usize) {
+        for (id, message) in messages.skip(offset as usize).take(most as usize) {
             seen += 1;
-            if holder == gone {
-                to.clone_into(holder);
+            if message.holder == gone {
+                to.clone_into(&mut message.holder);
                 found.push(bulk(id));
             }
         }
         values.extend([Value::Array(found), Value::Int(seen)]);
     }
+
+    /// Executes the script `MESSAGES`, which returns messages of one process without their bodies.
+    fn heads(&self, due: &str, holder: &[u8], ids: &[Vec<u8>]) -> Value {
+        let head = |id: &Vec<u8>| {
+            let message = self.messages.get(due)?.get(std::str::from_utf8(id).unwrap())?;
+            let [id, head, state] = [id.clone(), message.head.clone(), Vec::new()].map(Value::BulkString);
+            let parts = vec![id, head, Value::Int(0), state, bulk(message.leased_until)];
+            (message.holder.as_bytes() == holder).then_some(Value::Array(parts))
+        };
+        Value::Array(ids.iter().filter_map(head).collect())
+    }
 }
 
-/// Executes the script `SCAN`. The cursor is the number of members that were returned before.
+/// Executes the script `SCAN`. The cursor is the number of members that were returned before. Like a real Redis server,
+/// the simulated one may return fewer members than the call asks for.
 pub(super) fn page(scores: &BTreeMap<Vec<u8>, i64>, arguments: &[Vec<u8>], values: &mut Vec<Value>) {
     let [cursor, count] = arguments else { panic!("too few arguments") };
-    let (cursor, count) = (number(cursor) as usize, number(count) as usize);
+    let (cursor, count) = (number(cursor) as usize, SCANNED_MAX.min(number(count) as usize));
     let next = if cursor + count < scores.len() { cursor + count } else { 0 };
     let pairs = scores.iter().skip(cursor).take(count);
     let pairs = pairs.flat_map(|(member, at)| [Value::BulkString(member.clone()), bulk(at)]);

@@ -24,7 +24,8 @@ use crate::observe::Metrics;
 
 pub(in crate::store::redis) use self::engine::StandIn;
 pub(in crate::store) use self::ledger::SimulatedLedger;
-pub(in crate::store::redis) use self::process::processes;
+pub(in crate::store::redis) use self::lookups::SCANNED_MAX;
+pub(in crate::store::redis) use self::process::settings;
 
 /// The results of a simulation.
 struct Outcome {

@@ -1,0 +1,120 @@
+//! Tests of calls to a node on a real connection. The node sends the responses that a test prepares.
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::faults::TOO_FEW_REPLICAS;
+use super::scripts::{BIND, READ};
+use super::*;
+use crate::store::redis::simulation;
+
+/// A node that sends prepared responses to calls of scripts.
+struct PreparedNode {
+    responses: Mutex<std::vec::IntoIter<&'static str>>,
+    /// The names of the commands that called scripts.
+    called: Mutex<Vec<String>>,
+    /// The number of replicas that confirm each change.
+    replicas: u8,
+}
+
+impl PreparedNode {
+    fn response(&self, command: String) -> String {
+        match &*command {
+            "EVALSHA" | "EVAL" => {
+                self.called.lock().push(command);
+                format!("{}\r\n", self.responses.lock().next().unwrap_or("-ERR no further response"))
+            }
+            "WAIT" => format!(":{}\r\n", self.replicas),
+            _ => "+OK\r\n".to_owned(),
+        }
+    }
+
+    /// Responds to the commands of a connection until it is closed.
+    async fn serve(&self, stream: TcpStream) {
+        let mut stream = BufReader::new(stream);
+        while let Some(words) = number(&mut stream).await {
+            let mut command = None;
+            for _ in 0..words {
+                let Some(bytes) = number(&mut stream).await else { return };
+                let mut word = vec![0; bytes + 2];
+                stream.read_exact(&mut word).await.unwrap();
+                command.get_or_insert_with(|| String::from_utf8_lossy(&word).trim_end().to_owned());
+            }
+            let response = self.response(command.unwrap_or_default());
+            stream.write_all(response.as_bytes()).await.unwrap();
+        }
+    }
+}
+
+/// Reads a line with a number after the sign of its type. Returns `None` at the end of the connection.
+async fn number(stream: &mut BufReader<TcpStream>) -> Option<usize> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok()?;
+    line.get(1..)?.trim_end().parse().ok()
+}
+
+/// Calls a script on a node with these responses. Returns the result, and the names of the commands that the node
+/// received.
+async fn call(
+    call: &'static scripts::Call,
+    responses: &[&'static str],
+    replicas: u8,
+) -> (Result<Vec<Value>, Failure>, Vec<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let responses = Mutex::new(Vec::from(responses).into_iter());
+    let node = Arc::new(PreparedNode { responses, called: Mutex::default(), replicas });
+    let served = Arc::clone(&node);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let node = Arc::clone(&served);
+            tokio::spawn(async move { node.serve(stream).await });
+        }
+    });
+    let settings = RedisSettings {
+        nodes: vec![address.into()],
+        timeout: Duration::from_secs(10),
+        ..simulation::settings().redis.unwrap()
+    };
+    let nodes = Nodes::new(settings, Arc::new(Metrics::new().unwrap()));
+    let request =
+        Request { call, partition: Partition::Number(0), keys: vec!["k".into()], arguments: Vec::new() };
+    let result = nodes.call(&request).await;
+    let called = node.called.lock().clone();
+    (result, called)
+}
+
+/// Changes are sent on another connection than reads, because replicas must confirm them.
+#[tokio::test]
+async fn a_script_is_called_by_its_hash_and_then_by_its_text_if_the_node_does_not_know_it() {
+    const LIST: &str = "*2\r\n:7\r\n$1\r\nx";
+    const UNKNOWN: &str = "-NOSCRIPT No matching script.";
+    let list = || Ok(vec![Value::Int(7), Value::BulkString(b"x".to_vec())]);
+    for script in [&READ, &BIND] {
+        for (name, responses, expected, called) in [
+            ("known", &[LIST][..], list(), &["EVALSHA"][..]),
+            ("unknown", &[UNKNOWN, LIST], list(), &["EVALSHA", "EVAL"]),
+            ("busy", &["-LOADING the dataset", LIST], list(), &["EVALSHA", "EVALSHA"]),
+            ("denied", &["-NOPERM no permissions"], Err("no permissions"), &["EVALSHA"]),
+            ("denied as text", &[UNKNOWN, "-NOPERM no text"], Err("no text"), &["EVALSHA", "EVAL"]),
+            ("no list", &[":7"], Err("something else than a list"), &["EVALSHA"]),
+            ("nothing", &["$-1"], Err("something else than a list"), &["EVALSHA"]),
+        ] {
+            let name = format!("{}, {name}", script.name);
+            let (result, sent) = call(script, responses, 1).await;
+            assert_eq!(sent, called, "{name}");
+            match (result, expected) {
+                (Ok(values), Ok(expected)) => assert_eq!(values, expected, "{name}"),
+                (Err(failure), Err(reason)) => {
+                    assert!(!failure.may_have_happened, "{name}");
+                    assert!(failure.reason.contains(reason), "{name}: {}", failure.reason);
+                }
+                (result, _) => panic!("{name}: {result:?}"),
+            }
+        }
+    }
+    let failure = call(&BIND, &[LIST], 0).await.0.unwrap_err();
+    assert!(failure.may_have_happened && failure.reason.contains(TOO_FEW_REPLICAS), "{}", failure.reason);
+    assert_eq!(call(&READ, &[LIST], 0).await.0.ok(), list().ok(), "replicas do not confirm reads");
+}
