@@ -174,7 +174,7 @@ pub fn is_always_removed(name: &HeaderName) -> bool {
 
 /// Reports whether [`REMOVED`] contains the name, or [`REMOVED_PREFIXES`] a prefix of the name.
 fn is_listed(text: &str) -> bool {
-    // Most headers of a request are not in the lists. Their first three bytes show this without a search.
+    // For many headers, such as `content-type`, the first three bytes show without a search that they are not listed.
     let Some([first, second, third]) = text.as_bytes().first_chunk() else { return false };
     let beginning = beginning(*first, *second, *third);
     if !BEGINNINGS.get(beginning).is_some_and(|is_used| *is_used) {
@@ -251,18 +251,25 @@ mod tests {
     }
 
     #[test]
-    fn every_listed_name_is_found_by_its_beginning() {
-        for name in REMOVED {
-            assert!(is_listed(name) && !is_listed(&name[..name.len() - 1]), "{name}");
+    fn the_beginning_of_a_name_hides_no_listed_name() {
+        let slow = |name: &str| {
+            REMOVED.contains(&name) || REMOVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        };
+        for name in REMOVED.iter().chain(&REMOVED_PREFIXES) {
+            assert!(is_listed(name), "{name}");
+            for at in 0..name.len() {
+                let (before, after) = name.split_at(at);
+                let others =
+                    [format!("{before}{}", &after[1..]), format!("{before}q{after}"), before.to_owned()];
+                for other in others {
+                    assert_eq!(is_listed(&other), slow(&other), "{other}");
+                }
+            }
         }
         for prefix in REMOVED_PREFIXES {
-            assert!(is_listed(prefix) && is_listed(&format!("{prefix}name")), "{prefix}");
+            assert!(is_listed(&format!("{prefix}name")), "{prefix}");
         }
-        assert!(
-            !["", "x", "x-", "te", "accept", "content-type", "x-request-id"]
-                .iter()
-                .any(|name| is_listed(name))
-        );
+        assert!(!["accept", "content-type", "te", "x-request-id"].iter().any(|name| is_listed(name)));
     }
 
     #[test]

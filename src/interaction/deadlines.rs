@@ -105,7 +105,9 @@ impl Interaction {
         {
             if ms.saturating_sub(notice.since) > ms_of(NOTICE_GIVE_UP) {
                 due.given_up = Some(notice.cause);
-                self.more().notice = None;
+                let more = self.more();
+                more.notice = None;
+                more.count_change();
                 due.changed = true;
             } else {
                 notice.in_flight = true;
@@ -131,7 +133,9 @@ impl Interaction {
 
     pub(super) fn notice_of(&mut self, cause: Overdue, since: i64) {
         if self.notifies {
-            self.more().notice = Some(Notice { cause, since, attempts: 0, next: since, in_flight: false });
+            let more = self.more();
+            more.notice = Some(Notice { cause, since, attempts: 0, next: since, in_flight: false });
+            more.count_change();
         }
     }
 
@@ -157,6 +161,7 @@ impl Interaction {
         match &mut more.notice {
             Some(notice) if notice.id() == id && result != NoticeResult::Failed => {
                 more.notice = None;
+                more.count_change();
                 if result == NoticeResult::Accepted {
                     self.inform(id.cause.into(), now);
                 }

@@ -25,13 +25,16 @@ impl Interaction {
 
     /// Records that the agent has accepted a callback or a notice.
     pub fn inform(&mut self, by: InformedBy, now: Timestamp) {
-        let informed = &mut self.more().informed;
+        let more = self.more();
+        more.count_change();
+        let informed = &mut more.informed;
         if informed.len() >= INFORMED_MAX {
             // The entry about the end of the interaction stays in the list, even if many late callbacks follow.
             let oldest = informed.iter().position(|one| !one.by.is_end()).unwrap_or_default();
             informed.remove(oldest);
         }
-        informed.push(Informed { by, at: now.unix_ms() });
+        let last = informed.last().map_or(i64::MIN, |informed| informed.at);
+        informed.push(Informed { by, at: last.max(now.unix_ms()) });
     }
 
     /// Reports whether a callback has ended the interaction, but the agent has not accepted this callback yet. This is

@@ -13,7 +13,7 @@ const FAILED_MAX: usize = 32;
 impl Interaction {
     /// Returns the number of failed deliveries and the time of the last one. Returns `None` if no delivery failed.
     pub fn undelivered(&self) -> Option<Undelivered> {
-        self.more.as_ref().and_then(|more| more.undelivered).filter(|undelivered| undelivered.count > 0)
+        self.more.as_ref().and_then(|more| more.undelivered)
     }
 
     /// Reports whether the provider probably did not accept the agent's request: the agent received an error for the
@@ -45,17 +45,19 @@ impl Interaction {
         let keys = more.events.keys(claim.number());
         let Some(at) = more.failed.iter().position(|failed| failed.is(&keys)) else { return };
         let attempts = more.failed.swap_remove(at).attempts;
-        if let Some(undelivered) = &mut more.undelivered {
-            undelivered.count = undelivered.count.saturating_sub(attempts);
-        }
+        more.undelivered = more.undelivered.and_then(|before| {
+            let count = before.count.saturating_sub(attempts);
+            (count > 0).then_some(Undelivered { count, ..before })
+        });
     }
 
     /// Records that the inbox contains no waiting or dead callback of this interaction any more. Resets the number of
     /// failed deliveries. If a callback has ended the interaction, also records that the agent has received this
     /// callback.
     pub fn receive_all(&mut self, now: Timestamp) {
-        if let Some(undelivered) = self.more.as_mut().and_then(|more| more.undelivered.as_mut()) {
-            *undelivered = Undelivered { count: 0, last: undelivered.last.max(now.unix_ms()) };
+        if let Some(more) = self.more.as_mut().filter(|more| more.undelivered.is_some()) {
+            more.undelivered = None;
+            more.count_change();
         }
         if self.lacks_final_callback() {
             self.inform(InformedBy::FinalCallback, now);
@@ -63,9 +65,10 @@ impl Interaction {
     }
 
     fn count_undelivered(&mut self, now: Timestamp) {
-        let before = self.more().undelivered.unwrap_or(Undelivered { count: 0, last: i64::MIN });
-        let last = before.last.max(now.unix_ms());
-        self.more().undelivered = Some(Undelivered { count: before.count.saturating_add(1), last });
+        let count = self.undelivered().map_or(0, |before| before.count);
+        let more = self.more();
+        more.undelivered = Some(Undelivered { count: count.saturating_add(1), last: now.unix_ms() });
+        more.count_change();
     }
 
     /// Records that the inbox has given up the delivery of a callback. The agent gets a notice about this, unless

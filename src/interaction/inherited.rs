@@ -57,6 +57,8 @@ impl Interaction {
         let (origin, inherited) = (other.origin().map(Box::from), other.inherited());
         let more = self.more();
         more.origin = more.origin.take().or(origin);
+        more.changes = more.changes.max(other.more.as_ref().map_or(0, |more| more.changes));
+        more.count_change();
         for one in inherited {
             match more.inherited.iter_mut().find(|known| known.key == one.key) {
                 Some(known) => {

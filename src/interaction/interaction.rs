@@ -315,7 +315,7 @@ impl Interaction {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.deliveries = self.deliveries.saturating_add(1);
         self.uses_left = self.uses_left().map_or_else(any_number, |left| left.saturating_sub(1));
-        self.last_event = NonZeroI64::new(now.unix_ms());
+        self.last_event = NonZeroI64::new(now.unix_ms()).max(self.last_event);
         self.stall_noticed = false;
         let fresh = self.state.is_open() && !self.is_overtaken(report);
         let more = self.more();

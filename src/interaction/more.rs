@@ -37,10 +37,13 @@ pub(super) struct More {
     pub(super) provider_id: Option<Box<str>>,
     #[serde(default)]
     pub(super) notice: Option<Notice>,
-    /// The number of failed deliveries of verified callbacks, and the time of the last one. If the agent has accepted
-    /// these callbacks later, the number is 0 and the time remains, because copies of the record are compared by it.
+    /// The number of failed deliveries of verified callbacks, and the time of the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) undelivered: Option<Undelivered>,
+    /// The number of changes of `notice`, `undelivered` and `informed`. The copy of a record with more changes is
+    /// newer. The fields themselves do not show this, because a notice can be removed and added.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) changes: u32,
     /// The callbacks that the agent has not accepted yet, each with the number of failed attempts. The list is not
     /// stored, so it is empty after a restart.
     #[serde(skip)]
@@ -61,6 +64,18 @@ pub(super) struct More {
     /// The events that were delivered by other processes or with other ledgers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) inherited: Vec<Inherited>,
+}
+
+impl More {
+    /// Counts a change of `notice`, `undelivered` or `informed`.
+    pub(super) fn count_change(&mut self) {
+        self.changes = self.changes.saturating_add(1);
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Events of an interaction that were delivered by another process, or by this process with another ledger. They are

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::duplicate_members::is_same_name;
 use super::pointer::Pointer;
 use super::scan::{Begins, Scan};
 
@@ -38,10 +39,10 @@ impl Scalar<'_, '_> {
 }
 
 /// Returns the rest of a path after the tokens of a pointer. Returns `None` if the path does not begin with these
-/// tokens.
+/// tokens. Keys that differ only in case are equal.
 fn begins<'p, 't>(path: &'p [Cow<'t, str>], pointer: &Pointer) -> Option<&'p [Cow<'t, str>]> {
     let (first, rest) = path.split_at_checked(pointer.tokens.len())?;
-    first.iter().zip(&pointer.tokens).all(|(name, token)| **name == **token).then_some(rest)
+    first.iter().zip(&pointer.tokens).all(|(name, token)| is_same_name(name, token)).then_some(rest)
 }
 
 enum Around {

@@ -298,6 +298,38 @@ fn a_newer_record_is_not_overwritten() {
 }
 
 #[test]
+fn events_of_both_ledgers_are_known_after_a_repeated_copy() {
+    let engine = Engine::start("redis-server", &[]);
+    for (number, target) in ["file", "redis"].into_iter().enumerate() {
+        let world = World::new();
+        let from = world.file("a");
+        let to = match target {
+            "file" => world.file("b"),
+            _ => engine.store(&format!(", prefix: e{number}")),
+        };
+        let body = r#"{"id":"job-1","status":"working"}"#;
+        let send = |callgate: &Callgate, event: &str| webhook(callgate, "/account", event, body);
+        {
+            let callgate = world.start(&from);
+            world.started(&callgate, "job-1");
+        }
+        world.copied(&from, &to);
+        assert_eq!(send(&world.start(&from), "m1"), 200);
+        // The target delivers its event later, so its record counts as the newer one.
+        assert_eq!(send(&world.start(&to), "m2"), 200);
+        for _ in 0..2 {
+            assert_eq!(world.copied(&from, &to)["interactions"]["newer"], 1, "{target}");
+        }
+        let callgate = world.start(&to);
+        let before = world.agent.received().len();
+        for event in ["m1", "m2"] {
+            assert_eq!(send(&callgate, event), 200);
+        }
+        assert_eq!(world.agent.received().len(), before, "{target}: a repetition was delivered");
+    }
+}
+
+#[test]
 fn a_ledger_that_is_used_is_not_copied() {
     let engine = Engine::start("redis-server", &[]);
     let world = World::new();

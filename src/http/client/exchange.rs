@@ -191,15 +191,15 @@ async fn send_and_receive_concurrently(
 async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> std::io::Result<()> {
     while rest.has_remaining() {
         // One buffer is written without a list of buffers, because such a list costs the kernel more time.
-        let written = match rest.chunk().len() == rest.remaining() {
-            true => {
-                let written = stream.write(rest.chunk()).await?;
-                rest.advance(written);
-                written
-            }
-            false => stream.write_buf(rest).await?,
+        let is_one_buffer = rest.chunk().len() == rest.remaining();
+        let written = match is_one_buffer {
+            true => stream.write(rest.chunk()).await.inspect(|written| rest.advance(*written)),
+            false => stream.write_buf(rest).await,
         };
-        if written == 0 {
+        if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
+            continue;
+        }
+        if written? == 0 {
             return Err(ErrorKind::WriteZero.into());
         }
     }

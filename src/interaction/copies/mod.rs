@@ -11,7 +11,7 @@ const INHERITED_MAX: usize = 2_000;
 /// The result of comparing two copies of the record of one interaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Copies {
-    /// Both copies have the same content.
+    /// None of the compared values differs.
     Equal,
     /// The interaction was changed only in this copy after the record was copied.
     Newer,
@@ -52,14 +52,6 @@ impl Interaction {
         // An answered question can be removed from the record. The number of closed questions does not decrease then.
         let unanswered = self.questions().iter().filter(|question| !question.answered).count();
         let closed = i64::from(asked).saturating_sub(i64::try_from(unanswered).unwrap_or(i64::MAX));
-        // A copy without a pending notice is in a later state: the agent has acknowledged the notice, or Callgate has
-        // given it up. But the interaction can have a new notice later, about a callback of which the delivery was
-        // given up. The time of the last failed delivery then differs.
-        let has_no_notice = !self.state.is_open() && self.notice().is_none();
-        let last_event = self.last_event.map_or(0, std::num::NonZero::get);
-        let last_informed = self.informed().last().map_or(0, |informed| informed.at().unix_ms());
-        let last_failure = more.and_then(|more| more.undelivered).map_or(0, |undelivered| undelivered.last);
-        let last_change = last_event.max(last_informed).max(last_failure);
         [
             end,
             self.deliveries.into(),
@@ -67,9 +59,9 @@ impl Interaction {
             i64::from(self.provider_id().is_some()),
             asked.into(),
             closed,
-            last_event,
-            last_change.saturating_mul(2).saturating_add(has_no_notice.into()),
-            last_informed,
+            self.last_event.map_or(0, std::num::NonZero::get),
+            more.map_or(0, |more| more.changes).into(),
+            self.informed().last().map_or(0, |informed| informed.at().unix_ms()),
         ]
     }
 
@@ -107,6 +99,14 @@ impl Interaction {
         }
         known.events.extend(newest.into_iter().rev());
         left
+    }
+
+    /// Does the same as [`Self::inherit_from`]. Returns whether the record was changed.
+    pub fn inherit_missing(&mut self, other: &Self) -> bool {
+        let count = |record: &Self| record.inherited().iter().map(|known| known.events.len()).sum::<usize>();
+        let before = count(self);
+        self.inherit_from(other);
+        count(self) != before
     }
 
     /// Adds the fingerprints from another copy of this record that belong to events delivered with other ledgers.
@@ -225,7 +225,10 @@ mod tests {
             }
             5 => {
                 if let Some(claim) = claims.pop() {
-                    record.fail(&claim, now);
+                    match random.below(2) {
+                        0 => record.release(&claim),
+                        _ => record.fail(&claim, now),
+                    }
                 }
             }
             6 if random.below(3) == 0 => record.receive_all(now),
@@ -256,11 +259,18 @@ mod tests {
         for seed in 0..500 {
             let mut random = Random(seed);
             let mut now = Timestamp::from_unix_secs(1_000);
-            let follow = Follow { deadline: Some(Duration::from_secs(200)), ..Follow::default() };
-            let mut record = record(None).followed(&follow, true);
+            let follow = Follow {
+                deadline: Some(Duration::from_secs(200)),
+                stalled_after: Some(Duration::from_secs(3)),
+                ..Follow::default()
+            };
+            let uses = (seed % 2 == 0).then_some(30);
+            let mut record = record(uses).followed(&follow, seed % 3 > 0);
             let (mut copies, mut claims) = (vec![record.clone()], Vec::new());
             for _ in 0..80 {
-                now = now.plus(Duration::from_millis(1 + random.below(4_000)));
+                // The clock often stands still, and is sometimes set back.
+                let step = Duration::from_millis(random.below(4) * random.below(2_000));
+                now = if random.below(20) == 0 { now.minus(step) } else { now.plus(step) };
                 change(&mut record, &mut claims, &mut random, now);
                 for copy in [copies.last().unwrap(), &copies[random.below(copies.len() as u64) as usize]] {
                     let compared = record.compare(copy);
@@ -273,6 +283,39 @@ mod tests {
                 }
                 copies.push(record.clone());
             }
+        }
+    }
+
+    #[test]
+    fn a_change_that_matters_makes_a_copy_newer_while_the_clock_stands_still() {
+        let now = Timestamp::from_unix_secs(1_000);
+        let mut record = record(None).followed(&Follow::default(), true);
+        let steps: [fn(&mut Interaction, Timestamp); 8] = [
+            |record, now| record.lose_message(now),
+            |record, now| {
+                let notice = record.pass(now).notice.unwrap();
+                record.noticed(notice, NoticeResult::Accepted, now);
+            },
+            |record, now| record.receive_all(now),
+            |record, now| {
+                record.end_by(Event::Completed, now);
+            },
+            |record, now| record.lose_message(now),
+            |record, now| record.lose_message(now),
+            |record, now| {
+                let notice = record.pass(now).notice.unwrap();
+                record.noticed(notice, NoticeResult::Abandoned, now);
+            },
+            |record, now| record.receive_all(now),
+        ];
+        for (number, step) in steps.iter().enumerate() {
+            let before = record.clone();
+            step(&mut record, now);
+            assert_eq!(
+                (record.compare(&before), before.compare(&record)),
+                (Copies::Newer, Copies::Older),
+                "{number}"
+            );
         }
     }
 }

@@ -141,13 +141,13 @@ impl Captures {
     }
 
     /// Reports whether a request is to be captured. `route` is the name of its route, and `reasons` are its denial
-    /// reasons.
-    pub fn wants(&self, route: &str, reasons: &[Denial], now: Timestamp) -> bool {
+    /// reasons. `now` reads the clock, which is needed only while an operator captures requests.
+    pub fn wants(&self, route: &str, reasons: &[Denial], now: impl FnOnce() -> Timestamp) -> bool {
         if !self.is_on() || reasons.is_empty() {
             return false;
         }
         let mut state = self.state.lock();
-        match state.active(now) {
+        match state.active(now()) {
             Some(wanted) => {
                 wanted.route.as_ref().is_none_or(|name| **name == *route)
                     && wanted.reason.is_none_or(|reason| reasons.contains(&reason))
@@ -280,16 +280,16 @@ mod tests {
     fn a_capture_takes_what_it_wants_and_ends_by_itself() {
         let captures = Captures::default();
         let missing = [Denial::TokenMissing];
-        assert!(!captures.wants("r", &missing, at(1)));
+        assert!(!captures.wants("r", &missing, || at(1)));
         captures.begin(wanted(2));
-        assert!(captures.wants("r", &[Denial::BodyTooLarge, Denial::TokenMissing], at(1)));
-        assert!(!captures.wants("other", &missing, at(1)));
-        assert!(!captures.wants("r", &[Denial::TokenExpired], at(1)));
-        assert!(!captures.wants("r", &[], at(1)));
+        assert!(captures.wants("r", &[Denial::BodyTooLarge, Denial::TokenMissing], || at(1)));
+        assert!(!captures.wants("other", &missing, || at(1)));
+        assert!(!captures.wants("r", &[Denial::TokenExpired], || at(1)));
+        assert!(!captures.wants("r", &[], || at(1)));
         captures.keep(request("a", 1), at(2));
         assert!(captures.is_on());
         captures.keep(request("b", 1), at(2));
-        assert!(!captures.is_on() && !captures.wants("r", &missing, at(2)));
+        assert!(!captures.is_on() && !captures.wants("r", &missing, || at(2)));
         captures.keep(request("c", 1), at(2));
         assert_eq!(captures.to_json(at(2))["requests"].as_array().unwrap().len(), 2);
         assert_eq!((captures.file("a").as_deref(), captures.file("c")), (Some("x"), None));
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(captures.to_json(at(2))["requests"].as_array().unwrap().len(), 1);
         captures.begin(wanted(2));
         assert_eq!(captures.file("b"), None);
-        assert!(!captures.wants("r", &missing, at(100)) && !captures.is_on());
+        assert!(!captures.wants("r", &missing, || at(100)) && !captures.is_on());
     }
 
     #[test]

@@ -68,7 +68,8 @@ fn body_members<'b>(body: &'b [u8], pointers: &[&Pointer]) -> Result<Vec<Cow<'b,
 /// Returns the text of the value at a JSON pointer in a JSON body. Returns `None` if the value is missing or null.
 ///
 /// # Errors
-/// Returns `signature_malformed` if a JSON key occurs twice, or if the value is an object or an array.
+/// Returns `signature_malformed` if the body is not JSON, if a JSON key occurs twice, or if the value is an object or an
+/// array.
 pub(in crate::signature) fn body_member(body: &[u8], pointer: &Pointer) -> Result<Option<String>, Refusal> {
     let Some(raw) = raw_body_member(body, pointer)? else { return Ok(None) };
     let word = Found::One(raw).word().map(Into::into);

@@ -214,9 +214,19 @@ impl RedisStore {
                 draft.record = Some(record.clone());
                 return Decision::Write(Written::Added);
             };
-            match known.interaction.compare(&record.interaction) {
-                Copies::Equal => Decision::Keep(Written::Unchanged),
-                Copies::Newer => Decision::Keep(Written::Newer),
+            let compared = known.interaction.compare(&record.interaction);
+            match compared {
+                Copies::Equal | Copies::Newer => {
+                    let written = if compared == Copies::Equal { Written::Unchanged } else { Written::Newer };
+                    // Both ledgers may have delivered events since the last copy.
+                    draft.surplus.extend(record.events());
+                    draft.surplus.retain(|event| !known.has_delivered(*event));
+                    let inherits = known.interaction.inherit_missing(&record.interaction);
+                    match inherits || !draft.surplus.is_empty() {
+                        true => Decision::Write(written),
+                        false => Decision::Keep(written),
+                    }
+                }
                 Copies::Older => {
                     let former = std::mem::replace(known, record.clone());
                     known.interaction.inherit_from(&former.interaction);

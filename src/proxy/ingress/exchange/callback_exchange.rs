@@ -71,9 +71,7 @@ pub(crate) async fn serve(
         true => Box::pin(exchange.deny_head()).await,
         false => exchange.decide_and_deliver(&mut trail).await,
     };
-    if context.recorder.captures.is_on() {
-        exchange.capture(&end, &trail);
-    }
+    exchange.capture(&end, &trail);
     let duration = end.ended_at.saturating_duration_since(began);
     end.from_member = origin.member().zip(context.replication.as_ref()).map(|(from, all)| all.name_of(from));
     let peer = origin.peer();
@@ -92,9 +90,9 @@ pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &C
     let request_id = context.recorder.request_ids.next();
     let explain = context.policy.load().explain_denials;
     let HeadError { denial, detail, is_head_request } = error;
-    let was_written = deny::deny_head(stream, denial, is_head_request, &request_id, explain).await;
     let mut trail = Trail::timed(began, instant);
     trail.deny(Check::Head, denial, || detail.to_owned());
+    let was_written = deny::deny_head(stream, denial, is_head_request, &request_id, explain).await;
     let end = ExchangeRecord::denied(Denied { denial, seen: Seen::default() }, 0, was_written);
     let duration = end.ended_at.saturating_duration_since(began);
     record_exchange(&context.recorder, (None, None), conn.peer, &request_id, &trail, &end, duration);

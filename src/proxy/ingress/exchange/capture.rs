@@ -29,7 +29,7 @@ impl CallbackExchange<'_> {
         let (context, limits) = (self.context, &self.policy.limits);
         let route = denied.seen.route.as_ref().map_or("none", |route| &route.name);
         let captures = &context.recorder.captures;
-        let wants = || captures.is_on() && captures.wants(route, &[denied.denial], context.clocks.now());
+        let wants = || captures.wants(route, &[denied.denial], || context.clocks.now());
         if self.origin.member().is_some() || !wants() {
             return;
         }
@@ -52,7 +52,7 @@ impl CallbackExchange<'_> {
     /// Stores the current request at its end, if the request was denied and an operator captures denied requests of
     /// this kind.
     pub(super) fn capture(&self, end: &ExchangeRecord, trail: &Trail) {
-        let (context, now) = (self.context, self.context.clocks.now());
+        let context = self.context;
         let captures = &context.recorder.captures;
         let denials: &[Denial] = match &end.outcome {
             Outcome::Denied(denial) => std::slice::from_ref(denial),
@@ -63,9 +63,10 @@ impl CallbackExchange<'_> {
             Some(route) => (&*route.name, route.provider_name()),
             None => ("none", "none"),
         };
-        if self.origin.member().is_some() || !captures.wants(route, denials, now) {
+        if self.origin.member().is_some() || !captures.wants(route, denials, || context.clocks.now()) {
             return;
         }
+        let now = context.clocks.now();
         let Some(first) = denials.first() else { return };
         let head = head_of(self.session, self.origin.caller(&context.clocks.wall));
         let all = self.all_checks(end);
