@@ -1,6 +1,7 @@
 //! Metrics, health checks and the access log.
 
 use std::io::Write;
+use std::net::TcpStream;
 
 use callgate::clock::Clock;
 
@@ -23,6 +24,21 @@ fn metrics_tell_what_happened_and_why() {
     ] {
         assert!(page.contains(line), "{line}\n{page}");
     }
+}
+
+#[test]
+fn the_time_of_a_caller_that_keeps_its_connection_open_is_no_time_of_a_check() {
+    let callgate = Callgate::start(&open_config("127.0.0.1:1"), Clock::System);
+    let mut caller = TcpStream::connect(callgate.ingress).unwrap();
+    caller.write_all(b"no request\r\n\r\n").unwrap();
+    assert_eq!(Response::read(&mut caller).status, 400);
+    // Callgate waits two seconds for the caller to close the connection, and writes its log afterwards.
+    assert_eq!(callgate.log()[0]["reason"], "request_malformed");
+    let page = callgate.metrics();
+    let sum =
+        page.lines().find_map(|line| line.strip_prefix("callgate_ingress_decide_seconds_sum ")).unwrap();
+    assert!(sum.parse::<f64>().unwrap() < 1.0, "{sum}");
+    drop(caller);
 }
 
 #[test]
