@@ -30,7 +30,7 @@ agent: {{ address: "127.0.0.1:{upstream}" }}
 access_log: "off"
 store: {{ {store} }}
 callback_tokens: {{ keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: KEY }} }} ] }}
-providers: {{ analysis: {{ signature: {{ scheme: github, secrets: [ {{ env: SECRET }} ] }} }} }}
+providers: {{ analysis: {{ signature: {{ scheme: github, secrets: [ {{ env: SECRET }} ], duplicates: signature }} }} }}
 routes:
   - {{ name: status, path: "/webhooks/analysis-status/{{id}}", provider: analysis, {token}forward: "/in/{{id}}" }}
 """
@@ -94,6 +94,8 @@ def soak(args, store, tied, folder):
                 full = full or mib
                 if mib > full * GROWTH_MAX:
                     faults.append(f"{sent} sent: {mib:.1f} MiB, {full:.1f} MiB when the memory of events was full")
+        if not events:
+            faults.append("no event is remembered")
         duplicates = sum(float(value) for name, value in now.items() if name.startswith("callgate_duplicates_total"))
         if duplicates:
             faults.append(f"{duplicates:.0f} callbacks were taken for duplicates")
