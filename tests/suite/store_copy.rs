@@ -258,75 +258,71 @@ fn a_ledger_moves_between_files_and_servers() {
     moves(&world, &[&a, &prefixed(&redis, "p"), &prefixed(&valkey, "q"), &b]);
 }
 
-#[test]
-fn a_newer_record_is_not_overwritten() {
+/// Calls `check` with the ledger in a file from which is copied, and with the ledger in a file or on Redis to which is
+/// copied. The last argument is the kind of the target.
+fn in_both_stores(check: impl Fn(&World, &str, &str, &str)) {
     let engine = Engine::start("redis-server", &[]);
-    for (number, target) in ["file", "redis"].into_iter().enumerate() {
+    for (target, to) in [("file", None), ("redis", Some(engine.store("")))] {
         let world = World::new();
-        let from = world.file("a");
-        let to = match target {
-            "file" => world.file("b"),
-            _ => engine.store(&format!(", prefix: n{number}")),
-        };
-        let (used_here, used_there, used_in_both) = {
-            let callgate = world.start(&from);
-            let uses = r#","uses":5"#;
-            (mint(&callgate, "jobs", uses), mint(&callgate, "jobs", uses), mint(&callgate, "jobs", uses))
-        };
-        world.copied(&from, &to);
-        let working = r#"{"status":"working"}"#;
-        {
-            let callgate = world.start(&to);
-            assert_eq!(callback(&callgate, &used_there.1, r#"{"status":"done"}"#), 200);
-            assert_eq!(callback(&callgate, &used_in_both.1, working), 200);
-        }
-        {
-            let callgate = world.start(&from);
-            assert_eq!(callback(&callgate, &used_here.1, working), 200);
-            let path = format!("/callbacks/{}", used_in_both.0);
-            assert_eq!(callgate.admin_send("DELETE", &path, "").status, 204);
-        }
-        let report = world.copied(&from, &to);
-        let expected = json!({ "added": 0, "updated": 1, "unchanged": 0, "newer": 1, "merged": 1 });
-        assert_eq!(report["interactions"], expected, "{target}");
-        let callgate = world.start(&to);
-        assert_eq!(state(&callgate, &used_there.0)["state"], "done");
-        assert_eq!(state(&callgate, &used_here.0)["uses_left"], 4);
-        let both = state(&callgate, &used_in_both.0);
-        assert_eq!((&both["state"], &both["uses_left"]), (&json!("revoked"), &json!(4)));
+        check(&world, &world.file("a"), &to.unwrap_or_else(|| world.file("b")), target);
     }
 }
 
 #[test]
-fn events_of_both_ledgers_are_known_after_a_repeated_copy() {
-    let engine = Engine::start("redis-server", &[]);
-    for (number, target) in ["file", "redis"].into_iter().enumerate() {
-        let world = World::new();
-        let from = world.file("a");
-        let to = match target {
-            "file" => world.file("b"),
-            _ => engine.store(&format!(", prefix: e{number}")),
+fn a_newer_record_is_not_overwritten() {
+    in_both_stores(|world, from, to, target| {
+        let (used_here, used_there, used_in_both) = {
+            let callgate = world.start(from);
+            let uses = r#","uses":5"#;
+            (mint(&callgate, "jobs", uses), mint(&callgate, "jobs", uses), mint(&callgate, "jobs", uses))
         };
+        world.copied(from, to);
+        let working = r#"{"status":"working"}"#;
+        {
+            let callgate = world.start(to);
+            assert_eq!(callback(&callgate, &used_there.1, r#"{"status":"done"}"#), 200);
+            assert_eq!(callback(&callgate, &used_in_both.1, working), 200);
+        }
+        {
+            let callgate = world.start(from);
+            assert_eq!(callback(&callgate, &used_here.1, working), 200);
+            let path = format!("/callbacks/{}", used_in_both.0);
+            assert_eq!(callgate.admin_send("DELETE", &path, "").status, 204);
+        }
+        let report = world.copied(from, to);
+        let expected = json!({ "added": 0, "updated": 1, "unchanged": 0, "newer": 1, "merged": 1 });
+        assert_eq!(report["interactions"], expected, "{target}");
+        let callgate = world.start(to);
+        assert_eq!(state(&callgate, &used_there.0)["state"], "done");
+        assert_eq!(state(&callgate, &used_here.0)["uses_left"], 4);
+        let both = state(&callgate, &used_in_both.0);
+        assert_eq!((&both["state"], &both["uses_left"]), (&json!("revoked"), &json!(4)));
+    });
+}
+
+#[test]
+fn events_of_both_ledgers_are_known_after_a_repeated_copy() {
+    in_both_stores(|world, from, to, target| {
         let body = r#"{"id":"job-1","status":"working"}"#;
         let send = |callgate: &Callgate, event: &str| webhook(callgate, "/account", event, body);
         {
-            let callgate = world.start(&from);
+            let callgate = world.start(from);
             world.started(&callgate, "job-1");
         }
-        world.copied(&from, &to);
-        assert_eq!(send(&world.start(&from), "m1"), 200);
+        world.copied(from, to);
+        assert_eq!(send(&world.start(from), "m1"), 200);
         // The target delivers its event later, so its record counts as the newer one.
-        assert_eq!(send(&world.start(&to), "m2"), 200);
+        assert_eq!(send(&world.start(to), "m2"), 200);
         for _ in 0..2 {
-            assert_eq!(world.copied(&from, &to)["interactions"]["newer"], 1, "{target}");
+            assert_eq!(world.copied(from, to)["interactions"]["newer"], 1, "{target}");
         }
-        let callgate = world.start(&to);
+        let callgate = world.start(to);
         let before = world.agent.received().len();
         for event in ["m1", "m2"] {
             assert_eq!(send(&callgate, event), 200);
         }
         assert_eq!(world.agent.received().len(), before, "{target}: a repetition was delivered");
-    }
+    });
 }
 
 #[test]
