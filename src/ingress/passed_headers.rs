@@ -174,7 +174,7 @@ pub fn is_always_removed(name: &HeaderName) -> bool {
 
 /// Reports whether [`REMOVED`] contains the name, or [`REMOVED_PREFIXES`] a prefix of the name.
 fn is_listed(text: &str) -> bool {
-    // For many headers, such as `content-type`, the first three bytes show without a search that they are not listed.
+    // The first three bytes of many names, such as `content-type`, show that the name is not listed.
     let Some([first, second, third]) = text.as_bytes().first_chunk() else { return false };
     let beginning = beginning(*first, *second, *third);
     if !BEGINNINGS.get(beginning).is_some_and(|is_used| *is_used) {

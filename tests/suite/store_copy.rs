@@ -258,8 +258,8 @@ fn a_ledger_moves_between_files_and_servers() {
     moves(&world, &[&a, &prefixed(&redis, "p"), &prefixed(&valkey, "q"), &b]);
 }
 
-/// Calls `check` with the ledger in a file from which is copied, and with the ledger in a file or on Redis to which is
-/// copied. The last argument is the kind of the target.
+/// Calls `check` for two targets of a copy: a ledger in a file, and a ledger on Redis. The source is in a file. The
+/// arguments are the world, the section `store` of the source and of the target, and the kind of the target.
 fn in_both_stores(check: impl Fn(&World, &str, &str, &str)) {
     let engine = Engine::start("redis-server", &[]);
     for (target, to) in [("file", None), ("redis", Some(engine.store("")))] {

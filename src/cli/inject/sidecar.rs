@@ -94,8 +94,8 @@ impl Default for Sidecar {
     }
 }
 
-/// The environment variable with which a client library of the agent is pointed to the egress listener, and the path
-/// of the base URL that it then contains.
+/// An environment variable of the agent that contains the base URL of a client library. `inject` sets it to a URL on
+/// the egress listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     /// The name of the environment variable, such as `OPENAI_BASE_URL`.

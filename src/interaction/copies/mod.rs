@@ -71,8 +71,7 @@ impl Interaction {
         if events.events.is_empty() {
             return 0;
         }
-        let taken: usize = self.inherited().iter().map(|known| known.events.len()).sum();
-        let mut room = INHERITED_MAX.saturating_sub(taken);
+        let mut room = INHERITED_MAX.saturating_sub(self.inherited_count());
         let mut left = 0;
         let more = self.more();
         let at = match more.inherited.iter().position(|known| known.key == events.key) {
@@ -103,10 +102,13 @@ impl Interaction {
 
     /// Does the same as [`Self::inherit_from`]. Returns whether the record was changed.
     pub fn inherit_missing(&mut self, other: &Self) -> bool {
-        let count = |record: &Self| record.inherited().iter().map(|known| known.events.len()).sum::<usize>();
-        let before = count(self);
+        let before = self.inherited_count();
         self.inherit_from(other);
-        count(self) != before
+        self.inherited_count() != before
+    }
+
+    fn inherited_count(&self) -> usize {
+        self.inherited().iter().map(|known| known.events.len()).sum()
     }
 
     /// Adds the fingerprints from another copy of this record that belong to events delivered with other ledgers.

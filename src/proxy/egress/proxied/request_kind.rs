@@ -66,11 +66,7 @@ mod tests {
     use super::*;
 
     fn headers(lines: &[(HeaderName, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(name.clone(), HeaderValue::from_str(value).unwrap());
-        }
-        headers
+        lines.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
     }
 
     #[test]

@@ -90,6 +90,7 @@ pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &C
     let request_id = context.recorder.request_ids.next();
     let explain = context.policy.load().explain_denials;
     let HeadError { denial, detail, is_head_request } = error;
+    // The denial is recorded before it is written, so that its duration does not include the time of a slow caller.
     let mut trail = Trail::timed(began, instant);
     trail.deny(Check::Head, denial, || detail.to_owned());
     let was_written = deny::deny_head(stream, denial, is_head_request, &request_id, explain).await;
