@@ -108,12 +108,14 @@ again() {
     fi
 }
 
+# The skipped tests take seconds, and do not test the changed folders.
 if [[ $parts == *core* ]]; then
-    run core "$seconds" --cargo-arg=--lib --cargo-arg=--test=decisions --no-default-features
+    run core "$seconds" --cargo-arg=--lib --cargo-arg=--test=decisions --no-default-features -- -- --skip a_step_is_short
     again core suite
 fi
 if [[ $parts == *store* ]]; then
-    run store "$seconds" --cargo-arg=--lib -- -- store:: interaction::
+    run store "$seconds" --cargo-arg=--lib -- -- store:: interaction:: \
+        --skip the_cost_of_a_simulated_interaction --skip the_simulation_notices
     again store ledger -- -- ledger:: decisions:: every_route:: disk:: crash::
 fi
 

@@ -10,7 +10,7 @@ const WORD_BYTES_MAX: usize = 32;
 /// `v1` and `2024`.
 const OTHER_BYTES_MAX: usize = 12;
 
-/// The length of an opaque callback token, in characters.
+/// The length of an opaque callback token, in bytes of ASCII text.
 const OPAQUE_BYTES: usize = 32;
 
 /// Returns a path segment for the log: the segment itself, or `[redacted]` if the segment looks like a secret.

@@ -22,8 +22,8 @@ impl Dedup {
         Self { log: EventLog::new(TABLES), delivering: HashSet::new(), key }
     }
 
-    /// Claims an event with these keys, unless one of the keys was already delivered or claimed. A delivery at or
-    /// before `since` (Unix seconds) is ignored. Returns the state of the event before the claim.
+    /// Claims an event with these keys, unless one of the keys was already delivered or claimed. An earlier
+    /// delivery is ignored if its time is `since` (Unix seconds) or before. Returns the state of the event before the claim.
     pub(super) fn claim(&mut self, keys: &[EventKey], since: i64) -> EventState {
         let delivered = |key: &EventKey| self.log.get(self.key.fingerprint("", *key));
         if keys.iter().filter_map(delivered).any(|event| i64::from(event.delivered) > since) {

@@ -166,7 +166,7 @@ impl<'n> Cursor<'n> {
         self.reader.surroundings
     }
 
-    /// Returns the elements of a list. Reports an error if the value is an empty list or no list.
+    /// Returns the elements of a list. Reports an error if the list is empty, or if the value is not a list.
     pub(crate) fn list(&self) -> Option<Vec<Cursor<'n>>> {
         let Node::List(nodes) = self.node else { return self.expected("a list") };
         if nodes.is_empty() {

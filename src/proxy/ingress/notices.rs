@@ -45,7 +45,7 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    /// Asks other replicas to apply the passed deadlines of the interactions that they own. If an owner does not
+    /// Asks other replicas to apply the expired deadlines of the interactions that they own. If an owner does not
     /// respond, this process applies the deadlines.
     fn pass_on(&self, elsewhere: Vec<(Owner, Box<str>)>) {
         let Some(replication) = &self.replication else {

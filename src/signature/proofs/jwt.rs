@@ -87,7 +87,7 @@ pub struct JwtScheme {
 /// The result of verifying a JWT whose signature and claims are valid.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct VerifiedJwt {
-    /// The SHA-256 digest of the body that a claim of the token contains. `None` if the scheme has no claim for the
+    /// The SHA-256 digest of the body, as a claim of the token states it. `None` if the scheme has no claim for the
     /// digest.
     body_hash: Option<Box<[u8]>>,
     pub(in crate::signature) id: Option<Box<str>>,

@@ -229,7 +229,7 @@ impl Inbox {
         (index.lane(lane).count(), index.arriving(lane))
     }
 
-    /// Returns up to `max` messages of an interaction, in the order of their numbers, beginning after `after`. The
+    /// Returns the numbers of up to `max` messages of an interaction, in ascending order, beginning after `after`. The
     /// messages are not leased. Delivered and dead messages are included.
     pub fn messages_of(&self, interaction: &str, after: u64, max: usize) -> Vec<u64> {
         let lane = self.lane(Some(interaction));

@@ -1,4 +1,4 @@
-//! Creates the certificate authority of the forward proxy, or reads it from files, and issues certificates for hosts.
+//! Creates the certificate authority of the forward proxy, and issues certificates for hosts.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -13,12 +13,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
 };
-use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::bundle::pem;
-use crate::egress::{AuthorityFiles, ForwardProxy};
-use crate::proxy::pem_files;
 use crate::random::new_id;
 use crate::time::Timestamp;
 
@@ -95,117 +91,6 @@ pub(super) fn new_authority(hosts: &[Box<str>], now: Timestamp) -> Result<Signer
     let (key, certificate, params) = create(hosts, now)?;
     let (issuer, not_after) = (Issuer::new(params, key), now.plus(LIFETIME));
     Ok(Signer { issuer, certificate, further: Vec::new(), not_after })
-}
-
-/// Reads the certificate authority from the configured files. The first certificate in the file belongs to the signing
-/// key. The other certificates belong to authorities that agents must also trust while one authority replaces another.
-///
-/// # Errors
-/// Returns a message for the operator if a file is unusable.
-pub(super) fn read_authority(
-    files: &AuthorityFiles,
-    hosts: &[Box<str>],
-    now: Timestamp,
-) -> Result<Signer, String> {
-    let (path, key_path) = (&files.certificate.path, &files.key.path);
-    let chain = pem_files::certificates_in(path, files.certificate.content.expose())?;
-    let Some((certificate, others)) = chain.split_first() else {
-        return Err(format!("{path} contains no certificate"));
-    };
-    let further = further(path, others.iter().filter(|other| *other != certificate))?;
-    let not_after = check(certificate, hosts, now).map_err(|fault| {
-        format!(
-            "{path} cannot be used as `listen.egress.proxy.ca`: {fault}; `callgate ca` creates a usable one"
-        )
-    })?;
-    let key = pem_files::private_key_in(key_path, files.key.content.expose())?;
-    let key = KeyPair::try_from(&key).map_err(|_| format!("{key_path} contains no usable private key"))?;
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|_| format!("{path} is not readable"))?;
-    if *parsed.public_key().subject_public_key.data != *key.public_key_raw() {
-        return Err(format!("{key_path} does not go with {path}"));
-    }
-    let issuer = Issuer::from_ca_cert_der(certificate, key).map_err(|error| format!("{path}: {error}"))?;
-    Ok(Signer { issuer, certificate: certificate.clone(), further, not_after })
-}
-
-/// Checks the additional certificates that agents must trust. Such a certificate may have expired and may permit other
-/// hosts, but must have name constraints. Otherwise agents would trust its authority for every host.
-fn further<'c>(
-    path: &str,
-    certificates: impl Iterator<Item = &'c CertificateDer<'static>>,
-) -> Result<Vec<CertificateDer<'static>>, String> {
-    let mut further: Vec<CertificateDer<'static>> = Vec::new();
-    for certificate in certificates.filter(|certificate| !certificate.is_empty()) {
-        let (_, parsed) =
-            X509Certificate::from_der(certificate).map_err(|_| format!("{path} is not readable"))?;
-        if !parsed.is_ca() || permitted(&parsed).is_none() {
-            return Err(format!(
-                "{path} contains another certificate that is not the one of an authority that is limited to names"
-            ));
-        }
-        if !further.contains(certificate) {
-            further.push(certificate.clone());
-        }
-    }
-    Ok(further)
-}
-
-/// Returns the certificates in the file of an earlier authority as PEM, to be appended to the file of the next
-/// authority. Omits other PEM blocks, such as a private key.
-///
-/// # Errors
-/// Returns a message for the operator if a certificate is unusable.
-pub fn previous_certificates(path: &str, content: &[u8]) -> Result<String, String> {
-    let chain = pem_files::certificates_in(path, content)?;
-    Ok(further(path, chain.iter())?.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect())
-}
-
-/// Returns the host names for which an authority may issue certificates. Returns `None` if the certificate has no
-/// critical name constraints.
-fn permitted(certificate: &X509Certificate<'_>) -> Option<Vec<String>> {
-    let constraints =
-        certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::NameConstraints(constraints) if extension.critical => Some(constraints),
-            _ => None,
-        });
-    let subtrees = constraints?.permitted_subtrees.as_ref()?;
-    let names = subtrees.iter().filter_map(|subtree| match subtree.base {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        _ => None,
-    });
-    Some(names.collect())
-}
-
-/// Checks that the configured certificate and key of the forward proxy's authority are usable for the intercepted
-/// `hosts`.
-///
-/// # Errors
-/// Returns a message for the operator if a file is unusable.
-pub fn check_authority(proxy: &ForwardProxy, hosts: &[Box<str>], now: Timestamp) -> Result<(), String> {
-    proxy.authority.as_ref().map_or(Ok(()), |files| read_authority(files, hosts, now).map(|_| ()))
-}
-
-/// Checks that a certificate belongs to an authority with name constraints, and that this authority may issue
-/// certificates for all `hosts`. Returns the expiry time of the certificate.
-fn check(certificate: &[u8], hosts: &[Box<str>], now: Timestamp) -> Result<Timestamp, String> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "it is not readable".to_owned())?;
-    if !parsed.is_ca() {
-        return Err("it is not the certificate of an authority".to_owned());
-    }
-    let (begin, end) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
-    if !(begin..end).contains(&now.unix_secs()) {
-        return Err("it is not valid at this time".to_owned());
-    }
-    let names = permitted(&parsed).ok_or("it is not limited to names (critical name constraints)")?;
-    let is_permitted = |host: &str| {
-        let below = |name: &String| host.strip_suffix(name.as_str());
-        names.iter().filter_map(below).any(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
-    match hosts.iter().find(|host| !is_permitted(host)) {
-        Some(host) => Err(format!("its name constraints do not permit {host}")),
-        None => Ok(Timestamp::from_unix_secs(end)),
-    }
 }
 
 /// Returns the TLS settings for intercepted connections. The certificate is added for each connection.

@@ -2,7 +2,9 @@
 //! issues a certificate for each intercepted host, and writes the certificates that the agent must trust to a folder.
 
 mod bundle;
+mod configured_files;
 mod issue;
+mod name_constraints;
 mod trust_store;
 
 use std::collections::HashMap;
@@ -19,7 +21,8 @@ use crate::time::Timestamp;
 
 use issue::Signer;
 
-pub use issue::{NewAuthority, check_authority, create_authority, previous_certificates};
+pub use configured_files::{check_authority, previous_certificates};
+pub use issue::{NewAuthority, create_authority};
 
 /// The validity period of the certificate of an intercepted host.
 const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -68,7 +71,7 @@ impl Authority {
         now: Timestamp,
     ) -> Result<Arc<Self>, String> {
         if let Some(files) = &proxy.authority {
-            let signer = issue::read_authority(files, &hosts, now)?;
+            let signer = configured_files::read_authority(files, &hosts, now)?;
             let file = files.certificate.path.clone();
             return Self::new(signer, file, true, proxy, hosts).map(Arc::new);
         }
