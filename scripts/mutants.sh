@@ -108,15 +108,18 @@ again() {
     fi
 }
 
-# The skipped tests take seconds, and do not test the changed folders.
+# The first run skips tests that take seconds. The second run does not, except for the three that test other code.
+slow=(--skip simulated_members_lose --skip in_every_interleaving --skip a_denial_waits_until)
+other=(--skip a_step_is_short --skip the_cost_of_a_simulated_interaction --skip the_simulation_notices)
 if [[ $parts == *core* ]]; then
-    run core "$seconds" --cargo-arg=--lib --cargo-arg=--test=decisions --no-default-features -- -- --skip a_step_is_short
-    again core suite
+    run core "$seconds" --cargo-arg=--lib --cargo-arg=--test=decisions --no-default-features \
+        -- -- "${slow[@]}" "${other[@]}"
+    again core suite --cargo-arg=--lib -- -- "${other[@]}"
 fi
 if [[ $parts == *store* ]]; then
-    run store "$seconds" --cargo-arg=--lib -- -- store:: interaction:: \
-        --skip the_cost_of_a_simulated_interaction --skip the_simulation_notices
-    again store ledger -- -- ledger:: decisions:: every_route:: disk:: crash::
+    run store "$seconds" --cargo-arg=--lib -- -- store:: interaction:: "${slow[@]}" "${other[@]}"
+    again store ledger --cargo-arg=--lib -- -- store:: interaction:: ledger:: decisions:: every_route:: disk:: crash:: \
+        "${other[@]}"
 fi
 
 survived=$(for part in $parts; do unlisted "$part"; done | short)

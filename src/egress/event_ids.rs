@@ -1,14 +1,12 @@
-//! Finds the provider's task id in an event stream (`text/event-stream`) while the
-//! stream is passed on.
+//! Finds the provider's task id in an event stream (`text/event-stream`) while the stream is passed on.
 
-use crate::json::{Pointer, find};
+use crate::json::{Found, Pointer, find};
 
-/// The maximum number of bytes at the beginning of an event stream in which Callgate searches for the provider's id of
-/// the work.
+/// The maximum number of bytes at the beginning of an event stream in which Callgate searches for the provider's task
+/// id.
 const BYTES_MAX: usize = 256 << 10;
 
-/// Searches the events of a stream for the provider's task id. The id is a value in the
-/// JSON data of an event.
+/// Searches the events of a stream for the provider's task id. The id is a value in the JSON data of an event.
 #[derive(Debug)]
 pub struct EventIds {
     pointers: Vec<Pointer>,
@@ -69,11 +67,13 @@ impl EventIds {
     }
 }
 
-/// Returns the id in a JSON document: the first string, number or boolean that one of these locations contains. Returns
-/// `None` if there is no such value, or if it is empty or longer than 256 bytes.
+/// Returns the id in a JSON document: the first string or number that one of these locations contains. Returns `None`
+/// if there is no such value, or if it is empty or longer than 256 bytes.
 pub fn id_at(document: &[u8], pointers: &[Pointer]) -> Option<Box<str>> {
     let found = find(document, &pointers.iter().collect::<Vec<_>>()).ok()?;
-    found.into_iter().find_map(|found| found.word()).filter(|id| !id.is_empty() && id.len() <= 256)
+    let is_id = |found: &Found<'_>| found.raw().is_some_and(|raw| !matches!(raw, "true" | "false"));
+    let mut words = found.into_iter().filter(is_id).filter_map(Found::word);
+    words.next().filter(|id| !id.is_empty() && id.len() <= 256)
 }
 
 #[cfg(test)]
@@ -98,6 +98,22 @@ mod tests {
                     stream.as_bytes().chunks(size).filter_map(|part| ids.read(part)).collect();
                 assert_eq!(found, [Box::from("t-1")], "{size} {end:?}");
             }
+        }
+    }
+
+    #[test]
+    fn an_id_is_a_text_or_a_number() {
+        let pointers = ["/task", "/id"].map(|text| Pointer::parse(text).unwrap());
+        for (document, id) in [
+            (r#"{"task":"t-1","id":"t-2"}"#, Some("t-1")),
+            (r#"{"id":17}"#, Some("17")),
+            (r#"{"task":true,"id":"t-2"}"#, Some("t-2")),
+            (r#"{"task":{"id":1},"id":"true"}"#, Some("true")),
+            (r#"{"task":null,"id":false}"#, None),
+            (r#"{"task":""}"#, None),
+            (r#"{"task":"a","task":"b"}"#, None),
+        ] {
+            assert_eq!(id_at(document.as_bytes(), &pointers).as_deref(), id, "{document}");
         }
     }
 

@@ -14,7 +14,7 @@ pub enum StartError {
     Bind(SocketAddr, std::io::Error),
     /// A component of the server could not be created, such as the fetcher of the providers' keys or the exporter of
     /// trace spans. Contains a message for the operator.
-    Fetch(String),
+    Component(String),
     /// The ledger cannot be used.
     Store(StoreError),
     /// A certificate, a private key or the trusted roots are unusable. Contains a message for the operator.
@@ -26,7 +26,7 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Store(error) => error.fmt(f),
-            Self::Fetch(message) | Self::Tls(message) => f.write_str(message),
+            Self::Component(message) | Self::Tls(message) => f.write_str(message),
         }
     }
 }

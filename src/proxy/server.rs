@@ -91,7 +91,7 @@ impl Server {
         crate::tls_crypto::install();
         let providers = providers(startup, &policy.load())?;
         let agents = Agents::new(&policy.load().agents).map_err(StartError::Tls)?;
-        let (fetcher, fetch_task) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;
+        let (fetcher, fetch_task) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Component)?;
         // Certificates are checked before the first address is bound.
         let ticket_keys = TicketKeys::new(options.clock.clone());
         let listeners = first_listener_configs(startup, &ticket_keys)?;

@@ -133,7 +133,7 @@ pub async fn serve(
     });
     let answering = admin.clone();
     let traces = config.startup.traces.as_ref().map(|to| Traces::start(to, Arc::clone(&metrics)));
-    let traces = traces.transpose().map_err(StartError::Fetch)?;
+    let traces = traces.transpose().map_err(StartError::Component)?;
     let recent = admin.as_ref().map(|admin| Arc::clone(&admin.recent));
     let callbacks: CallbacksApi =
         Arc::new(move |request| Box::pin(interactions.clone().answer_member(request)));
@@ -175,6 +175,6 @@ fn own_member(policy: Policy, own: Option<Owner>) -> Policy {
 fn own_identity(config: &Config) -> Result<Option<Owner>, StartError> {
     let Some(replicas) = &config.policy.replicas else { return Ok(None) };
     let incarnation = store::incarnation(config.startup.store.path.as_deref());
-    let incarnation = incarnation.map_err(StartError::Fetch)?;
+    let incarnation = incarnation.map_err(StartError::Component)?;
     Ok(Some(Owner { incarnation, address: replicas.advertise.clone() }))
 }

@@ -1,7 +1,7 @@
 //! Reads the setting `allow` of a provider: the addresses from which the provider calls.
 
 use super::definition::{Addresses, PresetDefinition};
-use super::feeds;
+use super::fetched_documents;
 use crate::config::yaml::Cursor;
 use crate::policy::Feed;
 use crate::source::{Allowlist, Networks};
@@ -17,7 +17,9 @@ pub(super) fn allow(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Optio
             own_list(&at).map(|feed| lists.push(at.feed(feed)))
         } else if at.is_word("published") {
             published(&at, preset).map(|addresses| match addresses {
-                Addresses::Feed(url, selection) => lists.push(at.feed(feeds::list(url, selection))),
+                Addresses::Feed(url, selection) => {
+                    lists.push(at.feed(fetched_documents::list(url, selection)))
+                }
                 Addresses::Fixed(networks) => fixed.extend(networks.nets()),
             })
         } else {
@@ -36,9 +38,9 @@ pub(super) fn allow(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Optio
 fn own_list(at: &Cursor<'_>) -> Option<Feed> {
     let mut fields = at.fields()?;
     let url = fields.required("url").and_then(|at| at.fetchable());
-    let selection = feeds::selection(&mut fields);
+    let selection = fetched_documents::selection(&mut fields);
     fields.finish();
-    Some(feeds::list(url?, selection?))
+    Some(fetched_documents::list(url?, selection?))
 }
 
 fn published(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Addresses> {

@@ -1,7 +1,7 @@
 //! The definition of a preset, and the reader for its YAML file.
 
 use super::convention::{CallbackConvention, convention};
-use super::feeds;
+use super::fetched_documents;
 use super::handshake_rules::handshakes;
 use super::signature_scheme::{KINDS, Kind, MACS, scheme};
 use crate::config::yaml::{Cursor, Fields};
@@ -183,7 +183,7 @@ pub(super) fn addresses(at: &Cursor<'_>) -> Option<Addresses> {
     let _ = fields.optional("source").map(|at| at.text());
     let feed = fields.optional("feed").map(|at| at.fetchable());
     let networks = fields.optional("networks").map(|at| at.networks());
-    let selection = feeds::selection(&mut fields);
+    let selection = fetched_documents::selection(&mut fields);
     fields.finish();
     match (feed, networks) {
         (Some(url), None) => Some(Addresses::Feed(url?, selection?)),

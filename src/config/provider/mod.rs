@@ -4,7 +4,7 @@ mod allow;
 mod convention;
 mod definition;
 mod event_identity;
-mod feeds;
+mod fetched_documents;
 mod handshake_rules;
 mod keys;
 mod own_scheme;
@@ -31,7 +31,7 @@ pub use definition::{Addresses, Evidence, PresetDefinition};
 pub use presets::{EDGES, PRESETS, Preset, preset};
 
 pub(super) use convention::locations;
-pub(super) use feeds::{fetching, list as address_list};
+pub(super) use fetched_documents::{fetching, list as address_list};
 pub(super) use presets::{callback_convention, edge, scheme_of};
 pub(super) use published_paths::documents;
 

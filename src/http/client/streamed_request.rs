@@ -19,7 +19,7 @@ use crate::policy::Limits;
 
 /// The maximum size of a part of the body, in bytes, that is copied into the write buffer. A larger part is written
 /// separately.
-const FIRST_BYTES_MAX: usize = 16 << 10;
+const COPIED_MAX: usize = 16 << 10;
 
 /// The body of a request that is passed on while it arrives from the caller, with its limits.
 pub(crate) struct Upload<'s> {
@@ -201,7 +201,7 @@ async fn write(
     (data, end): (&[u8], &[u8]),
     timeout: Duration,
 ) -> Result<(), SendFault> {
-    let is_copied = data.len() <= FIRST_BYTES_MAX;
+    let is_copied = data.len() <= COPIED_MAX;
     if is_copied {
         buffer.extend_from_slice(data);
         buffer.extend_from_slice(end);

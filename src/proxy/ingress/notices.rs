@@ -133,7 +133,7 @@ impl Drop for Attempt<'_> {
 /// The result of an attempt to deliver a notice.
 enum Attempted {
     /// The attempt has a result. Contains an error with the status or the reason if the agent did not respond with 2xx.
-    Sent(Result<(), String>),
+    Completed(Result<(), String>),
     /// The ledger does not contain the notice as pending.
     NotPending,
     /// The notice cannot be written, for example because the configuration no longer contains its route.
@@ -149,8 +149,8 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     let attempted = deliver_notice(notices, due).await;
     attempt.has_ended = true;
     let (outcome, result, detail) = match attempted {
-        Attempted::Sent(Ok(())) => ("answered", NoticeResult::Accepted, String::new()),
-        Attempted::Sent(Err(reason)) => ("failed", NoticeResult::Failed, format!(", result {reason}")),
+        Attempted::Completed(Ok(())) => ("answered", NoticeResult::Accepted, String::new()),
+        Attempted::Completed(Err(reason)) => ("failed", NoticeResult::Failed, format!(", result {reason}")),
         // If a callback arrived in the meantime, or the interaction was revoked, the notice is no longer needed. During
         // a failover of Redis, a former primary can return an earlier state of the interaction. The second read detects
         // this case.
@@ -185,7 +185,7 @@ async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Attempted {
     let policy = notices.policy.load_full();
     // If the store cannot be read at the moment, the notice is sent later.
     let Ok(interaction) = notices.store.read(&due.id).await else {
-        return Attempted::Sent(Err(Denial::StoreUnavailable.code().to_owned()));
+        return Attempted::Completed(Err(Denial::StoreUnavailable.code().to_owned()));
     };
     let Some(interaction) = interaction.filter(|record| record.owes(due.notice)) else {
         return Attempted::NotPending;
@@ -201,7 +201,7 @@ async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Attempted {
     });
     let Some(delivery) = delivery else { return Attempted::Impossible };
     let sent = timeout(route.agent.patience(), send(notices, &route.agent, delivery)).await;
-    Attempted::Sent(sent.unwrap_or_else(|_| Err(Denial::AgentTimeout.code().to_owned())))
+    Attempted::Completed(sent.unwrap_or_else(|_| Err(Denial::AgentTimeout.code().to_owned())))
 }
 
 /// Sends a notice to an agent. Returns an error with the status or the reason if the agent did not respond with 2xx.

@@ -7,7 +7,6 @@ mod hand_over;
 mod leave;
 mod liveness;
 mod log_lines;
-mod logged;
 mod member_client;
 mod replication;
 mod view;

@@ -1,5 +1,6 @@
 //! The state of this process as one of several replicas.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +14,6 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::liveness::{About, Member, Members, Presence};
-use super::logged::Logged;
 use super::member_client::{Identity, MemberClient, MemberResponse, SendError, Sending};
 use crate::clock::{Clock, instant};
 use crate::observe::Metrics;
@@ -53,6 +53,16 @@ pub struct MemberAnswer {
 /// The function that responds to requests of other replicas about interactions.
 pub type CallbacksApi =
     Arc<dyn Fn(MemberRequest) -> Pin<Box<dyn Future<Output = MemberAnswer> + Send>> + Send + Sync>;
+
+/// What the event log already contains about other replicas, so that nothing is logged twice.
+#[derive(Default)]
+pub(super) struct Logged {
+    pub(super) throttle: LogThrottle,
+    /// The id of the replica whose interactions were moved to this process most recently.
+    pub(super) taken_over_from: Mutex<Option<Incarnation>>,
+    /// The state of each replica (reachable, unreachable or dead) after the last round of discovery, by replica id.
+    pub(super) presences: Mutex<HashMap<Incarnation, Presence>>,
+}
 
 /// The state of this process as one of several replicas.
 pub struct Replication {

@@ -28,8 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::Database;
 use redb::backends::FileBackend;
 
-use super::backend::{Backend, Disk};
 use super::change::Change;
+use super::fail_stop_storage::{Backend, Disk};
 use super::messages::MessageReader;
 use super::record::Record;
 use super::tables::{self, guarded};

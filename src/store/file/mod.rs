@@ -1,10 +1,10 @@
 //! The ledger's file, and the queue of changes that are written to it.
 
-mod backend;
 mod change;
 mod commit_queue;
 mod copy_messages;
 mod deferred;
+mod fail_stop_storage;
 mod ledger_file;
 mod message_tables;
 mod messages;

@@ -7,8 +7,8 @@
 //! the interaction is delivered.
 
 mod accept;
-mod attempts;
 mod backing;
+mod delivery_attempts;
 mod entry;
 mod ids;
 mod index;
@@ -47,8 +47,8 @@ use ids::{ID, Ids};
 use index::Index;
 use pull_waiters::PullWaiters;
 
-pub use attempts::Started;
 pub(super) use backing::Backing;
+pub use delivery_attempts::Started;
 pub use index::Counts;
 pub use operator_actions::{MessageFilter, MessageView, Replayed, RouteOverview};
 pub use pulls::{Leased, Settling};

@@ -123,7 +123,7 @@ impl EngineHealth {
 
     /// Records that a full node has memory again, or that it has no keys any more. Does nothing if the node has refused
     /// a change within [`FULL_RECENT`].
-    pub(super) fn has_room(&self, node: &str) {
+    pub(super) fn record_room(&self, node: &str) {
         let mut state = self.state.lock();
         if state.full.get(node).is_some_and(|(_, last)| has_refused_nothing_since(*last)) {
             state.full.remove(node);
@@ -291,13 +291,13 @@ mod tests {
             assert!(health.is_full("a:1") && !health.is_any_failing());
             // A node near its limit has memory for a moment when something is removed, and then refuses changes again.
             pass(5).await;
-            health.has_room("a:1");
+            health.record_room("a:1");
             assert_eq!(health.perhaps_not_full(), Vec::<Box<str>>::new());
         }
         assert_eq!(health.health(&nodes), Health::Partial);
         pass(5).await;
         assert_eq!(health.perhaps_not_full(), nodes);
-        health.has_room("a:1");
+        health.record_room("a:1");
         assert_eq!((health.health(&nodes), health.is_full("a:1")), (Health::Healthy, false));
         health.called(|| "a:1".into(), true, Some(&full));
         assert_eq!(health.health(&nodes), Health::Healthy, "it is full for a moment only");

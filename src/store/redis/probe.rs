@@ -90,11 +90,11 @@ impl RedisStore {
         let mut primaries = self.nodes.primaries();
         for node in full {
             let Some((_, connection)) = primaries.iter_mut().find(|(address, _)| *address == node) else {
-                self.health.has_room(&node);
+                self.health.record_room(&node);
                 continue;
             };
             if info(connection).await.is_ok_and(|facts| has_room(&facts)) {
-                self.health.has_room(&node);
+                self.health.record_room(&node);
             }
         }
     }

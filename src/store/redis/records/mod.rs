@@ -3,14 +3,14 @@
 //! again and decides again.
 
 mod new_message;
-mod record;
+mod versioned_record;
 
 use std::time::Duration;
 
 use redis::Value;
 use tokio::time::sleep;
 
-use self::record::{Unreadable, Version, decode, encode};
+use self::versioned_record::{Unreadable, Version, decode, encode};
 use super::nodes::Failure;
 use super::nodes::Request;
 use super::nodes::keys::Partition;
@@ -23,7 +23,7 @@ use crate::random::random;
 use crate::time::Timestamp;
 
 pub(in crate::store) use self::new_message::{NewMessage, Placed};
-pub(super) use self::record::FORMAT;
+pub(super) use self::versioned_record::FORMAT;
 
 /// The maximum number of attempts to change a record. An attempt fails if another process has changed the record
 /// meanwhile.

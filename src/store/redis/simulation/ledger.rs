@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Faults, StandIn};
 use super::lookups::HeldMessage;
 use super::process::{BEGIN, settings, start};
+use super::simulated_redis::{Faults, StandIn};
 use crate::config::StoreSettings;
 use crate::observe::Metrics;
 use crate::replica::{Incarnation, Owner};

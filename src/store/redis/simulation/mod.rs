@@ -5,27 +5,27 @@
 //! `make simulate` runs larger simulations. `CALLGATE_SIMULATE` is the number of interactions of each seed,
 //! `CALLGATE_SIMULATE_SEED` the first seed, and `CALLGATE_SIMULATE_SEEDS` the number of seeds.
 
-mod engine;
-mod group;
 mod history;
 mod ledger;
 mod lookups;
 mod process;
+mod simulated_processes;
+mod simulated_redis;
 mod size;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::engine::{Cost, Faults};
-use self::group::Group;
+use self::simulated_processes::Group;
+use self::simulated_redis::{Cost, Faults};
 use self::size::Size;
 use crate::clock::instant;
 use crate::observe::Metrics;
 
-pub(in crate::store::redis) use self::engine::StandIn;
 pub(in crate::store) use self::ledger::SimulatedLedger;
 pub(in crate::store::redis) use self::lookups::SCANNED_MAX;
 pub(in crate::store::redis) use self::process::settings;
+pub(in crate::store::redis) use self::simulated_redis::StandIn;
 
 /// The results of a simulation.
 struct Outcome {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{BEGIN_US, StandIn};
+use super::simulated_redis::{BEGIN_US, StandIn};
 use crate::config::{RedisLogin, RedisMode, RedisSettings, StoreSettings, Unknown};
 use crate::observe::Metrics;
 use crate::replica::Owner;

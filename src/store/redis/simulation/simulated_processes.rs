@@ -7,9 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::engine::{Faults, StandIn};
 use super::history::History;
 use super::process::{settings, start};
+use super::simulated_redis::{Faults, StandIn};
 use super::size::Size;
 use crate::clock::instant;
 use crate::denial::Denial;
