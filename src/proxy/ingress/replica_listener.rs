@@ -90,7 +90,8 @@ impl ReplicaListener {
         }
     }
 
-    /// Serves one request of another replica. Returns the connection if another request may follow.
+    /// Serves one request of another replica. If another request may follow, returns the connection and the bytes that
+    /// were read after the request.
     async fn exchange(&self, mut session: Session, conn: &ConnInfo) -> Option<(Stream, BytesMut)> {
         let replicas = self.replication.settings()?;
         let proof = match Self::verify(&replicas, &session) {
