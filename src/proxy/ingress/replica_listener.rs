@@ -140,7 +140,8 @@ impl ReplicaListener {
         self.deny(session, Denial::ReplicaProof).await
     }
 
-    /// Verifies the proof of a request from another replica, except its time, its nonce and its body.
+    /// Verifies the proof of a request from another replica. Does not check the time and the nonce of the proof, or the
+    /// body of the request.
     ///
     /// # Errors
     /// Returns a [`ProofError`] if the proof is missing, not well-formed or not valid for the request.

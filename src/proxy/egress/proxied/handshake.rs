@@ -33,8 +33,8 @@ impl ResolvesServerCert for OneCertificate {
 }
 
 /// Performs the TLS handshake on an intercepted connection. `leftover` contains the bytes that were read after the
-/// CONNECT request, and `client` is the `User-Agent` of this request. Returns the connection and the origin of its
-/// requests, or `None` if the handshake failed.
+/// CONNECT request, and `client` is the `User-Agent` of the CONNECT request. Returns the connection and the origin of
+/// all requests on the connection, or `None` if the handshake failed.
 pub(crate) async fn intercept(
     context: &EgressContext,
     stream: Stream,
