@@ -52,8 +52,8 @@ pub(super) fn below<'p>(path: &'p str, api: &str) -> Option<&'p str> {
 }
 
 impl Admin {
-    /// Denies requests that must not use the APIs of the admin listener: requests from web pages, requests for another
-    /// host name, and requests without the token.
+    /// Denies requests that must not use the APIs of the admin listener: requests from web pages, requests whose `Host`
+    /// is not a configured name, and requests without the token.
     pub(super) fn may_use_apis(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         from_no_page(request)?;
         self.asked_as_ours(request)?;
@@ -69,8 +69,8 @@ impl Admin {
         }
     }
 
-    /// Checks the `Host` of requests for metrics and health. Also accepts host names that are common within a cluster,
-    /// so that the operator need not configure these names.
+    /// Denies requests for metrics and health whose `Host` is neither a configured name nor a host name that is common
+    /// within a cluster. The operator need not configure the names that are common within a cluster.
     pub(super) fn asked_as_scraped(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         let host = browser::host(&request.headers);
         let name = host.split(':').next().unwrap_or_default().trim_end_matches('.');

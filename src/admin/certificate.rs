@@ -1,4 +1,4 @@
-//! The certificate of an HTTPS server, which can be replaced while the server runs.
+//! A server certificate for HTTPS. The certificate can be replaced while the server runs.
 
 use arc_swap::ArcSwap;
 

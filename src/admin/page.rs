@@ -1,7 +1,7 @@
-//! The admin page, and the API under `/ui/api` that it uses.
+//! The admin page, and the API under `/ui/api` that the page uses.
 //!
-//! The page is one HTML document that contains its style and script. It receives the data of requests as JSON and shows
-//! them as text. The page is read-only, unless `listen.admin.actions` is true. Then the page can also revoke
+//! The page is one HTML document that contains its style and script. The page receives the data of requests as JSON and
+//! shows this data as text. The page is read-only, unless `listen.admin.actions` is true. Then the page can also revoke
 //! interactions, capture denied requests, and replay and erase messages.
 
 use std::sync::LazyLock;

@@ -38,8 +38,8 @@ impl Admin {
         self.probe_or_scrape(request).unwrap_or_else(|refused| refused)
     }
 
-    /// Responds to `/members` with the replicas, and to `/config` with the data that `callgate check` compares with
-    /// another configuration.
+    /// Responds to `/members` with the state of all replicas, and to `/config` with data of the configuration in use.
+    /// `callgate check` compares this data with another configuration.
     fn read_only(&self, request: &AdminRequest) -> AdminResponse {
         match self.may_use_apis(request) {
             Ok(()) if matches!(request.method.as_str(), "GET" | "HEAD") => match request.path.as_str() {

@@ -111,8 +111,7 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The limits for one of two groups of callers of the admin listener: the callers on this host, and all other callers.
-/// The groups have separate limits, so that callers on other hosts cannot use up the limits of this host. The listener
-/// can be reachable from a whole cluster.
+/// The groups have separate limits, so that callers on other hosts cannot use up the limits of this host.
 struct CallerLimits {
     limits: Limits,
     slots: Arc<ConnectionLimits>,

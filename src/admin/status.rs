@@ -65,7 +65,8 @@ fn rule(rule: &Rule) -> Value {
     })
 }
 
-/// Returns numbers of requests since the start as JSON, by route or rule, provider, verdict and reason.
+/// Returns the numbers of requests by route or rule, provider, verdict and reason, as JSON. Each number counts the
+/// requests since the start of the process.
 fn counts(counts: Vec<Count>) -> Vec<Value> {
     let count = |one: Count| json!({ "name": one.name, "provider": one.provider, "verdict": one.verdict, "reason": one.reason, "requests": one.requests });
     counts.into_iter().map(count).collect()

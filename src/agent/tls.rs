@@ -1,5 +1,5 @@
-//! The TLS settings of connections to an agent. They contain the contents of the PEM files, so that a reload replaces
-//! the files together with all other settings.
+//! The TLS settings of connections to an agent. These settings contain the contents of the PEM files, so that a reload
+//! replaces the files together with all other settings.
 
 use sha2::{Digest, Sha256};
 

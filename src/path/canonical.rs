@@ -1,12 +1,12 @@
 //! The canonical form of a request path. The checks, the router and the delivery all use the same canonical path. A
-//! path that two parsers could interpret differently is an error. It is never repaired.
+//! path that two parsers could interpret differently is an error, and is never repaired.
 //!
 //! A path is denied if it contains dot segments, empty segments, `;` parameters, backslashes, control characters, bytes
 //! outside ASCII, the percent-encoded forms of `/ \ . ; % ? #`, or percent-encoded bytes that are not valid UTF-8
 //! (including overlong forms).
 //!
-//! Two kinds of encodings are normalized, because this does not change the meaning (RFC 3986 section 6.2.2):
-//! percent-encoded unreserved characters are decoded, and the hex digits of other percent-encodings become upper case.
+//! Two changes are made, because they do not change the meaning of a path (RFC 3986 section 6.2.2). Percent-encoded
+//! unreserved characters are decoded. The hex digits of all other percent-encodings become upper case.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,7 +20,7 @@ pub struct CanonicalPath<'a> {
     text: Cow<'a, str>,
 }
 
-/// The reason why a path has no canonical form. A number is the byte offset of the fault in the path.
+/// The reason why a path has no canonical form. The number in a variant is the byte offset of the fault in the path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PathFault {
     /// The path contains a forbidden byte.

@@ -1,6 +1,6 @@
 //! Request paths: the canonical form, and the templates of routes, such as `/webhooks/{id}`. The module also exports
-//! the functions for queries, so that it covers both parts of a request target. It does not depend on routes, tokens or
-//! headers.
+//! the functions for queries, so that it covers both parts of a request target. The module does not depend on routes,
+//! tokens or headers.
 
 mod canonical;
 mod captures;

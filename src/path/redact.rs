@@ -15,9 +15,9 @@ const OPAQUE_BYTES: usize = 32;
 
 /// Returns a path segment for the log: the segment itself, or `[redacted]` if the segment looks like a secret.
 ///
-/// The log shows a segment of plain words, such as `chat.completions` or `sendMessage`, also with a few short numbers
-/// and abbreviations, such as `gpt-4o-mini`. Random text of more than 12 characters is redacted. UUIDs are redacted as
-/// well, because some providers use them as secrets.
+/// The log shows a segment of plain words, such as `chat.completions` or `sendMessage`. The segment may also contain a
+/// few short numbers and abbreviations, such as `gpt-4o-mini`. Random text of more than 12 characters is redacted.
+/// UUIDs are redacted as well, because some providers use them as secrets.
 pub fn redacted_segment(segment: &str) -> &str {
     if segment.len() > SEGMENT_BYTES_MAX || has_token(segment) {
         return REDACTED;

@@ -135,8 +135,8 @@ impl Template {
         }
     }
 
-    /// Prepares this template for the values that the template `path` captures. If `name` is the remainder of `path`, a
-    /// segment `{name}` of this template becomes a remainder, too.
+    /// Prepares this template to be filled with the values that the template `path` captures. If `path` ends with a
+    /// remainder, such as `{*rest}`, the segment `{rest}` of this template becomes a remainder, too.
     ///
     /// # Errors
     /// Returns [`TemplateFault::Star`] if this template itself contains a remainder. Returns
@@ -160,13 +160,13 @@ impl Template {
         Ok(self)
     }
 
-    /// Reports whether `value` is valid for the capture `name` of this template (see [`is_capturable`]). A remainder
-    /// accepts the end of a canonical path of at most 1 KiB, because tokens and interactions store this value.
+    /// Reports whether `value` is valid for the capture `name` of this template (see [`is_capturable`]). If `name` is
+    /// the remainder of this template, `value` must be the end of a canonical path and have at most 1 KiB.
     pub fn accepts(&self, name: &str, value: &str) -> bool {
         if self.remainder() == Some(name) { is_remainder(value) } else { is_capturable(name, value) }
     }
 
-    /// Returns the part of a raw path that belongs to the remainder of this template, as the sender wrote it. The path
+    /// Returns the part of a raw path that the remainder of this template matches, as the sender wrote it. The path
     /// must match this template. Returns `None` if the template has no remainder.
     ///
     /// A raw path and its canonical form have the same number of segments, because percent-encoded slashes are denied.
@@ -185,7 +185,8 @@ impl Template {
         self.fill_with(value, is_canonical_remainder)
     }
 
-    /// Returns a path as [`Template::fill`] does, but accepts and preserves a remainder that is not in canonical form.
+    /// Returns a path like [`Template::fill`], but also accepts a remainder that is not in canonical form, and does not
+    /// change it.
     pub fn fill_as_written<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> Option<String> {
         self.fill_with(value, |remainder| CanonicalPath::parse(&format!("/{remainder}")).is_ok())
     }

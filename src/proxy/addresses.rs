@@ -12,8 +12,8 @@ use crate::store::StoreError;
 pub enum StartError {
     /// An address could not be bound. Contains the address and the error.
     Bind(SocketAddr, std::io::Error),
-    /// A component of the server could not be created, such as the fetcher of the providers' keys or the exporter of
-    /// trace spans. Contains a message for the operator.
+    /// A component of the server, such as the fetcher of the providers' keys or the exporter of trace spans, could not
+    /// be created. Contains a message for the operator.
     Component(String),
     /// The ledger cannot be used.
     Store(StoreError),

@@ -113,7 +113,7 @@ impl AgentClient {
     /// can change the timeouts without replacing the client.
     ///
     /// # Errors
-    /// Returns `agent_unreachable` if no connection can be opened. No part of a request was sent.
+    /// Returns `agent_unreachable` if no connection can be opened. In this case, no part of a request was sent.
     pub(crate) async fn connection(&self, agent: &Agent, now: Instant) -> Result<Connection, Denial> {
         if let Some(connection) = self.pooled(now) {
             return Ok(connection);
@@ -140,7 +140,7 @@ impl AgentClient {
     /// Opens a new connection to the agent.
     ///
     /// # Errors
-    /// Returns the kind of failure for the log throttle, and an explanation. No part of a request was sent.
+    /// Returns the cause (`failed` or `timeout`) and an explanation. In this case, no part of a request was sent.
     pub(crate) async fn open(&self, agent: &Agent) -> Result<Connection, (&'static str, String)> {
         let generation = self.pool.generation();
         match timeout(agent.connect_timeout, self.connect()).await {

@@ -197,7 +197,8 @@ impl Components {
     }
 
     /// Updates the metrics that depend on the configuration: the expiry times of certificates, the names of agents and
-    /// routes, and the numbers of routes with certain settings.
+    /// routes, the numbers of routes with `stream: true` and of routes in observe mode, and the routes whose
+    /// interactions can only expire.
     pub(super) fn report(&self, listeners: &[Arc<ArcSwap<ListenerConfig>>]) {
         let metrics = &self.ingress.recorder.metrics;
         let loaded: Vec<_> = listeners.iter().map(|config| config.load_full()).collect();
@@ -222,8 +223,8 @@ impl Components {
         }
     }
 
-    /// Warns if the certificate of the egress listener does not contain the IP address in the URLs for answers to
-    /// questions. The agent then cannot verify the certificate.
+    /// Warns if the certificate of the egress listener does not contain the IP address of the URLs at which the agent
+    /// answers questions. At these URLs, the agent cannot verify the certificate.
     fn warn_about_local_urls(&self, tls: &TlsConfig) {
         let url = &self.ingress.actions_url;
         let address = Url::parse(url).ok().and_then(|url| url.address());
@@ -248,7 +249,7 @@ fn actions_url(settings: &EgressSettings, egress: SocketAddr) -> Box<str> {
 }
 
 /// Returns the path and the expiry time, in Unix seconds, of the client certificate that Callgate presents to an agent.
-/// Returns `None` if Callgate presents no certificate. The file was checked when the agent's client was created.
+/// Returns `None` if Callgate presents no certificate.
 fn client_certificate_expiry(agent: &Agent) -> Option<(&str, i64)> {
     let file = &agent.tls.as_ref()?.certificate.as_ref()?.certificate;
     let chain = pem_files::certificates_in(&file.path, file.content.expose()).ok()?;

@@ -39,9 +39,10 @@ pub struct Server {
     pub replicas: Option<SocketAddr>,
     listeners: Vec<Arc<ArcSwap<ListenerConfig>>>,
     replica_config: Option<Arc<ArcSwap<ListenerConfig>>>,
-    /// The keys of TLS session tickets, which survive reloads.
+    /// The random keys of TLS session tickets. A reload does not replace these keys.
     ticket_keys: Arc<TicketKeys>,
-    /// All bound addresses, to which an agent's answer to a question must not be sent.
+    /// The bound addresses of all listeners. An agent's answer to a question must not be sent to one of these
+    /// addresses.
     own_addresses: OwnAddresses,
     ingress_queues: Vec<AcceptQueue>,
     egress_queues: Vec<AcceptQueue>,

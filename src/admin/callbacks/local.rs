@@ -203,8 +203,8 @@ impl LocalInteractions {
     }
 
     /// Returns the interactions that match a query, as a map from the interaction id to JSON. With `query.newest`,
-    /// returns the `query.limit` newest interactions. Interactions with the same creation time as the last of these are
-    /// also returned, so that the result can exceed `query.limit`.
+    /// returns the `query.limit` newest interactions. If further interactions were created at the same time as the
+    /// oldest of these, they are also returned, so that the result can exceed `query.limit`.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger cannot be read.
@@ -240,8 +240,9 @@ impl LocalInteractions {
         self.store.list("", PAGE_MAX, |one| one.created() >= oldest && query.wants(one)).await
     }
 
-    /// Revokes an interaction. If `remembers` is true, an unknown interaction is recorded as revoked, because this
-    /// process could otherwise adopt the interaction when a callback for it arrives.
+    /// Revokes an interaction. If the ledger of this process does not contain the interaction and `remembers` is true,
+    /// the revocation is recorded nevertheless. Otherwise this process could adopt the interaction when one of its
+    /// callbacks arrives.
     pub(super) async fn revoke(&self, id: &str, remembers: bool) -> Result<Revoked, Refusal> {
         if !is_id(id) && (self.store.is_shared() || !self.store.knows(id)) {
             return Ok(Revoked::Unknown);

@@ -31,8 +31,8 @@ pub(super) struct Answers {
 /// One page of the interactions of all replicas.
 pub(in crate::admin) struct FoundAnywhere {
     pub(in crate::admin) interactions: Vec<Value>,
-    /// The query parameter with which a client requests the next page: an interaction id for `after`, or with `newest`
-    /// a creation time for `before`. `None` if there are no more interactions.
+    /// The value of the query parameter with which a client requests the next page: an interaction id for `after`, or
+    /// with `newest` a creation time for `before`. `None` if there are no more interactions.
     next: Option<String>,
     /// The addresses of the replicas that could not be reached but are not considered dead.
     unreachable: Vec<Box<str>>,
@@ -206,9 +206,9 @@ pub(in crate::admin) fn unknown_route(policy: &Policy, name: &str) -> Option<Str
     Some(format!("there is no route {name}; the routes are {}", names.join(", ")))
 }
 
-/// Sorts interactions by creation time, newest first, and truncates the list to `limit`. Interactions with the same
-/// creation time as the last one stay in the list. The second result is the creation time of the last interaction, or
-/// `None` if there are fewer than `limit` interactions.
+/// Sorts interactions by creation time, newest first. Returns the first `limit` interactions, and all interactions that
+/// were created at the same time as the last of these. The second result is this creation time, or `None` if there are
+/// fewer than `limit` interactions.
 fn newest(mut found: Vec<Value>, limit: usize) -> (Vec<Value>, Option<String>) {
     let created = |view: &Value| view.get("created_at").and_then(Value::as_str).and_then(Timestamp::parse);
     found.sort_by_cached_key(|view| Reverse(created(view)));

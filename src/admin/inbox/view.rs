@@ -21,8 +21,8 @@ pub(super) enum Detail {
 }
 
 impl Admin {
-    /// Returns the state of the inbox as JSON. Lists each route that stores callbacks or has messages, with the agent
-    /// of the route and the numbers of its messages.
+    /// Returns the state of the inbox as JSON. Lists each route that stores callbacks or has messages. The entry of a
+    /// route contains its agent and counts its messages by state.
     pub(in crate::admin) fn inbox_state(&self, policy: &Policy) -> Value {
         let inbox = self.store.inbox();
         let ((known, bytes), settings) = (inbox.overview(), inbox.settings());

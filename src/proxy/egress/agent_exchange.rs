@@ -29,8 +29,8 @@ use crate::random::new_uuid;
 use crate::request::is_event_stream;
 use crate::store::{MintRefusal, ResponseAwaited, mint};
 
-/// The maximum number of bytes of a response that Callgate reads before it relays the response. Callgate searches these
-/// bytes for the provider's id, or for the URLs of an agent card.
+/// The maximum number of bytes that Callgate reads from a response before it relays the response. Callgate searches
+/// these bytes for the provider's id, or for the URLs of an agent card.
 pub(super) const RESPONSE_BYTES_MAX: usize = 256 << 10;
 
 /// The response header that contains the id of the interaction that was created for the request.
@@ -277,7 +277,8 @@ impl AgentExchange<'_> {
     }
 
     /// Records in the ledger whether the provider accepted the request, and relays the response to the agent. If the
-    /// response can contain the provider's id, `learned` has the minted callback and the JSON pointers to the id.
+    /// response can contain the provider's task id, `learned` contains the minted callback and the JSON pointers to
+    /// this id.
     async fn handle_response(
         &mut self,
         mut provider_response: ProviderResponse,
@@ -363,7 +364,7 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Writes a denial to the agent. The response always contains the reason.
+    /// Writes a denial, including the reason, to the agent. `methods` are the values of `Allow` in a 405 response.
     pub(crate) async fn deny(&mut self, refusal: Refusal, methods: &[Method]) -> ExchangeEnd {
         let declared = head_of(self.session, self.caller).body_bytes_declared;
         let result = deny::deny(self.session, refusal.denial, declared, methods, self.request_id, true).await;

@@ -28,9 +28,8 @@ const BODY_BYTES_MAX: u64 = 1 << 20;
 const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 impl AgentExchange<'_> {
-    /// Returns the number of the question that a URL names. On a route with `rewrite`, the local URL of the first
-    /// question has no number, so that the result for a URL without a number is [`FIRST_QUESTION`]. On any other route,
-    /// the result for a URL without a number is `None`.
+    /// Returns the number of the question that a URL names. For a URL without a number, returns [`FIRST_QUESTION`] if
+    /// the route of the interaction has `rewrite`, and `None` otherwise.
     async fn question_number(&self, url: &ActionUrl) -> Option<u32> {
         if url.number.is_some() {
             return url.number;
@@ -112,8 +111,8 @@ impl AgentExchange<'_> {
         taken: &Taken<'_>,
         body: Bytes,
     ) -> Result<ProviderResponse, SendError> {
-        // The URL is checked again, because the guard of the route may have changed since the callback with the
-        // question arrived.
+        // The URL of the action endpoint is checked again, because the guard of the route may have changed since the
+        // callback with the question arrived.
         let url: Url = actions.guard.admit(&taken.endpoint).map_err(SendError::Guarded)?;
         let head = head_of(self.session, self.caller);
         let signature = match &actions.signer {

@@ -19,11 +19,11 @@ pub(crate) struct EgressContext {
     pub(crate) recorder: Arc<Recorder>,
     /// The ledger.
     pub(crate) store: Arc<Store>,
-    /// The HTTP client for providers. A reload with other trusted roots replaces the client.
+    /// The HTTP client for providers. A reload that changes the trusted roots replaces the client.
     pub(crate) providers: Arc<ArcSwap<Providers>>,
     pub(crate) limits: EgressLimits,
     pub(crate) log_throttle: Arc<LogThrottle>,
     pub(crate) drain: Drain,
-    /// The connections on which no request has begun yet.
+    /// Counts the connections on which no request has begun yet.
     pub(crate) new_connections: Drain,
 }

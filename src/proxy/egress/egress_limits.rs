@@ -61,7 +61,8 @@ impl EgressSettings {
         Ok(Self { listener: Arc::new(listener.clone()), tls: tls.map(Arc::new), authority })
     }
 
-    /// Writes the certificates that the agent must trust to the folder of the forward proxy.
+    /// Writes `ca.pem`, `bundle.pem` and `trust.p12` to the folder of the forward proxy. These files contain the
+    /// certificates that the agent must trust.
     ///
     /// # Errors
     /// Returns a message for the operator if the files cannot be written.

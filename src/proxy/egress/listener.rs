@@ -155,8 +155,8 @@ struct Received<'r> {
     in_flight: InFlight,
 }
 
-/// Serves a request other than CONNECT. Returns the connection, and the bytes that were read after the request, if
-/// another request may follow.
+/// Serves a request other than CONNECT. If another request may follow, returns the connection and the bytes that were
+/// read after the request.
 async fn serve_request(
     context: &EgressContext,
     mut session: Session,

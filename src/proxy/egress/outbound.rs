@@ -49,13 +49,14 @@ fn target(url: &Url) -> String {
     }
 }
 
-/// Whether an attempt to connect is waiting for the outbound proxy. After a timeout, this flag shows whether the proxy
-/// or the provider did not respond.
+/// Whether an attempt to connect is waiting for the outbound proxy. After a timeout, this flag shows which of two
+/// servers did not respond: the outbound proxy or the provider.
 #[derive(Default)]
 pub(super) struct Progress(AtomicBool);
 
 impl Progress {
-    /// Returns the reason for a timeout: the outbound proxy or the provider did not respond.
+    /// Returns [`Unreachable::ProxyTimeout`] if the outbound proxy did not respond, and [`Unreachable::Timeout`] if the
+    /// provider did not respond.
     pub(super) fn timed_out(&self) -> Unreachable {
         if self.0.load(Ordering::Relaxed) { Unreachable::ProxyTimeout } else { Unreachable::Timeout }
     }

@@ -22,7 +22,7 @@ impl Default for OwnAddresses {
 }
 
 impl OwnAddresses {
-    /// Creates the list from the bound addresses of Callgate's listeners.
+    /// Stores the bound addresses of Callgate's listeners.
     pub(crate) fn new(listeners: Vec<SocketAddr>) -> Self {
         Self { listeners, is_of_host }
     }
@@ -62,7 +62,7 @@ fn destination(ip: IpAddr) -> IpAddr {
 }
 
 /// Reports whether an address belongs to this host. Connects a UDP socket to the address, which sends nothing, and
-/// compares the local address that the system chose. Both addresses are equal only if the address belongs to this host.
+/// reads the local address that the system chose. The local address is equal to `ip` only if `ip` belongs to this host.
 fn is_of_host(ip: IpAddr) -> bool {
     let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let local = UdpSocket::bind((any, 0)).and_then(|socket| {
@@ -76,7 +76,8 @@ fn may_be_agent(address: SocketAddr, agent: &AgentAddress, is_of_host: fn(IpAddr
     let AgentAddress::Tcp(text) = agent else { return false };
     match text.parse() {
         Ok(agent) => reaches(address, agent, is_of_host),
-        // The agent's address is a host name, so any non-public address with the agent's port could be the agent.
+        // The agent's address is a host name, so any non-public address with the agent's port could be the address of
+        // the agent.
         Err(_) => text.rsplit_once(':').is_some_and(|(_, port)| {
             port.parse() == Ok(address.port()) && classify(destination(address.ip())).is_some()
         }),

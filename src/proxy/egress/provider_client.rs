@@ -34,8 +34,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The maximum number of hosts for which the last connected address is stored.
 const HOSTS_MAX: usize = 256;
 
-/// The HTTP client for providers, with its connection pool. A reload with other trusted roots or another outbound proxy
-/// creates a new client with an empty pool.
+/// The HTTP client for providers, with its connection pool. A reload that changes the trusted roots or the outbound
+/// proxy creates a new client with an empty pool.
 pub(crate) struct Providers {
     tls: Option<TrustedRoots>,
     /// The outbound proxy. `None` if every connection is direct.
@@ -82,7 +82,7 @@ pub(crate) struct Timeouts {
     pub(crate) response: Duration,
 }
 
-/// The reason why a request to a provider has no response.
+/// The reason why a request to a provider has no valid response.
 #[derive(Clone, Debug)]
 pub(crate) enum SendError {
     /// The agent did not send a valid body. The provider may have received a part of the request.
@@ -95,7 +95,7 @@ pub(crate) enum SendError {
     Guarded(Refused),
 }
 
-/// The response of a provider, and the pool to which its connection can be returned.
+/// The response of a provider, and the pool to which the connection can be returned.
 pub(crate) struct ProviderResponse {
     pub(crate) response: UpstreamResponse,
     pub(crate) origin: Origin,

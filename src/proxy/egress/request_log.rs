@@ -26,7 +26,7 @@ pub(crate) struct RequestDetails {
     pub(crate) path: String,
     pub(crate) detail: Option<String>,
     pub(crate) interaction: Option<String>,
-    /// The host and the port of the request to the forward proxy.
+    /// The host and the port of a request to the forward proxy. `None` for all other requests.
     pub(crate) host: Option<String>,
     pub(crate) body_bytes: u64,
     /// The number of bytes that the host of a tunnel has sent. `None` if the request is not a tunnel.

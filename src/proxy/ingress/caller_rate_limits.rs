@@ -131,9 +131,9 @@ impl Shard {
     }
 
     /// Removes the addresses that have their full quota again. Removing these addresses does not change the result of
-    /// any check. If less than a quarter of the space is free after that, also removes the addresses that have used the
-    /// least of their quota, until a quarter is free. Therefore an address that has reached its limit stays limited,
-    /// however many other addresses send single requests.
+    /// any check. If more than three quarters of `max` addresses then remain, also removes the addresses that have used
+    /// the least of their quota, until three quarters remain. Therefore an address that has reached its limit stays
+    /// limited, however many other addresses send single requests.
     fn evict(&mut self, now: Instant, max: usize) {
         self.full_at.retain(|_, full_at| *full_at > now);
         let keep = max - max / 4;

@@ -33,8 +33,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// Serves HTTP/1 requests one after the other. If the connection begins with the HTTP/2 preface, returns the connection
-/// including these bytes.
+/// Serves HTTP/1 requests one after the other. If the connection begins with the HTTP/2 preface, returns the
+/// connection, from which the preface can be read again.
 async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInfo) -> Option<Stream> {
     let accepted = Accepted { http2: stream.get_ssl_digest().is_none(), connect: false };
     // `leftover` contains the bytes that were read after the last request. Before the first request, `leftover` is

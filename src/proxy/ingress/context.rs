@@ -33,12 +33,12 @@ pub(crate) struct IngressContext {
     pub(crate) drain: IngressDrain,
 }
 
-/// The ingress requests in flight and the open HTTP/2 connections.
+/// Counts the ingress requests in flight and the open HTTP/2 connections.
 #[derive(Default)]
 pub(crate) struct IngressDrain {
     pub(crate) requests: Drain,
-    /// The open HTTP/2 connections. A stopping server also waits for these connections, because a connection may still
-    /// be sending a response after its request was processed.
+    /// Counts the open HTTP/2 connections. A stopping server also waits for these connections, because a connection may
+    /// still be sending a response after its request was processed.
     pub(crate) http2: Drain,
     /// Whether every response closes its HTTP/1 connection. True while the server is stopping.
     pub(crate) close_connections: AtomicBool,

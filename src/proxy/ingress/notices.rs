@@ -25,9 +25,9 @@ use crate::token::Stamp;
 
 /// The interval between two updates of the ledger's time.
 const TICK: Duration = Duration::from_millis(250);
-/// The pause between two steps in which passed deadlines are applied. During the pause, callbacks can use the ledger.
+/// The pause between two steps in which expired deadlines are applied. During the pause, callbacks can use the ledger.
 const STEP_PAUSE: Duration = Duration::from_millis(1);
-/// The maximum number of bytes of the response to a notice that Callgate reads.
+/// The maximum number of bytes that Callgate reads from the response to a notice.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
 /// The components that deliver notices to the agents.
@@ -38,7 +38,7 @@ pub(crate) struct Notices {
     /// The ledger.
     pub(crate) store: Arc<Store>,
     pub(crate) agents: Arc<Agents>,
-    /// The deliveries of notices in progress.
+    /// Counts the deliveries of notices in progress.
     pub(crate) drain: Drain,
     /// The connections to the other replicas. `None` if there is only one replica.
     pub(crate) replication: Option<Arc<Replication>>,
@@ -77,7 +77,7 @@ pub(crate) async fn run(notices: Arc<Notices>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // Very many deadlines may pass at once, so they are applied in several steps.
+        // Very many deadlines may expire at once, so they are applied in several steps.
         while pass(&notices, &mut queues).await {
             tokio::time::sleep(STEP_PAUSE).await;
         }
@@ -87,7 +87,7 @@ pub(crate) async fn run(notices: Arc<Notices>) {
     }
 }
 
-/// Applies passed deadlines in the ledger and starts deliveries of notices. Returns whether there may be more passed
+/// Applies expired deadlines in the ledger and starts deliveries of notices. Returns whether there may be more expired
 /// deadlines.
 async fn pass(notices: &Arc<Notices>, queues: &mut Queues) -> bool {
     let passed = notices.store.pass(notices.clocks.ledger_now(instant())).await;
@@ -132,7 +132,8 @@ impl Drop for Attempt<'_> {
 
 /// The result of an attempt to deliver a notice.
 enum Attempted {
-    /// The attempt has a result. Contains an error with the status or the reason if the agent did not respond with 2xx.
+    /// The attempt has a result: `Ok` if the agent responded with 2xx, and otherwise an error with the status or the
+    /// reason.
     Completed(Result<(), String>),
     /// The ledger does not contain the notice as pending.
     NotPending,

@@ -90,7 +90,8 @@ impl ReplicaListener {
         }
     }
 
-    /// Serves one request of another replica. Returns the connection if another request may follow.
+    /// Serves one request of another replica. If another request may follow, returns the connection and the bytes that
+    /// were read after the request.
     async fn exchange(&self, mut session: Session, conn: &ConnInfo) -> Option<(Stream, BytesMut)> {
         let replicas = self.replication.settings()?;
         let proof = match Self::verify(&replicas, &session) {
@@ -139,7 +140,8 @@ impl ReplicaListener {
         self.deny(session, Denial::ReplicaProof).await
     }
 
-    /// Verifies the proof of a request from another replica, except its time, its nonce and its body.
+    /// Verifies the proof of a request from another replica. Does not check the time and the nonce of the proof, or the
+    /// body of the request.
     ///
     /// # Errors
     /// Returns a [`ProofError`] if the proof is missing, not well-formed or not valid for the request.

@@ -58,7 +58,7 @@ pub(crate) struct Admission {
     pub(crate) limits: Arc<ConnectionLimits>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log_throttle: Arc<LogThrottle>,
-    /// The accepted connections on which no request has begun yet.
+    /// Counts the accepted connections on which no request has begun yet.
     pub(crate) new_connections: Drain,
 }
 

@@ -17,7 +17,7 @@ use crate::proxy::runtime::{Drain, InFlight};
 use crate::request::{ClientCertificate, RequestHead};
 use crate::source::Networks;
 
-/// The settings of an ingress listener that a reload can replace.
+/// The settings of an ingress listener or of the replica listener. A reload can replace these settings.
 pub(crate) struct ListenerConfig {
     pub(crate) tls: Option<TlsConfig>,
     pub(super) proxied_by: Option<Networks>,
@@ -122,8 +122,8 @@ impl ConnInfo {
     }
 
     /// Reports whether the current settings of the listener would accept this connection. The settings must trust the
-    /// connection's load balancer and allow its TLS version. If the settings require a client certificate, the
-    /// connection must have a client certificate that is still trusted.
+    /// load balancer of the connection and allow the TLS version of the connection. If the settings require a client
+    /// certificate, the connection must have a client certificate that is still trusted.
     pub(crate) fn is_still_allowed(&self, clock: &Clock) -> bool {
         let config = self.config.load();
         let tls_matches = match (self.tls_version, &config.tls) {

@@ -1,5 +1,5 @@
 //! Reads the header of the PROXY protocol (versions 1 and 2), in which a load balancer sends the address of its client.
-//! Trusted peers must send the header. From other peers, the header is not accepted.
+//! Trusted peers must send the header. A header from any other peer is not accepted.
 //!
 //! <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>
 

@@ -28,9 +28,9 @@ const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 const PERIOD_SECONDS: i64 = 6 * 3600;
 /// The maximum time by which the clock of another replica can be ahead of this host's clock, in seconds.
 const AHEAD_SECONDS: i64 = 60;
-/// The length of the name of a secret at the beginning of a session ticket, in bytes.
+/// The length in bytes of the name at the beginning of a session ticket. The name identifies a secret.
 const NAME_BYTES: usize = 16;
-/// The length of the time of issue after the name in a session ticket, in bytes.
+/// The length in bytes of the time of issue, which follows the name in a session ticket.
 const TIME_BYTES: usize = 8;
 
 /// A hash of the listener settings to which session tickets are bound.

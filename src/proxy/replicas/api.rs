@@ -15,12 +15,12 @@ pub(crate) const API_BODY_BYTES_MAX: u64 = 2 << 20;
 /// The path, after `/replica`, of requests that move interactions from another replica to this ledger.
 pub(super) const LEDGER: &str = "/ledger";
 
-/// The path, after `/replica`, of requests to apply passed deadlines. The body lists the ids of interactions that this
-/// process owns.
+/// The path, after `/replica`, of requests to apply expired deadlines. The body lists the ids of interactions that the
+/// receiving process owns.
 const DUE: &str = "/due";
 
 impl Replication {
-    /// Asks the owner of interactions to apply the passed deadlines of these interactions. Returns whether the owner
+    /// Asks the owner of interactions to apply the expired deadlines of these interactions. Returns whether the owner
     /// accepted the request.
     pub(crate) async fn pass_on_deadlines(&self, to: &Owner, ids: &[Box<str>]) -> bool {
         let Ok(body) = serde_json::to_vec(ids) else { return false };

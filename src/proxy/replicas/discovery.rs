@@ -93,8 +93,8 @@ async fn ask(replication: &Replication, replicas: &Replicas, address: &str) -> O
 }
 
 impl Replication {
-    /// Returns the addresses in `discover` at which there may be a replica that this process has not found yet. Before
-    /// the first round of discovery has ended, performs a round.
+    /// Returns the addresses in `discover` at which there may be a replica that this process has not found yet. If no
+    /// round of discovery has ended yet, first performs a round.
     pub async fn unknown_members(self: &Arc<Self>) -> Vec<Box<str>> {
         let Some(replicas) = self.settings() else { return Vec::new() };
         if !self.has_looked.load(Ordering::SeqCst) {

@@ -49,8 +49,8 @@ enum Next {
 }
 
 impl Replication {
-    /// Reports whether this process can have the interactions of an owner, because this process is the owner or has
-    /// received the owner's interactions.
+    /// Reports whether this process can have the interactions of `owner`. This is the case if this process is the owner
+    /// or has received the owner's interactions.
     fn may_have(&self, owner: &Owner) -> bool {
         owner.incarnation == self.incarnation() || self.store().inherits(owner.incarnation)
     }
@@ -249,7 +249,8 @@ impl Replication {
         is_complete
     }
 
-    /// Asks each other replica from which replicas it has received interactions. Asks at most once per [`HEIRS_PAUSE`].
+    /// Asks all other replicas to list the replicas from which they have received interactions. Asks at most once per
+    /// [`HEIRS_PAUSE`].
     async fn ask_for_heirs(self: &Arc<Self>, replicas: &Arc<Replicas>) {
         // Callbacks that arrive during the round wait here, and then use the responses of this round.
         let Ok(_permit) = self.finding_heirs.acquire().await else { return };

@@ -30,8 +30,8 @@ impl Replication {
         }
     }
 
-    /// Logs that another replica moves its interactions to this process. The interactions arrive in many requests, for
-    /// which one line is logged.
+    /// Logs that another replica moves its interactions to this process. The interactions arrive in many requests, but
+    /// only the first request is logged.
     pub(super) fn log_take_over(&self, from: Incarnation) {
         if self.logged.taken_over_from.lock().replace(from) != Some(from) {
             log::info!(

@@ -240,8 +240,8 @@ fn client(replicas: &Replicas, address: &str) -> Result<Arc<AgentClient>, String
     AgentClient::new(Arc::new(agent(replicas, address)), Arc::default()).map(Arc::new)
 }
 
-/// Returns the address and settings of another replica in the form of an [`Agent`], for the HTTP client of this
-/// replica.
+/// Returns an [`Agent`] with the address and the TLS settings of another replica. The HTTP client for that replica uses
+/// this value.
 fn agent(replicas: &Replicas, address: &str) -> Agent {
     let address = AgentAddress::Tcp(address.into());
     let tls = replicas.tls.clone().map(|tls| match address.host() {

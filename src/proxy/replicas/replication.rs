@@ -78,8 +78,8 @@ pub struct Replication {
     /// Ensures that only one callback at a time asks the other replicas which replica has received the interactions of
     /// a dead or stopped replica.
     pub(super) finding_heirs: Semaphore,
-    /// The time at which the last search for the interactions of a dead replica failed, because a replica did not
-    /// respond. `None` if the last search succeeded.
+    /// The time at which the last search for the interactions of a dead replica failed. A search fails if not all other
+    /// replicas respond. `None` if the last search succeeded.
     pub(super) heirs_not_found: Mutex<Option<Instant>>,
     /// The last time at which all replicas were asked whether they have received the interactions of a replica that
     /// refuses connections.
@@ -172,7 +172,8 @@ impl Replication {
         &self.store
     }
 
-    /// Accepts the nonce of a proof if the nonce was not accepted before.
+    /// Accepts the nonce of a proof, unless the nonce was accepted before or the table of nonces is full. Returns which
+    /// of these cases applies.
     pub(crate) fn accept_nonce(&self, nonce: u128) -> SeenNonce {
         self.nonces.lock().accept(nonce, self.clock.now())
     }

@@ -35,7 +35,7 @@ const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 pub(crate) enum Connected {
     /// Callgate performs the TLS handshake with the client, and serves the requests on the connection.
     Intercepted,
-    /// Callgate relays the bytes to this connection.
+    /// Callgate relays bytes between the client and this connection to the host. The slot counts the tunnel as open.
     Tunnelled(TcpStream, ConnectionSlot),
 }
 

@@ -67,8 +67,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Returns the denial for a request that could not be sent, or that has no valid response. If the guard refused the
-    /// address, counts the refusal in the metrics.
+    /// Returns the denial for a request that could not be sent, or that has no valid response. If the guard denied an
+    /// address of the host, counts this in the metrics.
     pub(crate) fn failed(&self, failed: SendError) -> Refusal {
         match failed {
             SendError::Guarded(refused) => {

@@ -33,8 +33,8 @@ impl ResolvesServerCert for OneCertificate {
 }
 
 /// Performs the TLS handshake on an intercepted connection. `leftover` contains the bytes that were read after the
-/// CONNECT request, and `client` is the `User-Agent` of this request. Returns the connection and the origin of its
-/// requests, or `None` if the handshake failed.
+/// CONNECT request, and `client` is the `User-Agent` of the CONNECT request. Returns the connection and the origin of
+/// all requests on the connection, or `None` if the handshake failed.
 pub(crate) async fn intercept(
     context: &EgressContext,
     stream: Stream,
@@ -98,8 +98,9 @@ async fn shake(acceptor: &Acceptor, stream: Stream, leftover: BytesMut) -> Resul
     shaken.map_err(|error| error.to_string())
 }
 
-/// Converts the connection of an accepted CONNECT request to the transport of the inner TLS connection. From a plain
-/// connection, `leftover` is read first. Returns `None` if the listener accepts TLS and `leftover` is not empty.
+/// Converts the connection of an accepted CONNECT request to the transport of the inner TLS connection. `leftover`
+/// contains the bytes that were read after the CONNECT request. If the listener accepts plain HTTP, the transport
+/// returns these bytes first. Returns `None` if the listener accepts TLS and `leftover` is not empty.
 fn outer(stream: Stream, leftover: BytesMut) -> Option<Outer> {
     match stream.into_any().downcast::<BufferedIo>() {
         Ok(mut io) => {

@@ -24,7 +24,7 @@ pub(crate) use request_kind::Asked;
 ///
 /// # Errors
 /// Returns a [`Refusal`] if the target is ambiguous, if the request requires the password of the forward proxy and has
-/// no valid one, or if the request is for another host than its intercepted connection.
+/// no valid one, or if a request on an intercepted connection is not for the host of this connection.
 pub(crate) fn what(
     context: &EgressContext,
     session: &Session,

@@ -42,8 +42,8 @@ impl Events<'_> {
                     readable.push(one);
                 }
                 read => {
-                    // `Ok(None)` means that the message was erased in the meantime. Nothing is logged, and postponing
-                    // has no effect.
+                    // `Ok(None)` means that the message was erased in the meantime. Then nothing is logged, and
+                    // `postpone` has no effect.
                     if let Err(error) = read {
                         log::error!("{}: the message cannot be read: {error}", inbox.id(one.number));
                     }
@@ -54,8 +54,8 @@ impl Events<'_> {
         (events, readable)
     }
 
-    /// Returns the messages of the interaction after the number `after`, without leasing them, for a request that only
-    /// watches. Also returns whether there are more messages.
+    /// Returns the messages of the interaction that have a higher number than `after`. Does not lease the messages,
+    /// because the request only watches. Also returns whether there are more messages.
     pub(super) async fn watch(&self, after: u64, max: usize) -> (Vec<Value>, bool) {
         let (Some(interaction), inbox) = (self.interaction, self.context.store.inbox()) else {
             return (Vec::new(), false);

@@ -28,8 +28,8 @@ const BODY_BYTES_MAX: u64 = 64 << 10;
 /// The interval between two checks of an interaction's state while a pull request waits. With a shared ledger, the
 /// interval can double with each check, up to [`LOOK_SHARED`].
 const LOOK: Duration = Duration::from_millis(250);
-/// The maximum interval between two checks of a shared ledger, which other processes can change. Each check is two
-/// calls to the Redis server.
+/// The maximum interval between two checks of an interaction's state in a shared ledger. Other processes can change a
+/// shared ledger. Each check is two calls to the Redis server.
 const LOOK_SHARED: Duration = Duration::from_secs(1);
 
 /// The result of a wait for messages.

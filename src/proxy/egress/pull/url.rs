@@ -20,7 +20,7 @@ const PARAMETERS: [&str; 5] = ["after", "agent", "max", "wait", "watch"];
 /// The parsed path of a request of the pull API.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct PullUrl {
-    /// The interaction in the path. `None` selects the messages of all interactions.
+    /// The interaction id in the path. `None` selects the messages of all interactions.
     pub(in crate::proxy::egress) interaction: Option<String>,
     pub(in crate::proxy::egress) asked: Asked,
 }

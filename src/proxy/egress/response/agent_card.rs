@@ -20,10 +20,10 @@ const SHOWN_MAX: usize = 3;
 const SHOWN_CHARACTERS_MAX: usize = 60;
 
 impl AgentExchange<'_> {
-    /// Reads a response that can contain an agent card (A2A protocol) at `place`. Replaces each URL in the card that
-    /// the rule covers by the corresponding URL on the egress listener. `sent` is the URL of the request, and
-    /// `captures` are the path captures of the request. Returns the part of the body that was read, with the replaced
-    /// URLs.
+    /// Reads a response that can contain an agent card (A2A protocol) at `place`. Looks for URLs in the card that
+    /// `rule` covers, and replaces them by the corresponding URLs on the egress listener. `sent` is the URL of the
+    /// request, and `captures` are the path captures of the request. Returns the part of the body that was read, with
+    /// the replaced URLs.
     pub(in crate::proxy::egress) async fn localize_card(
         &mut self,
         rule: &Rule,
@@ -103,8 +103,8 @@ impl AgentExchange<'_> {
     }
 }
 
-/// Returns the text of the first URLs and the number of the other URLs, for a warning. Truncates each URL and escapes
-/// control characters.
+/// Returns the first [`SHOWN_MAX`] URLs and the number of the remaining URLs, as text for a warning. Truncates each URL
+/// and escapes control characters.
 fn shown(urls: &[String]) -> String {
     let one = |url: &String| {
         let cut: String = url.chars().take(SHOWN_CHARACTERS_MAX).collect();

@@ -1,5 +1,4 @@
-//! Reads the provider's task id from the response to a request with a callback URL, and binds the id to the
-//! interaction.
+//! Reads the provider's task id from the response to a request with a callback URL. Binds this id to the interaction.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;

@@ -1,4 +1,4 @@
-//! Prevents the `Location` of a provider's response from leading the agent to another rule of the egress listener.
+//! Prevents the `Location` of a provider's response from leading the agent to a wrong rule of the egress listener.
 
 use std::net::IpAddr;
 

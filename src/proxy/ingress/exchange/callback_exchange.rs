@@ -37,8 +37,8 @@ use crate::trail::{Check, Trail};
 /// much longer for a response.
 const DUPLICATE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Serves one ingress request. Returns an HTTP/1 connection, and the bytes that were read after the request, if another
-/// request may follow.
+/// Serves one ingress request. If another HTTP/1 request may follow, returns the connection and the bytes that were
+/// read after the request.
 pub(crate) async fn serve(
     context: &IngressContext,
     mut session: Session,
@@ -174,8 +174,8 @@ impl CallbackExchange<'_> {
         end
     }
 
-    /// Reads the body of a request whose head passed the checks. Also returns the reserved memory and the request slot
-    /// of the agent, which the caller must hold until the request has ended.
+    /// Reads the body of a request whose head passed the checks. Also returns the reserved memory and the agent's
+    /// request slot. The caller must hold both until the request has ended.
     ///
     /// With several agents, each agent has a share of the limits. Requests for a slow agent use up only the share of
     /// this agent.

@@ -1,4 +1,5 @@
-//! Stores denied requests for an operator who requested them (see [`Captures`](crate::observe::capture::Captures)).
+//! Stores denied requests while an operator captures denied requests (see
+//! [`Captures`](crate::observe::capture::Captures)).
 
 use std::time::Duration;
 
@@ -49,8 +50,8 @@ impl CallbackExchange<'_> {
         self.body = request_body::read(self.session, declared, body_limits).await.ok();
     }
 
-    /// Stores the current request at its end, if the request was denied and an operator captures denied requests of
-    /// this kind.
+    /// Stores the current request at its end, if the request was denied and matches the filter of an operator who
+    /// captures denied requests.
     pub(super) fn capture(&self, end: &ExchangeRecord, trail: &Trail) {
         let context = self.context;
         let captures = &context.recorder.captures;
@@ -96,7 +97,8 @@ impl CallbackExchange<'_> {
         captures.keep(request, now);
     }
 
-    /// Runs all checks that need neither the ledger nor the network, and continues after a failed check.
+    /// Runs all checks that need neither the ledger nor the network, and returns their results. A failed check does not
+    /// prevent the later checks.
     fn all_checks(&self, end: &ExchangeRecord) -> Trail {
         let mut trail = Trail::verbose();
         let route = end.seen.route.as_ref().map(|route| &*route.name);

@@ -18,7 +18,7 @@ use crate::random::random_u64;
 use crate::store::Started;
 use crate::token::Stamp;
 
-/// The maximum number of bytes of the agent's response that Callgate reads.
+/// The maximum number of bytes that Callgate reads from the agent's response.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
 /// The delay before Callgate reads a message again after a read error.
 const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
@@ -37,8 +37,8 @@ pub(super) async fn attempt(
     let message = match inbox.begin(number, route.agent.patience()).await {
         Ok(Some(message)) => message,
         read => {
-            // `Ok(None)` means that the message was erased in the meantime. Nothing is logged, and postponing has no
-            // effect.
+            // `Ok(None)` means that the message was erased in the meantime. Then nothing is logged, and `postpone` has
+            // no effect.
             if let Err(error) = read
                 && deliveries.log_throttle.should_log("unreadable", instant())
             {

@@ -24,7 +24,7 @@ pub(crate) struct Deliveries {
     /// The ledger, which also contains the inbox.
     pub(crate) store: Arc<Store>,
     pub(crate) agents: Arc<Agents>,
-    /// The deliveries in progress.
+    /// Counts the deliveries in progress.
     pub(crate) drain: Drain,
     /// The HTTP client for the requests of `agent.wake`.
     pub(super) providers: Arc<ArcSwap<Providers>>,

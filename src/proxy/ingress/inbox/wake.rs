@@ -16,7 +16,7 @@ use crate::proxy::egress::Timeouts;
 use crate::request::RequestHead;
 
 const TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(5), response: Duration::from_secs(10) };
-/// The maximum number of bytes of the response to a wake request that Callgate reads.
+/// The maximum number of bytes that Callgate reads from the response to a wake request.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
 /// Sends the request that wakes an agent, and counts the result.

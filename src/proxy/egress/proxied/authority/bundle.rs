@@ -10,8 +10,8 @@ use pingora::tls::CertificateDer;
 
 use super::trust_store::pkcs12;
 
-/// The name of the file with the certificate of the forward proxy's certificate authority. Also contains all further
-/// certificates in the configured file of the authority.
+/// The name of the file with the certificate of the forward proxy's certificate authority. The file also contains the
+/// additional certificates in the configured file of the authority.
 const CA: &str = "ca.pem";
 /// The name of the file that contains the root certificates of the system and the certificates in [`CA`].
 const BUNDLE: &str = "bundle.pem";
@@ -19,8 +19,8 @@ const BUNDLE: &str = "bundle.pem";
 const TRUST_STORE: &str = "trust.p12";
 
 /// Writes `ca.pem`, `bundle.pem` and `trust.p12` to a folder. Creates the folder if it does not exist. Replaces each
-/// file atomically, so that a client never reads a partial file. `further` contains the certificates of other
-/// authorities that the agent must trust.
+/// file atomically, so that a client never reads a partial file. `authority` is the certificate of the forward proxy's
+/// authority. `further` contains the certificates of additional authorities that the agent must trust.
 pub(super) fn write(
     folder: &str,
     authority: &[u8],

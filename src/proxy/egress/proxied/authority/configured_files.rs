@@ -52,8 +52,9 @@ pub(super) fn read_authority(
     Ok(Signer { issuer, certificate: certificate.clone(), further, not_after })
 }
 
-/// Checks the additional certificates that agents must trust. Such a certificate may have expired and may permit other
-/// hosts, but must have name constraints. Otherwise agents would trust its authority for every host.
+/// Checks the additional certificates that agents must trust, and returns them without duplicates. An additional
+/// certificate may have expired, and need not permit the intercepted hosts. It must have name constraints, because
+/// agents would otherwise trust its authority for every host.
 fn further<'c>(
     path: &str,
     certificates: impl Iterator<Item = &'c CertificateDer<'static>>,
@@ -74,8 +75,9 @@ fn further<'c>(
     Ok(further)
 }
 
-/// Returns the certificates in the file of an earlier authority as PEM, to be appended to the file of the next
-/// authority. Omits other PEM blocks, such as a private key.
+/// Returns the certificates of an earlier authority in PEM. `content` is the content of the authority's certificate
+/// file `path`. Omits private keys and all other PEM blocks. The result is appended to the certificate file of the next
+/// authority.
 ///
 /// # Errors
 /// Returns a message for the operator if a certificate is unusable.

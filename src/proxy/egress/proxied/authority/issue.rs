@@ -54,8 +54,8 @@ fn create(
 ) -> Result<(KeyPair, CertificateDer<'static>, CertificateParams), String> {
     let key = KeyPair::generate().map_err(|error| error.to_string())?;
     let mut params = CertificateParams::default();
-    // A client may trust an old and a new authority at the same time. The random number gives each authority another
-    // name.
+    // A client may trust an old and a new authority at the same time. The random number gives each authority a
+    // different name.
     let number = new_id("").unwrap_or_default();
     let number = number.get(..8).unwrap_or(&number);
     params.distinguished_name = named(&format!("Callgate egress {number}"));
@@ -80,7 +80,7 @@ fn create(
 pub(super) struct Signer {
     pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) certificate: CertificateDer<'static>,
-    /// The certificates of other authorities that the agent must trust, for example while one authority replaces
+    /// The certificates of additional authorities that the agent must trust, for example while one authority replaces
     /// another.
     pub(super) further: Vec<CertificateDer<'static>>,
     pub(super) not_after: Timestamp,

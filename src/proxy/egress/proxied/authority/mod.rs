@@ -1,5 +1,6 @@
 //! The certificate authority of the forward proxy. Its name constraints contain only the intercepted hosts. Callgate
-//! issues a certificate for each intercepted host, and writes the certificates that the agent must trust to a folder.
+//! issues a certificate for each intercepted host. Callgate also writes a folder with the certificates that the agent
+//! must trust.
 
 mod bundle;
 mod configured_files;
@@ -35,7 +36,7 @@ const LEAVES_MAX: usize = 1024;
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
-    /// The certificates of other authorities that the agent must trust, for example while one authority replaces
+    /// The certificates of additional authorities that the agent must trust, for example while one authority replaces
     /// another.
     further: Vec<CertificateDer<'static>>,
     not_after: Timestamp,
@@ -119,7 +120,8 @@ impl Authority {
         (&self.file, self.not_after.unix_secs())
     }
 
-    /// Writes the certificates that the agent must trust to the configured folder.
+    /// Writes `ca.pem`, `bundle.pem` and `trust.p12` to the configured folder. These files contain the certificates
+    /// that the agent must trust.
     ///
     /// # Errors
     /// Returns a message for the operator if the files cannot be written.

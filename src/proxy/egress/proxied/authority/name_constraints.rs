@@ -1,4 +1,5 @@
-//! Checks that the certificate of an authority is limited to host names, and that these include the intercepted hosts.
+//! Checks that the certificate of an authority has name constraints, and that the name constraints permit the
+//! intercepted hosts.
 
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
