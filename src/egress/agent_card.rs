@@ -10,7 +10,8 @@ use crate::json::{Found, Pointer, find, find_one, quoted, replace_all};
 use crate::request::RequestHead;
 
 /// The ends of the paths at which agents publish their cards: the two well-known paths, and the paths of the extended
-/// card in the HTTP+JSON binding of A2A 1.0 and 0.3. Each path has the location of the card in the response.
+/// card in the HTTP+JSON binding of A2A 1.0 and 0.3. Each path is listed with the location of the card in
+/// the response.
 const PATHS: [(&str, CardPlace); 4] = [
     ("/.well-known/agent-card.json", CardPlace::Whole),
     ("/.well-known/agent.json", CardPlace::Whole),

@@ -150,9 +150,9 @@ impl Rule {
     /// unchanged.
     ///
     /// A rule whose path ends with a remainder (`{*name}`) applies to a whole API, including requests such as `GET
-    /// /v1/models`. It inserts a callback only into requests with an accepted path and with a body that can contain the
-    /// callback. If the accepted paths are listed and the callback is not in the body, the rule also inserts a callback
-    /// into a `POST` with any other body, such as a recording.
+    /// /v1/models`. It inserts a callback only into requests with an accepted path. The body must have the kind that
+    /// [`Inject::body_kind`] returns. If the rule lists the accepted paths and does not use the body, a `POST` may have
+    /// any body, such as a recording.
     pub fn injection(&self, head: &RequestHead<'_>) -> Option<&Inject> {
         let inject = self.inject.as_ref().filter(|inject| inject.may_apply(head))?;
         if !self.is_prefix() {
