@@ -10,8 +10,8 @@ use http::HeaderMap;
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::uri::Authority;
 
-/// The HTTP header `Sec-Fetch-Site` (W3C Fetch Metadata Request Headers). A browser writes into this header how the
-/// page that sends the request and the server are related: `same-origin`, `same-site`, `cross-site` or `none`.
+/// The HTTP header `Sec-Fetch-Site` (W3C Fetch Metadata Request Headers). In this header, a browser states how the
+/// server is related to the page that sends the request: `same-origin`, `same-site`, `cross-site` or `none`.
 pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The reason why Callgate treats a request as one that a web page could have caused.
@@ -62,8 +62,8 @@ pub fn host(headers: &HeaderMap) -> String {
 }
 
 /// Returns the value of a header that must not be repeated. Returns `None` if the header is missing. Returns an empty
-/// text if the value is not ASCII text, or if the header is repeated, because another server might use another of its
-/// values.
+/// text if the value is not ASCII text, or if the header is repeated, because programs differ in which of the values
+/// they use.
 pub fn once<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;

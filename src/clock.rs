@@ -13,7 +13,7 @@ use crate::time::{Steady, Timestamp};
 pub enum Clock {
     /// A clock that always shows this time, for tests.
     Fixed(Timestamp),
-    /// A clock that shows the Unix time in milliseconds that is stored here, for tests that change the time.
+    /// A clock that shows the stored Unix time, in milliseconds. Tests can change the stored time.
     Set(Arc<AtomicI64>),
     /// The clock of the operating system.
     System,

@@ -146,7 +146,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Parses the date in an HTTP header in its preferred form, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section
+/// Parses the date of an HTTP header in the preferred format, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section
 /// 5.6.7). Returns `None` for any other text.
 pub fn parse_http_date(text: &str) -> Option<Timestamp> {
     let moment = OffsetDateTime::parse(text, &Rfc2822).ok()?;

@@ -161,8 +161,8 @@ impl Trail {
         }
     }
 
-    /// Creates a trail for production. The trail measures durations and stores only the sentence of the first denial. The
-    /// first duration begins at `began`.
+    /// Creates a trail for production. The trail measures durations and stores only the sentence of the first denial.
+    /// The first duration begins at `began`.
     pub fn timed(began: Instant, clock: fn() -> Instant) -> Self {
         Self {
             steps: [None; Check::STEPS_MAX],
@@ -258,7 +258,7 @@ impl Trail {
     }
 
     /// Returns the sentence about the first check that failed. Returns `None` if no check failed. Also returns `None`
-    /// for a trail of `callgate explain`, which stores a sentence about every check in another list.
+    /// for a trail of `callgate explain`, which stores the sentences elsewhere.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }

@@ -164,8 +164,8 @@ pub struct BodyDecoder<'b> {
 }
 
 impl<'b> BodyDecoder<'b> {
-    /// Creates a decoder for a body. The decoded body may have at most `bytes_max` bytes. A decoded body of more than
-    /// 64 KiB may also have at most 256 times as many bytes as `body`.
+    /// Creates a decoder for a body. The decoded body may have at most `bytes_max` bytes. If it has more than 64 KiB,
+    /// it must also not be larger than 256 times the size of `body`.
     pub fn new(coding: ContentCoding, body: &'b [u8], bytes_max: u64) -> Self {
         let bytes_max = bytes_max.min(RATIO_MAX.saturating_mul(body.len() as u64).max(FREE_BYTES));
         let input = Input { rest: body, budget: 0 };

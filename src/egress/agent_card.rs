@@ -10,7 +10,8 @@ use crate::json::{Found, Pointer, find, find_one, quoted, replace_all};
 use crate::request::RequestHead;
 
 /// The ends of the paths at which agents publish their cards: the two well-known paths, and the paths of the extended
-/// card in the HTTP+JSON binding of A2A 1.0 and 0.3.
+/// card in the HTTP+JSON binding of A2A 1.0 and 0.3. Each path is listed with the location of the card in
+/// the response.
 const PATHS: [(&str, CardPlace); 4] = [
     ("/.well-known/agent-card.json", CardPlace::Whole),
     ("/.well-known/agent.json", CardPlace::Whole),
@@ -19,7 +20,7 @@ const PATHS: [(&str, CardPlace); 4] = [
 ];
 /// The JSON-RPC methods that return the extended agent card in A2A 1.0 and 0.3.
 const METHODS: [&str; 2] = ["GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"];
-/// The JSON keys of a card whose values are arrays of objects with a `url`.
+/// JSON keys of an agent card. The value of each key is an array of objects with the key `url`.
 const LISTS: [&str; 2] = ["supportedInterfaces", "additionalInterfaces"];
 /// The maximum number of interfaces in an agent card. The limit bounds the work for one card.
 pub const INTERFACES_MAX: usize = 64;
@@ -49,7 +50,7 @@ pub enum LocalCard {
     Card {
         /// The text of the response with the replaced URLs. `None` if no URL was replaced.
         text: Option<String>,
-        /// The URLs that were not replaced, because the rule does not cover them.
+        /// The URLs that were not replaced, because the egress rule does not cover them.
         foreign: Vec<String>,
     },
 }
@@ -82,7 +83,7 @@ impl Rule {
 
 impl CardPlace {
     /// Replaces the URLs of the agent card in a response. For a URL, `local` returns its replacement, or `None` if the
-    /// rule does not cover the URL.
+    /// egress rule does not cover the URL.
     pub fn localize(self, response: &[u8], local: impl Fn(&str) -> Option<String>) -> LocalCard {
         let Ok(document) = std::str::from_utf8(response) else { return LocalCard::None };
         let prefix = match self {
@@ -119,7 +120,8 @@ impl CardPlace {
     }
 }
 
-/// Returns JSON pointers to the URLs of an agent card, or `None` if the card has too many interfaces.
+/// Returns JSON pointers to the URLs of an agent card, or `None` if the card has too many interfaces. `prefix` is the
+/// JSON pointer to the card in the response.
 fn places(response: &[u8], prefix: &str) -> Option<Vec<Pointer>> {
     let mut places = vec![format!("{prefix}/url")];
     for list in LISTS {

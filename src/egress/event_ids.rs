@@ -1,9 +1,8 @@
-//! Finds the provider's task id in an event stream (`text/event-stream`) while the stream is passed on.
+//! Finds the provider's task id in an event stream (`text/event-stream`) while the stream is relayed.
 
 use crate::json::{Found, Pointer, find};
 
-/// The maximum number of bytes at the beginning of an event stream in which Callgate searches for the provider's task
-/// id.
+/// The maximum number of bytes, from the beginning of an event stream, that are searched for the provider's task id.
 const BYTES_MAX: usize = 256 << 10;
 
 /// Searches the events of a stream for the provider's task id. The id is a value in the JSON data of an event.
@@ -67,8 +66,8 @@ impl EventIds {
     }
 }
 
-/// Returns the id in a JSON document: the first string or number that one of these locations contains. Returns `None`
-/// if there is no such value, or if it is empty or longer than 256 bytes.
+/// Returns the id in a JSON document: the value at the first of the locations `pointers` that has a string or a number.
+/// Returns `None` if no location has such a value, or if the value is empty or longer than 256 bytes.
 pub fn id_at(document: &[u8], pointers: &[Pointer]) -> Option<Box<str>> {
     let found = find(document, &pointers.iter().collect::<Vec<_>>()).ok()?;
     let is_id = |found: &Found<'_>| found.raw().is_some_and(|raw| !matches!(raw, "true" | "false"));

@@ -33,7 +33,7 @@ pub struct ForwardProxy {
     pub idle: Duration,
 }
 
-/// What Callgate does with requests to an intercepted host that match no egress rule.
+/// What Callgate does with a request to an intercepted host if the request matches no egress rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unmatched {
     /// The request is sent unchanged.

@@ -2,11 +2,11 @@
 //! writes the request to the provider. It has no side effects: it does not resolve names, connect, mint tokens or read
 //! a clock.
 //!
-//! [`Egress::find`] finds the rule. [`Rule::plan`] decides whether a callback must be minted, and for which captures.
-//! [`Rule::request`] inserts the callback URL and token into the request. All other parts of the body and the query
-//! stay unchanged. [`Rule::unchanged`] writes the head of a request that gets no callback, so that its body can be sent
-//! while it arrives. [`Rule::local_location`] and [`relayed_location`] replace URLs in redirects, and
-//! [`CardPlace::localize`] replaces URLs in agent cards, so that the next request also passes through the egress
+//! [`Egress::find`] finds the rule. [`Rule::plan`] decides whether a callback must be minted, and for which values of
+//! the path captures. [`Rule::request`] inserts the callback URL and token into the request. All other parts of the
+//! body and the query stay unchanged. [`Rule::unchanged`] writes the head of a request that gets no callback, so that
+//! its body can be sent while it arrives. [`Rule::local_location`] and [`relayed_location`] replace URLs in redirects,
+//! and [`CardPlace::localize`] replaces URLs in agent cards, so that the next request also passes through the egress
 //! listener. [`EventIds`] finds the provider's task id in an event stream.
 //!
 //! If Callgate is the agent's proxy, [`ForwardProxy`] decides which hosts the agent may reach, and

@@ -128,7 +128,7 @@ impl fmt::Display for InsertionPlace {
     }
 }
 
-/// Returns the refusal for a request into whose JSON body a value cannot be inserted.
+/// Returns the refusal for a request if a value cannot be inserted into its JSON body.
 pub(super) fn refusal(fault: InsertFault, pointer: &Pointer) -> Refusal {
     let at = pointer.as_str();
     match fault {

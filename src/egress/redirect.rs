@@ -48,8 +48,8 @@ impl Rule {
 }
 
 /// Returns the absolute URL for a relative `Location`. Returns `None` if the location is already absolute or consists
-/// only of a fragment. `sent` is the URL of the request. Without this change, a client would resolve a relative
-/// location against the egress listener, and could reach another egress rule.
+/// only of a fragment. `sent` is the URL of the request. A client would resolve a relative location against the egress
+/// listener, and could then reach another egress rule.
 pub(super) fn absolute_location(location: &str, sent: &Url) -> Option<String> {
     if location.starts_with("//") {
         return Some(format!("{}:{location}", sent.scheme().name()));

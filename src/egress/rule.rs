@@ -38,8 +38,8 @@ pub struct Rule {
     pub connect_timeout: Duration,
     /// The timeout for the head of the provider's response, and for each read of the response body.
     pub response_timeout: Duration,
-    /// What Callgate does with a request to the host of this rule that matches no rule, if Callgate is the agent's
-    /// proxy. `None` if the rule does not have `proxied: true`.
+    /// What Callgate, as the agent's proxy, does with a request that is sent to the host of this rule and matches no
+    /// egress rule. `None` if the rule does not have `proxied: true`.
     pub proxied: Option<Unmatched>,
     /// Whether this rule is for requests that Callgate receives as the agent's proxy. The path and the query of these
     /// requests are sent as the agent wrote them. URLs in the responses are not replaced, because the client reaches
@@ -82,7 +82,7 @@ pub struct Unruled {
 #[derive(Clone, Debug, Default)]
 pub struct Egress {
     rules: Vec<Arc<Rule>>,
-    /// The copies of the rules with `proxied: true` for requests to the proxy.
+    /// For each rule with `proxied: true`, a copy for the requests that Callgate receives as the agent's proxy.
     pub(super) by_url: Vec<Arc<Rule>>,
 }
 
@@ -150,9 +150,9 @@ impl Rule {
     /// unchanged.
     ///
     /// A rule whose path ends with a remainder (`{*name}`) applies to a whole API, including requests such as `GET
-    /// /v1/models`. It inserts a callback only into requests with an accepted path and with a body that can contain the
-    /// callback. If the accepted paths are listed and the callback is not in the body, the rule also inserts a callback
-    /// into a `POST` with any other body, such as a recording.
+    /// /v1/models`. It inserts a callback only into requests with an accepted path. The body must have the kind that
+    /// [`Inject::body_kind`] returns. If the rule lists the accepted paths and does not use the body, a `POST` may have
+    /// any body, such as a recording.
     pub fn injection(&self, head: &RequestHead<'_>) -> Option<&Inject> {
         let inject = self.inject.as_ref().filter(|inject| inject.may_apply(head))?;
         if !self.is_prefix() {

@@ -13,8 +13,8 @@ use crate::guard::{Scheme, Url};
 use crate::path::{Captures, Template};
 use crate::request::RequestHead;
 
-/// The name of the generated rule for requests to an intercepted host that match no egress rule. The name is a metric
-/// label and a log field.
+/// The name of the generated rule for requests that are sent to an intercepted host and match no egress rule. The name
+/// is a metric label and a log field.
 pub const UNMATCHED: &str = "unmatched";
 /// The name of the generated rule for plain HTTP requests to hosts that no egress rule names. The name is a metric
 /// label and a log field.
@@ -54,7 +54,7 @@ impl Egress {
 
     /// Returns the egress rule for a request to the origin of `url`, and the captures of the request path. At least one
     /// rule must have this origin. If no rule accepts the request, returns a generated rule that sends the request
-    /// unchanged, unless the rules with this origin deny such requests.
+    /// unchanged, unless the rules with this origin deny requests that match no rule.
     ///
     /// # Errors
     /// Returns [`Unruled`] if the request is denied.

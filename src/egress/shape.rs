@@ -13,7 +13,7 @@ pub struct Callback<'a> {
     pub url: &'a str,
     /// The callback token. The callback URL also contains the token if the route reads the token from the URL.
     pub token: &'a str,
-    /// The secret with which the provider must sign the callback. Empty for providers that use another kind of key.
+    /// The secret with which the provider must sign the callback. Empty if the egress rule does not insert this secret.
     pub secret: &'a str,
     /// The time at which the callback token expires.
     pub expires: Timestamp,

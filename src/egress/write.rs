@@ -41,7 +41,7 @@ pub struct Unchanged {
 }
 
 impl Rule {
-    /// Writes the request to the provider. If `callback` is `Some`, inserts the callback.
+    /// Returns the complete request to the provider. If `callback` is `Some`, the request contains the callback.
     ///
     /// # Errors
     /// Returns a [`Refusal`] if the callback cannot be inserted. [`Rule::plan`] returns the same error for this
@@ -84,7 +84,7 @@ impl Rule {
         Ok(Outgoing { url, head: out, body: sent })
     }
 
-    /// Writes the head of a request that Callgate sends to the provider without a callback. The body has the same
+    /// Returns the head of a request that Callgate sends to the provider without a callback. The body has the same
     /// framing as in the agent's request, so that it can be sent while it arrives. `version` is the HTTP version of the
     /// agent's request. Only an HTTP/1.1 request can ask for an upgrade (RFC 9110 section 7.8).
     ///
@@ -161,8 +161,8 @@ impl Rule {
     }
 }
 
-/// Writes the head of the request with the agent's answer to a question. The configured headers and the signature
-/// headers replace headers of the agent with the same names.
+/// Returns the head of the request that contains the agent's answer to a question. The configured headers and the
+/// signature headers replace headers of the agent with the same names.
 pub fn answer_head(
     head: &RequestHead<'_>,
     url: &Url,

@@ -56,10 +56,10 @@ pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     before.may_be_named(url)
 }
 
-/// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`] certificates after the certificate
-/// from `url` was added. First removes certificates that have never verified a message, oldest first. Then removes the
-/// other certificates, oldest first. Never removes the certificate from `url`. `age` returns the age of the certificate
-/// from a URL.
+/// Removes certificates of each provider that may use the new certificate from `url`, until the provider has at most
+/// [`CERTIFICATES_MAX`] certificates. First removes certificates that have never verified a message, oldest first. Then
+/// removes certificates that have verified a message, oldest first. Never removes the certificate from `url`. `age`
+/// returns the age of the certificate from a URL.
 pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) -> Duration) {
     loop {
         let now = policy.load_full();

@@ -58,7 +58,7 @@ struct Requests {
     wake: Notify,
 }
 
-/// The handle through which the code that verifies messages requests fetches from the fetching task.
+/// A handle to the fetching task. The code that verifies messages uses this handle to request fetches.
 pub struct Fetcher {
     requests: Arc<Requests>,
     policy: Arc<ArcSwap<Policy>>,
@@ -263,8 +263,8 @@ impl Work {
         Ok(client)
     }
 
-    /// Starts the fetches that are due, within the limits. Returns the time of the next attempt if the rate limit
-    /// delays a fetch, or if the HTTP client cannot be created.
+    /// Starts the fetches that are due, as long as the limits of concurrent fetches and the rate limit allow it.
+    /// Returns the time of the next attempt if the rate limit delays a fetch, or if the HTTP client cannot be created.
     fn start_due(&mut self, done: &mpsc::Sender<FetchEnd>) -> Option<Instant> {
         let policy = self.policy.load_full();
         let now = instant();

@@ -79,7 +79,8 @@ impl HttpClient {
     /// Returns the `ureq` agent for a URL, and the outbound proxy through which the agent connects. The proxy is `None`
     /// for a direct connection.
     fn agent(&self, url: &str) -> (&Agent, Option<&OutboundProxy>) {
-        // A URL that `Url::parse` rejects goes through the proxy, because the HTTP library may accept the URL.
+        // The HTTP library may accept a URL that `Url::parse` rejects. This URL is fetched through the proxy, so that
+        // it cannot bypass the proxy.
         let is_proxied =
             |proxy: &&OutboundProxy| Url::parse(url).map_or(true, |url| proxy.serves(&url, None));
         match (&self.proxied, self.settings.proxy.as_ref().filter(is_proxied)) {

@@ -1,6 +1,7 @@
 //! Publishes fetched documents. Each update replaces the policy with a copy that differs only in the fetched data.
 //!
-//! A feed is looked up by its URL and kind, not by its index, because a reload can change the index.
+//! A feed (a key set, an address list or a secret) is looked up by its URL and kind, not by its index, because a reload
+//! can change the index.
 
 use std::time::Duration;
 

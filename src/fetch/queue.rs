@@ -84,7 +84,7 @@ impl FetchQueue {
             }
             Some(at) => {
                 let entry = self.entries.remove(at);
-                // Moves the URL to the network of the new client if that network is served earlier.
+                // Moves the URL to the network of `client` if the queue will serve this network earlier.
                 let sooner = !entry.running && self.served_since(network) > self.served_since(entry.network);
                 let network = if sooner { network } else { entry.network };
                 Entry { repeated: true, network, sequence, ..entry }
@@ -110,8 +110,8 @@ impl FetchQueue {
     }
 
     /// Removes one waiting URL, so that a URL from the network `newcomer` can be added. Removes a URL of the network
-    /// that would have the most URLs: preferably one that was requested only once, then one whose fetch has failed, and
-    /// then the URL with the oldest request.
+    /// that would then have the most URLs. In this network, prefers a URL that was requested only once, then a URL
+    /// whose fetch has failed, and then the URL with the oldest request.
     fn make_room(&mut self, newcomer: IpAddr) {
         let runs = self.entries.chunk_by(|a, b| a.network == b.network);
         let rated = runs.flat_map(|run| {
@@ -183,7 +183,7 @@ impl FetchQueue {
         }
     }
 
-    /// Removes the waiting URLs for which `needed` returns `false` from the queue. Running fetches are not interrupted.
+    /// Removes each waiting URL for which `needed` returns `false`. Running fetches are not interrupted.
     pub(super) fn retain(&mut self, needed: impl Fn(&str) -> bool) {
         self.entries.retain(|entry| entry.running || needed(&entry.url));
     }

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-/// The minimum number of recently requested URLs whose hashes are stored. The maximum number is twice as large.
+/// The maximum number of hashes in each of the two sets of [`RecentRequests`].
 pub(super) const RECENT_MAX: usize = 1 << 15;
 
-/// The hashes of the URLs that were requested last: of at least [`RECENT_MAX`] URLs, and of at most twice as many.
+/// The hashes of the URLs that were requested last. When the set `new` is full, it replaces the set `old`, so that
+/// hashes of at least [`RECENT_MAX`] URLs are stored.
 #[derive(Debug, Default)]
 pub(super) struct RecentRequests {
     hasher: RandomState,

@@ -108,7 +108,7 @@ mod tests {
         for i in 0..10_000 {
             fetches.certificate(&flooded, &format!("none-{}", i / 2), CALLER, now);
         }
-        // Starts fetches for the flooded provider that do not end during the test.
+        // Starts fetches for the flooded provider. These fetches do not end during the test.
         fetches.start_due(now);
         fetches.certificate(&other, "real", CALLER, now);
         assert!(fetches.confirmation("agreed", now));

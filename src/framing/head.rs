@@ -148,8 +148,8 @@ impl Head {
     }
 
     fn header_line(&mut self, line: &[u8]) -> Result<(), HeadFault> {
-        // A folded header line begins with white space (obs-fold, RFC 9112 section 5.2). The check below denies this
-        // line, because a header name cannot begin with white space.
+        // The check below also denies a folded header line (obs-fold, RFC 9112 section 5.2). Such a line begins with
+        // white space, but a header name cannot contain white space.
         let (name, value) = split(line, b':').ok_or(HeadFault::Malformed("a header line has no colon"))?;
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
             return Err(HeadFault::Malformed("a header name is invalid"));
@@ -219,7 +219,8 @@ pub fn is_authority(value: &[u8]) -> bool {
     !host.is_empty() && host.iter().all(of_a_name) && port
 }
 
-/// Splits a line at the first byte with the value `at`. Returns the parts before and after this byte.
+/// Splits a line at the first byte with the value `at`. Returns the parts before and after this byte, or `None` if the
+/// line does not contain the byte.
 fn split(line: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let found = memchr::memchr(at, line)?;
     Some((line.get(..found)?, line.get(found + 1..)?))

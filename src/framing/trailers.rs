@@ -60,20 +60,20 @@ impl Trailers {
         self.is_too_large
     }
 
-    /// Removes each trailer with a name for which `is_removed` returns true. The trailers must be complete.
+    /// Removes each trailer whose name satisfies `is_removed`. The trailers must be complete.
     pub fn remove(&mut self, is_removed: impl Fn(&str) -> bool) {
         self.lines = self.selected(|name| !is_removed(name));
     }
 
     /// Returns the trailer lines that may be passed on, each with its CRLF. Leaves out the trailers in `NOT_TRAILERS`,
-    /// `Callgate-*` trailers, and trailers with a name for which `skip` returns true. `skip` must compare names with
+    /// `Callgate-*` trailers, and trailers whose name satisfies `skip`. `skip` must compare names with
     /// [`is_same_header`].
     pub fn sendable(&self, skip: impl Fn(&str) -> bool) -> Vec<u8> {
         let is_forbidden = |name: &str| NOT_TRAILERS.iter().any(|forbidden| is_same_header(forbidden, name));
         self.selected(|name| !is_forbidden(name) && !is_callgate_header(name) && !skip(name))
     }
 
-    /// Returns each trailer line with a name for which `is_selected` returns true.
+    /// Returns the trailer lines whose name satisfies `is_selected`, each with its CRLF.
     fn selected(&self, is_selected: impl Fn(&str) -> bool) -> Vec<u8> {
         let lines = self.lines.split_inclusive(|b| *b == b'\n');
         let name = |line: &[u8]| {

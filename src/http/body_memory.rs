@@ -13,7 +13,7 @@ pub(crate) struct BodyMemory {
 #[derive(Debug)]
 pub(crate) struct MemoryReservation {
     whole: BoundedMemory,
-    /// The second limit, for the bodies of all requests to one agent. `None` if only the limit `whole` applies.
+    /// A second limit, for the bodies of the requests to one agent. `None` if only the limit for all requests applies.
     share: Option<BoundedMemory>,
     bytes: u64,
 }

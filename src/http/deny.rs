@@ -64,8 +64,9 @@ pub(crate) async fn discard_unread_body(session: &mut Session) {
     }
 }
 
-/// Writes a denial and handles the unread request body. On HTTP/1, a short body is read to its end, so that the
-/// connection stays usable. If any other body is unread, the HTTP/1 connection is closed.
+/// Writes a denial and handles the unread request body. On HTTP/1, a short unread body is read to its end, so that the
+/// connection stays usable. The connection is closed if the unread body is long, has no declared length, or was
+/// announced with `Expect`.
 ///
 /// `declared` is the declared length of the body, in bytes. `methods` are the allowed methods. A response with status
 /// 405 lists them in `Allow`.

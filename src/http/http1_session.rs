@@ -29,8 +29,8 @@ const NEXT_REQUEST_BYTES: usize = 512;
 /// The minimum number of bytes of a chunked body that are decoded at once. It applies even if the buffer for the body
 /// is full, because the last chunk has no data and needs no space in the buffer.
 const CHUNKED_READ_BYTES_MIN: usize = 512;
-/// The maximum size of response data, in bytes, that is copied into the write buffer. Up to this size, copying costs
-/// less than another system call.
+/// Response data of at most this size, in bytes, is copied into the write buffer. Up to this size, copying costs less
+/// than another system call.
 const COPY_BYTES_MAX: usize = 16 << 10;
 /// The initial capacity of the write buffer, in bytes. It is sufficient for the head of a response and a small body.
 const RESPONSE_BYTES: usize = 512;
@@ -114,7 +114,7 @@ impl Http1Session {
         std::str::from_utf8(&self.request.target).unwrap_or_default()
     }
 
-    /// Adds the header `Callgate-Replica`, a proof of the sender, to the response. Must be called before `write_head`.
+    /// Adds the header `Callgate-Replica`, which proves the origin of the response. Must be called before `write_head`.
     pub(crate) fn prove(&mut self, proof: ResponseProof) {
         self.response_proof = Some(Box::new(proof));
     }
@@ -181,7 +181,7 @@ impl Http1Session {
     }
 
     /// Reads the next part of the request body and appends it to `body`, up to the capacity of `body`. Reserves
-    /// capacity if there is none. Returns the number of bytes, which is 0 at the end of the body.
+    /// capacity if there is none. Returns the number of appended bytes, which is 0 at the end of the body.
     ///
     /// # Errors
     /// Returns an error if the connection ended before the end of the body, or if the framing is invalid.
@@ -256,8 +256,8 @@ impl Http1Session {
 
     /// Writes the head of the response to the write buffer. The head is sent together with the first part of the body.
     ///
-    /// If the request body is unread and will not be discarded, the connection is closed after the response. A caller
-    /// that waits for `100 Continue` may or may not send this body later.
+    /// If the request body is unread and will not be discarded, the connection is closed after the response, because
+    /// the beginning of the next request is unknown.
     pub(crate) fn write_head(&mut self, header: &ResponseHeader) {
         let status = header.status;
         let has_no_body = self.request.method == Method::HEAD

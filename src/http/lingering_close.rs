@@ -12,7 +12,7 @@ use super::session::Session;
 /// The maximum number of bytes that are discarded before a connection is closed.
 const BYTES_MAX: usize = 2 << 20;
 
-/// The size of the buffer for discarded bytes.
+/// The size of the buffer for discarded data, in bytes.
 const READ_BYTES: usize = 16 << 10;
 
 /// Closes the sending direction of the connection. Then discards the bytes that the peer sends, until the peer closes

@@ -41,8 +41,8 @@ pub(crate) async fn read(
         return Ok(Bytes::new());
     }
     let BodyLimits { bytes_max, deadline, limits, reservation } = body_limits;
-    // Reading does not begin if the declared size does not fit into the memory for all bodies. The memory is reserved
-    // as the body arrives, so that a caller cannot reserve memory with a header alone.
+    // Reading does not begin if the declared size exceeds the free memory for bodies. Memory is reserved only as the
+    // body arrives, so that a caller cannot reserve memory with a header alone.
     let max_total = declared.unwrap_or(bytes_max).min(bytes_max);
     if !reservation.would_fit(declared.unwrap_or(0).min(bytes_max))
         || !reservation.grow_to(FIRST_RESERVATION_BYTES.min(max_total))

@@ -16,7 +16,7 @@ use crate::policy::Limits;
 
 /// The size of one read, in bytes. It is sufficient for most heads with a small body.
 const READ_BYTES: usize = 8 << 10;
-/// The connection preface of HTTP/2 (RFC 9113 section 3.4). It is not a valid HTTP/1 request for Callgate.
+/// The connection preface of HTTP/2 (RFC 9113 section 3.4). The parser of HTTP/1 heads rejects it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The parsed parts of the head of a request.

@@ -42,7 +42,7 @@ impl RequestLoop {
         Self::over(Box::new(BufferedIo::new(stream, peer)), stopping)
     }
 
-    /// Creates the loop for a connection whose TLS handshake, if there is one, is complete.
+    /// Creates the loop for a connection. If the connection uses TLS, its handshake must be complete.
     pub(crate) fn over(stream: Stream, stopping: ShutdownWatch) -> Self {
         Self {
             accepted: Accepted::default(),

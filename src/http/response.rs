@@ -24,7 +24,8 @@ use crate::signature::HandshakeReply;
 /// The initial capacity of the buffer for the problem details of a denial, in bytes.
 const PROBLEM_BYTES: usize = 192;
 
-/// Writes a denial as response. Returns whether the response was written.
+/// Writes the response for a denial. If `explain` is true, the body contains the code of the denial. Returns whether
+/// the response was written.
 pub(crate) async fn write_denial(
     session: &mut Session,
     denial: Denial,
@@ -63,7 +64,8 @@ async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> bo
     session.write_head(header).await.is_ok() && session.write_body(body, true).await.is_ok()
 }
 
-/// Returns the problem details of a denial as JSON (RFC 9457). None of the inserted texts needs escaping in JSON.
+/// Returns the problem details of a denial as JSON (RFC 9457), with the code of the denial if `explain` is true. None
+/// of the inserted texts needs escaping in JSON.
 pub(crate) fn problem(denial: Denial, request_id: &str, explain: bool) -> Vec<u8> {
     let mut status = itoa::Buffer::new();
     let (reason, end) = if explain { ("\",\"reason\":\"", denial.code()) } else { ("", "") };

@@ -142,8 +142,8 @@ impl Session {
         }
     }
 
-    /// Reads the next part of the request body and appends it to `body`. Returns the number of bytes, which is 0 at the
-    /// end of the body.
+    /// Reads the next part of the request body and appends it to `body`. Returns the number of appended bytes, which is
+    /// 0 at the end of the body.
     pub(crate) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Http1(http1) => http1.read_body_into(body).await,
@@ -220,9 +220,9 @@ impl Session {
         }
     }
 
-    /// Ends the session. If another request may follow on an HTTP/1 connection, returns the connection and the bytes
-    /// that were read after the request. Otherwise closes the HTTP/1 connection or ends the HTTP/2 stream, and returns
-    /// `None`.
+    /// Ends the session. If `reusable` is true and another request may follow on the HTTP/1 connection, returns the
+    /// connection and the bytes that were read after the request. Otherwise closes the HTTP/1 connection or ends the
+    /// HTTP/2 stream, and returns `None`.
     pub(crate) async fn end(self, reusable: bool) -> Option<(Stream, BytesMut)> {
         match self {
             Self::Http1(http1) if reusable => http1.finish().await,
@@ -321,8 +321,7 @@ fn has_one_host(authority: Option<&str>, headers: &HeaderMap) -> bool {
         && headers.get_all(HOST).iter().nth(1).is_none()
 }
 
-/// The properties of a caller that its connection determines: the address, the client certificate, and whether the
-/// connection uses TLS.
+/// The properties of a caller's connection: the address, the client certificate, and whether the connection uses TLS.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'c> {
     peer: IpAddr,

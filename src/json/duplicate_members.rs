@@ -27,7 +27,7 @@ pub fn is_same_name(a: &str, b: &str) -> bool {
 /// - An object on the path has two keys that are equal or differ only in case, such as `id` and `Id`.
 /// - An object on the path has only a key that differs from the pointer in case, such as `Id` for the pointer `/id`.
 ///
-/// A token that consists of digits is an array index, never a key.
+/// In the pointer, a token that consists of digits is an array index, never a key.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8.

@@ -157,8 +157,8 @@ impl<'t> Walk<'_, '_, 't> {
     }
 
     /// Processes the value of an object key or an array element. `through` is the bit mask of the pointers that lead to
-    /// this value. For a pointer that ends here, the value is recorded as result. For the other pointers, the search
-    /// continues inside the value.
+    /// this value. If a pointer ends at this value, the value is recorded as its result. Otherwise the search for the
+    /// pointer continues inside the value.
     fn take(&mut self, through: u32, value: &'t str) -> Option<()> {
         if through == 0 {
             return Some(());

@@ -46,8 +46,8 @@ impl Absent {
 ///   length of the array, appends an element.
 ///
 /// # Errors
-/// Returns an [`InsertFault`] if the pointer does not fit the document, or if the document already has a value at the
-/// pointer.
+/// Returns an [`InsertFault`] if the pointer does not fit the document, or if `absent` does not include the existing
+/// value at the pointer.
 pub fn insert(document: &str, pointer: &Pointer, value: &str, absent: Absent) -> Result<String, InsertFault> {
     let raw: &RawValue = serde_json::from_str(document).map_err(|_| InsertFault::NotJson)?;
     let mut at = raw;
@@ -80,8 +80,8 @@ pub fn insert(document: &str, pointer: &Pointer, value: &str, absent: Absent) ->
 }
 
 /// Returns `pointer` with each `-` replaced by the index of the element that an insertion into `document` would append.
-/// For example, `/list/-` becomes `/list/2` if the list has two elements. In the same document, `/list/-/a` and
-/// `/list/-/b` therefore refer to the same new element.
+/// For example, `/list/-` becomes `/list/2` if the list has two elements. Likewise, `/list/-/a` becomes `/list/2/a`,
+/// and `/list/-/b` becomes `/list/2/b`. Both then refer to the same new element.
 ///
 /// # Errors
 /// Returns an [`InsertFault`] if a `-` does not refer to an array, if an object on the path contains the same key
@@ -110,8 +110,8 @@ pub fn resolve_appends<'p>(document: &[u8], pointer: &'p Pointer) -> Result<Cow<
     Ok(Cow::Owned(Pointer { text: pointer.text.clone(), tokens }))
 }
 
-/// Looks up the value to which `token` refers in the object or array `raw`. Returns [`Found::Missing`] if there is no
-/// such value, but a value can be appended.
+/// Looks up the value to which `token` refers in the object or array `raw`. Returns [`Found::Missing`] if the value
+/// does not exist, but could be appended.
 fn child<'t>(raw: &'t RawValue, token: &str) -> Result<Found<'t>, InsertFault> {
     let is_element = names_element(token);
     if !raw.get().starts_with(if is_element { '[' } else { '{' }) {

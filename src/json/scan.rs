@@ -196,8 +196,8 @@ fn string(mut rest: &[u8]) -> Option<&[u8]> {
     last_bytes(rest)
 }
 
-/// Skips the leading blocks of a string that contain no quote, no backslash and no control character. Returns the rest.
-/// The loop over a block has no early exit, so that the compiler uses vector instructions.
+/// Skips blocks of a string until a block contains a quote, a backslash or a control character. Returns the rest of the
+/// text. The loop over a block has no early exit, so that the compiler uses vector instructions.
 #[inline(never)]
 fn plain_blocks(mut rest: &[u8]) -> &[u8] {
     let is_special = |found, byte: &u8| found | (*byte < b' ') | (*byte == b'"') | (*byte == b'\\');

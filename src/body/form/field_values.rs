@@ -46,8 +46,8 @@ impl<'n, 'b> FieldValues<'n, 'b> {
         if self.fields > FIELDS_MAX {
             return Err(FormError::Malformed("there are more than 1000 fields"));
         }
-        // Some programs truncate a name at a NUL byte, or remove apostrophes around it. These programs would read
-        // another field.
+        // Some programs truncate a name at a NUL byte, or remove apostrophes around a name. These programs would read a
+        // field with a different name.
         if name.bytes().any(|b| b.is_ascii_control()) || name.starts_with('\'') || name.ends_with('\'') {
             return Err(FormError::Malformed("the name of a field has a control character or an apostrophe"));
         }
@@ -69,10 +69,11 @@ impl<'n, 'b> FieldValues<'n, 'b> {
         Ok(())
     }
 
-    /// Returns the values of the requested fields, in the order of their names. The value of a missing field is `None`.
+    /// Returns the values of the requested fields, in the order in which they were requested. The value of a missing
+    /// field is `None`.
     ///
     /// # Errors
-    /// Returns [`FormError::Ambiguous`] if a requested field occurs twice.
+    /// Returns [`FormError::Ambiguous`] if a requested field occurs more than once.
     pub(super) fn finish(self) -> Result<Vec<Option<Cow<'b, str>>>, FormError> {
         let value = |wanted: Wanted<'n, 'b>| match wanted.count {
             0 | 1 => Ok(wanted.value),

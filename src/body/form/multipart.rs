@@ -1,8 +1,8 @@
 //! Reads `multipart/form-data` bodies (RFC 7578).
 //!
 //! The delimiter must occur only where a part begins or the body ends. Programs differ in how they read a delimiter
-//! after a bare LF, a delimiter with text behind it, and text before the first or after the last part. All of these
-//! bodies are treated as malformed.
+//! after a bare LF, a delimiter with text behind it, and text before the first or after the last part. A body with any
+//! of these irregularities is malformed.
 
 use std::borrow::Cow;
 

@@ -54,8 +54,8 @@ impl<K> Default for ConnectionPool<K> {
 }
 
 impl<K: Clone + Eq + Hash> ConnectionPool<K> {
-    /// Takes the most recently used connection to this peer that is still open. Returns `None` if there is no
-    /// connection, or if its idle time is too long for reuse.
+    /// Takes the most recently used open connection to this peer. Returns `None` if there is no open connection to this
+    /// peer, or if the idle times of all of them are too long for reuse.
     pub(crate) fn take(&self, key: &K, now: Instant) -> Option<Connection> {
         loop {
             let mut state = self.state.lock();
@@ -79,7 +79,8 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         self.state.lock().generation
     }
 
-    /// Stores an idle connection for up to `idle_timeout`. If the pool is full, closes the oldest connection.
+    /// Stores an idle connection for up to `idle_timeout`. If the pool is full, closes the connection with the longest
+    /// idle time.
     pub(crate) fn keep(&self, key: K, connection: Connection, idle_timeout: Duration, now: Instant) {
         let mut state = self.state.lock();
         if connection.generation != state.generation {

@@ -17,8 +17,8 @@ use crate::framing::{Framing, Trailers};
 use crate::http::timeouts::{ReusableTimer, poll_once};
 use crate::request::lasts;
 
-/// The maximum size of a request body, in bytes, that is copied into the buffer of the head. For a body of this size,
-/// copying costs less than writing from two buffers.
+/// A request body of at most this size, in bytes, is copied into the buffer of the head. For such a small body, copying
+/// costs less than writing from two buffers.
 const ONE_BUFFER_BYTES_MAX: usize = 16 << 10;
 /// The maximum size of one read of a response body, in bytes.
 const READ_BYTES: usize = 32 << 10;
@@ -207,7 +207,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> st
 }
 
 impl UpstreamResponse {
-    /// Removes each header with a name for which `condition` returns true.
+    /// Removes each header whose name satisfies `condition`.
     pub(crate) fn remove_headers(&mut self, condition: impl Fn(&HeaderName) -> bool) {
         let names: Vec<_> = self.headers.keys().filter(|name| condition(name)).cloned().collect();
         for name in names {
@@ -223,7 +223,8 @@ impl UpstreamResponse {
         }
     }
 
-    /// Replaces the values of the header `name` for which `replacement` returns a new value. All other values stay.
+    /// Replaces each value of the header `name` by the result of `replacement`. If the result is `None`, the value
+    /// stays.
     pub(crate) fn replace_values(
         &mut self,
         name: &HeaderName,
@@ -336,7 +337,7 @@ impl UpstreamResponse {
         self.trailers.as_ref().map_or_else(Vec::new, |trailers| trailers.sendable(|_| false))
     }
 
-    /// Removes each trailer with a name for which `is_removed` returns true.
+    /// Removes each trailer whose name satisfies `is_removed`.
     pub(crate) fn remove_trailers(&mut self, is_removed: impl Fn(&str) -> bool) {
         if let Some(trailers) = &mut self.trailers {
             trailers.remove(is_removed);
@@ -355,7 +356,8 @@ impl UpstreamResponse {
         self.body.is_done()
     }
 
-    /// Takes the connection if it is reusable, which means that the response was read to its end and no bytes followed.
+    /// Takes the connection. Returns `None` if the connection is not reusable. It is reusable if the peer keeps it
+    /// open, the response was read to its end, and no bytes followed.
     pub(crate) fn take_connection(&mut self) -> Option<Connection> {
         let is_reusable = self.keep_alive && self.body.is_done() && self.read.is_empty();
         if is_reusable { self.connection.take() } else { None }

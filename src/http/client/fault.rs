@@ -19,7 +19,7 @@ pub(crate) enum ResponseFault {
 }
 
 impl ResponseFault {
-    /// Returns the denial for this fault in a request to the agent.
+    /// Returns the denial if a request to the agent failed with this fault.
     pub(crate) const fn agent_denial(self) -> Denial {
         match self {
             Self::Early | Self::Garbled => Denial::AgentGarbled,
@@ -29,7 +29,7 @@ impl ResponseFault {
         }
     }
 
-    /// Returns the denial for this fault in a request to a provider.
+    /// Returns the denial if a request to a provider failed with this fault.
     pub(crate) const fn provider_denial(self) -> Denial {
         match self {
             Self::Early | Self::Garbled => Denial::ProviderGarbled,

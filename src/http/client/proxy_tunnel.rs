@@ -39,7 +39,7 @@ impl fmt::Display for TunnelFault {
 /// # Errors
 /// Returns a [`TunnelFault`] if the proxy did not open the tunnel. The connection must then be closed.
 pub(crate) async fn open_tunnel(stream: &mut TcpStream, request: &[u8]) -> Result<(), TunnelFault> {
-    // If the write fails, the proxy may have responded before it closed the connection.
+    // A failed write is ignored, because the proxy may have responded before it closed the connection.
     let _ = stream.write_all(request).await;
     let (head, rest) = read_final_head(stream, false).await.map_err(|fault| match fault {
         ResponseFault::Reset => TunnelFault::Closed,

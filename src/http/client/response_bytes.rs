@@ -77,7 +77,7 @@ pub fn read_response(bytes: &[u8], step: usize, expects_body: bool) -> Option<Re
     })
 }
 
-/// A stream that returns the bytes in pieces of at most `step` bytes.
+/// A stream over a byte slice. Each read returns at most `step` bytes.
 struct Pieces<'b> {
     rest: &'b [u8],
     step: usize,

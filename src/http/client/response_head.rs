@@ -73,7 +73,8 @@ fn has_empty_line(bytes: &[u8]) -> bool {
 }
 
 /// Parses a head. Returns the head and its length in bytes, or `None` if the head is incomplete. Accepts obsolete forms
-/// that servers still send, because Callgate serializes the headers again before it relays them. A bare LF is an error.
+/// that servers still send. Callgate does not relay these forms, because it serializes the headers again. A bare LF is
+/// an error.
 fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> {
     let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
@@ -134,8 +135,8 @@ pub(crate) fn framing(
         head.status,
         StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
     );
-    // A response with this status must not have a body. If the peer declares a body nevertheless, it may also send the
-    // body.
+    // A response with status 101, 204 or 304 must not have a body. If the peer declares a body nevertheless, it may
+    // also send the body.
     let contradicts = has_no_body && (coding.is_some() || length.is_some_and(|length| length > 0));
     let unambiguous = !contradicts
         && (coding.is_none()

@@ -1,5 +1,5 @@
-//! Sends a request whose body is passed on while it arrives from the caller, and reads the response. The body is not
-//! stored, so its size does not depend on the available memory.
+//! Sends a request to the agent or a provider while its body still arrives from the caller, and reads the response. The
+//! body is not stored, so its size does not depend on the available memory.
 
 use std::io::Write;
 use std::pin::pin;
@@ -17,11 +17,11 @@ use crate::http::session::{Session, send_continue_if_expected};
 use crate::http::timeouts::{TransferTimer, poll_once, with_timeout};
 use crate::policy::Limits;
 
-/// The maximum size of a part of the body, in bytes, that is copied into the write buffer. A larger part is written
+/// A part of the body with at most this size, in bytes, is copied into the write buffer. A larger part is written
 /// separately.
 const COPIED_MAX: usize = 16 << 10;
 
-/// The body of a request that is passed on while it arrives from the caller, with its limits.
+/// A request body that is sent while it still arrives from the caller, and the limits of this body.
 pub(crate) struct Upload<'s> {
     pub(crate) session: &'s mut Session,
     /// The length in bytes that the head of the request declares. If it is `None`, the body is sent with the chunked
@@ -109,7 +109,8 @@ async fn send_and_receive(
         Some(Err(SendFault::Body(denial))) => return Err(StreamFault::Body(denial)),
         Some(Err(SendFault::Timeout)) => return Err(StreamFault::Response(ResponseFault::Timeout)),
         Some(Ok(())) => true,
-        // The agent or the provider may have responded before it closed the connection.
+        // The response is read nevertheless, because the agent or the provider may have sent it before closing the
+        // connection.
         Some(Err(SendFault::Closed)) | None => false,
     };
     let received = match early {
