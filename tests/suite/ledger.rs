@@ -327,6 +327,13 @@ fn interactions_are_searched_and_listed_from_the_newest() {
     let (first, next) = list("sort=newest&limit=2");
     assert_eq!(first.len(), 4, "{first:?}");
     assert_eq!(list(&format!("sort=newest&limit=2&before={}", next.unwrap())).0, ["other", "doc-c"]);
+    // The largest page also has all interactions of the same time, so that none is lost.
+    for number in 0..1100 {
+        world.mint(&json!({ "route": "doc", "params": { "id": format!("y{number}") } }));
+    }
+    let (first, next) = list("sort=newest&limit=1000");
+    assert_eq!(first.len(), 1104);
+    assert_eq!(list(&format!("sort=newest&limit=2&before={}", next.unwrap())).0, ["other", "doc-c"]);
     for bad in ["sort=age", "before=2026-01-01T00:00:00Z", "sort=newest&before=soon", "serch=x"] {
         assert_eq!(world.callgate.admin_get(&format!("/callbacks?{bad}")).status, 400, "{bad}");
     }
