@@ -42,7 +42,7 @@ pub(in crate::store) struct SharedTaken {
     has_ended: bool,
 }
 
-/// The route of a reserved question, the endpoint of the provider for the answer, and the question.
+/// The route of a reserved question, the provider's endpoint for the answer, and the question.
 pub(in crate::store) type TakenQuestion = (Arc<str>, Box<str>, SharedTaken);
 
 impl RedisStore {
@@ -100,7 +100,7 @@ impl RedisStore {
         Ok(revoked)
     }
 
-    /// Changes the record of an interaction with `update`, if the interaction exists.
+    /// Changes the record of an interaction with the function `update`, if the interaction exists.
     async fn update(
         &self,
         id: &str,
