@@ -55,7 +55,7 @@ fn kept_with(interaction: Option<&str>, bytes: usize, is_progress: bool) -> Kept
     Kept::from_bytes(&serde_json::to_vec(&head).unwrap()).unwrap()
 }
 
-/// Accepts a message with this event. Returns its id, or the code of the denial.
+/// Accepts a message with this event. Returns the message id, or the code of the denial.
 async fn accept(
     store: &Store,
     event: u128,

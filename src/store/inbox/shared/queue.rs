@@ -154,7 +154,8 @@ impl SharedMessages {
             || queue.writing.get(&partition).is_some_and(|numbers| numbers.contains(&number))
     }
 
-    /// Takes the queued changes of each partition whose changes are not being written.
+    /// Takes the queued changes out of the queue, except the changes of partitions that are being written. Returns the
+    /// number of each partition with its changes.
     pub(super) fn take(&self) -> Vec<(u64, Batch)> {
         let mut guard = self.queue.lock();
         let queue = &mut *guard;
@@ -221,8 +222,8 @@ fn message_change(change: Change, id: &impl Fn(u64) -> String) -> Option<Message
             let at = if is_waiting { read.at } else { read.since };
             Some(MessageChange { number, id: id(number).into(), state, at, is_waiting, is_dead })
         }
-        // A new message is stored together with its event, and not by this queue. All other changes exist only in a
-        // file.
+        // A new message is stored together with its event, and not by this queue. All other kinds of changes occur only
+        // if the ledger is in a file.
         _ => None,
     }
 }
