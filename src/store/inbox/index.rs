@@ -204,7 +204,8 @@ impl Index {
         self.lanes.range((lane, 0)..=(lane, u64::MAX)).map(|(_, number)| *number)
     }
 
-    /// Returns the number of messages of an interaction that are being accepted or are not durable yet.
+    /// Returns the number of messages of the interaction with this fingerprint that are being accepted or are not
+    /// durable yet.
     pub(super) fn arriving(&self, lane: u64) -> usize {
         let storing = self.storing.iter().filter(|(_, _, entry)| entry.lane == lane).count();
         storing + self.accepting.iter().filter(|other| **other == lane).count()

@@ -116,8 +116,8 @@ impl RedisStore {
         let mut adopts = false;
         let changed = self.change(id, &events, None, |draft| {
             let terms = Terms { id: lease_id, until: draft.now.plus(lease) };
-            // `adopts` is true if this call creates the record: the record does not exist, or an earlier attempt of
-            // this call has written it.
+            // `adopts` is true if this claim creates the record: the record does not exist, or an earlier attempt to
+            // write this claim has created the record.
             let is_own = |record: &SharedRecord| draft.is_repeat && record.has_lease(lease_id);
             adopts = draft.record.as_ref().is_none_or(|record| adopts && is_own(record));
             match self.decide(ask, id, terms, draft) {

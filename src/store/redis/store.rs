@@ -1,4 +1,4 @@
-//! The state of the ledger on Redis or Valkey in this process.
+//! The access of this process to the ledger on Redis or Valkey.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -47,8 +47,8 @@ pub(in crate::store) struct RedisStore {
     /// The number of background tasks that have not ended.
     pub(super) tasks: AtomicUsize,
     pub(super) task_ended: Notify,
-    /// The secret keys of the event fingerprints that were copied from ledgers in files. They are read once, before
-    /// their first use.
+    /// The secret keys of the event fingerprints that were copied from ledgers in files. The secret keys are read once,
+    /// before their first use.
     pub(super) copied_keys: OnceCell<Vec<FingerprintKey>>,
     wall_clock: fn() -> Timestamp,
 }

@@ -105,7 +105,8 @@ impl Inbox {
         }
     }
 
-    /// Sets the secret key of message ids once Redis or Valkey has responded.
+    /// Sets the secret key of message ids, which Redis or Valkey provides. Returns an error if Redis or Valkey has not
+    /// responded yet.
     fn learn_key(&self, store: &RedisStore) -> Result<(), Refusal> {
         if self.ids.has_key() {
             return Ok(());

@@ -134,9 +134,9 @@ impl SharedMessages {
     /// the case if the partition of the message has refused its last changes.
     ///
     /// This is also the case if another partition on the same node has refused changes that may have been made
-    /// nevertheless, because a failover could undo these changes. If the refused changes were certainly not made, for
-    /// example because a partition is being moved to another node, attempts in the other partitions of the node
-    /// continue.
+    /// nevertheless. A failover could then undo the changes of all partitions of the node. If the refused changes were
+    /// certainly not made, for example because a partition is being moved to another node, attempts in the other
+    /// partitions of the node continue.
     pub(in crate::store::inbox) fn is_refused(&self, number: u64) -> bool {
         let refused = self.queue.lock().refused.clone();
         let node = |partition: u64| self.store.node_of_partition(partition);

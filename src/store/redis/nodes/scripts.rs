@@ -318,8 +318,8 @@ call!(
 );
 
 call!(
-    /// Records the secret key of fingerprints that are copied from another ledger. Keys: the secret keys. Arguments:
-    /// the secret key.
+    /// Records the secret key of fingerprints that are copied from another ledger. Keys: the set of secret keys.
+    /// Arguments: the secret key.
     COPY_KEY,
     "copy",
     true,
@@ -327,7 +327,7 @@ call!(
 );
 
 call!(
-    /// Returns the secret keys of the copied fingerprints. Keys: the secret keys.
+    /// Returns the secret keys of the copied fingerprints. Keys: the set of secret keys.
     COPIED_KEYS,
     "find_copied",
     false,

@@ -36,7 +36,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// A Redis server that executes every call and loses no response.
+    /// No faults: the Redis server executes every call, and no response is lost.
     pub(super) const NONE: Self =
         Self { lost_requests: 0, lost_responses: 0, late: 0, waits: false, lag_ms: 1 };
 }

@@ -11,7 +11,7 @@ use crate::store::redis::nodes::scripts::{COPY_BINDING, COPY_EVENTS, COPY_KEY};
 /// The maximum number of members of a sorted set that one call of a scan returns.
 pub(in crate::store::redis) const SCANNED_MAX: usize = 150;
 
-/// The data outside the records. Failovers do not change it.
+/// The data of a simulated Redis server outside the records of interactions. Failovers do not change this data.
 #[derive(Default)]
 pub(super) struct Lookups {
     /// Maps the name of a Redis key to the id of an interaction. There is one Redis key for each provider's id.
