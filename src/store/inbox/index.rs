@@ -355,8 +355,8 @@ impl Index {
         self.last_look = now.unix_ms();
         let since = now.minus(settings.tried_for).unix_ms();
         let mut found = Vec::new();
-        // The messages are in the order of acceptance. Unless a message was replayed, the search ends at the first
-        // message whose period for attempts has not ended.
+        // The messages are in the order of acceptance. The search ends at the first message that was not replayed and
+        // whose period for attempts has not ended.
         for (number, entry) in &self.waiting {
             if found.len() >= max || (entry.since > since && !entry.is_replayed) {
                 break;

@@ -119,7 +119,7 @@ impl RedisStore {
     }
 
     /// Records that the callback of a claimed event was queued in the inbox, and stores its message in the same change.
-    /// Returns where the message was stored.
+    /// Returns where the message was stored, or `None` if the response of the Redis server does not contain this.
     pub(super) async fn keep_event(
         &self,
         hold: &EventHold,

@@ -77,7 +77,8 @@ impl Schedule {
         }
     }
 
-    /// Returns the partitions whose deadlines must be checked at `now`, and removes these checks from the schedule.
+    /// Returns the partitions whose deadlines must be checked at `now`, and removes the checks of these partitions from
+    /// the schedule.
     pub(super) fn take(&self, now: Timestamp, watched: &[bool; PARTITIONS]) -> Vec<u8> {
         let mut partitions = BTreeSet::new();
         let mut own = self.own.lock();

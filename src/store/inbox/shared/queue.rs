@@ -56,7 +56,7 @@ struct Queue {
     sequence: u64,
 }
 
-/// The changes of one partition that one call writes.
+/// The changes that one call writes. All of them belong to the same partition.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) changes: Vec<MessageChange>,
