@@ -77,8 +77,8 @@ impl Schedule {
         }
     }
 
-    /// Returns the partitions whose deadlines must be checked at `now`, and removes the checks of these partitions from
-    /// the schedule.
+    /// Returns the numbers of the partitions whose deadlines must be checked at `now`. Removes the deadlines that
+    /// caused these checks from the schedule. If a regular check was due, schedules the next one.
     pub(super) fn take(&self, now: Timestamp, watched: &[bool; PARTITIONS]) -> Vec<u8> {
         let mut partitions = BTreeSet::new();
         let mut own = self.own.lock();
