@@ -41,7 +41,7 @@ impl StoredEvent {
 }
 
 /// A change to the ledger's file. The first field of a change to an event, an interaction or a message is the number of
-/// this record.
+/// the changed record.
 #[derive(Clone, Debug)]
 pub(in crate::store) enum Change {
     /// Inserts a delivered event, with the end of its retention and the number of its interaction or [`NO_OWNER`].

@@ -172,8 +172,8 @@ impl LedgerFile {
     }
 
     /// Replaces this file by `new`, which must be complete. Fails if another process has replaced this file. The first
-    /// result is true if `new` is now at the path of this file. The second result can be a fault nevertheless. A crash
-    /// can then undo the replacement.
+    /// result is true if `new` is now at the path of this file. If the second result is a fault although the first
+    /// result is true, a crash can undo the replacement.
     pub(in crate::store) fn replace_with(&mut self, mut new: Self) -> (bool, Result<(), Fault>) {
         let moved = new.replace(self);
         let is_in_place = new.path == self.path;

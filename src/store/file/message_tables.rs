@@ -139,7 +139,7 @@ pub(super) fn read(read: &ReadTransaction, mut visit: impl FnMut(Record)) -> Res
     Ok(size + i64::try_from(stored).unwrap_or(i64::MAX))
 }
 
-/// Reads one message, with or without its body.
+/// Reads one message, and its body if `with_body` is true. Returns `None` if the file does not contain the message.
 pub(super) fn message(
     database: &Database,
     number: u64,
@@ -158,8 +158,8 @@ pub(super) fn message(
 }
 
 /// Returns the changes that write the next messages to another file, beginning with the first message whose number is
-/// above `after`. Returns at most `count` messages, and not many more bytes than `bytes_max`. Returns no changes after
-/// the last message.
+/// above `after`. The changes contain at most `count` messages, and not many more bytes than `bytes_max`. Returns no
+/// changes after the last message.
 pub(super) fn after(
     database: &Database,
     after: u64,

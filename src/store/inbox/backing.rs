@@ -62,8 +62,8 @@ impl Backing {
     }
 
     /// Records a change of a message. If the ledger is shared, returns a sequence number, and the caller must wait
-    /// until the change with this number is written. Otherwise another process could change the message first. If the
-    /// ledger is in a file, returns `None`.
+    /// until the change with this number is written. Without this wait, another process could change the message first.
+    /// If the ledger is in a file, returns `None`.
     pub(super) fn defer(&self, change: Change, id: impl Fn(u64) -> String) -> Option<u64> {
         match self {
             Self::Nothing => None,
@@ -102,7 +102,7 @@ impl Backing {
         }
     }
 
-    /// Reads a message, even if another process delivers it.
+    /// Reads a message, even if another process delivers it. Returns `None` if the message does not exist.
     pub(super) async fn read(&self, number: u64, id: &str) -> Result<Option<Parts>, String> {
         match self {
             Self::Nothing => Err("the ledger keeps no messages".to_owned()),
@@ -118,7 +118,7 @@ impl Backing {
     }
 
     /// Reads the head and the state of a message, even if another process delivers it. In a shared ledger, also reads
-    /// the body, which the caller ignores.
+    /// the body, which the caller ignores. Returns `None` if the message does not exist.
     pub(super) async fn read_head(&self, number: u64, id: &str) -> Result<Option<Parts>, String> {
         let Self::File(_, reader) = self else { return self.read(number, id).await };
         let reader = reader.clone();
@@ -127,7 +127,7 @@ impl Backing {
         Ok(stored.map(|stored| Parts { head: stored.head, body: Vec::new(), state: stored.state }))
     }
 
-    /// Reads a message for an attempt that lasts up to `lease`, or for a pull. Returns `None` if the message was
+    /// Reads a message for an attempt or a pull. An attempt lasts up to `lease`. Returns `None` if the message was
     /// removed, or if another process has taken over the message.
     pub(super) async fn begin(
         &self,

@@ -24,8 +24,8 @@ pub struct Started {
     since: Timestamp,
     /// The time at which the message is due again if the attempt ends without an outcome, in Unix milliseconds.
     again_at: i64,
-    /// The time at which the attempt began, or the time of its outcome. If the clock was set back since then, the due
-    /// time is set back, too.
+    /// The time at which the attempt began. When the attempt has an outcome, the time of the outcome. If the clock was
+    /// set back since then, the due time is set back, too.
     ended_at: Timestamp,
     has_ended: bool,
 }

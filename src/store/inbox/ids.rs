@@ -18,8 +18,8 @@ pub(super) struct Ids {
     /// The secret key of the fingerprints in message ids. In a shared ledger, the key is known once Redis or Valkey has
     /// responded.
     key: OnceLock<FingerprintKey>,
-    /// The message ids whose fingerprint has another key, by message number. Another process created them before the
-    /// data of the Redis server was replaced.
+    /// Maps message numbers to message ids whose fingerprint was computed with another secret key than `key`. Another
+    /// process created these ids before the data of the Redis server was replaced.
     foreign: Mutex<HashMap<u64, Box<str>>>,
 }
 
@@ -32,7 +32,7 @@ impl Ids {
         let _ = self.key.set(key);
     }
 
-    /// Records a message id whose fingerprint has another key.
+    /// Records a message id whose fingerprint was computed with another secret key than the key of this ledger.
     pub(super) fn add_foreign(&self, number: u64, id: &str) {
         self.foreign.lock().insert(number, id.into());
     }

@@ -8,7 +8,7 @@ use super::entry::{Entry, NO_LANE};
 use crate::inbox::{Cause, InboxSettings, MessageState};
 use crate::time::Timestamp;
 
-/// The largest backward step of the clock that is ignored as drift, in milliseconds.
+/// If the clock is set back by at most this time, the step is ignored as drift. In milliseconds.
 const DRIFT_MS: i64 = 2_000;
 /// The minimum time between two searches for messages whose period for attempts has ended, in milliseconds.
 const LOOK_MS: i64 = 250;
@@ -56,7 +56,8 @@ pub(super) struct Index {
     leases: BTreeSet<(i64, u64)>,
     /// The delivered and dead messages: the end of the retention in Unix milliseconds, and the message number.
     ends: BTreeSet<(i64, u64)>,
-    /// The messages that are not durable yet: the sequence number of the change, the message number, and the message.
+    /// The messages that are not durable yet: the sequence number of the change that stores the message, the message
+    /// number, and the message.
     pub(super) storing: VecDeque<(u64, u64, Entry)>,
     /// For each message that is being accepted and is in no other list yet: the fingerprint of its interaction.
     pub(super) accepting: Vec<u64>,
@@ -150,7 +151,7 @@ impl Index {
         }
     }
 
-    /// Removes a message from all lists, but does not change `count` and `bytes`.
+    /// Removes a message from all lists, but does not change `count` and `bytes`. Returns the removed message.
     pub(super) fn take_out(&mut self, number: u64) -> Option<Entry> {
         if let Some(entry) = self.settled.remove(&number) {
             self.ends.remove(&(entry.since, number));
@@ -181,7 +182,7 @@ impl Index {
         Some(entry)
     }
 
-    /// Removes a message from all lists, from `count` and from `bytes`.
+    /// Removes a message from all lists, and subtracts it from `count` and `bytes`. Returns the removed message.
     pub(super) fn remove(&mut self, number: u64) -> Option<Entry> {
         let entry = self.take_out(number)?;
         self.uncount(&entry);
@@ -193,23 +194,24 @@ impl Index {
         self.bytes = self.bytes.saturating_sub(entry.bytes.into());
     }
 
-    /// Returns the first waiting message of the interaction with this fingerprint.
+    /// Returns the number of the first waiting message of the interaction with this fingerprint.
     fn head(&self, lane: u64) -> Option<u64> {
         self.lane(lane).next()
     }
 
-    /// Returns the waiting messages of the interaction with this fingerprint, in the order of their numbers.
+    /// Returns the numbers of the waiting messages of the interaction with this fingerprint, in ascending order.
     pub(super) fn lane(&self, lane: u64) -> impl DoubleEndedIterator<Item = u64> {
         self.lanes.range((lane, 0)..=(lane, u64::MAX)).map(|(_, number)| *number)
     }
 
-    /// Returns the number of messages of an interaction that are being accepted or are not durable yet.
+    /// Returns the number of messages of the interaction with this fingerprint that are being accepted or are not
+    /// durable yet.
     pub(super) fn arriving(&self, lane: u64) -> usize {
         let storing = self.storing.iter().filter(|(_, _, entry)| entry.lane == lane).count();
         storing + self.accepting.iter().filter(|other| **other == lane).count()
     }
 
-    /// Returns the waiting and dead messages of the interaction with this fingerprint.
+    /// Returns the waiting and dead messages of the interaction with this fingerprint, each with its number.
     pub(super) fn undelivered(&self, lane: u64) -> impl Iterator<Item = (u64, &Entry)> {
         let dead = self.dead_lanes.range((lane, 0)..=(lane, u64::MAX)).map(|(_, number)| *number);
         let entry = |number| self.waiting.get(&number).or_else(|| self.settled.get(&number));
@@ -245,7 +247,8 @@ impl Index {
         }
     }
 
-    /// Changes a waiting message, and updates the lists that contain it.
+    /// Changes a waiting message, and updates the lists that contain it. Returns the changed message, or `None` if no
+    /// waiting message has this number.
     pub(super) fn change(&mut self, number: u64, change: impl FnOnce(&mut Entry)) -> Option<Entry> {
         let entry = self.waiting.get(&number).copied()?;
         self.leases.remove(&(entry.at, number));
@@ -277,7 +280,7 @@ impl Index {
         Some(changed)
     }
 
-    /// Moves a waiting message to the delivered and dead messages, and retains it for `keep`.
+    /// Makes a waiting message delivered or dead, and retains it for `keep`. Returns the changed message.
     pub(super) fn settle(
         &mut self,
         number: u64,
@@ -292,8 +295,8 @@ impl Index {
         Some(entry)
     }
 
-    /// Sets the routes, and whether each route delivers the messages of an interaction in order. Due messages of all
-    /// other routes wait, or become dead if `drops_others` is true.
+    /// Sets the routes, and whether each route delivers the messages of an interaction in order. Due messages of routes
+    /// that are not in `routes` wait, or become dead if `drops_others` is true.
     pub(super) fn configure(&mut self, routes: &[(Arc<str>, bool)], drops_others: bool) {
         self.routes.iter_mut().for_each(|queue| queue.is_removed = drops_others);
         for (name, is_ordered) in routes {
@@ -317,7 +320,8 @@ impl Index {
         if self.last_pass > 0 && back > DRIFT_MS { back } else { 0 }
     }
 
-    /// If the clock was set back, moves future times of waiting messages back, too. Returns the duration.
+    /// If the clock was set back, moves future times of waiting messages back, too. Returns the duration by which the
+    /// clock was set back.
     pub(super) fn clock(&mut self, now: Timestamp) -> Option<Duration> {
         let (before, now) = (std::mem::replace(&mut self.last_pass, now.unix_ms()), now.unix_ms());
         let back = before.saturating_sub(now);
@@ -336,13 +340,13 @@ impl Index {
         u64::try_from(back).ok().map(Duration::from_millis)
     }
 
-    /// Returns up to `max` pulled messages whose lease has expired.
+    /// Returns the numbers of up to `max` pulled messages whose lease has expired.
     pub(super) fn lapsed(&self, now: Timestamp, max: usize) -> Vec<u64> {
         let is_over = |(at, _): &&(i64, u64)| *at <= now.unix_ms();
         self.leases.iter().take_while(is_over).take(max).map(|(_, number)| *number).collect()
     }
 
-    /// Returns up to `max` due messages whose period for attempts has ended. Searches at most every 250 ms.
+    /// Returns the numbers of up to `max` due messages whose period for attempts ended. Searches at most every 250 ms.
     pub(super) fn given_up(&mut self, settings: &InboxSettings, now: Timestamp, max: usize) -> Vec<u64> {
         // A search can go through all waiting messages, and each attempt causes a call of this method.
         if (0..LOOK_MS).contains(&(now.unix_ms() - self.last_look)) {
@@ -351,7 +355,8 @@ impl Index {
         self.last_look = now.unix_ms();
         let since = now.minus(settings.tried_for).unix_ms();
         let mut found = Vec::new();
-        // In the order of acceptance, the search ends at the first message with time left, unless it was replayed.
+        // The messages are in the order of acceptance. The search ends at the first message that was not replayed and
+        // whose period for attempts has not ended.
         for (number, entry) in &self.waiting {
             if found.len() >= max || (entry.since > since && !entry.is_replayed) {
                 break;
@@ -363,13 +368,13 @@ impl Index {
         found
     }
 
-    /// Returns up to `max` due messages of removed routes. These messages must become dead.
+    /// Returns the numbers of up to `max` due messages of removed routes. These messages must become dead.
     pub(super) fn orphans(&self, max: usize) -> Vec<u64> {
         let removed = self.routes.iter().filter(|queue| queue.is_removed);
         removed.flat_map(|queue| &queue.due).map(|(_, number)| *number).take(max).collect()
     }
 
-    /// Returns up to `max` delivered or dead messages whose retention has ended.
+    /// Returns the numbers of up to `max` delivered or dead messages whose retention has ended.
     pub(super) fn outlived(&self, now: Timestamp, max: usize) -> Vec<u64> {
         let is_over = |(at, _): &&(i64, u64)| *at <= now.unix_ms();
         self.ends.iter().take_while(is_over).take(max).map(|(_, number)| *number).collect()

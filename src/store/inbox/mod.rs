@@ -72,7 +72,8 @@ pub struct Inbox {
     settings: ArcSwap<InboxSettings>,
     /// Notified when a message may have become due.
     changed: Notify,
-    /// Woken when an agent may pull a message, or when an interaction has ended.
+    /// The agents that wait for messages. They are woken when a message can be pulled, or when an interaction has
+    /// ended.
     waiters: PullWaiters,
     is_stopping: AtomicBool,
 }
@@ -233,7 +234,7 @@ impl Inbox {
     /// Applies the current time to the messages: makes durable new messages due, expires leases, gives up messages
     /// whose period for attempts has ended, and removes messages whose retention has ended. If the settings drop the
     /// messages of removed routes, a message that was being delivered or accepted during the removal of its route
-    /// becomes dead.
+    /// becomes dead. Returns the messages that were given up, and whether the clock was set back.
     pub fn pass(&self, now: Timestamp) -> PassedMessages {
         let settings = &self.settings();
         let mut index = self.index.lock();
@@ -366,7 +367,8 @@ impl Store {
         }
     }
 
-    /// Records in an interaction that the agent will not receive one of its callbacks, so that the agent gets a notice.
+    /// Records in an interaction that the agent will not receive a callback of this interaction. The agent then gets a
+    /// notice.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the change cannot be made durable.

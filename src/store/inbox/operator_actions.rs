@@ -130,8 +130,8 @@ impl Inbox {
     }
 
     /// Makes the dead and delivered messages that the filter selects due again. If `since` is set, excludes messages
-    /// that became dead or were delivered earlier. `rate` limits how many of the messages become due in a period.
-    /// Returns the number of messages that are due again.
+    /// that became dead or were delivered earlier. If `rate` is set, the messages become due one after another, at this
+    /// rate. Returns the number of messages that are due again.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if a change is not durable in time. Some of the messages may then be due

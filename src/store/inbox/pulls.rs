@@ -85,8 +85,9 @@ impl Inbox {
     }
 
     /// Leases up to `max` due messages of these routes, the oldest first. The size of the leased messages is at most
-    /// `bytes_max`, but at least one message is leased. With an interaction, leases only messages of this interaction.
-    /// A message can be leased before the agent has acknowledged the earlier messages of its interaction.
+    /// `bytes_max`, but at least one message is leased. If `interaction` is set, leases only messages of this
+    /// interaction. In this case, a message of an ordered route can be leased before the agent has acknowledged the
+    /// earlier messages.
     pub fn lease(
         self: &Arc<Self>,
         interaction: Option<&str>,

@@ -55,7 +55,7 @@ fn kept_with(interaction: Option<&str>, bytes: usize, is_progress: bool) -> Kept
     Kept::from_bytes(&serde_json::to_vec(&head).unwrap()).unwrap()
 }
 
-/// Accepts a message with this event. Returns its id, or the code of the denial.
+/// Accepts a message with this event. Returns the message id, or the code of the denial.
 async fn accept(
     store: &Store,
     event: u128,
@@ -191,7 +191,7 @@ async fn overtaken_progress_stays_away_even_if_the_disk_fails_meanwhile() {
     configure(&store, InboxSettings { coalesces_progress: true, ..InboxSettings::default() });
     let progress = || (kept_with(Some("a"), 0, true), Bytes::new());
     accept_kept(&store, 1, progress()).await.unwrap();
-    // The change for the next callback is queued, but the call ends before the commit.
+    // The change for the last callback is queued, but the call that accepts it is dropped before the commit.
     let (mut event, mut last) = (1, None);
     while last.is_none() {
         event += 1;

@@ -18,7 +18,7 @@ use crate::store::event_memory::is_inherited;
 use crate::store::new_record::adopted_record;
 use crate::time::Timestamp;
 
-/// The lease of a claim ends this long after the maximum duration of the delivery.
+/// The time by which the lease of a claim is longer than the maximum duration of the delivery.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// The pauses between attempts to claim a callback while another process delivers the same event, in milliseconds. The
 /// last pause is repeated.
@@ -45,8 +45,8 @@ struct InteractionHold {
     events: Vec<EventKey>,
     question: Option<u32>,
     stale: bool,
-    /// The interaction's record as it was written with the claim. The end of the claim uses it, so that the record is
-    /// not read again. `None` until the claim is certainly recorded.
+    /// The record of the interaction after the claim was written to it. With this copy, the claim can end without
+    /// another read of the record. `None` until the claim is certainly recorded.
     loaded: Option<Loaded>,
 }
 
@@ -59,7 +59,7 @@ enum Attempt {
 
 impl RedisStore {
     /// Claims a verified callback for delivery. Waits for at most `patience` while another process delivers the same
-    /// event.
+    /// event. After this time, returns the denial `event_in_flight`.
     pub(in crate::store) async fn claim(
         self: &Arc<Self>,
         ask: &Ask<'_>,
@@ -116,8 +116,8 @@ impl RedisStore {
         let mut adopts = false;
         let changed = self.change(id, &events, None, |draft| {
             let terms = Terms { id: lease_id, until: draft.now.plus(lease) };
-            // `adopts` is true if this call creates the record: the record does not exist, or an earlier attempt of
-            // this call has written it.
+            // `adopts` is true if this claim creates the record: the record does not exist, or an earlier attempt to
+            // write this claim has created the record.
             let is_own = |record: &SharedRecord| draft.is_repeat && record.has_lease(lease_id);
             adopts = draft.record.as_ref().is_none_or(|record| adopts && is_own(record));
             match self.decide(ask, id, terms, draft) {
@@ -180,7 +180,7 @@ impl RedisStore {
         match record.claim(ask, terms, *now, |event| known.contains(&event) || inherited.contains(&event)) {
             Ok(Some(claim)) => {
                 // `adopts` is true if the owner of the interaction is dead. This process becomes the owner, so that the
-                // next callbacks go to the agent that receives this callback.
+                // next callbacks of the interaction go to the agent that receives this callback.
                 if ask.adopts {
                     record.owner = self.owner();
                 }
@@ -215,7 +215,8 @@ impl SharedClaim {
         }
     }
 
-    /// Reports whether the callback is delivered although its progress is stale.
+    /// Reports whether the callback is delivered although the progress that it reports is stale (see
+    /// [`Stale`](crate::interaction::Stale)).
     pub(in crate::store) fn is_stale(&self) -> bool {
         matches!(&self.hold, Some(Hold::Interaction(hold)) if hold.stale)
     }
@@ -256,7 +257,7 @@ impl SharedClaim {
             }
         };
         if kept.as_ref().is_err_and(|failed| !failed.may_have_happened) {
-            // `self` has the claim again, and is dropped at the end of this method. This releases the claim.
+            // This method returns the claim to `self` and then drops `self`. Dropping `self` releases the claim.
             self.hold = hold;
         }
         kept

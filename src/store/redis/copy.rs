@@ -218,7 +218,7 @@ impl RedisStore {
             match compared {
                 Copies::Equal | Copies::Newer => {
                     let written = if compared == Copies::Equal { Written::Unchanged } else { Written::Newer };
-                    // Both ledgers may have delivered events since the last copy.
+                    // Since the last copy, events may have been delivered with either ledger.
                     draft.surplus.extend(record.events());
                     draft.surplus.retain(|event| !known.has_delivered(*event));
                     let inherits = known.interaction.inherit_missing(&record.interaction);
@@ -243,8 +243,8 @@ impl RedisStore {
         Ok(changed.await?.0)
     }
 
-    /// Records that a provider's id belongs to an interaction, unless a later interaction has the same id. Returns
-    /// whether callbacks find this interaction by the id now.
+    /// Records that a provider's id belongs to an interaction, unless the provider's id belongs to a later interaction.
+    /// Returns whether callbacks find the interaction `binding.id` by the provider's id now.
     async fn copy_binding(&self, binding: &Binding) -> Result<bool, Refusal> {
         let Binding { id, route, provider_id, created } = binding;
         let keys = vec![self.keys.provider_id(route, provider_id)];
@@ -330,7 +330,7 @@ fn ended<T>(joined: Result<Result<T, Refusal>, tokio::task::JoinError>) -> Resul
     joined.unwrap_or_else(|error| Err(Refusal::new(Denial::StoreUnavailable, error.to_string())))
 }
 
-/// Returns the provider's id of an interaction, if callbacks find the interaction by this id.
+/// Returns the [`Binding`] of an interaction, if callbacks find the interaction by its provider's id.
 fn binding(one: &Copied) -> Option<Binding> {
     let record = &one.record.interaction;
     let provider_id = record.provider_id().filter(|_| record.is_matched())?.into();
@@ -348,7 +348,7 @@ mod tests {
         now.plus(Duration::from_secs(seconds))
     }
 
-    /// Returns a delivered event in a form that can be compared.
+    /// Returns a delivered event as a tuple, so that a test can compare events.
     fn plain(loose: &Loose) -> (Option<[u64; 2]>, u128, u8, i64) {
         let until = loose.until.unix_ms();
         match loose.event {

@@ -22,8 +22,9 @@ use crate::replica::Owner;
 use crate::store::outcome::{DueNotice, NO_ROUTE};
 
 /// The time for which the Redis server does not return an interaction id again after it has returned the id to a
-/// process. The time is short, because the response may be lost. A second process that gets the id too early does
-/// nothing, because the record has the lease of the first process.
+/// process. The time is short: if the response is lost, no process checks the deadline until the id is returned again.
+/// If the first process needs longer than this time, a second process gets the id, but does nothing, because the record
+/// has the lease of the first process.
 const HIDDEN: Duration = Duration::from_secs(5);
 /// The maximum number of interaction ids that one call of the script `DUE` returns.
 const IDS_PER_CALL: usize = 64;
@@ -38,8 +39,8 @@ const NOTICE_LEASE: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub(in crate::store) struct Found {
     pub(in crate::store) notices: Vec<DueNotice>,
-    /// The interactions that other living processes own, each with its owner. The owner must send the notice of the
-    /// interaction.
+    /// Pairs of an owner and its interaction. The owner is another process that is alive, and must send the notice of
+    /// the interaction.
     pub(in crate::store) elsewhere: Vec<(Owner, Box<str>)>,
     pub(in crate::store) has_more: bool,
 }
@@ -55,7 +56,7 @@ enum Looked {
     Silence,
 }
 
-/// The result of applying the passed deadlines of an interaction.
+/// The result of applying the expired deadlines of an interaction.
 enum Passed {
     Nothing,
     /// This process has applied the deadlines. The values are the changed interaction and the effects of the deadlines.
@@ -64,7 +65,7 @@ enum Passed {
 }
 
 impl RedisStore {
-    /// Applies the passed deadlines of interactions. Returns the notices that must be sent now.
+    /// Applies the expired deadlines of interactions. Returns the notices that must be sent now.
     pub(in crate::store) async fn pass(&self) -> Found {
         let mut found = Found::default();
         let Some(now) = self.clock.now() else { return found };
@@ -94,7 +95,7 @@ impl RedisStore {
         found
     }
 
-    /// Applies the passed deadlines of the interactions in a partition. Returns false if the Redis server does not
+    /// Applies the expired deadlines of the interactions in a partition. Returns false if the Redis server does not
     /// respond.
     async fn look_into(&self, number: u8, silent: &mut HashSet<Box<str>>, found: &mut Found) -> bool {
         let partition = Partition::Number(number);
@@ -180,7 +181,8 @@ impl RedisStore {
             Ok((Passed::Nothing, _)) => {}
             Err(refusal) => {
                 log::warn!("{id}: its deadline is applied later: {}", refusal.detail);
-                // The node may be well although the change failed, for example if this version cannot read the record.
+                // The change may have failed although the node responds, for example if this version of Callgate cannot
+                // read the record.
                 return if self.health.is_failing(node) { Looked::Silence } else { Looked::Refused };
             }
         }

@@ -16,8 +16,8 @@ use crate::interaction::EventKey;
 use crate::random::random;
 use crate::store::event_memory::FingerprintKey;
 
-/// The upper bound of the lease numbers of events. A lease number is random. A process recognizes its own lease by this
-/// number.
+/// The upper bound of lease numbers. The lease of an event has a random number, by which a process recognizes its own
+/// lease.
 const LEASE_NUMBERS: u64 = 1_000_000;
 
 /// A claimed event that belongs to no interaction.
@@ -88,8 +88,8 @@ impl RedisStore {
         Ok(false)
     }
 
-    /// Returns the secret keys of the fingerprints that were copied from ledgers in files. The keys do not change while
-    /// a process uses the ledger.
+    /// Returns the secret keys of the copied fingerprints. When a ledger in a file is copied, the fingerprints of its
+    /// events are copied together with their secret key. The secret keys do not change while a process uses the ledger.
     async fn copied_keys(&self) -> Result<&[FingerprintKey], Refusal> {
         let read = async {
             let keys = vec![self.keys.copied_keys()];
@@ -119,7 +119,7 @@ impl RedisStore {
     }
 
     /// Records that the callback of a claimed event was queued in the inbox, and stores its message in the same change.
-    /// Returns where the message was stored.
+    /// Returns where the message was stored, or `None` if the response of the Redis server does not contain this.
     pub(super) async fn keep_event(
         &self,
         hold: &EventHold,
@@ -166,7 +166,7 @@ impl RedisStore {
     }
 }
 
-/// Parses the secret keys of the fingerprints that were copied from ledgers in files.
+/// Parses the secret keys of the copied fingerprints.
 pub(super) fn copied_keys(value: Option<&Value>) -> Vec<FingerprintKey> {
     let Some(Value::Array(keys)) = value else { return Vec::new() };
     let half = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);

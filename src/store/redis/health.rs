@@ -11,8 +11,8 @@ use crate::clock::instant;
 use crate::store::file::Health;
 use crate::time::Timestamp;
 
-/// The time after a failed write for which a node counts as not writable. It is longer than the interval between two
-/// heartbeats of a process, which are writes.
+/// The time after a failed write for which a node counts as not writable. This time is longer than the interval between
+/// two heartbeats of a process, and each heartbeat is a write.
 const WRITE_RECENT: Duration = Duration::from_secs(12);
 /// If a full node has refused no change for this time, the memory of the node is checked again.
 const FULL_RECENT: Duration = Duration::from_secs(10);
@@ -113,8 +113,9 @@ impl EngineHealth {
         self.state.lock().full.contains_key(node)
     }
 
-    /// Returns the addresses of the full nodes that have refused no change for [`FULL_RECENT`]. A node near its limit
-    /// has memory for a moment whenever a key is removed.
+    /// Returns the addresses of the full nodes whose memory must be checked again. These nodes have refused no change
+    /// for [`FULL_RECENT`]. A more recent refusal shows that the node is still full, although it may have memory for a
+    /// moment when a key is removed.
     pub(super) fn perhaps_not_full(&self) -> Vec<Box<str>> {
         let state = self.state.lock();
         let full = state.full.iter().filter(|(_, (_, last))| has_refused_nothing_since(*last));

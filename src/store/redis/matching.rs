@@ -1,6 +1,6 @@
-//! Finds the interaction of a callback without a token by the provider's id in the callback. The provider returned this
-//! id in the response to a request. Another process may have sent the request, and may still wait for the response.
-//! Therefore the Redis server also records which responses are outstanding.
+//! Finds the interaction of a callback that contains the provider's id, but no token. The provider returned this id in
+//! the response to a request. Another process may have sent the request, and may still wait for the response. Therefore
+//! the Redis server also records which responses are outstanding.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(in crate::store) struct SharedAwait {
 
 impl RedisStore {
     /// Returns the interaction to which the provider's id in a callback belongs. Waits for at most `patience` while the
-    /// response to a request of the route is outstanding.
+    /// response to a request of the route is outstanding. Returns `None` if no interaction has this provider's id.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the ledger cannot be read.

@@ -42,7 +42,7 @@ pub(in crate::store) struct SharedTaken {
     has_ended: bool,
 }
 
-/// The route of a reserved question, the endpoint of the provider for the answer, and the question.
+/// The route of a reserved question, the provider's endpoint for the answer, and the question.
 pub(in crate::store) type TakenQuestion = (Arc<str>, Box<str>, SharedTaken);
 
 impl RedisStore {
@@ -100,7 +100,7 @@ impl RedisStore {
         Ok(revoked)
     }
 
-    /// Changes the record of an interaction with `update`, if the interaction exists.
+    /// Changes the record of an interaction with the function `update`, if the interaction exists.
     async fn update(
         &self,
         id: &str,
@@ -135,8 +135,8 @@ impl RedisStore {
     }
 
     /// Records in the background that the agent has received all callbacks of an interaction, if no message of the
-    /// interaction is waiting or dead. The removal of the last message may still be queued while the node of the
-    /// interaction does not respond. The messages are therefore counted several times.
+    /// interaction is waiting or dead. If the node of the interaction does not respond, the removal of the last message
+    /// may still be queued. The messages are then counted again after a pause.
     pub(in crate::store) fn message_received(self: &Arc<Self>, id: &str) {
         let (store, id) = (Arc::clone(self), Box::<str>::from(id));
         self.later(async move {

@@ -80,7 +80,8 @@ impl RedisStore {
         Ok(found)
     }
 
-    /// Reads records, with one call for each partition. Omits records that this version cannot read.
+    /// Reads the records of these interactions, with one call for each partition. Returns each record with its
+    /// interaction id. Omits records that this version of Callgate cannot read.
     async fn read_many(&self, ids: Vec<String>) -> Result<Vec<(String, SharedRecord)>, Failure> {
         let mut by_partition: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for id in ids {
@@ -170,7 +171,8 @@ impl RedisStore {
         *self.walk.lock() = walk;
     }
 
-    /// Reads the next interaction ids for the walk, from the partitions for which this process is responsible.
+    /// Reads the next interaction ids for the walk, from the partitions for which this process is responsible. Returns
+    /// the progress of the walk.
     async fn next_ids(&self, mut walk: Walk, watched: &[bool; PARTITIONS]) -> Walk {
         while walk.ids.is_empty() && walk.partition < PARTITIONS {
             let number = u8::try_from(walk.partition).unwrap_or_default();
@@ -189,7 +191,7 @@ impl RedisStore {
         walk
     }
 
-    /// Counts all interactions in the shared ledger.
+    /// Counts all interactions in the shared ledger, and stores the number for [`RedisStore::count`].
     async fn count_all(&self) {
         let mut total = 0;
         for partition in Partition::all() {
@@ -211,7 +213,7 @@ mod tests {
     use crate::store::redis::simulation::{SCANNED_MAX, SimulatedLedger};
 
     const BEGIN: Timestamp = SimulatedLedger::BEGIN;
-    /// The partition of many interactions.
+    /// The partition in which a test opens many interactions.
     const PARTITION: Partition = Partition::Number(7);
 
     /// Opens an interaction that was created some seconds before the simulation began.
@@ -247,7 +249,7 @@ mod tests {
         ["many", "few", "ended", NO_ROUTE].into_iter().filter_map(of).collect()
     }
 
-    /// Returns this number of ids of [`PARTITION`].
+    /// Returns `count` interaction ids that belong to the partition [`PARTITION`].
     fn together(count: usize) -> Vec<String> {
         let ids = (0..).map(|number| format!("int_{number}"));
         ids.filter(|id| Partition::of(id) == PARTITION).take(count).collect()
@@ -288,7 +290,7 @@ mod tests {
         let (ledger, [store]) = SimulatedLedger::start(|_| {}).await;
         open(&store, "int_a", "few", 5).await;
         let found = |open, age| BTreeMap::from([("few".to_owned(), (open, age))]);
-        // The first step reads the interaction, and the second one finds that no others follow.
+        // The first step reads the interaction, and the second step finds no further interactions.
         assert_eq!(walked(&ledger, &store, 1).await, BTreeMap::new());
         assert_eq!(walked(&ledger, &store, 1).await, found(1, 5));
         open(&store, "int_b", "few", 8).await;

@@ -12,12 +12,12 @@ use crate::time::Timestamp;
 
 /// The interval at which a process checks all deadlines of the partitions that it watches.
 const WATCH_INTERVAL: Duration = Duration::from_secs(10);
-/// The step in milliseconds to which the deadlines that this process has written are rounded up. A busy process
-/// therefore does not check each deadline separately.
+/// A number of milliseconds. The deadlines that this process has written are rounded up to a multiple of this number. A
+/// busy process therefore does not check each deadline separately.
 const STEP_MS: i64 = 250;
 
-/// The maximum number of deadlines in the schedule that this process has written. If there are more, the schedule drops
-/// the latest deadlines. The processes that watch the partitions of these deadlines find them in the ledger.
+/// The maximum number of scheduled deadlines that this process has written. If there are more, the schedule drops the
+/// latest deadlines. The processes that watch the partitions find the dropped deadlines in the ledger.
 const OWN_MAX: usize = 65_536;
 
 /// The maximum number of interactions that wait for a check. Further interactions are dropped. The Redis server returns
@@ -77,7 +77,8 @@ impl Schedule {
         }
     }
 
-    /// Returns the partitions whose deadlines must be checked at `now`, and removes these checks from the schedule.
+    /// Returns the numbers of the partitions whose deadlines must be checked at `now`. Removes the deadlines that
+    /// caused these checks from the schedule. If a regular check was due, schedules the next one.
     pub(super) fn take(&self, now: Timestamp, watched: &[bool; PARTITIONS]) -> Vec<u8> {
         let mut partitions = BTreeSet::new();
         let mut own = self.own.lock();

@@ -1,4 +1,4 @@
-//! The state of the ledger on Redis or Valkey in this process.
+//! The access of this process to the ledger on Redis or Valkey.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(in crate::store) struct RedisStore {
     pub(super) keys: Keys,
     pub(in crate::store) settings: StoreSettings,
     pub(super) metrics: Arc<Metrics>,
-    /// The id of this run of the process among the processes that share the ledger.
+    /// The id of this run of the process, by which other processes that share the ledger identify it.
     pub(super) incarnation: Box<str>,
     /// The id and the address of this process as the owner of interactions, if the configuration has a section
     /// `replicas`.
@@ -47,7 +47,8 @@ pub(in crate::store) struct RedisStore {
     /// The number of background tasks that have not ended.
     pub(super) tasks: AtomicUsize,
     pub(super) task_ended: Notify,
-    /// The secret keys of the fingerprints that were copied from ledgers in files, once the keys were read.
+    /// The secret keys of the event fingerprints that were copied from ledgers in files. The secret keys are read once,
+    /// before their first use.
     pub(super) copied_keys: OnceCell<Vec<FingerprintKey>>,
     wall_clock: fn() -> Timestamp,
 }

@@ -14,6 +14,6 @@ pub(super) struct Walk {
     pub(super) partition: usize,
     pub(super) cursor: Vec<u8>,
     pub(super) ids: Vec<String>,
-    /// The number of open interactions of each route, and the creation time of the oldest open interaction.
+    /// For each route: the number of its open interactions, and the creation time of the oldest of them.
     pub(super) routes: HashMap<Arc<str>, (i64, Timestamp)>,
 }

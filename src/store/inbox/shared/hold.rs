@@ -19,11 +19,12 @@ use crate::store::inbox::{Inbox, Reserved};
 use crate::store::redis::{NewMessage, Placed, RedisStore, StoredHead, TakenOver};
 use crate::time::Timestamp;
 
-/// The lease of an attempt ends this long after the maximum duration of the attempt.
+/// The time by which the lease of an attempt is longer than the maximum duration of the attempt.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 impl Inbox {
-    /// Stores a claimed callback as a message in a shared ledger. See [`Store::accept`](crate::store::Store::accept).
+    /// Stores a claimed callback as a message in a shared ledger. Returns the id of the message. See
+    /// [`Store::accept`](crate::store::Store::accept).
     pub(in crate::store::inbox) async fn accept_shared(
         &self,
         claimed: Claimed<'_>,
@@ -104,7 +105,8 @@ impl Inbox {
         }
     }
 
-    /// Sets the secret key of message ids once Redis or Valkey has responded.
+    /// Sets the secret key of message ids, which Redis or Valkey provides. Returns an error if Redis or Valkey has not
+    /// responded yet.
     fn learn_key(&self, store: &RedisStore) -> Result<(), Refusal> {
         if self.ids.has_key() {
             return Ok(());
@@ -233,7 +235,7 @@ impl Inbox {
         }
     }
 
-    /// Returns up to `max` messages of an interaction whose number is above `after`, in the order of their numbers.
+    /// Returns the numbers of up to `max` messages of an interaction, in ascending order, beginning after `after`.
     /// Waiting messages that other processes hold are included.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ struct Queue {
     sequence: u64,
 }
 
-/// The changes of one partition that one call writes.
+/// The changes that one call writes. All of them belong to the same partition.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) changes: Vec<MessageChange>,
@@ -134,9 +134,9 @@ impl SharedMessages {
     /// the case if the partition of the message has refused its last changes.
     ///
     /// This is also the case if another partition on the same node has refused changes that may have been made
-    /// nevertheless, because a failover could undo these changes. If the refused changes were certainly not made, for
-    /// example because a partition is being moved to another node, attempts in the other partitions of the node
-    /// continue.
+    /// nevertheless. A failover could then undo the changes of all partitions of the node. If the refused changes were
+    /// certainly not made, for example because a partition is being moved to another node, attempts in the other
+    /// partitions of the node continue.
     pub(in crate::store::inbox) fn is_refused(&self, number: u64) -> bool {
         let refused = self.queue.lock().refused.clone();
         let node = |partition: u64| self.store.node_of_partition(partition);
@@ -154,7 +154,8 @@ impl SharedMessages {
             || queue.writing.get(&partition).is_some_and(|numbers| numbers.contains(&number))
     }
 
-    /// Takes the queued changes of each partition whose changes are not being written.
+    /// Takes the queued changes out of the queue, except the changes of partitions that are being written. Returns the
+    /// number of each partition with its changes.
     pub(super) fn take(&self) -> Vec<(u64, Batch)> {
         let mut guard = self.queue.lock();
         let queue = &mut *guard;
@@ -221,8 +222,8 @@ fn message_change(change: Change, id: &impl Fn(u64) -> String) -> Option<Message
             let at = if is_waiting { read.at } else { read.since };
             Some(MessageChange { number, id: id(number).into(), state, at, is_waiting, is_dead })
         }
-        // A new message is stored together with its event, and not by this queue. All other changes exist only in a
-        // file.
+        // A new message is stored together with its event, and not by this queue. All other kinds of changes occur only
+        // if the ledger is in a file.
         _ => None,
     }
 }

@@ -20,8 +20,8 @@ const NOW: Timestamp = SimulatedLedger::BEGIN;
 /// The number of a partition of the messages.
 const PLACE: u64 = 7;
 
-/// Creates the inbox of the first of two processes that share a ledger on these nodes. No task writes the changes of its
-/// messages.
+/// Creates the inbox of the first of two processes that share a ledger on these nodes. No task writes the changes of
+/// its messages.
 async fn inbox(nodes: &[&str]) -> (SimulatedLedger, Inbox) {
     let nodes = nodes.iter().map(|node| (*node).into()).collect();
     let start = SimulatedLedger::start(|settings| settings.redis.as_mut().unwrap().nodes = nodes);
@@ -161,7 +161,8 @@ async fn a_process_adds_the_messages_that_it_holds_and_that_its_index_lacks() {
     assert!(at(leased) <= until && at(leased) > until.minus(Duration::from_secs(1)), "{}", at(leased));
     assert_eq!(inbox.view(known).map(|view| view.bytes), Some(1), "it was not read again");
     assert_eq!(inbox.number_of(&foreign_id), Some(foreign));
-    // The change is durable now. Therefore a message with this number is a message that the index lacks.
+    // The change of the message `changing` is durable now. Therefore this message is added to the index, which lacks
+    // it.
     write_all(&inbox);
     assert!(inbox.hold(store, &TakenOver { partition: PLACE, ids }).await);
     assert_eq!(waiting(), [new, leased, known, changing, foreign]);

@@ -64,7 +64,8 @@ impl RedisStore {
         let _ = self.send_beat(Vec::new()).await;
     }
 
-    /// Reads the list of processes that share the ledger, without adding this process to the list.
+    /// Reads the list of processes that share the ledger, but does not add this process to the list. Returns the time
+    /// of the Redis server and the list.
     pub(in crate::store::redis) async fn look_at_members(&self) -> Result<(Timestamp, Members), Failure> {
         let (now, values) = self.beat_as("", Vec::new()).await?;
         let [Value::BulkString(name), _format, Value::Array(found)] = values.as_slice() else {
@@ -75,7 +76,7 @@ impl RedisStore {
     }
 
     /// Writes a heartbeat with the description of this process. If the description is empty, removes this process from
-    /// the list.
+    /// the list. Returns the time of the Redis server and the other values of the script `BEAT`.
     async fn send_beat(&self, about: Vec<u8>) -> Result<(Timestamp, Vec<Value>), Failure> {
         self.beat_as(&self.incarnation, about).await
     }

@@ -85,14 +85,15 @@ impl Members {
         self.living(now).any(|member| *member.incarnation == *incarnation)
     }
 
-    /// Returns the partitions that a process watches. All processes compute the same result without communication: each
-    /// partition is watched by the living processes whose ids have the highest hashes for this partition.
+    /// Returns for each partition whether the process `incarnation` watches the partition. All processes compute the
+    /// same result without communication: each partition is watched by the living processes whose ids have the highest
+    /// hashes for this partition.
     pub(super) fn watched(&self, incarnation: &str, now: Timestamp) -> [bool; PARTITIONS] {
         self.among_first(WATCHERS, incarnation, now)
     }
 
-    /// Returns the partitions for which a process alone is responsible. The living process whose id has the highest
-    /// hash for a partition is responsible for this partition.
+    /// Returns for each partition whether the process `incarnation` alone is responsible for the partition. The living
+    /// process whose id has the highest hash for a partition is responsible for this partition.
     pub(super) fn first_watched(&self, incarnation: &str, now: Timestamp) -> [bool; PARTITIONS] {
         self.among_first(1, incarnation, now)
     }
@@ -111,7 +112,7 @@ impl Members {
 /// Returns the hash of a process id and a partition. The hashes determine which processes watch the partition.
 fn rank(incarnation: &str, partition: usize) -> u64 {
     let hash = fnv1a(FNV_BASIS ^ partition as u64, incarnation);
-    // The last bytes of FNV-1a influence few bits, so they are mixed once more.
+    // The last bytes of a text influence only few bits of its FNV-1a hash, so the bits of the hash are mixed once more.
     (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(31)
 }
 

@@ -55,10 +55,10 @@ pub(in crate::store) struct Orphans {
     pub(in crate::store) held: Vec<(Vec<u64>, Vec<String>)>,
 }
 
-/// Messages of one partition that this process holds now.
+/// Messages that this process holds now. All of them are in the same partition.
 #[derive(Debug)]
 pub(in crate::store) struct TakenOver {
-    /// The number of the partition. The number of each message modulo [`PARTITIONS`] is the number of its partition.
+    /// The number of the partition: the number of each message modulo [`PARTITIONS`].
     pub(in crate::store) partition: u64,
     pub(in crate::store) ids: Vec<String>,
 }
@@ -88,8 +88,8 @@ impl RedisStore {
         suspects.living = living;
         let is_outdated = self.members.lock().is_outdated(now);
         if is_outdated {
-            // While the list of processes is outdated, no process can send a heartbeat. After the outage, each process
-            // therefore gets time to send a heartbeat before it counts as dead.
+            // The list of processes is outdated while no process can send a heartbeat. When heartbeats are possible
+            // again, each process gets time to send a heartbeat before it counts as dead.
             suspects.since.clear();
         }
         let before = suspects.since.len();
@@ -135,7 +135,8 @@ impl RedisStore {
         orphans
     }
 
-    /// Compares the messages of a partition that this process holds with the messages in its index.
+    /// Compares the messages that this process holds in a partition with the messages in its index. Adds the result to
+    /// `orphans`.
     async fn compare(&self, number: u8, known: &impl KnownMessages, orphans: &mut Orphans) {
         let idle = known.idle(number);
         let (own, is_complete) = self.adopt(number, &self.incarnation).await;
@@ -146,7 +147,7 @@ impl RedisStore {
         orphans.found.extend(own);
     }
 
-    /// Returns the messages of a partition that this process holds.
+    /// Returns the messages that this process holds in a partition.
     pub(in crate::store) async fn own_messages(&self, partition: u64) -> Vec<TakenOver> {
         let number = u8::try_from(partition).unwrap_or_default();
         self.adopt(number, &self.incarnation).await.0
@@ -177,7 +178,8 @@ impl RedisStore {
         Some(holders)
     }
 
-    /// Takes over the messages that a dead process holds in a partition.
+    /// Takes over the messages that a dead process holds in a partition. Returns the messages that this process holds
+    /// now.
     async fn take_over(&self, number: u8, holder: &str) -> Vec<TakenOver> {
         let (found, _) = self.adopt(number, holder).await;
         let count: usize = found.iter().map(|taken| taken.ids.len()).sum();

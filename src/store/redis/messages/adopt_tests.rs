@@ -80,7 +80,7 @@ async fn a_process_that_was_suspected_and_lives_keeps_its_messages() {
         let orphans = search(&[&other, &store], seconds, &mut suspects, &index).await;
         assert_eq!(ids(&orphans.found), Vec::<&str>::new());
     }
-    // The next time, the process gets the same time again.
+    // When the other process is silent again, it gets the same time again before its messages are taken over.
     for (silent, expected) in [(5, &[][..]), (5, &[]), (5, &[]), (1, &[]), (1, &["msg_a"])] {
         let orphans = search(&[&store], silent, &mut suspects, &index).await;
         assert_eq!(ids(&orphans.found), expected);

@@ -62,7 +62,8 @@ pub(in crate::store) struct StoredHead {
     pub(in crate::store) head: Vec<u8>,
     pub(in crate::store) state: Vec<u8>,
     pub(in crate::store) body_bytes: u64,
-    /// The remaining duration of the lease of another process's attempt or pull.
+    /// The remaining duration of the lease, if another process has leased the message for an attempt or a pull.
+    /// Otherwise zero.
     pub(in crate::store) leased_for: Duration,
 }
 

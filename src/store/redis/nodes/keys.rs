@@ -67,7 +67,7 @@ impl Keys {
         self.name(Partition::of(id), &format!("i:{id}"))
     }
 
-    /// Returns the name of the Redis key with the delivered events of an interaction for which its record has no room.
+    /// Returns the name of the Redis key with the delivered events of an interaction that do not fit into its record.
     pub(in crate::store::redis) fn events(&self, id: &str) -> String {
         self.name(Partition::of(id), &format!("e:{id}"))
     }
@@ -94,15 +94,16 @@ impl Keys {
         self.name(partition, "l")
     }
 
-    /// Returns the location of the fingerprint of a delivered event that was copied from a ledger in a file: the
-    /// partition, and the name of the Redis key.
+    /// Returns the partition and the name of the Redis key in which a copied fingerprint is stored. Fingerprints of
+    /// delivered events are copied from ledgers in files.
     #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 64")]
     pub(in crate::store::redis) fn copied(&self, fingerprint: u64) -> (Partition, String) {
         let partition = Partition::Number((fingerprint % PARTITIONS as u64) as u8);
         (partition, self.copied_of(partition))
     }
 
-    /// Returns the name of the Redis key with the fingerprints of a partition that were copied from ledgers in files.
+    /// Returns the name of the Redis key with the copied fingerprints of a partition. Fingerprints of delivered events
+    /// are copied from ledgers in files.
     pub(in crate::store::redis) fn copied_of(&self, partition: Partition) -> String {
         self.name(partition, "f")
     }
@@ -117,7 +118,8 @@ impl Keys {
         self.name(Partition::of(route), &format!("p:{route}:{id}"))
     }
 
-    /// Returns the name of the Redis key with the requests on a route to which the provider has not responded.
+    /// Returns the name of the Redis key with the outstanding requests of a route. The provider has not responded to
+    /// these requests.
     pub(in crate::store::redis) fn awaited(&self, route: &str) -> String {
         self.name(Partition::of(route), &format!("a:{route}"))
     }

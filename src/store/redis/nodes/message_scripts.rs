@@ -73,9 +73,9 @@ call!(
 call!(
     /// Replaces the record of an interaction as the script `cas` does, and stores a message in the same step.
     ///
-    /// Keys: the sorted set of the due times of messages, the record, the due times of records, the events of the
-    /// record. Arguments: the arguments of `cas` except the events, the number of events, the events, and the arguments
-    /// of the message.
+    /// Keys: the sorted set of the due times of messages, the record, the due times of records, the sorted set of the
+    /// delivered events that do not fit into the record. Arguments: the first five arguments of `cas`, the number of
+    /// events to add, these events, and the arguments of the message.
     ///
     /// Returns 1 if the Redis server has the new record, and the process that holds the message. Also returns the first
     /// waiting message of the interaction, and the waiting message before the new one. The holder must have both in its
@@ -319,7 +319,7 @@ call!(
     /// Keys: the sorted set of the due times of the partition. Arguments: the id, the interaction of the message
     /// (empty: any), the process that gets the message.
     ///
-    /// Returns 1 if this process holds the message now, 2 if another process holds the message, and 0 if the message
+    /// Returns 1 if the process holds the message now, 2 if another process holds the message, and 0 if the message
     /// does not exist. Also returns the interaction of the message (empty: none).
     TAKE_ONE,
     "message_take_one",

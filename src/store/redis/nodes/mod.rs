@@ -91,7 +91,7 @@ impl Nodes {
         }
     }
 
-    /// Creates simulated nodes: `stand_in` executes all calls. The nodes of the settings have the same number of slots.
+    /// Creates simulated nodes: `stand_in` executes all calls. Each node of the settings has the same number of slots.
     #[cfg(test)]
     pub(super) fn simulated(
         settings: RedisSettings,
@@ -271,7 +271,7 @@ impl Nodes {
         }
     }
 
-    /// Executes a script on the node to which the slot of its keys is being moved.
+    /// Executes a script on the node to which the slot of its keys is being moved. Returns the response of the node.
     async fn ask_at(&self, address: &str, request: &Request) -> Result<Value, RedisError> {
         let node = self.at(address)?;
         if let Some(writes) = node.writes.as_ref().filter(|_| request.call.writes) {

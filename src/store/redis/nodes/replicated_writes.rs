@@ -26,8 +26,8 @@ struct Write {
     done: oneshot::Sender<Result<Value, RedisError>>,
 }
 
-/// The queue of changes for one node that replicas must confirm. The task that sends the changes ends when this value
-/// is dropped.
+/// The queue of changes that are sent to one node and confirmed by its replicas. The task that sends the changes ends
+/// when this value is dropped.
 pub(super) struct ReplicatedWrites(mpsc::Sender<Write>);
 
 impl ReplicatedWrites {

@@ -2,8 +2,8 @@
 //! Every script uses the keys of one partition only. The first value that it returns is the time of the Redis server in
 //! microseconds.
 //!
-//! A script with the same arguments can be executed twice, because a call whose response is lost may have been
-//! executed.
+//! A process can repeat a call if its response is lost. The script must therefore have the right effect even if it is
+//! executed twice with the same arguments.
 
 use std::sync::LazyLock;
 
@@ -54,8 +54,9 @@ macro_rules! call {
 pub(super) use call;
 
 /// Begins a script that works while the Redis server is full. Such a script frees memory, or belongs to a record that
-/// the server already has. A full server refuses a command that needs memory only if the script has written nothing
-/// before. `PERSIST` is a write that needs no memory, and has no effect on a key without a time to live.
+/// the server already has. A full server refuses a command that needs memory, unless the script has written something
+/// before. Therefore the script first executes `PERSIST`. This write needs no memory, and has no effect on a key
+/// without a time to live.
 macro_rules! although_full {
     ($text:literal) => {
         concat!("redis.call('PERSIST', KEYS[1])\n", $text)
@@ -63,9 +64,10 @@ macro_rules! although_full {
 }
 
 call!(
-    /// Reads the record of an interaction, and which of the given events are stored outside the record.
+    /// Reads the record of an interaction, and which of the given events are in the sorted set of the interaction. This
+    /// set contains the delivered events that do not fit into the record.
     ///
-    /// Keys: the record, the events outside the record. Arguments: the keys of the events.
+    /// Keys: the record, the sorted set of the interaction. Arguments: the keys of the events.
     LOAD,
     "load",
     false,
@@ -86,9 +88,9 @@ call!(
     /// Replaces or removes the record of an interaction if the record still has the expected version. The version is
     /// the first 8 bytes of a record.
     ///
-    /// Keys: the record, the due times, the events outside the record. Arguments: the expected version (empty: the
-    /// record does not exist), the new record (empty: the record is removed), its due time, the id, the maximum number
-    /// of events, and events to add.
+    /// Keys: the record, the due times, the sorted set of the delivered events that do not fit into the record.
+    /// Arguments: the expected version (empty: the record does not exist), the new record (empty: the record is
+    /// removed), its due time, the id, the maximum number of events, and the events to add.
     ///
     /// Returns 1 if the Redis server has the new record.
     CAS,
@@ -112,8 +114,8 @@ call!(
 );
 
 call!(
-    /// Writes a record again without a change. When the replicas confirm this write, they also have every earlier
-    /// write of the node. The key is that of the record.
+    /// Writes a record again without a change. When the replicas confirm this write, they also have every earlier write
+    /// of the node. Keys: the record.
     TOUCH,
     "touch",
     true,
@@ -316,8 +318,8 @@ call!(
 );
 
 call!(
-    /// Records the secret key of fingerprints that are copied from another ledger. Keys: the secret keys. Arguments:
-    /// the secret key.
+    /// Records the secret key of fingerprints that are copied from another ledger. Keys: the set of secret keys.
+    /// Arguments: the secret key.
     COPY_KEY,
     "copy",
     true,
@@ -325,7 +327,7 @@ call!(
 );
 
 call!(
-    /// Returns the secret keys of the copied fingerprints. Keys: the secret keys.
+    /// Returns the secret keys of the copied fingerprints. Keys: the set of secret keys.
     COPIED_KEYS,
     "find_copied",
     false,

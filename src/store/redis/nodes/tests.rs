@@ -47,14 +47,15 @@ impl PreparedNode {
     }
 }
 
-/// Reads a line with a number after the sign of its type. Returns `None` at the end of the connection.
+/// Reads a line that consists of one character and a number, such as `$5`, and returns the number. Returns `None` at
+/// the end of the connection.
 async fn number(stream: &mut BufReader<TcpStream>) -> Option<usize> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok()?;
     line.get(1..)?.trim_end().parse().ok()
 }
 
-/// Calls a script on a node with these responses. Returns the result, and the names of the commands that the node
+/// Calls a script on a node that sends these responses. Returns the result, and the names of the commands that the node
 /// received.
 async fn call(
     call: &'static scripts::Call,
@@ -85,7 +86,8 @@ async fn call(
     (result, called)
 }
 
-/// Changes are sent on another connection than reads, because replicas must confirm them.
+/// Calls a script that only reads and a script that changes data. Their calls are sent on different connections,
+/// because replicas must confirm changes.
 #[tokio::test]
 async fn a_script_is_called_by_its_hash_and_then_by_its_text_if_the_node_does_not_know_it() {
     const LIST: &str = "*2\r\n:7\r\n$1\r\nx";

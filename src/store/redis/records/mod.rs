@@ -82,7 +82,8 @@ impl NotChanged {
     }
 }
 
-/// The decision to leave a record unchanged, to write it or to remove it. The value is returned to the caller.
+/// The decision to leave a record unchanged, to write it or to remove it. The value of type `T` is returned to the
+/// caller.
 pub(super) enum Decision<T> {
     Keep(T),
     Write(T),

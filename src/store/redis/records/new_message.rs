@@ -28,7 +28,7 @@ pub(in crate::store) struct Placed {
 }
 
 impl Placed {
-    /// Reads where a message was stored from the values that a script has returned. Returns `None` if the values do not
+    /// Parses the values that a script has returned after it has stored a message. Returns `None` if the values do not
     /// contain the holder of the message.
     pub(in crate::store::redis) fn read(values: impl Iterator<Item = Value>) -> Option<Self> {
         let mut values = values.map_while(|value| match value {

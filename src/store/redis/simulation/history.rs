@@ -40,7 +40,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Changes the observations about an interaction.
+    /// Changes the observations about an interaction. Returns the result of `change`.
     pub(super) fn note<T>(&self, id: &str, change: impl FnOnce(&mut Story) -> T) -> T {
         change(self.stories.lock().entry(id.to_owned()).or_default())
     }

@@ -26,9 +26,9 @@ impl SimulatedLedger {
     /// The time at which the simulation begins.
     pub(in crate::store) const BEGIN: Timestamp = BEGIN;
 
-    /// Creates a ledger, and starts processes that share it. `change` changes the settings before. Each process owns the
-    /// interactions that it opens, and knows the other processes by their heartbeats. Must be called within a tokio
-    /// runtime whose clock is paused.
+    /// Creates a ledger, and starts processes that share it. `change` changes the settings of the processes before they
+    /// start. Each process owns the interactions that it opens, and knows the other processes by their heartbeats. Must
+    /// be called within a tokio runtime whose clock is paused.
     pub(in crate::store) async fn start<const N: usize>(
         change: impl FnOnce(&mut StoreSettings),
     ) -> (Self, [Arc<RedisStore>; N]) {
@@ -47,8 +47,9 @@ impl SimulatedLedger {
         (Self { engine, settings, metrics }, processes)
     }
 
-    /// Adds a message of the inbox that belongs to no interaction. The process `holder` holds the message, or a process
-    /// that is gone. An attempt or a pull of the message has a lease for this time after the beginning.
+    /// Adds a message of the inbox that belongs to no interaction. The process `holder` holds the message. If `holder`
+    /// is `None`, a dead process holds the message. The lease of the message ends `leased_for` after the beginning of
+    /// the simulation.
     pub(in crate::store) fn add_message(
         &self,
         (number, id): (u64, &str),

@@ -11,16 +11,17 @@ use crate::store::redis::nodes::scripts::{COPY_BINDING, COPY_EVENTS, COPY_KEY};
 /// The maximum number of members of a sorted set that one call of a scan returns.
 pub(in crate::store::redis) const SCANNED_MAX: usize = 150;
 
-/// The data outside the records. Failovers do not change it.
+/// The data of a simulated Redis server outside the records of interactions. Failovers do not change this data.
 #[derive(Default)]
 pub(super) struct Lookups {
-    /// The interaction of each provider's id, by the Redis key.
+    /// Maps the name of a Redis key to the id of an interaction. There is one Redis key for each provider's id.
     bindings: HashMap<String, Vec<u8>>,
     /// The sorted sets of copied events, and of requests whose response is outstanding.
     sets: HashMap<String, BTreeMap<Vec<u8>, i64>>,
     /// The secret keys of the copied fingerprints.
     secrets: BTreeSet<Vec<u8>>,
-    /// The messages of the inbox by their ids, by the Redis key with the due times of the partition.
+    /// The messages of the inbox. The first key is the name of the Redis key with the due times of a partition. The
+    /// second key is the message id.
     messages: HashMap<String, BTreeMap<String, HeldMessage>>,
 }
 
@@ -43,7 +44,7 @@ impl Lookups {
         self.sets.get(key).cloned().unwrap_or_default()
     }
 
-    /// Executes a script, and adds the values that it returns after the time.
+    /// Executes a script at the time `us` (Unix microseconds), and adds its results to `values`.
     pub(super) fn execute(&mut self, request: &Request, us: i64, values: &mut Vec<Value>) {
         let is = |call| std::ptr::eq(request.call, call);
         let keys: Vec<_> = request.keys.iter().map(String::as_str).collect();

@@ -43,7 +43,7 @@ fn cpu_time() -> Duration {
 
 /// The number of interactions that the unit tests simulate.
 const INTERACTIONS: u64 = 10_000;
-/// The number of interactions from which a simulation prints its progress.
+/// A simulation with at least this number of interactions prints its progress.
 const LARGE: u64 = 100_000;
 
 /// Returns the command that repeats a simulation with this seed.

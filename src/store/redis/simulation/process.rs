@@ -40,8 +40,8 @@ pub(in crate::store::redis) fn settings() -> StoreSettings {
     }
 }
 
-/// Starts the store of a process that uses a simulated Redis server. `own` is the process itself. No background task
-/// runs.
+/// Starts the store of a process that uses a simulated Redis server. `own` is the id and the address of the process. No
+/// background task runs.
 pub(super) fn start(
     engine: &Arc<StandIn>,
     metrics: &Arc<Metrics>,

@@ -1,5 +1,6 @@
-//! A simulated Redis server in memory with the faults of a network. It executes the calls of the store after a delay,
-//! loses requests and responses, executes some requests late, and fails over to a replica that lacks the last writes.
+//! A Redis server that is simulated in memory, together with the faults of a network. It executes the calls of the
+//! store after a delay, loses requests and responses, executes some requests late, and fails over to a replica that
+//! lacks the last writes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// A Redis server that executes every call and loses no response.
+    /// No faults: the Redis server executes every call, and no response is lost.
     pub(super) const NONE: Self =
         Self { lost_requests: 0, lost_responses: 0, late: 0, waits: false, lag_ms: 1 };
 }
@@ -156,7 +157,7 @@ impl StandIn {
         }
     }
 
-    /// Executes a call like a Redis node, with the simulated faults.
+    /// Executes a call like a Redis node, with the simulated faults. Returns the values of the response.
     pub(in crate::store::redis) async fn call(
         self: &Arc<Self>,
         request: &Request,
@@ -262,7 +263,7 @@ impl StandIn {
     }
 }
 
-/// Executes the script `CAS`, which compares and sets a record.
+/// Executes the script `CAS`, which compares and sets a record. Returns whether the server has the new record.
 fn compare_and_set(
     state: &mut State,
     (record, due, events): (&str, &str, &str),
