@@ -56,9 +56,9 @@ pub enum Outcome {
     Answered,
     /// The time of the request differs too much from the receiver's clock.
     Clock,
-    /// The request was addressed to another process than the receiver.
+    /// The request was addressed to another replica, and not to the receiver.
     Mistaken,
-    /// The receiver has moved this interaction to another replica.
+    /// The receiver has moved the interaction of the callback to another replica.
     Moved,
     /// The receiver denied the callback, although the sender had permitted it.
     Refused,

@@ -45,8 +45,8 @@ impl Compaction {
     /// Applies `written` to the new file: the changes that were just written to the old file. Then copies the next
     /// records from memory, and the next messages of the inbox from `file`. Returns true if the new file is complete.
     ///
-    /// The memory is ahead of the old file, because it already includes the queued changes. After a record was copied
-    /// from memory, its queued changes are written to both files. The last of these changes makes both files equal.
+    /// The memory is ahead of the old file, because it already includes the queued changes. When the queued changes of
+    /// a copied record are written to both files, both files have the same record.
     pub(super) fn step(
         &mut self,
         (file, memory): (&LedgerFile, &Memory),
@@ -98,7 +98,7 @@ impl Compaction {
         if records.is_empty() { memory.snapshot_events(&mut self.next_event, STEP) } else { records }
     }
 
-    /// Replaces the old file by the new one. See [`LedgerFile::replace_with`].
+    /// Replaces the old file by the new one. The results are those of [`LedgerFile::replace_with`].
     pub(super) fn finish(self, file: &mut LedgerFile) -> (bool, Result<(), Fault>) {
         file.replace_with(self.new)
     }

@@ -24,8 +24,9 @@ const UNSENT_MAX: usize = 65_536;
 /// The maximum number of deadlines that are applied while a shard is locked. Their application takes well below a
 /// millisecond.
 const CHECKS_PER_LOCK: usize = 8;
-/// The ids of removed interactions are removed from a shard's list `kept` if the list is longer than twice the number
-/// of interactions plus this number. The list contains the interactions that are retained only for display.
+/// A limit for a shard's list `kept`, which contains the ids of the interactions that are retained only for display.
+/// The ids of removed interactions are deleted from the list if it has more than `2 * interactions + STALE_KEPT_MAX`
+/// entries.
 const STALE_KEPT_MAX: usize = 1024;
 /// The maximum number of records that are read for a list while a shard is locked.
 const READS_PER_LOCK: usize = 256;

@@ -81,12 +81,12 @@ pub struct CopyReport {
     pub lost: Lost,
 }
 
-/// The content that a copy loses, because the target ledger cannot store it.
+/// The content that a copy to another ledger loses, because that ledger cannot store it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Lost {
-    /// The number of messages of the inbox that their agent has not received.
+    /// The number of messages of the inbox that were not delivered to their agents.
     pub messages: usize,
-    /// The number of delivered events. A repetition of such an event would be delivered again.
+    /// The number of delivered events. If the provider repeats such an event, it is delivered again.
     pub events: usize,
 }
 
@@ -128,8 +128,8 @@ impl Copied {
         })
     }
 
-    /// Returns a copy of the interaction to which the fingerprints of its delivered events were added. `key` is the
-    /// secret key of the fingerprints. Without this key, no fingerprint is added. Also returns the number of
+    /// Returns a copy of the interaction's record, to which the fingerprints of the delivered events were added. `key`
+    /// is the secret key of the fingerprints. Without this key, no fingerprint is added. Also returns the number of
     /// fingerprints that were not added.
     pub(in crate::store) fn with_inherited(&self, key: Option<FingerprintKey>) -> (Interaction, usize) {
         let mut interaction = self.record.interaction.clone();

@@ -70,8 +70,9 @@ impl Messages {
     }
 
     /// Reports whether a change must be copied to the target file. `self` contains the messages of the target file
-    /// before the copy. A new message is copied together with its state, which the next change sets. Therefore, `from`
-    /// is the number of the last message if that message is new in the target file, and `None` otherwise.
+    /// before the copy. The caller must pass the changes in order and the same `from` each time: a new message is
+    /// copied together with its state, which is the next change. `from` is the number of the last message if this
+    /// message is new in the target file, and `None` otherwise.
     fn takes(&self, change: &Change, from: &mut Option<u64>) -> bool {
         match change {
             // Every number up to `self.number` was already assigned in the target file. If the target file lacks a
@@ -82,8 +83,8 @@ impl Messages {
                 is_new
             }
             Change::MessageState(number, _) if *from == Some(*number) => true,
-            // The message is not new in the target file. Its state is replaced only if it still waits there, and is
-            // delivered or dead in the source file.
+            // The message is not new in the target file. The state is replaced only if the message still waits in the
+            // target file, and is delivered or dead in the source file.
             Change::MessageState(number, state) => self
                 .known
                 .get(number)

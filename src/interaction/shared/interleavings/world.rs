@@ -281,7 +281,8 @@ impl World {
         }
         let text = if change.held == 0 { 0 } else { records.text(change.held) };
         self.engine = Engine { version: change.version(), text, due: change.due };
-        // No version occurs twice. Pending calls that expect another version can therefore never have an effect.
+        // No version occurs twice. If a pending call expects another version than the new one, it can therefore never
+        // have an effect.
         self.late.retain(|late| late.expected == change.version());
         true
     }
@@ -324,7 +325,8 @@ impl World {
         };
     }
 
-    /// If another process does the same work under a lease that has not ended, records the violated invariant.
+    /// Records a violated invariant if another process does the same work and its lease has not ended. `is_same`
+    /// recognizes the work.
     fn check_alone(&mut self, is_same: impl Fn(Then) -> bool) {
         let works = |task: &Task| match task.phase {
             Phase::Work { then: then @ (Then::Deliver(_, until) | Then::Send(_, until)), .. } => {
@@ -356,8 +358,8 @@ impl World {
         next
     }
 
-    /// If the lease of an accepted notice has ended before the acceptance was recorded, records that another process is
-    /// allowed to send the notice again.
+    /// Records that the notice may be sent again, if the agent has accepted a notice and its lease has ended before the
+    /// acceptance was recorded.
     fn note_ended_leases(&mut self) {
         let has_ended = |task: &Task| match task.phase {
             Phase::Read { kind, .. } | Phase::Write { kind, .. } => {
