@@ -12,9 +12,9 @@ use crate::denial::Refusal;
 use crate::path::Captures;
 use crate::token::Granted;
 
-/// The key of an event, by which the ledger recognizes duplicates. Two events of the same [`Scope`] have different
-/// keys. The lowest bit of a key is 0 if the key was made from a MAC. The bit is 1 if the key was made from an event id
-/// or from other parts of a message.
+/// The key of an event, by which the ledger recognizes duplicates. No key belongs to two events of the same [`Scope`].
+/// The lowest bit of a key is 0 if the key was made from a MAC. The bit is 1 if the key was made from an event id or
+/// from other parts of a message.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct EventKey(pub u128);
 

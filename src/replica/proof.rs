@@ -100,7 +100,7 @@ impl ResponseProof {
         Self { prover, own, nonce, outcome: Outcome::Answered }
     }
 
-    /// Returns this proof with another outcome.
+    /// Returns this proof with `outcome` as its outcome.
     #[must_use]
     pub fn with_outcome(self, outcome: Outcome) -> Self {
         Self { outcome, ..self }

@@ -43,7 +43,8 @@ impl Store {
     ) -> Result<Claimed<'_>, ClaimError> {
         self.check().map_err(ClaimError::Refused)?;
         let matched = match ask.follow.matching.filter(|_| ask.granted.is_none()) {
-            // This case is rare. The future is boxed, so that the futures of all other callbacks stay small.
+            // Few callbacks are matched by the provider's id. The future is boxed, so that the futures of all other
+            // callbacks stay small.
             Some(unmatched) => match Box::pin(self.find_matched(ask)).await.map_err(ClaimError::Refused)? {
                 None if unmatched == UnmatchedCallback::Refuse => {
                     let detail = "no interaction has the provider's id of the callback";
@@ -60,7 +61,7 @@ impl Store {
         }
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
-            // This case is rare. The future is boxed, so that the futures of all other callbacks stay small.
+            // Few claims must wait. The future is boxed, so that the futures of claims that do not wait stay small.
             Ok(None) => Box::pin(self.wait_for_claim(ask, now, patience)).await,
             Err(error) => Err(error),
         };

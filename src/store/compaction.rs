@@ -24,10 +24,11 @@ pub(super) struct Compaction {
     /// The first change of the new file, which writes the secret key of the fingerprints. `None` after this change was
     /// written.
     key: Option<Change>,
-    /// The ids of the interactions of the current shard that are not copied yet.
+    /// For the current shard: the ids of the interactions that are not copied yet.
     ids: Vec<Arc<str>>,
     next_shard: usize,
-    /// A location in the log of the events that belong to no interaction. The events before this location are copied.
+    /// A location in the log of the events that belong to no interaction. The events before this location are already
+    /// copied.
     next_event: EventPlace,
     /// The number of the last copied message of the inbox. `None` until the copy of the messages begins.
     last_message: Option<u64>,
@@ -98,7 +99,7 @@ impl Compaction {
         if records.is_empty() { memory.snapshot_events(&mut self.next_event, STEP) } else { records }
     }
 
-    /// Replaces the old file by the new one. The results are those of [`LedgerFile::replace_with`].
+    /// Replaces the old file by the new one. Returns the results of [`LedgerFile::replace_with`].
     pub(super) fn finish(self, file: &mut LedgerFile) -> (bool, Result<(), Fault>) {
         file.replace_with(self.new)
     }

@@ -234,8 +234,8 @@ impl Memory {
         has_removed
     }
 
-    /// Searches the shard's list `over` for the first ended interaction that still has events, and removes these
-    /// events. Returns whether there was such an interaction.
+    /// Removes the events of one ended interaction: the first interaction in the shard's list `over` that still has
+    /// events. Returns whether there was one.
     fn evict_over(&self, shard: &mut Shard, removal: Removal) -> bool {
         while let Some(id) = shard.over.pop_front() {
             if self.drop_over(shard, &id, removal) {

@@ -250,7 +250,8 @@ impl Writer {
     }
 
     /// Copies the messages of the inbox to `new` from the last complete commit of the file. Then applies the changes of
-    /// the inbox that the file lacks. Does not read the file, which may be damaged, if the ledger has no messages.
+    /// the inbox that the file lacks. If the ledger has no messages, does not read the file, because the file may be
+    /// damaged.
     fn write_messages(&mut self, new: &mut LedgerFile) -> Result<(), Fault> {
         if !self.file.has_messages() && self.inbox.is_empty() {
             return Ok(());

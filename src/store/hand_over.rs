@@ -155,8 +155,8 @@ impl Store {
         !origins.is_empty() && origins.contains_key(from.to_string().as_str())
     }
 
-    /// Returns the ids of processes. Each of them minted the token of an interaction that was handed over to this
-    /// ledger.
+    /// Returns the origins of the interactions that were handed over to this ledger. An origin is the id of the process
+    /// that minted the token.
     pub fn inherited(&self) -> Vec<String> {
         self.memory.origins.lock().keys().map(|origin| origin.to_string()).collect()
     }

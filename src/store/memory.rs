@@ -185,9 +185,9 @@ impl Memory {
         self.interactions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Reserves room for one more interaction. If the ledger is full, first removes an interaction that is retained
-    /// only for display, or whose request was not sent. Returns false if there is still no room. The caller must not
-    /// have locked a shard.
+    /// Reserves room for one more interaction. If the ledger is full, first removes one interaction: one that is
+    /// retained only for display, or one whose request was not sent. Returns false if there is still no room. The
+    /// caller must not have locked a shard.
     fn reserve_or_evict(&self) -> bool {
         self.reserve() || ((self.evict_kept() || self.evict_unsent()) && self.reserve())
     }

@@ -17,8 +17,8 @@ use crate::interaction::{Claim, Event, Interaction, NoticeId, NoticeResult, Ques
 use crate::policy::TTL_MAX;
 use crate::time::Timestamp;
 
-/// The maximum length of the list `unsent`. It contains interactions whose request was not sent. A full ledger removes
-/// these interactions.
+/// The maximum length of the list `unsent`, which contains the interactions whose request was not sent. A full ledger
+/// removes these interactions.
 const UNSENT_MAX: usize = 65_536;
 
 /// The maximum number of deadlines that are applied while a shard is locked. Their application takes well below a
@@ -165,7 +165,7 @@ impl Memory {
         self.shard(Self::index(id)).interactions.get(id).map(|slot| slot.record.clone())
     }
 
-    /// Adds to `found` the interactions of one shard whose id comes after `after` and for which `wanted` returns true.
+    /// Adds interactions of one shard to `found`: their ids come after `after`, and `wanted` returns true for them.
     /// Then retains only the first `limit` interactions in `found`, in the order of ids. The shard is locked only for a
     /// short time: while its ids are copied, and while up to [`READS_PER_LOCK`] records are read.
     pub(super) fn list(
@@ -236,8 +236,8 @@ impl Memory {
 
     // === Deadlines ===
 
-    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard that have passed at `now`. Adds the notices that must
-    /// be sent to `notices`. Returns whether more deadlines may have passed.
+    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard. These deadlines have passed at `now`. Adds the notices
+    /// that must be sent to `notices`. Returns whether more deadlines may have passed.
     pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) -> bool {
         let mut shard = self.shard(index);
         for _ in 0..CHECKS_PER_LOCK {

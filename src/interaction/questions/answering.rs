@@ -1,4 +1,4 @@
-//! Adds the questions that callbacks ask to an interaction, and records the agent's answers.
+//! Records in an interaction the questions that callbacks ask, and the agent's answers.
 
 use super::question::{Question, QuestionFault};
 use crate::interaction::interaction::Interaction;

@@ -22,7 +22,7 @@ const EVENTS_MAX: usize = 8;
 /// The record of an interaction that several processes share.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SharedRecord {
-    /// The state of the interaction.
+    /// The interaction itself, without the owner and the leases.
     #[serde(rename = "i")]
     pub interaction: Interaction,
     /// The id of the process whose agent receives the callbacks, as text.

@@ -34,10 +34,10 @@ pub(in crate::store) struct Loose {
     pub(in crate::store) until: Timestamp,
 }
 
-/// The key or the fingerprint of a delivered event that belongs to no interaction.
+/// A delivered event that belongs to no interaction: its key or its fingerprint.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) enum LooseEvent {
-    /// The key of the event. The number is the partition of the shared ledger to which the event's route belongs.
+    /// The key of the event, and the number of the partition in which a shared ledger stores the event.
     Key(EventKey, u8),
     /// The secret key with which the fingerprint was computed, and the fingerprint of the event.
     Fingerprint(FingerprintKey, u64),
@@ -73,7 +73,8 @@ pub struct CopyReport {
     pub merged: usize,
     /// The number of copied delivered events, with and without an interaction.
     pub events: usize,
-    /// The number of copied provider's ids. Callbacks without a token find their interaction by the provider's id.
+    /// The number of provider's ids that were copied. Callbacks without a token find their interaction by the
+    /// provider's id.
     pub provider_ids: usize,
     /// The number of copied messages of the inbox.
     pub messages: usize,

@@ -61,8 +61,9 @@ impl Oldest {
         Self { replayable_until: event.replayable_until(), delivered: event.delivered }
     }
 
-    /// Returns the rank at `now` (Unix seconds). When room is needed, events with the lowest rank are removed first. If
-    /// the replay of an event is denied, the event has a lower rank than every event whose replay may pass.
+    /// Returns the rank of these two times at `now` (Unix seconds). When room is needed, the event with the lowest rank
+    /// is removed first. If the replay of an event is denied, the event has a lower rank than every event whose replay
+    /// may pass.
     pub(in crate::store) fn rank(self, now: u32) -> (bool, u32) {
         match self.replayable_until <= now {
             true => (false, self.replayable_until),
@@ -105,7 +106,7 @@ struct Queue {
     chunks: VecDeque<Chunk>,
     /// The number of the queue's first chunk.
     first: u32,
-    /// The number of entries at the beginning of the first chunk that were removed.
+    /// The number of removed entries at the beginning of the first chunk.
     gone: usize,
     /// The number of entries that were not removed.
     len: usize,

@@ -297,7 +297,8 @@ async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
     let adopting = StoreSettings { unknown: crate::config::Unknown::Adopt, ..settings(Some(&path)) };
     let store = start_with(&adopting, NOW).unwrap();
     assert!(delivers_at(&store, Some(TOGETHER[0]), EventKey(1), None, NOW).await);
-    // The ten events of the other interaction displace the event of this interaction, which is still open.
+    // Delivers ten events of another interaction. They displace the event of the first interaction, which is still
+    // open.
     for key in 2..=11 {
         assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(key.into()), None, after(key)).await);
     }
@@ -309,8 +310,7 @@ async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
     assert!(store.memory.read(TOGETHER[0]).unwrap().has_forgotten_events());
 }
 
-/// Returns two numbers of interactions: the interactions that are not retained only for display, and the interactions
-/// that are.
+/// Returns the number of interactions that are not retained only for display, and the number of interactions that are.
 fn counts(store: &Store) -> (usize, usize) {
     (store.counts().0, store.kept())
 }

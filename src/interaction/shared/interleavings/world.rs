@@ -42,8 +42,8 @@ pub(super) struct Seen {
     pub(super) is_revoked: bool,
     /// The number of times that an agent accepted the notice.
     pub(super) reported: u8,
-    /// Whether the agent is allowed to receive the notice twice. True if a crash, a lost call or the end of the lease
-    /// has prevented that the agent's response was recorded.
+    /// Whether the agent is allowed to receive the notice twice. True if the agent's response may not have been
+    /// recorded because of a crash, a lost call or the end of the lease.
     pub(super) may_report_again: bool,
     /// The invariant that the last step violated. `None` if the step violated no invariant.
     pub(super) wrong: Option<&'static str>,
