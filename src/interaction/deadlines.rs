@@ -1,5 +1,5 @@
 //! The effects of time on an interaction. It expires at its deadline, and it stalls if no callback arrives for too
-//! long. The agent gets notices about both.
+//! long. In both cases, the agent gets a notice.
 
 use std::num::NonZeroI64;
 use std::time::Duration;

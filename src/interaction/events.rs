@@ -1,4 +1,4 @@
-//! The events of one interaction that were delivered or are being delivered.
+//! The events of one interaction: delivered events, and events that are being delivered.
 
 use super::ask::EventKey;
 

@@ -1,8 +1,8 @@
 //! The delivered events of the ledger in memory: records them, and removes some of them when room is needed.
 //!
 //! Callgate never denies a callback because the memory of events is full. It removes events instead, in this order:
-//! 1. Events of ended interactions. Afterwards, the interaction accepts no further callback, so nothing is delivered
-//!    twice. It does not even accept late progress on a route with `stale: deliver`.
+//! 1. Events of ended interactions. After this removal, the interaction accepts no further callback, so nothing is
+//!    delivered twice. It does not even accept late progress on a route with `stale: deliver`.
 //! 2. Events whose replay is denied because of the age of its signature, oldest first.
 //! 3. Other events, oldest first.
 

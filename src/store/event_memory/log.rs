@@ -136,7 +136,7 @@ pub(in crate::store) fn window_of(seconds: u32) -> u32 {
 impl LoggedEvent {
     /// Creates an event from `replayable_until`, the time from which a replay is denied, in Unix seconds. The time of
     /// the delivery is not known, but it is at or before `latest`. The event gets the shortest replay window with which
-    /// the computed time of the delivery is not later.
+    /// the computed time of the delivery is not later than `latest`.
     pub(in crate::store) fn restored(
         fingerprint: u64,
         replayable_until: u32,
