@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::outcome::Outcome;
 use crate::time::Timestamp;
 
-/// The number of consecutive failed attempts that opens the circuit of an agent.
+/// The number of consecutive failed attempts that opens the circuit of an agent, if they belong to at least two
+/// messages. If no connection can be opened, one attempt is enough.
 const FAILURES_MAX: u32 = 5;
 /// The delay before the first probe of an agent. The delay doubles after each failed probe.
 const PROBE_FIRST: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ struct Open {
 }
 
 impl Circuit {
-    /// Reports whether an attempt to deliver a message may begin at `now`.
+    /// Returns whether an attempt to deliver a message may begin at `now`.
     pub fn start(&self, now: Timestamp) -> Start {
         match self.open {
             None => Start::Free,
@@ -93,7 +94,8 @@ impl Circuit {
         self.failures += 1;
         self.has_other |= self.first.is_some_and(|first| first != message);
         self.first = self.first.or(Some(message));
-        // If a single message always fails, the circuit stays closed, so that the other messages are delivered.
+        // If the agent is reachable and a single message always fails, the circuit stays closed, so that the other
+        // messages are delivered.
         if outcome == Outcome::Unreachable || (self.failures >= FAILURES_MAX && self.has_other) {
             self.open = Some(Open { delay: PROBE_FIRST, probe_at: now.plus(PROBE_FIRST), probe: None });
         }

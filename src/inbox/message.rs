@@ -199,7 +199,7 @@ impl Tries {
     }
 }
 
-/// Returns the upper bound of the delay after this number of failed attempts.
+/// Returns the upper bound of the delay after `failures` failed attempts.
 fn bound(backoff: Backoff, failures: u8) -> Duration {
     let doublings = u32::from(failures).saturating_sub(1).min(DOUBLINGS_MAX);
     let factor = 2_u32.saturating_pow(doublings);

@@ -12,9 +12,9 @@ use crate::denial::Refusal;
 use crate::path::Captures;
 use crate::token::Granted;
 
-/// The key of an event, by which the ledger recognizes duplicates. Two events of the same [`Scope`] have different
-/// keys. The lowest bit of a key is 0 if the key was made from a MAC. The bit is 1 if the key was made from an event id
-/// or from other parts of a message.
+/// The key of an event, by which the ledger recognizes duplicates. No key belongs to two events of the same [`Scope`].
+/// The lowest bit of a key is 0 if the key was made from a MAC. The bit is 1 if the key was made from an event id or
+/// from other parts of a message.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct EventKey(pub u128);
 
@@ -90,9 +90,9 @@ pub struct Ask<'a> {
     pub matched: Option<&'a str>,
     /// The keys of the event. If an event with one of these keys was already delivered, the callback is a duplicate.
     pub events: &'a [EventKey],
-    /// The keys of the message itself. They are used only if `events` is empty, so that the event has no key. While the
-    /// interaction is open, the keys are ignored, because two equal messages can be two events. After the end of the
-    /// interaction, a message with a delivered key is a duplicate: the sender has repeated the message.
+    /// The keys of the message itself. They are used only if `events` is empty. While the interaction is open, the keys
+    /// are ignored, because two equal messages can be two events. After the end of the interaction, a message with a
+    /// delivered key is a duplicate: the sender has repeated the message.
     pub repeats: &'a [EventKey],
     /// The longest time for which a replay of this message passes the signature check. `None` if the provider's
     /// signature scheme does not limit this time.

@@ -1,5 +1,5 @@
 //! The effects of time on an interaction. It expires at its deadline, and it stalls if no callback arrives for too
-//! long. The agent gets notices about both.
+//! long. In both cases, the agent gets a notice.
 
 use std::num::NonZeroI64;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use super::notice::{Notice, NoticeId, NoticeResult, Overdue};
 use super::state::Event;
 use crate::time::Timestamp;
 
-/// The minimum delay before an unacknowledged notice is sent again. The delay doubles with each attempt, up to the
-/// maximum.
+/// The minimum delay before an unacknowledged notice is sent again. The delay doubles with each attempt, up to
+/// [`NOTICE_BACKOFF_MAX`].
 const NOTICE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// The delay before the deadline of an interaction is checked again while one of its callbacks is being delivered.
@@ -82,7 +82,7 @@ impl Interaction {
         Some(since.saturating_add(i64::try_from(after.get()).unwrap_or(i64::MAX)))
     }
 
-    /// Applies all deadlines that have passed at the time `now`.
+    /// Applies all deadlines that have passed at the time `now`. Returns what has changed, and what the caller must do.
     pub fn pass(&mut self, now: Timestamp) -> Due {
         let mut due = Due::default();
         let ms = now.unix_ms();

@@ -1,4 +1,4 @@
-//! The events of one interaction that were delivered or are being delivered.
+//! The events of one interaction: delivered events, and events that are being delivered.
 
 use super::ask::EventKey;
 
@@ -12,8 +12,8 @@ pub(super) struct Events {
     /// The fingerprints of the delivered events. The ledger forgets old events, so it may not contain all of these
     /// events any more.
     delivered: Vec<u64>,
-    /// For each event that is being delivered: the number that `Events::claim` returned, and one of the keys of the
-    /// event.
+    /// The events that are being delivered. For each key of an event, the list has an element: the number that
+    /// [`Events::claim`] returned for the event, and the key.
     delivering: Vec<(u32, EventKey)>,
     claims: u32,
 }
@@ -27,7 +27,7 @@ pub(super) struct FailedEvent {
 }
 
 impl FailedEvent {
-    /// Reports whether this event has at least one of these keys.
+    /// Reports whether this event has at least one of these keys, or whether neither this event nor `keys` has any key.
     pub(super) fn is(&self, keys: &[EventKey]) -> bool {
         self.keys.is_empty() && keys.is_empty() || self.keys.iter().any(|key| keys.contains(key))
     }
@@ -69,7 +69,8 @@ impl Events {
         });
     }
 
-    /// Returns the keys of the event that is being delivered under this claim number.
+    /// Returns all keys of an event that is being delivered. `claim` is the number that [`Events::claim`] returned for
+    /// this delivery.
     pub(super) fn keys(&self, claim: u32) -> Vec<EventKey> {
         self.delivering.iter().filter(|(of, _)| *of == claim).map(|(_, key)| *key).collect()
     }
@@ -93,8 +94,8 @@ impl Events {
         std::mem::take(&mut self.delivered)
     }
 
-    /// Removes the fingerprints of events that the ledger has forgotten. Does nothing unless the list is long and its
-    /// allocated memory is full, so that the next fingerprint would enlarge it.
+    /// Removes the fingerprints of events that the ledger has forgotten. Does nothing unless the list of fingerprints
+    /// is long and its allocated memory is full, so that the next fingerprint would enlarge the list.
     pub(super) fn prune(&mut self, is_known: impl Fn(u64) -> bool) {
         let len = self.delivered.len();
         if len >= PRUNED_FROM && len == self.delivered.capacity() {

@@ -7,7 +7,7 @@ use super::notice::{InformedBy, Overdue, Undelivered};
 use super::state::State;
 use crate::time::Timestamp;
 
-/// The maximum number of callbacks of an interaction whose failed attempts are counted separately for each callback.
+/// The maximum number of callbacks of one interaction for which failed attempts are counted per callback.
 const FAILED_MAX: usize = 32;
 
 impl Interaction {
@@ -71,9 +71,9 @@ impl Interaction {
         more.count_change();
     }
 
-    /// Records that the inbox has given up the delivery of a callback. The agent gets a notice about this, unless
-    /// another notice is already pending. One notice is enough, because it contains the number of undelivered
-    /// callbacks.
+    /// Records that the inbox has given up the delivery of a callback. The agent gets a notice about this callback,
+    /// unless another notice is already pending. One notice is enough, because every notice contains the number of
+    /// undelivered callbacks.
     pub fn lose_message(&mut self, now: Timestamp) {
         self.count_undelivered(now);
         if self.notice().is_none() && self.state != State::Revoked {

@@ -5,7 +5,8 @@ use super::interaction::Interaction;
 use super::more::Inherited;
 use super::state::{Event, State};
 
-/// The maximum number of events delivered by one process that are handed over with one interaction.
+/// The maximum number of events that one process adds to the record of an interaction when it hands over the
+/// interaction.
 const EVENTS_MAX: usize = 256;
 /// The maximum number of former owners whose delivered events the record of one interaction stores.
 const MEMBERS_MAX: usize = 8;
@@ -34,16 +35,16 @@ impl Interaction {
             let surplus = more.inherited.len().saturating_sub(MEMBERS_MAX);
             more.inherited.drain(..surplus);
         }
-        // This process may be sending the notice now. The other process does not learn the result, so it sends the
-        // notice again.
+        // This process may be sending the notice now. The process that receives the record does not learn the result,
+        // so it sends the notice again.
         if let Some(notice) = &mut more.notice {
             notice.reset();
         }
     }
 
-    /// Merges another record of the same interaction into this one. The merged interaction has ended or is revoked if
-    /// one of the two is. It has the lower of the two numbers of remaining uses. Merging the same record again changes
-    /// nothing.
+    /// Merges another record of the same interaction into this one. The merged interaction is revoked if one of the two
+    /// records is revoked, and has ended if one of the two has ended. It has the lower number of remaining uses.
+    /// Merging the same record again changes neither the state nor the uses.
     pub fn merge(&mut self, other: &Self) {
         if other.state == State::Revoked {
             self.go(Event::Revoked);

@@ -205,9 +205,9 @@ impl Interaction {
 
     // === Callbacks ===
 
-    /// Claims a callback for delivery. `is_known` reports whether the ledger remembers an event key as delivered.
-    /// Returns `Ok(None)` if the caller must wait until another delivery ends. This is the case if the same event is
-    /// being delivered, or if the deliveries in progress may consume all remaining uses of the token.
+    /// Claims a callback for delivery. `is_known` reports whether the ledger contains a key as the key of a delivered
+    /// event. Returns `Ok(None)` if the caller must wait until another delivery ends. This is the case if the same
+    /// event is being delivered, or if the deliveries in progress may consume all remaining uses of the token.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered.
@@ -256,7 +256,8 @@ impl Interaction {
             return Err(refused(Denial::InteractionUnknown, "the interaction belongs to another route"));
         }
         // A provider may use the same secret for all work of an account. A valid signature then does not show which
-        // work the callback is about. A callback about other work must not affect this interaction.
+        // work the callback is about. A callback about the work of another interaction must not affect this
+        // interaction.
         if let (Some(ours), Some(theirs)) = (self.provider_id(), &ask.report.id)
             && *ours != **theirs
         {

@@ -40,8 +40,9 @@ pub(super) struct More {
     /// The number of failed deliveries of verified callbacks, and the time of the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) undelivered: Option<Undelivered>,
-    /// The number of changes of `notice`, `undelivered` and `informed`. The copy of a record with more changes is
-    /// newer. The fields themselves do not show this, because a notice can be removed and added.
+    /// The number of changes of `notice`, `undelivered` and `informed`. Of two copies of a record, the copy with more
+    /// changes is newer. The values of these fields do not show which copy is newer, because a notice can be removed
+    /// and added again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) changes: u32,
     /// The callbacks that the agent has not accepted yet, each with the number of failed attempts. The list is not
@@ -82,7 +83,7 @@ fn is_zero(number: &u32) -> bool {
 /// added when the record is handed over or copied.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Inherited {
-    /// The key of the hash function with which the other ledger computed the fingerprints.
+    /// The secret key of the hash function with which the fingerprints were computed.
     pub key: [u64; 2],
     /// The fingerprints of the delivered events.
     pub events: Vec<u64>,

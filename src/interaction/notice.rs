@@ -19,8 +19,8 @@ pub struct Notice {
     pub(super) in_flight: bool,
 }
 
-/// Identifies a notice of an interaction by its cause and its time. The notice about a later stall of the same
-/// interaction has another id.
+/// Identifies a notice of an interaction by its cause and its time. Two notices about two stalls of the same
+/// interaction therefore have different ids.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct NoticeId {
     /// The cause of the notice.
@@ -84,7 +84,7 @@ impl Undelivered {
     }
 }
 
-/// A callback or a notice that the agent has accepted, and the time.
+/// A callback or a notice that the agent has accepted, and the time at which the ledger recorded this.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Informed {
     /// The kind of the accepted callback or notice.

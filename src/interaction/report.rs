@@ -46,16 +46,15 @@ pub struct Follow {
     pub deadline: Option<Duration>,
     /// The maximum time between two callbacks.
     pub stalled_after: Option<Duration>,
-    /// What Callgate does with a callback if no interaction has the provider's task id that the callback
-    /// contains. `None` if the callbacks of the route have tokens, so that this id is not needed to find the
-    /// interaction.
+    /// What Callgate does with a callback if no interaction has the provider's task id in the callback. `None` if the
+    /// callbacks of the route have tokens, so that this id is not needed to find the interaction.
     pub matching: Option<UnmatchedCallback>,
     /// What Callgate does with stale progress (see [`Stale`]). If this is `None`, a callback with lower progress is
     /// delivered, and every callback after the final callback is denied.
     pub stale: Option<Stale>,
 }
 
-/// What Callgate does with a callback if no interaction has the provider's task id that the callback contains.
+/// What Callgate does with a callback if no interaction has the provider's task id in the callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UnmatchedCallback {
     /// The callback is delivered without an interaction.
@@ -112,8 +111,8 @@ impl Follow {
             first
         };
         let status = first(&self.status).filter(|status| status.len() <= STATUS_BYTES_MAX);
-        // The length of the provider's id is not limited. If a long id were ignored, a callback about other work would
-        // not be recognized.
+        // The length of the provider's task id is not limited. If a long id were ignored, Callgate would not recognize
+        // a callback that belongs to another interaction.
         let id = first(&self.id);
         let progress = self.progress.as_ref().and_then(|_| found.next()).and_then(number);
         let is = |words: &[Box<str>]| status.as_ref().is_some_and(|status| words.contains(status));

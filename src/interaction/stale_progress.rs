@@ -18,7 +18,7 @@ pub(super) fn is_lower(highest: Option<f64>, reported: Option<f64>, is_final: bo
     !is_final && matches!((highest, reported), (Some(highest), Some(reported)) if reported < highest)
 }
 
-/// Reports whether a callback reports progress after the final callback, and the route has a rule for stale progress.
+/// Returns true if a callback reports progress after the final callback, and the route has a rule for stale progress.
 /// Without a rule, the interaction accepts no callback after the final callback.
 pub(super) fn is_after_final(state: State, is_progress: bool, rule: Option<Stale>) -> bool {
     matches!(state, State::Done | State::Failed) && is_progress && rule.is_some()

@@ -192,9 +192,8 @@ impl Policy {
         self.feeds.iter().position(|known| known == feed).map(FeedId)
     }
 
-    /// Returns a copy of this policy that also contains documents that the policy `old` has already fetched. Copies
-    /// only the documents that this policy needs. Callgate uses a copied document until it has fetched the document
-    /// again.
+    /// Returns a copy of this policy that also contains fetched documents of the policy `old`. Copies only the
+    /// documents that this policy needs. Callgate uses a copied document until it has fetched the document again.
     #[must_use]
     pub fn carrying_on(&self, old: &Self) -> Self {
         let mut outside = self.ingress.edge().fetched_data.clone();
@@ -275,11 +274,11 @@ impl Policy {
     }
 
     /// Mints a callback URL and its token for one interaction of a route. `interaction` is the proposed id of the
-    /// interaction. If the token is opaque, the token determines the id, and the result contains another id. A route
-    /// that finds interactions by the provider's id gets neither a URL nor a token.
+    /// interaction. An opaque token determines the id of its interaction, which then differs from the proposed id. A
+    /// route that finds interactions by the provider's id gets neither a URL nor a token.
     ///
     /// # Errors
-    /// Returns a [`MintFault`] if the route does not exist or does not accept the parameters.
+    /// Returns a [`MintFault`] if the route does not exist, or if it does not accept the parameters.
     pub fn mint(
         &self,
         request: &MintRequest<'_>,

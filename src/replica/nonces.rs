@@ -21,8 +21,8 @@ pub enum SeenNonce {
     Full,
 }
 
-/// The nonces of proofs that were accepted in the current and the former period. A period is as long as a proof can be
-/// valid: from [`AGE_MAX`] before the time of the proof to [`AGE_MAX`] after this time.
+/// The nonces of proofs that were accepted in the current period and in the period before. A period is as long as a
+/// proof can be valid: from [`AGE_MAX`] before the time of the proof to [`AGE_MAX`] after this time.
 #[derive(Debug)]
 pub struct Nonces {
     current: HashSet<u128>,

@@ -56,9 +56,9 @@ pub enum Outcome {
     Answered,
     /// The time of the request differs too much from the receiver's clock.
     Clock,
-    /// The request was addressed to another process than the receiver.
+    /// The request was addressed to another replica, and not to the receiver.
     Mistaken,
-    /// The receiver has moved this interaction to another replica.
+    /// The receiver has moved the interaction of the callback to another replica.
     Moved,
     /// The receiver denied the callback, although the sender had permitted it.
     Refused,
@@ -100,7 +100,7 @@ impl ResponseProof {
         Self { prover, own, nonce, outcome: Outcome::Answered }
     }
 
-    /// Returns this proof with another outcome.
+    /// Returns this proof with `outcome` as its outcome.
     #[must_use]
     pub fn with_outcome(self, outcome: Outcome) -> Self {
         Self { outcome, ..self }

@@ -6,7 +6,7 @@ use super::proof::Prover;
 use super::seal::{Owner, OwnerSealer};
 use crate::agent::AgentTls;
 
-/// What a replica does with a callback whose owner is dead.
+/// What a replica does with a callback if the owner of its interaction is dead.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Gone {
     /// The replica adopts the interaction, and delivers the callback to its own agent.
@@ -37,13 +37,13 @@ pub struct Replicas {
     pub group: Box<str>,
     /// The configured addresses of all replicas. A DNS name can resolve to several replicas.
     pub discover: Vec<Box<str>>,
-    /// What happens to a callback whose owner is dead.
+    /// What happens to a callback if the owner of its interaction is dead.
     pub gone: Gone,
     /// How long connections to a replica's address must fail until the replica is considered dead.
     pub gone_after: Duration,
-    /// How long a callback waits until its owner accepts a connection.
+    /// How long a callback waits until the owner of its interaction accepts a connection.
     pub patience: Duration,
-    /// Timeout for the owner's response to a forwarded callback.
+    /// The timeout for the response of the owner to which a callback was forwarded.
     pub timeout: Duration,
     /// The TLS settings of connections to other replicas. If the name in these settings is empty, the certificate of
     /// each replica must be valid for the host in the address of the replica.

@@ -1,5 +1,5 @@
 //! Claims callbacks for delivery, so that no event is delivered twice. A claim waits while another claim delivers the
-//! same event, or while other claims hold all remaining uses of the interaction.
+//! same event, or while other claims hold all remaining uses of the interaction's token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub struct Claimed<'s> {
 
 impl Store {
     /// Claims a verified callback for delivery. Waits for at most `patience` while another claim delivers the same
-    /// event, or while other claims hold all remaining uses of the interaction.
+    /// event, or while other claims hold all remaining uses of the interaction's token.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered now.
@@ -43,7 +43,8 @@ impl Store {
     ) -> Result<Claimed<'_>, ClaimError> {
         self.check().map_err(ClaimError::Refused)?;
         let matched = match ask.follow.matching.filter(|_| ask.granted.is_none()) {
-            // This case is rare. The future is boxed, so that the futures of all other callbacks stay small.
+            // Few callbacks are matched by the provider's id. The future is boxed, so that the futures of all other
+            // callbacks stay small.
             Some(unmatched) => match Box::pin(self.find_matched(ask)).await.map_err(ClaimError::Refused)? {
                 None if unmatched == UnmatchedCallback::Refuse => {
                     let detail = "no interaction has the provider's id of the callback";
@@ -60,7 +61,7 @@ impl Store {
         }
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
-            // This case is rare. The future is boxed, so that the futures of all other callbacks stay small.
+            // Few claims must wait. The future is boxed, so that the futures of claims that do not wait stay small.
             Ok(None) => Box::pin(self.wait_for_claim(ask, now, patience)).await,
             Err(error) => Err(error),
         };
@@ -139,8 +140,8 @@ impl Claimed<'_> {
         matches!(&self.hold, Some(Hold::Interaction(_, claim, _)) if claim.stale)
     }
 
-    /// Records that the agent accepted the callback. The change is durable when this method returns `Ok`. The caller
-    /// must not acknowledge the callback to the provider before.
+    /// Records that the agent accepted the callback. The change is durable when this method returns `Ok`. Only then may
+    /// the caller acknowledge the callback to the provider.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the change cannot be made durable.
@@ -164,7 +165,8 @@ impl Claimed<'_> {
 
 impl Claimed<'_> {
     /// Stores the message of a callback in the inbox of a shared ledger. The same change records the callback as
-    /// queued. Returns where the message was stored. Returns `None` if the response with this information was lost.
+    /// queued. Returns where the message was stored. Returns `None` if this is unknown, because a response of the Redis
+    /// server was lost.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`, and whether the message may have been stored nevertheless.
@@ -248,7 +250,8 @@ impl Store {
         let key = (Arc::clone(ask.route), provider_id);
         let find = async {
             loop {
-                // The future is created before the ledger is searched. A change after the search then ends the wait.
+                // This future is created before the ledger is searched. It therefore also reports a change that is made
+                // during the search.
                 let changed = self.matched_changed.notified();
                 {
                     let matching = self.memory.matching.lock();

@@ -24,10 +24,11 @@ pub(super) struct Compaction {
     /// The first change of the new file, which writes the secret key of the fingerprints. `None` after this change was
     /// written.
     key: Option<Change>,
-    /// The ids of the interactions of the current shard that are not copied yet.
+    /// For the current shard: the ids of the interactions that are not copied yet.
     ids: Vec<Arc<str>>,
     next_shard: usize,
-    /// A location in the log of the events that belong to no interaction. The events before this location are copied.
+    /// A location in the log of the events that belong to no interaction. The events before this location are already
+    /// copied.
     next_event: EventPlace,
     /// The number of the last copied message of the inbox. `None` until the copy of the messages begins.
     last_message: Option<u64>,
@@ -45,8 +46,8 @@ impl Compaction {
     /// Applies `written` to the new file: the changes that were just written to the old file. Then copies the next
     /// records from memory, and the next messages of the inbox from `file`. Returns true if the new file is complete.
     ///
-    /// The memory is ahead of the old file, because it already includes the queued changes. After a record was copied
-    /// from memory, its queued changes are written to both files. The last of these changes makes both files equal.
+    /// The memory is ahead of the old file, because it already includes the queued changes. When the queued changes of
+    /// a copied record are written to both files, both files have the same record.
     pub(super) fn step(
         &mut self,
         (file, memory): (&LedgerFile, &Memory),
@@ -98,7 +99,7 @@ impl Compaction {
         if records.is_empty() { memory.snapshot_events(&mut self.next_event, STEP) } else { records }
     }
 
-    /// Replaces the old file by the new one. See [`LedgerFile::replace_with`].
+    /// Replaces the old file by the new one. Returns the results of [`LedgerFile::replace_with`].
     pub(super) fn finish(self, file: &mut LedgerFile) -> (bool, Result<(), Fault>) {
         file.replace_with(self.new)
     }

@@ -1,8 +1,8 @@
 //! The delivered events of the ledger in memory: records them, and removes some of them when room is needed.
 //!
 //! Callgate never denies a callback because the memory of events is full. It removes events instead, in this order:
-//! 1. Events of ended interactions. Afterwards, the interaction accepts no further callback, so nothing is delivered
-//!    twice. It does not even accept late progress on a route with `stale: deliver`.
+//! 1. Events of ended interactions. After this removal, the interaction accepts no further callback, so nothing is
+//!    delivered twice. It does not even accept late progress on a route with `stale: deliver`.
 //! 2. Events whose replay is denied because of the age of its signature, oldest first.
 //! 3. Other events, oldest first.
 
@@ -18,14 +18,14 @@ use crate::time::Timestamp;
 /// The maximum number of events that are removed after one delivery. It is greater than one, so that a ledger with too
 /// many events at the start becomes smaller.
 const EVICTIONS_MAX: usize = 8;
-/// The maximum number of expired events that one call of `pass_dedup` removes. The call removes as many other events at
-/// most, if the ledger has too many events. There are four calls per second.
+/// The maximum number of expired events that one call of `pass_dedup` removes. If the ledger has too many events, the
+/// call also removes up to the same number of events that have not expired. There are four calls per second.
 const EXPIRIES_MAX: usize = 20_000;
 /// The number of expired events that are removed while the events are locked. The removal takes well below a
 /// millisecond.
 const EXPIRIES_PER_LOCK: usize = 500;
-/// The ids of removed interactions are removed from a shard's list `over` if the list is longer than twice the number
-/// of interactions plus this number. The list contains the ended interactions.
+/// A limit for a shard's list `over`, which contains the ids of the ended interactions. The ids of removed interactions
+/// are deleted from the list if it has more than `2 * interactions + STALE_OVER_MAX` entries.
 const STALE_OVER_MAX: usize = 1024;
 
 /// How the removal of events is written to the file.
@@ -48,8 +48,8 @@ impl Removal {
 }
 
 impl Memory {
-    /// Records that the agent accepted the callback. If `message` is given, the callback was queued in the inbox
-    /// instead, and the same change stores the message. Returns the sequence number of the change.
+    /// Records that the agent accepted the callback, or that the callback was queued in the inbox. In the second case,
+    /// `message` is given, and the same change stores the message. Returns the sequence number of the change.
     pub(super) fn settle(
         &self,
         hold: &Hold,
@@ -234,8 +234,8 @@ impl Memory {
         has_removed
     }
 
-    /// Removes the events of the first ended interaction in the shard's list `over` that has events. Returns whether
-    /// there was such an interaction.
+    /// Removes the events of one ended interaction: the first interaction in the shard's list `over` that still has
+    /// events. Returns whether there was one.
     fn evict_over(&self, shard: &mut Shard, removal: Removal) -> bool {
         while let Some(id) = shard.over.pop_front() {
             if self.drop_over(shard, &id, removal) {
@@ -308,8 +308,8 @@ impl Memory {
         count
     }
 
-    /// Returns a time in Unix seconds. At `now`, the retention has ended for each event without an interaction that was
-    /// delivered at or before this time.
+    /// Returns a time in Unix seconds. If an event without an interaction was delivered at or before this time, its
+    /// retention has ended at `now`.
     pub(super) fn remembered_since(&self, now: Timestamp) -> i64 {
         now.minus(self.settings.remember).unix_secs()
     }
@@ -319,8 +319,9 @@ impl Memory {
         Change::FingerprintKey(self.fingerprints.0)
     }
 
-    /// Returns the changes that write the next events without an interaction to an empty file, at most `max` changes.
-    /// Moves `place` behind these events. Returns no changes after the last event.
+    /// Returns the changes that write the next events to an empty file. Only events that belong to no interaction are
+    /// written. Returns at most `max` changes, and no changes after the last event. Moves `place` behind the written
+    /// events.
     pub(super) fn snapshot_events(&self, place: &mut EventPlace, max: usize) -> Vec<Change> {
         let events = self.dedup.lock().log.next_events(place, max);
         let change = |event: LoggedEvent| {

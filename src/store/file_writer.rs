@@ -227,9 +227,11 @@ impl Writer {
         self.file.apply(batch)
     }
 
-    /// Rewrites the file from memory. The memory includes every recorded change, because a change is recorded while its
-    /// shard is locked. A change that is recorded during the rewrite may already be in the new file, and is applied
-    /// again by the next commit. This is harmless.
+    /// Rewrites the file from memory. Returns a sequence number: the new file contains all changes up to this number.
+    ///
+    /// Every recorded change is already in memory, because a change is made in memory and recorded under the same lock.
+    /// A change that is recorded during the rewrite may be in the new file, and is applied again by the next commit.
+    /// This is harmless.
     fn rewrite(&mut self) -> Result<u64, Fault> {
         let memory = self.memory.upgrade().ok_or_else(|| Fault::broken("the ledger is closed"))?;
         self.file.check_name()?;
@@ -247,8 +249,9 @@ impl Writer {
         })
     }
 
-    /// Copies the messages of the inbox from the last complete commit of the file to `new`. Then applies the changes of
-    /// the inbox that the file lacks. If the ledger has no messages, the damaged file is not read.
+    /// Copies the messages of the inbox to `new` from the last complete commit of the file. Then applies the changes of
+    /// the inbox that the file lacks. If the ledger has no messages, does not read the file, because the file may be
+    /// damaged.
     fn write_messages(&mut self, new: &mut LedgerFile) -> Result<(), Fault> {
         if !self.file.has_messages() && self.inbox.is_empty() {
             return Ok(());

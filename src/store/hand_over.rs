@@ -59,8 +59,8 @@ impl HandedRecords {
         removed
     }
 
-    /// Removes and returns the first records, so that their JSON has about `bytes` bytes in total. Returns at least one
-    /// record if there is one.
+    /// Removes and returns the first records. The JSON of the returned records has at most `bytes` bytes in total,
+    /// unless the first record alone is larger.
     pub fn split_off_batch(&mut self, bytes: usize) -> Self {
         let mut total = 0;
         let size = |one: &HandedRecord| serde_json::to_vec(one).map_or(0, |json| json.len() + 1);
@@ -76,7 +76,8 @@ impl HandedRecords {
 }
 
 impl Store {
-    /// Returns the number of parts of the ledger. A handover to another process sends one part after the other.
+    /// Returns the number of parts (shards) of the ledger. A handover to another process sends one part after the
+    /// other.
     #[allow(clippy::unused_self, reason = "the number belongs to the ledger")]
     pub fn shards(&self) -> usize {
         SHARDS
@@ -109,8 +110,8 @@ impl Store {
         self.shared.as_ref().is_some_and(|shared| shared.lives(member) == Some(false))
     }
 
-    /// Applies the deadlines of these interactions of a shared ledger in this process, even if other processes own the
-    /// interactions.
+    /// Schedules the deadlines of these interactions, so that the next calls of [`Store::pass`] apply them, even if
+    /// other processes own the interactions. Does nothing if the ledger is not shared.
     pub fn apply_here(&self, ids: impl Iterator<Item = Box<str>>) {
         if let Some(shared) = &self.shared {
             shared.pass_on(ids);
@@ -147,15 +148,15 @@ impl Store {
         self.memory.shard(Memory::index(id)).interactions.contains_key(id)
     }
 
-    /// Reports whether other processes have handed over interactions to this ledger whose tokens the process `from`
-    /// minted.
+    /// Reports whether this ledger contains interactions that other processes handed over and whose tokens the process
+    /// `from` minted.
     pub fn inherits(&self, from: Incarnation) -> bool {
         let origins = self.memory.origins.lock();
         !origins.is_empty() && origins.contains_key(from.to_string().as_str())
     }
 
-    /// Returns the ids of the processes that minted the tokens of the interactions that were handed over to this
-    /// ledger.
+    /// Returns the origins of the interactions that were handed over to this ledger. An origin is the id of the process
+    /// that minted the token.
     pub fn inherited(&self) -> Vec<String> {
         self.memory.origins.lock().keys().map(|origin| origin.to_string()).collect()
     }
@@ -167,7 +168,7 @@ impl Store {
     }
 
     /// Adds records that another process hands over. When this method returns `Ok`, the added records are durable.
-    /// Returns the ids of the added records. The other records had no room.
+    /// Returns the ids of the added records. A record for which the ledger has no room is not added.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the records cannot be made durable.
@@ -318,12 +319,12 @@ impl Memory {
         }
     }
 
-    /// Increases the number of records that were handed over and whose token the process `origin` has minted.
+    /// Counts one more record that was handed over to this ledger. `origin` is the process that minted its token.
     pub(super) fn count_origin(&self, origin: &str) {
         *self.origins.lock().entry(origin.into()).or_default() += 1;
     }
 
-    /// Counts one record less whose token the process `origin` has minted and that was handed over.
+    /// Undoes [`Self::count_origin`] for a record that was removed.
     pub(super) fn uncount_origin(&self, origin: &str) {
         let mut origins = self.origins.lock();
         if let Some(count) = origins.get_mut(origin) {

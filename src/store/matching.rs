@@ -18,7 +18,8 @@ use crate::interaction::Interaction;
 pub(super) struct Matching {
     /// Maps a route and a provider's id to the id of the interaction.
     pub(super) known: HashMap<(Arc<str>, Box<str>), Arc<str>>,
-    /// For each route: the number of requests without a response. Each of these responses can contain a provider's id.
+    /// For each route: the number of requests without a response. The response to each of these requests can contain a
+    /// provider's id.
     awaited: HashMap<Arc<str>, usize>,
 }
 
@@ -34,7 +35,7 @@ impl Matching {
     pub(super) fn remove(&mut self, id: &str, record: &Interaction) {
         let Some(provider_id) = record.provider_id() else { return };
         let key = (Arc::clone(&record.route), provider_id.into());
-        // If a later interaction of the route has the same provider's id, its entry has replaced the entry of this one.
+        // A later interaction of the route can have the same provider's id. The map then contains only the later one.
         if self.known.get(&key).is_some_and(|known| **known == *id) {
             self.known.remove(&key);
         }
@@ -46,8 +47,8 @@ impl Matching {
     }
 }
 
-/// A request that has no response yet. The response can contain a provider's id. Callbacks of the route that belong to
-/// no known interaction wait until this value is dropped.
+/// A request that has no response yet. The response can contain a provider's id. Until this value is dropped, callbacks
+/// of the route wait if no interaction is found for them.
 pub struct ResponseAwaited {
     store: Arc<Store>,
     route: Arc<str>,

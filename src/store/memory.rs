@@ -30,8 +30,8 @@ const EPOCH: Timestamp = Timestamp::from_unix_ms(0);
 /// A time after every deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
-/// The heap `checks` of a shard is rebuilt without outdated entries if it is longer than twice the number of
-/// interactions plus this number.
+/// A limit for the heap `checks` of a shard. The heap is rebuilt without outdated entries if it has more than `2 *
+/// interactions + STALE_CHECKS_MAX` entries.
 const STALE_CHECKS_MAX: usize = 1024;
 
 /// A claimed callback, until the claim is settled or released. The last field of each variant is the replay window in
@@ -98,8 +98,8 @@ pub(super) struct Memory {
     pub(super) tombstones: AtomicUsize,
     /// The shard at which the next [`Store::pass`](super::Store::pass) begins.
     pub(super) next_pass: AtomicUsize,
-    /// For each process: the number of interactions in this ledger whose tokens the process minted and that were handed
-    /// over. The key is the id of the process.
+    /// The key is the id of a process. The value is the number of interactions in this ledger that were handed over and
+    /// whose tokens that process minted.
     pub(super) origins: Mutex<HashMap<Box<str>, usize>>,
     /// The interactions that callbacks without a token find by the provider's id.
     pub(super) matching: Mutex<Matching>,
@@ -185,9 +185,9 @@ impl Memory {
         self.interactions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Reserves room for one more interaction. If the ledger is full, first removes an interaction that is retained
-    /// only for display, or whose request was not sent. Returns false if there is still no room. The caller must not
-    /// have locked a shard.
+    /// Reserves room for one more interaction. If the ledger is full, first removes one interaction: one that is
+    /// retained only for display, or one whose request was not sent. Returns false if there is still no room. The
+    /// caller must not have locked a shard.
     fn reserve_or_evict(&self) -> bool {
         self.reserve() || ((self.evict_kept() || self.evict_unsent()) && self.reserve())
     }

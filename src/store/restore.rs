@@ -20,9 +20,9 @@ pub(super) struct Restore<'m> {
     now: Timestamp,
     /// The number and the id of each loaded interaction, in the order of the numbers.
     owners: Vec<(u64, Arc<str>)>,
-    /// The numbers of the events that are in the file, but not in memory. Such an event has no interaction in the file,
-    /// or the file contains the same event twice. An event is in the file twice if it expired and was delivered again
-    /// before its removal was written.
+    /// The numbers of the events that are in the file, but not in memory. There are two cases: the file does not
+    /// contain the event's interaction, or it contains the same event twice, and the memory has only the second one.
+    /// This happens if an event expired and was delivered again before its removal was written.
     orphans: Vec<u64>,
     number_max: u64,
     inbox: &'m Inbox,
@@ -95,8 +95,8 @@ impl Memory {
         // The file contains the end of the retention, from which the time of the delivery is computed. If
         // `store.remember` was longer before the restart, the computed time may be in the future. The event would then
         // be removed after all new events, so the time is limited to the present time. If the clock is more than a day
-        // behind, the present time is too early. The second limit then applies instead. Otherwise, the retention would
-        // end too soon when the clock is corrected.
+        // behind, the present time is too early, and the retention would end too soon when the clock is corrected. In
+        // this case, the limit is one day before `replayable_until`.
         let latest = seconds(now).max(replayable_until.saturating_sub(WINDOW_MAX));
         let delivered = seconds(until.minus(self.settings.remember)).min(latest);
         let window = replayable_until.saturating_sub(delivered);

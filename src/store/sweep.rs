@@ -17,15 +17,16 @@ use crate::interaction::{Claim, Event, Interaction, NoticeId, NoticeResult, Ques
 use crate::policy::TTL_MAX;
 use crate::time::Timestamp;
 
-/// The maximum length of the list `unsent`. It contains interactions whose request was not sent. A full ledger removes
-/// these interactions.
+/// The maximum length of the list `unsent`, which contains the interactions whose request was not sent. A full ledger
+/// removes these interactions.
 const UNSENT_MAX: usize = 65_536;
 
 /// The maximum number of deadlines that are applied while a shard is locked. Their application takes well below a
 /// millisecond.
 const CHECKS_PER_LOCK: usize = 8;
-/// The ids of removed interactions are removed from a shard's list `kept` if the list is longer than twice the number
-/// of interactions plus this number. The list contains the interactions that are retained only for display.
+/// A limit for a shard's list `kept`, which contains the ids of the interactions that are retained only for display.
+/// The ids of removed interactions are deleted from the list if it has more than `2 * interactions + STALE_KEPT_MAX`
+/// entries.
 const STALE_KEPT_MAX: usize = 1024;
 /// The maximum number of records that are read for a list while a shard is locked.
 const READS_PER_LOCK: usize = 256;
@@ -164,7 +165,7 @@ impl Memory {
         self.shard(Self::index(id)).interactions.get(id).map(|slot| slot.record.clone())
     }
 
-    /// Adds to `found` the interactions of one shard whose id comes after `after` and for which `wanted` returns true.
+    /// Adds interactions of one shard to `found`: their ids come after `after`, and `wanted` returns true for them.
     /// Then retains only the first `limit` interactions in `found`, in the order of ids. The shard is locked only for a
     /// short time: while its ids are copied, and while up to [`READS_PER_LOCK`] records are read.
     pub(super) fn list(
@@ -235,8 +236,8 @@ impl Memory {
 
     // === Deadlines ===
 
-    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard that have passed at `now`. Adds the notices that must
-    /// be sent to `notices`. Returns whether more deadlines may have passed.
+    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard. These deadlines have passed at `now`. Adds the notices
+    /// that must be sent to `notices`. Returns whether more deadlines may have passed.
     pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) -> bool {
         let mut shard = self.shard(index);
         for _ in 0..CHECKS_PER_LOCK {

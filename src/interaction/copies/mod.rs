@@ -4,8 +4,8 @@ use super::interaction::Interaction;
 use super::more::Inherited;
 use super::state::State;
 
-/// The maximum number of fingerprints in the record of one interaction that belong to events delivered with other
-/// ledgers.
+/// The maximum number of inherited fingerprints in the record of one interaction. The fingerprints belong to events
+/// that were delivered with other ledgers.
 const INHERITED_MAX: usize = 2_000;
 
 /// The result of comparing two copies of the record of one interaction.
@@ -22,8 +22,8 @@ pub enum Copies {
 }
 
 impl Interaction {
-    /// Compares this copy of the record with another copy. A copy is newer if at least one of its counters and times is
-    /// greater, and none is smaller.
+    /// Compares this copy of the record with the copy `other`. The result is [`Copies::Newer`] if at least one counter
+    /// or time is greater in this copy, and none is smaller.
     pub fn compare(&self, other: &Self) -> Copies {
         let pairs = self.growth().into_iter().zip(other.growth());
         let (mut newer, mut older) = (false, false);
@@ -49,7 +49,8 @@ impl Interaction {
         };
         let more = self.more.as_deref();
         let asked = more.map_or(0, |more| more.questions_asked);
-        // An answered question can be removed from the record. The number of closed questions does not decrease then.
+        // An answered question can be removed from the record. Therefore, the answered questions are not counted
+        // themselves: closed questions are all asked questions minus the unanswered ones.
         let unanswered = self.questions().iter().filter(|question| !question.answered).count();
         let closed = i64::from(asked).saturating_sub(i64::try_from(unanswered).unwrap_or(i64::MAX));
         [
@@ -100,7 +101,7 @@ impl Interaction {
         left
     }
 
-    /// Does the same as [`Self::inherit_from`]. Returns whether the record was changed.
+    /// Adds the missing fingerprints, as [`Self::inherit_from`] does. Returns whether the record was changed.
     pub fn inherit_missing(&mut self, other: &Self) -> bool {
         let before = self.inherited_count();
         self.inherit_from(other);
@@ -111,8 +112,9 @@ impl Interaction {
         self.inherited().iter().map(|known| known.events.len()).sum()
     }
 
-    /// Adds the fingerprints from another copy of this record that belong to events delivered with other ledgers.
-    /// Returns the number of fingerprints that were not added because this record has no room for them.
+    /// Adds the fingerprints of events that were delivered with other ledgers. `other` is a copy of this record that
+    /// contains these fingerprints. Returns the number of fingerprints that were not added because this record has no
+    /// room for them.
     pub fn inherit_from(&mut self, other: &Self) -> usize {
         other.inherited().iter().map(|events| self.inherit(events.clone())).sum()
     }

@@ -1,4 +1,4 @@
-//! Adds the questions that callbacks ask to an interaction, and records the agent's answers.
+//! Records in an interaction the questions that callbacks ask, and the agent's answers.
 
 use super::question::{Question, QuestionFault};
 use crate::interaction::interaction::Interaction;
@@ -36,8 +36,8 @@ impl Interaction {
     }
 
     /// Removes a question because its callback was not delivered. A question that was already answered is not removed.
-    /// While an answer is being sent, the question is only marked as dropped. If the answer fails, [`Self::answer`]
-    /// removes the question.
+    /// While an answer is being sent, the question is only marked. If the provider does not accept the answer,
+    /// [`Self::answer`] removes the marked question.
     pub(in crate::interaction) fn unask(&mut self, number: u32) {
         let questions = &mut self.more().questions;
         questions.retain(|question| question.number != number || question.answered || question.taken);

@@ -22,7 +22,7 @@ const EVENTS_MAX: usize = 8;
 /// The record of an interaction that several processes share.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SharedRecord {
-    /// The state of the interaction.
+    /// The interaction itself, without the owner and the leases.
     #[serde(rename = "i")]
     pub interaction: Interaction,
     /// The id of the process whose agent receives the callbacks, as text.
@@ -157,13 +157,13 @@ impl SharedRecord {
         self.leases.iter().any(|lease| lease.id == id)
     }
 
-    /// Reports whether the shared record contains the event as delivered.
+    /// Reports whether the shared record contains the key `event` among the delivered events.
     pub fn has_delivered(&self, event: EventKey) -> bool {
         self.events.contains(&event)
     }
 
-    /// Reports whether `events` is not empty and all of its events were delivered. `known` contains the delivered
-    /// events that the store saves outside this record.
+    /// Reports whether `events` is not empty and contains only delivered events. `known` contains the delivered events
+    /// that the store saves outside this record.
     pub fn has_delivered_all(&self, events: &[EventKey], known: &[EventKey]) -> bool {
         !events.is_empty() && events.iter().all(|event| self.has_delivered(*event) || known.contains(event))
     }
@@ -180,9 +180,9 @@ impl SharedRecord {
         (self.events.len() > EVENTS_MAX).then(|| self.events.remove(0))
     }
 
-    /// Claims a callback for delivery, as [`Interaction::claim`] does. `is_known` reports whether the store has saved
-    /// an event as delivered outside the record. If the claim with the id of `terms` exists already, returns this
-    /// claim.
+    /// Claims a callback for delivery, as [`Interaction::claim`] does. `is_known` reports whether an event is one of
+    /// the delivered events that the store saves outside this record. If the claim with the id of `terms` exists
+    /// already, returns this claim.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered.

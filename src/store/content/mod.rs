@@ -34,10 +34,10 @@ pub(in crate::store) struct Loose {
     pub(in crate::store) until: Timestamp,
 }
 
-/// The key or the fingerprint of a delivered event that belongs to no interaction.
+/// A delivered event that belongs to no interaction: its key or its fingerprint.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) enum LooseEvent {
-    /// The key of the event. The number is the partition of the shared ledger to which the event's route belongs.
+    /// The key of the event, and the number of the partition in which a shared ledger stores the event.
     Key(EventKey, u8),
     /// The secret key with which the fingerprint was computed, and the fingerprint of the event.
     Fingerprint(FingerprintKey, u64),
@@ -73,7 +73,8 @@ pub struct CopyReport {
     pub merged: usize,
     /// The number of copied delivered events, with and without an interaction.
     pub events: usize,
-    /// The number of copied provider's ids. Callbacks without a token find their interaction by the provider's id.
+    /// The number of provider's ids that were copied. Callbacks without a token find their interaction by the
+    /// provider's id.
     pub provider_ids: usize,
     /// The number of copied messages of the inbox.
     pub messages: usize,
@@ -81,12 +82,12 @@ pub struct CopyReport {
     pub lost: Lost,
 }
 
-/// The content that a copy loses, because the target ledger cannot store it.
+/// The content that a copy to another ledger loses, because that ledger cannot store it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Lost {
-    /// The number of messages of the inbox that their agent has not received.
+    /// The number of messages of the inbox that were not delivered to their agents.
     pub messages: usize,
-    /// The number of delivered events. A repetition of such an event would be delivered again.
+    /// The number of delivered events. If the provider repeats such an event, it is delivered again.
     pub events: usize,
 }
 
@@ -128,8 +129,8 @@ impl Copied {
         })
     }
 
-    /// Returns a copy of the interaction to which the fingerprints of its delivered events were added. `key` is the
-    /// secret key of the fingerprints. Without this key, no fingerprint is added. Also returns the number of
+    /// Returns a copy of the interaction's record, to which the fingerprints of the delivered events were added. `key`
+    /// is the secret key of the fingerprints. Without this key, no fingerprint is added. Also returns the number of
     /// fingerprints that were not added.
     pub(in crate::store) fn with_inherited(&self, key: Option<FingerprintKey>) -> (Interaction, usize) {
         let mut interaction = self.record.interaction.clone();

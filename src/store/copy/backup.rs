@@ -206,8 +206,8 @@ fn open(path: &Path) -> Result<BufReader<File>, BackupError> {
     Ok(BufReader::with_capacity(CHUNK, opened?))
 }
 
-/// Reads the first line of a backup. Returns the time at which the backup was made, and the checksum of the bytes that
-/// follow.
+/// Reads the first line of a backup. Returns the time at which the backup was made, and the checksum of the bytes after
+/// this line.
 fn header(backup: &mut impl BufRead) -> Result<(Timestamp, Vec<u8>), String> {
     let mut line = [0; LINE];
     let is_none = || "it is no backup of a ledger".to_owned();

@@ -124,7 +124,8 @@ fn a_ledger_with_a_delivered_event_that_the_backup_lacks_is_newer() {
     }
 }
 
-/// Changes each part of a backup: its first line, the checksum in this line, and the bytes of the ledger.
+/// Changes each part of a backup: its first line, the checksum in this line, and the bytes of the ledger. The changed
+/// backup must not be restored.
 #[test]
 fn a_damaged_backup_is_not_restored() {
     let saved = Saved::new();
@@ -164,7 +165,7 @@ fn a_file_that_is_no_backup_is_not_overwritten() {
     let error = back_up(&saved.ledger(), &other, NOW).unwrap_err();
     assert!(matches!(&error, BackupError::Failed(reason) if reason.contains("is no backup")), "{error:?}");
     assert_eq!(std::fs::read(&other).unwrap(), b"text");
-    // An earlier backup is replaced, and a missing ledger has no backup.
+    // An earlier backup is replaced. A ledger that does not exist cannot be backed up.
     saved.add(2, "int_b");
     assert_eq!(back_up(&saved.ledger(), &saved.backup(), NOW).unwrap().interactions, 2);
     let missing = saved.path("missing");

@@ -116,8 +116,8 @@ impl FileContent {
 
     // === Writing ===
 
-    /// Returns the secret key of the fingerprints that this file has after `content` was copied to it. A file that is
-    /// not empty retains its own key. An empty file gets the key of the copied ledger.
+    /// Returns the secret key with which this file computes fingerprints after `content` was copied to it. A file that
+    /// is not empty retains its own key. An empty file gets the key of the copied ledger.
     pub(super) fn key_with(&self, content: &Content) -> FingerprintKey {
         let other = content.key.or_else(|| {
             content.loose.iter().find_map(|loose| match loose.event {
@@ -132,7 +132,8 @@ impl FileContent {
         }
     }
 
-    /// Counts the delivered events of another ledger that this file cannot store.
+    /// Returns what a copy of `content` to this file would lose: the number of delivered events that the file cannot
+    /// store. Messages are not counted.
     pub(super) fn losses(&self, content: &Content) -> Lost {
         let key = self.key_with(content);
         let foreign = content.loose.iter().filter(|loose| event_under(key, loose.event).is_none()).count();

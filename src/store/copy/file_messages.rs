@@ -46,8 +46,8 @@ impl Messages {
         (self.known.len() - delivered, delivered)
     }
 
-    /// Returns the number of messages that cannot be copied to a file with the messages `to`. A message cannot be
-    /// copied if that file has a different message with the same number.
+    /// Returns the number of messages that cannot be copied to another file, which contains the messages `to`. A
+    /// message cannot be copied if the other file has a different message with the same number.
     pub(super) fn conflicts(&self, to: &Self) -> usize {
         let differs = |(number, (head, _)): &(&u64, &Stored)| {
             to.known.get(number).is_some_and(|(other, _)| other != head)
@@ -70,8 +70,8 @@ impl Messages {
     }
 
     /// Reports whether a change must be copied to the target file. `self` contains the messages of the target file
-    /// before the copy. A new message is copied together with its state, which the next change sets. Therefore, `from`
-    /// is the number of the last message if that message is new in the target file, and `None` otherwise.
+    /// before the copy. A new message is copied together with its state, which is the next change. For this purpose,
+    /// `from` stores the number of the last message if the message is new in the target file, and `None` otherwise.
     fn takes(&self, change: &Change, from: &mut Option<u64>) -> bool {
         match change {
             // Every number up to `self.number` was already assigned in the target file. If the target file lacks a
@@ -82,8 +82,8 @@ impl Messages {
                 is_new
             }
             Change::MessageState(number, _) if *from == Some(*number) => true,
-            // The message is not new in the target file. Its state is replaced only if it still waits there, and is
-            // delivered or dead in the source file.
+            // The message is not new in the target file. The state is replaced only if the message still waits in the
+            // target file, and is delivered or dead in the source file.
             Change::MessageState(number, state) => self
                 .known
                 .get(number)

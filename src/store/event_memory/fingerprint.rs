@@ -39,8 +39,8 @@ impl FingerprintKey {
     }
 }
 
-/// Reports whether the event is one of the events in the interaction's record that were delivered by another process or
-/// with another ledger.
+/// Reports whether the interaction's record contains this event among the events that were delivered by another process
+/// or with another ledger.
 pub(in crate::store) fn is_inherited(record: &Interaction, id: &str, event: EventKey) -> bool {
     record.inherited().iter().any(|inherited| {
         let fingerprint = FingerprintKey(inherited.key).fingerprint(id, event);

@@ -44,7 +44,7 @@ impl EventIndex {
         table.positions.get(slot).copied()
     }
 
-    /// Adds an event that is not in the index.
+    /// Adds an event that the index does not contain yet.
     pub(super) fn insert(
         &mut self,
         fingerprint: u64,

@@ -14,17 +14,17 @@ use super::index::{EventIndex, Position};
 
 /// The replay windows of the queues, in seconds. The replay window of an event is the time after its delivery during
 /// which a replay may pass the signature check. It is rounded up to a value of this list. A longer window, or no limit,
-/// counts as [`WINDOW_MAX`]. The index in this list is the number of the event's queue.
+/// counts as [`WINDOW_MAX`]. The index of a value in this list is the number of its queue.
 pub(super) const WINDOWS: [u32; 7] = [0, 300, 600, 1800, 3600, 6 * 3600, WINDOW_MAX];
 /// The longest replay window: one day, in seconds.
 pub(in crate::store) const WINDOW_MAX: u32 = 86_400;
 
-/// The number of bits of a [`Position`] for the offset of the event in its chunk. They are the lowest bits.
+/// The number of bits for the offset of an event in its chunk. They are the lowest bits of a [`Position`].
 const PLACE_BITS: u32 = 9;
 /// The number of events in a chunk.
 const CHUNK: usize = 1 << PLACE_BITS;
-/// The number of bits of a [`Position`] for the number of the chunk. They are above the bits for the offset. The bits
-/// above them contain the number of the queue.
+/// The number of bits for the number of a chunk. In a [`Position`], these bits are above the offset of the event and
+/// below the number of the queue.
 const CHUNK_BITS: u32 = 20;
 const CHUNK_MASK: u32 = (1 << CHUNK_BITS) - 1;
 
@@ -53,15 +53,17 @@ pub(in crate::store) struct Oldest {
 impl Oldest {
     /// The value for a log without events.
     pub(in crate::store) const NONE: Self = Self { replayable_until: u32::MAX, delivered: u32::MAX };
-    /// A value with the lowest possible rank. Events of this log are removed before the events of other logs.
+    /// The value with the lowest possible rank. Events of a log with this value are removed before the events of other
+    /// logs.
     pub(in crate::store) const FIRST: Self = Self { replayable_until: 0, delivered: 0 };
 
     pub(super) fn of(event: &LoggedEvent) -> Self {
         Self { replayable_until: event.replayable_until(), delivered: event.delivered }
     }
 
-    /// Returns the rank at `now` (Unix seconds). When room is needed, events with the lowest rank are removed first. If
-    /// the replay of an event is denied, the event has a lower rank than every event whose replay may pass.
+    /// Returns the rank of these two times at `now` (Unix seconds). When room is needed, the event with the lowest rank
+    /// is removed first. If the replay of an event is denied, the event has a lower rank than every event whose replay
+    /// may pass.
     pub(in crate::store) fn rank(self, now: u32) -> (bool, u32) {
         match self.replayable_until <= now {
             true => (false, self.replayable_until),
@@ -104,7 +106,7 @@ struct Queue {
     chunks: VecDeque<Chunk>,
     /// The number of the queue's first chunk.
     first: u32,
-    /// The number of entries at the beginning of the first chunk that were removed.
+    /// The number of removed entries at the beginning of the first chunk.
     gone: usize,
     /// The number of entries that were not removed.
     len: usize,
@@ -114,7 +116,7 @@ struct Queue {
 #[derive(Debug, Default)]
 pub(in crate::store) struct EventPlace {
     queue: usize,
-    /// The lowest number of the events in this queue that were not read yet.
+    /// All events in this queue with a lower number were read.
     number: u64,
 }
 
@@ -132,9 +134,9 @@ pub(in crate::store) fn window_of(seconds: u32) -> u32 {
 }
 
 impl LoggedEvent {
-    /// Creates an event from `replayable_until`, the time from which a replay is denied. The time of the delivery is
-    /// not known, but it is not later than `latest`. Both times are in Unix seconds. The event gets the shortest replay
-    /// window for which the computed time of the delivery is not after `latest`.
+    /// Creates an event from `replayable_until`, the time from which a replay is denied, in Unix seconds. The time of
+    /// the delivery is not known, but it is at or before `latest`. The event gets the shortest replay window with which
+    /// the computed time of the delivery is not later than `latest`.
     pub(in crate::store) fn restored(
         fingerprint: u64,
         replayable_until: u32,

@@ -22,7 +22,8 @@ pub(super) fn opened_record(minted: &Minted, now: Timestamp) -> Interaction {
     record
 }
 
-/// Makes the record of an interaction that the ledger does not contain. `ask` contains the content of its token.
+/// Makes the record of an interaction that the ledger does not contain. `ask` contains the content of the interaction's
+/// token.
 ///
 /// # Errors
 /// Returns a denial if the ledger does not adopt the interaction.

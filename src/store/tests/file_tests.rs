@@ -26,7 +26,8 @@ const OF_INTERACTION: EventKey = EventKey(0xa1b2_c3d4_0000_0000_0000_0000_0000_0
 /// Callgate.
 const WITHOUT_INTERACTION: EventKey = EventKey(0xa1b2_c3d4_0000_0000_0000_0000_0000_0002);
 
-/// Writes a file in the format of earlier versions of Callgate. The file contains one interaction and these events.
+/// Writes a file in the format of earlier versions of Callgate. The file contains the numbers `about`, one interaction
+/// and these events.
 fn write_former_file(path: &Path, about: &[(&str, u64)], events: &[(u64, u128, u64)]) {
     let database = redb::Database::create(path).unwrap();
     let write = database.begin_write().unwrap();
@@ -110,8 +111,8 @@ async fn delivers_at(
     }
 }
 
-/// Asserts that the store recognizes the two events of the former file as duplicates, and that it delivers another
-/// event exactly once.
+/// Asserts that the store recognizes the two events of the former file as duplicates. Also asserts that it delivers a
+/// new event, whose key depends on `other`, exactly once.
 async fn recognizes(store: &Store, other: u128) {
     assert!(!delivers(store, OF_INTERACTION, true).await);
     assert!(!delivers(store, WITHOUT_INTERACTION, false).await);
@@ -224,8 +225,8 @@ async fn a_restart_does_not_make_former_events_newer_than_new_ones() {
     }
 }
 
-/// The file contains events of an interaction that can be replayed at any time, as earlier versions stored them: the
-/// time from which a replay is denied is the largest number. New events must not be forgotten before these events.
+/// The events in the file can be replayed at any time. Earlier versions of Callgate stored such events with the largest
+/// number as the time from which a replay is denied. New events must not be forgotten before these events.
 #[tokio::test]
 async fn events_of_earlier_versions_without_a_limit_are_not_newer_than_new_ones() {
     let folder = tempfile::tempdir().unwrap();
@@ -254,7 +255,7 @@ async fn outdated_ids_of_ended_interactions_remove_no_events_of_open_ones() {
         assert!(delivers_at(&store, Some(open), EventKey(key.into()), None, after(key)).await);
     }
     {
-        // Adds an outdated id to the shard's list of ended interactions. The ledger does not contain this interaction.
+        // Adds the id of an interaction that the ledger does not contain to the shard's list of ended interactions.
         let mut shard = store.memory.shard(Memory::index(open));
         shard.over.push_back(TOGETHER[1].into());
         store.memory.note_oldest(Memory::index(open), &shard);
@@ -296,7 +297,8 @@ async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
     let adopting = StoreSettings { unknown: crate::config::Unknown::Adopt, ..settings(Some(&path)) };
     let store = start_with(&adopting, NOW).unwrap();
     assert!(delivers_at(&store, Some(TOGETHER[0]), EventKey(1), None, NOW).await);
-    // The ten events of the other interaction displace the event of this interaction, which is still open.
+    // Delivers ten events of another interaction. They displace the event of the first interaction, which is still
+    // open.
     for key in 2..=11 {
         assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(key.into()), None, after(key)).await);
     }
@@ -308,8 +310,7 @@ async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
     assert!(store.memory.read(TOGETHER[0]).unwrap().has_forgotten_events());
 }
 
-/// Returns the number of interactions that the store does not retain only for display, and the number of those that it
-/// does.
+/// Returns the number of interactions that are not retained only for display, and the number of interactions that are.
 fn counts(store: &Store) -> (usize, usize) {
     (store.counts().0, store.kept())
 }

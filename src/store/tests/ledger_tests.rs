@@ -90,13 +90,13 @@ async fn failed_deliveries_are_counted_and_a_lost_message_has_a_notice() {
         assert!(pass(&store).await.notices.is_empty(), "{what}: the provider repeats the callback");
         store.undelivered("int_a", NOW).await.unwrap();
         assert_eq!(undelivered().await, 3, "{what}");
-        // The deadline that has changed is applied in the next step of the schedule.
+        // The deadline that has changed is applied by the next scheduled check.
         tokio::time::advance(Duration::from_secs(1)).await;
         let notices = pass(&store).await.notices;
         let about: Vec<_> = notices.iter().map(|notice| (&*notice.id, notice.is_retry)).collect();
         assert_eq!(about, [("int_a", false)], "{what}");
-        // The two attempts to deliver this callback are forgotten when the agent accepts it. A shared ledger does not
-        // contain the callback to which an attempt belongs.
+        // When the agent accepts this callback, its two failed attempts are subtracted. A shared ledger does not
+        // subtract them, because it does not record which callback an attempt belongs to.
         let claimed = store.claim(&ask, NOW, HOUR).await.unwrap();
         claimed.settle(&report, None, NOW).await.unwrap();
         assert_eq!(undelivered().await, if store.is_shared() { 3 } else { 1 }, "{what}");
@@ -142,8 +142,8 @@ async fn a_callback_without_a_token_finds_its_interaction_by_the_id_of_the_provi
     assert_eq!(matched(deliver, Some("other"), false).await.as_deref(), Some("int_b"));
 }
 
-/// The owner of an interaction sends its notices. Another process that finds the deadline passes it to the owner, or
-/// applies it itself if the owner cannot be reached.
+/// If another process finds the expired deadline of an interaction, it asks the owner to apply the deadline. If the
+/// owner cannot be reached, that process applies the deadline itself and sends the notice.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_is_applied_by_the_process_to_which_it_is_passed() {
     let follow = Follow { deadline: Some(Duration::from_secs(30)), ..Follow::default() };

@@ -4,7 +4,7 @@
 //!
 //! The functions of the parent module compute each new record. This module simulates the store and the time. The
 //! simulated store is a Redis server that writes a record only if the record's version has not changed. A call to the
-//! store can get no response, and the server can execute such a call late.
+//! store can remain without a response. The server executes such a call at once, later or never.
 
 mod records;
 mod scene;

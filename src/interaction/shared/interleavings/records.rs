@@ -13,7 +13,8 @@ use crate::interaction::{
 use crate::path::{CanonicalPath, Captures, Template};
 use crate::time::Timestamp;
 
-/// The number of the serialized record that the simulated Redis server stores, or 0 if it stores no record.
+/// The number of a serialized record. The simulated Redis server stores this number instead of the text. 0 means that
+/// the server stores no record.
 pub(super) type Text = u32;
 
 /// The cached result of an operation on the record of an interaction.
@@ -45,8 +46,8 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Creates the record with which the search begins. Also returns the number of the serialized record, and the time
-    /// of its next check in Unix milliseconds.
+    /// Creates the table of records, which contains only the record with which the search begins. Also returns the
+    /// number of this serialized record, and the time of its next check in Unix milliseconds.
     pub(super) fn new(scene: Scene) -> (Self, (Text, i64)) {
         let follow = Follow { deadline: Some(Duration::from_secs(DEADLINE as u64)), ..Follow::default() };
         let interaction = Interaction::new("r".into(), "".into(), at(0), at(EXPIRES)).followed(&follow, true);

@@ -42,8 +42,8 @@ pub(super) struct Seen {
     pub(super) is_revoked: bool,
     /// The number of times that an agent accepted the notice.
     pub(super) reported: u8,
-    /// Whether the agent is allowed to receive the notice twice. True if a crash, a lost call or the end of the lease
-    /// has prevented that the agent's response was recorded.
+    /// Whether the agent is allowed to receive the notice twice. True if the agent's response may not have been
+    /// recorded because of a crash, a lost call or the end of the lease.
     pub(super) may_report_again: bool,
     /// The invariant that the last step violated. `None` if the step violated no invariant.
     pub(super) wrong: Option<&'static str>,
@@ -281,7 +281,8 @@ impl World {
         }
         let text = if change.held == 0 { 0 } else { records.text(change.held) };
         self.engine = Engine { version: change.version(), text, due: change.due };
-        // No version occurs twice. Pending calls that expect another version can therefore never have an effect.
+        // No version occurs twice. If a pending call expects another version than the new one, it can therefore never
+        // have an effect.
         self.late.retain(|late| late.expected == change.version());
         true
     }
@@ -324,7 +325,8 @@ impl World {
         };
     }
 
-    /// If another process does the same work under a lease that has not ended, records the violated invariant.
+    /// Records a violated invariant if another process does the same work and its lease has not ended. `is_same`
+    /// recognizes the work.
     fn check_alone(&mut self, is_same: impl Fn(Then) -> bool) {
         let works = |task: &Task| match task.phase {
             Phase::Work { then: then @ (Then::Deliver(_, until) | Then::Send(_, until)), .. } => {
@@ -356,8 +358,8 @@ impl World {
         next
     }
 
-    /// If the lease of an accepted notice has ended before the acceptance was recorded, records that another process is
-    /// allowed to send the notice again.
+    /// Records that the notice may be sent again, if the agent has accepted a notice and its lease has ended before the
+    /// acceptance was recorded.
     fn note_ended_leases(&mut self) {
         let has_ended = |task: &Task| match task.phase {
             Phase::Read { kind, .. } | Phase::Write { kind, .. } => {
