@@ -43,7 +43,8 @@ impl Router {
     }
 
     /// Returns the index of the route that matches `path`. `fits` must report whether the path captures of the route
-    /// with this index accept the segments of `path`. If `fits` returns false, the search continues with other routes.
+    /// with this index accept the segments of `path`. If `fits` returns false, the search continues with the next
+    /// matching route.
     pub fn find(&self, path: &CanonicalPath<'_>, fits: impl Fn(usize) -> bool) -> Option<usize> {
         let found = descend(&self.root, path.segments(), &fits);
         if !self.has_remainders {

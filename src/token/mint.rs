@@ -1,4 +1,4 @@
-//! Creates callback tokens. A separate type holds the key that signs new tokens, so that code with only a verifier
+//! Creates callback tokens. The type [`Minter`] holds the key that signs new tokens. Code that has only a verifier
 //! cannot create tokens.
 
 use std::borrow::Cow;

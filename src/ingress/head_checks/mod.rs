@@ -24,8 +24,8 @@ use token::{listed, named_interaction, verify_token};
 pub(super) struct Found {
     /// The rights that the verified callback token grants.
     pub(super) granted: Option<Granted>,
-    /// The id of the interaction, if the callback has no token. The ledger found it by the provider's task id,
-    /// for example a task id.
+    /// The id of the interaction of a callback without a token. The ledger found the interaction by the provider's task
+    /// id.
     pub(super) matched: Option<Box<str>>,
     /// The id of the interaction in a denied token whose signature is valid. It is used only for the log.
     pub(super) named: Option<Box<str>>,

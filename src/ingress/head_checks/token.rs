@@ -67,9 +67,9 @@ pub(super) fn named_interaction(
 }
 
 /// Compares the token of a request with the static tokens of a route. Returns the position of the equal static token,
-/// starting at 1. Also returns the token of the request, unless a header is its only possible location, because
-/// Callgate removes this header in any case. All static tokens are compared, so that the response time does not reveal
-/// which static token is equal.
+/// starting at 1. Also returns the token of the request, so that Callgate can remove it from the delivered request. If
+/// a header is the only possible location of the token, returns no token, because Callgate always removes this header.
+/// All static tokens are compared, so that the response time does not reveal which static token is equal.
 fn equals_secret(
     carriers: &[Carrier],
     secrets: &[Secret],

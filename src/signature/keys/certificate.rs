@@ -1,5 +1,5 @@
-//! Certificates at URLs that messages name, for example messages of SNS and PayPal. The signature scheme lists the
-//! hosts and the paths that these URLs may have.
+//! Certificates whose URLs are in the messages, for example in messages of SNS and PayPal. The signature scheme lists
+//! the hosts and the paths that these URLs may have.
 
 use http::HeaderName;
 

@@ -26,8 +26,7 @@ impl Verifier {
     /// # Errors
     /// Returns `signature_missing`, `signature_malformed`, `signature_too_old`, `signature_too_new` or
     /// `header_duplicated`. JWTs, HTTP message signatures and shared secrets can also cause `signature_mismatch`,
-    /// `signature_claim`,
-    /// `signature_key_unknown` and `keys_unavailable`.
+    /// `signature_claim`, `signature_key_unknown` and `keys_unavailable`.
     pub fn verify_head(&self, context: &SignatureContext<'_>) -> Result<PresentedSignature, Refusal> {
         let head = &context.head;
         for (name, value) in &self.scheme.require {
