@@ -15,9 +15,9 @@ use super::published_lists::{Allowlist, ListUnavailable, Lists};
 pub enum AddressHeader {
     /// The header `Forwarded` (RFC 7239). Its `for` parameters form a list.
     Forwarded,
-    /// A header with a comma-separated list to which each proxy appends an address, such as `X-Forwarded-For`.
+    /// A header such as `X-Forwarded-For`: a comma-separated list to which each proxy appends an address.
     List(HeaderName),
-    /// A header in which the edge proxy writes a single address, such as `CF-Connecting-IP`. The header must not occur
+    /// A header such as `CF-Connecting-IP`, in which the edge proxy writes a single address. The header must not occur
     /// twice.
     Single(HeaderName),
 }
