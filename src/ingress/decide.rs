@@ -58,7 +58,7 @@ pub struct Seen {
     pub event_id: Option<Box<str>>,
     /// The position of the secret that verified the request, starting at 1. `None` if only one secret is configured.
     pub secret: Option<usize>,
-    /// The reason for which the action endpoint was denied, as a stable name.
+    /// The reason for which the action endpoint was denied, as a stable name. `None` if it was not denied.
     pub guarded: Option<&'static str>,
     /// The URL of the certificate that is needed to verify the signature, if the certificate has not been fetched yet.
     pub wanted: Option<Box<str>>,
@@ -193,7 +193,7 @@ impl Ingress {
 
     /// Chooses a route for the request among the routes with the same path. Prefers a route that accepts the method of
     /// the request. If there is none, prefers a route for which the request may be a handshake. Otherwise returns the
-    /// first route, which denies the method.
+    /// first route, which denies the method. Returns `None` if the path captures of no route accept the path.
     fn choose(&self, first: usize, path: &CanonicalPath<'_>, head: &RequestHead<'_>) -> Option<usize> {
         let fitting = || self.with_path(first, path);
         let takes = |route: &Route| route.methods.iter().any(|method| method.as_str() == head.method);

@@ -141,7 +141,8 @@ pub struct Actions {
     pub rewrite: bool,
     /// The headers that Callgate adds to the agent's answer, including the provider's credentials.
     pub headers: Vec<(HeaderName, Secret)>,
-    /// The signer for the agent's answers. `None` if answers are not signed.
+    /// The signature scheme and the keys with which Callgate signs the agent's answers. `None` if answers are not
+    /// signed.
     pub signer: Option<Verifier>,
     /// The timeout for connecting to the action endpoint.
     pub connect_timeout: Duration,

@@ -324,18 +324,19 @@ impl<'t> Unverified<'t> {
     }
 
     /// Returns the `typ` of the token's header in lower case, without the optional prefix `application/` (RFC 7515
-    /// section 4.1.9).
+    /// section 4.1.9). Returns `None` if the header has no `typ`.
     pub(crate) fn media_type(&self) -> Option<String> {
         let typ = self.header.typ.as_ref()?.to_ascii_lowercase();
         Some(typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned))
     }
 
-    /// Returns the `alg` of the token's header, which is not verified.
+    /// Returns the `alg` of the token's header. The `alg` is not verified.
     pub(crate) fn algorithm(&self) -> &str {
         &self.header.alg
     }
 
-    /// Returns the `kid` of the token's header, which is not verified. Use it only to look up a configured key.
+    /// Returns the `kid` of the token's header, or `None` if there is none. The `kid` is not verified. Use it only to
+    /// look up a configured key.
     pub(crate) fn key_id(&self) -> Option<&str> {
         self.header.kid.as_deref()
     }

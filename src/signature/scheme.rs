@@ -48,7 +48,8 @@ pub struct Scheme {
     pub id: Option<EventIdSource>,
     /// The format of the provider's shared secrets.
     pub secret_format: SecretFormat,
-    /// The source from which Callgate gets public keys if the operator does not configure keys.
+    /// The source from which Callgate gets public keys if the operator does not configure keys. `None` if there is no
+    /// such source.
     pub keys: Option<PublicKeySource>,
     /// The rule by which Callgate recognizes duplicates.
     pub duplicates: DuplicateRule,

@@ -17,7 +17,8 @@ use crate::token::Granted;
 pub(super) struct VerifiedToken {
     /// The rights that a callback token grants. `None` for other kinds of tokens.
     pub(super) granted: Option<Granted>,
-    /// The token. Callgate removes it from the delivered request wherever it occurs.
+    /// The token. Callgate removes it from the delivered request wherever it occurs. `None` if there is no token to
+    /// remove.
     pub(super) token: Option<Secret>,
     /// The position of the configured static token that the request contains, starting at 1. `None` if only one static
     /// token is configured.

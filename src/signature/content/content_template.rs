@@ -276,7 +276,7 @@ impl ContentTemplate {
     /// Returns the first two neighboring parts whose boundary in the signed content cannot be found. A sender could
     /// move bytes from one of these parts to the other, and the signature would stay valid. A body after the path or
     /// the URL is not reported: Callgate accepts only a body that begins like JSON there, so the boundary is clear.
-    /// `time` is the location of the timestamp.
+    /// Returns `None` if all boundaries are clear. `time` is the location of the timestamp.
     pub fn unclear_boundary(&self, time: Option<&TimestampSource>) -> Option<(&ContentPart, &ContentPart)> {
         self.parts.windows(2).find_map(|pair| match pair {
             [ContentPart::Path | ContentPart::Url, ContentPart::Body] => None,

@@ -163,8 +163,8 @@ impl Verifier {
         ))
     }
 
-    /// Returns the event id in a header or in the query. The id is required if the template of the signed content
-    /// contains it.
+    /// Returns the event id in a header or in the query, or `None` if there is none. The id is required if the template
+    /// of the signed content contains it.
     ///
     /// # Errors
     /// Returns `signature_missing`, `signature_malformed` or `header_duplicated`.
@@ -202,8 +202,8 @@ impl Verifier {
     ///
     /// # Errors
     /// Returns `keys_unavailable` if the keys have not been fetched. If the message names a certificate, returns
-    /// `signature_missing` or `signature_malformed` for a URL that cannot be read, and `signature_key_unknown` for a
-    /// URL that is not allowed.
+    /// `signature_missing` or `signature_malformed` if its URL cannot be read from the message, and
+    /// `signature_key_unknown` if the URL is not allowed.
     pub(super) fn public_keys<'k>(
         &'k self,
         context: &'k SignatureContext<'_>,
