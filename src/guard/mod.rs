@@ -183,8 +183,8 @@ impl Guard {
         }
     }
 
-    /// Finds the entries of the list of allowed hosts that match the host and port of the URL. Returns for each of them
-    /// whether it allows plain HTTP. Plain HTTP is always allowed for `localhost`.
+    /// Finds the entries of the list of allowed hosts that match the host and port of the URL. For each of these
+    /// entries, returns whether the entry allows plain HTTP. Plain HTTP is always allowed for `localhost`.
     fn names(&self, url: &Url) -> impl Iterator<Item = bool> {
         let (host, port) = (url.host().to_owned(), url.port());
         self.entries.iter().filter_map(move |entry| match entry {

@@ -152,7 +152,7 @@ impl Url {
         if self.has_own_port() { host } else { format!("{host}:{}", self.port) }
     }
 
-    /// Returns this URL with another path and query. `target` begins with a slash.
+    /// Returns this URL with the path and query `target`, which must begin with a slash.
     pub fn with_target(&self, target: &str) -> Self {
         Self { target: target.into(), ..self.clone() }
     }

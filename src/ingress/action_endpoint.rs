@@ -9,8 +9,8 @@ use crate::json::{Found, NotJson, find_one, find_strict, quoted, replace};
 use crate::trail::{Check, Trail};
 
 impl Admitted {
-    /// Returns the action endpoint (the URL for answers) from the body of the callback. Denies the callback if the
-    /// route does not allow the host of the action endpoint.
+    /// Returns the action endpoint (the URL for answers) from the body of the callback, or `None` if the body contains
+    /// no action endpoint. Denies the callback if the route does not allow the host of the action endpoint.
     pub(super) fn check_action_endpoint(
         &mut self,
         body: &[u8],

@@ -25,8 +25,8 @@ pub struct Ingress {
     edge: Arc<Edge>,
     routes: Arc<[Arc<Route>]>,
     router: Arc<Router>,
-    /// The groups of routes with the same path. Each group is a list of route indices. It is stored at the index of its
-    /// first route. At the indices of the other routes, the lists are empty.
+    /// The groups of routes with the same path, as one list for each route. The list of the first route of a group
+    /// contains the indices of all routes of the group. The lists of the remaining routes are empty.
     same_path: Arc<[Vec<usize>]>,
     documents: Arc<[Document]>,
 }
@@ -58,7 +58,7 @@ pub struct Seen {
     pub event_id: Option<Box<str>>,
     /// The position of the secret that verified the request, starting at 1. `None` if only one secret is configured.
     pub secret: Option<usize>,
-    /// The reason for which the action endpoint was denied, as a stable name.
+    /// The reason for which the action endpoint was denied, as a stable name. `None` if it was not denied.
     pub guarded: Option<&'static str>,
     /// The URL of the certificate that is needed to verify the signature, if the certificate has not been fetched yet.
     pub wanted: Option<Box<str>>,
@@ -102,7 +102,7 @@ impl Ingress {
         }
     }
 
-    /// Returns this `Ingress`, which then also serves the public JSON documents.
+    /// Returns this `Ingress`, changed so that it serves these public JSON documents.
     #[must_use]
     pub fn with_documents(self, documents: Vec<Document>) -> Self {
         Self { documents: documents.into(), ..self }
@@ -127,7 +127,7 @@ impl Ingress {
         self.documents.iter().find(asked)
     }
 
-    /// Returns a copy of this `Ingress` that uses `fetched_data` as fetched keys and address lists.
+    /// Returns a copy of this `Ingress` in which `fetched_data` replaces the fetched keys and address lists.
     #[must_use]
     pub fn with_fetched_data(&self, fetched_data: FetchedData) -> Self {
         let edge = Edge { fetched_data, ..Edge::clone(&self.edge) };
@@ -192,8 +192,8 @@ impl Ingress {
     }
 
     /// Chooses a route for the request among the routes with the same path. Prefers a route that accepts the method of
-    /// the request. The second choice is a route whose provider sends handshakes of this form. The last choice is the
-    /// first route, which denies the method.
+    /// the request. If there is none, prefers a route for which the request may be a handshake. Otherwise returns the
+    /// first route, which denies the method. Returns `None` if the path captures of no route accept the path.
     fn choose(&self, first: usize, path: &CanonicalPath<'_>, head: &RequestHead<'_>) -> Option<usize> {
         let fitting = || self.with_path(first, path);
         let takes = |route: &Route| route.methods.iter().any(|method| method.as_str() == head.method);
@@ -239,8 +239,8 @@ impl Ingress {
     }
 }
 
-/// Groups the routes by their paths. The list at the lowest index of a group contains the indices of all routes of the
-/// group. All other lists are empty.
+/// Groups the routes by their paths. Returns one list for each route. The list of the first route of a group contains
+/// the indices of all routes of the group. The lists of the remaining routes are empty.
 fn same_path(routes: &[Arc<Route>]) -> Vec<Vec<usize>> {
     let mut sorted: Vec<_> = routes.iter().enumerate().collect();
     // The sort is stable, so the routes with the same path stay in the order of the configuration.
@@ -274,7 +274,7 @@ impl Admitted {
         self.client
     }
 
-    /// Denies the request because it exceeds a rate limit. In observe mode, the denial is only recorded.
+    /// Denies the request because it exceeds a rate limit. In observe mode, records the denial and returns the request.
     ///
     /// # Errors
     /// Returns [`Denied`] if the route is in enforce mode.

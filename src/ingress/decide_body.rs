@@ -180,8 +180,8 @@ impl Admitted {
         }
     }
 
-    /// Returns the response to the request if the request is a handshake. `verified` is true if the signature of the
-    /// request was verified.
+    /// Returns the response to a handshake, or `None` if the request is not a handshake. `verified` is true if the
+    /// signature of the request was verified.
     fn shake(
         &self,
         head: &RequestHead<'_>,
@@ -208,7 +208,7 @@ impl Admitted {
         }
     }
 
-    /// Returns the provider's event id from the head or from the body.
+    /// Returns the provider's event id from the head or from the body, or `None` if there is no valid event id.
     fn event_id(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<HeaderValue> {
         if let Some(id) = self.found.presented.as_ref().and_then(PresentedSignature::event_id) {
             return Some(id.clone());
@@ -223,7 +223,7 @@ impl Admitted {
 
     /// Returns the internal request target. The captures of the external path are filled into the internal path. If the
     /// route passes on the query, the target contains the query: without the token in enforce mode, and unchanged in
-    /// observe mode.
+    /// observe mode. Returns `None` if a capture of the internal path has no value.
     fn target(&self, head: &RequestHead<'_>) -> Option<String> {
         let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
         let query = match self.route.query {
@@ -240,7 +240,8 @@ impl Admitted {
         Some(target)
     }
 
-    /// Returns the verified token. Callgate removes the token from the delivered request wherever it occurs.
+    /// Returns the verified token, which Callgate removes from the delivered request wherever it occurs. Returns `None`
+    /// if there is no token to remove.
     pub(super) fn token(&self) -> Option<&[u8]> {
         self.found.token.as_ref().map(Secret::expose)
     }

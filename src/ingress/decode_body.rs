@@ -8,13 +8,13 @@ use crate::request::RequestHead;
 use crate::trail::{Check, Trail};
 
 impl Admitted {
-    /// Decodes the body, if the provider's setting `decode` lists the content coding of the body. [`Self::decide_body`]
-    /// calls this function unless the body was decoded before. `grow` must reserve memory for the decoded body. Its
-    /// argument is the number of bytes that the decoded body needs so far. It must return false if there is not enough
-    /// memory.
+    /// Decodes the body, if the provider's setting `decode` lists the content coding of the body. Does nothing if the
+    /// body was decoded before. `grow` must reserve memory for the decoded body, and must return false if there is not
+    /// enough memory. The argument of `grow` is the number of bytes that the decoded body needs so far.
     ///
     /// # Errors
-    /// Returns `body_too_large`, `body_undecodable`, or `overloaded` if `grow` returns false.
+    /// Returns `body_too_large` or `body_undecodable`. Returns `overloaded` if `grow` returns false. In observe mode,
+    /// the denial is only recorded.
     pub fn decode_body(
         &mut self,
         head: &RequestHead<'_>,

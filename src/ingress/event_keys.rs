@@ -23,9 +23,9 @@ struct Message<'m> {
 }
 
 impl Admitted {
-    /// Returns two lists of keys for a message: the keys for `Ask::events` and the keys for `Ask::repeats`. If the
-    /// first list has keys, the second list is empty. If the ledger has already stored a key of the first list, the
-    /// message is a duplicate.
+    /// Returns two lists of keys for a message. The first list contains the keys of the event, for `Ask::events`. If
+    /// the event has no key, the second list contains the keys of the message itself, for `Ask::repeats`. Otherwise the
+    /// second list is empty. Both lists are empty if the route delivers duplicates.
     pub(super) fn event_keys(
         &self,
         head: &RequestHead<'_>,
@@ -73,7 +73,8 @@ impl Message<'_> {
 
     /// Returns the keys of the parts by which the signature scheme identifies an event. If the signature is one of
     /// these parts, returns one key for each authentication tag of the message. A message can have several tags, one
-    /// for each configured secret. Its keys therefore stay valid when a secret is added.
+    /// for each secret that was tried. A repeated message therefore has a known key even if the operator has added a
+    /// secret.
     fn by_identity(&self, scheme: &Scheme) -> Vec<EventKey> {
         let parts = scheme.identity.as_slice();
         match parts {
@@ -113,8 +114,9 @@ impl Message<'_> {
         if pointers.is_empty() { Vec::new() } else { find(self.body, &pointers).unwrap_or_default() }
     }
 
-    /// Appends a part of the message in encoded form. The value of a JSON key is the next value in `members`. Returns
-    /// whether the message has the part. The signature is not appended here, because a message can have several tags.
+    /// Appends a part of the message in encoded form. If the part is the value of a JSON key, appends the next value of
+    /// `members`. Returns whether the message has the part. The signature is not appended here, because a message can
+    /// have several tags.
     fn write<'f>(
         &self,
         part: &IdentityPart,

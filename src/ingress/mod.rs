@@ -3,8 +3,9 @@
 //! does not depend on an HTTP server.
 //!
 //! [`Ingress::decide_head`] checks the head of a request. [`Admitted::decide_body`] checks the whole body.
-//! [`Verified::permit`] applies the verdict of the ledger. A request is delivered only if the result is a [`Permit`].
-//! On a route in observe mode, an [`Observed`] request is delivered as well.
+//! [`Verified::permit`] applies the verdict of the ledger. A callback is delivered only if the result is a [`Permit`].
+//! There are two exceptions: an [`Observed`] request on a route in observe mode, and a [`Streamed`] request on a route
+//! with `stream: true`.
 
 mod action_endpoint;
 mod decide;

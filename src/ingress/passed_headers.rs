@@ -187,7 +187,7 @@ fn is_listed(text: &str) -> bool {
     REMOVED.binary_search(&text).is_ok() || prefix.is_some_and(|prefix| text.starts_with(prefix))
 }
 
-/// Whether a name in [`REMOVED`] or [`REMOVED_PREFIXES`] has a beginning with this number (see [`beginning`]).
+/// The value at the index `n` is true if [`beginning`] returns `n` for a name in [`REMOVED`] or [`REMOVED_PREFIXES`].
 static BEGINNINGS: [bool; 1024] = {
     let mut used = [false; 1024];
     mark(&REMOVED, &mut used);

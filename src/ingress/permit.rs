@@ -59,8 +59,8 @@ impl Verified {
         self.admitted.client
     }
 
-    /// Returns the id of the interaction and its encrypted owner from the token. The owner is the process that minted
-    /// the token. Returns `None` if the token names no owner.
+    /// Returns the id and the encrypted owner of the interaction, both from the token. The owner is the process that
+    /// minted the token. Returns `None` if the token names no owner.
     pub fn owner(&self) -> Option<(&str, &str)> {
         let granted = self.admitted.found.granted.as_ref()?;
         Some((&granted.interaction, granted.owner.as_deref()?))

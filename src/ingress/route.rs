@@ -68,7 +68,7 @@ pub enum TokenRule {
         /// The verifier of callback tokens.
         verifier: Arc<CallbackVerifier>,
     },
-    /// A JWT that another issuer has signed.
+    /// A JWT from an issuer other than Callgate.
     Jwt {
         /// The locations in the request that can contain the JWT. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
@@ -141,7 +141,8 @@ pub struct Actions {
     pub rewrite: bool,
     /// The headers that Callgate adds to the agent's answer, including the provider's credentials.
     pub headers: Vec<(HeaderName, Secret)>,
-    /// The signer for the agent's answers. `None` if answers are not signed.
+    /// The signature scheme and the keys with which Callgate signs the agent's answers. `None` if answers are not
+    /// signed.
     pub signer: Option<Verifier>,
     /// The timeout for connecting to the action endpoint.
     pub connect_timeout: Duration,
@@ -232,8 +233,7 @@ pub struct Route {
     /// Whether bodies are passed on while they arrive. Such a route has no callback token, no signature check and no
     /// interactions.
     pub stream: bool,
-    /// Whether the ledger recognizes events that were already delivered. Callgate does not deliver these duplicates
-    /// again.
+    /// Whether the ledger recognizes events that were already delivered, so that Callgate does not deliver them again.
     pub tells_duplicates: bool,
     /// The way in which the agent receives the callbacks of the route.
     pub deliver: Deliver,
@@ -264,8 +264,8 @@ impl Route {
         self.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
     }
 
-    /// Returns the base URL of the callbacks on this route: the `public_url` of its provider, or the
-    /// public URL.
+    /// Returns the beginning of the URLs of this route: the `public_url` of the provider, or the public URL for all
+    /// providers if the provider has none.
     pub(super) fn public_url<'a>(&'a self, edge: &'a Edge) -> &'a str {
         let own = self.provider.as_ref().and_then(|provider| provider.public_url.as_deref());
         own.unwrap_or(&edge.public_url)

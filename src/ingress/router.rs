@@ -18,7 +18,7 @@ struct Node {
     literals: BTreeMap<Box<str>, Node>,
     capture: Option<Box<Node>>,
     route: Option<usize>,
-    /// The index of the route whose remainder (`{*name}`) begins at this node.
+    /// The index of the route whose remainder (`{*name}`) begins at this node. `None` if no remainder begins here.
     remainder: Option<usize>,
 }
 
@@ -42,8 +42,9 @@ impl Router {
         node.route.get_or_insert(index);
     }
 
-    /// Returns the index of the route that matches `path`. `fits` must report whether the path captures of the route
-    /// with this index accept the segments of `path`. If `fits` returns false, the search continues with other routes.
+    /// Returns the index of the route that matches `path`, or `None` if no route matches. `fits` must report whether
+    /// the path captures of the route with this index accept the segments of `path`. If `fits` returns false, the
+    /// search continues with the next matching route.
     pub fn find(&self, path: &CanonicalPath<'_>, fits: impl Fn(usize) -> bool) -> Option<usize> {
         let found = descend(&self.root, path.segments(), &fits);
         if !self.has_remainders {
@@ -53,8 +54,8 @@ impl Router {
     }
 }
 
-/// Returns the index of the route with a remainder (`{*name}`) that matches the segments. The route with the longest
-/// prefix is tried first.
+/// Returns the index of the route with a remainder (`{*name}`) that matches the segments, or `None` if no such route
+/// matches. The route with the longest prefix is tried first.
 fn descend_to_remainder(
     node: &Node,
     mut segments: Segments<'_>,

@@ -1,5 +1,6 @@
-//! A strict parser and verifier for compact JWS (RFC 7515). The parser checks the size, the number of parts and the
-//! keys of the header. The verifier accepts exactly one algorithm for each key. The module `token` checks the claims.
+//! A strict parser and verifier for compact JWS (RFC 7515). The parser checks the size of the token, the number of its
+//! parts, and the header parameters. The verifier accepts exactly one algorithm for each key. The module `token` checks
+//! the claims.
 
 mod claims;
 
@@ -222,9 +223,9 @@ pub(crate) struct Unverified<'t> {
     signature: &'t str,
 }
 
-/// The JSON keys of a JWS header that Callgate reads. Callgate uses `alg`, `typ` and `kid`. A token with any other key
-/// in this list is denied, because the key could change the meaning of the token or the source of its verification key.
-/// JSON keys outside this list are ignored (RFC 7515 section 4).
+/// The header parameters of a JWS that Callgate reads. Callgate uses `alg`, `typ` and `kid`. A token with any other
+/// parameter of this list is denied, because the parameter could change the meaning of the token or the source of its
+/// verification key. Parameters outside this list are ignored (RFC 7515 section 4).
 #[derive(Debug, Deserialize)]
 struct Header {
     alg: String,
@@ -252,7 +253,7 @@ struct Header {
     zip: bool,
 }
 
-/// Deserializes an optional string. The value `null` is an error, and a missing key is not.
+/// Deserializes an optional string. The value `null` is an error. A missing JSON key is not an error.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
 }
@@ -323,18 +324,19 @@ impl<'t> Unverified<'t> {
     }
 
     /// Returns the `typ` of the token's header in lower case, without the optional prefix `application/` (RFC 7515
-    /// section 4.1.9).
+    /// section 4.1.9). Returns `None` if the header has no `typ`.
     pub(crate) fn media_type(&self) -> Option<String> {
         let typ = self.header.typ.as_ref()?.to_ascii_lowercase();
         Some(typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned))
     }
 
-    /// Returns the `alg` of the token's header, which is not verified.
+    /// Returns the `alg` of the token's header. The `alg` is not verified.
     pub(crate) fn algorithm(&self) -> &str {
         &self.header.alg
     }
 
-    /// Returns the `kid` of the token's header, which is not verified. Use it only to look up a configured key.
+    /// Returns the `kid` of the token's header, or `None` if there is none. The `kid` is not verified. Use it only to
+    /// look up a configured key.
     pub(crate) fn key_id(&self) -> Option<&str> {
         self.header.kid.as_deref()
     }

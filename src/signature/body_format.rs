@@ -43,8 +43,9 @@ impl From<BodyPart<'_>> for BodyFormat {
 }
 
 impl Scheme {
-    /// Returns the formats that a request body must have so that Callgate can read the signature from the body. If
-    /// `verified` is true, the result also contains the formats for shared secrets and for signed values in the body.
+    /// Returns the formats that a request body must have so that Callgate can read the signature from the body.
+    /// `verified` is true if Callgate verifies the request. In this case, the result also contains the body formats of
+    /// shared secrets and of signed values.
     pub fn body_formats(&self, verified: bool) -> impl Iterator<Item = BodyFormat> {
         let place = match &self.proof {
             Proof::Content(scheme) => scheme.place.body_part(),

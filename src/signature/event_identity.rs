@@ -169,7 +169,7 @@ mod tests {
             for identity in [vec![part.clone()], vec![IdentityPart::Signature, part.clone()]] {
                 let scheme = Scheme { proof: signature_over(content), identity, ..Scheme::unsigned() };
                 assert_eq!(scheme.accepts_changed_replays(), accepts, "{content} {:?}", scheme.identity);
-                // The other duplicate rules do not use the identity parts, so no changed replay is reported.
+                // These two duplicate rules do not use the identity parts, so no changed replay is reported.
                 for duplicates in [DuplicateRule::Signature, DuplicateRule::Deliver] {
                     let scheme = Scheme { duplicates, ..scheme.clone() };
                     assert!(!scheme.accepts_changed_replays(), "{content} {duplicates:?}");

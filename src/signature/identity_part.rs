@@ -33,7 +33,7 @@ pub enum IdentityPart {
 }
 
 impl IdentityPart {
-    /// Returns the JSON pointer if the part is a value of the body, or `None` for other parts.
+    /// Returns the JSON pointer of the part, or `None` if the part is not a JSON value of the body.
     pub fn pointer(&self) -> Option<&Pointer> {
         match self {
             Self::Member(pointer) => Some(pointer),

@@ -48,7 +48,8 @@ pub struct Scheme {
     pub id: Option<EventIdSource>,
     /// The format of the provider's shared secrets.
     pub secret_format: SecretFormat,
-    /// The source from which Callgate gets public keys if the operator does not configure keys.
+    /// The source from which Callgate gets public keys if the operator does not configure keys. `None` if there is no
+    /// such source.
     pub keys: Option<PublicKeySource>,
     /// The rule by which Callgate recognizes duplicates.
     pub duplicates: DuplicateRule,
@@ -150,8 +151,7 @@ impl Scheme {
     }
 
     /// Returns the headers that contain the proof: the signature, the JWT or the shared secret. The list is empty if
-    /// the proof is in the body. The list is also empty for HTTP message signatures, because their headers never
-    /// contain any other value.
+    /// the proof is in the body. The list is also empty for HTTP message signatures.
     pub fn proof_headers(&self) -> &[HeaderName] {
         match &self.proof {
             Proof::Content(scheme) => scheme.place.headers(),
@@ -173,7 +173,7 @@ impl Scheme {
         }
     }
 
-    /// Returns the name of the kind of proof as a noun phrase for messages, such as `a signature`.
+    /// Returns the kind of proof as a noun phrase for error texts, such as `a signature`.
     pub fn proof_name(&self) -> &'static str {
         match &self.proof {
             Proof::Content(_) | Proof::MessageSignature(_) | Proof::Sns => "a signature",

@@ -8,16 +8,16 @@ use super::request_parts::optional_header;
 use crate::denial::{Denial, Refusal};
 use crate::request::RequestHead;
 
-/// A header in which the provider states the MAC algorithm, such as `key=k1,algorithm=HMAC_SHA256`.
+/// A header in which the provider states the MAC algorithm. An example of its value is `key=k1,algorithm=HMAC_SHA256`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StatedAlgorithm {
     /// The name of the header that states the algorithm.
     pub header: HeaderName,
-    /// The name of the item in the header that contains the algorithm.
+    /// The name of the header item that contains the algorithm, such as `algorithm`.
     pub item: Box<str>,
     /// The MAC algorithms, each with the provider's name for it.
     pub names: Vec<(MacAlgorithm, Box<str>)>,
-    /// The MAC algorithm of a message without the header.
+    /// The MAC algorithm of messages that do not have the header.
     pub without_header: MacAlgorithm,
 }
 

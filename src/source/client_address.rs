@@ -15,9 +15,10 @@ use super::published_lists::{Allowlist, ListUnavailable, Lists};
 pub enum AddressHeader {
     /// The header `Forwarded` (RFC 7239). Its `for` parameters form a list.
     Forwarded,
-    /// A header with a comma-separated list to which each proxy appends an address, such as `X-Forwarded-For`.
+    /// A header such as `X-Forwarded-For`: a comma-separated list to which each proxy appends an address.
     List(HeaderName),
-    /// A header with a single address that the edge proxy sets, such as `CF-Connecting-IP`. It must not occur twice.
+    /// A header such as `CF-Connecting-IP`, in which the edge proxy writes a single address. The header must not occur
+    /// twice.
     Single(HeaderName),
 }
 
@@ -228,7 +229,7 @@ mod tests {
         assert_eq!(xff(&["203.0.113.9:4711"]).unwrap(), "203.0.113.9");
         assert_eq!(xff(&["[2001:db8::1]:4711"]).unwrap(), "2001:db8::1");
         assert_eq!(xff(&["[2001:db8::1]"]).unwrap(), "2001:db8::1");
-        // The part to the left of the client address is not verified and not read.
+        // The part of the header to the left of the client address is not read.
         assert_eq!(xff(&["rubbish, 203.0.113.9"]).unwrap(), "203.0.113.9");
         for bad in ["", " ", "203.0.113.9,", "203.0.113.9, ", "unknown", "010.1.1.1", "1.2.3", "fe80::1%eth0"]
         {

@@ -96,8 +96,8 @@ fn fold_network(network: IpNet) -> IpNet {
 /// The reason why a text is not a valid IP network.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NetworkFault {
-    /// The address has bits set after the prefix. The field is the network without these bits, which was probably
-    /// meant.
+    /// The address has bits set after the prefix. The field is the same network without these bits. This network was
+    /// probably meant.
     HostBits(IpNet),
     /// The text is neither `address` nor `address/prefix`.
     Unreadable,

@@ -12,7 +12,7 @@ use crate::feed::FeedId;
 /// The maximum number of networks in one published list.
 const NETWORKS_MAX: usize = 50_000;
 
-/// The fetched address lists, indexed by feed number.
+/// The fetched address lists, indexed by the id of the feed.
 #[derive(Clone, Debug, Default)]
 pub struct Lists {
     lists: Vec<Option<Arc<Networks>>>,

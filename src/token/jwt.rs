@@ -1,4 +1,4 @@
-//! Verifies JWTs of other issuers with configured keys (RFC 7519, RFC 8725).
+//! Verifies JWTs from issuers other than Callgate, with configured keys (RFC 7519, RFC 8725).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::denial::{Denial, Refusal};
 use crate::jose::{Claims, Key, Unverified};
 use crate::time::Timestamp;
 
-/// The required claims and the required `typ` of a JWT that another issuer signed.
+/// The required claims and the required `typ` of a JWT from an issuer other than Callgate.
 #[derive(Clone, Debug, Default)]
 pub struct JwtRules {
     /// The accepted audiences. The claim `aud` must contain one of them. If the list is empty, `aud` is not checked.
@@ -26,7 +26,7 @@ pub struct JwtRules {
     pub typ: Option<String>,
 }
 
-/// Verifies JWTs that another issuer signed.
+/// Verifies JWTs from issuers other than Callgate.
 #[derive(Clone, Debug)]
 pub struct JwtVerifier {
     /// The keys with which JWTs are verified. Each key has exactly one algorithm.

@@ -1,4 +1,4 @@
-//! Creates callback tokens. A separate type holds the key that signs new tokens, so that code with only a verifier
+//! Creates callback tokens. The type [`Minter`] holds the key that signs new tokens. Code that has only a verifier
 //! cannot create tokens.
 
 use std::borrow::Cow;
@@ -22,8 +22,8 @@ fn header(typ: &str, algorithm: Algorithm, key_id: &str) -> Header {
     header
 }
 
-/// Returns the encoded JWT header of a token, including the dot after the header. A verifier compares this text with
-/// the beginning of a token instead of parsing the header.
+/// Returns the encoded JWT header of a token, including the dot after the header. Returns `None` if the header cannot
+/// be encoded. A verifier compares this text with the beginning of a token instead of parsing the header.
 pub(super) fn header_text(typ: &str, algorithm: Algorithm, key_id: &str) -> Option<Box<str>> {
     let json = serde_json::to_vec(&header(typ, algorithm, key_id)).ok()?;
     Some((BASE64URL_NOPAD.encode(&json) + ".").into())

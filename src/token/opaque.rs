@@ -62,7 +62,7 @@ impl OpaqueKey {
     }
 
     /// Returns the id of the interaction of an opaque token, if this key created the token for the route and exactly
-    /// these path captures. Compares the MAC in constant time.
+    /// these path captures. Otherwise returns `None`. Compares the MAC in constant time.
     pub(super) fn verify<'c>(
         &self,
         token: &str,

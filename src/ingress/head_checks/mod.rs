@@ -22,10 +22,10 @@ use token::{listed, named_interaction, verify_token};
 /// The results of the checks that have run so far for one request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
-    /// The rights that the verified callback token grants.
+    /// The rights that the verified callback token grants. `None` if no callback token was verified.
     pub(super) granted: Option<Granted>,
-    /// The id of the interaction, if the callback has no token. The ledger found it by the provider's task id,
-    /// for example a task id.
+    /// The id of the interaction of a callback without a token. The ledger found the interaction by the provider's task
+    /// id.
     pub(super) matched: Option<Box<str>>,
     /// The id of the interaction in a denied token whose signature is valid. It is used only for the log.
     pub(super) named: Option<Box<str>>,
@@ -35,7 +35,7 @@ pub(super) struct Found {
     pub(super) secret: Option<usize>,
     /// The signature, the timestamp and the event id from the head of the request.
     pub(super) presented: Option<PresentedSignature>,
-    /// The reason for which the action endpoint was denied, as a stable name.
+    /// The reason for which the action endpoint was denied, as a stable name. `None` if it was not denied.
     pub(super) guarded: Option<&'static str>,
     /// Whether only a handshake is accepted, because the route does not list the method of the request.
     pub(super) only_handshake: bool,
@@ -46,7 +46,8 @@ pub(super) struct Found {
     pub(super) unsigned: Option<Refusal>,
     /// The URL of the certificate that is needed to verify the signature, if the certificate has not been fetched yet.
     pub(super) wanted: Option<Box<str>>,
-    /// The verified token. Callgate removes the token from the delivered request wherever it occurs.
+    /// The verified token. Callgate removes the token from the delivered request wherever it occurs. `None` if there is
+    /// no token to remove.
     pub(super) token: Option<Secret>,
     /// The content coding of the received body, if the body was decoded.
     pub(super) coding: Option<ContentCoding>,
@@ -71,8 +72,8 @@ pub(super) enum Decoding {
 }
 
 impl Found {
-    /// Returns the id of the interaction. The id comes from the token. For a callback without a token, the ledger found
-    /// it by the provider's task id.
+    /// Returns the id of the interaction, or `None` if no interaction is known. The id comes from the token. For a
+    /// callback without a token, the ledger found the interaction by the provider's task id.
     pub(super) fn interaction(&self) -> Option<&str> {
         self.granted.as_ref().map(|granted| &*granted.interaction).or(self.matched.as_deref())
     }

@@ -17,7 +17,8 @@ use crate::token::Granted;
 pub(super) struct VerifiedToken {
     /// The rights that a callback token grants. `None` for other kinds of tokens.
     pub(super) granted: Option<Granted>,
-    /// The token. Callgate removes it from the delivered request wherever it occurs.
+    /// The token. Callgate removes it from the delivered request wherever it occurs. `None` if there is no token to
+    /// remove.
     pub(super) token: Option<Secret>,
     /// The position of the configured static token that the request contains, starting at 1. `None` if only one static
     /// token is configured.
@@ -67,9 +68,9 @@ pub(super) fn named_interaction(
 }
 
 /// Compares the token of a request with the static tokens of a route. Returns the position of the equal static token,
-/// starting at 1. Also returns the token of the request, unless a header is its only possible location, because
-/// Callgate removes this header in any case. All static tokens are compared, so that the response time does not reveal
-/// which static token is equal.
+/// starting at 1. Also returns the token of the request, so that Callgate can remove it from the delivered request. If
+/// a header is the only possible location of the token, returns no token, because Callgate always removes this header.
+/// All static tokens are compared, so that the response time does not reveal which static token is equal.
 fn equals_secret(
     carriers: &[Carrier],
     secrets: &[Secret],

@@ -59,8 +59,8 @@ pub struct Kept {
 
 impl Permit {
     /// Returns the head that the inbox stores for this callback. `head` must be the head of the permitted request, and
-    /// `body` the body that the agent receives. If `keeps_signature` is true, the result contains the provider's
-    /// signature headers.
+    /// `body` must be the body that the agent receives. If `keeps_signature` is true, the result contains the
+    /// provider's signature headers.
     pub fn keep(
         &self,
         head: &RequestHead<'_>,

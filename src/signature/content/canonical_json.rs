@@ -96,7 +96,7 @@ impl<'t> Scan<'t> {
         self.take(self.rest.find(ends).unwrap_or(self.rest.len()))
     }
 
-    /// Skips white space and returns the first byte of the next JSON token.
+    /// Skips white space. Returns the first byte of the next JSON token without consuming it, or `None` at the end.
     fn next(&mut self) -> Option<u8> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
         self.rest.bytes().next()

@@ -159,7 +159,7 @@ impl ContentTemplate {
         &self.text
     }
 
-    /// Returns the names of the headers that the signed content contains.
+    /// Returns the names of the headers in the signed content.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.parts.iter().filter_map(|part| match part {
             ContentPart::Header(name) => Some(name),
@@ -203,7 +203,7 @@ impl ContentTemplate {
         self.parts.iter().any(signs)
     }
 
-    /// Returns the names of the query parameters that the template contains.
+    /// Returns the names of the query parameters in the template.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             ContentPart::Query(name) => Some(&**name),
@@ -211,12 +211,12 @@ impl ContentTemplate {
         })
     }
 
-    /// Returns the number of JSON values and form fields of the body that the template contains.
+    /// Returns how many JSON values and form fields of the body the template contains.
     pub fn body_parts_count(&self) -> usize {
         self.body_parts().count()
     }
 
-    /// Returns the JSON values and form fields of the body that the template contains, in order.
+    /// Returns the JSON pointers and the names of form fields in the template, in order.
     pub(in crate::signature) fn body_parts(&self) -> impl Iterator<Item = BodyPart<'_>> {
         self.parts.iter().filter_map(|part| match part {
             ContentPart::Field(name) => Some(BodyPart::Field(name)),
@@ -275,7 +275,8 @@ impl ContentTemplate {
 
     /// Returns the first two neighboring parts whose boundary in the signed content cannot be found. A sender could
     /// move bytes from one of these parts to the other, and the signature would stay valid. A body after the path or
-    /// the URL is not reported, because Callgate accepts only JSON there. `time` is the location of the timestamp.
+    /// the URL is not reported: Callgate accepts only a body that begins like JSON there, so the boundary is clear.
+    /// Returns `None` if all boundaries are clear. `time` is the location of the timestamp.
     pub fn unclear_boundary(&self, time: Option<&TimestampSource>) -> Option<(&ContentPart, &ContentPart)> {
         self.parts.windows(2).find_map(|pair| match pair {
             [ContentPart::Path | ContentPart::Url, ContentPart::Body] => None,
@@ -314,7 +315,7 @@ pub(in crate::signature) struct ContentValues<'v> {
     pub(in crate::signature) timestamp: &'v [u8],
     pub(in crate::signature) id: Option<&'v HeaderValue>,
     pub(in crate::signature) secret: &'v [u8],
-    /// The JSON values and form fields of the body that the template contains, in the order of the template.
+    /// The JSON values and form fields of the body, in the order of their placeholders in the template.
     pub(in crate::signature) body_parts: &'v [Cow<'v, str>],
     /// The path and query of the request, without the query parameter that contains the signature.
     pub(in crate::signature) target: &'v str,

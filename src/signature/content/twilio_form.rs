@@ -29,7 +29,8 @@ const FIELDS_MAX: usize = 1000;
 pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
     let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
     // Twilio appends the hash parameter to the end of the query. Callgate accepts the parameter in no other position.
-    // Otherwise, text that a third party wrote into a signed form field could be used as the parameter.
+    // Otherwise an attacker could move text of a signed form field to the URL, where the text could pass as the
+    // parameter. The signature would stay valid, because Twilio signs the URL and the form without a separator.
     let query = head.raw_query().unwrap_or_default();
     let last = query.rsplit('&').next().and_then(|pair| pair.strip_prefix(BODY_HASH)?.strip_prefix('='));
     match (last, parameter(query, BODY_HASH)) {

@@ -66,7 +66,7 @@ pub enum ReplyBody {
     Text(ReplyTemplate),
 }
 
-/// The rule for one handshake: which requests are the handshake, and how Callgate replies.
+/// The rule for one kind of handshake: the requests to which the rule applies, and the reply to them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Handshake {
     /// The name of the handshake, which is also a metric label.

@@ -1,5 +1,5 @@
-//! Certificates at URLs that messages name, for example messages of SNS and PayPal. The signature scheme lists the
-//! hosts and the paths that these URLs may have.
+//! Certificates whose URLs are in the messages, for example in messages of SNS and PayPal. The signature scheme lists
+//! the hosts and the paths that these URLs may have.
 
 use http::HeaderName;
 
@@ -38,8 +38,8 @@ impl CertificateRule {
     /// Returns the certificate URL that a message names.
     ///
     /// # Errors
-    /// Returns `signature_missing` or `signature_malformed` if the URL cannot be read, and `signature_key_unknown` if
-    /// the URL is not allowed.
+    /// Returns `signature_missing` or `signature_malformed` if the URL cannot be read from the message, and
+    /// `signature_key_unknown` if the URL is not allowed.
     pub(in crate::signature) fn url(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
         let url = self.text(head, body)?;
         if self.allows(&url) {
@@ -65,8 +65,8 @@ impl CertificateRule {
     /// query.
     ///
     /// # Errors
-    /// Returns `signature_missing` or `signature_malformed` if the URL cannot be read, and `handshake_refused` if the
-    /// URL is not allowed.
+    /// Returns `signature_missing` or `signature_malformed` if the URL cannot be read from the message, and
+    /// `handshake_refused` if the URL is not allowed.
     pub(in crate::signature) fn confirmation(
         &self,
         head: &RequestHead<'_>,

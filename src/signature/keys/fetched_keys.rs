@@ -59,8 +59,8 @@ impl Keyring {
         }
     }
 
-    /// Copies the key set and the secret of the feed `before` in the keyring `from`. Stores both in this keyring for
-    /// the feed `id`.
+    /// Copies the key set and the secret of a feed from the keyring `from` into this keyring. The feed is `before` in
+    /// `from`, and `id` in this keyring.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(set) = from.set(before) {
             self.put(id, KeySet::clone(set));
@@ -75,7 +75,7 @@ impl Keyring {
         self.certificates.keys().map(|url| &**url)
     }
 
-    /// Copies the certificates whose URLs satisfy `fits` from the keyring `from`.
+    /// Copies certificates from the keyring `from`, if `fits` returns true for their URL.
     pub fn take_certificates(&mut self, from: &Self, fits: impl Fn(&str) -> bool) {
         let fitting = from.certificates.iter().filter(|(url, _)| fits(url));
         self.certificates.extend(fitting.map(|(url, set)| (url.clone(), Arc::clone(set))));
@@ -84,8 +84,8 @@ impl Keyring {
     /// Stores the certificate at this URL.
     pub fn put_certificate(&mut self, url: &str, set: KeySet) {
         let before = self.certificates.insert(url.into(), Arc::new(set));
-        // If the old certificate has verified a message, the new certificate gets the same mark, because a certificate
-        // that is fetched again is usually unchanged.
+        // A certificate that is fetched again is usually unchanged. If the old certificate has verified a message, the
+        // new certificate therefore also counts as a certificate that has verified a message.
         if before.is_some_and(|before| before.has_proved_itself())
             && let Some(set) = self.certificates.get(url)
         {

@@ -24,8 +24,8 @@ pub enum VerifierKeys {
     /// The shared secret that the provider sends in a handshake. The value is the id under which the keyring stores the
     /// secret.
     Learned(FeedId),
-    /// Certificates at the URLs that messages name. If the second value is `Some`, it contains configured certificates,
-    /// and Callgate fetches none.
+    /// Certificates. If the second value is `Some`, it contains the configured certificates. Otherwise Callgate fetches
+    /// the certificates from the URLs in the messages. The first value is the rule for these URLs.
     Named(CertificateRule, Option<KeySet>),
     /// Public keys that the configuration contains.
     Public(KeySet),

@@ -114,7 +114,8 @@ impl PublicKey {
     }
 }
 
-/// Parses a point on an elliptic curve in uncompressed form. The length of the point determines the curve.
+/// Parses an uncompressed point on an elliptic curve. The length of the point determines the curve. Returns `None` for
+/// any other format or length.
 fn point(bits: &[u8]) -> Option<PublicKeyMaterial> {
     match (bits.first()?, bits.len()) {
         (4, 65) => Some(PublicKeyMaterial::P256(bits.into())),

@@ -197,8 +197,8 @@ fn registered_name(algorithm: SignatureAlgorithm) -> &'static str {
 }
 
 impl VerifiedMessageSignature {
-    /// Compares the body with every SHA-256 and SHA-512 digest in the signed header Content-Digest. Checks nothing if
-    /// the signature does not cover the body.
+    /// Compares the body with every SHA-256 and SHA-512 digest in the signed header Content-Digest. Returns the tag of
+    /// the message, or no tag if the signature does not cover the body.
     ///
     /// # Errors
     /// Returns `signature_mismatch` if a digest differs, and `signature_malformed` if the header has no such digest.

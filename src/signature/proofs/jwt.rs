@@ -285,15 +285,15 @@ impl JwtScheme {
 }
 
 impl VerifiedJwt {
-    /// Compares the body with the digest in the token, if the token contains a digest.
+    /// Compares the body with the digest in the token, if there is one. Returns the tag of the message, or no tag if
+    /// the token does not cover the body.
     ///
     /// # Errors
     /// Returns `signature_mismatch` if the digest is not the digest of the body.
     pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
         let same = |hash: &[u8]| bool::from(Sha256::digest(body).ct_eq(hash));
         if self.body_hash.as_deref().is_none_or(same) {
-            // A token without a digest of the body does not identify a message, because a provider may send the same
-            // token with several messages.
+            // A provider may send the same token with several messages if the token does not cover the body.
             let is_of_message = self.is_body || self.body_hash.is_some();
             return Ok(is_of_message.then_some(self.tag).into_iter().collect());
         }

@@ -180,7 +180,7 @@ mod tests {
         SnsMessage::parse(&context, &topics, body.as_bytes()).map_err(|refusal| refusal.denial)
     }
 
-    /// Returns the JSON text of a valid SNS message after replacing the text `from` by the text `to`.
+    /// Returns the JSON text of a valid SNS message in which the text `to` replaces the text `from`.
     fn message(from: &str, to: &str) -> String {
         let text = format!(
             r#"{{"Type":"Notification","TopicArn":"{ARN}","Message":"m","MessageId":"i","Subject":"s","Timestamp":"2026-01-01T00:00:00Z","SignatureVersion":"1","Signature":"AAAA"}}"#

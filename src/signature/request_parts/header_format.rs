@@ -91,8 +91,8 @@ impl HeaderFormat {
         Ok(Self { items, separator, commas: false, text: text.into() })
     }
 
-    /// Returns this format with the permission that an item may end with a comma. Some senders write `t=1, v1=a`
-    /// instead of `t=1 v1=a`.
+    /// Returns this format, changed so that an item may end with a comma. Some senders write `t=1, v1=a` instead of
+    /// `t=1 v1=a`.
     pub fn with_commas(self) -> Self {
         Self { commas: true, ..self }
     }
@@ -158,8 +158,7 @@ impl HeaderFormat {
         let Some(mark) = prefix.chars().next_back().filter(|c| !c.is_ascii_alphanumeric()) else {
             return format!("does not begin with `{prefix}`");
         };
-        // The predicate repeats the text before `mark` only if this text is short, because a longer text can be a
-        // secret.
+        // The predicate repeats only short names, because a longer text can be a secret.
         let name = |part: &str| {
             let (name, rest) = part.trim().split_once(mark)?;
             let short = !is_secret
@@ -217,7 +216,7 @@ fn item(part: &str) -> Result<(Box<str>, Placeholder), HeaderFormatError> {
     }
 }
 
-/// A part of a header value, which refers to the bytes of the value without a copy.
+/// A part of a header value, stored as a range of the value's bytes instead of a copy.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct HeaderSlice {
     value: HeaderValue,

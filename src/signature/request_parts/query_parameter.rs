@@ -14,8 +14,8 @@ const PARAMETER_BYTES_MAX: usize = 8 * 1024;
 ///
 /// # Errors
 /// Returns `signature_malformed` if different programs could read different values of the parameter, if the value is
-/// too long, or if the value has a control character. A line break or a NUL can end the value for other programs, and
-/// can move the boundary between signed parts.
+/// too long, or if the value has a control character. For some programs, a line break or a NUL ends the value, which
+/// would move the boundary between signed parts.
 pub(in crate::signature) fn optional_parameter<'a>(
     head: &RequestHead<'a>,
     name: &str,

@@ -28,8 +28,8 @@ pub enum SignaturePlace {
         /// The format of the values of these headers.
         format: HeaderFormat,
     },
-    /// The signature is in the query parameter of this name. A `+` in its value stands for itself, because signatures
-    /// and secrets contain no spaces.
+    /// The signature is in the query parameter of this name. A `+` in its value is not decoded as a space, because
+    /// signatures and secrets contain no spaces.
     Query(Box<str>),
 }
 

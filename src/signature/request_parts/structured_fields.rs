@@ -16,7 +16,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 
 /// The maximum number of signature labels in one header.
 const LABELS_MAX: usize = 8;
-/// The maximum number of components of one signature. The number of its parameters has the same maximum.
+/// The maximum number of components of one signature, and also the maximum number of its parameters.
 const ITEMS_MAX: usize = 32;
 
 /// One labeled entry of the header `Signature-Input` (RFC 9421), which describes one signature.
@@ -25,7 +25,7 @@ pub(in crate::signature) struct SignatureInput<'t> {
     pub(in crate::signature) label: &'t str,
     pub(in crate::signature) components: Vec<&'t str>,
     parameters: Vec<(&'t str, ParameterValue<'t>)>,
-    /// The inner list of components with its parameters, as received.
+    /// The text of the inner list and its parameters, as received.
     pub(in crate::signature) raw: &'t str,
 }
 
@@ -287,8 +287,8 @@ mod tests {
         }
     }
 
-    /// Asserts the differences between the parsers. Only `sfv` accepts duplicate names, and base64 whose unused last
-    /// bits are not zero. Only this parser accepts base64url.
+    /// Asserts how `sfv` and this parser differ. Only `sfv` accepts duplicate names, and base64 whose unused last bits
+    /// are not zero. Only this parser accepts base64url.
     #[test]
     fn sfv_is_less_strict() {
         for text in [r#"a=("x"), a=("y")"#, r#"a=("x");created=1;created=2"#] {

@@ -35,7 +35,7 @@ pub enum TimestampSource {
     Body(Pointer),
     /// The timestamp is in the form field of this name in the body.
     Form(Box<str>),
-    /// The timestamp is in the header of this name, which contains nothing else.
+    /// The timestamp is the whole value of the header of this name.
     Header(HeaderName),
     /// The timestamp is in the query parameter of this name.
     Query(Box<str>),
@@ -74,8 +74,8 @@ impl TimestampRule {
             .map_err(|refusal| Refusal::new(refusal.denial, format!("{}{}", refusal.detail, hint())))
     }
 
-    /// Returns a hint about the format that the sender probably used. Returns `None` unless `text`, read in another
-    /// format, is a time within a year of `now`.
+    /// Returns a hint if the sender probably used a format other than the expected format. This is the case if `text`,
+    /// read in another format, is a time within a year of `now`.
     fn other_unit(&self, text: &str, now: Timestamp) -> Option<String> {
         const YEAR: Duration = Duration::from_secs(366 * 86_400);
         let is_plausible = |at: Timestamp| at >= now.minus(YEAR) && at <= now.plus(YEAR);
@@ -168,7 +168,8 @@ impl TimestampUnit {
         }
     }
 
-    /// Parses a timestamp in this format. Returns `None` for unusual forms:
+    /// Parses a timestamp in this format. Returns `None` if the text is not in this format. Two rules are stricter than
+    /// usual:
     ///
     /// - A Unix time must consist of one to thirteen digits. Other parsers could read a different time from a text with
     ///   a sign, a fraction or white space.

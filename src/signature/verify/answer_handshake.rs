@@ -56,7 +56,7 @@ impl Verifier {
         self.candidates(head).any(|handshake| !handshake.signed)
     }
 
-    /// Returns each handshake that has the method of the request and a condition that the head of the request meets.
+    /// Returns the handshakes whose method and condition fit the head of the request.
     fn candidates<'v>(&'v self, head: &'v RequestHead<'_>) -> impl Iterator<Item = &'v Handshake> {
         self.scheme.handshakes.iter().filter(move |handshake| {
             handshake.method.as_str() == head.method && handshake.condition.fits_head(head)

@@ -53,7 +53,7 @@ impl Verifier {
         Refusal::new(Denial::SignatureMismatch, detail)
     }
 
-    /// Returns the keys with which the message was verified, in words, such as `under any of the 2 secrets`.
+    /// Returns a description of the keys that were tried, such as `under any of the 2 secrets`.
     fn tried(&self, context: &SignatureContext<'_>) -> String {
         let secrets = match &self.keys {
             VerifierKeys::Derived => context.derived.len(),
@@ -69,9 +69,9 @@ impl Verifier {
         }
     }
 
-    /// Returns a description of the signed bytes, which the command `explain` prints. If the URL is signed, the
-    /// description contains the URL. If the scheme signs a content template without the secret, the description
-    /// contains the SHA-256 digest of the signed bytes. Returns `None` if there is nothing to describe.
+    /// Returns a description of the signed bytes for the command `explain`. If the URL is signed, the description
+    /// contains the URL. If the scheme signs a content template without the secret, the description contains the
+    /// SHA-256 digest of the signed bytes. Returns `None` if there is nothing to describe.
     pub fn describe_signed(
         &self,
         presented: &PresentedSignature,

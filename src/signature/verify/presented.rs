@@ -70,7 +70,7 @@ impl PresentedProof {
         }
     }
 
-    /// Adds the signature that `text` encodes to the list. Returns false if the text is not a signature of this
+    /// Decodes the signature in `text`, and adds it to the list. Returns false if the text is not a signature of this
     /// scheme.
     pub(super) fn add(&mut self, scheme: &ContentScheme, text: &str) -> bool {
         match (self, scheme.algorithm) {

@@ -25,7 +25,7 @@ use crate::signature::request_parts::{
 pub(super) struct SignedBodyParts<'b> {
     proof: Option<PresentedProof>,
     pub(super) timestamp: Cow<'b, [u8]>,
-    /// The JSON values and form fields of the body that the template of the signed content contains.
+    /// The JSON values and form fields of the body, in the order of their placeholders in the template.
     pub(super) values: Vec<Cow<'b, str>>,
     pub(super) normalized_body: String,
     /// The path and query of the request, without the query parameter that contains the signature.

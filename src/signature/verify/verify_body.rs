@@ -41,8 +41,8 @@ impl Verifier {
             (Proof::MessageSignature(_), PresentedProof::MessageSignature(signature)) => {
                 signature.verify_body(body)
             }
-            // `parse` checks the topic first, so that Callgate fetches no certificate for a message with another
-            // topic.
+            // `parse` checks the topic first, so that Callgate fetches no certificate for a message whose topic is not
+            // configured.
             (Proof::Sns, _) => SnsMessage::parse(context, &self.secrets, body)?
                 .verify(&*self.public_keys(context, body)?, context.now),
             (Proof::None, _) => Ok(Vec::new()),

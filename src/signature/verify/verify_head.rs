@@ -26,8 +26,7 @@ impl Verifier {
     /// # Errors
     /// Returns `signature_missing`, `signature_malformed`, `signature_too_old`, `signature_too_new` or
     /// `header_duplicated`. JWTs, HTTP message signatures and shared secrets can also cause `signature_mismatch`,
-    /// `signature_claim`,
-    /// `signature_key_unknown` and `keys_unavailable`.
+    /// `signature_claim`, `signature_key_unknown` and `keys_unavailable`.
     pub fn verify_head(&self, context: &SignatureContext<'_>) -> Result<PresentedSignature, Refusal> {
         let head = &context.head;
         for (name, value) in &self.scheme.require {
@@ -164,8 +163,8 @@ impl Verifier {
         ))
     }
 
-    /// Returns the event id in a header or in the query. The id is required if the template of the signed content
-    /// contains it.
+    /// Returns the event id in a header or in the query, or `None` if there is none. The id is required if the template
+    /// of the signed content contains it.
     ///
     /// # Errors
     /// Returns `signature_missing`, `signature_malformed` or `header_duplicated`.
@@ -203,8 +202,8 @@ impl Verifier {
     ///
     /// # Errors
     /// Returns `keys_unavailable` if the keys have not been fetched. If the message names a certificate, returns
-    /// `signature_missing` or `signature_malformed` for a URL that cannot be read, and `signature_key_unknown` for a
-    /// URL that is not allowed.
+    /// `signature_missing` or `signature_malformed` if its URL cannot be read from the message, and
+    /// `signature_key_unknown` if the URL is not allowed.
     pub(super) fn public_keys<'k>(
         &'k self,
         context: &'k SignatureContext<'_>,
