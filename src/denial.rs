@@ -67,7 +67,8 @@ denials! {
     ActionAmbiguous, "action_ambiguous", Deny, 409, "Conflict",
         "The interaction has several open questions, and the agent's answer does not say which one it belongs to.";
     ActionNotAllowed, "action_not_allowed", Deny, 403, "Forbidden",
-        "The action endpoint is not at a host that the route lists, or its address may not be dialled.";
+        "The host of the action endpoint (the URL for the answer) is not in the route's `hosts`, or Callgate \
+        may not connect to its address.";
     ActionUnknown, "action_unknown", Deny, 404, "Not Found",
         "No callback of this interaction asked this question, or the route no longer has `actions`.";
     AddressNotAllowed, "address_not_allowed", Deny, 403, "Forbidden",
@@ -78,8 +79,8 @@ denials! {
         "The agent's response is not HTTP/1.1, or the agent reported success before it had received the whole \
          callback.";
     AgentRedirected, "agent_redirected", Fail, 502, "Bad Gateway",
-        "The agent answered with a redirect (3xx). A callback is not redirected, because its sender would then \
-         call the internal address.";
+        "The agent answered with a redirect (3xx). Callgate does not forward it, because the provider would \
+        then call the internal address.";
     AgentReset, "agent_reset", Fail, 502, "Bad Gateway",
         "The agent closed the connection before it sent a response. The callback may have reached the agent.";
     AgentTimeout, "agent_timeout", Fail, 504, "Gateway Timeout",
@@ -88,7 +89,7 @@ denials! {
         "Callgate could not connect to the agent within `agent.timeouts.connect`. The callback did not reach the \
          agent.";
     BodyIncomplete, "body_incomplete", Deny, 400, "Bad Request",
-        "The body ended before it was complete, or its framing is invalid.";
+        "The connection ended before the body was complete, or the framing of the body is invalid.";
     BodyNotJson, "body_not_json", Deny, 400, "Bad Request",
         "The route checks the action endpoint in the body (`actions`), and this body is not valid JSON.";
     BodyTimeout, "body_timeout", Deny, 408, "Request Timeout",
@@ -107,8 +108,8 @@ denials! {
     ClientCertificateOther, "client_certificate_other", Deny, 403, "Forbidden",
         "The client certificate is valid, but the route lists none of its names.";
     EventInFlight, "event_in_flight", Fail, 503, "Service Unavailable",
-        "Another request with the same event, or with the token's last use, is still being delivered. The provider \
-         should try again.";
+        "Callgate is still delivering another request with the same event, or the request that uses the last \
+        callback that the token allows. The provider should try again.";
     HandshakeRefused, "handshake_refused", Deny, 403, "Forbidden",
         "The request is a provider's handshake, but it fails its check. Examples are a wrong token, a topic that \
          is not in `subscriptions`, or a missing challenge.";
@@ -124,14 +125,15 @@ denials! {
     InboxFull, "inbox_full", Fail, 503, "Service Unavailable",
         "The inbox contains `inbox.messages_max` messages, or `inbox.bytes_max` bytes. The provider should try again.";
     InjectionImpossible, "injection_impossible", Deny, 400, "Bad Request",
-        "Callgate cannot add the callback URL or token to the request: the path to its place leads through a value \
-         without members, or the request has a name on the path twice or in another spelling.";
+        "Callgate cannot add the callback URL or token to the request: a step of the JSON pointer finds a \
+        value that is neither an object nor a list, or a name on the path occurs twice or in another \
+        spelling.";
     InteractionMismatch, "interaction_mismatch", Deny, 403, "Forbidden",
         "The provider's task id in the callback differs from the id that the provider returned when it \
          accepted the request.";
     InteractionOver, "interaction_over", Deny, 410, "Gone",
-        "The interaction is over: a final callback arrived, the last use was spent, the deadline passed, or the \
-         provider never accepted the request.";
+        "The interaction is over: a final callback arrived, the allowed number of callbacks has been used up, \
+        the deadline passed, or the provider never accepted the request.";
     InteractionRevoked, "interaction_revoked", Deny, 410, "Gone",
         "The interaction was revoked.";
     InteractionUnknown, "interaction_unknown", Deny, 410, "Gone",
@@ -159,8 +161,9 @@ denials! {
     OwnerGone, "owner_gone", Deny, 410, "Gone",
         "The process that minted the token is gone, and `replicas.gone` is `refuse`.";
     OwnerUnreachable, "owner_unreachable", Fail, 503, "Service Unavailable",
-        "The replica that minted the token cannot be reached, did not answer, or is stopping. If the callback was \
-         sent to it, it may have been delivered. The provider should try again.";
+        "The replica that minted the token cannot be reached, did not answer, or is stopping. If Callgate had \
+        already sent the callback to this replica, the agent may have received it. The provider should try \
+        again.";
     PageNotAllowed, "page_not_allowed", Deny, 403, "Forbidden",
         "A web page sent the request to the egress listener: it has an `Origin` header, or a `Sec-Fetch-Site` other \
          than `none`.";
@@ -173,8 +176,8 @@ denials! {
         "The provider's response is not HTTP/1.1, or the provider reported success before it had received the \
          whole request.";
     ProviderRedirected, "provider_redirected", Fail, 502, "Bad Gateway",
-        "The provider responded to the answer of a question with a redirect. Callgate neither follows the redirect \
-         nor passes it on.";
+        "The provider responded to the agent's answer with a redirect. Callgate neither follows nor forwards \
+        the redirect.";
     ProviderReset, "provider_reset", Fail, 502, "Bad Gateway",
         "The provider closed the connection before it sent a response. The request may have reached the provider.";
     ProviderTimeout, "provider_timeout", Fail, 504, "Gateway Timeout",
@@ -203,7 +206,7 @@ denials! {
         "One client address sent more requests than `limits.rate_per_address` allows.";
     ReplicaMistaken, "replica_mistaken", Deny, 421, "Misdirected Request",
         "Another replica sent this request, but it is for another process: the address was reused, or the \
-         interaction was handed over.";
+        interaction was handed over to another process.";
     ReplicaProof, "replica_proof", Deny, 401, "Unauthorized",
         "A request to the replica listener has no valid proof of another replica.";
     RequestMalformed, "request_malformed", Deny, 400, "Bad Request",
@@ -221,7 +224,8 @@ denials! {
     SignatureClaim, "signature_claim", Deny, 401, "Unauthorized",
         "The signature is valid, but a signed value is wrong: issuer, audience, address, topic or lifetime.";
     SignatureKeyUnknown, "signature_key_unknown", Deny, 401, "Unauthorized",
-        "The signature names a key that is not one of the provider's keys, or a key for another purpose.";
+        "The signature names a key that is not one of the provider's keys, or a key that is meant for another \
+        purpose.";
     SignatureMalformed, "signature_malformed", Deny, 401, "Unauthorized",
         "The signature, or a value that belongs to it, is not in the scheme's format. Examples are the timestamp and the \
          event id.";
@@ -258,7 +262,7 @@ denials! {
     TokenMalformed, "token_malformed", Deny, 401, "Unauthorized",
         "The token is not a plain compact JWS. It may be too long, be encrypted, contain a key, or use `crit`.";
     TokenMismatch, "token_mismatch", Deny, 401, "Unauthorized",
-        "The header equals none of the route's static secrets.";
+        "The header or query parameter equals none of the route's static secrets.";
     TokenMissing, "token_missing", Deny, 401, "Unauthorized",
         "The request has no token where the route expects one.";
     TokenNotYetValid, "token_not_yet_valid", Deny, 401, "Unauthorized",
