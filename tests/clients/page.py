@@ -6,29 +6,29 @@ from table import COLUMNS, STEPS
 
 INTRODUCTION = """# Client libraries
 
-This page shows which client libraries work through the [egress listener](egress.md) of Callgate, and how to give them its address. `make clients` runs these libraries. `make clients CLIENTS="--write docs/clients.md"` also writes this page. `make test` runs some of them and compares the results with this page.
+This page shows which client libraries work through the [egress listener](egress.md) of Callgate, and how to configure the address of this listener in each library. `make clients` tests these libraries. `make clients CLIENTS="--write docs/clients.md"` also writes this page. `make test` tests some of the libraries and compares the results with this page.
 
-Each library sends all of its requests to Callgate, because its base URL is an address of the egress listener. The egress rules are in [config/clients.yaml](../config/clients.yaml). A rule with `{*rest}` passes on everything below a prefix. A more literal rule adds a callback to the requests that start long work.
+Each library sends all of its requests to Callgate, because its base URL is an address of the egress listener. The egress rules are in [config/clients.yaml](../config/clients.yaml). A rule with `{*rest}` forwards all requests below a prefix. A rule with a more specific path inserts a callback URL into the requests that start long work.
 
 | column | what the library does |
 |---|---|
 | plain | It sends GET, POST or PUT requests, and reads compressed responses. |
 | stream | It reads a stream. The provider sends the second event only after the library has returned the first one. |
 | upload | It uploads 3 MiB, as `multipart/form-data` or in chunks. |
-| poll | It asks for a state until the state is final. |
-| redirect | It follows a redirect of the provider to the provider's own host. The redirected request must go through Callgate, too. |
+| poll | It requests the state of a task repeatedly, until the state is final. |
+| redirect | The provider responds with a redirect to its own host, and the library follows it. The second request must also go through Callgate. |
 | websocket | It opens a WebSocket, sends messages, and receives messages. |
 | callback | It starts long work, and Callgate inserts a callback URL. |
-| proxied | It does all of this through the [forward proxy](egress.md#forward-proxy): it uses its own address, and only the variables of `callgate env` are set. |
+| proxied | It does all of this through the [forward proxy](egress.md#forward-proxy): the library uses its default URLs, and only the environment variables of `callgate env` are set. |
 
 | result | meaning |
 |---|---|
 | yes | It works, and all requests go through Callgate. |
 | direct | It works, but some requests go directly to the provider. |
-| with a change | The client ignores the variables, and works after the change of the program that the notes describe. |
+| with a change | The client ignores the environment variables. It works after a change to the program, which the notes describe. |
 | no | It does not work as it should. The notes say why. |
-| not tried | The test does not have it. |
-| – | The library or the API does not have this. |
+| not tried | The test does not cover this. |
+| – | The library or the API does not have this function. |
 
 ## Results
 
@@ -36,20 +36,20 @@ Each library sends all of its requests to Callgate, because its base URL is an a
 COMPARISON = """
 ## What the test compares
 
-Each library runs twice, with the same input: directly against a provider on this host, and through a real Callgate with the rules of config/clients.yaml. The provider answers as the real API does, as far as the library needs it. The real APIs were not called.
+Each library runs twice, with the same input: directly against a provider on this host, and through a real Callgate with the rules of config/clients.yaml. The provider is a test server that answers as the real API does, as far as the library needs it. The real APIs were not called.
 
 - Both runs must return the same result to the caller of the library.
 - The provider must receive the same requests in the same order: method, path, query, headers and body, byte for byte. This includes the messages that are sent through a WebSocket.
-- The callback is one inserted part of the body or of the query. All bytes before it and after it must be the same, and no other request may contain a callback.
-- Not compared: the spelling and the order of header names, `Host`, `Referer` (which contains the address), `Connection`, `Keep-Alive`, `TE`, `Expect`, `Content-Length` and `Transfer-Encoding`, and `Accept-Encoding` of a request with a callback. A body without a callback must keep its framing: with a length, or in chunks.
+- Callgate inserts the callback URL as one part of the body or of the query. All bytes before and after this part must be the same, and no other request may contain a callback URL.
+- Not compared: the spelling and the order of header names, `Host`, `Referer` (which contains the address), `Connection`, `Keep-Alive`, `TE`, `Expect`, `Content-Length` and `Transfer-Encoding`, and `Accept-Encoding` of a request with a callback URL. A body without a callback URL must keep its framing: with a length, or in chunks.
 - Values that a library draws at random are not compared: the boundaries of `multipart/form-data` and `Sec-WebSocket-Key`.
 - `fal-client` uses `https` in both runs, with `listen.egress.tls`.
 
-For the column `proxied`, each library runs once more, through a Callgate with `listen.egress.proxy` and the same rules with `proxied: true`. The results and the requests are compared with those of the run without Callgate, in the same way. The libraries use their default addresses, such as `https://api.openai.com`, and the names of these hosts lead to the provider of the test. A client that ignores the proxy finds no host. `Accept-Encoding` of the packages of Node is not compared, because `fetch` sends another value over `https`.
+For the column `proxied`, each library runs once more, through a Callgate with `listen.egress.proxy` and the same rules with `proxied: true`. The results and the requests are compared with those of the run without Callgate, in the same way. The libraries use their default addresses, such as `https://api.openai.com`, and Callgate reaches the test server under the names of these hosts. A client that ignores the proxy cannot resolve these names. `Accept-Encoding` of the Node packages is not compared, because `fetch` sends another value over `https`.
 
 ## Time to the first event
 
-These are the times from the call of the library until it returns the first event of a stream, in milliseconds. Each is the shortest of 20, because the machine had two cores and other work to do. The provider is on the same host. The times of curl include the start of its process.
+The table shows the time from the call of the library until the library returns the first event of a stream, in milliseconds. Each value is the shortest of 20 measurements, because the machine had two cores and other work to do. The test server is on the same host. The times of curl include the start of the curl process.
 
 | client | without Callgate | through Callgate |
 |---|---|---|
