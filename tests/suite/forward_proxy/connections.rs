@@ -12,7 +12,7 @@ use crate::harness::{ANSWER, Agent, Callgate, Response, eventually};
 /// Tunnels to the provider, because no rule names its other name.
 const TUNNELS: &str = ", others: tunnel, ports: [PORT], allow_private: [127.0.0.0/8, \"::1\"]";
 
-/// Returns a world in which the connection to `localhost` is tunnelled.
+/// Returns a world in which the connection to `localhost` is tunneled.
 fn tunnelling(more: &str) -> World {
     World::new(&format!("{TUNNELS}{more}"), "").reloaded()
 }

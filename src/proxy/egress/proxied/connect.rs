@@ -1,4 +1,4 @@
-//! CONNECT requests: decides whether a connection is intercepted, tunnelled or refused, and relays the bytes of
+//! CONNECT requests: decides whether a connection is intercepted, tunneled or refused, and relays the bytes of
 //! tunnels.
 
 use std::sync::atomic::Ordering;
@@ -40,7 +40,7 @@ pub(crate) enum Connected {
 }
 
 impl AgentExchange<'_> {
-    /// Decides whether the connection of a CONNECT request is intercepted or tunnelled. For a tunnel, also connects to
+    /// Decides whether the connection of a CONNECT request is intercepted or tunneled. For a tunnel, also connects to
     /// the host.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ pub(super) fn write(
     let roots = rustls_native_certs::load_native_certs().unwrap_or_default();
     if roots.is_empty() {
         log::warn!(
-            "the system has no trusted roots, so that {folder}/{BUNDLE} and {TRUST_STORE} contain only the certificate authority of Callgate: clients that use them trust no tunnelled host; install ca-certificates"
+            "the system has no trusted roots, so that {folder}/{BUNDLE} and {TRUST_STORE} contain only the certificate authority of Callgate: clients that use them trust no tunneled host; install ca-certificates"
         );
     }
     let bundle: String = roots.iter().map(|root| pem("CERTIFICATE", root)).chain([ca.clone()]).collect();
