@@ -187,8 +187,8 @@ fn reviewed(policy: &Policy, request: &AdminRequest) -> Reviewed {
     }
 }
 
-/// Counts and logs the response to a request to `/mutate`, and returns it. `reviewed` is `None` if the response was not
-/// ready in time.
+/// Counts and logs the response to a request to `/mutate`, and returns it. If the response was not ready in time,
+/// `reviewed` is `None`, and the returned response has the status 503.
 fn answered(outcomes: &Outcomes, reviewed: Option<Reviewed>) -> AdminResponse {
     let (response, outcome, line) = reviewed.unwrap_or_else(|| {
         let line = "a request to /mutate received 503, because the response took too long";

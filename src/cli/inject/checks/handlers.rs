@@ -2,7 +2,8 @@
 
 use crate::cli::inject::yaml::{Mapping, Value};
 
-/// The probes and hooks of a container: the path of each one in the container, and its name in notes and records.
+/// The probes and hooks of a container: the YAML keys that lead to each one in the container, and its name in notes and
+/// records.
 const HANDLERS: [(&[&str], &str); 5] = [
     (&["livenessProbe"], "livenessProbe"),
     (&["readinessProbe"], "readinessProbe"),
