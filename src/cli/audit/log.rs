@@ -75,7 +75,7 @@ pub(super) struct Caller {
     /// The number of requests of this caller that were denied, or that would be denied in enforce mode.
     pub(super) rejected: u64,
     /// The number of rejected requests of this caller, by reason. A request that failed several checks counts under the
-    /// reason of the first one.
+    /// reason of the first failed check.
     pub(super) reasons: BTreeMap<String, u64>,
 }
 

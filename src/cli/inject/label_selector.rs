@@ -52,7 +52,7 @@ impl Selector {
             (Rule::Exists, found) => found.is_some(),
             (Rule::Missing, found) => found.is_none(),
             (Rule::In(values), found) => found.is_some_and(|found| values.contains(&found)),
-            // As in Kubernetes, an object without the label is selected.
+            // As in Kubernetes, `notin` also selects an object that does not have the label.
             (Rule::NotIn(values), found) => found.is_none_or(|found| !values.contains(&found)),
         })
     }

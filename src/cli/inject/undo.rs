@@ -211,7 +211,7 @@ impl Record {
 }
 
 /// Reports whether two records describe the same change of a workload. The previous states of keys are not compared,
-/// because somebody may have added entries under these keys between the two injections.
+/// because they differ if somebody added entries under these keys after the first injection.
 pub(super) fn is_same_change(one: &str, other: &str) -> bool {
     let change = |text: &str| {
         let mut record: Mapping = yaml::from_text(text).ok()?;

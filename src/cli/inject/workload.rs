@@ -325,8 +325,8 @@ fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
     }
     let mut restored = Value::from(entry.clone());
     if let Some(ports) = container.get_mut("ports").and_then(Value::as_sequence_mut) {
-        // An update with the original manifest declares the port again, maybe with changes. The declared port then
-        // stays.
+        // If an update uses the original manifest, the container declares the port again, maybe with changes. The
+        // declared port then stays.
         match ports.iter().find(|port| is_same_port(port, &restored)) {
             Some(declared) => restored = declared.clone(),
             None => ports.insert((*at).min(ports.len()), restored.clone()),

@@ -15,7 +15,7 @@ pub(super) use serde_yaml::{Mapping, Sequence, Value};
 
 use crate::config::{Outline, check_depth, has_alias};
 
-/// Words that YAML 1.1 reads as true, in addition to `true` and `y`. The words `Yes`, `YES`, `On` and `ON` are true, too.
+/// Words that YAML 1.1 reads as true, in addition to `true` and `y`. `Yes` and `YES` are true, too.
 const TRUE: [&str; 2] = ["yes", "on"];
 const FALSE: [&str; 2] = ["no", "off"];
 /// Words without quotes that some readers of YAML 1.1 read as text, and other readers as another type.
@@ -62,7 +62,7 @@ pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T,
     if has_alias(text) {
         return Err(ALIASES.to_owned());
     }
-    // The YAML library could find an alias that `has_alias` does not find, so the size of the values is limited.
+    // `has_alias` may miss an alias that the YAML library accepts, so the size of the values is limited as well.
     let left = Cell::new((text.len() + 1) * RECORD_GROWTH_MAX);
     let size = Size { left: &left }.deserialize(serde_yaml::Deserializer::from_str(text));
     size.map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! The options of Java (`JAVA_TOOL_OPTIONS`) that make it use the forward proxy and trust its certificates.
+//! The options that make Java use the forward proxy and trust its certificates (`JAVA_TOOL_OPTIONS`).
 
 use crate::egress::DIRECT_HOSTS;
 use crate::guard::Url;

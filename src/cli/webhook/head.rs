@@ -1,5 +1,5 @@
 //! Reads the kind and the metadata of a Kubernetes object. The rest of the object is skipped and needs no memory. The
-//! webhook can therefore leave large objects unchanged.
+//! webhook can therefore decide to leave a large object unchanged without parsing the whole object.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::size;
 
-/// The keys in the `metadata` of an object by which the webhook decides whether the object gets the sidecar.
+/// The keys in an object's `metadata` by which the webhook decides whether the object gets the sidecar.
 const METADATA: [&str; 5] = ["annotations", "deletionTimestamp", "generateName", "labels", "name"];
 
 /// The group, the version and the kind of a Kubernetes object, as an AdmissionReview contains them.

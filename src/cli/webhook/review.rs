@@ -178,8 +178,9 @@ fn stays(head: &Value, operation: &Operation) -> bool {
     let (version, kind) = (text("apiVersion"), text("kind"));
     let metadata = |key: &str| head.get("metadata").and_then(|metadata| metadata.get(key));
     let is_update = matches!(operation, Operation::Update { .. });
-    // An object that is being deleted needs no sidecar, because its pods end. An update must be able to remove its
-    // finalizers. A new object with a `deletionTimestamp` needs the sidecar, because the API server removes this key.
+    // An object that is being deleted needs no sidecar, because its pods end. The webhook must not deny the update that
+    // removes its finalizers. A new object with a `deletionTimestamp` needs the sidecar, because the API server removes
+    // this key.
     let is_deleted = is_update && metadata("deletionTimestamp").is_some_and(|time| !time.is_null());
     let is_pod = kind == "Pod" && version == "v1";
     // The kubelet has made this pod from a file of the node, and refuses changes of it. The annotation does not help to
