@@ -8,8 +8,8 @@ use super::entry::Entry;
 const NAMES_MAX: usize = 10_000;
 /// The maximum number of denial reasons that are counted separately for each caller.
 const REASONS_MAX: usize = 100;
-/// The maximum number of pairs of a verdict and a reason that are counted separately for each route. Callgate has fewer
-/// pairs.
+/// The maximum number of pairs of a verdict and a reason that are counted separately for each route. Callgate itself
+/// writes fewer different pairs.
 const VERDICTS_MAX: usize = 1000;
 /// The name under which routes, callers and reasons above the maximum numbers are counted together.
 const OTHERS: &str = "others";

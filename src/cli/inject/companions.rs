@@ -272,7 +272,7 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Returns the name of the workload, with which the names of the objects of `--with` begin. Returns an error if the
+/// Returns the name of the workload. The names of the objects of `--with` begin with this name. Returns an error if the
 /// workload has no name, or if the name is too long or contains an invalid character.
 pub(super) fn check_name(workload: Option<&str>) -> Result<&str, String> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

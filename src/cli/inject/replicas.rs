@@ -69,7 +69,7 @@ pub(super) fn prepare(
              a letter"
         ));
     }
-    // A StatefulSet sets the `subdomain` of its pods to its `serviceName`.
+    // Kubernetes sets the `subdomain` of a StatefulSet's pods to the `serviceName` of the StatefulSet.
     let key = match object.get("kind").and_then(Value::as_str) {
         Some("StatefulSet") => Some("serviceName"),
         _ => label::is_pod_of_stateful_set(object).then_some("subdomain"),

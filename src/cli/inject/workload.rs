@@ -221,7 +221,7 @@ pub(super) fn forget_stale_record(object: &mut Mapping) {
     }
 }
 
-/// Returns the container of the pod with the name `wanted`.
+/// Returns the container with the name `wanted` in a pod. Ignores init containers.
 fn container<'a>(pod: &'a mut Mapping, wanted: &str) -> Option<&'a mut Mapping> {
     let all = pod.get_mut("containers")?.as_sequence_mut()?;
     all.iter_mut().find(|container| name(container) == Some(wanted))?.as_mapping_mut()

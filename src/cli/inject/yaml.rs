@@ -1,4 +1,4 @@
-//! Reads and writes manifests in YAML. Kubernetes must read the same values from the text before and after a change.
+//! Reads and writes manifests in YAML. Kubernetes must read the written text in the same way as the original text.
 //!
 //! Kubernetes reads YAML 1.1, and the YAML library reads version 1.2. The two versions differ about scalars without
 //! quotes, such as `0644` and `yes`, and about the merge key `<<`.
@@ -18,13 +18,13 @@ use crate::config::{Outline, check_depth, has_alias};
 /// Words that YAML 1.1 reads as true, in addition to `true` and `y`. `Yes` and `YES` are true, too.
 const TRUE: [&str; 2] = ["yes", "on"];
 const FALSE: [&str; 2] = ["no", "off"];
-/// Words without quotes that some readers of YAML 1.1 read as text, and other readers as another type.
+/// Words that some readers of YAML 1.1 read as text, and other readers as another type, if the words have no quotes.
 const AMBIGUOUS: [&str; 4] = ["y", "n", "=", MERGE];
 /// The merge key of YAML 1.1. Its value is a mapping, whose keys are added to the mapping that contains the merge key.
 /// Keys that exist already are not replaced.
 const MERGE: &str = "<<";
-/// The tag of a text without quotes that YAML parsers interpret differently, such as `y`. The tag exists only in
-/// memory. The text is written as it was read, without quotes.
+/// The tag of an unquoted text, such as `y`, that YAML parsers interpret differently. The tag exists only in memory.
+/// The text is written as it was read, without quotes.
 const AS_READ: &str = "!callgate.dev/plain";
 /// The maximum length of the record that `callgate inject` writes into an annotation, in bytes. The record contains the
 /// previous values of a few environment variables.

@@ -30,7 +30,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Applies another configuration, completely or not at all. Returns its warnings.
+    /// Applies a new configuration, completely or not at all. Returns its warnings.
     ///
     /// # Errors
     /// Returns the reason as text if the configuration cannot be applied. The current configuration then stays in use.

@@ -24,7 +24,8 @@ pub struct Policy {
     pub admits_unusable: bool,
 }
 
-/// The parts of an AdmissionReview, the request of Kubernetes, that the webhook reads.
+/// The parts of an AdmissionReview that the webhook reads. An AdmissionReview is the request of Kubernetes to the
+/// webhook.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Review<'a> {
