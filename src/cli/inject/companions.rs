@@ -1,5 +1,5 @@
-//! The objects that `--with` adds for each workload: a first configuration, a Secret to fill in, a Service and a
-//! NetworkPolicy.
+//! The objects that `--with` adds for each workload: a first configuration, a Secret to fill in, a Service and
+//! NetworkPolicies.
 
 use super::label::{self, LABEL};
 use super::ports::{self, DeclaredPort};

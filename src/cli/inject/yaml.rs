@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for Size<'_> {
     }
 }
 
-/// Serializes the record that `callgate inject` writes into an annotation, as YAML.
+/// Serializes a record as YAML. `callgate inject` writes the result into an annotation.
 pub(super) fn to_text<T: serde::Serialize>(record: &T) -> Result<String, String> {
     serde_yaml::to_string(record).map_err(|error| error.to_string())
 }

@@ -157,7 +157,7 @@ fn text(status: u16, body: &str) -> AdminResponse {
     AdminResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"))
 }
 
-/// Returns the response to a request to the webhook that is not an AdmissionReview.
+/// Returns the response to a webhook request other than an AdmissionReview, such as `GET /readyz`.
 fn respond(outcomes: &Outcomes, request: &AdminRequest) -> AdminResponse {
     let reads = matches!(request.method.as_str(), "GET" | "HEAD");
     match request.path.as_str() {

@@ -34,7 +34,8 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// Returns the number of a quantity in Kubernetes, such as `64Mi` or `50m`. Returns `None` if it is not a quantity.
+/// Returns a Kubernetes quantity as a number: `1Ki` becomes 1024, and `50m` becomes 0.05. Returns `None` if the value
+/// is not a quantity.
 fn quantity(value: &Value) -> Option<f64> {
     let text = text(value)?;
     let suffix = SUFFIXES.iter().find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, *factor)));
