@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct AdminAddress(String);
 
 impl AdminAddress {
-    /// Parses the address of an admin listener, such as `127.0.0.1:9901`, or its URL.
+    /// Parses the address or the URL of an admin listener, such as `127.0.0.1:9901` or `http://127.0.0.1:9901`.
     ///
     /// # Errors
     /// Returns an explanation if the text is neither an address nor a URL.
@@ -128,8 +128,8 @@ impl AdminApi {
     }
 }
 
-/// Returns the explanation in a response of the admin listener (key `detail`), without control characters. If the
-/// response has no explanation, returns `no reason given`.
+/// Returns the explanation in a response of the admin listener (key `detail`). Characters that a terminal could
+/// interpret are replaced. If the response has no explanation, returns `no reason given`.
 pub(super) fn detail(answer: &Value) -> String {
     let detail = answer.get("detail").and_then(Value::as_str).unwrap_or("no reason given");
     printable(detail)

@@ -39,8 +39,8 @@ pub(super) fn health(args: &HealthArgs) -> u8 {
     }
 }
 
-/// Returns the first line of a response without control characters. The server may be another program than Callgate,
-/// and its text must not send escape sequences to the terminal.
+/// Returns the first line of a response. Characters that a terminal could interpret are replaced, because the response
+/// may come from another program than Callgate.
 fn first_line(body: &str) -> String {
     printable(body.lines().next().unwrap_or_default())
 }

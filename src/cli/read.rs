@@ -79,8 +79,8 @@ pub(super) fn stamp(path: &Path) -> Stamp {
 pub(super) struct Root(pub(super) Option<PathBuf>);
 
 impl Root {
-    /// Resolves a path of the configuration. An absolute path is resolved below the folder of this value, and `..`
-    /// cannot leave this folder. A relative path is returned unchanged.
+    /// Resolves a path of the configuration. An absolute path is resolved below this root folder, and `..` cannot leave
+    /// this folder. A relative path is returned unchanged.
     pub(super) fn find(&self, path: &str) -> PathBuf {
         let path = Path::new(path);
         let Some(root) = self.0.as_ref().filter(|_| path.is_absolute()) else { return path.into() };

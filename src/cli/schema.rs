@@ -28,8 +28,8 @@ pub(super) fn print(args: &SchemaArgs) -> u8 {
     u8::from(std::io::stdout().write_all(text.as_bytes()).is_err())
 }
 
-/// Changes the schema so that `{env: NAME}` is allowed in place of every text. The file of the schema does not contain
-/// this alternative at each key, because it applies to all texts.
+/// Changes the schema so that `{env: NAME}` is allowed in place of every text. The schema file omits this alternative,
+/// because it would be the same for every text.
 fn allow_variables(schema: &mut Value) {
     match schema {
         Value::Array(all) => all.iter_mut().for_each(allow_variables),

@@ -79,9 +79,9 @@ impl Entry {
         self.egress.is_some() || (self.route.is_some() && self.verdict.is_some())
     }
 
-    /// Reports whether the agent received the callback and answered it. Returns false for a callback that was forwarded
-    /// to the process that owns its interaction, because that process writes its own access-log entry. Also returns
-    /// false for streamed requests, because they are not callbacks.
+    /// Reports whether the agent received the callback of this entry and answered it. Returns false for a callback that
+    /// was forwarded to the process that owns its interaction, because that process writes its own access-log entry.
+    /// Also returns false for a streamed request, because it is not a callback.
     pub(super) fn was_delivered(&self) -> bool {
         match self.verdict.as_deref() {
             Some("allow") => self.reason.as_deref() == Some("ok"),

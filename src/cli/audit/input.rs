@@ -40,8 +40,8 @@ fn read_plain_or_gzip(mut input: impl BufRead, window: &mut Window) -> Result<()
     }
 }
 
-/// Reads an access log line by line and counts the lines in `window`. The memory therefore does not depend on the size
-/// of the log.
+/// Reads an access log line by line and counts the lines in `window`. The memory that this needs does not depend on the
+/// size of the log.
 fn read_lines(mut lines: impl BufRead, window: &mut Window) -> Result<(), Error> {
     let mut line = Vec::new();
     loop {

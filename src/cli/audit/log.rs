@@ -8,8 +8,8 @@ use super::entry::Entry;
 const NAMES_MAX: usize = 10_000;
 /// The maximum number of denial reasons that are counted separately for each caller.
 const REASONS_MAX: usize = 100;
-/// The maximum number of pairs of a verdict and a reason that are counted separately for each route. Callgate has fewer
-/// pairs.
+/// The maximum number of pairs of a verdict and a reason that are counted separately for each route. Callgate itself
+/// writes fewer different pairs.
 const VERDICTS_MAX: usize = 1000;
 /// The name under which routes, callers and reasons above the maximum numbers are counted together.
 const OTHERS: &str = "others";
@@ -75,7 +75,7 @@ pub(super) struct Caller {
     /// The number of requests of this caller that were denied, or that would be denied in enforce mode.
     pub(super) rejected: u64,
     /// The number of rejected requests of this caller, by reason. A request that failed several checks counts under the
-    /// reason of the first one.
+    /// reason of the first failed check.
     pub(super) reasons: BTreeMap<String, u64>,
 }
 

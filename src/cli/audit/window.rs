@@ -1,4 +1,4 @@
-//! Selects the access-log entries since the time of `--since`.
+//! Selects access-log entries by the option `--since`, a time or a duration.
 
 use std::collections::VecDeque;
 use std::time::Duration;

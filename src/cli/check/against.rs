@@ -30,7 +30,8 @@ pub(super) struct Comparison {
     url: String,
     /// Whether the running Callgate already uses a configuration with the same text.
     has_text: bool,
-    /// The environment variables that have other values in the running Callgate. A reload does not change these values.
+    /// The names of the environment variables whose values in this process and in the running Callgate differ. A reload
+    /// does not change the values in the running Callgate.
     environment: Vec<String>,
     generation: u64,
     /// The version of the running Callgate. `None` if this program has the same version.

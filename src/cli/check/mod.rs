@@ -131,8 +131,8 @@ impl CheckArgs {
     }
 }
 
-/// Returns the keys of the settings that have other values in the configuration file `running` and that only a restart
-/// can change. If `running` has mistakes, prints the mistakes and returns the exit code.
+/// Returns the keys of the settings that only a restart can change, and whose values in `config` and in the
+/// configuration file `running` differ. If `running` has mistakes, prints the mistakes and returns the exit code.
 fn needs_restart(config: &Config, running: &Path, root: &Root) -> Result<Vec<&'static str>, u8> {
     let file = ConfigArg { config: running.to_owned() };
     let running = Read::below(&file, root).config.map_err(|errors| {

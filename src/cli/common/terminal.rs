@@ -8,13 +8,13 @@ use crate::observe::{escape_unsafe_in_json, is_unsafe};
 /// The separator before an indented line of a message, such as a hint.
 const INDENTED: &str = "\n    ";
 
-/// Replaces every character that a terminal could interpret by the replacement character U+FFFD.
+/// Returns the text with the replacement character U+FFFD in place of each character that a terminal could interpret.
 pub(in crate::cli) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// Replaces the characters that a terminal could interpret. Retains only the line feeds before indented lines, such as
-/// hints. Text from other hosts can therefore not begin a line without indentation.
+/// Replaces the characters that a terminal could interpret, except the line feeds before indented lines, such as hints.
+/// Text from other hosts can therefore not begin a line without indentation.
 pub(in crate::cli) fn printable_lines(text: &str) -> String {
     text.split(INDENTED).map(printable).collect::<Vec<_>>().join(INDENTED)
 }

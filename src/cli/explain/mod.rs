@@ -1,7 +1,7 @@
 //! `callgate explain`: shows the result of each check for a captured request, and the verdict.
 //!
 //! The decision is made by the same code that runs in production. The ledger is not consulted, so `explain` cannot
-//! detect duplicates or interactions that are over.
+//! detect duplicates or interactions that have ended.
 //!
 //! A request that Callgate has captured contains no token and no signature. For the checks that need a token or a
 //! signature, `explain` uses the verdicts that Callgate recorded in the captured request.
@@ -299,9 +299,9 @@ impl<'a> Explanation<'a> {
     }
 }
 
-/// Returns the request target for the agent without the query parameters that Callgate removes in enforce mode. The
-/// function is needed for a captured request, because `explain` checks it in observe mode, in which the agent receives
-/// the whole query.
+/// Removes from a request target the query parameters that Callgate removes in enforce mode, such as callback tokens.
+/// This is needed for a captured request: `explain` checks it in observe mode, in which the agent receives the whole
+/// query.
 fn without_secrets(route: &Route, target: &str) -> String {
     let Some((path, query)) = target.split_once('?').filter(|_| !route.observes()) else {
         return target.to_owned();

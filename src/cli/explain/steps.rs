@@ -21,8 +21,8 @@ pub(super) enum Mark {
     Skip,
     Deny(Denial),
     Hold,
-    /// The check needs a key set or address list that `explain` does not have. Contains the denial of a request for
-    /// which this key set or address list is missing.
+    /// The check needs a key set or address list that `explain` does not have. Contains the denial with which a running
+    /// Callgate rejects a request while this key set or address list is missing.
     NotFetched(Denial),
     /// The captured request contains no verdict of this check.
     Unknown,

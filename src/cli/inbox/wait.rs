@@ -14,12 +14,12 @@ use crate::cli::common::{EXIT_UNAVAILABLE, write_bytes};
 use crate::cli::read::ConfigArg;
 use crate::source::reachable;
 
-/// How long the server waits for callbacks before it responds to one request, as the value of the query parameter
-/// `wait`.
+/// How long Callgate waits for callbacks before it responds to one request of `callgate wait`, as the value of the
+/// query parameter `wait`.
 const WAIT: &str = "20s";
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The interval at which `callgate wait` requests the state of an interaction if it cannot watch the callbacks, because
-/// there is no egress listener without TLS.
+/// The interval at which `callgate wait` requests the state of an interaction. The command does this if Callgate has no
+/// egress listener, or only one with TLS, from which it cannot read the callbacks.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The outcomes of an interaction, each with the exit code of `callgate wait`.
@@ -50,8 +50,7 @@ fn outcome(state: &str) -> Option<u8> {
 }
 
 /// Prints the callbacks of an interaction while they arrive, until the interaction ends. Requests the callbacks from
-/// the egress listener at `address`. The requests do not change the state of the callbacks in the inbox, which are
-/// neither leased nor acknowledged. Returns the exit code.
+/// the egress listener at `address`, without leasing or acknowledging them. Returns the exit code.
 fn watch(address: SocketAddr, interaction: &str) -> Result<u8, u8> {
     let mut after = 0;
     loop {

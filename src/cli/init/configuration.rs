@@ -60,8 +60,8 @@ pub fn first_configuration(providers: &[(&str, PresetDefinition)]) -> Option<Str
     compiles(&text, &secret).then_some(text)
 }
 
-/// Returns the parts of the configuration for one provider. Tries several settings, and returns the first ones with
-/// which a configuration for this provider compiles.
+/// Returns the parts of the configuration for one provider. Tries several combinations of settings, and uses the first
+/// combination with which a configuration compiles.
 fn parts(name: &str, entry: &PresetDefinition) -> Option<Parts> {
     let slots = |callback: &CallbackConvention| {
         callback.insertions().any(|insertion| insertion.shape.holds(Slot::Secret))
@@ -278,8 +278,9 @@ fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> Rule {
     })
 }
 
-/// Returns the origin of the provider's API if one egress rule can forward all requests to the API. Returns `None` if
-/// this rule would also add a callback to requests that need none.
+/// Returns the origin of the provider's API, to which one egress rule can forward all requests. Returns `None` if the
+/// preset names one endpoint instead of an origin, or if it has no condition that identifies the requests with a
+/// callback.
 fn prefix(callback: &CallbackConvention) -> Option<String> {
     let has_condition = |request: &CallbackRequest| request.condition != RequestCondition::default();
     match &callback.api {

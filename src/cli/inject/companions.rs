@@ -1,5 +1,5 @@
-//! The objects that `--with` adds for each workload: a first configuration, a Secret to fill in, a Service and a
-//! NetworkPolicy.
+//! The objects that `--with` adds for each workload: a first configuration, a Secret to fill in, a Service and
+//! NetworkPolicies.
 
 use super::label::{self, LABEL};
 use super::ports::{self, DeclaredPort};
@@ -26,7 +26,7 @@ const EGRESS_SUFFIX: &str = "-callgate-egress";
 /// The maximum length of the name of a Kubernetes Service.
 const NAME_MAX: usize = 63;
 
-/// A Kubernetes workload with the sidecar, for which `--with` adds objects.
+/// A Kubernetes workload that has the sidecar, and for which `--with` adds objects.
 pub(super) struct Workload<'a> {
     pub(super) sidecar: &'a Sidecar,
     pub(super) name: &'a str,
@@ -37,7 +37,7 @@ pub(super) struct Workload<'a> {
     /// The environment variable that contains the address of a replica, and the name of the headless Service. `None`
     /// without `--replicas`.
     pub(super) replicas: Option<(&'static str, &'a str)>,
-    /// The ports that the other containers of the pod declare.
+    /// The ports that the containers of the pod declare, except the ports of the sidecar.
     pub(super) open: Vec<DeclaredPort>,
 }
 
@@ -110,7 +110,8 @@ impl Workload<'_> {
         if let Some(port) = self.sidecar.replica_port {
             rules.push(replicas::rule(port, self.label)?);
         }
-        // A NetworkPolicy closes every port that it does not name. The Services of the other ports must still work.
+        // A NetworkPolicy closes every port that it does not name. The ports of the containers besides the sidecar are
+        // therefore opened as well, so that Services can still use them.
         rules.extend(ports::open(&self.open).map(Value::from));
         Some(object)
     }
@@ -215,7 +216,7 @@ fn rule(BaseUrl { variable, path }: &BaseUrl) -> String {
 }
 
 /// Reports whether `--with` added this Service or NetworkPolicy. The annotation alone does not prove this, because
-/// anybody can write it.
+/// anybody can write it, so the name and the label selector of the object must match, too.
 pub(super) fn is_companion(object: &Value) -> bool {
     suffix_of_added(object, ANNOTATION).is_some_and(|suffix| [SUFFIX, EGRESS_SUFFIX].contains(&suffix))
 }
@@ -227,11 +228,12 @@ fn is_authors(object: &Value) -> bool {
 }
 
 /// Appends the objects in `companions` to the text of the manifests. `others` contains the kind, namespace and name of
-/// each object in the manifests. Leaves out a ConfigMap or Secret that the manifests already contain, and one that is
-/// equal to another object in `companions`.
+/// each object in the manifests. Leaves out a ConfigMap or Secret that is already in the manifests. If `companions`
+/// contains two equal ConfigMaps or Secrets, appends one of them.
 ///
 /// # Errors
-/// Returns a message if two other objects have the same kind, namespace and name.
+/// Returns a message if an object in `companions` has the same kind, namespace and name as another object, and cannot
+/// be left out.
 pub(super) fn append(
     text: &mut String,
     companions: &[Value],
@@ -270,7 +272,7 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Returns the name of the workload, with which the names of the objects of `--with` begin. Returns an error if the
+/// Returns the name of the workload. The names of the objects of `--with` begin with this name. Returns an error if the
 /// workload has no name, or if the name is too long or contains an invalid character.
 pub(super) fn check_name(workload: Option<&str>) -> Result<&str, String> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

@@ -1,4 +1,5 @@
-//! Finds the workloads in a file of manifests. All other documents stay unchanged, including their comments.
+//! Finds the workloads in a file of manifests. YAML documents without a workload stay unchanged, including their
+//! comments.
 
 use super::label_selector::{CustomKind, pod_template};
 use super::notes::{self, Note};
@@ -17,8 +18,8 @@ pub struct Injected {
     pub text: String,
     /// Hints for the author of the manifests.
     pub notes: Vec<String>,
-    /// The objects with a pod that did not get the sidecar, although neither the author nor the label selector excluded
-    /// these objects.
+    /// The objects that contain a pod but did not get the sidecar. Objects that the author or the label selector
+    /// excluded are not in this list.
     pub missed: Vec<String>,
 }
 
@@ -29,7 +30,8 @@ type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<Note>) -> Result<boo
 /// Adds the sidecar to every selected workload in a file of manifests. A sidecar that is there already is replaced.
 ///
 /// # Errors
-/// Returns a message if the text is not a list of workloads, or if the sidecar cannot be added to a workload.
+/// Returns a message if a document is not a Kubernetes object, if the file contains no workload, or if the sidecar
+/// cannot be added to a workload.
 pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
     let mut companions = Vec::new();
     let mut left = Vec::new();
@@ -60,10 +62,11 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
     Ok(Injected { text: done.text, notes, missed: done.seen.missed })
 }
 
-/// Removes the sidecar from every workload of a file of manifests to which [`inject`] added it.
+/// Removes the sidecar that [`inject`] added to the workloads in a file of manifests.
 ///
 /// # Errors
-/// Returns a message if the text is not a list of workloads, or if the sidecar cannot be removed from a workload.
+/// Returns a message if a document is not a Kubernetes object, if the file contains no workload, or if the sidecar
+/// cannot be removed from a workload.
 pub fn remove(text: &str) -> Result<Injected, String> {
     remove_from(text, &[])
 }
@@ -188,7 +191,7 @@ impl Seen {
     ) {
         self.scaling.other(object);
         self.identities.push(identity(&Value::from(object.clone())));
-        // Kubernetes has removed earlier versions of these kinds, such as `extensions/v1beta1` of `Deployment`. The
+        // Kubernetes has removed earlier versions of the known kinds, such as `extensions/v1beta1` of `Deployment`. The
         // note names the current version.
         let current = KINDS.iter().find(|(current, known, _)| {
             let group = version.split('/').next().unwrap_or_default();

@@ -13,7 +13,7 @@ const ENTRIES_MAX: usize = 256;
 const PORT_KEYS: [&str; 5] = ["containerPort", "hostIP", "hostPort", "name", "protocol"];
 /// The YAML keys that an environment variable of a container can have.
 const ENV_KEYS: [&str; 3] = ["name", "value", "valueFrom"];
-/// The YAML key of the ephemeral containers of a pod. They are another list of containers, in addition to [`LISTS`].
+/// The YAML key of the ephemeral containers of a pod. This list of containers is not in [`LISTS`].
 const EPHEMERAL: &str = "ephemeralContainers";
 
 /// Returns the error about a container that has the name of the sidecar, but that `inject` did not add.

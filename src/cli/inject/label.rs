@@ -116,7 +116,7 @@ pub(super) fn put(
 
 /// Removes the label that [`put`] added to a workload's pods.
 pub(super) fn take(object: &mut Mapping, template: &[&str], record: &Record) {
-    // Earlier versions added the label only with `--replicas`.
+    // The records of earlier versions have no `label`, because these versions added the label only with `--replicas`.
     let Some(value) = record.label.as_ref().or(record.replicas.as_ref()) else { return };
     let mut at = object;
     for key in template {

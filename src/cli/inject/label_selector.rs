@@ -52,7 +52,7 @@ impl Selector {
             (Rule::Exists, found) => found.is_some(),
             (Rule::Missing, found) => found.is_none(),
             (Rule::In(values), found) => found.is_some_and(|found| values.contains(&found)),
-            // As in Kubernetes, an object without the label is selected.
+            // As in Kubernetes, `notin` also selects an object that does not have the label.
             (Rule::NotIn(values), found) => found.is_none_or(|found| !values.contains(&found)),
         })
     }
@@ -113,7 +113,8 @@ impl CustomKind {
         read().ok_or_else(|| "expected KIND.GROUP=PATH, such as Rollout.argoproj.io=spec.template".to_owned())
     }
 
-    /// Reports whether an object with this `apiVersion` and kind is a custom resource of this kind.
+    /// Reports whether `kind` is the kind of this custom resource, and `version` (an `apiVersion`) contains its API
+    /// group. Every version of the API group is accepted.
     pub(super) fn is(&self, version: &str, kind: &str) -> bool {
         kind == self.kind && version.split_once('/').is_some_and(|(group, _)| group == self.group)
     }
@@ -122,8 +123,9 @@ impl CustomKind {
 /// The maximum depth at which a pod template is searched for in an object.
 const TEMPLATE_DEPTH_MAX: usize = 16;
 
-/// Returns the path of the first pod template in an object. Custom resources can have a pod template anywhere, such as
-/// at `spec.podTemplate`. Returns an empty path if a value of `--pod-template` cannot express the path.
+/// Returns the path of the first pod template in an object, or `None` if there is none. A custom resource can have a
+/// pod template anywhere, such as at `spec.podTemplate`. The returned path is empty if a value of `--pod-template`
+/// cannot express it.
 pub(super) fn pod_template(object: &Mapping) -> Option<Vec<String>> {
     object.iter().find_map(|(key, value)| {
         let mut path = find_containers(value, TEMPLATE_DEPTH_MAX)?;

@@ -7,7 +7,7 @@ use crate::cli::proxied::{ProxyUrl, variables};
 
 /// The name of the volume with the certificates that the agent must trust.
 pub(super) const TRUST: &str = "callgate-trust";
-/// The mount path of the volume [`TRUST`] in both containers.
+/// The mount path of the volume [`TRUST`] in the agent's container and in the sidecar's container.
 const TRUST_FOLDER: &str = "/run/callgate/trust";
 /// The name of the volume with the certificate authority.
 const CA: &str = "callgate-ca";
@@ -57,8 +57,8 @@ pub(super) fn extend(proxied: &Proxied, container: &mut Mapping, volumes: &mut V
     Some(())
 }
 
-/// Sets the environment variables of the forward proxy in the agent's container, and mounts the certificates there. A
-/// variable whose value is not in the manifest does not change.
+/// Sets the environment variables of the forward proxy in the agent's container, and mounts the proxy's certificates
+/// there. A variable whose value is not in the manifest does not change.
 pub(super) fn set(
     proxied: &Proxied,
     egress_port: u16,

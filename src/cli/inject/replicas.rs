@@ -46,9 +46,9 @@ impl Names {
     }
 }
 
-/// Adds the label [`LABEL`] to the pods of a workload. For a new StatefulSet without `serviceName`, also sets this key.
-/// `service_name` is the `serviceName` of an existing StatefulSet, which cannot change. Returns the names for the
-/// objects that are added later.
+/// Adds the label [`LABEL`] to the pods of a workload. Also sets the `serviceName` of a new StatefulSet that has none.
+/// `service_name` is the unchangeable `serviceName` of an existing StatefulSet. Returns the names for the objects that
+/// are added later.
 pub(super) fn prepare(
     object: &mut Mapping,
     template: &[&str],
@@ -69,7 +69,7 @@ pub(super) fn prepare(
              a letter"
         ));
     }
-    // A StatefulSet sets the `subdomain` of its pods to its `serviceName`.
+    // Kubernetes sets the `subdomain` of a StatefulSet's pods to the `serviceName` of the StatefulSet.
     let key = match object.get("kind").and_then(Value::as_str) {
         Some("StatefulSet") => Some("serviceName"),
         _ => label::is_pod_of_stateful_set(object).then_some("subdomain"),
@@ -84,8 +84,8 @@ pub(super) fn prepare(
     Ok(Names { service, workload, namespace, governing, is_nameless_set, label })
 }
 
-/// Returns the name of the Service that gives the pods of a StatefulSet their DNS names, which is the value of `key`.
-/// If `key` has no value, sets it to `service`.
+/// Returns the value of `key`: the name of the Service that gives the pods of a StatefulSet their DNS names. If `key`
+/// has no value, sets it to `service`.
 fn governing_service(
     object: &mut Mapping,
     key: &str,
@@ -106,8 +106,8 @@ pub(super) fn undo(object: &mut Mapping, record: &Record) {
     }
 }
 
-/// Restores the `serviceName` of an existing StatefulSet if an update removes it, because Kubernetes does not allow the
-/// change. `service_name` is the value before the update.
+/// Restores the `serviceName` of an existing StatefulSet if an update removes it, because Kubernetes would reject the
+/// update. `service_name` is the value before the update.
 pub(super) fn keep(object: &mut Mapping, service_name: Option<&str>) {
     let Some(service_name) = service_name.filter(|name| !name.is_empty()) else { return };
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_mapping_mut)
@@ -175,8 +175,8 @@ fn service(port: u16, names: &Names) -> Option<Value> {
     Some(service)
 }
 
-/// Returns the NetworkPolicy of a workload with several replicas. The policy opens all other declared ports as well,
-/// because a policy closes every port that it does not name.
+/// Returns the NetworkPolicy of a workload with several replicas. `port` is open only to these replicas. The ports in
+/// `open` are open to everybody, because the policy closes every port that it does not name.
 fn network_policy(port: u16, open: &[DeclaredPort], names: &Names) -> Option<Value> {
     let mut policy = yaml::read(NETWORK_POLICY).ok()?;
     own(&mut policy, names)?;
@@ -212,7 +212,7 @@ fn own(object: &mut Value, names: &Names) -> Option<()> {
 }
 
 /// Reports whether `inject --replicas` added this object. The annotation alone does not prove this, because anybody can
-/// write it.
+/// write it, so the name and the label selector of the object must match, too.
 pub(super) fn is_companion(object: &Value) -> bool {
     suffix_of_added(object, ANNOTATION) == Some("-replicas")
 }

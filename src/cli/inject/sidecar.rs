@@ -16,7 +16,8 @@ pub(super) use super::yaml::name;
 const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");
 /// The name of the sidecar's container in a pod.
 pub(super) const CONTAINER: &str = "callgate";
-/// The name of the volume with the TLS certificate, and of its mount. Both are removed if no certificate is configured.
+/// The name of the volume with the TLS certificate. The volume and its mount are removed if no certificate is
+/// configured.
 const TLS: &str = "callgate-tls";
 pub(super) const DAMAGED: &str = "the sidecar in this program is damaged";
 
@@ -41,7 +42,7 @@ pub struct Sidecar {
     /// container that declares the agent's port, or the only container.
     pub agent_container: Option<String>,
     /// The container that `kubectl` uses by default, from the annotation `kubectl.kubernetes.io/default-container`. It
-    /// is the agent's container if nothing else identifies that container.
+    /// is the agent's container if no other setting identifies the agent's container.
     pub default_container: Option<String>,
     /// The port of the sidecar for metrics and health checks.
     pub admin_port: u16,
@@ -257,16 +258,17 @@ pub(super) fn is_own_volume(volume: &str) -> bool {
     OWN_VOLUMES.iter().any(|own| own == volume)
 }
 
-/// Returns the volume mounts in the sidecar's container `own` whose volumes only the sidecar may mount.
+/// Returns the volume mounts of the sidecar's container `own`, except mounts of volumes that other containers may
+/// mount.
 pub(super) fn private_volumes(own: &Mapping) -> Vec<Value> {
     let mounts = own.get("volumeMounts").and_then(Value::as_sequence).into_iter().flatten();
     let is_private = |mount: &&Value| name(mount).is_some_and(|name| is_own_volume(name) && name != TRUST);
     mounts.filter(is_private).cloned().collect()
 }
 
-/// Checks that a container and volumes belong to a sidecar that `inject` added. `volumes` contains names of volumes,
-/// which an annotation of the workload lists. The check is needed because anybody can write the annotation, and
-/// `--remove` deletes the listed volumes. Settings that somebody added to the container later are accepted.
+/// Checks that a container and volumes belong to a sidecar that `inject` added. `volumes` contains the names of volumes
+/// from an annotation of the workload. The check is needed because anybody can write the annotation, and `--remove`
+/// deletes the listed volumes. Settings that somebody added to the container later are accepted.
 pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
     let made = component().ok_or(DAMAGED)?;
     if let Some(other) = volumes.iter().find(|volume| !is_own_volume(volume)) {

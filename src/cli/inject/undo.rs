@@ -40,7 +40,8 @@ pub(super) struct Record {
     pub(super) variables: Vec<Env>,
     /// The names of the volumes that `callgate inject` added to the pod.
     pub(super) volumes: Vec<String>,
-    /// The YAML keys under which `callgate inject` created a list, a mapping or a text, each with its previous state.
+    /// The YAML keys under which `callgate inject` created a list, a mapping or a text, each key with its previous
+    /// state.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) made: BTreeMap<String, Made>,
 }
@@ -209,8 +210,8 @@ impl Record {
     }
 }
 
-/// Reports whether two records describe the same change of a workload. The previous states of keys are not compared:
-/// somebody may have added other entries under these keys.
+/// Reports whether two records describe the same change of a workload. The previous states of keys are not compared,
+/// because they differ if somebody added entries under these keys after the first injection.
 pub(super) fn is_same_change(one: &str, other: &str) -> bool {
     let change = |text: &str| {
         let mut record: Mapping = yaml::from_text(text).ok()?;

@@ -16,8 +16,8 @@ use super::yaml::{self, Mapping, Sequence, Value};
 /// The group ID of the sidecar's container.
 const GID: u64 = 65532;
 /// Adds the sidecar to a workload. A sidecar that an earlier call added is removed first. `service_name` is the
-/// `serviceName` of an existing StatefulSet, which cannot change. Returns the additional objects that the workload
-/// needs, such as a Service.
+/// unchangeable `serviceName` of an existing StatefulSet. Returns the additional objects that the workload needs, such
+/// as a Service.
 pub(super) fn put(
     object: &mut Mapping,
     template: &[&str],
@@ -134,7 +134,7 @@ fn remember(object: &mut Mapping, record: &mut Record) -> Result<(), String> {
 
 /// Removes the sidecar's own volume for the ledger from `volumes` if the workload has a persistent volume for the
 /// ledger. `claims` contains the names in `volumeClaimTemplates`, and [`STATE`] if the pod itself has a persistent
-/// volume for the ledger. Returns an error if `claims` contains the name of another volume of the sidecar.
+/// volume for the ledger. Returns an error if `claims` contains the name of a volume that stays in `volumes`.
 fn keep_claims(claims: &[String], volumes: &mut Vec<Value>) -> Result<(), String> {
     if claims.iter().any(|claim| claim == STATE) {
         volumes.retain(|volume| name(volume) != Some(STATE));
@@ -179,9 +179,9 @@ pub(super) fn has_sidecar(object: &mut Mapping, template: &[&str]) -> Result<boo
     }
 }
 
-/// Checks a pod that already contains the sidecar, such as the pod of an overlay: its node, the length of its names,
-/// the mounts of the other containers, and the names of their ports. [`put`] checks the same in a pod without the
-/// sidecar.
+/// Checks a pod that already contains the sidecar, such as a pod from a kustomize overlay: its node, the length of its
+/// names, the mounts of the containers besides the sidecar, and the port names of these containers. [`put`] checks the
+/// same in a pod without the sidecar.
 pub(super) fn check_present(object: &mut Mapping, template: &[&str]) -> Result<(), String> {
     let pod = pod(object, template)?;
     checks::pod::refuse_node(pod)?;
@@ -192,8 +192,8 @@ pub(super) fn check_present(object: &mut Mapping, template: &[&str]) -> Result<(
     foreign::refuse_mounts(pod, &sidecar::private_volumes(own))?;
     let mut others = ports::all(pod)?;
     others.retain(|port| port.container != CONTAINER);
-    // The first port of the sidecar has the name of the sidecar's container. If it has another name, it was moved from
-    // the agent.
+    // The first port of the sidecar has the name of the sidecar's container. If the port has a different name, it was
+    // moved from the agent.
     let first = own.get("ports").and_then(|ports| ports.get(0)).and_then(name);
     checks::pod::refuse_port_names(own, first.filter(|first| *first != CONTAINER), &others)
 }
@@ -221,7 +221,7 @@ pub(super) fn forget_stale_record(object: &mut Mapping) {
     }
 }
 
-/// Returns the container of the pod with the name `wanted`.
+/// Returns the container with the name `wanted` in a pod. Ignores init containers.
 fn container<'a>(pod: &'a mut Mapping, wanted: &str) -> Option<&'a mut Mapping> {
     let all = pod.get_mut("containers")?.as_sequence_mut()?;
     all.iter_mut().find(|container| name(container) == Some(wanted))?.as_mapping_mut()
@@ -325,8 +325,8 @@ fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
     }
     let mut restored = Value::from(entry.clone());
     if let Some(ports) = container.get_mut("ports").and_then(Value::as_sequence_mut) {
-        // An update with the original manifest declares the port again, maybe with changes. The declared port then
-        // stays.
+        // If an update uses the original manifest, the container declares the port again, maybe with changes. The
+        // declared port then stays.
         match ports.iter().find(|port| is_same_port(port, &restored)) {
             Some(declared) => restored = declared.clone(),
             None => ports.insert((*at).min(ports.len()), restored.clone()),

@@ -1,4 +1,4 @@
-//! Reads and writes manifests in YAML. Kubernetes must read the same values from the text before and after a change.
+//! Reads and writes manifests in YAML. Kubernetes must read the written text in the same way as the original text.
 //!
 //! Kubernetes reads YAML 1.1, and the YAML library reads version 1.2. The two versions differ about scalars without
 //! quotes, such as `0644` and `yes`, and about the merge key `<<`.
@@ -15,22 +15,22 @@ pub(super) use serde_yaml::{Mapping, Sequence, Value};
 
 use crate::config::{Outline, check_depth, has_alias};
 
-/// The words for true in YAML 1.1. `Yes` and `YES` are also true.
+/// Words that YAML 1.1 reads as true, in addition to `true` and `y`. `Yes` and `YES` are true, too.
 const TRUE: [&str; 2] = ["yes", "on"];
 const FALSE: [&str; 2] = ["no", "off"];
-/// Words without quotes that some readers of YAML 1.1 read as text, and other readers as another type.
+/// Words that some readers of YAML 1.1 read as text, and other readers as another type, if the words have no quotes.
 const AMBIGUOUS: [&str; 4] = ["y", "n", "=", MERGE];
 /// The merge key of YAML 1.1. Its value is a mapping, whose keys are added to the mapping that contains the merge key.
 /// Keys that exist already are not replaced.
 const MERGE: &str = "<<";
-/// The tag of a text without quotes that YAML parsers interpret differently, such as `y`. The tag exists only in
-/// memory. The text is written as it was read, without quotes.
+/// The tag of an unquoted text, such as `y`, that YAML parsers interpret differently. The tag exists only in memory.
+/// The text is written as it was read, without quotes.
 const AS_READ: &str = "!callgate.dev/plain";
 /// The maximum length of the record that `callgate inject` writes into an annotation, in bytes. The record contains the
 /// previous values of a few environment variables.
 const RECORD_BYTES_MAX: usize = 64 << 10;
 /// The maximum size of the values in a record, as a multiple of the length of its YAML text. The size of a value is one
-/// byte more than its text. Only aliases can exceed the maximum: without them, one byte makes at most three values.
+/// byte more than its text. Without aliases, one byte of YAML text makes at most three values.
 const RECORD_GROWTH_MAX: usize = 4;
 /// The error about a record with aliases.
 const ALIASES: &str = "it has YAML aliases, which `callgate inject` does not write";
@@ -62,7 +62,7 @@ pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T,
     if has_alias(text) {
         return Err(ALIASES.to_owned());
     }
-    // The YAML library could find an alias that `has_alias` does not find, so the size of the values is limited.
+    // `has_alias` may miss an alias that the YAML library accepts, so the size of the values is limited as well.
     let left = Cell::new((text.len() + 1) * RECORD_GROWTH_MAX);
     let size = Size { left: &left }.deserialize(serde_yaml::Deserializer::from_str(text));
     size.map_err(|error| error.to_string())?;
@@ -145,13 +145,13 @@ impl<'de> Visitor<'de> for Size<'_> {
     }
 }
 
-/// Serializes the record that `callgate inject` writes into an annotation, as YAML.
+/// Serializes a record as YAML. `callgate inject` writes the result into an annotation.
 pub(super) fn to_text<T: serde::Serialize>(record: &T) -> Result<String, String> {
     serde_yaml::to_string(record).map_err(|error| error.to_string())
 }
 
 /// Builds the YAML value at one position of a document. The library provides the contents of a scalar. The outline of
-/// the document provides its style: with or without quotes.
+/// the document shows whether the scalar has quotes.
 #[derive(Clone, Copy)]
 struct Reader<'o> {
     outline: &'o Outline,
@@ -173,7 +173,7 @@ impl Reader<'_> {
     }
 }
 
-/// Returns the value that Kubernetes reads from a YAML scalar without quotes and tag.
+/// Returns the value that Kubernetes reads from a YAML scalar that has neither quotes nor a tag.
 fn resolved(text: &str) -> Value {
     let is_one_of = |words: [&str; 2]| {
         let first = |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase();
@@ -303,13 +303,13 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// Copies each key of `merged` that `fields` does not contain into `fields`. `merged` is the value of the merge key
-/// `<<` of the mapping `fields`, and `at` is the position of the merge key. The merge keys in `merged` were applied
-/// before.
+/// Copies the keys of `merged` into `fields`, except keys that `fields` already contains. `merged` is the value of the
+/// merge key `<<` of the mapping `fields`, and `at` is the position of the merge key. Merge keys within `merged` are
+/// already applied.
 ///
 /// # Errors
-/// Returns a message if `merged` and `fields` have different values for a key before the merge key. Kubernetes would
-/// use the value in `merged`, and other parsers the value in `fields`.
+/// Returns a message if a key before the merge key has different values in `fields` and `merged`. Kubernetes would use
+/// the value in `merged`, and other parsers the value in `fields`.
 fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), String> {
     let merged = match merged {
         Value::Sequence(items) => items,

@@ -139,7 +139,8 @@ pub(in crate::cli) fn doctor(args: &DoctorArgs) -> u8 {
     code
 }
 
-/// A forward proxy for testing clients. It intercepts one host for each client, and answers every request with 404.
+/// A forward proxy with which HTTP clients are tested. It intercepts one host for each client, and answers every
+/// request with 404.
 struct Practice {
     folder: PathBuf,
     metrics: Arc<Metrics>,

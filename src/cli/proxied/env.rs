@@ -177,8 +177,9 @@ fn replaced(proxy: &ProxyUrl, existing: impl Fn(&str) -> Option<String>) -> Opti
     ))
 }
 
-/// Returns warnings about the variables in `kept`. These variables keep their values, because they name files with
-/// other trusted roots. `has_bundle` is true if the file `bundle.pem` with all trusted certificates exists.
+/// Returns warnings about the variables in `kept`, each with the path of its certificate file. These variables keep
+/// their values, because `bundle.pem` does not contain all certificates of their files. `has_bundle` is true if
+/// `bundle.pem` exists.
 fn kept_roots(kept: &[(&str, String)], bundle: &str, has_bundle: bool) -> Vec<String> {
     let mut files: Vec<(&String, Vec<&str>)> = Vec::new();
     for (name, theirs) in kept {

@@ -1,11 +1,10 @@
-//! The options of Java (`JAVA_TOOL_OPTIONS`) that make it use the forward proxy and trust its certificates.
+//! The options that make Java use the forward proxy and trust its certificates (`JAVA_TOOL_OPTIONS`).
 
 use crate::egress::DIRECT_HOSTS;
 use crate::guard::Url;
 
-/// Returns the value of `JAVA_TOOL_OPTIONS` for the forward proxy. Also returns a warning if the current value names
-/// another trust store. `existing` is the current value. The hosts and the trust store in the current value are
-/// retained.
+/// Returns the value of `JAVA_TOOL_OPTIONS` for the forward proxy. `existing` is the current value. Retains its hosts
+/// and its trust store. Also returns a warning if the current value names a trust store other than Callgate's.
 pub(super) fn java(
     proxy: &Url,
     bundle: &str,
@@ -23,7 +22,7 @@ pub(super) fn java(
     ];
     let store =
         [format!("{TRUST_STORE}{bundle}/trust.p12"), "-Djavax.net.ssl.trustStoreType=PKCS12".to_owned()];
-    // Java separates hosts with `|` and writes `*` for all names below a name.
+    // Java separates hosts with `|`, and expects `*.example.com` instead of `.example.com`.
     let ours = DIRECT_HOSTS.into_iter().chain(direct.iter().map(String::as_str));
     let ours: Vec<_> =
         ours.map(|host| if host.starts_with('.') { format!("*{host}") } else { host.to_owned() }).collect();

@@ -33,7 +33,7 @@ pub(super) struct Reloader {
     /// The files that are watched for changes, with their metadata: the files of the configuration that was read last.
     /// If this configuration was rejected, the files of the last good configuration are watched as well.
     stamps: Stamps,
-    /// The metadata of the watched files when a change was last noticed. `None` if no change is pending.
+    /// The metadata of the watched files, as it was when a change was last noticed. `None` if no change is pending.
     changed: Option<Stamps>,
 }
 

@@ -30,7 +30,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Applies another configuration, completely or not at all. Returns its warnings.
+    /// Applies a new configuration, completely or not at all. Returns its warnings.
     ///
     /// # Errors
     /// Returns the reason as text if the configuration cannot be applied. The current configuration then stays in use.
@@ -55,7 +55,7 @@ impl Serving {
         Ok(warnings)
     }
 
-    /// Returns an error if the new policy has removed a route for which messages wait in the inbox. Returns no error if
+    /// Returns an error if messages in the inbox wait for a route that the new policy has removed. Returns no error if
     /// the new policy drops the messages of removed routes.
     fn keeps_waiting_routes(&self, policy: &Policy) -> Result<(), String> {
         if policy.inbox.drops_removed_routes {

@@ -1,5 +1,5 @@
 //! Reads the kind and the metadata of a Kubernetes object. The rest of the object is skipped and needs no memory. The
-//! webhook can therefore leave large objects unchanged.
+//! webhook can therefore decide to leave a large object unchanged without parsing the whole object.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::size;
 
-/// The keys in the `metadata` of an object by which the webhook decides whether the object gets the sidecar.
+/// The keys in an object's `metadata` by which the webhook decides whether the object gets the sidecar.
 const METADATA: [&str; 5] = ["annotations", "deletionTimestamp", "generateName", "labels", "name"];
 
 /// The group, the version and the kind of a Kubernetes object, as an AdmissionReview contains them.
@@ -41,8 +41,8 @@ impl GroupVersionKind {
 }
 
 /// Returns `apiVersion`, `kind` and the part of the metadata that decides whether an object gets the sidecar. If the
-/// object lacks `apiVersion` or `kind`, uses the value from `kind`. Returns `None` if the metadata has more than
-/// [`size::VALUES_MAX`] values.
+/// object lacks `apiVersion` or `kind`, uses the value in the argument `kind`. Returns `None` if the metadata has more
+/// than [`size::VALUES_MAX`] values.
 pub(super) fn read(object: &RawValue, kind: Option<&GroupVersionKind>) -> Option<Value> {
     let mut head = Map::new();
     for key in ["apiVersion", "kind"] {
@@ -95,7 +95,7 @@ fn member<'a>(json: &'a RawValue, key: &str) -> Option<&'a RawValue> {
     Key(key).deserialize(&mut from).ok().flatten()
 }
 
-/// The deserializer of the value of one key of a JSON object.
+/// Deserializes the value of one key of a JSON object.
 struct Key<'k>(&'k str);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {

@@ -3,10 +3,10 @@
 /// The maximum length of a warning, in characters. Kubernetes cuts longer warnings.
 const WARNING_CHARS_MAX: usize = 250;
 /// The maximum number of warnings in a response of the webhook. Kubernetes shows at most 4096 characters of all
-/// warnings.
+/// warnings together.
 const WARNINGS_MAX: usize = 16;
-/// The maximum length of the message of a denial, in characters. Kubernetes shows the whole message. Only a message
-/// with a name that is longer than Kubernetes allows can exceed this maximum.
+/// The maximum length of the message of a denial, in characters. Kubernetes shows the whole message. The maximum can be
+/// exceeded only if the object contains a name that is longer than Kubernetes allows.
 const MESSAGE_CHARS_MAX: usize = 4000;
 /// The mark at the end of a warning that continues in the next warning, and at the end of a text that was cut.
 const ENDS: &str = " …";
@@ -19,7 +19,8 @@ pub(super) fn warnings<'t>(texts: impl Iterator<Item = &'t str>) -> Vec<String> 
     texts.flat_map(|text| split(text, WARNING_CHARS_MAX)).take(WARNINGS_MAX).collect()
 }
 
-/// Returns the message of a denial. It is cut only if it is much longer than any message about a valid object.
+/// Returns the message of a denial, cut to [`MESSAGE_CHARS_MAX`] characters. The message about a valid object is much
+/// shorter.
 pub(super) fn denial(text: &str) -> String {
     split(text, MESSAGE_CHARS_MAX).next().unwrap_or_default()
 }

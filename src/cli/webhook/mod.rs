@@ -157,7 +157,7 @@ fn text(status: u16, body: &str) -> AdminResponse {
     AdminResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"))
 }
 
-/// Returns the response to a request to the webhook that is not an AdmissionReview.
+/// Returns the response to a webhook request other than an AdmissionReview, such as `GET /readyz`.
 fn respond(outcomes: &Outcomes, request: &AdminRequest) -> AdminResponse {
     let reads = matches!(request.method.as_str(), "GET" | "HEAD");
     match request.path.as_str() {
@@ -187,8 +187,8 @@ fn reviewed(policy: &Policy, request: &AdminRequest) -> Reviewed {
     }
 }
 
-/// Counts and logs the response to a request to `/mutate`, and returns it. `reviewed` is `None` if the response was not
-/// ready in time.
+/// Counts and logs the response to a request to `/mutate`, and returns it. If the response was not ready in time,
+/// `reviewed` is `None`, and the returned response has the status 503.
 fn answered(outcomes: &Outcomes, reviewed: Option<Reviewed>) -> AdminResponse {
     let (response, outcome, line) = reviewed.unwrap_or_else(|| {
         let line = "a request to /mutate received 503, because the response took too long";

@@ -24,7 +24,8 @@ pub struct Policy {
     pub admits_unusable: bool,
 }
 
-/// The parts of an AdmissionReview, the request of Kubernetes, that the webhook reads.
+/// The parts of an AdmissionReview that the webhook reads. An AdmissionReview is the request of Kubernetes to the
+/// webhook.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Review<'a> {
@@ -138,7 +139,7 @@ fn rewritten(policy: &Policy, request: &Request<'_>) -> Result<Option<Rewrite>, 
     attempt(policy, request, object)
 }
 
-/// Does the same as [`rewritten`] for the new object or the old object of a request.
+/// Returns the same as [`rewritten`], for `object`. It is the new or the old object of the request.
 fn attempt(policy: &Policy, request: &Request<'_>, object: &RawValue) -> Result<Option<Rewrite>, String> {
     let operation = match request.operation.as_str() {
         "CREATE" => Operation::Create,
@@ -178,8 +179,9 @@ fn stays(head: &Value, operation: &Operation) -> bool {
     let (version, kind) = (text("apiVersion"), text("kind"));
     let metadata = |key: &str| head.get("metadata").and_then(|metadata| metadata.get(key));
     let is_update = matches!(operation, Operation::Update { .. });
-    // An object that is being deleted needs no sidecar, because its pods end, and an update must be able to remove its
-    // finalizers. A new object with this time needs the sidecar, because the API server removes the time.
+    // An object that is being deleted needs no sidecar, because its pods end. The webhook must not deny the update that
+    // removes its finalizers. A new object with a `deletionTimestamp` needs the sidecar, because the API server removes
+    // this key.
     let is_deleted = is_update && metadata("deletionTimestamp").is_some_and(|time| !time.is_null());
     let is_pod = kind == "Pod" && version == "v1";
     // The kubelet has made this pod from a file of the node, and refuses changes of it. The annotation does not help to

@@ -2,7 +2,8 @@
 
 use crate::cli::inject::yaml::{Mapping, Value};
 
-/// The probes and hooks of a container: the path of each one in the container, and its name in notes and records.
+/// The probes and hooks of a container: the YAML keys that lead to each one in the container, and its name in notes and
+/// records.
 const HANDLERS: [(&[&str], &str); 5] = [
     (&["livenessProbe"], "livenessProbe"),
     (&["readinessProbe"], "readinessProbe"),
@@ -56,7 +57,7 @@ pub(in crate::cli::inject) fn asked_from_outside(container: &Value, number: u64)
         let at = path.iter().try_fold(container, |at, key| at.get(*key));
         for kind in MEANS {
             let Some(asks) = at.and_then(|at| at.get(kind)) else { continue };
-            // Kubernetes also accepts a number as text.
+            // Kubernetes also accepts a port number as text.
             let port = match asks.get("port") {
                 Some(Value::String(text)) => text.parse().ok(),
                 port => port.and_then(Value::as_u64),

@@ -6,7 +6,7 @@ use crate::cli::inject::ports::{self, DeclaredPort, LISTS, containers, declared}
 use crate::cli::inject::sidecar::{CONTAINER, Sidecar, name};
 use crate::cli::inject::yaml::{self, Mapping, Value, is_too_long, shortened};
 
-/// The labels of nodes that contain the name of the operating system.
+/// The node labels whose value is the name of the operating system.
 const SYSTEM_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 
 /// Returns an error if a container or a port of this pod has a longer name than Kubernetes allows. A very long name
@@ -51,8 +51,8 @@ pub(in crate::cli::inject) fn refuse_node(pod: &Mapping) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns an error if this pod already uses the name of the sidecar's container or one of the sidecar's ports, or if
-/// two ports of the sidecar are equal.
+/// Returns an error if a container of this pod has the name of the sidecar's container, if the pod already uses the
+/// number of a port of the sidecar, or if two ports of the sidecar are equal.
 pub(in crate::cli::inject) fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     let own = sidecar.ports();
     for list in LISTS {

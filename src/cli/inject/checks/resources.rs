@@ -34,7 +34,8 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// Returns the number of a quantity in Kubernetes, such as `64Mi` or `50m`. Returns `None` if it is not a quantity.
+/// Returns a Kubernetes quantity as a number: `1Ki` becomes 1024, and `50m` becomes 0.05. Returns `None` if the value
+/// is not a quantity.
 fn quantity(value: &Value) -> Option<f64> {
     let text = text(value)?;
     let suffix = SUFFIXES.iter().find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, *factor)));
@@ -42,7 +43,8 @@ fn quantity(value: &Value) -> Option<f64> {
     number.trim().parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number * factor)
 }
 
-/// Returns the quantity of a resource as it is written under `kind`, which is `limits` or `requests`.
+/// Returns the quantity of a resource in the section `resources` of a pod or container. `kind` is `limits` or
+/// `requests`.
 fn written<'a>(of: &'a Mapping, kind: &str, resource: &str) -> Option<&'a Value> {
     of.get("resources")?.get(kind)?.get(resource)
 }
@@ -64,7 +66,7 @@ fn request(container: &Mapping, resource: &str) -> f64 {
 }
 
 /// Returns the amount of a resource that the containers of a pod and the sidecar request together, computed in the same
-/// way as by the API server. While an init container runs, only the sidecars that started before it run as well.
+/// way as by the API server. An init container runs only together with the sidecars that started before it.
 fn total(pod: &Mapping, sidecar: &Mapping, resource: &str) -> f64 {
     let (mut running, mut first) = (request(sidecar, resource), 0_f64);
     for container in containers(pod, "initContainers").filter_map(Value::as_mapping) {

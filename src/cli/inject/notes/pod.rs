@@ -52,8 +52,8 @@ pub(in crate::cli::inject) fn ends(object: &Mapping) -> Option<Note> {
     )))
 }
 
-/// Returns a hint about the port in the annotation `callgate.dev/port` of a workload. The hint is for a workload whose
-/// ConfigMap other workloads can use, too.
+/// Returns a hint about the port in the annotation `callgate.dev/port` of a workload. The hint is needed if other
+/// workloads can use the same ConfigMap.
 pub(in crate::cli::inject) fn own_port(sidecar: &Sidecar) -> Note {
     let Sidecar { port, config_map, .. } = sidecar;
     let rest = "give it a ConfigMap of its own, such as with --config-map '{name}-callgate'";

@@ -79,8 +79,8 @@ pub(in crate::cli) fn inject_object(
     let stays = match choice(object, &template, sidecar)? {
         Choice::NotSelected => true,
         Choice::OptedOut(_) => operation.is_create() || !has_record,
-        // A pod that has the sidecar stays unchanged. Another workload that has the sidecar stays unchanged if it has
-        // no record of an injection, because the sidecar cannot be replaced without a record.
+        // A pod that has the sidecar stays unchanged. A workload of another kind that has the sidecar stays unchanged
+        // if it has no record of an injection, because the sidecar cannot be replaced without a record.
         Choice::Inject(_) => {
             let is_present = workload::has_sidecar(object, &template)? && (kind == "Pod" || !has_record);
             if is_present {

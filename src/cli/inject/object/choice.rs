@@ -64,8 +64,8 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// Adds the sidecar to one workload, or removes it if the workload has opted out. `service_name` is the `serviceName`
-/// of a StatefulSet before its update, which cannot change. Returns false and `None` if the label selector does not
-/// select the workload. Otherwise returns true and the objects to add. They are `None` if the workload has opted out.
+/// that a StatefulSet had before its update. Returns whether the label selector selects the workload, and the objects
+/// to add. The objects are `None` if the workload is not selected or has opted out.
 pub(in crate::cli::inject) fn change(
     object: &mut Mapping,
     template: &[&str],

@@ -3,8 +3,8 @@
 use crate::cli::inject::label_selector::CustomKind;
 use crate::cli::inject::yaml::{Mapping, Value};
 
-/// The kinds of Kubernetes workloads: `apiVersion`, kind, and path of the pod template. The version is compared, too,
-/// because other API groups also define a `Job`.
+/// The kinds of Kubernetes workloads: `apiVersion`, kind, and path of the pod template. The `apiVersion` is needed
+/// because a `Job` can also belong to another API group.
 pub(in crate::cli::inject) const KINDS: [(&str, &str, &[&str]); 6] = [
     ("apps/v1", "Deployment", &["spec", "template"]),
     ("apps/v1", "StatefulSet", &["spec", "template"]),

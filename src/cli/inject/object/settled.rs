@@ -1,5 +1,5 @@
-//! Compares a workload in the cluster with the workload that the webhook would make of it. The comparison ignores the
-//! defaults that the API server adds to a workload, and the empty lists that it removes.
+//! Compares a workload in the cluster with the workload that the webhook would make of it. The API server adds defaults
+//! to a workload and removes empty lists from it. The comparison ignores these differences.
 
 use serde_json::Value;
 
@@ -25,8 +25,8 @@ const NUMBERS: [(&str, u64); 5] = [
 ];
 
 /// Reports whether a workload already has the sidecar with the same settings. `before` is the workload in the cluster,
-/// which must have a valid record. `after` is the workload that the webhook made of it. The two may differ only by
-/// defaults that the API server adds, and by empty values that it removes.
+/// and must have a valid record. `after` is the workload that the webhook made of `before`. The two may differ only by
+/// defaults that the API server adds, and by empty values that the API server removes.
 pub(super) fn is_settled(before: &Value, after: &Value) -> bool {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
