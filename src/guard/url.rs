@@ -134,7 +134,7 @@ impl Url {
     }
 
     /// Reports whether the port of the URL is the default port of its scheme.
-    fn has_own_port(&self) -> bool {
+    fn has_default_port(&self) -> bool {
         matches!((self.scheme, self.port), (Scheme::Http, 80) | (Scheme::Https, 443))
     }
 
@@ -149,7 +149,7 @@ impl Url {
             Some(IpAddr::V6(_)) => format!("[{}]", self.host),
             _ => self.host.to_string(),
         };
-        if self.has_own_port() { host } else { format!("{host}:{}", self.port) }
+        if self.has_default_port() { host } else { format!("{host}:{}", self.port) }
     }
 
     /// Returns this URL with the path and query `target`, which must begin with a slash.
