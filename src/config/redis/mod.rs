@@ -107,7 +107,7 @@ impl RedisLogin {
 }
 
 impl RedisSettings {
-    /// Reports whether two settings have the same logins and certificates.
+    /// Reports whether `self` and `other` have the same logins and certificates.
     pub fn has_same_credentials(&self, other: &Self) -> bool {
         let tls = match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => {

@@ -390,7 +390,7 @@ fn template_hint(fault: &TemplateFault) -> &'static str {
     }
 }
 
-/// Returns the hint for a fault in a template that captures fill, such as the internal path of a route.
+/// Returns the hint for a fault in a template that is filled with captures, such as the internal path of a route.
 pub(crate) fn filled_hint(fault: &TemplateFault) -> &'static str {
     match fault {
         TemplateFault::Star(_) => "write {rest} for the value that {*rest} captures",

@@ -45,7 +45,7 @@ enum Content {
 struct Map {
     /// The entries in the order of the text. Each entry is the number of its key and the number of its value.
     entries: Vec<(usize, usize)>,
-    /// The index in `entries` for each scalar key. If a key occurs twice, this is the index of its first entry.
+    /// For each scalar key, the index of the first entry with this key in `entries`.
     first: HashMap<String, usize>,
     /// The key whose value the parser reads next: the number of the key, and its text if the key is a scalar. `None`
     /// if the parser reads a key next.

@@ -13,10 +13,10 @@ pub struct Sources {
 /// An included file. It contains sections of the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Included {
-    /// The path of the file, as written in `include`.
+    /// The path of the included file, as written in `include`.
     pub(crate) name: Box<str>,
     pub(crate) text: String,
-    /// The keys of the sections in the file.
+    /// The keys of the sections in the included file.
     pub(crate) sections: Vec<String>,
 }
 

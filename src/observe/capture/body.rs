@@ -29,8 +29,8 @@ pub(super) fn redacted_body(
     if let Some(redacted) = redacted_json(text, &place, known) {
         return Ok(redacted);
     }
-    // If the JSON is not valid, Callgate cannot find secrets by the names of their JSON keys. Therefore the body is
-    // left out.
+    // In JSON that is not valid, Callgate cannot find secrets by the names of JSON keys. Therefore the body is left
+    // out.
     if begins_like_json(text) {
         return Err("left out: it begins like JSON, but is not valid JSON");
     }
