@@ -67,7 +67,7 @@ impl<'n> Agents<'n> {
         (!self.has_mistakes).then(|| self.read.clone())
     }
 
-    /// Returns the longest time that Callgate waits for the response head of any agent.
+    /// Returns the time that Callgate waits for the response head of an agent: the maximum over all agents.
     pub(super) fn patience(&self) -> Duration {
         self.read.iter().map(|agent| agent.patience()).max().unwrap_or_default()
     }
@@ -104,7 +104,7 @@ impl<'n> Agents<'n> {
         }
     }
 
-    /// Reports a warning for each agent to which no route delivers.
+    /// Reports a warning for each agent to which no route delivers callbacks.
     pub(super) fn warn_unused(&self, routes: &[Arc<Route>]) {
         for (name, at) in self.entries.iter().flatten() {
             if !routes.iter().any(|route| *route.agent.name == **name) {
@@ -122,7 +122,7 @@ fn agent(at: &Cursor<'_>, name: &str) -> Option<Agent> {
     let mut connect = Some(Duration::from_secs(1));
     let mut response = Some(Duration::from_secs(30));
     // Most servers close a connection after it has been idle for 5 s or longer. Callgate closes an idle connection
-    // earlier. Otherwise it could send a request over a connection that the agent is just closing.
+    // earlier. Otherwise Callgate could send a request over a connection that the agent is closing at the same time.
     let mut idle = Some(Duration::from_secs(4));
     if let Some(mut timeouts) = fields.optional("timeouts").and_then(|at| at.fields()) {
         connect = or_default(&mut timeouts, "connect", connect);
@@ -145,8 +145,8 @@ fn agent(at: &Cursor<'_>, name: &str) -> Option<Agent> {
     })
 }
 
-/// Reads the setting `wake: {url, headers}` of an agent: the request that wakes the agent, for example by scaling it
-/// up.
+/// Reads the setting `wake: {url, headers}` of an agent: the request that wakes the agent, for example by starting its
+/// pods.
 fn wake(at: &Cursor<'_>) -> Option<Wake> {
     let mut fields = at.fields()?;
     let url = fields.required("url").and_then(|at| {

@@ -17,8 +17,8 @@ use crate::policy::{Limits, Minting};
 use crate::time::format_duration;
 use crate::token::Form;
 
-/// The configuration key of the list of routes. The compiled routes are in the same order, so the index of a compiled
-/// route is also its index in this list.
+/// The configuration key of the list of routes. The compiled routes are in the order of this list, so a compiled route
+/// and its entry in the list have the same index.
 const ROUTES: &str = "routes";
 
 /// The compiled sections of the configuration, for checks that compare several sections. A section with a mistake is
@@ -89,8 +89,8 @@ fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
     }
 }
 
-/// Reports a warning if callback tokens are opaque and the ledger is in memory. The rights of the tokens are then lost
-/// in a restart, and Callgate denies callbacks with tokens from before the restart.
+/// Reports a warning if callback tokens are opaque and the ledger is in memory. A restart then loses the rights of all
+/// tokens, and Callgate denies callbacks with tokens from before the restart.
 fn opaque_tokens(root: &Cursor<'_>, startup: Option<&Startup>, minting: &Minting) {
     let is_in_memory =
         startup.is_some_and(|startup| startup.store.path.is_none() && startup.store.redis.is_none());
@@ -102,8 +102,8 @@ fn opaque_tokens(root: &Cursor<'_>, startup: Option<&Startup>, minting: &Minting
 }
 
 /// Reports an error if the replica listener has the address of another listener. Reports a warning if the configuration
-/// has `replicas`, but no `callback_tokens`. The section `replicas` has no effect then, because only interactions with
-/// a callback token belong to a replica.
+/// has `replicas`, but no `callback_tokens`. Without `callback_tokens`, the section `replicas` has no effect, because
+/// only interactions with a callback token belong to a replica.
 fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
     let Some(replicas) = &startup.replicas else { return };
     let address = replicas.listener.address;
@@ -125,8 +125,8 @@ fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
 ///
 /// - Reports a warning if each of several replicas stores callbacks in its own ledger.
 /// - Reports an error for a route if the ledger is in memory, or if Redis may lose the callbacks of the route.
-/// - Reports an error for a route with `deliver: pull` if there is no egress listener, at which the agent pulls
-///   callbacks.
+/// - Reports an error for a route with `deliver: pull` if there is no egress listener. The agent pulls its callbacks
+///   there.
 fn kept_callbacks(
     root: &Cursor<'_>,
     startup: &Startup,
@@ -205,9 +205,9 @@ fn forward_proxy(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     }
 }
 
-/// Reports an error for each egress rule with `inject` whose `body_max` is larger than the body memory of the egress
-/// listener. Rules without `inject` are not checked, because Callgate never holds the complete bodies of their requests
-/// in memory.
+/// Reports an error for each egress rule that has `inject`, and a `body_max` larger than
+/// `listen.egress.body_memory_max`. Rules without `inject` are not checked: Callgate never holds the complete bodies of
+/// their requests in memory.
 fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     let Some(listener) = &startup.egress else { return };
     let rules = rules.into_iter().flat_map(Egress::rules).filter(|rule| rule.inject.is_some());
@@ -221,10 +221,10 @@ fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
 
 /// Compares each route with the listeners and the limits.
 ///
-/// - Reports an error if a route accepts larger bodies than `limits.body_memory_max`.
+/// - Reports an error if a route without `stream` accepts bodies larger than `limits.body_memory_max`.
 /// - Reports an error if a route requires client certificates, but no listener requests them.
 /// - Reports a warning for each route in observe mode.
-/// - Reports one warning if a route requires client certificates and the listeners trust different authorities.
+/// - Reports one warning if any route requires client certificates, and the listeners trust different authorities.
 fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limits: &Limits) {
     let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let authorities = startup.into_iter().flat_map(|startup| &startup.ingress);
@@ -274,10 +274,10 @@ fn agent_shares(root: &Cursor<'_>, routes: &[Arc<Route>], agents: &Agents<'_>, l
     }
 }
 
-/// Reports a warning for each route whose interactions end only when they expire. Two conditions must hold: an egress
-/// rule opens the interactions without a limit on the number of callbacks, and the route does not read the states of
-/// interactions from callbacks. Routes with the section `interaction` are not checked here, but when this section is
-/// read.
+/// Reports a warning for each route whose interactions end only when they expire. Two conditions must hold: the egress
+/// rule that opens the interactions does not set `uses` (the maximum number of callbacks), and the route does not read
+/// the states of interactions from callbacks. Routes with the section `interaction` are checked when that section is
+/// read, not here.
 fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules: Option<&Egress>) {
     let injections: Vec<_> =
         rules.into_iter().flat_map(Egress::rules).filter_map(|rule| rule.inject.as_ref()).collect();

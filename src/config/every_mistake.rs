@@ -40,8 +40,8 @@ struct Group {
 }
 
 impl Group {
-    /// Returns the configuration of one test case: the configuration of the group, to which the edits of the group are
-    /// applied. `change` is the text of the test case that replaces each `@` in the edits.
+    /// Returns the configuration of one test case. The function applies the edits of the group to the configuration of
+    /// the group. In the edits, `change` (the text of the test case) replaces each `@`.
     fn text(&self, change: &str) -> String {
         let mut text = match self.configuration.as_str() {
             "loop" => LOOP,

@@ -16,12 +16,12 @@ const BYTES_MAX: u64 = 1 << 50;
 const BODY_STORE_MAX: u64 = 16 << 20;
 /// The maximum of the setting `inbox.concurrency`.
 const CONCURRENCY_MAX: u64 = 1024;
-/// The words for `inbox.removed_routes`. The value true (`drop`) means that a reload of the configuration may remove
-/// routes that have waiting messages.
+/// The accepted words of `inbox.removed_routes`. The word `drop` (true) means that a reload of the configuration may
+/// remove routes that have waiting messages.
 const DROP: &[(&str, bool)] = &[("drop", true), ("keep", false)];
 
-/// Reads the configuration section `inbox`. Without the section, the defaults apply. The text `drop` instead of a
-/// mapping stands for the defaults with `removed_routes: drop`.
+/// Reads the configuration section `inbox`. Without the section, the defaults apply. `inbox: drop` stands for `inbox:
+/// {removed_routes: drop}` with the defaults for all other settings.
 pub(super) fn inbox(at: Option<Cursor<'_>>) -> Option<Arc<InboxSettings>> {
     at.map_or_else(|| Some(InboxSettings::default()), |at| settings(&at)).map(Arc::new)
 }

@@ -1,5 +1,5 @@
-//! Reads `include`: the names of further files with sections of the configuration. Several configurations can share
-//! such a file.
+//! Reads `include`: the names of files that contain sections of the configuration. Several configurations can include
+//! the same file.
 
 use super::env::Surroundings;
 use super::yaml::{ConfigError, Cursor, Fields, Included, Node, Reader, Sources, parse_yaml};
@@ -7,7 +7,7 @@ use super::yaml::{ConfigError, Cursor, Fields, Included, Node, Reader, Sources, 
 /// The maximum size of one file of a configuration, in bytes.
 pub(super) const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Reads a file that `include` names. The argument is a path relative to the configuration file.
+/// A function that reads an included file. The argument is the path in `include`, relative to the configuration file.
 pub type ReadIncluded<'e> = dyn Fn(&str) -> std::io::Result<Vec<u8>> + 'e;
 
 /// The maximum number of included files of a configuration.
@@ -17,8 +17,9 @@ const FILES_MAX: usize = 16;
 /// all files.
 ///
 /// # Errors
-/// Returns the mistakes in `include`, the included files that cannot be read, and the sections that occur twice. The
-/// contents of the sections are not checked in this case, because the sections of unreadable files are missing.
+/// Returns an error for each mistake in `include`, for each included file that cannot be read, and for each section
+/// that occurs twice. The caller then does not check the sections, because the sections of unreadable files are
+/// missing.
 pub(super) fn with_included(
     tree: Node,
     text: &str,
@@ -113,7 +114,7 @@ fn sections(name: &str, text: &str) -> Result<Vec<(String, Node)>, ConfigError> 
 }
 
 impl<'n> Cursor<'n> {
-    /// Reads an included file. Returns its path as written in the configuration, and its text.
+    /// Reads an included file. Returns the path of the file as written in `include`, and the text of the file.
     fn included_text(&self, read: &ReadIncluded<'_>) -> Option<(&'n str, String)> {
         let path = self.text()?;
         match read(path).map(String::from_utf8) {
@@ -191,7 +192,7 @@ routes: [ { name: r, path: /r, open: true, forward: /in } ]
         let wrong = errors(MAIN, &[("shared.yaml", "limit: 1\ns3cret: 2\n")]);
         assert!(wrong[0].starts_with("shared.yaml: line 1: limit: unknown key `limit`"), "{wrong:?}");
         assert!(wrong[1].starts_with("shared.yaml: line 2: an unknown key"), "{wrong:?}");
-        // An unknown key of the configuration file itself is shown.
+        // The error for an unknown key contains the key if the key is in the configuration file itself.
         let wrong = errors(&MAIN.replace("include: shared.yaml", "s3cret: 1"), &[]);
         assert!(wrong[0].contains("s3cret: unknown key `s3cret`"), "{wrong:?}");
         let other = |path: &str| errors(&MAIN.replace("shared.yaml", path), &[]);

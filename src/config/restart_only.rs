@@ -18,9 +18,9 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
 /// The number of hexadecimal characters in the fingerprint of a configuration section.
 const FINGERPRINT_CHARS: usize = 12;
 
-/// The settings that Callgate applies when the process starts, before it accepts requests. A reload of the
-/// configuration cannot change the settings that [`Self::differences`] compares. It can change all other settings,
-/// such as the TLS settings of the listeners.
+/// The settings that Callgate applies when the process starts, before it accepts requests. Only a restart can change
+/// the settings that [`Self::differences`] compares. A reload of the configuration can change all other settings, such
+/// as the TLS settings of the listeners.
 #[derive(Clone, Debug)]
 pub struct Startup {
     /// The destination of the access log.
@@ -34,9 +34,9 @@ pub struct Startup {
     /// The settings of the replica listener, which accepts requests of other replicas. `None` if the configuration has
     /// no section `replicas`.
     pub replicas: Option<ReplicaListener>,
-    /// The time for which Callgate still accepts connections after the signal SIGTERM.
+    /// The time for which Callgate continues to accept connections after the signal SIGTERM.
     pub shutdown_delay: Duration,
-    /// The maximum time for which running requests may continue after `shutdown_delay`.
+    /// The time after `shutdown_delay` in which running requests can end. The process then stops.
     pub shutdown_grace: Duration,
     /// The settings of the ledger.
     pub store: StoreSettings,
@@ -185,8 +185,8 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     })
 }
 
-/// Reads the configuration section `shutdown`: the delay and the grace period. The sum of the defaults is below 30 s,
-/// the time after which Kubernetes kills a pod.
+/// Reads the configuration section `shutdown`: the delay and the grace period. The sum of the two defaults is less than
+/// 30 s. Kubernetes kills a pod that has not stopped after 30 s.
 fn shutdown(at: Option<Cursor<'_>>) -> Option<(Duration, Duration)> {
     let (mut delay, mut grace) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(10)));
     if let Some(at) = at {
@@ -271,7 +271,7 @@ mod tests {
             let changed = startup(&before.replacen(from, to, 1));
             assert_eq!(startup(&before).differences(&changed), [key], "{to}");
             assert_eq!(changed.differences(&startup(&before)), [key], "{to}");
-            // `restart_settings`, with which `callgate check` compares settings, shows the same difference.
+            // `restart_settings` shows the same difference. `callgate check` compares the results of this function.
             let (old, new) = (startup(&before).restart_settings(), changed.restart_settings());
             let differ: Vec<_> = old.iter().zip(&new).filter(|(old, new)| old != new).collect();
             let [(old, new)] = differ.as_slice() else { panic!("{to}: {differ:?}") };

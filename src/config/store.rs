@@ -17,7 +17,7 @@ pub struct StoreSettings {
     pub unknown: Unknown,
     /// The maximum number of interactions in the ledger.
     pub interactions_max: usize,
-    /// The maximum number of delivered events in the ledger, with and without an interaction.
+    /// The maximum number of delivered events in the ledger. Events without an interaction are included.
     pub events_max: usize,
     /// How long the ledger retains a delivered event that belongs to no interaction. During this time, Callgate
     /// recognizes duplicates of the event.
@@ -25,9 +25,9 @@ pub struct StoreSettings {
     /// How long the ledger retains an interaction after its end. The ledger retains the interaction at least until the
     /// callback token expires.
     pub keep_ended: Duration,
-    /// For a ledger in a file, the maximum time that a request waits until its changes are saved. If the disk takes
-    /// longer, Callgate accepts no new requests. For a ledger on Redis, the time without a working Redis after which
-    /// the process reports that it is not ready.
+    /// For a ledger in a file, the maximum time that a request waits until its changes are saved. If saving takes
+    /// longer, Callgate accepts no new requests. For a ledger on Redis, the time for which Redis can fail before the
+    /// process reports that it is not ready.
     pub grace: Duration,
 }
 
@@ -98,8 +98,8 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     })
 }
 
-/// Reports an error if the store lacks the setting `path` or `redis` that its `kind` needs, or has a setting that
-/// belongs to another `kind`.
+/// Reports an error if the setting `path` or `redis` is missing although the `kind` of the store needs it, or present
+/// although the `kind` does not allow it.
 fn place(fields: &Fields<'_>, kind: Option<Kind>, path: Option<&Cursor<'_>>, redis: Option<&Cursor<'_>>) {
     let Some(kind) = kind else { return };
     let _: Option<()> = match (kind, path, redis) {

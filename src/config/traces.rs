@@ -1,4 +1,5 @@
-//! Reads the configuration section `traces`: the collector of trace spans, and the fraction of recorded spans.
+//! Reads the configuration section `traces`: the collector of trace spans, and the fraction of all spans that Callgate
+//! records.
 
 use super::yaml::{Cursor, Node};
 use crate::guard::{Scheme, Url};
@@ -8,7 +9,7 @@ use crate::guard::{Scheme, Url};
 pub struct TraceSettings {
     /// The URL of the collector, which usually ends in `/v1/traces`.
     pub endpoint: Box<str>,
-    /// The fraction of recorded spans, from 0 to 1.
+    /// The fraction of all spans that Callgate records, from 0 to 1.
     pub sample: f64,
     /// The service name that the spans contain.
     pub service: Box<str>,

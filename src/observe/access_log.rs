@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// The maximum time that a line of the access log waits for more lines before it is written.
+/// The maximum time that a line of the access log waits for more lines. The lines are then written together.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
 /// The maximum time for which a stopping process waits until the remaining lines of the access log are written.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const PENDING_BYTES_MAX: usize = 8 << 20;
 struct Pending {
     bytes: Vec<u8>,
     closed: bool,
-    /// Whether all lines of the access log are written and the writer thread has ended.
+    /// Whether the writer thread has written all lines of the access log and no longer writes.
     done: bool,
     /// Whether the writer thread of the access log is waiting for the first line of a batch.
     writer_waits: bool,
@@ -103,7 +103,7 @@ fn write(shared: &Shared, mut out: impl Write) {
         std::mem::swap(&mut batch, &mut pending.bytes);
         let closed = pending.closed;
         drop(pending);
-        // Write errors are ignored, because Callgate continues to serve callbacks if nobody reads the log.
+        // Write errors are ignored. If nobody reads the log, Callgate must still serve callbacks.
         let _ = out.write_all(&batch).and_then(|()| out.flush());
         batch.clear();
         batch.shrink_to(4 * BATCH_BYTES);
@@ -111,8 +111,8 @@ fn write(shared: &Shared, mut out: impl Write) {
         if closed && pending.bytes.is_empty() {
             pending.done = true;
             drop(pending);
-            // Closes the output before `AccessLogger::drop` returns, because the reader of the log may wait until the
-            // output is closed.
+            // Closes the output before `AccessLogger::drop` returns, because a program that reads the log may wait for
+            // the end of the output.
             drop(out);
             shared.written.notify_one();
             return;

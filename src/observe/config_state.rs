@@ -1,4 +1,4 @@
-//! The configuration in use, and the errors of the last configuration that could not be applied.
+//! The configuration in use, and the errors of a configuration that the last reload rejected.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,8 @@ pub struct ConfigState(Mutex<ConfigStatus>);
 /// JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigStatus {
-    /// The number of configurations applied so far, including the first one.
+    /// The number of configurations that were applied since the start of the process. The configuration at startup is
+    /// included.
     pub generation: u64,
     /// The version of the configuration in use: the first characters of the SHA-256 of the configuration file and of
     /// the files that it includes. Secrets and certificates are not part of the version.
@@ -50,7 +51,7 @@ pub struct ConfigStatus {
 pub struct Refused {
     /// The time at which the reload rejected the configuration (RFC 3339).
     pub at: String,
-    /// The version of the rejected configuration, computed like [`ConfigStatus::version`].
+    /// The version of the rejected configuration, in the same format as [`ConfigStatus::version`].
     pub version: String,
     /// All errors in the rejected configuration.
     pub errors: Vec<String>,

@@ -35,7 +35,7 @@ pub struct Entry<'a> {
     /// The denials that would have applied in enforce mode. Empty unless the request was delivered on a route in
     /// observe mode.
     pub observed: &'a [Denial],
-    /// The HTTP status that the caller received, or 0 if the caller received no response.
+    /// The status of the HTTP response that the caller received, or 0 if the caller received no response.
     pub status: u16,
     /// The method of the request, or `other` if it is not a standard method. `-` if the head could not be parsed.
     pub method: &'a str,
@@ -62,11 +62,11 @@ pub struct Entry<'a> {
     pub body_bytes: u64,
     /// The time from the end of the request head to the end of the response, in microseconds.
     pub duration_us: u64,
-    /// The duration of the delivery to the agent, in microseconds: until the end of the agent's response, or until the
-    /// failure. 0 if Callgate did not try to deliver the request.
+    /// The duration of the delivery to the agent, in microseconds. The delivery ends with the agent's response, or when
+    /// it fails. 0 if Callgate did not try to deliver the request.
     pub deliver_us: u64,
-    /// The checks that ran. The log entry contains the duration of each check in nanoseconds, or null if the duration
-    /// of the check is a part of the duration of the next check.
+    /// The checks that ran. The log entry contains the duration of each check in nanoseconds. The duration is null if
+    /// it is included in the duration of the next check.
     pub trail: &'a Trail,
 }
 
@@ -78,8 +78,9 @@ impl Entry<'_> {
         line
     }
 
-    /// Appends the log entry to `out` as one line of JSON. A serializer is not used, because it would take four times
-    /// as long. Only the values that a caller can choose are searched for characters that must be escaped in JSON.
+    /// Appends the log entry to `out` as one line of JSON. This function uses no serializer, because a serializer would
+    /// take four times as long. Only the values that a caller can choose are searched for characters that must be
+    /// escaped in JSON.
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"time\":\"");
         // Writing to a vector cannot fail.
@@ -168,7 +169,8 @@ pub struct EgressEntry<'a> {
     pub detail: Option<&'a str>,
     /// The id of the interaction that this request started, or of the interaction whose question this request answers.
     pub interaction: Option<&'a str>,
-    /// The host and port to which the agent wants to connect through the forward proxy. `None` for other requests.
+    /// For a request to the forward proxy: the host and port to which the agent connects. `None` for all other
+    /// requests.
     pub host: Option<&'a str>,
     /// The size of the request body, in bytes. For a tunnel of the forward proxy: the number of bytes that the agent
     /// sent.

@@ -14,8 +14,8 @@ use crate::time::Timestamp;
 struct Logger;
 
 static LOGGER: Logger = Logger;
-/// The clock for the time at the beginning of each line of the event log. Without a clock, lines have no time, because
-/// the journal and the log collectors of containers add one.
+/// The clock for the time at the beginning of each line of the event log. Without a clock, the lines contain no time.
+/// The journal and the log collectors of containers add the time to each line.
 static CLOCK: OnceLock<fn() -> Timestamp> = OnceLock::new();
 
 impl Log for Logger {
@@ -35,8 +35,8 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Reports whether a character is unsafe on a terminal: a control character, a character that ends a line, or one that
-/// changes the direction of the text.
+/// Reports whether a character is unsafe on a terminal: a control character, a character that ends a line, or a
+/// character that changes the direction of the text.
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -47,7 +47,7 @@ pub fn is_unsafe(c: char) -> bool {
 pub fn escape_unsafe(json: &str, out: &mut String) {
     for c in json.chars() {
         if c != '\n' && is_unsafe(c) {
-            // All unsafe characters are in the Basic Multilingual Plane, so that one `\u…` escape is enough.
+            // All unsafe characters are in the Basic Multilingual Plane, so one `\u…` escape per character is enough.
             let _ = write!(out, "\\u{:04x}", u32::from(c));
         } else {
             out.push(c);
@@ -55,8 +55,8 @@ pub fn escape_unsafe(json: &str, out: &mut String) {
     }
 }
 
-/// Returns a log message as one line. Escapes line breaks and other control characters. Parts of a message can come
-/// from other hosts, and could otherwise forge another line or control the terminal.
+/// Returns a log message as one line. Escapes line breaks and other control characters. Text from other hosts can be
+/// part of a message. Without escapes, such text could forge a line of the log or control the terminal.
 fn one_line(message: String) -> String {
     if !message.contains(is_unsafe) {
         return message;

@@ -1,7 +1,7 @@
 //! Metrics, access log, event log, traces, and the recent requests of the admin page.
 //!
-//! Label values come from the configuration and from fixed lists, never from a request. This module only records
-//! events; `admin` serves the metrics and the recent requests.
+//! Label values come from the configuration and from fixed lists, never from a request. This module only records data.
+//! The module `admin` serves the metrics and the recent requests.
 
 mod access_log;
 pub mod capture;

@@ -36,7 +36,7 @@ struct Ring {
     exchanges: VecDeque<Arc<Exchange>>,
 }
 
-/// One request to the ingress listeners, with data of its access-log entry.
+/// The data of the access-log entry of one ingress request.
 #[derive(Debug)]
 struct Exchange {
     time: Timestamp,
@@ -53,7 +53,7 @@ struct Exchange {
     texts: Texts,
 }
 
-/// The text fields of one recent request, concatenated, so that they need one memory allocation instead of nine.
+/// The nine text fields of one recent request, concatenated in one memory allocation.
 #[derive(Debug)]
 struct Texts {
     text: Box<str>,
@@ -87,7 +87,8 @@ impl Recent {
         self.max.load(Ordering::Relaxed) > 0
     }
 
-    /// Changes the maximum number of recent requests. If more than `max` requests are stored, drops the oldest ones.
+    /// Changes the maximum number of recent requests. If more than `max` requests are stored, drops the oldest
+    /// requests.
     pub fn resize(&self, max: usize) {
         let mut ring = self.ring.lock();
         self.max.store(max, Ordering::Relaxed);

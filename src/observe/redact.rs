@@ -1,4 +1,4 @@
-//! Replaces the parts of paths that could be tokens, for the access log.
+//! Replaces the segments of a path that could be tokens, for the access log.
 
 use crate::path::redacted_segment;
 

@@ -1,4 +1,5 @@
-//! Traces: one span per request, with the checks of its trail as span events, sent to a collector by OTLP over HTTP.
+//! Traces: one span per request, sent to a collector by OTLP over HTTP. The checks of an ingress request are events of
+//! its span.
 //!
 //! Traces are off by default. Spans that cannot be sent in time are dropped.
 
@@ -47,7 +48,7 @@ pub struct Traces {
 pub struct Span(SdkSpan);
 
 impl Traces {
-    /// Starts the exporter of trace spans. It connects to the collector only when there are spans to send.
+    /// Starts the exporter of trace spans. The exporter connects to the collector only when there are spans to send.
     ///
     /// # Errors
     /// Returns the reason as text if the exporter cannot be created.
@@ -103,7 +104,7 @@ impl Span {
         format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8())
     }
 
-    /// Ends the span of an ingress request, with the data of its access-log entry.
+    /// Adds the data of the access-log entry to the span of an ingress request, and ends the span.
     pub fn end(mut self, entry: &Entry<'_>) {
         if !self.0.is_recording() {
             return;
@@ -131,7 +132,7 @@ impl Span {
         self.0.end();
     }
 
-    /// Ends the span of an egress request, with the data of its access-log entry.
+    /// Adds the data of the access-log entry to the span of an egress request, and ends the span.
     pub fn end_egress(mut self, entry: &EgressEntry<'_>) {
         self.told(entry.method, entry.path, entry.status, entry.verdict, entry.reason);
         self.0.set_attribute(KeyValue::new("callgate.rule", entry.rule.to_owned()));
@@ -160,8 +161,7 @@ impl Span {
 }
 
 /// A sampler that records a random fraction of the spans. The field is the fraction, from 0 to 1. The sampler ignores
-/// the sampled flag and the trace id that the caller sent, because a caller must not choose whether its requests are
-/// recorded.
+/// the trace id and the sampled flag from the caller, because a caller must not choose whether Callgate records a span.
 #[derive(Clone, Debug)]
 struct Share(f64);
 

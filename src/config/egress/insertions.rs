@@ -1,4 +1,4 @@
-//! The values that egress rules and presets insert into a request, each with its location in the request.
+//! Reads the values that egress rules and presets insert into a request, and the location of each value in the request.
 
 use http::HeaderValue;
 
@@ -14,7 +14,7 @@ pub(in crate::config) fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
     read(at, None)
 }
 
-/// Reads the locations in a request at which the provider receives one part of the callback, such as the callback URL.
+/// Reads the locations in a request at which Callgate inserts one part of the callback, such as the callback URL.
 /// `slot` names the part. The setting is one location or a list. A location is a JSON pointer such as `/webhook`, or a
 /// mapping such as `{header: x-callback-url}`. The mapping may have a `value` that contains the part, such as `Bearer
 /// {token}`.
@@ -24,7 +24,8 @@ pub(super) fn places(at: &Cursor<'_>, slot: Slot) -> Option<Vec<Insertion>> {
 }
 
 /// Reads an insertion, which is a value and its location in a request. `slot` names the part of the callback that the
-/// value must contain, or is `None` if the value is arbitrary. Without `value` and `base64`, the value is this part.
+/// value must contain, or is `None` if the value is arbitrary. If the settings `value` and `base64` are missing,
+/// Callgate inserts this part alone.
 fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
     if let (Some(slot), false) = (slot, at.is_map()) {
         let place = InsertionPlace::Body(at.pointer()?);
@@ -61,8 +62,9 @@ fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
     Some(Insertion { place, shape })
 }
 
-/// Checks a configured value that Callgate inserts into a request. Reports an error if the value has characters that
-/// its header cannot contain, or if the value does not contain the part of the callback that `slot` names.
+/// Checks a configured value that Callgate inserts into a request. Reports an error if the value does not contain the
+/// part of the callback that `slot` names. Also reports an error if the location is a header, and the value has
+/// characters that a header cannot contain.
 fn fits(at: &Cursor<'_>, place: &InsertionPlace, shape: &Shape, slot: Option<Slot>) -> Option<()> {
     if let Some(slot) = slot.filter(|slot| !shape.holds(*slot)) {
         return at.error(format!("the value does not contain {}", slot.placeholder()), "");
@@ -103,8 +105,8 @@ fn shape(node: &Node) -> Shape {
     }
 }
 
-/// Reports an error if two values have the same location in the request, or if the body would have to be both JSON and
-/// a form.
+/// Reports an error if two values have the same location in the request, or if some values need a JSON body and other
+/// values need a form.
 pub(super) fn compatible(at: &Cursor<'_>, insertions: &[Insertion]) -> Option<()> {
     let overlap = |a: &Insertion, b: &Insertion| match (&a.place, &b.place) {
         (InsertionPlace::Body(a), InsertionPlace::Body(b)) => a.overlaps(b),
@@ -125,10 +127,10 @@ pub(super) fn compatible(at: &Cursor<'_>, insertions: &[Insertion]) -> Option<()
     Some(())
 }
 
-/// Returns the kinds of requests of an egress rule whose route finds interactions by the provider's id. Callgate
-/// inserts nothing into these requests. The result is a single kind, which includes every request. `response` lists the
-/// locations of the provider's id in the provider's response. Reports an error if the rule has a preset or insertions
-/// of its own, or if `response` is empty.
+/// Returns the kinds of requests of an egress rule. The route of the rule finds interactions by the provider's id, so
+/// Callgate inserts nothing into these requests. The result is a single kind, which includes every request. `response`
+/// lists the locations of the provider's id in the provider's response. Reports an error if the rule has a preset or
+/// its own insertions (`own`), or if `response` is empty.
 pub(in crate::config) fn matched_request(
     at: &Cursor<'_>,
     has_preset: bool,

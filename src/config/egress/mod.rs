@@ -1,4 +1,5 @@
-//! Reads the configuration section `egress`: the rules for requests of the agent, with their targets and callbacks.
+//! Reads the configuration section `egress`: the rules for the agent's requests to providers. A rule has a target, and
+//! can insert a callback into its requests.
 
 pub(super) mod insertions;
 mod proxied;
@@ -32,12 +33,11 @@ const STREAMED_BYTES_MAX: u64 = 1 << 40;
 
 /// The first segment of the paths to which the agent sends its answers to questions.
 pub const ACTIONS: &str = "actions";
-/// The first segment of the paths at which the agent asks for its callbacks.
+/// The first segment of the paths from which the agent pulls its callbacks.
 pub const CALLBACKS: &str = "callbacks";
 
-/// Returns the callback convention for each route for which an egress rule names a preset. Each element consists of the
-/// name of the route and the convention of the preset. Ignores mistakes in the rules, because they are reported when
-/// the rules are read.
+/// Returns, for each egress rule with a preset, the name of the rule's route and the callback convention of the preset.
+/// Ignores mistakes in the rules. The function that reads the rules reports them.
 pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConvention)> {
     let rules = at.map(Cursor::nodes).unwrap_or_default();
     let find = |rule: &Node| {
@@ -216,8 +216,8 @@ fn inject(
 
 /// Returns the kinds of requests into which an egress rule inserts a callback. With a preset, these are the kinds of
 /// requests that the preset defines. Without a preset, there is one kind, which includes every request and has the
-/// insertions `own`. `response` lists the locations of the provider's id in the provider's response. A `response` that
-/// is not empty replaces the list of the preset.
+/// insertions `own`. `response` lists the locations of the provider's id in the provider's response. If `response` is
+/// not empty, it replaces the locations in the preset.
 fn requests(
     at: &Cursor<'_>,
     preset: Option<Option<(Cursor<'_>, CallbackConvention)>>,

@@ -10,7 +10,7 @@ use crate::guard::{Scheme, Url};
 use crate::path::Template;
 
 /// Reads `proxied` and `unmatched` of an egress rule. `path` and `target` are settings of the same rule. Returns
-/// `Some(None)` if the rule is not `proxied`.
+/// `Some(None)` if the rule does not have `proxied: true`.
 pub(super) fn proxied(
     fields: &mut Fields<'_>,
     path: Option<&Template>,

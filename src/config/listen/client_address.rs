@@ -5,8 +5,8 @@ use crate::config::provider::{Addresses, EDGES, address_list, edge};
 use crate::config::yaml::{Cursor, did_you_mean, shown};
 use crate::source::{AddressHeader, Allowlist, ClientAddress, Networks};
 
-/// Reads the configuration section `client_address`: `{trusted_proxies, header}`, or `{edge: NAME}` with optional
-/// further proxies.
+/// Reads the configuration section `client_address`: `{trusted_proxies, header}`, or `{edge: NAME}`, optionally with
+/// `trusted_proxies` for proxies that are not part of the edge.
 pub(crate) fn client_address(at: &Cursor<'_>) -> Option<ClientAddress> {
     let mut fields = at.fields()?;
     let known_edge = fields.optional("edge").map(|at| {

@@ -57,8 +57,8 @@ pub(crate) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
     })
 }
 
-/// Reads a rate limit such as `100/s`, `30/m` or `500/h`. All requests that the rate allows in one period can arrive at
-/// once.
+/// Reads a rate limit such as `100/s`, `30/m` or `500/h`. A rate of `100/s` also allows 100 requests at the same
+/// moment.
 pub(crate) fn rate(at: &Cursor<'_>) -> Option<Rate> {
     let text = at.text()?;
     let hint = "such as 100/s, 30/m or 500/h; as many may come at once";

@@ -196,8 +196,8 @@ fn listener(at: &Cursor<'_>) -> Option<Listener> {
 fn health(at: &Cursor<'_>) -> Option<Box<str>> {
     let path = at.text()?;
     match CanonicalPath::parse(path) {
-        // A path with an encoded character has a second spelling. Health checks with that spelling would not be
-        // recognized.
+        // A path with an encoded character such as `%61` has a second spelling. Callgate would not recognize health
+        // checks that use the second spelling.
         Ok(_) if !path.contains(['%', '{', '?', '#', '*']) => Some(path.into()),
         _ => at.error(format!("`{path}` is not a path in canonical form"), "such as /healthz"),
     }
@@ -215,8 +215,8 @@ fn proxied_by(at: &Cursor<'_>) -> Option<Networks> {
     Some(trusted)
 }
 
-/// Returns the first address that an earlier listener uses as well. Addresses with port 0 are ignored, because port 0
-/// selects a free port each time.
+/// Returns the first address that two listeners have in common. Addresses with port 0 are ignored, because port 0
+/// selects a free port for each listener.
 fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<SocketAddr> {
     let all: Vec<_> =
         ingress.iter().map(|listener| listener.address).chain(others.into_iter().flatten()).collect();

@@ -56,7 +56,7 @@ pub(super) fn proxy(at: &Cursor<'_>) -> Option<Arc<ForwardProxy>> {
     }))
 }
 
-/// Reads the list at `key`, and calls `one` to read each element. Returns `default` if the key is missing.
+/// Reads the list at `key`. The function `one` reads each element of the list. Returns `default` if the key is missing.
 fn listed<T>(
     fields: &mut Fields<'_>,
     key: &'static str,
@@ -83,8 +83,8 @@ fn password(at: &Cursor<'_>) -> Option<crate::secret::Secret> {
     }
 }
 
-/// Reads the setting `ca` of the forward proxy: the files with the certificate and the private key of its certificate
-/// authority. This function does not check that the private key belongs to the certificate. Callgate checks this when
+/// Reads the setting `ca` of the forward proxy: the paths of the certificate and the private key of a certificate
+/// authority. This function does not check that the private key belongs to the certificate. Callgate checks this before
 /// it uses the certificate.
 fn authority(at: &Cursor<'_>) -> Option<AuthorityFiles> {
     let mut fields = at.fields()?;

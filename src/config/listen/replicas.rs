@@ -135,7 +135,7 @@ fn discover(at: &Cursor<'_>, port: u16) -> Option<Vec<Box<str>>> {
 }
 
 /// Returns the address of one or more replicas as `HOST:PORT`. Adds `port` if `text` has no port. Reports an error if
-/// other replicas cannot connect to the address.
+/// no replica can connect to the address, such as `0.0.0.0`.
 fn member_address(at: &Cursor<'_>, text: &str, port: u16) -> Option<Box<str>> {
     let hint = "such as 10.2.3.4:8446, or {env: POD_IP}";
     let ip = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
@@ -159,8 +159,8 @@ fn member_address(at: &Cursor<'_>, text: &str, port: u16) -> Option<Box<str>> {
     at.error(format!("`{text}` is not an address of a member"), hint)
 }
 
-/// Reads `replicas.tls`. Both sides of a connection between replicas present the certificate, and verify the
-/// certificate of the other side with `authorities`.
+/// Reads `replicas.tls`. Returns the settings for incoming connections from replicas, and the settings for outgoing
+/// connections to replicas. Both sides of a connection present a certificate that `authorities` has issued.
 fn tls(at: &Cursor<'_>) -> Option<(Tls, AgentTls)> {
     let mut fields = at.fields()?;
     let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));

@@ -28,7 +28,7 @@ pub struct Tls {
 /// How clients resume TLS sessions.
 #[derive(Clone, Debug)]
 pub enum Resumption {
-    /// The listener stores TLS sessions in memory. When its settings are read again, it discards the stored sessions.
+    /// The listener stores TLS sessions in memory. A reload of the listener's settings discards the stored sessions.
     Remembered,
     /// Clients store TLS sessions as encrypted session tickets. The keys of the tickets are derived from these
     /// secrets. The first secret encrypts new tickets. If the list is empty, the process generates keys that no other

@@ -1,5 +1,5 @@
-//! Reads the section `callback` of a preset: how a request asks the provider for callbacks, and how to read the
-//! callbacks.
+//! Reads the section `callback` of a preset: how a request asks the provider for callbacks, and what the callbacks
+//! contain.
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
@@ -10,42 +10,43 @@ use crate::egress::{CallbackRequest, Insertion, RequestCondition};
 use crate::interaction::{Follow, StatusAt};
 use crate::json::Pointer;
 
-/// The convention of a provider for callbacks: how a request asks for callbacks, and how to read the callbacks.
+/// The convention of a provider for callbacks: how a request asks for callbacks, and what the callbacks contain.
 #[derive(Clone, Debug)]
 pub struct CallbackConvention {
     /// The URL of the provider's documentation of callbacks.
     pub source: Box<str>,
-    /// The kinds of requests that ask for callbacks, each with the values to insert and their locations in the
+    /// The kinds of requests that ask for callbacks. Each kind lists the values to insert and their locations in the
     /// request.
     pub requests: Vec<CallbackRequest>,
-    /// The URL of the provider's API. It is the origin of the API, or the only URL to which requests for callbacks are
-    /// sent. The URL contains `CHANGE-ME` if a part of it is different for each user. `None` for protocols that many
-    /// services implement.
+    /// The URL of the provider's API. The URL is the origin of the API, or the only URL that accepts requests for
+    /// callbacks. It contains `CHANGE-ME` where it is different for each user. `None` for protocols that many services
+    /// implement.
     pub api: Option<Box<str>>,
     /// The way in which the provider sends the token of the interaction back in a callback.
     pub token: TokenReturn,
-    /// The locations in a callback that can contain the status of the provider's work.
+    /// The locations where a callback can contain the status of the provider's work.
     pub status: Vec<StatusAt>,
-    /// The JSON pointer to the progress of the work in a callback. `None` if callbacks do not report progress.
+    /// The JSON pointer to the progress of the provider's work in a callback. `None` if callbacks do not report
+    /// progress.
     pub progress: Option<Pointer>,
-    /// The status values of a callback with which the provider asks the agent a question.
+    /// The status values that mean that the provider asks the agent a question.
     pub asking: Vec<Box<str>>,
-    /// The status values of a callback that report the success of the work.
+    /// The status values that mean that the provider's work succeeded.
     pub done: Vec<Box<str>>,
-    /// The status values of a callback that report the failure of the work.
+    /// The status values that mean that the provider's work failed.
     pub failed: Vec<Box<str>>,
-    /// The locations in a callback that can contain the provider's id for the work.
+    /// The locations where a callback can contain the provider's id for its work.
     pub id: Vec<StatusAt>,
 }
 
 impl CallbackConvention {
-    /// Returns the values that are inserted into requests, for all kinds of requests together.
+    /// Returns the insertions (values and their locations in a request) of all kinds of requests together.
     pub fn insertions(&self) -> impl Iterator<Item = &Insertion> {
         self.requests.iter().flat_map(|request| &request.insertions)
     }
 
-    /// Returns the header in which the provider sends the token of the interaction back, if `headers` contains this
-    /// header. Otherwise returns `None`.
+    /// Returns the header in which the provider sends the token of the interaction back. Returns `None` if `headers`
+    /// does not contain this header, or if the provider sends the token in no header.
     pub(crate) fn token_header<'h>(&self, headers: &'h [HeaderName]) -> Option<&'h HeaderName> {
         let sent_in = match &self.token {
             TokenReturn::Url => return None,
@@ -56,8 +57,8 @@ impl CallbackConvention {
     }
 
     /// Returns how Callgate follows the interactions of a route that does not set `interaction`. If the egress rule for
-    /// this route names a preset, `asked` is the callback convention of this preset. Without a convention, the result
-    /// is the default.
+    /// this route names a preset, `asked` is the callback convention of this preset. If `asked` is `None`, returns the
+    /// default.
     pub(crate) fn follow(asked: Option<&Self>) -> Follow {
         let mut follow = Follow::default();
         if let Some(asked) = asked {
@@ -136,8 +137,8 @@ fn one_request(at: &Cursor<'_>) -> Option<CallbackRequest> {
     read
 }
 
-/// Reads a kind of request that asks for callbacks: its condition, its insertions, and the locations in the response
-/// that can contain the provider's id.
+/// Reads a kind of request that asks for callbacks: its condition, its insertions, and the possible locations of the
+/// provider's id in the response.
 fn request(fields: &mut Fields<'_>) -> Option<CallbackRequest> {
     let condition = fields.optional("when").map_or(Some(RequestCondition::default()), |at| condition(&at));
     let insertions = fields.required("inject").and_then(|at| {
@@ -152,7 +153,7 @@ fn request(fields: &mut Fields<'_>) -> Option<CallbackRequest> {
 }
 
 /// Reads the condition for a kind of request. The setting `path` lists the endings of accepted paths. The setting
-/// `body` has a JSON pointer into the request body, and the accepted values at this location.
+/// `body` lists the accepted values at one location in the request body.
 fn condition(at: &Cursor<'_>) -> Option<RequestCondition> {
     let mut fields = at.fields()?;
     let paths = fields.optional("path").map_or(Some(Vec::new()), |at| at.texts());

@@ -25,7 +25,8 @@ pub enum Evidence {
     Documentation,
     /// The code of the provider's own client library.
     Library,
-    /// Several independent programs that receive this provider's messages and verify them in the same way.
+    /// Several independent programs that receive messages of this provider. All of them verify the messages in the same
+    /// way.
     Receivers,
 }
 
@@ -77,14 +78,14 @@ pub struct PresetDefinition {
     /// The path of a document on the public host. In this document, the provider looks up the paths that accept its
     /// messages.
     pub well_known: Option<Box<str>>,
-    /// True if the provider reads the response to its callbacks.
+    /// True if the provider reads the responses to its callbacks.
     pub reads_answer: bool,
 }
 
 impl PresetDefinition {
-    /// Reports whether the provider sends the token of the interaction back in the header in which `scheme` expects a
-    /// shared secret. If this is the case, the provider has no secret of its own: its callbacks contain the token that
-    /// the request contained.
+    /// Reports whether `scheme` expects a shared secret in the header in which the provider sends the token of the
+    /// interaction back. Such a provider has no secret of its own. Its callbacks contain the token that the request
+    /// contained.
     pub fn sends_token_as_secret(&self, scheme: &Scheme) -> bool {
         let is_secret = matches!(scheme.proof, Proof::SharedSecret(_));
         let sends = |callback: &CallbackConvention| callback.token_header(scheme.proof_headers()).is_some();
@@ -158,9 +159,10 @@ fn signature(at: &Cursor<'_>) -> Option<(Scheme, Choices)> {
     Some((Scheme { stated_algorithm, ..scheme? }, choices))
 }
 
-/// Reads `stated_algorithm` of a preset, for a provider that states the MAC algorithm in a header. `header` is the
-/// name of the header, and `item` is the item of the header that contains the algorithm. `names` has the provider's
-/// name for each algorithm. `without_header` is the algorithm of a message without the header.
+/// Reads `stated_algorithm` of a preset, for a provider that states the MAC algorithm in a header. The key `header`
+/// names the header, and the key `item` names the item of the header that contains the algorithm. The key `names` maps
+/// each algorithm to the provider's name for it. The key `without_header` is the algorithm of a message without the
+/// header.
 fn stated_algorithm(at: &Cursor<'_>) -> Option<StatedAlgorithm> {
     let mut fields = at.fields()?;
     let header = fields.required("header").and_then(|at| at.header_name());

@@ -25,13 +25,13 @@ pub(super) fn with_identity(
     rule.map(|()| scheme)
 }
 
-/// Reads `duplicates` into `scheme`. The setting is a field of a scheme, or a field of a provider with a preset.
+/// Reads `duplicates`, a field of a signature scheme or of a provider with a preset. Stores the rule in `scheme`.
 pub(super) fn apply_rule(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
     #[derive(Clone, Copy)]
     enum Word {
         Rule(DuplicateRule),
-        /// The value `none`, which configurations of earlier versions contain. With this value, Callgate recognizes
-        /// duplicates only by the event id.
+        /// The value `none`: Callgate recognizes duplicates only by the event id. Configurations for earlier versions
+        /// of Callgate contain this value.
         IdOnly,
     }
     let words = [

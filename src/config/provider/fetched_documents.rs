@@ -8,7 +8,7 @@ use crate::guard::{Scheme, Url};
 use crate::policy::{Feed, FeedKind, Fetching};
 use crate::source::Selection;
 
-/// The default of `fetch.stale_ok`: how long fetched keys stay in use while every attempt to fetch them again fails.
+/// The default of `fetch.stale_ok`: how long fetched keys stay in use if every attempt to fetch them again fails.
 const STALE_OK_DEFAULT: Duration = Duration::from_secs(86_400);
 /// The default of `fetch.every`: the time between two fetches of the same document.
 const EVERY_DEFAULT: Duration = Duration::from_secs(3600);
@@ -60,8 +60,7 @@ pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
     Some(Selection { pointers, filter })
 }
 
-/// Returns the feed, which is a document to fetch, for the address list at this URL. `selection` selects the networks
-/// in the list.
+/// Returns the feed (document to fetch) for the address list at `url`. `selection` selects the networks in the list.
 pub(crate) fn list(url: Box<str>, selection: Selection) -> Feed {
     Feed { url, kind: FeedKind::Addresses(selection) }
 }

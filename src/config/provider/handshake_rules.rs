@@ -1,5 +1,5 @@
 //! Reads `handshakes`: the requests with which a provider checks that a URL accepts its messages, and Callgate's
-//! replies to these requests. A preset contains handshakes, or a user writes them into `signature`.
+//! replies to these requests. The setting is in a preset, or in a signature scheme that a user describes.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, DATE, EXPIRES, LOCATION,
@@ -22,9 +22,9 @@ const METHODS: &[(&str, &Method)] =
 /// The maximum number of handshakes that a user can describe for one provider.
 const HANDSHAKES_MAX: usize = 16;
 
-/// The headers that the reply to a handshake must not have. Callgate writes some of these headers itself. The other
-/// headers would change what a browser does with the reply, or would let a cache store the reply, which repeats the
-/// challenge of the request.
+/// The headers that the reply to a handshake must not have. Callgate writes some of these headers itself. Other headers
+/// in the list would change what a browser does with the reply. The rest would let a cache store the reply, although
+/// the reply repeats the challenge of one request.
 const RESERVED: [HeaderName; 12] = [
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -93,8 +93,8 @@ fn check_own(at: &Cursor<'_>, handshake: &Handshake, signs: bool) {
     }
 }
 
-/// Reads the description of one handshake. `signed` is the default of the field `signed`. The field is required if
-/// there is no default.
+/// Reads the description of one handshake. The parameter `signed` is the default of the field `signed`. If the
+/// parameter is `None`, the field is required.
 fn handshake(at: &Cursor<'_>, signed: Option<bool>) -> Option<Handshake> {
     let mut fields = at.fields()?;
     let name = fields.required("name").and_then(|at| at.name());

@@ -105,8 +105,8 @@ fn answer(at: Option<Cursor<'_>>, preset: Option<&PresetDefinition>) -> Option<b
     at.map_or(Some(default), |at| at.one_of(&[("read", true), ("ignored", false)]))
 }
 
-/// Reads the setting `well_known` of a provider. Returns the path of the document that the provider reads, or
-/// `Some(None)` if Callgate does not publish the document.
+/// Reads the setting `well_known` of a provider. Returns the path of the document in which the provider looks up the
+/// paths that accept its messages. Returns `Some(None)` if Callgate does not publish the document.
 fn well_known(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Option<Box<str>>> {
     match preset.and_then(|preset| preset.well_known.clone()) {
         Some(path) => at.one_of(&[("publish", true), ("none", false)]).map(|publish| publish.then_some(path)),
@@ -214,7 +214,7 @@ fn algorithm(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) ->
     Some(())
 }
 
-/// Reads the setting `header` of a provider whose preset lets the user choose the header with the secret.
+/// Reads the setting `header` of a provider whose preset lets the user choose the header that contains the secret.
 fn header(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     let name = at.header_name()?;
     match &mut scheme.proof {
@@ -228,7 +228,7 @@ fn header(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Op
     }
 }
 
-/// Reads the setting `keys` of a provider: a source of public keys that replaces the source in the preset.
+/// Reads the setting `keys` of a provider with a preset: a source of public keys. It replaces the source in the preset.
 fn own_keys(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     if !scheme.uses_public_keys() || matches!(scheme.proof, Proof::Sns) {
         return at.error(format!("{} publishes no keys", preset.title), "remove `keys`");
@@ -243,7 +243,7 @@ fn own_keys(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> 
 }
 
 /// Reads the setting `expect` of a provider: the required values of JWT claims. Reports an error if `expect` lacks a
-/// claim whose value the preset leaves to the user.
+/// claim for which the preset requires a value from the user.
 fn expect(fields: &mut Fields<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     let at = fields.optional("expect");
     let Proof::Jwt(jwt) = &mut scheme.proof else {

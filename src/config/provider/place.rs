@@ -36,8 +36,8 @@ pub(super) enum RequestPart {
     Query(Box<str>),
 }
 
-/// Reads the keys `body`, `form`, `header` and `query` of a mapping. Returns one part of a request for each key that
-/// is present, or `None` for a key with a mistake.
+/// Reads the keys `body`, `form`, `header` and `query` of a mapping. The result has an element for each key that is
+/// present: the part of the request, or `None` if the value of the key has a mistake.
 pub(super) fn request_parts(fields: &mut Fields<'_>) -> Vec<Option<RequestPart>> {
     let body = fields.optional("body").map(|at| at.pointer().map(RequestPart::Body));
     let form = fields.optional("form").map(|at| at.field_name().map(|name| RequestPart::Form(name.into())));
@@ -99,8 +99,8 @@ fn signature_at(at: &Cursor<'_>) -> Option<SignaturePlace> {
 }
 
 /// Reads the separator of a list in a header: `,`, `;`, `&`, a space, or a comma with a space. Returns the character
-/// that separates the elements, and true for a comma with a space. In this case the character is the space, and a comma
-/// may precede the space.
+/// that separates the elements, and false. For a comma with a space, returns the space, and true. The value true means
+/// that an element may end with a comma.
 fn separator(at: &Cursor<'_>) -> Option<(char, bool)> {
     match at.text()? {
         "," => Some((',', false)),

@@ -1,5 +1,5 @@
-//! The presets of known providers: one YAML file for each preset, embedded in the binary. The same code reads these
-//! files and the signature schemes that users describe themselves.
+//! The presets of known providers: one YAML file for each preset, embedded in the binary. The code that reads these
+//! files also reads the signature schemes that users describe.
 
 use super::convention::CallbackConvention;
 use super::definition::{Addresses, PresetDefinition, addresses, definition};
@@ -307,8 +307,8 @@ mod tests {
         assert_eq!(unclear, known);
     }
 
-    /// Every preset passes two checks that also apply to signature schemes of users: the signature does not cover
-    /// itself, and no handshake needs a body in two formats.
+    /// Every preset passes two checks: the signature does not cover itself, and no handshake needs a body in two
+    /// formats. The signature schemes of users must pass the same checks.
     #[test]
     fn every_preset_describes_possible_requests() {
         for preset in PRESETS {

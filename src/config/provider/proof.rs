@@ -1,4 +1,5 @@
-//! Reads the signature schemes without a content template: shared tokens, JWTs and HTTP message signatures.
+//! Reads three kinds of signature schemes: shared tokens, JWTs and HTTP message signatures. These kinds have no
+//! `content`.
 
 use std::time::Duration;
 
@@ -145,8 +146,8 @@ pub(super) fn leeway_of(at: &Cursor<'_>) -> Option<Duration> {
     }
 }
 
-/// Reads the location of a JWT. With `signature_at: body`, the whole body is the JWT. Otherwise the settings are the
-/// same as for the location of a signature.
+/// Reads the location of a JWT. With `signature_at: body`, the whole body is the JWT. Otherwise the location has the
+/// same settings as the location of a signature.
 fn jwt_place(fields: &mut Fields<'_>) -> Option<JwtPlace> {
     match fields.optional("signature_at").filter(|at| at.is_word("body")) {
         None => place(fields).map(JwtPlace::At),

@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::config::yaml::Cursor;
 use crate::ingress::{Document, Route};
 
-/// Returns the documents of all providers with `well_known: publish`. A document lists, for each route of its provider,
-/// the part of the route's path before the first capture.
+/// Returns the documents of all providers with `well_known: publish`. A document contains one entry for each route of
+/// the provider: the part of the route's path before the first capture, such as `/hooks/` for `/hooks/{id}`.
 pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Document>> {
     let mut prefixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for route in routes {
@@ -35,7 +35,7 @@ pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Do
     Some(prefixes.into_iter().map(document).collect())
 }
 
-/// Returns the part of a path template before its first capture, which begins with `{`.
+/// Returns the part of a path template before the first capture. For `/hooks/{id}`, returns `/hooks/`.
 fn prefix(path: &str) -> &str {
     path.split_once('{').map_or(path, |(before, _)| before)
 }

@@ -1,5 +1,4 @@
-//! Reads the fields of a signature scheme. A user writes the fields into `signature` of a provider, or a preset
-//! contains them.
+//! Reads the fields of a signature scheme. The fields are in the setting `signature` of a provider, or in a preset.
 
 use std::time::Duration;
 

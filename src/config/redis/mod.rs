@@ -10,8 +10,8 @@ use crate::secret::Secret;
 const PREFIX_DEFAULT: &str = "cg";
 const TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
 const WAIT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(200);
-/// The maximum of `store.redis.timeout` and of `store.redis.wait.timeout`. The maximum is low, because one callback
-/// waits for several calls of Redis or Valkey.
+/// The maximum of `store.redis.timeout` and of `store.redis.wait.timeout`. The maximum is low, because Callgate makes
+/// several calls of Redis or Valkey, one after the other, for one callback.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
 const NODES_MAX: usize = 16;
 const REPLICAS_MAX: u64 = 16;
@@ -37,7 +37,7 @@ pub struct RedisLogin {
     pub password: Option<Secret>,
 }
 
-/// The TLS settings of the connections to Redis or Valkey. Certificates and keys are PEM.
+/// The TLS settings of the connections to Redis or Valkey. The certificates and the key are in the PEM format.
 #[derive(Clone, Debug)]
 pub struct RedisTls {
     /// The certificate authorities that issued the certificates of the nodes. `None` means the authorities that the
@@ -52,7 +52,7 @@ pub struct RedisTls {
 pub struct RedisSettings {
     /// The addresses as `host:port`: of the only node, of the sentinels, or of some nodes of the cluster.
     pub nodes: Vec<Box<str>>,
-    /// How the nodes distribute the ledger.
+    /// How the ledger is distributed over the nodes.
     pub mode: RedisMode,
     /// The credentials for connections to the nodes.
     pub login: RedisLogin,
@@ -92,7 +92,7 @@ impl PartialEq for RedisSettings {
 impl Eq for RedisSettings {}
 
 /// Formats only the settings that only a restart can change. The fingerprint of the section `store` is computed from
-/// this text, so that a changed password does not change the fingerprint.
+/// this text. A changed password therefore does not change the fingerprint.
 impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RedisSettings").field(&self.compared()).finish()
@@ -107,7 +107,7 @@ impl RedisLogin {
 }
 
 impl RedisSettings {
-    /// Reports whether two settings have the same logins and certificates.
+    /// Reports whether `self` and `other` have the same logins and certificates.
     pub fn has_same_credentials(&self, other: &Self) -> bool {
         let tls = match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => {
@@ -233,8 +233,8 @@ fn pem(at: &Cursor<'_>, what: &str) -> Option<Vec<u8>> {
     at.error(format!("{path} has no `{what}` in PEM"), "")
 }
 
-/// Reads `store.redis.prefix`, the prefix of the names of all keys. Braces are not allowed, because they would change
-/// the cluster slot of a key.
+/// Reads `store.redis.prefix`, the prefix of the names of all keys. Braces are not allowed, because a Redis cluster
+/// computes the slot of a key from the text between braces.
 fn prefix<'n>(at: &Cursor<'n>) -> Option<&'n str> {
     let text = at.text()?;
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':');

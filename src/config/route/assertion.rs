@@ -19,8 +19,8 @@ const TTL_DEFAULT: Duration = Duration::from_secs(60);
 const TTL_MAX: Duration = Duration::from_secs(3600);
 
 /// Reads the configuration section `assertion`. `public_url` is `None` if this setting is missing, and `Some(None)` if
-/// it has a mistake. `tokens` are the settings of callback tokens. The key of the assertions must not be one of their
-/// keys.
+/// it has a mistake. `tokens` are the settings of callback tokens. The key of the assertions must not be a key of
+/// callback tokens.
 pub(crate) fn assertion(
     at: &Cursor<'_>,
     public_url: Option<Option<&str>>,
@@ -69,7 +69,7 @@ struct AssertionKey<'a> {
     at: Cursor<'a>,
     id: &'a str,
     algorithm: Algorithm,
-    /// True if the key is symmetric, so that the agent has the same key.
+    /// True if the key is symmetric. The agent then verifies assertions with the same key.
     shared: bool,
     material: Secret,
 }
@@ -125,7 +125,7 @@ mod tests {
             let material = key(&format!("algorithm: {algorithm}, private_key: {{ env: OTHER_KEY }}"));
             says(&material, "assertion.key.private_key", "no PEM private key");
         }
-        // The agent verifies assertions, so the agent has the symmetric key of the assertions. If callback tokens used
+        // The agent has the symmetric key of the assertions, because it verifies assertions. If callback tokens used
         // the same key, the agent could create callback tokens.
         says(
             &key("algorithm: HS256, secret: { env: KEY }"),

@@ -7,8 +7,8 @@ use crate::ingress::{Deliver, Route};
 
 const WORDS: &[(&str, Deliver)] =
     &[("inbox", Deliver::Inbox), ("now", Deliver::Now), ("pull", Deliver::Pull)];
-/// The request methods whose callers do not need the response of the agent. Only callbacks with these methods can be
-/// stored in the inbox.
+/// The request methods of callbacks that can be stored in the inbox. A caller that uses one of these methods does not
+/// need the agent's response.
 const METHODS: [Method; 3] = [Method::PATCH, Method::POST, Method::PUT];
 
 /// Reads the setting `deliver: now | inbox | pull` of a route.

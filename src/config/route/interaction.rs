@@ -13,8 +13,9 @@ use crate::interaction::{Follow, Stale, StatusAt, UnmatchedCallback};
 use crate::path::Template;
 use crate::signature::{Verifier, VerifierKeys};
 
-/// Reads `interaction` of a route. Returns how Callgate follows interactions, and the internal path for notices about
-/// missing callbacks. `asked` is the callback convention of the preset that the egress rule for this route names.
+/// Reads `interaction` of a route. Returns how Callgate follows interactions, and the internal path to which Callgate
+/// sends notices about missing callbacks. `asked` is the callback convention of the preset that the egress rule for
+/// this route names.
 pub(super) fn interaction(
     at: &Cursor<'_>,
     path: Option<&Template>,
@@ -44,8 +45,8 @@ pub(super) fn interaction(
             "add the location of the status, such as `status: /status`",
         );
     }
-    // A route that sets `done`, `failed` or `asking` must also set `status`. If a route sets `status`, Callgate uses
-    // none of these four settings of the preset.
+    // A route that sets `done`, `failed` or `asking` must also set `status`. If a route sets `status`, Callgate ignores
+    // `status`, `done`, `failed` and `asking` of the preset.
     let own_states = status.is_some();
     distinct([&done, &failed, &asking], at)?;
     let ends_by_preset = known.is_some_and(|known| !known.done.is_empty() || !known.failed.is_empty());
@@ -81,7 +82,7 @@ pub(super) fn interaction(
     Some((follow, notify.map_or(Some(None), |read| read.map(Some))?))
 }
 
-/// Reports an error if a value of the status is in two of the lists `done`, `failed` and `asking`.
+/// Reports an error if two of the lists `done`, `failed` and `asking` contain the same status value.
 fn distinct(lists: [&Vec<Box<str>>; 3], at: &Cursor<'_>) -> Option<()> {
     let mut states = HashMap::new();
     for (i, list) in lists.into_iter().enumerate() {
@@ -94,8 +95,8 @@ fn distinct(lists: [&Vec<Box<str>>; 3], at: &Cursor<'_>) -> Option<()> {
 }
 
 /// Reads `match: {provider_id}` and `unmatched` of `interaction`. Returns the locations of the provider's id in a
-/// callback, and the handling of callbacks that belong to no interaction. Returns `Some(None)` without `match`.
-/// `has_id` is true if the section has the key `id`.
+/// callback, and the handling of callbacks that belong to no interaction. Returns `Some(None)` if the key `match` is
+/// missing. `has_id` is true if `interaction` has the key `id`.
 fn matching(fields: &mut Fields<'_>, has_id: bool) -> Option<Option<(Vec<StatusAt>, UnmatchedCallback)>> {
     let (matching, unmatched_at) = (fields.optional("match"), fields.optional("unmatched"));
     let words = [("deliver", UnmatchedCallback::Deliver), ("refuse", UnmatchedCallback::Refuse)];
@@ -117,7 +118,7 @@ fn matching(fields: &mut Fields<'_>, has_id: bool) -> Option<Option<(Vec<StatusA
 
 /// Reports an error for the sections `interaction` and `actions` if the route has no callback token. Both sections
 /// apply to interactions, and only a callback token names the interaction of a callback. `asks` contains the sections
-/// that the route has.
+/// of the route: `interaction`, `actions`, or both.
 fn interactive<'a, 'n: 'a>(asks: impl Iterator<Item = &'a Cursor<'n>>, token: Option<&TokenRule>) {
     if !matches!(token, Some(TokenRule::Callback { .. })) {
         for at in asks {

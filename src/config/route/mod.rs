@@ -51,9 +51,9 @@ const METHODS: &[(&str, &http::Method)] = &[
 pub(super) struct References<'k, 'n> {
     pub(super) agents: &'k Agents<'n>,
     pub(super) providers: &'k [Arc<Provider>],
-    /// True if the section `providers` has mistakes. A route that refers to this section then causes no second error.
-    /// The flags `tokens_failed` and `asserter_failed` have the same purpose for the sections `callback_tokens` and
-    /// `assertion`.
+    /// True if the section `providers` has mistakes. A route that refers to this section then causes no additional
+    /// error. The flags `tokens_failed` and `asserter_failed` have the same purpose for the sections `callback_tokens`
+    /// and `assertion`.
     pub(super) providers_failed: bool,
     pub(super) tokens: Option<&'k CallbackTokens>,
     pub(super) tokens_failed: bool,
@@ -169,7 +169,7 @@ fn is_signed(provider: Option<&Provider>) -> bool {
     verifier.is_some_and(|verifier| verifier.scheme().has_proof())
 }
 
-/// Reports an error if the settings of a route's provider and of the route's token contradict each other. Reports a
+/// Reports an error if the settings of a route's provider contradict the settings of the route's token. Reports a
 /// warning if neither the signature nor the token binds a message to its path.
 fn fit_together(
     at: &Cursor<'_>,
@@ -222,7 +222,7 @@ fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
 }
 
 /// Reads the setting `assertion: true | false` of a route. Returns the signer of assertions, or `Some(None)` if the
-/// agent receives none. The default is true if the configuration has the section `assertion`.
+/// agent receives no assertions. The default is true if the configuration has the section `assertion`.
 fn asserter(at: Option<Cursor<'_>>, known: &References<'_, '_>) -> Option<Option<Arc<Asserter>>> {
     let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
     match (asked, known.asserter) {
@@ -234,8 +234,9 @@ fn asserter(at: Option<Cursor<'_>>, known: &References<'_, '_>) -> Option<Option
     }
 }
 
-/// Reports a warning for a route with path captures if neither a token nor the signature binds a message to its path.
-/// A message for one value of a capture would then be valid for every other value.
+/// Reports a warning for a route with path captures if neither a token nor the signature binds a message to its path. A
+/// message that is valid for one path, such as `/jobs/1`, would then be valid for every path of the route, such as
+/// `/jobs/2`.
 fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>, path: Option<&Template>) {
     let signs_the_address = |provider: &Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| verifier.scheme().covers().url)
@@ -247,7 +248,7 @@ fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
 }
 
 /// Reports an error if the provider sends its secret in a handshake, and the route accepts handshakes from anybody.
-/// The first caller could then set the secret.
+/// Otherwise the first caller could set the secret.
 fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let learns = |provider: &&Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Learned(_)))
@@ -363,8 +364,8 @@ fn provider(at: &Cursor<'_>, known: &References<'_, '_>) -> Option<Arc<Provider>
     at.error(format!("there is no provider {name}"), did_you_mean(name, &names))
 }
 
-/// Reads an internal path, to which Callgate delivers callbacks. Each capture in the internal path must be a capture
-/// of `path`, the external path.
+/// Reads an internal path, to which Callgate delivers callbacks. The internal path can contain only captures of `path`,
+/// the external path.
 pub(super) fn forward(at: &Cursor<'_>, path: Option<&Template>) -> Option<Template> {
     let template = at.template()?;
     let path = path?;

@@ -1,4 +1,4 @@
-//! Handles routes with the same path. Different request methods distinguish these routes.
+//! Combines routes that have the same path and different request methods.
 
 use http::Method;
 
@@ -28,8 +28,7 @@ pub(super) fn combine(routes: &mut [&mut (Cursor<'_>, Route)]) {
     }
 }
 
-/// Compares two routes with the same path. Reports an error and returns `None` if a request could belong to either
-/// route.
+/// Compares two routes with the same path. Reports an error and returns `None` if a request could match both routes.
 fn report(at: &Cursor<'_>, route: &Route, other: &Route) -> Option<()> {
     if let Some(method) = route.methods.iter().find(|method| other.methods.contains(method)) {
         let message = format!("matches the same paths and methods as the route {}", other.name);
@@ -40,7 +39,7 @@ fn report(at: &Cursor<'_>, route: &Route, other: &Route) -> Option<()> {
         );
         return at.error(message, hint);
     }
-    // Two routes of the same provider reply to the same handshakes, so either route can receive a handshake.
+    // Two routes of the same provider reply to the same handshakes. A handshake would therefore match both routes.
     if route.provider_name() == other.provider_name() {
         return Some(());
     }

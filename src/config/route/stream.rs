@@ -3,8 +3,8 @@
 use crate::config::yaml::Cursor;
 use crate::ingress::{Mode, Provider, TokenRule};
 
-/// Reads the setting `stream: true | false` of a route. Reports an error if another setting needs the whole body or an
-/// interaction. Otherwise, `true` causes a warning.
+/// Reads the setting `stream: true | false` of a route. The value `true` causes an error if another setting of the
+/// route needs the whole body or an interaction, and a warning if no setting needs them.
 pub(super) fn stream(
     at: Option<Cursor<'_>>,
     provider: Option<&Provider>,

@@ -23,13 +23,13 @@ pub(crate) struct CallbackTokens {
 }
 
 impl CallbackTokens {
-    /// Reports whether this key material equals a configured key of callback tokens.
+    /// Reports whether `material` is also a configured key of callback tokens.
     pub(crate) fn are_minted_with(&self, material: &Secret) -> bool {
         self.secrets.iter().any(|secret| secret.matches(material.expose()))
     }
 }
 
-/// The name of the query parameter that contains a static token, if the route has `from: query`.
+/// The name of the query parameter that contains a static token on a route with `from: query`.
 const STATIC_PARAMETER: &str = "token";
 
 /// The default of `callback_tokens.ttl`, the lifetime of a callback token.
@@ -195,8 +195,7 @@ fn static_carriers(fields: &mut Fields<'_>) -> Option<Vec<Carrier>> {
     if let Some(at) = fields.optional("header") {
         return at.error("`header` and `from` exclude each other", "keep one of the two");
     }
-    // `carriers` gets `None` instead of the path, because a static token has an error of its own if the path contains
-    // `{callback_token}`.
+    // The path is `None`, because this function reports its own error if the path contains `{callback_token}`.
     let carriers = carriers(fields, None, STATIC_PARAMETER)?;
     match carriers.contains(&Carrier::Path) {
         true => from.error("a static token is not in the path", "use `{query: NAME}` or `{header: NAME}`"),

@@ -22,13 +22,13 @@ impl LoadedSecret {
         Self { path, source, fingerprint: secret.fingerprint() }
     }
 
-    /// Creates a reference to a password, without a fingerprint. People choose passwords that can be guessed, and a
-    /// fingerprint would allow an attacker to check a guess.
+    /// Creates a reference to a password. The reference has no fingerprint: people choose passwords that can be
+    /// guessed, and an attacker could check a guess with the fingerprint.
     pub(in crate::config) fn password(path: String, source: String) -> Self {
         Self { path, source, fingerprint: None }
     }
 
-    /// Returns the fingerprint, or the reason why there is no fingerprint.
+    /// Returns the fingerprint of the secret, or the reason why the secret has no fingerprint.
     pub fn shown(&self) -> &str {
         self.fingerprint.as_deref().unwrap_or("none (short, or a password)")
     }

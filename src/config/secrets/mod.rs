@@ -95,8 +95,8 @@ impl Cursor<'_> {
     }
 }
 
-/// Removes the newline at the end of a file or of an environment variable. Editors and `echo` add this newline, which
-/// is not part of the secret.
+/// Removes the newline at the end of a file or of an environment variable. Editors and `echo` add this newline. It is
+/// not part of the secret.
 fn without_newline(mut bytes: Vec<u8>) -> Vec<u8> {
     for end in [b'\n', b'\r'] {
         if bytes.last() == Some(&end) {

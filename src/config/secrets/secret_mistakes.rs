@@ -1,10 +1,10 @@
-//! Recognizes values that are probably not the secret that the operator meant. The error messages repeat no secret
-//! part of the value.
+//! Recognizes values that are probably not the secret that the operator meant. The warnings do not repeat secret parts
+//! of these values.
 
 use crate::secret::Secret;
 
-/// Prefixes of values that are not signing secrets, such as `sk_live_`. The second text of each pair completes a
-/// warning: it names the kind of value, and what the operator can do.
+/// Prefixes of values that are not signing secrets, such as `sk_live_`. The first text of each pair is the prefix. The
+/// second text completes the warning: it names the kind of value, and what the operator can do.
 const OTHER_VALUES: [(&str, &str); 24] = [
     ("sk_live_", STRIPE_KEY),
     ("sk_test_", STRIPE_KEY),

@@ -65,7 +65,7 @@ impl<'n> Cursor<'n> {
         });
     }
 
-    /// Returns a cursor for a message about the element `index` of the list `key` in this mapping.
+    /// Returns a cursor for errors and warnings about the element `index` of the list `key` in this mapping.
     pub(crate) fn element(&self, key: &str, index: usize) -> Self {
         let mut steps = self.steps.clone();
         steps.extend([Step::Key(key.to_owned()), Step::Index(index)]);
@@ -86,8 +86,8 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Adds a feed, which is a document to fetch, and returns its number. If the same feed was added before, returns
-    /// its earlier number.
+    /// Adds a feed (document to fetch), and returns the feed's number. If the same feed was added before, returns the
+    /// number from the first time.
     pub(crate) fn feed(&self, feed: Feed) -> FeedId {
         let mut feeds = self.reader.feeds.borrow_mut();
         let known = feeds.iter().position(|known| *known == feed);
@@ -97,12 +97,12 @@ impl<'n> Cursor<'n> {
         }))
     }
 
-    /// Returns all feeds that were added, which are the documents to fetch.
+    /// Returns all feeds (documents to fetch) that were added.
     pub(crate) fn feeds(&self) -> Vec<Feed> {
         self.reader.feeds.borrow().clone()
     }
 
-    /// Returns a cursor for a message about a key of this mapping.
+    /// Returns a cursor for errors and warnings about the key `key` of this mapping.
     pub(crate) fn section(&self, key: &str) -> Self {
         self.step(self.node, Step::Key(key.to_owned()))
     }
@@ -175,7 +175,7 @@ impl<'n> Cursor<'n> {
         Some(nodes.iter().enumerate().map(|(i, node)| self.step(node, Step::Index(i))).collect())
     }
 
-    /// Returns the elements of a list. If the value is no list, returns the value itself as the only element.
+    /// Returns the elements of a list. If the value is not a list, returns the value itself as the only element.
     pub(crate) fn list_or_one(&self) -> Option<Vec<Cursor<'n>>> {
         if matches!(self.node, Node::List(_)) { self.list() } else { Some(vec![self.clone()]) }
     }
@@ -219,7 +219,7 @@ impl<'n> Cursor<'n> {
         if is_name(text) { Some(text) } else { self.bad_name(text) }
     }
 
-    /// Reports the error that `text` is not a valid name. Always returns `None`.
+    /// Reports an error that states that `text` is not a valid name. Always returns `None`.
     pub(crate) fn bad_name<T>(&self, text: &str) -> Option<T> {
         self.error(
             format!("`{text}` is not a name"),
@@ -325,8 +325,8 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Prepares `template` for being filled with the captures of `path`. Reports an error at this value of the
-    /// configuration if the template cannot be filled with these captures.
+    /// Prepares `template` to be filled with the values that `path` captures. Reports an error at this value of the
+    /// configuration if `template` cannot be filled with them.
     pub(crate) fn filled_from(&self, template: Template, path: &Template) -> Option<Template> {
         let text = template.as_str().to_owned();
         match template.filled_from(path) {
@@ -353,8 +353,8 @@ impl<'n> Cursor<'n> {
         read.into_iter().collect()
     }
 
-    /// Looks up this value of the configuration in `words`, which lists the accepted words with their results. Returns
-    /// the result of the word. Reports an error if the value is not an accepted word.
+    /// Looks up this value of the configuration in `words`, a list of the accepted words, each with its result. Returns
+    /// the result of this word. Reports an error if the value is not an accepted word.
     pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
@@ -364,8 +364,8 @@ impl<'n> Cursor<'n> {
         self.error(format!("{} is not one of the accepted values", shown(text)), did_you_mean(text, &known))
     }
 
-    /// Reads the file whose path is the value. Returns the path, and the content of the file without a byte order mark
-    /// at the beginning.
+    /// Reads the file whose path is this value. Returns the path and the content of the file. If the content begins
+    /// with a byte order mark, the mark is removed.
     pub(crate) fn file(&self) -> Option<(&'n str, Vec<u8>)> {
         let path = self.text()?;
         match (self.reader.surroundings.file)(path) {
@@ -380,7 +380,7 @@ impl<'n> Cursor<'n> {
     }
 }
 
-/// Returns the hint for a fault in the template of a received path, such as the path of a route.
+/// Returns the hint for a fault in a template that matches paths of requests, such as the path of a route.
 fn template_hint(fault: &TemplateFault) -> &'static str {
     match fault {
         TemplateFault::Star(_) | TemplateFault::Remainder(_) => {

@@ -1,20 +1,20 @@
 //! Limits the nesting of a YAML text before serde_yaml reads the text.
 //!
-//! The time that serde_yaml needs for nested `{` and `[` grows with the square of their depth, and serde_yaml reads
-//! the whole text before it denies deep nesting. This module uses another parser, which stops at the limit.
+//! The time that serde_yaml needs for nested `{` and `[` grows with the square of their depth, and serde_yaml reads the
+//! whole text before it rejects deep nesting. This module checks the nesting with a parser that stops at the limit.
 
 use saphyr_parser::{Event, Parser};
 
 use super::key_path::Position;
 
-/// The maximum depth of nested lists and mappings in a YAML text. The deepest manifests in use are the schemas of
-/// custom resources, which have about 40 levels.
+/// The maximum depth of nested lists and mappings in a YAML text. The deepest Kubernetes manifests are definitions of
+/// custom resources, with about 40 levels.
 pub(crate) const DEPTH_MAX: usize = 64;
 /// The maximum number of `{` and `[` in a YAML text whose nesting cannot be checked, because the text has a syntax
-/// error or unusual line ends. serde_yaml reads a text with so few braces in a few milliseconds.
+/// error or unusual line ends. serde_yaml reads a text with so few braces and brackets in a few milliseconds.
 const UNCHECKED_MAX: usize = 1000;
-/// Characters that end a line in YAML 1.1, but not in YAML 1.2. At these characters, serde_yaml ends a comment. The
-/// parser in this module reads on in the comment, and would overlook nesting after the character.
+/// Characters that end a line in YAML 1.1, but not in YAML 1.2. In serde_yaml, such a character ends a comment. The
+/// parser in this module continues the comment, and would overlook nesting after the character.
 const LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
 
 /// Checks the nesting of all documents in a YAML text.
@@ -33,7 +33,8 @@ pub fn check_depth(text: &str) -> Result<(), (String, Position)> {
             // serde_yaml explains syntax errors better, and reads a text with few braces fast enough.
             Err(_) if openers <= UNCHECKED_MAX => return Ok(()),
             Err(error) => {
-                // The parser itself denies very deep nesting with an error, before the check below finds it.
+                // For very deep nesting, the parser itself returns an error, before the depth is compared with the
+                // maximum below.
                 let is_deep = error.info().contains("recursion limit");
                 let message = if is_deep { too_deep() } else { error.info().to_owned() };
                 return Err((message, (*error.marker()).into()));
@@ -85,8 +86,8 @@ mod tests {
             block(200),
             // The nesting of the second document counts as well, although a second document is an error later.
             format!("a: 1\n---\nx: {}", "{a: ".repeat(20_000)),
-            // The first parser stops at the syntax error. serde_yaml would continue to read, and would find the deep
-            // nesting.
+            // The parser that checks the nesting stops at the syntax error. serde_yaml would read on, and would find
+            // the deep nesting.
             format!("a: b: c: d\nx: {}", "{a: ".repeat(20_000)),
             format!("a: 1 # \u{2028}x: {}", "{a: ".repeat(20_000)),
             format!("%YAML 1.1\n%TAG ! x\n@\n{}", "[".repeat(20_000)),

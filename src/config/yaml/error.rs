@@ -1,4 +1,4 @@
-//! The mistakes in a configuration, and a list type that limits how many of them are reported.
+//! The mistakes in a configuration, and a list that stores a limited number of mistakes or warnings.
 
 use std::fmt;
 
@@ -41,7 +41,8 @@ impl ConfigError {
         Self { path: path_text(parent), message: "an unknown key".to_owned(), ..self }
     }
 
-    /// Creates a mistake that concerns a whole file. `file` is the name of an included file.
+    /// Creates a mistake that concerns a whole file. `file` is the name of the included file, or `None` for the
+    /// configuration file itself.
     pub(crate) fn of_file(file: Option<&str>, message: String) -> Self {
         let file = file.map(Box::from);
         Self { file, path: String::new(), position: None, message, hint: String::new() }
@@ -64,7 +65,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// A list that stores the first [`ERRORS_MAX`] entries, and counts all further entries.
+/// A list that stores the first [`ERRORS_MAX`] entries. Later entries are only counted.
 #[derive(Debug)]
 pub(crate) struct Reported<T> {
     kept: Vec<T>,
@@ -96,7 +97,7 @@ pub(crate) struct Mistake {
 }
 
 impl Reported<Mistake> {
-    /// Returns the mistakes in the order of the files, with their positions.
+    /// Returns the mistakes with their positions, sorted by file and by position in the file.
     pub(crate) fn errors(self, sources: &Sources) -> Vec<ConfigError> {
         if self.kept.is_empty() {
             return Vec::new();
@@ -151,7 +152,7 @@ mod tests {
             texts.iter().for_each(|text| reported.add(|| text.clone()));
             reported.warnings()
         };
-        // The characters are longer than one byte, so the test distinguishes the number of bytes from the number of
+        // Each character of this text has two bytes, so the test distinguishes the number of bytes from the number of
         // characters.
         let longest = "\u{e4}".repeat(CHARACTERS_MAX);
         assert_eq!(warnings(&[String::new(), longest.clone()]), [String::new(), longest.clone()]);

@@ -17,8 +17,8 @@ pub(crate) struct Fields<'n> {
 }
 
 impl<'n> Cursor<'n> {
-    /// Returns the fields of this value, which must be a mapping. Reports keys that occur twice. [`Fields::finish`]
-    /// later reports the unknown keys.
+    /// Returns the fields of this value, which must be a mapping. Reports an error for each key that occurs twice.
+    /// [`Fields::finish`] later reports the unknown keys.
     pub(crate) fn fields(&self) -> Option<Fields<'n>> {
         let Node::Map(entries) = self.node else { return self.expected("a mapping") };
         let mut earlier = HashSet::new();
@@ -32,7 +32,8 @@ impl<'n> Cursor<'n> {
         Some(Fields { cursor: self.clone(), entries, asked: Vec::new() })
     }
 
-    /// Returns the entries of a mapping whose keys the user chooses. Reports keys that occur twice.
+    /// Returns the entries of a mapping. The user chooses the keys of the mapping. Reports an error for each key that
+    /// occurs twice.
     pub(crate) fn named(&self) -> Option<Vec<(&'n str, Cursor<'n>)>> {
         self.fields()?;
         let Node::Map(entries) = self.node else { return None };
@@ -94,12 +95,12 @@ impl<'n> Fields<'n> {
 
 impl<'n> Cursor<'n> {
     fn unknown_key(&self, node: &'n Node, key: &str, known: &[&str]) {
-        // This closure computes a hint only for a mistake that is stored, because a file can have very many unknown
-        // keys.
+        // The list calls this closure only for a mistake that it stores. A file can have very many unknown keys, and
+        // computing all hints would take too long.
         self.reader.mistakes.borrow_mut().add(|| {
             let hint = did_you_mean(key, known);
-            // An unknown word at the root could be a line of a file that is no configuration, so only a word that is
-            // similar to a known key is shown.
+            // At the root, an unknown key could be text of a file that is no configuration. Such a key is shown only if
+            // it is similar to a known key.
             let is_shown =
                 if self.steps.is_empty() { hint.starts_with("did you mean") } else { is_word(key) };
             Mistake {

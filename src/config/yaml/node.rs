@@ -1,4 +1,5 @@
-//! The tree of a YAML text. The tree has every key in the order of the text, including keys that occur twice.
+//! The tree of a YAML text. The keys of each mapping are in the order of the text. A key that occurs twice is in the
+//! tree twice.
 
 use std::cell::Cell;
 use std::fmt;
@@ -69,7 +70,8 @@ fn position(error: &serde_yaml::Error) -> Option<Position> {
     error.location().map(|at| Position { line: at.line(), column: at.column() })
 }
 
-/// Parses one YAML document of a configuration. `file` is the name of an included file.
+/// Parses one YAML document of a configuration. `file` is the name of the included file, or `None` for the
+/// configuration file itself.
 ///
 /// # Errors
 /// Returns the mistake. If a path with captures is not in quotation marks, the mistake has a hint.

@@ -1,4 +1,4 @@
-//! Records the position of each value in a YAML text, and whether its scalars are quoted.
+//! Records the position of each value in a YAML text, and whether each scalar is quoted.
 //!
 //! Deserializers such as serde_yaml return neither positions nor quotes. This module reads both from the events of a
 //! second parser, in one pass.
@@ -9,7 +9,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 use super::key_path::{Position, Step};
 
-/// The maximum depth of nested values whose positions are recorded. serde_yaml denies texts with deeper nesting.
+/// The maximum depth of nested values whose positions are recorded. serde_yaml rejects texts with deeper nesting.
 const DEPTH_MAX: usize = 128;
 
 impl From<Marker> for Position {
@@ -45,7 +45,7 @@ enum Content {
 struct Map {
     /// The entries in the order of the text. Each entry is the number of its key and the number of its value.
     entries: Vec<(usize, usize)>,
-    /// The index in `entries` for each scalar key. If a key occurs twice, this is the index of its first entry.
+    /// For each scalar key, the index of the first entry with this key in `entries`.
     first: HashMap<String, usize>,
     /// The key whose value the parser reads next: the number of the key, and its text if the key is a scalar. `None`
     /// if the parser reads a key next.
@@ -53,8 +53,8 @@ struct Map {
 }
 
 impl Outline {
-    /// Reads the first document of a text. If the text has a syntax error, the result has only the values before the
-    /// error.
+    /// Reads the first document of a YAML text. If the text has a syntax error, the result contains only the values
+    /// before the error.
     pub fn parse(text: &str) -> Self {
         let mut outline = Self::default();
         let mut open = Vec::new();
@@ -99,7 +99,7 @@ impl Outline {
     }
 
     /// Adds the key or value with the number `at` to the list or mapping `parent`. If `parent` is `None`, the value
-    /// with the number `at` becomes the root.
+    /// becomes the root. `text` is the text of a scalar.
     fn attach(&mut self, parent: Option<&usize>, at: usize, text: Option<String>) {
         let Some(parent) = parent else {
             self.root = Some(at);

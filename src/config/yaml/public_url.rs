@@ -49,8 +49,9 @@ impl<'n> Cursor<'n> {
 }
 
 impl Cursor<'_> {
-    /// Returns the value as the beginning of all public URLs, such as `https://agent.example.com`. `has_tokens` is true
-    /// if the public URLs contain callback tokens.
+    /// Returns the value as text. The value is the common beginning of public URLs, such as
+    /// `https://agent.example.com`. `has_tokens` is true if the configuration has callback tokens, which causes
+    /// additional warnings.
     pub(crate) fn public_url(&self, has_tokens: bool) -> Option<String> {
         let text = self.text()?;
         let hint = "such as https://agent.example.com, without a slash at the end";

@@ -3,20 +3,20 @@
 use super::key_path::{Position, Step};
 use super::positions::Outline;
 
-/// The texts of all files of a configuration, in which the positions of mistakes are found.
+/// The texts of all files of a configuration. The positions of mistakes are found in these texts.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     main: String,
     included: Vec<Included>,
 }
 
-/// A file with sections of a configuration that `include` names.
+/// An included file. It contains sections of the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Included {
-    /// The path of the file, as written in `include`.
+    /// The path of the included file, as written in `include`.
     pub(crate) name: Box<str>,
     pub(crate) text: String,
-    /// The keys of the sections in the file.
+    /// The keys of the sections in the included file.
     pub(crate) sections: Vec<String>,
 }
 

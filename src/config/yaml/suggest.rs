@@ -1,13 +1,13 @@
-//! Texts for error messages: suggestions for misspelled words, and values without parts that may be secrets.
+//! Texts for error messages: suggestions for misspelled words, and values from which possible secrets are removed.
 
-/// Returns a word of the configuration in backquotes, for a message. Returns `the value` instead if the word could be
-/// a secret at a wrong location.
+/// Returns a word of the configuration in backquotes, for a message. Returns `the value` instead if the word could be a
+/// secret that was written at the wrong location.
 pub(crate) fn shown(text: &str) -> String {
     if is_word(text) { format!("`{text}`") } else { "the value".to_owned() }
 }
 
-/// Reports whether a text is a short word that is not a secret: at most 32 letters, digits, `-` and `_`, without
-/// `sec_`.
+/// Reports whether a text is a word that is probably not a secret. Such a word consists of at most 32 letters, digits,
+/// `-` and `_`, and does not contain `sec_`.
 pub(crate) fn is_word(text: &str) -> bool {
     let has_form = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     text.len() <= 32 && text.bytes().all(has_form) && !text.contains("sec_")
@@ -25,7 +25,7 @@ pub(crate) fn shown_url(text: &str) -> String {
 }
 
 /// Reports whether `text` is valid as a name, for example of a route. A name begins with a lower-case letter, and
-/// consists of at most 64 lower-case letters, digits, `-` and `_`.
+/// consists of at most 64 lower-case letters, digits, `-` and `_`. The words `none` and `actions` are not valid.
 pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|c: char| c.is_ascii_lowercase())
@@ -37,7 +37,7 @@ pub(crate) fn is_name(text: &str) -> bool {
 /// Returns a hint for the unknown word `text`. If a known word is similar, the hint suggests the most similar known
 /// word. Otherwise the hint lists all known words.
 pub(crate) fn did_you_mean(text: &str, known: &[&str]) -> String {
-    // Texts with more than 64 bytes are not compared with the known words. No known word is so long, and the
+    // Texts with more than 64 bytes are not compared with the known words. All known words are shorter, and the
     // comparison of long texts takes much time and memory.
     let comparable = known.iter().filter(|_| text.len() <= 64);
     let near = comparable.map(|word| (strsim::damerau_levenshtein(text, word), word)).min();
@@ -95,8 +95,8 @@ mod tests {
         {
             assert_eq!(did_you_mean(text, &known), format!("did you mean `{word}`?"));
         }
-        // None of these texts is similar to a known word. A suggestion needs at most two changes, and fewer changes
-        // than the known word has letters.
+        // None of these texts is similar to a known word. A text is similar to a known word if at most two edits turn
+        // the text into the word, and the word has more letters than there are edits.
         for text in ["cd", "xy", "other", &"a".repeat(65)] {
             assert_eq!(did_you_mean(text, &known), "use one of: secret, secrets, ab, agent");
         }

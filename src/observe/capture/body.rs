@@ -9,7 +9,8 @@ use super::known::{
 use crate::json::{Pointer, Scalar, quoted, scalars};
 use crate::signature::{JwtPlace, Proof, Scheme, SharedSecretPlace, SignaturePlace};
 
-/// Returns the body of a captured request without secrets. Returns the reason as an error if the body is left out.
+/// Returns `body`, the body of a captured request, with all secrets replaced. If the body must be left out, returns the
+/// reason as an error.
 pub(super) fn redacted_body(
     request: &Request<'_>,
     known: &Known,
@@ -28,8 +29,8 @@ pub(super) fn redacted_body(
     if let Some(redacted) = redacted_json(text, &place, known) {
         return Ok(redacted);
     }
-    // If the JSON is not valid, Callgate cannot find secrets by the names of their JSON keys. Therefore the body is
-    // left out.
+    // In JSON that is not valid, Callgate cannot find secrets by the names of JSON keys. Therefore the body is left
+    // out.
     if begins_like_json(text) {
         return Err("left out: it begins like JSON, but is not valid JSON");
     }
@@ -55,7 +56,7 @@ fn begins_like_json(text: &str) -> bool {
     text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').starts_with(['{', '['])
 }
 
-/// Returns a `name=value` pair of a form with its secrets replaced. The value of the pair can be JSON.
+/// Replaces the secrets in `pair`, a `name=value` pair of a form. The value of the pair can be JSON.
 fn redacted_pair(pair: &str, place: &BodyPlace<'_>, known: &Known) -> String {
     let Some((name, value)) = pair.split_once('=') else { return known.remove_from(pair, IN_TARGET) };
     let is_place = matches!(place, BodyPlace::Field(field) if **field == *name);
@@ -107,8 +108,8 @@ fn is_secret(scalar: &Scalar<'_, '_>) -> bool {
     let is_named = |names: &dyn Fn(&str) -> bool| scalar.path.iter().any(|name| names(name));
     match scalar.raw.as_bytes().first() {
         Some(b'"') => is_named(&|name| is_secret_name(name, &SECRET_MEMBERS)),
-        // A number is a secret only if the whole name of a JSON key matches. The number of a key such as `total_tokens`
-        // is no secret.
+        // A number is a secret only if the whole name of a JSON key is in `SECRET_NUMBERS`. The number of the key
+        // `total_tokens` is no secret, although the name contains `token`.
         Some(b'-' | b'0'..=b'9') => {
             is_named(&|name| SECRET_NUMBERS.iter().any(|secret| secret.eq_ignore_ascii_case(name)))
         }
@@ -116,13 +117,15 @@ fn is_secret(scalar: &Scalar<'_, '_>) -> bool {
     }
 }
 
-/// Returns the JSON string that replaces a JSON string or number with secrets. Decodes escapes such as `\u0061` before
-/// the search, and also searches a JSON text inside the string. Returns `None` if the value contains no secret.
+/// Searches a JSON string or number for secrets. Returns a JSON string in which the secrets are replaced. Decodes
+/// escapes such as `\u0061` before the search, and also searches a JSON text inside the string. Returns `None` if the
+/// value contains no secret.
 fn redacted_scalar(scalar: &Scalar<'_, '_>, known: &Known) -> Option<String> {
     let Some(text) = scalar.text() else {
         return (known.remove_from(scalar.raw, IN_BODY) != scalar.raw).then(|| quoted(IN_BODY));
     };
-    // If the string contains a JSON text, this text is parsed as well. JSON texts at deeper levels are not parsed.
+    // If the string contains a JSON text, this text is parsed as well. JSON texts in the strings of this text are not
+    // parsed.
     let redacted = match begins_like_json(&text) {
         true => redacted_json_in_string(&text, known),
         false => None,
@@ -180,7 +183,7 @@ impl<'s> BodyPlace<'s> {
         }
     }
 
-    /// Reports whether a JSON value of the body is the provider's proof, or a part of it.
+    /// Reports whether a JSON value of the body is the provider's proof, or a part of the proof.
     fn contains(&self, scalar: &Scalar<'_, '_>) -> bool {
         match self {
             Self::Member(pointer) => scalar.is_below(pointer),

@@ -12,14 +12,15 @@ use crate::path::{Captures, TOKEN_CAPTURE};
 use crate::query::raw_values;
 use crate::request::RequestHead;
 
-/// The text that replaces a secret in a request target or in a form. Brackets are not allowed there.
+/// The text that replaces a secret in a request target or in a form. The text must not contain brackets.
 pub(super) const IN_TARGET: &str = "redacted";
 /// The text that replaces a secret in a header or in a JSON body of a captured request.
 pub(super) const IN_BODY: &str = "[redacted]";
 /// The minimum length of a known secret, in bytes. The text of a known secret is replaced wherever it occurs in the
 /// request. A shorter text could occur by chance.
 pub(super) const VALUE_BYTES_MIN: usize = 8;
-/// Parts of the names of headers and of parameters whose values are secrets.
+/// If the name of a header or of a parameter contains one of these texts, the value of the header or parameter is a
+/// secret.
 pub(super) const SECRET_NAMES: [&str; 20] = [
     "apikey",
     "api-key",
@@ -42,8 +43,8 @@ pub(super) const SECRET_NAMES: [&str; 20] = [
     "token",
     "verification",
 ];
-/// Parts of the names of JSON keys whose values are secrets. The list is shorter than [`SECRET_NAMES`], because many
-/// harmless JSON keys contain parts such as `code` or `key`.
+/// If the name of a JSON key contains one of these texts, the value of the key is a secret. The list is shorter than
+/// [`SECRET_NAMES`], because many harmless JSON keys contain texts such as `code` or `key`.
 pub(super) const SECRET_MEMBERS: [&str; 10] = [
     "apikey",
     "api_key",
@@ -57,7 +58,7 @@ pub(super) const SECRET_MEMBERS: [&str; 10] = [
     "token",
 ];
 
-/// Names of JSON keys whose values are secrets even if they are numbers.
+/// The value of a JSON key with one of these names is a secret, even if the value is a number.
 pub(super) const SECRET_NUMBERS: [&str; 20] = [
     "access_token",
     "api_key",
@@ -108,7 +109,7 @@ impl Known {
         };
         for (name, value) in head.headers.iter().filter(|(name, _)| is_secret_header(request, name)) {
             add(value.as_bytes());
-            // Adds the credentials without the authentication scheme.
+            // Adds the credentials without the authentication scheme, such as `abc` for `Bearer abc`.
             if let Some((_, credentials)) = value.to_str().ok().and_then(|text| text.split_once(' ')) {
                 let is_credentials = *name == AUTHORIZATION || carries(request.route, name);
                 if is_credentials {
@@ -144,7 +145,7 @@ impl Known {
         Self(values)
     }
 
-    /// Returns the known secret values together with the values in `further`.
+    /// Returns these secret values and the values in `further`, longest value first.
     pub(super) fn with(&self, further: Vec<String>) -> Self {
         let further = further.into_iter().filter(|value| value.len() >= VALUE_BYTES_MIN && value != IN_BODY);
         let mut values: Vec<_> = self.0.iter().cloned().chain(further).collect();
@@ -153,7 +154,8 @@ impl Known {
         Self(values)
     }
 
-    /// Replaces in a text the known secret values, all tokens, and the values of parameters with the names of secrets.
+    /// Replaces in a text the known secret values, all tokens, and the value of each parameter whose name is the name
+    /// of a secret.
     pub(super) fn remove_from(&self, text: &str, replacement: &str) -> String {
         let text =
             self.0.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), replacement));
@@ -162,8 +164,8 @@ impl Known {
     }
 }
 
-/// Words that make a name the name of a secret, but only as whole words. Longer words can contain the same letters by
-/// chance, such as `shipping` with `pin`.
+/// If a name contains one of these words as a whole word, such as `user_pin`, it is the name of a secret. Longer words
+/// can contain the same letters by chance, such as `shipping`.
 const SECRET_WORDS: [&str; 5] = ["bearer", "otp", "pass", "pin", "pwd"];
 
 /// Reports whether a name is the name of a secret. The name must contain one of `parts`, or a word of [`SECRET_WORDS`],

@@ -1,5 +1,6 @@
-//! Records the next rejected requests in memory when an operator asks for it, so that `callgate explain` can repeat the
-//! decision. Tokens, secrets and signatures are never recorded. The verdict of each check is recorded instead.
+//! Records the next rejected requests in memory when an operator asks for it. `callgate explain` can then repeat the
+//! decision about such a request. Tokens, secrets and signatures are never recorded. The verdict of each check is
+//! recorded instead.
 //!
 //! The recording ends after a number of requests, after a time, or when the memory for captured requests is used up.
 
@@ -34,8 +35,8 @@ pub const DURATION_MAX: Duration = Duration::from_secs(86_400);
 pub const DURATION_DEFAULT: Duration = Duration::from_secs(600);
 /// The maximum size of the body of a captured request, in bytes. A larger body is left out.
 pub const BODY_BYTES_MAX: u64 = 64 << 10;
-/// The maximum number of bodies that are read at the same time only to capture their requests. The callers of these
-/// requests are not authenticated, and must not use up the memory for the bodies of other requests.
+/// The maximum number of request bodies that are read at the same time only to capture the requests. The callers of
+/// these requests are not authenticated, and must not use up the memory for the bodies of other requests.
 const READS_MAX: usize = 8;
 /// The total size of the captured requests, in bytes, at which capturing ends.
 const BYTES_MAX: usize = 4 << 20;
@@ -82,15 +83,16 @@ pub struct CapturedRequest {
 /// The captured requests, and the settings of the recording that is active.
 #[derive(Debug, Default)]
 pub struct Captures {
-    /// Whether requests may be captured at present. While the value is false, a request does not acquire the lock.
+    /// Whether requests may be captured at present. While the value is false, Callgate does not lock `state` for each
+    /// rejected request.
     is_on: AtomicBool,
-    /// The number of bodies that are being read only to capture their requests.
+    /// The number of request bodies that are being read only to capture the requests.
     reads: AtomicUsize,
     state: Mutex<State>,
 }
 
-/// A permit to read the body of a request only to capture the request. Dropping the value makes the permit available to
-/// another request.
+/// A permit to read the body of a request only to capture the request. The number of permits is limited. Dropping the
+/// value returns the permit.
 #[derive(Debug)]
 pub struct Reading<'c>(&'c Captures);
 
@@ -108,8 +110,9 @@ struct State {
 }
 
 impl State {
-    /// Returns the settings of the active recording of requests. Ends the recording if its time is over, if it has
-    /// captured the number of requests that the operator chose, or if its memory is used up.
+    /// Returns the settings of the active recording of requests, or `None` if no recording is active. Ends the
+    /// recording if its time is over, if it has captured the number of requests that the operator chose, or if its
+    /// memory is used up.
     fn active(&mut self, now: Timestamp) -> Option<&Wanted> {
         let is_full =
             |wanted: &Wanted, state: &Self| state.kept.len() >= wanted.requests || state.bytes >= BYTES_MAX;
@@ -121,7 +124,7 @@ impl State {
 }
 
 impl Captures {
-    /// Begins to capture requests. Ends the previous recording and removes its requests.
+    /// Begins to capture requests. Ends the previous recording, and removes the requests that it captured.
     pub fn begin(&self, wanted: Wanted) {
         let mut state = self.state.lock();
         *state = State { wanted: Some(wanted), ..State::default() };
@@ -141,7 +144,7 @@ impl Captures {
     }
 
     /// Reports whether a request is to be captured. `route` is the name of its route, and `reasons` are its denial
-    /// reasons. `now` reads the clock, which is needed only while an operator captures requests.
+    /// reasons. `now` reads the clock. It is called only while requests may be captured.
     pub fn wants(&self, route: &str, reasons: &[Denial], now: impl FnOnce() -> Timestamp) -> bool {
         if !self.is_on() || reasons.is_empty() {
             return false;
@@ -195,8 +198,8 @@ impl Captures {
         };
         let removed = state.kept.remove(at);
         state.bytes = state.bytes.saturating_sub(removed.bytes());
-        // The number of requests to capture is reduced, so that no further request is captured instead of the removed
-        // one.
+        // The number of requests to capture is reduced, so that no additional request is captured in place of the
+        // removed request.
         if let Some(wanted) = &mut state.wanted {
             wanted.requests = wanted.requests.saturating_sub(1);
         }

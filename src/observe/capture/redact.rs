@@ -5,7 +5,7 @@
 //!   body where the route expects them;
 //! - the values of headers, query parameters and JSON keys that have the name of a secret;
 //! - JWTs and opaque callback tokens;
-//! - all occurrences of a value that was replaced elsewhere;
+//! - all other occurrences of these values in the request;
 //! - the secrets of all routes and their providers.
 //!
 //! A body that cannot be searched for secrets is left out.
@@ -31,8 +31,8 @@ pub fn redacted_request(request: Request<'_>, verdicts: &Verdicts) -> String {
         out.push_str("\r\n");
     };
     for (name, value) in request.head.headers {
-        // Omits `Transfer-Encoding` and `Connection`, because the body is written without a transfer coding. Omits
-        // `Callgate-*` headers of the caller, because only Callgate may write these headers.
+        // Omits `Transfer-Encoding` and `Connection`: they describe the connection to the caller, not the request.
+        // Omits `Callgate-*` headers of the caller, because only Callgate may write these headers.
         let is_dropped =
             [TRANSFER_ENCODING, CONNECTION].contains(name) || name.as_str().starts_with("callgate-");
         if !is_dropped && (*name != CONTENT_LENGTH || body.is_err()) {
@@ -77,13 +77,14 @@ fn header(
     }
 }
 
-/// Reports whether a text is the name of a common authentication scheme, such as `Bearer`. Any other text could be a
-/// part of a secret.
+/// Reports whether a text is the name of a common authentication scheme, such as `Bearer`. A text that is not such a
+/// name could be a part of a secret.
 fn is_scheme(text: &str) -> bool {
     ["basic", "bearer", "digest", "token"].iter().any(|scheme| text.eq_ignore_ascii_case(scheme))
 }
 
-/// Returns the request target without secrets. The route that matches the original path also matches the returned path.
+/// Returns the request target without secrets. The path of the returned target matches the same route as the original
+/// path.
 fn target(request: &Request<'_>, known: &Known) -> String {
     let path = match request.route {
         Some((_, captures)) => captures.redacted_path(),

@@ -1,14 +1,15 @@
-//! Finds secrets in any text by their form: callback tokens, JWTs, and parameters of URLs with the names of secrets.
+//! Finds secrets in any text by their form: callback tokens, JWTs, and URL parameters whose names are names of secrets.
 //! The characters of a secret may be written as escapes of URLs (`%2E`) or of JSON (`\u002e`).
 
 use std::ops::Range;
 
 use crate::path::is_opaque_form;
 
-/// The maximum length of the name of a URL parameter, in characters.
+/// The number of characters, from the beginning of a URL parameter, in which Callgate looks for the `=` after the name.
+/// Longer names are not recognized.
 const NAME_CHARS_MAX: usize = 64;
-/// The maximum length of random text that is not replaced, in characters. A longer text could contain a callback token,
-/// even if the whole text does not have the form of a callback token.
+/// Random text with more than this number of characters is replaced. It could contain a callback token, even if the
+/// whole text does not have the form of a callback token.
 const RANDOM_CHARS_MIN: usize = 32;
 
 /// A decoded character of a text, and the range of the bytes that encode it in the text.
@@ -60,8 +61,7 @@ fn span(units: &[Unit]) -> Option<Range<usize>> {
     Some(units.first()?.at.start..units.last()?.at.end)
 }
 
-/// Replaces every part of a text that looks like a JWT or the beginning of one, and every part that looks like an
-/// opaque callback token.
+/// Replaces every part of a text that looks like a JWT, like the beginning of a JWT, or like an opaque callback token.
 pub(super) fn without_tokens(text: &str, replacement: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '=' | '~');
     let (units, mut ranges) = (units(text), Vec::new());
@@ -78,7 +78,8 @@ pub(super) fn without_tokens(text: &str, replacement: &str) -> String {
     replaced(text, &ranges, replacement)
 }
 
-/// Reports whether a text looks like an opaque callback token, or is so long and so random that it could contain one.
+/// Reports whether a text looks like an opaque callback token, or is so long and so random that it could contain an
+/// opaque callback token.
 fn is_random(part: &[Unit]) -> bool {
     let shown: String = part.iter().map(|unit| unit.shown).collect();
     let has = |is: fn(&u8) -> bool| shown.bytes().any(|byte| is(&byte));
@@ -89,8 +90,8 @@ fn is_random(part: &[Unit]) -> bool {
             && has(u8::is_ascii_digit))
 }
 
-/// Replaces the value of each URL parameter whose name is the name of a secret, such as `?token=…` and `;sig=…`.
-/// `is_secret` reports whether a name is the name of a secret.
+/// Replaces the value of each URL parameter whose name is the name of a secret, such as the value in `?token=…` and in
+/// `;sig=…`. `is_secret` reports whether a name is the name of a secret.
 pub(super) fn without_parameters(text: &str, replacement: &str, is_secret: fn(&str) -> bool) -> String {
     let (units, mut ranges) = (units(text), Vec::<Range<usize>>::new());
     let mut rest = units.as_slice();

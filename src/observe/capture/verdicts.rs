@@ -13,7 +13,7 @@ use crate::trail::{Outcome, Trail};
 pub const FACTS_HEADER: HeaderName = HeaderName::from_static("callgate-captured");
 /// The header that contains the verdict of each check of a captured request.
 pub const CHECKS_HEADER: HeaderName = HeaderName::from_static("callgate-captured-checks");
-/// The header of a captured request whose body was left out. Its value is the reason.
+/// The header that contains the reason why the body of a captured request was left out.
 pub const BODY_HEADER: HeaderName = HeaderName::from_static("callgate-captured-body");
 
 /// The verdicts of the checks of a captured request, with its time, its source address and its denial reason.
@@ -33,9 +33,9 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    /// Collects the verdict of each check from two trails of the same request. `real` has the checks that decided about
-    /// the request. `all` has every check that could run without the ledger. If both trails have a check, the verdict
-    /// in `all` is used.
+    /// Collects the verdict of each check from two trails (lists of checks that ran) of the same request. `real`
+    /// contains the checks that decided about the request. `all` contains every check that could run without the
+    /// ledger. If a check is in both trails, the verdict from `all` is used.
     pub fn of(time: Timestamp, peer: IpAddr, reason: &str, all: &Trail, real: &Trail) -> Self {
         let mut checks: Vec<(Box<str>, Box<str>)> = Vec::new();
         for step in all.steps().chain(real.steps()) {
@@ -68,7 +68,8 @@ impl Verdicts {
         })
     }
 
-    /// Returns the verdict of a check of the captured request, by the name of the check.
+    /// Returns the verdict of the check with the name `check`. Returns `None` if the captured request has no such
+    /// check.
     pub fn verdict(&self, check: &str) -> Option<&str> {
         self.checks.iter().find(|(name, _)| **name == *check).map(|(_, verdict)| &**verdict)
     }

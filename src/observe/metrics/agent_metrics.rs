@@ -10,7 +10,7 @@ use crate::denial::Denial;
 pub const AGENT_ACCEPTED: &str = "accepted";
 /// The value of the label `result` for a request that an agent answered with a status other than 2xx.
 pub const AGENT_REJECTED: &str = "rejected";
-/// The denials that mean that a request to an agent failed. Their codes are values of the label `result`.
+/// The denials for failed requests to an agent. The codes of these denials are values of the label `result`.
 const FAULTS: [Denial; 5] = [
     Denial::AgentGarbled,
     Denial::AgentRedirected,

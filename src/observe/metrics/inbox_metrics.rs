@@ -5,15 +5,16 @@ use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 use super::registry::{Label, MetricRegistry};
 use crate::inbox::Cause;
 
-/// The histogram buckets for the time until a message of the inbox is delivered, in seconds. The time is milliseconds
-/// if the agent is reachable, and up to days if it is not.
+/// The histogram buckets for the time until a message of the inbox is delivered, in seconds. The time is some
+/// milliseconds if the agent is reachable. If the agent is not reachable, it can be days.
 const DELAY_BUCKETS: &[f64] = &[
     5e-3, 1e-2, 2.5e-2, 1e-1, 5e-1, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0, 86_400.0,
     259_200.0,
 ];
 /// The results of an attempt to deliver a message of the inbox, as values of the label `result`.
 pub(super) const RESULTS: [&str; 6] = ["accepted", "busy", "failed", "gone", "rejected", "unreachable"];
-/// The outcomes of a message of the inbox, as values of the label `outcome`, except the causes of dead messages.
+/// The outcomes of a message of the inbox, as values of the label `outcome`. The causes of dead messages are additional
+/// values of this label.
 const ENDS: [&str; 4] = ["delivered", "erased", "overtaken", "taken"];
 /// The results of a request that wakes an agent, as values of the label `result`.
 const WOKEN: [&str; 2] = ["failed", "sent"];

@@ -1,6 +1,6 @@
 //! The metrics of ingress, egress and the ledger, in base units (seconds, bytes).
 //!
-//! The other files of this folder contain the other metrics. `registry` registers all metrics.
+//! The other files of this folder contain the metrics of other parts of the process. `registry` registers all metrics.
 
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
@@ -49,7 +49,7 @@ pub struct Metrics {
     pub(super) shared_store: SharedStoreMetrics,
 }
 
-/// The registered metrics of requests that the agent sends.
+/// The registered metrics of egress requests, which the agent sends through Callgate.
 #[derive(Debug)]
 pub(super) struct Egress {
     pub(super) egress_requests: IntCounterVec,
@@ -57,7 +57,7 @@ pub(super) struct Egress {
     guard_refusals: IntCounterVec,
 }
 
-/// The registered metrics of requests from outside.
+/// The registered metrics of ingress requests, such as callbacks from providers.
 #[derive(Debug)]
 pub(super) struct Ingress {
     decide_seconds: Histogram,
@@ -273,18 +273,20 @@ impl Metrics {
 
     // === The ledger ===
 
-    /// Counts an interaction that was opened.
+    /// Adds 1 to the number of open interactions of a route.
     pub fn interaction_opened(&self, route: &str) {
         self.ledger.open.with_label_values(&[route]).inc();
     }
 
-    /// Counts an open interaction that ended. `outcome` is its final state, such as `done` or `expired`.
+    /// Counts an open interaction that ended, and subtracts 1 from the number of open interactions. `outcome` is the
+    /// final state of the interaction, such as `done` or `expired`.
     pub fn interaction_ended(&self, route: &str, outcome: &str) {
         self.ledger.open.with_label_values(&[route]).dec();
         self.ledger.ended.with_label_values(&[route, outcome]).inc();
     }
 
-    /// Counts an open interaction that left this process, because another process took it over.
+    /// Subtracts 1 from the number of open interactions of a route, because another process took over an open
+    /// interaction.
     pub fn interaction_left(&self, route: &str) {
         self.ledger.open.with_label_values(&[route]).dec();
     }
@@ -294,12 +296,12 @@ impl Metrics {
         self.ledger.adopted.with_label_values(&[route]).inc();
     }
 
-    /// Counts a callback URL that was minted.
+    /// Counts a callback URL that Callgate issued.
     pub fn minted(&self, route: &str) {
         self.ledger.minted.with_label_values(&[route]).inc();
     }
 
-    /// Counts a callback that is a duplicate of an earlier one.
+    /// Counts a callback that is a duplicate of an earlier callback.
     pub fn duplicate(&self, route: &str) {
         self.ledger.duplicates.with_label_values(&[route]).inc();
     }
@@ -309,8 +311,8 @@ impl Metrics {
         self.ingress.reports_unreadable.with_label_values(&[route]).inc();
     }
 
-    /// Counts a callback that reports less progress than an earlier one, or progress after the end of the interaction.
-    /// `handling` is `delivered` or `dropped`.
+    /// Counts a callback that reports less progress than an earlier callback, or progress after the end of the
+    /// interaction. `handling` is `delivered` or `dropped`.
     pub fn stale(&self, route: &str, handling: &str) {
         self.ledger.stale.with_label_values(&[route, handling]).inc();
     }
@@ -321,7 +323,7 @@ impl Metrics {
         self.ledger.notices.with_label_values(&[route, cause, outcome]).inc();
     }
 
-    /// Counts a delivered event that the store removed early because the store was full.
+    /// Counts a delivered event that a full store removed before the end of its retention time.
     pub fn event_forgotten(&self) {
         self.ledger.events_forgotten.inc();
     }
@@ -357,8 +359,8 @@ impl Metrics {
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);
     }
 
-    /// Counts a denied connection: to an action endpoint, or to a host that the agent requested from the forward proxy.
-    /// `class` is the class of the denied address or URL, such as `loopback`.
+    /// Counts a connection that Callgate denied: to an action endpoint, or to a host that the agent requested from the
+    /// forward proxy. `class` is the class of the denied address or URL, such as `loopback`.
     pub fn guard_refusal(&self, class: &str) {
         self.egress.guard_refusals.with_label_values(&[class]).inc();
     }

@@ -9,8 +9,8 @@ use super::registry::MetricRegistry;
 /// The resources that the process uses. A value is `None` if the operating system does not provide it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessUsage {
-    /// The CPU time that the process has used since its start, including the time of the operating system on its
-    /// behalf.
+    /// The CPU time that the process has used since its start. The time that the operating system spent for the process
+    /// is included.
     pub cpu: Option<Duration>,
     /// The resident memory of the process, in bytes.
     pub resident_bytes: Option<u64>,
@@ -26,8 +26,8 @@ pub struct ProcessUsage {
     pub started: Option<f64>,
 }
 
-/// The registered metrics of the process. A time series is created with its first value. On a system that does not
-/// provide a value, the metric therefore has no series instead of a wrong value.
+/// The registered metrics of the process. A time series is created when its first value is set. If the operating system
+/// does not provide a value, the metric therefore has no time series.
 #[derive(Debug)]
 pub(super) struct ProcessMetrics {
     pub(super) cpu_seconds: prometheus::CounterVec,

@@ -4,7 +4,7 @@ use prometheus::core::Collector;
 
 use super::metrics::Metrics;
 
-/// The number of requests with the same route or egress rule, provider, verdict and reason.
+/// The number of requests that have the same name (of a route or of an egress rule), provider, verdict and reason.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Count {
     /// The name of the route or of the egress rule.

@@ -64,12 +64,12 @@ impl Metrics {
         self.inbox.bytes_max.set(i64::try_from(bytes_max).unwrap_or(i64::MAX));
     }
 
-    /// Sets whether deliveries of the inbox to an agent pause because the agent does not respond.
+    /// Sets whether the inbox has paused the deliveries to an agent because the agent does not respond.
     pub fn inbox_circuit(&self, agent: &str, is_open: bool) {
         self.inbox.circuit_open.with_label_values(&[agent]).set(i64::from(is_open));
     }
 
-    /// Returns the names of the agents to which deliveries of the inbox pause.
+    /// Returns the names of the agents to which the inbox has paused the deliveries.
     pub fn paused_agents(&self) -> Vec<String> {
         let families = self.inbox.circuit_open.collect();
         let series = families.iter().flat_map(|family| family.get_metric());

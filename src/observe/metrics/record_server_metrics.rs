@@ -16,14 +16,14 @@ impl Metrics {
         self.server.connections_refused.with_label_values(&[reason]).inc();
     }
 
-    /// Sets the number of open ingress connections, and the memory reserved for request bodies in bytes.
+    /// Sets the number of open ingress connections, and the memory in bytes that is reserved for request bodies.
     pub fn held(&self, connections: usize, body_bytes: u64) {
         self.server.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
         self.server.body_bytes.set(i64::try_from(body_bytes).unwrap_or(i64::MAX));
     }
 
     /// Sets the expiry time of each server certificate in use. `ends` contains the file of each certificate and its
-    /// expiry time in Unix seconds. Removes the time series of all other files.
+    /// expiry time in Unix seconds. Removes the time series of all files that `ends` does not contain.
     pub fn certificates<'c>(&self, ends: impl Iterator<Item = (&'c str, i64)>) {
         let mut known = self.server.certificates.lock();
         let gone = std::mem::take(&mut *known);
@@ -75,8 +75,8 @@ impl Metrics {
         }
         if let Some(cpu) = usage.cpu {
             let counter = process.cpu_seconds.with_label_values(no_labels);
-            // A counter cannot be set to a value. Therefore the counter is reset and then increased. Two scrapes at the
-            // same time can double the value.
+            // A counter cannot be set to a value. Therefore the counter is reset and then increased. If two scrapes do
+            // this at the same time, the value can be twice as large as it should be.
             counter.reset();
             counter.inc_by(cpu.as_secs_f64());
         }
@@ -113,7 +113,8 @@ impl Metrics {
         }
     }
 
-    /// Counts a request to the admin listener if its response has the status 401 or 403. Ignores all other statuses.
+    /// Counts a request to the admin listener if its response has the status 401 or 403. Ignores responses with another
+    /// status.
     pub fn admin_answered(&self, status: u16) {
         let refused = match status {
             401 => "401",
@@ -146,8 +147,8 @@ impl Metrics {
         self.fetch.fetches.with_label_values(&[feed, outcome]).inc();
     }
 
-    /// Sets the time since the last successful fetch of a key set or address list. `feed` is its URL. Has no effect if
-    /// `seconds` is `None`, which means that the document was not fetched yet.
+    /// Sets the time since the last successful fetch of a key set or address list. `feed` is its URL. `seconds` is
+    /// `None` if the document was not fetched yet. The function then has no effect.
     pub fn feed_age(&self, feed: &str, seconds: Option<f64>) {
         if let Some(seconds) = seconds {
             self.fetch.age_seconds.with_label_values(&[feed]).set(seconds);

@@ -1,6 +1,7 @@
 //! Creates and registers metrics, and records a description of each metric.
 //!
-//! `callgate metrics` and `docs/metrics.md` are generated from these descriptions, so they always list every metric.
+//! The output of `callgate metrics` and the file `docs/metrics.md` are generated from these descriptions. Both
+//! therefore list every metric.
 
 use std::cell::RefCell;
 
@@ -24,7 +25,8 @@ pub struct Series {
     pub labels: Vec<Label>,
     /// The help text of the metric.
     pub help: String,
-    /// The upper bounds of the buckets of a histogram, in the unit of the metric. Empty for other metrics.
+    /// The upper bounds of the buckets of a histogram, in the unit of the metric. Empty if the metric is not a
+    /// histogram.
     pub buckets: Vec<f64>,
     /// Whether all time series of the metric exist when Callgate starts.
     pub from_start: bool,
@@ -105,8 +107,8 @@ impl<'r> MetricRegistry<'r> {
         made
     }
 
-    /// Registers a metric and records its description. All other functions that create metrics call this one. Returns
-    /// an error if a label has no description, so that the list of metrics is always complete.
+    /// Registers a metric and records its description. All functions that create a metric call this function. Returns
+    /// an error if a label of the metric is not in `labels`, so that the description contains every label.
     fn register<C: Collector + Clone + 'static>(
         &self,
         made: prometheus::Result<C>,
@@ -153,7 +155,8 @@ impl<'r> MetricRegistry<'r> {
         Ok(counters)
     }
 
-    /// Creates a counter of seconds, which can have fractions. Its time series is created with its first value.
+    /// Creates a counter of seconds. The value can have a fraction. The time series of the counter is created when its
+    /// first value is set.
     pub(super) fn seconds(&self, name: &str, help: &str) -> prometheus::Result<CounterVec> {
         self.register(CounterVec::new(Opts::new(name, help), &[]), &[], &[])
     }
@@ -166,7 +169,7 @@ impl<'r> MetricRegistry<'r> {
         self.register(IntGaugeVec::new(Opts::new(name, help), &names(labels)), labels, &[])
     }
 
-    /// Creates a gauge with labels for times in seconds, which can have fractions.
+    /// Creates a gauge with labels for times in seconds. A value can have a fraction.
     pub(super) fn ages(&self, name: &str, help: &str, labels: &[Label]) -> prometheus::Result<GaugeVec> {
         self.register(GaugeVec::new(Opts::new(name, help), &names(labels)), labels, &[])
     }
@@ -202,7 +205,7 @@ const fn kind(kind: MetricType) -> &'static str {
     }
 }
 
-/// Returns every combination of label values. Returns no combination if a label has no fixed list of values.
+/// Returns every combination of label values. Returns an empty list if a label has no fixed list of values.
 fn combinations(labels: &[Label]) -> Vec<Vec<&'static str>> {
     let mut rows = vec![Vec::new()];
     for label in labels {

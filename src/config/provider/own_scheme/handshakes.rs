@@ -3,8 +3,8 @@
 use crate::config::yaml::Fields;
 use crate::signature::{BodyFormat, Handshake, Proof, Scheme};
 
-/// Reports an error for each setting that a handshake needs and that is missing. Also reports an error if the reply to
-/// an unsigned handshake could be a valid signature of a message.
+/// Reports an error for each missing setting that a handshake needs. Also reports an error if the reply to an unsigned
+/// handshake could be a valid signature of a message.
 pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
     let any = |needs: fn(&Handshake) -> bool| scheme.handshakes.iter().any(needs);
     let has_secrets = fields.has("secrets");
@@ -33,7 +33,7 @@ pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
     }
 }
 
-/// Reports an error for each handshake that no request can match, because the handshake and the scheme read values from
+/// Reports an error for each handshake that no request can match. Such a handshake and its scheme read values from
 /// bodies of different formats, such as JSON and a form.
 pub(super) fn answerable(fields: &mut Fields<'_>, scheme: &Scheme) {
     let Some(list) = fields.optional("handshakes").and_then(|at| at.list()) else { return };

@@ -1,11 +1,12 @@
-//! Checks which parts of a request a user's signature scheme covers, and that its signature can be computed.
+//! Checks which parts of a request the signature of a user's scheme covers, and that a sender can compute the
+//! signature.
 
 use crate::config::yaml::{Cursor, Fields};
 use crate::signature::{ExpectedClaim, JwtScheme, Proof, PublicKeySource, Scheme};
 
-/// Reports an error if the signature does not cover the body, unless the user accepts this with
-/// `unsigned_body: accept`. Also reports an error if a JWT scheme accepts every token of an issuer, or if the scheme
-/// `none` has no handshakes.
+/// Reports an error if the signature does not cover the body, unless the user accepts this with `unsigned_body:
+/// accept`. If the signature covers the body, this setting is an error. Also reports an error if a JWT scheme accepts
+/// every token of an issuer, or if the scheme `none` has no handshakes.
 pub(super) fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     let covers = scheme.covers().body;
     if covers && accepted {
@@ -37,8 +38,8 @@ pub(super) fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     }
 }
 
-/// Reports an error if the signed content does not show where one of its parts ends. An attacker could then move bytes
-/// from one part to the next without a change of the signature.
+/// Reports an error if nothing in the signed content marks the end of a part. An attacker could then move bytes from
+/// this part to the next part, and the signature would stay valid.
 pub(super) fn unambiguous(fields: &mut Fields<'_>, scheme: &Scheme) {
     let Proof::Content(content) = &scheme.proof else { return };
     let time = content.timestamp.as_ref().map(|rule| &rule.source);

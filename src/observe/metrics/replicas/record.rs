@@ -25,7 +25,7 @@ impl Metrics {
         self.replicas.owner_gone.with_label_values(&[did]).inc();
     }
 
-    /// Sets the number of replicas that are present, including this process.
+    /// Sets the number of replicas that are alive, including this process.
     pub fn members(&self, count: usize) {
         self.replicas.members.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -36,7 +36,7 @@ impl Metrics {
     }
 
     /// Counts the interactions of this process when the process stops. Another replica took over `taken` interactions.
-    /// No replica took over the other `lost` interactions.
+    /// No replica took over `lost` interactions.
     pub fn handed_over(&self, taken: usize, lost: usize) {
         for (result, count) in [("taken", taken), ("lost", lost)] {
             self.replicas.handed_over.with_label_values(&[result]).inc_by(count as u64);

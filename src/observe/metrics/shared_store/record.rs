@@ -8,7 +8,7 @@ impl Metrics {
         self.ledger.commit_seconds.observe(seconds);
     }
 
-    /// Sets whether the ledger cannot be written at present. The ledger is in a file, or in Redis or Valkey.
+    /// Sets whether writing to the ledger fails at present. The ledger is in a file, or in Redis or Valkey.
     pub fn store_failed(&self, failed: bool) {
         self.ledger.store_failed.set(i64::from(failed));
     }
@@ -18,14 +18,14 @@ impl Metrics {
         self.shared_store.call_seconds.with_label_values(&[call]).observe(seconds);
     }
 
-    /// Counts a change of an interaction in the shared store that had to be decided again, because another process had
-    /// changed the same interaction in the meantime.
+    /// Counts a repeated decision about a change of an interaction in the shared store. The decision is repeated if
+    /// another process has changed the same interaction in the meantime.
     pub fn store_conflict(&self) {
         self.shared_store.conflicts.inc();
     }
 
-    /// Counts a change of the shared store for which the response of Redis or Valkey was lost. This process must then
-    /// look up whether the change was made.
+    /// Counts a change of the shared store if the response of Redis or Valkey to the change was lost. This process must
+    /// then look up whether the change was made.
     pub fn store_unknown_outcome(&self) {
         self.shared_store.unknown_outcomes.inc();
     }
@@ -41,13 +41,13 @@ impl Metrics {
     }
 
     /// Creates the time series of a route that has interactions in a shared store. Does not change the number of open
-    /// interactions, which [`Self::shared_open`] sets.
+    /// interactions. [`Self::shared_open`] sets this number.
     pub fn shared_interaction_opened(&self, route: &str) {
         self.ledger.expect(route);
     }
 
-    /// Counts an interaction of a shared store that ended. Does not change the number of open interactions, which
-    /// [`Self::shared_open`] sets, because another process may have opened this interaction.
+    /// Counts an interaction of a shared store that ended. Does not change the number of open interactions, because
+    /// another process may have opened this interaction. [`Self::shared_open`] sets this number.
     pub fn shared_interaction_ended(&self, route: &str, outcome: &str) {
         self.ledger.ended.with_label_values(&[route, outcome]).inc();
     }
