@@ -2,8 +2,7 @@
 //!
 //! Documents that the configuration names are fetched before they are needed, and then at intervals. If a fetch fails,
 //! the last good document stays in use. At most one fetch of each document runs at a time. A message cannot make
-//! Callgate fetch an arbitrary URL: the provider's scheme restricts the URLs of certificates, and the URLs that confirm
-//! subscriptions.
+//! Callgate fetch an arbitrary URL: the provider's scheme restricts the URLs of certificates and of confirmations.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -76,8 +76,8 @@ pub struct Report {
     pub id: Option<Box<str>>,
     /// Whether the status is one of [`Follow::asking`], which means that the provider asks a question.
     pub asks: bool,
-    /// The action endpoint: the URL to which the answer is sent. `None` if the callback has no such URL, or if the
-    /// route does not allow the URL.
+    /// The provider's question, by its action endpoint: the URL to which the answer is sent. `None` if the callback has
+    /// no such URL, or if the route does not allow the URL.
     pub question: Option<Box<str>>,
     /// Whether a value must be read from the JSON body, and the body is not valid JSON. False if the status was found
     /// outside the body, for example in a header.

@@ -131,8 +131,8 @@ impl Claimed<'_> {
         }
     }
 
-    /// Reports whether the callback is delivered although its progress is stale (see
-    /// [`Stale`](crate::interaction::Stale)).
+    /// Reports whether the progress in the callback is stale (see [`Stale`](crate::interaction::Stale)). The callback is
+    /// delivered nevertheless.
     pub fn is_stale(&self) -> bool {
         if let Some(shared) = &self.shared {
             return shared.is_stale();

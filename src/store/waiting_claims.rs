@@ -129,7 +129,7 @@ impl Waiter<'_> {
         self.entry.woken.notified().await;
     }
 
-    /// Records that the claim has succeeded. Dropping this value then wakes no other claims. The other claims are woken
+    /// Records that the claim has succeeded, so that dropping this value wakes no waiting claims. They are woken later,
     /// when the successful claim ends.
     pub(super) fn succeeded(self) {
         self.entry.state.store(WOKEN_WITH_ALL, Ordering::SeqCst);

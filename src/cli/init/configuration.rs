@@ -279,8 +279,8 @@ fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> Rule {
 }
 
 /// Returns the origin of the provider's API, to which one egress rule can forward all requests. Returns `None` if the
-/// preset names one endpoint instead of an origin, or if it has no condition that identifies the requests with a
-/// callback.
+/// preset names one endpoint instead of an origin. Also returns `None` if the preset has no condition that identifies
+/// the requests that get a callback.
 fn prefix(callback: &CallbackConvention) -> Option<String> {
     let has_condition = |request: &CallbackRequest| request.condition != RequestCondition::default();
     match &callback.api {

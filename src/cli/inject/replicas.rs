@@ -117,7 +117,7 @@ pub(super) fn keep(object: &mut Mapping, service_name: Option<&str>) {
     }
 }
 
-/// Adds to the sidecar's container the environment variables and the port for several replicas.
+/// Adds the environment variables and the port that several replicas need to the sidecar's container.
 pub(super) fn extend(container: &mut Mapping, port: u16, names: &Names) -> Result<(), String> {
     let mut add = || {
         let patch = yaml::read(SIDECAR).ok()?;

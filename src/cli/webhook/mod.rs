@@ -176,8 +176,8 @@ fn respond(outcomes: &Outcomes, request: &AdminRequest) -> AdminResponse {
 /// The response to a request to `/mutate`, the outcome to count, and the line to log with its level.
 type Reviewed = (AdminResponse, Outcome, Option<(log::Level, String)>);
 
-/// Returns the response to a request to `/mutate`. Does not count or log it, because the response may be ready too late
-/// to be sent.
+/// Returns the response to a request to `/mutate`. The caller of this function counts and logs the response, because
+/// only the caller knows whether the response was ready in time.
 fn reviewed(policy: &Policy, request: &AdminRequest) -> Reviewed {
     match request.json().and_then(|body| decide(policy, body).map_err(|error| (400, error))) {
         Ok(Decision { outcome, answer, line }) => {

@@ -221,8 +221,8 @@ fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
     Some(Some(CertificateRule { names: names? }))
 }
 
-/// Reads the setting `assertion: true | false` of a route. Returns the signer of assertions, or `Some(None)` if the
-/// agent receives no assertions. The default is true if the configuration has the section `assertion`.
+/// Reads the setting `assertion: true | false` of a route. Returns the signer of assertions, `Some(None)` if the agent
+/// receives no assertions, or `None` if the setting has a mistake. The default is true if the configuration has the section `assertion`.
 fn asserter(at: Option<Cursor<'_>>, known: &References<'_, '_>) -> Option<Option<Arc<Asserter>>> {
     let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
     match (asked, known.asserter) {

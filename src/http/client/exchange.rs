@@ -27,7 +27,7 @@ const READ_BYTES: usize = 32 << 10;
 pub(crate) struct Message {
     /// The head of the request, including the empty line. A small body follows in the same buffer.
     head: Bytes,
-    /// The body, if it is too large for the buffer of the head. Otherwise this buffer is empty.
+    /// The body, if it is too large for the buffer of the head. Otherwise empty, because that buffer has the body.
     body: Bytes,
     /// Whether the request has a body.
     has_body: bool,

@@ -75,7 +75,7 @@ impl Agents {
         former.map(|client| Arc::clone(&client.share)).unwrap_or_default()
     }
 
-    /// Closes connections to agents that have been idle for longer than the idle timeout of the agent.
+    /// Closes each connection to an agent that has been idle for longer than the agent's idle timeout.
     pub(crate) fn sweep(&self, now: Instant) {
         self.clients.load().iter().for_each(|client| client.sweep(now));
     }

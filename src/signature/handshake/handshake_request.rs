@@ -120,7 +120,7 @@ impl HandshakeRequest<'_> {
         Ok(out)
     }
 
-    /// Returns a JSON object with these names and values, filled with values of this request.
+    /// Returns a JSON object with the names in `members`. Each value is constant or comes from this request.
     ///
     /// # Errors
     /// Returns `handshake_refused` if a value is missing, malformed, or occurs more than once.

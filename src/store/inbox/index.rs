@@ -280,7 +280,7 @@ impl Index {
         Some(changed)
     }
 
-    /// Makes a waiting message delivered or dead, and retains it for `keep`. Returns the changed message.
+    /// Changes a waiting message to delivered or dead, and retains it for `keep`. Returns the changed message.
     pub(super) fn settle(
         &mut self,
         number: u64,

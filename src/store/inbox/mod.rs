@@ -142,8 +142,8 @@ impl Inbox {
         (self.id(number) == id).then_some(number)
     }
 
-    /// Returns the fingerprint of an interaction, by which its messages are ordered. Without an interaction, returns
-    /// [`NO_LANE`].
+    /// Returns the fingerprint of an interaction. Messages with the same fingerprint are in one sequence. Without an
+    /// interaction, returns [`NO_LANE`].
     fn lane(&self, interaction: Option<&str>) -> u64 {
         interaction.map_or(NO_LANE, |id| self.key.fingerprint(id, EventKey(0)))
     }
@@ -367,8 +367,7 @@ impl Store {
         }
     }
 
-    /// Records in an interaction that the agent will not receive a callback of this interaction. The agent then gets a
-    /// notice.
+    /// Records in an interaction that one of its callbacks will not reach the agent. The agent then gets a notice.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable` if the change cannot be made durable.

@@ -14,7 +14,8 @@ use crate::time::Timestamp;
 /// The time after a failed write for which a node counts as not writable. This time is longer than the interval between
 /// two heartbeats of a process, and each heartbeat is a write.
 const WRITE_RECENT: Duration = Duration::from_secs(12);
-/// If a full node has refused no change for this time, the memory of the node is checked again.
+/// After the last change that a full node refused, Callgate waits for this time. It then checks whether the node has
+/// memory again.
 const FULL_RECENT: Duration = Duration::from_secs(10);
 
 /// The health of the Redis or Valkey nodes: which nodes respond and accept changes.

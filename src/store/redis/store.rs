@@ -165,7 +165,7 @@ impl RedisStore {
         parse_owner(text)
     }
 
-    /// Schedules the deadlines of interactions that another process has passed to this one.
+    /// Schedules the deadlines of interactions for this process, because another process has asked it to apply them.
     pub(in crate::store) fn pass_on(&self, ids: impl Iterator<Item = Box<str>>) {
         self.due.pass_on(ids);
     }

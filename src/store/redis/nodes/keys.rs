@@ -108,7 +108,7 @@ impl Keys {
         self.name(partition, "f")
     }
 
-    /// Returns the name of the Redis key with the secret keys with which the copied fingerprints were computed.
+    /// Returns the name of the Redis key that stores secrets: those with which the copied fingerprints were computed.
     pub(in crate::store::redis) fn copied_keys(&self) -> String {
         self.name(Partition::Members, "keys")
     }

@@ -1,8 +1,8 @@
 //! The binary form of a record on Redis or Valkey: the version (8 random bytes), the format (1 byte), and the record in
 //! JSON.
 //!
-//! A process that does not support the format of a record neither uses nor changes the record. A later version of
-//! Callgate may write another format only if the release before it can already read this format.
+//! A process that does not support the format of a record neither uses nor changes the record. Callgate may begin to
+//! write a new format only in a release whose predecessor can already read the new format.
 
 use crate::interaction::SharedRecord;
 
