@@ -31,6 +31,8 @@ pub(crate) struct BufferedIo {
     read_buffer: Bytes,
     /// The bytes that were written to this stream, but were not sent to the socket yet.
     write_buffer: Vec<u8>,
+    /// Whether the peer has ended its direction of the connection.
+    has_ended: bool,
     digest: Arc<SocketDigest>,
 }
 
@@ -38,7 +40,8 @@ impl BufferedIo {
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr) -> Self {
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         let _ = digest.peer_addr.set(Some(PeerAddr::Inet(peer)));
-        Self { stream, read_buffer: Bytes::new(), write_buffer: Vec::new(), digest: Arc::new(digest) }
+        let (read_buffer, write_buffer) = (Bytes::new(), Vec::new());
+        Self { stream, read_buffer, write_buffer, has_ended: false, digest: Arc::new(digest) }
     }
 
     /// Puts back bytes that were read too early. The next read returns these bytes again.
@@ -93,7 +96,10 @@ impl AsyncRead for BufferedIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.read_buffer.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
+            let room = buffer.remaining();
+            let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+            self.has_ended |= matches!(polled, Poll::Ready(Ok(()))) && room > 0 && buffer.remaining() == room;
+            return polled;
         }
         let bytes = self.read_buffer.len().min(buffer.remaining());
         buffer.put_slice(self.read_buffer.get(..bytes).unwrap_or_default());
@@ -125,7 +131,9 @@ impl AsyncWrite for BufferedIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_buffer(context))?;
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        // If the peer has ended its direction, the connection is dropped next. Dropping the connection ends this
+        // direction as well, with one system call less.
+        if self.has_ended { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_shutdown(context) }
     }
 }
 
@@ -166,5 +174,44 @@ impl GetSocketDigest for BufferedIo {
 
     fn set_socket_digest(&mut self, digest: SocketDigest) {
         self.digest = Arc::new(digest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn connection() -> (TcpStream, BufferedIo) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        (peer, BufferedIo::new(stream, address))
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_sends_its_buffer_and_the_end_whether_or_not_the_peer_has_ended() {
+        for has_ended in [false, true] {
+            let (mut peer, mut io) = connection().await;
+            peer.write_all(b"ask").await.unwrap();
+            if has_ended {
+                peer.shutdown().await.unwrap();
+            }
+            let mut asked = [0; 3];
+            io.read_exact(&mut asked).await.unwrap();
+            if has_ended {
+                assert_eq!(io.read(&mut asked).await.unwrap(), 0);
+            }
+            io.write_all(b"answer").await.unwrap();
+            AsyncWriteExt::shutdown(&mut io).await.unwrap();
+            let mut received = Vec::new();
+            if has_ended {
+                drop(io);
+            }
+            peer.read_to_end(&mut received).await.unwrap();
+            assert_eq!(received, b"answer", "{has_ended}");
+        }
     }
 }

@@ -100,8 +100,6 @@ enum Next {
 /// Performs the TLS handshake if the listener has a certificate. Returns the connection when it is ready for HTTP, or
 /// `None` if the handshake failed or took longer than `limits.head_deadline`.
 async fn establish(context: &EgressContext, stream: TcpStream, peer: SocketAddr) -> Option<Stream> {
-    // Nagle's algorithm would delay a small response until the caller has acknowledged the previous one.
-    let _ = stream.set_nodelay(true);
     let io = BufferedIo::new(stream, peer);
     let Some(tls) = context.limits.tls.load_full() else { return Some(Box::new(io)) };
     let deadline = context.policy.load().limits.head_deadline;

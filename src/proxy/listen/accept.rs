@@ -199,8 +199,6 @@ async fn establish(
     limits: &Limits,
 ) -> Result<(Stream, ConnInfo), AcceptError> {
     let rules = config.load_full();
-    // Nagle's algorithm would delay a small response until the caller has acknowledged the previous one.
-    let _ = stream.set_nodelay(true);
     let mut io = BufferedIo::new(stream, peer);
     let mut client = peer;
     if let Some(trusted) = &rules.proxied_by {

@@ -82,8 +82,28 @@ impl BoundListener {
     }
 }
 
+/// Binds a listener. Accepted connections inherit `TCP_NODELAY` from it. Nagle's algorithm would otherwise delay a small
+/// response until the caller has acknowledged the previous one.
 pub(crate) fn bind(address: SocketAddr) -> std::io::Result<BoundListener> {
     let listener = TcpListener::bind(address)?;
+    SockRef::from(&listener).set_tcp_nodelay(true)?;
     listener.set_nonblocking(true)?;
     Ok(BoundListener { address: listener.local_addr()?, listener })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn an_accepted_connection_sends_small_responses_without_delay() {
+        let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _peer = TcpStream::connect(bound.address).unwrap();
+        let listener = bound.into_listener();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+    }
 }
