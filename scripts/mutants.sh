@@ -4,8 +4,8 @@
 # Usage: mutants.sh [NUMBER [SEED [GLOB...]]], or mutants.sh sample
 #
 # NUMBER mutants are drawn from the files that match GLOB. The same SEED draws the same mutants of the same code.
-# The unit tests and the decision cases test the core, and the unit tests test src/store. The suite tests the survivors a
-# second time, because it also notices changes that need the whole program.
+# The unit tests and the decision cases test the core, and the unit tests test src/store. The suite and the slow unit
+# tests test the survivors a second time, because the suite also notices changes that need the whole program.
 # PARTS=core or PARTS=store runs one of the two. TEST_SECONDS is the time after which a test run counts as endless. The
 # whole suite may take ten times as long.
 # cargo-mutants changes a copy of the code in a temporary folder.
@@ -95,7 +95,7 @@ seconds=${TEST_SECONDS:-120}
 baseline=run
 # `make core` has already tested the code without changes.
 [ "$number" != sample ] || baseline=skip
-# Tests the survivors of a part again, with the suite: again PART NEW_PART CARGO_MUTANTS_OPTION...
+# Tests the survivors of a part again, with the suite and the slow unit tests: again PART NEW_PART CARGO_MUTANTS_OPTION...
 again() {
     local part=$1 second=$2 survivors=$results/survivors-of-$1.txt
     shift 2
@@ -108,18 +108,18 @@ again() {
     fi
 }
 
-# The first run skips tests that take seconds. The second run does not, except for the three that test other code.
+# The first run skips tests that take seconds. The second run includes those that often notice a mutant.
 slow=(--skip simulated_members_lose --skip in_every_interleaving --skip a_denial_waits_until)
-other=(--skip a_step_is_short --skip the_cost_of_a_simulated_interaction --skip the_simulation_notices)
+rare=(--skip a_step_is_short --skip the_cost_of_a_simulated_interaction --skip the_simulation_notices)
 if [[ $parts == *core* ]]; then
     run core "$seconds" --cargo-arg=--lib --cargo-arg=--test=decisions --no-default-features \
-        -- -- "${slow[@]}" "${other[@]}"
-    again core suite --cargo-arg=--lib -- -- "${other[@]}"
+        -- -- "${slow[@]}" "${rare[@]}"
+    again core suite --cargo-arg=--lib -- -- "${rare[@]}"
 fi
 if [[ $parts == *store* ]]; then
-    run store "$seconds" --cargo-arg=--lib -- -- store:: interaction:: "${slow[@]}" "${other[@]}"
+    run store "$seconds" --cargo-arg=--lib -- -- store:: interaction:: "${slow[@]}" "${rare[@]}"
     again store ledger --cargo-arg=--lib -- -- store:: interaction:: ledger:: decisions:: every_route:: disk:: crash:: \
-        "${other[@]}"
+        "${rare[@]}"
 fi
 
 survived=$(for part in $parts; do unlisted "$part"; done | short)

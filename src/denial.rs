@@ -67,8 +67,8 @@ denials! {
     ActionAmbiguous, "action_ambiguous", Deny, 409, "Conflict",
         "The interaction has several open questions, and the agent's answer does not say which one it belongs to.";
     ActionNotAllowed, "action_not_allowed", Deny, 403, "Forbidden",
-        "The host of the action endpoint (the URL for the answer) is not in the route's `hosts`, or Callgate \
-        may not connect to its address.";
+        "The host of the action endpoint (the URL for the answer) is not in `actions.hosts` of the route, or \
+         Callgate may not connect to its address.";
     ActionUnknown, "action_unknown", Deny, 404, "Not Found",
         "No callback of this interaction asked this question, or the route no longer has `actions`.";
     AddressNotAllowed, "address_not_allowed", Deny, 403, "Forbidden",
@@ -80,7 +80,7 @@ denials! {
          callback.";
     AgentRedirected, "agent_redirected", Fail, 502, "Bad Gateway",
         "The agent answered with a redirect (3xx). Callgate does not forward it, because the provider would \
-        then call the internal address.";
+         then call the internal address.";
     AgentReset, "agent_reset", Fail, 502, "Bad Gateway",
         "The agent closed the connection before it sent a response. The callback may have reached the agent.";
     AgentTimeout, "agent_timeout", Fail, 504, "Gateway Timeout",
@@ -89,7 +89,7 @@ denials! {
         "Callgate could not connect to the agent within `agent.timeouts.connect`. The callback did not reach the \
          agent.";
     BodyIncomplete, "body_incomplete", Deny, 400, "Bad Request",
-        "The connection ended before the body was complete, or the framing of the body is invalid.";
+        "The request ended before its body was complete, or the framing of the body is invalid.";
     BodyNotJson, "body_not_json", Deny, 400, "Bad Request",
         "The route checks the action endpoint in the body (`actions`), and this body is not valid JSON.";
     BodyTimeout, "body_timeout", Deny, 408, "Request Timeout",
@@ -109,7 +109,7 @@ denials! {
         "The client certificate is valid, but the route lists none of its names.";
     EventInFlight, "event_in_flight", Fail, 503, "Service Unavailable",
         "Callgate is still delivering another request with the same event, or the request that uses the last \
-        callback that the token allows. The provider should try again.";
+         callback that the token allows. The provider should try again.";
     HandshakeRefused, "handshake_refused", Deny, 403, "Forbidden",
         "The request is a provider's handshake, but it fails its check. Examples are a wrong token, a topic that \
          is not in `subscriptions`, or a missing challenge.";
@@ -125,15 +125,15 @@ denials! {
     InboxFull, "inbox_full", Fail, 503, "Service Unavailable",
         "The inbox contains `inbox.messages_max` messages, or `inbox.bytes_max` bytes. The provider should try again.";
     InjectionImpossible, "injection_impossible", Deny, 400, "Bad Request",
-        "Callgate cannot add the callback URL or token to the request: a step of the JSON pointer finds a \
-        value that is neither an object nor a list, or a name on the path occurs twice or in another \
-        spelling.";
+        "Callgate cannot add the callback URL or token to the request: a value on the path of the JSON \
+         pointer is not the object or list that the next step needs, a list has no such element, or the place \
+         or a name on the path occurs twice or in another spelling.";
     InteractionMismatch, "interaction_mismatch", Deny, 403, "Forbidden",
         "The provider's task id in the callback differs from the id that the provider returned when it \
          accepted the request.";
     InteractionOver, "interaction_over", Deny, 410, "Gone",
         "The interaction is over: a final callback arrived, the allowed number of callbacks has been used up, \
-        the deadline passed, or the provider never accepted the request.";
+         the deadline passed, or the provider never accepted the request.";
     InteractionRevoked, "interaction_revoked", Deny, 410, "Gone",
         "The interaction was revoked.";
     InteractionUnknown, "interaction_unknown", Deny, 410, "Gone",
@@ -162,8 +162,8 @@ denials! {
         "The process that minted the token is gone, and `replicas.gone` is `refuse`.";
     OwnerUnreachable, "owner_unreachable", Fail, 503, "Service Unavailable",
         "The replica that minted the token cannot be reached, did not answer, or is stopping. If Callgate had \
-        already sent the callback to this replica, the agent may have received it. The provider should try \
-        again.";
+         already sent the callback to this replica, the agent may have received it. The provider should try \
+         again.";
     PageNotAllowed, "page_not_allowed", Deny, 403, "Forbidden",
         "A web page sent the request to the egress listener: it has an `Origin` header, or a `Sec-Fetch-Site` other \
          than `none`.";
@@ -177,7 +177,7 @@ denials! {
          whole request.";
     ProviderRedirected, "provider_redirected", Fail, 502, "Bad Gateway",
         "The provider responded to the agent's answer with a redirect. Callgate neither follows nor forwards \
-        the redirect.";
+         the redirect.";
     ProviderReset, "provider_reset", Fail, 502, "Bad Gateway",
         "The provider closed the connection before it sent a response. The request may have reached the provider.";
     ProviderTimeout, "provider_timeout", Fail, 504, "Gateway Timeout",
@@ -206,7 +206,7 @@ denials! {
         "One client address sent more requests than `limits.rate_per_address` allows.";
     ReplicaMistaken, "replica_mistaken", Deny, 421, "Misdirected Request",
         "Another replica sent this request, but it is for another process: the address was reused, or the \
-        interaction was handed over to another process.";
+         interaction was handed over to another process.";
     ReplicaProof, "replica_proof", Deny, 401, "Unauthorized",
         "A request to the replica listener has no valid proof of another replica.";
     RequestMalformed, "request_malformed", Deny, 400, "Bad Request",
@@ -225,7 +225,7 @@ denials! {
         "The signature is valid, but a signed value is wrong: issuer, audience, address, topic or lifetime.";
     SignatureKeyUnknown, "signature_key_unknown", Deny, 401, "Unauthorized",
         "The signature names a key that is not one of the provider's keys, or a key that is meant for another \
-        purpose.";
+         purpose.";
     SignatureMalformed, "signature_malformed", Deny, 401, "Unauthorized",
         "The signature, or a value that belongs to it, is not in the scheme's format. Examples are the timestamp and the \
          event id.";

@@ -58,7 +58,7 @@ pub struct CallbackRequest {
     /// The values that are inserted into the request, each with its location.
     pub insertions: Vec<Insertion>,
     /// The locations of the provider's task id in the JSON body of the provider's response. The first location that
-    /// has a value counts. In an event stream, the locations refer to the JSON data of an event. If the list is empty,
+    /// has a string or a number counts. In an event stream, the locations refer to the JSON data of an event. If the list is empty,
     /// Callgate does not read this id.
     pub response: Vec<Pointer>,
 }

@@ -21,7 +21,7 @@ pub struct EventIds {
 
 impl EventIds {
     /// Creates a search for an id. `pointers` are the possible locations of the id in the data of an event. The first
-    /// location that has a value counts.
+    /// location that has a string or a number counts.
     pub fn new(pointers: Vec<Pointer>) -> Self {
         let (line, data) = (Vec::new(), Vec::new());
         Self { pointers, line, data, after_carriage_return: false, bytes_left: BYTES_MAX }
@@ -70,9 +70,7 @@ impl EventIds {
 /// Returns `None` if no location has such a value, or if the value is empty or longer than 256 bytes.
 pub fn id_at(document: &[u8], pointers: &[Pointer]) -> Option<Box<str>> {
     let found = find(document, &pointers.iter().collect::<Vec<_>>()).ok()?;
-    let is_id = |found: &Found<'_>| found.raw().is_some_and(|raw| !matches!(raw, "true" | "false"));
-    let mut words = found.into_iter().filter(is_id).filter_map(Found::word);
-    words.next().filter(|id| !id.is_empty() && id.len() <= 256)
+    found.into_iter().find_map(Found::id).filter(|id| !id.is_empty() && id.len() <= 256)
 }
 
 #[cfg(test)]

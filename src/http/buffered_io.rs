@@ -31,8 +31,8 @@ pub(crate) struct BufferedIo {
     read_buffer: Bytes,
     /// The bytes that were written to this stream, but were not sent to the socket yet.
     write_buffer: Vec<u8>,
-    /// Whether the peer has ended its direction of the connection.
-    has_ended: bool,
+    /// Whether a read has found the end of the peer's direction.
+    peer_has_ended: bool,
     digest: Arc<SocketDigest>,
 }
 
@@ -41,7 +41,7 @@ impl BufferedIo {
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         let _ = digest.peer_addr.set(Some(PeerAddr::Inet(peer)));
         let (read_buffer, write_buffer) = (Bytes::new(), Vec::new());
-        Self { stream, read_buffer, write_buffer, has_ended: false, digest: Arc::new(digest) }
+        Self { stream, read_buffer, write_buffer, peer_has_ended: false, digest: Arc::new(digest) }
     }
 
     /// Puts back bytes that were read too early. The next read returns these bytes again.
@@ -98,7 +98,8 @@ impl AsyncRead for BufferedIo {
         if self.read_buffer.is_empty() {
             let room = buffer.remaining();
             let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-            self.has_ended |= matches!(polled, Poll::Ready(Ok(()))) && room > 0 && buffer.remaining() == room;
+            self.peer_has_ended |=
+                matches!(polled, Poll::Ready(Ok(()))) && room > 0 && buffer.remaining() == room;
             return polled;
         }
         let bytes = self.read_buffer.len().min(buffer.remaining());
@@ -131,9 +132,13 @@ impl AsyncWrite for BufferedIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_buffer(context))?;
-        // If the peer has ended its direction, the connection is dropped next. Dropping the connection ends this
-        // direction as well, with one system call less.
-        if self.has_ended { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_shutdown(context) }
+        // The caller must drop this stream after the shutdown. If the peer has ended its direction, only the drop ends
+        // this direction, with one system call less.
+        if self.peer_has_ended {
+            Poll::Ready(Ok(()))
+        } else {
+            Pin::new(&mut self.stream).poll_shutdown(context)
+        }
     }
 }
 
@@ -179,6 +184,8 @@ impl GetSocketDigest for BufferedIo {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
@@ -191,27 +198,31 @@ mod tests {
         (peer, BufferedIo::new(stream, address))
     }
 
+    /// Receives what the other side has sent so far. The second result is true if the other side has ended.
+    async fn receive(peer: &mut TcpStream, bytes: usize) -> (Vec<u8>, bool) {
+        let mut received = vec![0; bytes];
+        peer.read_exact(&mut received).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_millis(50), peer.read(&mut [0])).await;
+        (received, ended.is_ok_and(|read| read.unwrap() == 0))
+    }
+
     #[tokio::test]
-    async fn a_closed_connection_sends_its_buffer_and_the_end_whether_or_not_the_peer_has_ended() {
-        for has_ended in [false, true] {
+    async fn a_shutdown_ends_the_connection_unless_the_peer_has_ended_and_a_drop_ends_it_anyway() {
+        // The third case reads into an empty buffer, which finds no end.
+        for (peer_ends, reads) in [(false, 0), (true, 1), (true, 0)] {
             let (mut peer, mut io) = connection().await;
             peer.write_all(b"ask").await.unwrap();
-            if has_ended {
+            if peer_ends {
                 peer.shutdown().await.unwrap();
             }
-            let mut asked = [0; 3];
-            io.read_exact(&mut asked).await.unwrap();
-            if has_ended {
-                assert_eq!(io.read(&mut asked).await.unwrap(), 0);
-            }
+            io.read_exact(&mut [0; 3]).await.unwrap();
+            assert_eq!(if peer_ends { io.read(&mut vec![0; reads]).await.unwrap() } else { 0 }, 0);
             io.write_all(b"answer").await.unwrap();
             AsyncWriteExt::shutdown(&mut io).await.unwrap();
-            let mut received = Vec::new();
-            if has_ended {
-                drop(io);
-            }
-            peer.read_to_end(&mut received).await.unwrap();
-            assert_eq!(received, b"answer", "{has_ended}");
+            let has_found_the_end = peer_ends && reads > 0;
+            assert_eq!(receive(&mut peer, 6).await, (b"answer".to_vec(), !has_found_the_end));
+            drop(io);
+            assert!(receive(&mut peer, 0).await.1);
         }
     }
 }

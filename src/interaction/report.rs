@@ -33,8 +33,8 @@ pub struct Follow {
     pub status: Vec<StatusAt>,
     /// The location of the progress in the JSON body of a callback. The progress is a number.
     pub progress: Option<Pointer>,
-    /// The locations in a callback that can contain the provider's task id. The first location that has a value
-    /// counts. This id must equal the id that the provider returned in its response to the agent's request.
+    /// The locations in a callback that can contain the provider's task id. The first location that has a string or
+    /// a number counts. This id must equal the id that the provider returned in its response to the agent's request.
     pub id: Vec<StatusAt>,
     /// The status values that mean that the provider asks a question.
     pub asking: Vec<Box<str>>,
@@ -98,10 +98,11 @@ impl Follow {
             }
         }
         let mut found = found.into_iter();
-        let mut first = |places: &[StatusAt]| {
+        let mut first = |places: &[StatusAt], is_id: bool| {
             let mut first = None;
             for place in places {
                 let text = match place {
+                    StatusAt::Body(_) if is_id => found.next().and_then(Found::id),
                     StatusAt::Body(_) => found.next().and_then(Found::word),
                     StatusAt::Form(name) => form(body, name),
                     StatusAt::Header(name) => header(head, name),
@@ -110,10 +111,10 @@ impl Follow {
             }
             first
         };
-        let status = first(&self.status).filter(|status| status.len() <= STATUS_BYTES_MAX);
+        let status = first(&self.status, false).filter(|status| status.len() <= STATUS_BYTES_MAX);
         // The length of the provider's task id is not limited. If a long id were ignored, Callgate would not recognize
         // a callback that belongs to another interaction.
-        let id = first(&self.id);
+        let id = first(&self.id, true);
         let progress = self.progress.as_ref().and_then(|_| found.next()).and_then(number);
         let is = |words: &[Box<str>]| status.as_ref().is_some_and(|status| words.contains(status));
         let end = match (is(&self.done), is(&self.failed)) {
@@ -201,6 +202,22 @@ mod tests {
             done: vec!["completed".into(), "true".into()],
             failed: vec!["failed".into()],
             ..Follow::default()
+        }
+    }
+
+    #[test]
+    fn an_id_is_a_text_or_a_number_as_in_the_response_of_the_provider() {
+        let pointers = ["/task", "/id"].map(|text| Pointer::parse(text).unwrap());
+        let id = pointers.iter().cloned().map(StatusAt::Body).collect();
+        let follow = Follow { id, ..Follow::default() };
+        for (body, id) in [
+            (r#"{"task":"t-1","id":"t-2"}"#, Some("t-1")),
+            (r#"{"id":17}"#, Some("17")),
+            (r#"{"task":true,"id":"t-2"}"#, Some("t-2")),
+            (r#"{"task":{"id":1},"id":"true"}"#, Some("true")),
+            (r#"{"task":null,"id":false}"#, None),
+        ] {
+            assert_eq!(read(&follow, body).id.as_deref(), id, "{body}");
         }
     }
 

@@ -39,6 +39,12 @@ impl<'t> Found<'t> {
             raw => Some(raw.into()),
         }
     }
+
+    /// Returns the decoded text of a string, or the JSON text of a number. Returns `None` for every other value, because
+    /// `true` cannot be the id of one thing. Also returns `None` unless exactly one value matches.
+    pub fn id(self) -> Option<Box<str>> {
+        self.word().filter(|_| self.raw().is_some_and(|raw| !matches!(raw, "true" | "false")))
+    }
 }
 
 /// The error for a document that is not valid JSON (RFC 8259) in UTF-8.

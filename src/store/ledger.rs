@@ -1,6 +1,6 @@
 //! The ledger of interactions and delivered events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -269,30 +269,6 @@ impl Store {
             Some(shared) => Ok(shared.read(id).await?.map(RedisStore::owned)),
             None => Ok(self.memory.read(id).map(|interaction| (interaction, None))),
         }
-    }
-
-    /// Returns the first `limit` interactions whose id comes after `after` and for which `wanted` returns true, in the
-    /// order of ids.
-    ///
-    /// # Errors
-    /// Returns the denial `store_unavailable` if the ledger cannot be read.
-    pub async fn list(
-        &self,
-        after: &str,
-        limit: usize,
-        wanted: impl Fn(&Interaction) -> bool,
-    ) -> Result<BTreeMap<Arc<str>, OwnedInteraction>, Refusal> {
-        if let Some(shared) = &self.shared {
-            return shared.list(after, limit, wanted).await;
-        }
-        let mut found = BTreeMap::new();
-        for index in 0..SHARDS {
-            self.memory.list(index, (after, limit), &wanted, &mut found);
-            // Reading a large ledger takes long. After each shard, other tasks can run on this thread, so that
-            // callbacks do not wait.
-            tokio::task::yield_now().await;
-        }
-        Ok(found.into_iter().map(|(id, interaction)| (id, (interaction, None))).collect())
     }
 
     /// Applies some of the deadlines up to `now`, and removes expired records. One call takes a few milliseconds at

@@ -18,6 +18,7 @@ mod file_writer;
 mod hand_over;
 mod inbox;
 mod ledger;
+mod listing;
 mod matching;
 mod memory;
 mod mint;

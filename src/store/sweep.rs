@@ -1,7 +1,7 @@
 //! More operations on the ledger in memory: revocation, providers' ids, answers, reads, and deadlines.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,7 +29,7 @@ const CHECKS_PER_LOCK: usize = 8;
 /// entries.
 const STALE_KEPT_MAX: usize = 1024;
 /// The maximum number of records that are read for a list while a shard is locked.
-const READS_PER_LOCK: usize = 256;
+pub(super) const READS_PER_LOCK: usize = 256;
 
 impl Memory {
     /// Updates the record of an interaction, and queues the change for the file. Returns the result of `update` and the
@@ -163,34 +163,6 @@ impl Memory {
 
     pub(super) fn read(&self, id: &str) -> Option<Interaction> {
         self.shard(Self::index(id)).interactions.get(id).map(|slot| slot.record.clone())
-    }
-
-    /// Adds interactions of one shard to `found`: their ids come after `after`, and `wanted` returns true for them.
-    /// Then retains only the first `limit` interactions in `found`, in the order of ids. The shard is locked only for a
-    /// short time: while its ids are copied, and while up to [`READS_PER_LOCK`] records are read.
-    pub(super) fn list(
-        &self,
-        index: usize,
-        (after, limit): (&str, usize),
-        wanted: impl Fn(&Interaction) -> bool,
-        found: &mut BTreeMap<Arc<str>, Interaction>,
-    ) {
-        let mut ids = self.ids(index);
-        ids.retain(|id| **id > *after);
-        for ids in ids.chunks(READS_PER_LOCK) {
-            let shard = self.shard(index);
-            for id in ids {
-                let is_before = |last: (&Arc<str>, _)| *id < *last.0;
-                let has_room = found.len() < limit || found.last_key_value().is_some_and(is_before);
-                if has_room && let Some(slot) = shard.interactions.get(id).filter(|slot| wanted(&slot.record))
-                {
-                    found.insert(Arc::clone(id), slot.record.clone());
-                    if found.len() > limit {
-                        found.pop_last();
-                    }
-                }
-            }
-        }
     }
 
     /// Adds the open interactions of one shard to the search for the oldest ones. `oldest` contains the creation time

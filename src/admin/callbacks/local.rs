@@ -1,11 +1,9 @@
 //! Reads and revokes the interactions in the ledger of this process, for the callbacks API and for requests of other
 //! replicas.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -21,9 +19,6 @@ use crate::time::Timestamp;
 /// The maximum number of interactions in one response of the callbacks API.
 const PAGE_MAX: usize = 1000;
 const PAGE_DEFAULT: usize = 100;
-/// The maximum number of interactions in a response that lists the newest ones. More than [`PAGE_MAX`], because all
-/// interactions with the creation time of the last one are in the same response.
-const NEWEST_MAX: usize = 10 * PAGE_MAX;
 /// The prefix of the query parameters that select interactions by the value of a path capture, as in `capture.NAME`.
 const CAPTURE: &str = "capture.";
 /// The names of the query parameters of a list of interactions, except `capture.NAME`.
@@ -213,39 +208,11 @@ impl LocalInteractions {
     /// Returns the denial `store_unavailable` if the ledger cannot be read.
     pub(super) async fn list(&self, query: &ListQuery) -> Result<BTreeMap<Arc<str>, Value>, Refusal> {
         let found = match query.newest {
-            true => self.newest(query).await,
+            true => self.store.newest(query.limit, |one| query.wants(one)).await,
             false => self.store.list(&query.after, query.limit, |one| query.wants(one)).await,
         }?;
         let view = |(id, owned): (Arc<str>, _)| (Arc::clone(&id), self.view(&id, &owned));
         Ok(found.into_iter().map(view).collect())
-    }
-
-    /// Returns the newest interactions that match a query. The first pass over the ledger finds the creation time of
-    /// the oldest and of the newest interaction to return. The second pass copies the interactions that were created in
-    /// this period. Interactions that are created between the two passes do not displace others.
-    ///
-    /// # Errors
-    /// Returns the denial `store_unavailable` if the ledger cannot be read.
-    async fn newest(&self, query: &ListQuery) -> Result<BTreeMap<Arc<str>, OwnedInteraction>, Refusal> {
-        let begins = Mutex::new((BinaryHeap::with_capacity(query.limit + 1), None));
-        let count = |one: &Interaction| {
-            if query.wants(one) {
-                let (begins, newest) = &mut *begins.lock();
-                *newest = (*newest).max(Some(one.created()));
-                begins.push(Reverse(one.created()));
-                if begins.len() > query.limit {
-                    begins.pop();
-                }
-            }
-            false
-        };
-        self.store.list("", 1, count).await?;
-        let (mut begins, newest) = begins.into_inner();
-        let (Some(Reverse(oldest)), Some(newest)) = (begins.pop(), newest) else {
-            return Ok(BTreeMap::new());
-        };
-        let wanted = |one: &Interaction| (oldest..=newest).contains(&one.created()) && query.wants(one);
-        self.store.list("", NEWEST_MAX, wanted).await
     }
 
     /// Revokes an interaction. If the ledger of this process does not contain the interaction and `remembers` is true,

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use socket2::SockFilter;
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+/// The maximum number of connections that wait until Callgate accepts them. The kernel uses `net.core.somaxconn` if that
+/// is smaller.
+const BACKLOG: i32 = 4096;
 /// The time for which a stopping listener waits for TCP handshakes in progress. A handshake needs one round trip to the
 /// caller.
 const LAST_ACCEPTS: Duration = Duration::from_millis(200);
@@ -82,12 +85,16 @@ impl BoundListener {
     }
 }
 
-/// Binds a listener. Accepted connections inherit `TCP_NODELAY` from it. Nagle's algorithm would otherwise delay a small
-/// response until the caller has acknowledged the previous one.
+/// Binds a listener. Accepted connections inherit `TCP_NODELAY` from it, on Linux and on macOS. Nagle's algorithm would
+/// otherwise delay a small response until the caller has acknowledged the previous one.
 pub(crate) fn bind(address: SocketAddr) -> std::io::Result<BoundListener> {
-    let listener = TcpListener::bind(address)?;
-    SockRef::from(&listener).set_tcp_nodelay(true)?;
-    listener.set_nonblocking(true)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from(socket);
     Ok(BoundListener { address: listener.local_addr()?, listener })
 }
 

@@ -52,6 +52,27 @@ impl RedisStore {
         limit: usize,
         wanted: impl Fn(&Interaction) -> bool,
     ) -> Result<BTreeMap<Arc<str>, OwnedInteraction>, Refusal> {
+        let ids = self.ids_after(after).await?;
+        let mut found = BTreeMap::new();
+        let (mut ids, mut count) = (ids.into_iter().peekable(), READ_FIRST);
+        while found.len() < limit && ids.peek().is_some() {
+            let some: Vec<_> = ids.by_ref().take(count).collect();
+            let records = self.read_many(some).await?;
+            let wanted = records.into_iter().filter(|(_, record)| wanted(&record.interaction));
+            found.extend(wanted.map(|(id, record)| (Arc::from(id), Self::owned(record))));
+            count = (count * 2).min(READ_MAX);
+        }
+        while found.len() > limit {
+            found.pop_last();
+        }
+        Ok(found)
+    }
+
+    /// Returns the ids of all interactions whose id comes after `after`.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
+    pub(in crate::store) async fn ids_after(&self, after: &str) -> Result<BTreeSet<String>, Refusal> {
         let mut ids = BTreeSet::new();
         for partition in Partition::all() {
             let mut cursor = b"0".to_vec();
@@ -65,24 +86,18 @@ impl RedisStore {
                 cursor = next;
             }
         }
-        let mut found = BTreeMap::new();
-        let (mut ids, mut count) = (ids.into_iter().peekable(), READ_FIRST);
-        while found.len() < limit && ids.peek().is_some() {
-            let some: Vec<_> = ids.by_ref().take(count).collect();
-            let records = self.read_many(some).await.map_err(|failure| unavailable(&failure))?;
-            let wanted = records.into_iter().filter(|(_, record)| wanted(&record.interaction));
-            found.extend(wanted.map(|(id, record)| (Arc::from(id), Self::owned(record))));
-            count = (count * 2).min(READ_MAX);
-        }
-        while found.len() > limit {
-            found.pop_last();
-        }
-        Ok(found)
+        Ok(ids)
     }
 
     /// Reads the records of these interactions, with one call for each partition. Returns each record with its
     /// interaction id. Omits records that this version of Callgate cannot read.
-    async fn read_many(&self, ids: Vec<String>) -> Result<Vec<(String, SharedRecord)>, Failure> {
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable` if the ledger cannot be read.
+    pub(in crate::store) async fn read_many(
+        &self,
+        ids: Vec<String>,
+    ) -> Result<Vec<(String, SharedRecord)>, Refusal> {
         let mut by_partition: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for id in ids {
             by_partition.entry(Partition::of(&id)).or_default().push(id);
@@ -90,7 +105,8 @@ impl RedisStore {
         let mut records = Vec::new();
         for (partition, ids) in by_partition {
             let keys = ids.iter().map(|id| self.keys.record(id)).collect();
-            let (now, values) = self.call(&READ, partition, keys, Vec::new()).await?;
+            let read = self.call(&READ, partition, keys, Vec::new()).await;
+            let (now, values) = read.map_err(|failure| unavailable(&failure))?;
             let Some(Value::Array(values)) = values.into_iter().next() else { continue };
             records.extend(ids.into_iter().zip(values).filter_map(|(id, value)| match value {
                 Value::BulkString(bytes) => parse_record(&bytes, now).map(|record| (id, record)),
