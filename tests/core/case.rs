@@ -11,13 +11,14 @@ use callgate::denial::{Denial, Refusal};
 use callgate::ingress::{BodyLength, Decided, Observed, Permit, Streamed, Turned, Verified};
 use callgate::interaction::{ClaimError, Cleared};
 use callgate::policy::MintRequest;
-use callgate::request::{ClientCertificate, RequestHead};
+use callgate::request::{ClientCertificate, HOP_BY_HOP, RequestHead};
 use callgate::signature::{HandshakeReply, SignatureContext};
 use callgate::time::{Timestamp, parse_duration};
 use callgate::token::Stamp;
 use callgate::trail::Trail;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use hmac::{Hmac, Mac};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use sha2::Sha256;
@@ -378,8 +379,14 @@ impl<L: Ledger> Pure<L> {
         let headers = prepared.header_map();
         let head = prepared.head(&headers, case.peer);
         let mut trail = Trail::verbose();
-        let mut sent =
-            Sent { head: &head, body: &prepared.body, at: prepared.at, written: Vec::new(), decoded: None };
+        let mut sent = Sent {
+            head: &head,
+            body: &prepared.body,
+            at: prepared.at,
+            handed_over: HeaderMap::new(),
+            written: Vec::new(),
+            decoded: None,
+        };
         let decided = self
             .config
             .policy
@@ -388,6 +395,7 @@ impl<L: Ledger> Pure<L> {
             .and_then(|admitted| admitted.decide_body(&head, &prepared.body, &mut trail));
         let mut verdict = match decided {
             Ok(Decided::Callback(verified)) => {
+                sent.handed_over = self.hand_over(&verified, &head, &prepared.body, prepared.at);
                 let route = Some(verified.route().name.to_string());
                 let apply = |verified: Box<Verified>, ruling| permit(verified, ruling, &mut trail, &mut sent);
                 let verdict = match &case.ledger {
@@ -417,6 +425,51 @@ impl<L: Ledger> Pure<L> {
         verdict.checks = trail.steps().map(|step| step.check.name().to_owned()).collect();
         let detail = trail.details().last().map(|(_, detail)| detail.to_owned()).unwrap_or_default();
         (verdict, detail)
+    }
+
+    /// Hands a callback over to another replica, and checks that the other replica decides like this one. Returns the
+    /// headers that the other replica receives from the caller.
+    fn hand_over(
+        &self,
+        verified: &Verified,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        at: Timestamp,
+    ) -> HeaderMap {
+        let (first, headers) = parsed(&verified.write_for_member(head, body, "a proof"));
+        assert_eq!(first, format!("{} {} HTTP/1.1", head.method, head.target));
+        let of_member: [(HeaderName, &str); 2] = [
+            (CONTENT_LENGTH, &body.len().to_string()),
+            (HeaderName::from_static("callgate-replica"), "a proof"),
+        ];
+        for (name, expected) in &of_member {
+            let is_needed = *name != CONTENT_LENGTH || !body.is_empty();
+            let found: Vec<_> = headers.get_all(name).iter().collect();
+            assert!(found == [expected] || (found.is_empty() && !is_needed), "{name}: {found:?}");
+        }
+        let others = HOP_BY_HOP.into_iter().filter(|name| ![CONTENT_LENGTH, HOST].contains(name));
+        for name in others {
+            assert!(!headers.contains_key(&name), "{name} is passed to another replica");
+        }
+        let kept = headers.iter().filter(|(name, _)| **name != of_member[1].0);
+        let headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let handed_over = RequestHead::new(head.method, head.target, &headers, verified.client());
+        let handed_over = handed_over.with_certificate(head.certificate);
+        let (ingress, mut trail) = (&self.config.policy.ingress, Trail::verbose());
+        let decided = ingress
+            .decide_head(&handed_over, at, &mut trail)
+            .and_then(|admitted| admitted.decide_body(&handed_over, body, &mut trail));
+        let other = match decided {
+            Ok(Decided::Callback(other)) => other,
+            Ok(decided) => panic!("another replica decides {decided:?}"),
+            Err(denied) => panic!("another replica denies the callback: {:?}", denied.denial),
+        };
+        let asked = |one: &Verified| {
+            let (target, client, owner) = (one.target(), one.client(), one.owner());
+            format!("{target} {client} {owner:?} {:?}", one.ask())
+        };
+        assert_eq!(asked(&other), asked(verified));
+        headers
     }
 
     /// Decides a step of a case, and compares the verdict with the expected one.
@@ -449,6 +502,8 @@ struct Sent<'a> {
     head: &'a RequestHead<'a>,
     body: &'a [u8],
     at: Timestamp,
+    /// The headers that another replica receives if the callback is handed over to it.
+    handed_over: HeaderMap,
     written: Vec<u8>,
     decoded: Option<Vec<u8>>,
 }
@@ -474,7 +529,17 @@ impl Sent<'_> {
     fn permitted(&mut self, permit: &mut Permit) {
         self.decoded = permit.take_decoded_body();
         let body = self.decoded.as_deref().unwrap_or(self.body);
-        permit.write_head(self.head, body, Stamp { now: self.at, id: "case" }, &mut self.written);
+        let stamp = Stamp { now: self.at, id: "case" };
+        permit.write_head(self.head, body, stamp, &mut self.written);
+        let mut by_other = Vec::new();
+        let handed_over = RequestHead { headers: &self.handed_over, ..*self.head };
+        permit.write_head(&handed_over, body, stamp, &mut by_other);
+        let text = |head: &[u8]| String::from_utf8_lossy(head).into_owned();
+        assert_eq!(
+            text(&by_other),
+            text(&self.written),
+            "the agent gets another request from another replica"
+        );
     }
 
     /// Compares the headers with the expected ones. If nothing was written, there is nothing to compare.
@@ -490,6 +555,20 @@ impl Sent<'_> {
             assert_eq!(&found, values, "{}: {name} at the agent: {text}", case.name);
         }
     }
+}
+
+/// Returns the first line and the headers of the head of a request.
+fn parsed(head: &[u8]) -> (String, HeaderMap) {
+    let head = head.strip_suffix(b"\r\n\r\n").unwrap();
+    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let first = String::from_utf8(lines.next().unwrap().to_vec()).unwrap();
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let at = line.windows(2).position(|pair| pair == b": ").unwrap();
+        let name = HeaderName::from_bytes(&line[..at]).unwrap();
+        headers.append(name, HeaderValue::from_bytes(&line[at + 2..]).unwrap());
+    }
+    (first, headers)
 }
 
 /// Applies a denial of the ledger to a callback.
