@@ -34,6 +34,7 @@ egress:
   - { name: fresh, path: /fresh, target: "https://provider.example.com/in", inject: { route: r, params: { id: { new: uuid } }, url: { header: x-url }, token: { header: x-token } } }
   - { name: when, path: /when, target: "https://provider.example.com/in", inject: { route: r, params: { id: { new: uuid } }, url: { header: x-url }, token: { header: x-token }, when: { body: { /mode: [long, true], /n: 7 } } } }
   - { name: a2a, path: /a2a, target: "https://provider.example.com/in", inject: { route: a, params: { id: { new: uuid } }, preset: a2a } }
+  - { name: below-a2a, path: "/a2a/{*rest}", target: "https://provider.example.com/{rest}", inject: { route: a, params: { id: { new: uuid } }, preset: a2a } }
   - { name: constant, path: /constant, target: "https://provider.example.com/in", inject: { route: r, params: { id: /id }, preset: camara } }
   - { name: below, path: "/api/{*rest}", methods: [GET, POST, PUT], target: "https://provider.example.com/base/{rest}", headers: { x-key: { env: STATIC } } }
   - { name: longer, path: "/api/v2/{*rest}", target: "https://provider.example.com/new/{rest}" }
@@ -42,6 +43,7 @@ egress:
   - { name: below-json, path: "/json/{*rest}", methods: [GET, POST], target: "https://provider.example.com/{rest}", response: /id, inject: { route: r, params: { id: /id }, url: /url, token: /token } }
   - { name: below-form, path: "/form/{*rest}", target: "https://provider.example.com/{rest}", inject: { route: r, params: { id: { new: uuid } }, url: { form: url }, token: { form: token } } }
   - { name: below-header, path: "/header/{*rest}", methods: [GET, POST], target: "https://provider.example.com/{rest}", inject: { route: r, params: { id: { new: uuid } }, url: { header: x-url }, token: { header: x-token } } }
+  - { name: below-value, path: "/value/{*rest}", target: "https://provider.example.com/{rest}", inject: { route: r, params: { id: /id }, url: { header: x-url }, token: { header: x-token } } }
   - { name: below-path, path: "/path/{*rest}", target: "https://provider.example.com/{rest}", inject: { route: s, params: { rest: { path: rest } }, url: { header: x-url }, token: { header: x-token } } }
 "#;
 
@@ -331,6 +333,29 @@ const CASES: &[Case] = &[
         ..POST
     },
     Case {
+        name: "a rule for a single path ignores the path in the condition of the preset",
+        target: "/a2a",
+        body: r#"{"method":"other"}"#,
+        expect: r#"id=NEW|POST /in HTTP/1.1|host: provider.example.com|content-length: 95||{"method":"other","configuration":{"taskPushNotificationConfig":{"url":"URL","token":"TOKEN"}}}"#,
+        ..POST
+    },
+    Case {
+        name: "a path that the preset names below a prefix",
+        target: "/a2a/v1/message:stream",
+        headers: &[("content-type", "application/json")],
+        body: r#"{"a":1}"#,
+        expect: r#"id=NEW|POST /v1/message:stream HTTP/1.1|host: provider.example.com|content-type: application/json|content-length: 84||{"a":1,"configuration":{"taskPushNotificationConfig":{"url":"URL","token":"TOKEN"}}}"#,
+        ..POST
+    },
+    Case {
+        name: "a path that the preset does not name below a prefix",
+        target: "/a2a/v1/message:cancel",
+        headers: &[("content-type", "application/json")],
+        body: r#"{"a":1}"#,
+        expect: r#"kept: false|POST /v1/message:cancel HTTP/1.1|host: provider.example.com|content-type: application/json|content-length: 7||{"a":1}"#,
+        ..POST
+    },
+    Case {
         name: "constant values",
         target: "/constant",
         body: r#"{"id":"d1"}"#,
@@ -483,6 +508,22 @@ const CASES: &[Case] = &[
         headers: &[("content-type", "application/x-www-form-urlencoded")],
         body: "a=b",
         expect: "id=NEW|POST /jobs HTTP/1.1|host: provider.example.com|content-type: application/x-www-form-urlencoded|x-url: URL|x-token: TOKEN|content-length: 3||a=b",
+        ..POST
+    },
+    Case {
+        name: "a callback in headers with a value of the body below a prefix",
+        target: "/value/jobs",
+        headers: &[("content-type", "application/json")],
+        body: r#"{"id":"d1"}"#,
+        expect: r#"id=d1|POST /jobs HTTP/1.1|host: provider.example.com|content-type: application/json|x-url: URL|x-token: TOKEN|content-length: 11||{"id":"d1"}"#,
+        ..POST
+    },
+    Case {
+        name: "no callback with a value of the body in a form below a prefix",
+        target: "/value/jobs",
+        headers: &[("content-type", "application/x-www-form-urlencoded")],
+        body: "id=d1",
+        expect: "kept: false|POST /jobs HTTP/1.1|host: provider.example.com|content-type: application/x-www-form-urlencoded|content-length: 5||id=d1",
         ..POST
     },
     Case {
