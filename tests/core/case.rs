@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use callgate::config::Config;
 use callgate::denial::{Denial, Refusal};
-use callgate::ingress::{BodyLength, Decided, Observed, Permit, Streamed, Turned, Verified};
+use callgate::ingress::{BodyLength, Decided, Observed, Permit, Seen, Streamed, Turned, Verified};
 use callgate::interaction::{ClaimError, Cleared};
 use callgate::policy::MintRequest;
 use callgate::request::{ClientCertificate, HOP_BY_HOP, RequestHead};
@@ -410,8 +410,8 @@ impl<L: Ledger> Pure<L> {
                 }
                 Verdict::held("handshake", shaken.1.route.map(|route| route.name.to_string()))
             }
-            Ok(Decided::Observed(observed)) => sent.observed(&observed),
-            Ok(Decided::Streamed(streamed)) => sent.streamed(&streamed),
+            Ok(Decided::Observed(observed)) => sent.observed(*observed),
+            Ok(Decided::Streamed(streamed)) => sent.streamed(*streamed),
             Err(denied) => {
                 Verdict::denied(denied.denial, denied.seen.route.map(|route| route.name.to_string()))
             }
@@ -469,6 +469,12 @@ impl<L: Ledger> Pure<L> {
             format!("{target} {client} {owner:?} {:?}", one.ask())
         };
         assert_eq!(asked(&other), asked(verified));
+        let seen = other.into_seen();
+        assert_eq!(
+            (seen.client, seen.interaction.as_deref()),
+            (Some(verified.client()), verified.ask().granted.map(|granted| &*granted.interaction))
+        );
+        assert_eq!(route_of(seen), *verified.route().name);
         headers
     }
 
@@ -509,19 +515,19 @@ struct Sent<'a> {
 }
 
 impl Sent<'_> {
-    fn observed(&mut self, observed: &Observed) -> Verdict {
+    fn observed(&mut self, observed: Observed) -> Verdict {
         observed.write_head(self.head, self.body, &mut self.written);
         Verdict::observed(observed)
     }
 
-    fn streamed(&mut self, streamed: &Streamed) -> Verdict {
+    fn streamed(&mut self, streamed: Streamed) -> Verdict {
         let length = BodyLength::Known(self.body.len() as u64);
         streamed.write_head(self.head, length, Stamp { now: self.at, id: "case" }, &mut self.written);
         Verdict {
             verdict: "allow".to_owned(),
             reason: Some("stream".to_owned()),
-            route: Some(streamed.route().name.to_string()),
             forward: Some(streamed.target().to_owned()),
+            route: Some(route_of(streamed.into_seen())),
             ..Verdict::default()
         }
     }
@@ -571,6 +577,11 @@ fn parsed(head: &[u8]) -> (String, HeaderMap) {
     (first, headers)
 }
 
+/// Returns the route in the data for the log.
+fn route_of(seen: Seen) -> String {
+    seen.route.unwrap().name.to_string()
+}
+
 /// Applies a denial of the ledger to a callback.
 fn denied_by_the_ledger(
     code: &str,
@@ -590,7 +601,7 @@ fn permit(
     sent: &mut Sent<'_>,
 ) -> Result<Permit, Verdict> {
     let mut permit = verified.permit(ruling, trail).map_err(|halted| match (halted.turned, halted.held) {
-        (Turned::Observed(observed), _) => sent.observed(&observed),
+        (Turned::Observed(observed), _) => sent.observed(*observed),
         (_, ClaimError::Refused(refusal)) => Verdict::denied(refusal.denial, None),
         (_, ClaimError::Duplicate) => Verdict::held("duplicate", None),
         (_, ClaimError::Stale) => Verdict::held("stale", None),
@@ -605,12 +616,12 @@ impl Verdict {
         Self { verdict, reason, route, ..Self::default() }
     }
 
-    pub fn observed(observed: &Observed) -> Self {
+    pub fn observed(observed: Observed) -> Self {
         Self {
             verdict: "observe".to_owned(),
             reason: Some(observed.instead().to_owned()),
-            route: Some(observed.route().name.to_string()),
             forward: Some(observed.target().to_owned()),
+            route: Some(route_of(observed.into_seen())),
             ..Self::default()
         }
     }
@@ -621,8 +632,13 @@ impl Verdict {
     }
 
     /// Returns the verdict for a permit.
-    pub fn allowed(permit: &Permit) -> Self {
+    pub fn allowed(permit: Permit) -> Self {
         let forward = Some(permit.target().to_owned());
-        Self { verdict: "allow".to_owned(), forward, ..Self::default() }
+        Self {
+            verdict: "allow".to_owned(),
+            forward,
+            route: Some(route_of(permit.into_seen())),
+            ..Self::default()
+        }
     }
 }

@@ -44,7 +44,7 @@ impl Ledger for StoreLedger {
             let id = permit.event_id().map(|id| id.to_str().unwrap());
             self.runtime.block_on(claimed.unwrap().settle(permit.report(), id, at)).unwrap();
         }
-        Verdict::allowed(&permit)
+        Verdict::allowed(permit)
     }
 }
 
