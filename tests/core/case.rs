@@ -600,12 +600,14 @@ fn permit(
     trail: &mut Trail,
     sent: &mut Sent<'_>,
 ) -> Result<Permit, Verdict> {
+    let target = verified.target().to_owned();
     let mut permit = verified.permit(ruling, trail).map_err(|halted| match (halted.turned, halted.held) {
         (Turned::Observed(observed), _) => sent.observed(*observed),
         (_, ClaimError::Refused(refusal)) => Verdict::denied(refusal.denial, None),
         (_, ClaimError::Duplicate) => Verdict::held("duplicate", None),
         (_, ClaimError::Stale) => Verdict::held("stale", None),
     })?;
+    assert_eq!(permit.target(), target);
     sent.permitted(&mut permit);
     Ok(permit)
 }
