@@ -160,6 +160,9 @@ pub struct Expect {
     /// The body that the agent receives, if it differs from the body of the request.
     #[serde(default)]
     pub agent_body: Option<String>,
+    /// The position of the secret that verified the request, starting at 1, as the log names it.
+    #[serde(default)]
+    pub secret: Option<usize>,
     /// Expected response to a handshake.
     #[serde(default)]
     pub answer: Option<Answer>,
@@ -351,6 +354,7 @@ pub struct Verdict {
     pub reason: Option<String>,
     pub route: Option<String>,
     pub forward: Option<String>,
+    pub secret: Option<usize>,
     pub checks: Vec<String>,
 }
 
@@ -492,6 +496,9 @@ impl<L: Ledger> Pure<L> {
         }
         if let Some(forward) = &expect.forward {
             assert_eq!(verdict.forward.as_ref(), Some(forward), "{name}");
+        }
+        if let Some(secret) = expect.secret {
+            assert_eq!(verdict.secret, Some(secret), "{name}");
         }
         if let Some(check) = &expect.check {
             assert_eq!(verdict.checks.last(), Some(check), "{name}");
@@ -636,10 +643,12 @@ impl Verdict {
     /// Returns the verdict for a permit.
     pub fn allowed(permit: Permit) -> Self {
         let forward = Some(permit.target().to_owned());
+        let seen = permit.into_seen();
         Self {
             verdict: "allow".to_owned(),
             forward,
-            route: Some(route_of(permit.into_seen())),
+            secret: seen.secret,
+            route: Some(route_of(seen)),
             ..Self::default()
         }
     }
