@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use callgate::config::Config;
 use callgate::denial::{Denial, Refusal};
@@ -406,19 +407,18 @@ impl<L: Ledger> Pure<L> {
                     None => self.ledger.ask(verified, prepared.at, case.agent == 200, apply),
                     Some(code) => denied_by_the_ledger(code, verified, apply),
                 };
-                Verdict { route: verdict.route.or(route), ..verdict }
+                assert_eq!(verdict.route, route);
+                verdict
             }
             Ok(Decided::Handshake(shaken)) => {
                 if let Some(answer) = &case.expect.answer {
                     answer.check(&shaken.0, &case.name);
                 }
-                Verdict::held("handshake", shaken.1.route.map(|route| route.name.to_string()))
+                Verdict::held("handshake", shaken.1)
             }
             Ok(Decided::Observed(observed)) => sent.observed(*observed),
             Ok(Decided::Streamed(streamed)) => sent.streamed(*streamed),
-            Err(denied) => {
-                Verdict::denied(denied.denial, denied.seen.route.map(|route| route.name.to_string()))
-            }
+            Err(denied) => Verdict::denied(denied.denial, denied.seen),
         };
         sent.check(case);
         for (check, outcome) in &case.expect.trail {
@@ -478,7 +478,7 @@ impl<L: Ledger> Pure<L> {
             (seen.client, seen.interaction.as_deref()),
             (Some(verified.client()), verified.ask().granted.map(|granted| &*granted.interaction))
         );
-        assert_eq!(route_of(seen), *verified.route().name);
+        assert!(seen.route.is_some_and(|route| Arc::ptr_eq(&route, verified.route())));
         headers
     }
 
@@ -534,8 +534,7 @@ impl Sent<'_> {
             verdict: "allow".to_owned(),
             reason: Some("stream".to_owned()),
             forward: Some(streamed.target().to_owned()),
-            route: Some(route_of(streamed.into_seen())),
-            ..Verdict::default()
+            ..Verdict::of(streamed.into_seen())
         }
     }
 
@@ -584,11 +583,6 @@ fn parsed(head: &[u8]) -> (String, HeaderMap) {
     (first, headers)
 }
 
-/// Returns the route in the data for the log.
-fn route_of(seen: Seen) -> String {
-    seen.route.unwrap().name.to_string()
-}
-
 /// Applies a denial of the ledger to a callback.
 fn denied_by_the_ledger(
     code: &str,
@@ -610,9 +604,9 @@ fn permit(
     let target = verified.target().to_owned();
     let mut permit = verified.permit(ruling, trail).map_err(|halted| match (halted.turned, halted.held) {
         (Turned::Observed(observed), _) => sent.observed(*observed),
-        (_, ClaimError::Refused(refusal)) => Verdict::denied(refusal.denial, None),
-        (_, ClaimError::Duplicate) => Verdict::held("duplicate", None),
-        (_, ClaimError::Stale) => Verdict::held("stale", None),
+        (Turned::Away(seen), ClaimError::Refused(refusal)) => Verdict::denied(refusal.denial, *seen),
+        (Turned::Away(seen), ClaimError::Duplicate) => Verdict::held("duplicate", *seen),
+        (Turned::Away(seen), ClaimError::Stale) => Verdict::held("stale", *seen),
     })?;
     assert_eq!(permit.target(), target);
     sent.permitted(&mut permit);
@@ -620,9 +614,14 @@ fn permit(
 }
 
 impl Verdict {
-    pub fn denied(denial: Denial, route: Option<String>) -> Self {
+    /// Returns the parts of a verdict that are in the data for the log.
+    fn of(seen: Seen) -> Self {
+        Self { route: seen.route.map(|route| route.name.to_string()), secret: seen.secret, ..Self::default() }
+    }
+
+    pub fn denied(denial: Denial, seen: Seen) -> Self {
         let (verdict, reason) = (denial.verdict().to_owned(), Some(denial.code().to_owned()));
-        Self { verdict, reason, route, ..Self::default() }
+        Self { verdict, reason, ..Self::of(seen) }
     }
 
     pub fn observed(observed: Observed) -> Self {
@@ -630,26 +629,18 @@ impl Verdict {
             verdict: "observe".to_owned(),
             reason: Some(observed.instead().to_owned()),
             forward: Some(observed.target().to_owned()),
-            route: Some(route_of(observed.into_seen())),
-            ..Self::default()
+            ..Self::of(observed.into_seen())
         }
     }
 
-    pub fn held(reason: &str, route: Option<String>) -> Self {
+    pub fn held(reason: &str, seen: Seen) -> Self {
         let verdict = if reason == "duplicate" { "duplicate" } else { "allow" }.to_owned();
-        Self { verdict, reason: Some(reason.to_owned()), route, ..Self::default() }
+        Self { verdict, reason: Some(reason.to_owned()), ..Self::of(seen) }
     }
 
     /// Returns the verdict for a permit.
     pub fn allowed(permit: Permit) -> Self {
         let forward = Some(permit.target().to_owned());
-        let seen = permit.into_seen();
-        Self {
-            verdict: "allow".to_owned(),
-            forward,
-            secret: seen.secret,
-            route: Some(route_of(seen)),
-            ..Self::default()
-        }
+        Self { verdict: "allow".to_owned(), forward, ..Self::of(permit.into_seen()) }
     }
 }
