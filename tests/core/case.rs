@@ -163,7 +163,7 @@ pub struct Expect {
     pub agent_body: Option<String>,
     /// The position of the secret that verified the request, starting at 1, as the log names it.
     #[serde(default)]
-    pub secret: Option<usize>,
+    pub secret: Option<u8>,
     /// Expected response to a handshake.
     #[serde(default)]
     pub answer: Option<Answer>,
@@ -355,8 +355,8 @@ pub struct Verdict {
     pub reason: Option<String>,
     pub route: Option<String>,
     pub forward: Option<String>,
-    pub secret: Option<usize>,
-    pub checks: Vec<String>,
+    pub secret: Option<u8>,
+    pub checks: Box<[String]>,
 }
 
 /// The ledger that a case is decided with. It lasts for all steps of the case.
@@ -616,7 +616,11 @@ fn permit(
 impl Verdict {
     /// Returns the parts of a verdict that are in the data for the log.
     fn of(seen: Seen) -> Self {
-        Self { route: seen.route.map(|route| route.name.to_string()), secret: seen.secret, ..Self::default() }
+        Self {
+            route: seen.route.map(|route| route.name.to_string()),
+            secret: seen.secret.map(|position| u8::try_from(position).unwrap()),
+            ..Self::default()
+        }
     }
 
     pub fn denied(denial: Denial, seen: Seen) -> Self {

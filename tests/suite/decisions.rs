@@ -112,7 +112,7 @@ impl Real {
             reason: text("reason"),
             route: text("route"),
             forward: received.first().map(|received| received.target().to_owned()),
-            secret: log["secret"].as_u64().map(|position| usize::try_from(position).unwrap()),
+            secret: log["secret"].as_u64().map(|position| u8::try_from(position).unwrap()),
             checks: log["trail_ns"].as_object().unwrap().keys().cloned().collect(),
         };
         (verdict, response)
