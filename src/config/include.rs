@@ -168,6 +168,16 @@ routes: [ { name: r, path: /r, open: true, forward: /in } ]
     }
 
     #[test]
+    fn a_configuration_includes_at_most_16_files() {
+        let names: Vec<_> = (0..17).map(|number| format!("{number}.yaml")).collect();
+        let files: Vec<_> = names.iter().map(|name| (name.as_str(), "{}")).collect();
+        let main = |count: usize| MAIN.replace("shared.yaml", &format!("[{}]", names[..count].join(", ")));
+        assert!(parse(&main(16), &files).is_ok());
+        let wrong = errors(&main(17), &files);
+        assert!(wrong.len() == 1 && wrong[0].contains("include: more than 16 files"), "{wrong:?}");
+    }
+
+    #[test]
     fn mistakes_name_the_file_and_the_line() {
         let wrong = errors(MAIN, &[("shared.yaml", "threads: 2\nlimits:\n  connections: 7\n")]);
         assert_eq!(wrong.len(), 1, "{wrong:?}");

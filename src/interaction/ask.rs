@@ -179,3 +179,40 @@ pub enum ClaimError {
     /// receives status 200.
     Stale,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::{CanonicalPath, Template};
+
+    /// The ledger stores keys for days, so a later version must compute the same keys.
+    #[test]
+    fn the_key_of_an_event_stays_the_same() {
+        let captures = |path: &str| {
+            let path = CanonicalPath::parse(path).unwrap();
+            Template::parse("/w/{id}").unwrap().capture(&path)
+        };
+        let (first, second) = (captures("/w/1"), captures("/w/2"));
+        let (open, other) = (Scope::Captures(&first), Scope::Captures(&second));
+        let (own, foreign) = (Scope::Interaction("int_1"), Scope::Interaction("int_2"));
+        let tag = [0x11; 32];
+        for (key, expected) in [
+            (EventKey::of_id("r", open, b"evt_1"), 0x6b659dc6ed8fe534416b6ddeedb9d063),
+            (EventKey::of_id("r", open, b"evt_2"), 0xf69183ad31737d92873afb847217c50f),
+            (EventKey::of_id("r", other, b"evt_1"), 0xf6514df14109e19973433193bc7087e7),
+            (EventKey::of_id("s", open, b"evt_1"), 0xf75f573ceea027dc96800468aefdfed1),
+            (EventKey::of_id("r", own, b"evt_1"), 0x61081ad2a966b03ef1697dcfc62912e1),
+            (EventKey::of_parts("r", open, b"evt_1"), 0xb4fb722b7d45a1c44be78dea67c50ed3),
+            (EventKey::of_parts("r", own, b"evt_1"), 0xcc6146b169ad79547e2b634592597a01),
+            (EventKey::of_tag("r", open, &tag), 0xd98b835d6d8f547d88d038103711c08c),
+            (EventKey::of_tag("s", open, &tag), 0x3ba3918b7dc7a86a0d71b5e67d1ef556),
+            (EventKey::of_tag("r", own, &tag), 0x11111111111111111111111111111110),
+            (EventKey::of_tag("r", own, &[0x10; 32]), 0x10101010101010101010101010101010),
+        ] {
+            assert_eq!(key.0, expected, "{key:#x?}");
+        }
+        // The key of an interaction is stored with the interaction, so neither the id nor the route matters.
+        assert_eq!(EventKey::of_id("s", foreign, b"evt_1"), EventKey::of_id("r", own, b"evt_1"));
+        assert_eq!(EventKey::of_tag("s", foreign, &tag), EventKey::of_tag("r", own, &tag));
+    }
+}

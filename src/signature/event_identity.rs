@@ -103,6 +103,7 @@ mod tests {
     use super::*;
     use crate::json::Pointer;
     use crate::signature::proofs::SharedSecretPlace;
+    use crate::signature::request_parts::EventIdSource;
     use crate::signature::scheme::tests::signature_over;
 
     #[test]
@@ -123,6 +124,26 @@ mod tests {
         ] {
             let scheme = Scheme { duplicates, identity: identity.to_vec(), ..Scheme::unsigned() };
             assert_eq!(scheme.describe_identity(), expected, "{duplicates:?}");
+        }
+    }
+
+    #[test]
+    fn the_duplicate_rule_needs_something_that_tells_events_apart() {
+        use DuplicateRule::{Deliver, Identity, Signature};
+        let id = || Some(EventIdSource::Header(HeaderName::from_static("x-id")));
+        let (body, header) = ("{body}", "{header:x-a}");
+        for (duplicates, identity, id, content, expected) in [
+            (Identity, vec![IdentityPart::Body], None, body, true),
+            (Identity, vec![], id(), body, false),
+            (Signature, vec![], id(), body, true),
+            (Signature, vec![], id(), header, true),
+            (Signature, vec![], None, body, true),
+            (Signature, vec![IdentityPart::Body], None, header, false),
+            (Deliver, vec![], None, header, true),
+        ] {
+            let proof = signature_over(content);
+            let scheme = Scheme { duplicates, identity, id, proof, ..Scheme::unsigned() };
+            assert_eq!(scheme.tells_events_apart(), expected, "{scheme:?}");
         }
     }
 

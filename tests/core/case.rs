@@ -5,19 +5,21 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use callgate::config::Config;
 use callgate::denial::{Denial, Refusal};
-use callgate::ingress::{BodyLength, Decided, Observed, Permit, Streamed, Turned, Verified};
+use callgate::ingress::{BodyLength, Decided, Observed, Permit, Seen, Streamed, Turned, Verified};
 use callgate::interaction::{ClaimError, Cleared};
 use callgate::policy::MintRequest;
-use callgate::request::{ClientCertificate, RequestHead};
+use callgate::request::{ClientCertificate, HOP_BY_HOP, RequestHead};
 use callgate::signature::{HandshakeReply, SignatureContext};
 use callgate::time::{Timestamp, parse_duration};
 use callgate::token::Stamp;
 use callgate::trail::Trail;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use hmac::{Hmac, Mac};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use sha2::Sha256;
@@ -159,6 +161,9 @@ pub struct Expect {
     /// The body that the agent receives, if it differs from the body of the request.
     #[serde(default)]
     pub agent_body: Option<String>,
+    /// The position of the secret that verified the request, starting at 1, as the log names it.
+    #[serde(default)]
+    pub secret: Option<u8>,
     /// Expected response to a handshake.
     #[serde(default)]
     pub answer: Option<Answer>,
@@ -350,7 +355,8 @@ pub struct Verdict {
     pub reason: Option<String>,
     pub route: Option<String>,
     pub forward: Option<String>,
-    pub checks: Vec<String>,
+    pub secret: Option<u8>,
+    pub checks: Box<[String]>,
 }
 
 /// The ledger that a case is decided with. It lasts for all steps of the case.
@@ -378,8 +384,14 @@ impl<L: Ledger> Pure<L> {
         let headers = prepared.header_map();
         let head = prepared.head(&headers, case.peer);
         let mut trail = Trail::verbose();
-        let mut sent =
-            Sent { head: &head, body: &prepared.body, at: prepared.at, written: Vec::new(), decoded: None };
+        let mut sent = Sent {
+            head: &head,
+            body: &prepared.body,
+            at: prepared.at,
+            handed_over: HeaderMap::new(),
+            written: Vec::new(),
+            decoded: None,
+        };
         let decided = self
             .config
             .policy
@@ -388,25 +400,25 @@ impl<L: Ledger> Pure<L> {
             .and_then(|admitted| admitted.decide_body(&head, &prepared.body, &mut trail));
         let mut verdict = match decided {
             Ok(Decided::Callback(verified)) => {
+                sent.handed_over = self.hand_over(&verified, &head, &prepared.body, prepared.at);
                 let route = Some(verified.route().name.to_string());
                 let apply = |verified: Box<Verified>, ruling| permit(verified, ruling, &mut trail, &mut sent);
                 let verdict = match &case.ledger {
                     None => self.ledger.ask(verified, prepared.at, case.agent == 200, apply),
                     Some(code) => denied_by_the_ledger(code, verified, apply),
                 };
-                Verdict { route: verdict.route.or(route), ..verdict }
+                assert_eq!(verdict.route, route);
+                verdict
             }
             Ok(Decided::Handshake(shaken)) => {
                 if let Some(answer) = &case.expect.answer {
                     answer.check(&shaken.0, &case.name);
                 }
-                Verdict::held("handshake", shaken.1.route.map(|route| route.name.to_string()))
+                Verdict::held("handshake", shaken.1)
             }
-            Ok(Decided::Observed(observed)) => sent.observed(&observed),
-            Ok(Decided::Streamed(streamed)) => sent.streamed(&streamed),
-            Err(denied) => {
-                Verdict::denied(denied.denial, denied.seen.route.map(|route| route.name.to_string()))
-            }
+            Ok(Decided::Observed(observed)) => sent.observed(*observed),
+            Ok(Decided::Streamed(streamed)) => sent.streamed(*streamed),
+            Err(denied) => Verdict::denied(denied.denial, denied.seen),
         };
         sent.check(case);
         for (check, outcome) in &case.expect.trail {
@@ -417,6 +429,57 @@ impl<L: Ledger> Pure<L> {
         verdict.checks = trail.steps().map(|step| step.check.name().to_owned()).collect();
         let detail = trail.details().last().map(|(_, detail)| detail.to_owned()).unwrap_or_default();
         (verdict, detail)
+    }
+
+    /// Hands a callback over to another replica, and checks that the other replica decides like this one. Returns the
+    /// headers that the other replica receives from the caller.
+    fn hand_over(
+        &self,
+        verified: &Verified,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        at: Timestamp,
+    ) -> HeaderMap {
+        let (first, headers) = parsed(&verified.write_for_member(head, body, "a proof"));
+        assert_eq!(first, format!("{} {} HTTP/1.1", head.method, head.target));
+        let of_member: [(HeaderName, &str); 2] = [
+            (CONTENT_LENGTH, &body.len().to_string()),
+            (HeaderName::from_static("callgate-replica"), "a proof"),
+        ];
+        for (name, expected) in &of_member {
+            let is_needed = *name != CONTENT_LENGTH || !body.is_empty();
+            let found: Vec<_> = headers.get_all(name).iter().collect();
+            assert!(found == [expected] || (found.is_empty() && !is_needed), "{name}: {found:?}");
+        }
+        let others = HOP_BY_HOP.into_iter().filter(|name| ![CONTENT_LENGTH, HOST].contains(name));
+        for name in others {
+            assert!(!headers.contains_key(&name), "{name} is passed to another replica");
+        }
+        let kept = headers.iter().filter(|(name, _)| **name != of_member[1].0);
+        let headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let handed_over = RequestHead::new(head.method, head.target, &headers, verified.client());
+        let handed_over = handed_over.with_certificate(head.certificate);
+        let (ingress, mut trail) = (&self.config.policy.ingress, Trail::verbose());
+        let decided = ingress
+            .decide_head(&handed_over, at, &mut trail)
+            .and_then(|admitted| admitted.decide_body(&handed_over, body, &mut trail));
+        let other = match decided {
+            Ok(Decided::Callback(other)) => other,
+            Ok(decided) => panic!("another replica decides {decided:?}"),
+            Err(denied) => panic!("another replica denies the callback: {:?}", denied.denial),
+        };
+        let asked = |one: &Verified| {
+            let (target, client, owner) = (one.target(), one.client(), one.owner());
+            format!("{target} {client} {owner:?} {:?}", one.ask())
+        };
+        assert_eq!(asked(&other), asked(verified));
+        let seen = other.into_seen();
+        assert_eq!(
+            (seen.client, seen.interaction.as_deref()),
+            (Some(verified.client()), verified.ask().granted.map(|granted| &*granted.interaction))
+        );
+        assert!(seen.route.is_some_and(|route| Arc::ptr_eq(&route, verified.route())));
+        headers
     }
 
     /// Decides a step of a case, and compares the verdict with the expected one.
@@ -434,6 +497,9 @@ impl<L: Ledger> Pure<L> {
         if let Some(forward) = &expect.forward {
             assert_eq!(verdict.forward.as_ref(), Some(forward), "{name}");
         }
+        if let Some(secret) = expect.secret {
+            assert_eq!(verdict.secret, Some(secret), "{name}");
+        }
         if let Some(check) = &expect.check {
             assert_eq!(verdict.checks.last(), Some(check), "{name}");
         }
@@ -449,32 +515,43 @@ struct Sent<'a> {
     head: &'a RequestHead<'a>,
     body: &'a [u8],
     at: Timestamp,
+    /// The headers that another replica receives if the callback is handed over to it.
+    handed_over: HeaderMap,
     written: Vec<u8>,
     decoded: Option<Vec<u8>>,
 }
 
 impl Sent<'_> {
-    fn observed(&mut self, observed: &Observed) -> Verdict {
+    fn observed(&mut self, observed: Observed) -> Verdict {
         observed.write_head(self.head, self.body, &mut self.written);
         Verdict::observed(observed)
     }
 
-    fn streamed(&mut self, streamed: &Streamed) -> Verdict {
+    fn streamed(&mut self, streamed: Streamed) -> Verdict {
         let length = BodyLength::Known(self.body.len() as u64);
         streamed.write_head(self.head, length, Stamp { now: self.at, id: "case" }, &mut self.written);
         Verdict {
             verdict: "allow".to_owned(),
             reason: Some("stream".to_owned()),
-            route: Some(streamed.route().name.to_string()),
             forward: Some(streamed.target().to_owned()),
-            ..Verdict::default()
+            ..Verdict::of(streamed.into_seen())
         }
     }
 
     fn permitted(&mut self, permit: &mut Permit) {
         self.decoded = permit.take_decoded_body();
         let body = self.decoded.as_deref().unwrap_or(self.body);
-        permit.write_head(self.head, body, Stamp { now: self.at, id: "case" }, &mut self.written);
+        let stamp = Stamp { now: self.at, id: "case" };
+        permit.write_head(self.head, body, stamp, &mut self.written);
+        let mut by_other = Vec::new();
+        let handed_over = RequestHead { headers: &self.handed_over, ..*self.head };
+        permit.write_head(&handed_over, body, stamp, &mut by_other);
+        let text = |head: &[u8]| String::from_utf8_lossy(head).into_owned();
+        assert_eq!(
+            text(&by_other),
+            text(&self.written),
+            "the agent gets another request from another replica"
+        );
     }
 
     /// Compares the headers with the expected ones. If nothing was written, there is nothing to compare.
@@ -490,6 +567,20 @@ impl Sent<'_> {
             assert_eq!(&found, values, "{}: {name} at the agent: {text}", case.name);
         }
     }
+}
+
+/// Returns the first line and the headers of the head of a request.
+fn parsed(head: &[u8]) -> (String, HeaderMap) {
+    let head = head.strip_suffix(b"\r\n\r\n").unwrap();
+    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let first = String::from_utf8(lines.next().unwrap().to_vec()).unwrap();
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let at = line.windows(2).position(|pair| pair == b": ").unwrap();
+        let name = HeaderName::from_bytes(&line[..at]).unwrap();
+        headers.append(name, HeaderValue::from_bytes(&line[at + 2..]).unwrap());
+    }
+    (first, headers)
 }
 
 /// Applies a denial of the ledger to a callback.
@@ -510,40 +601,50 @@ fn permit(
     trail: &mut Trail,
     sent: &mut Sent<'_>,
 ) -> Result<Permit, Verdict> {
+    let target = verified.target().to_owned();
     let mut permit = verified.permit(ruling, trail).map_err(|halted| match (halted.turned, halted.held) {
-        (Turned::Observed(observed), _) => sent.observed(&observed),
-        (_, ClaimError::Refused(refusal)) => Verdict::denied(refusal.denial, None),
-        (_, ClaimError::Duplicate) => Verdict::held("duplicate", None),
-        (_, ClaimError::Stale) => Verdict::held("stale", None),
+        (Turned::Observed(observed), _) => sent.observed(*observed),
+        (Turned::Away(seen), ClaimError::Refused(refusal)) => Verdict::denied(refusal.denial, *seen),
+        (Turned::Away(seen), ClaimError::Duplicate) => Verdict::held("duplicate", *seen),
+        (Turned::Away(seen), ClaimError::Stale) => Verdict::held("stale", *seen),
     })?;
+    assert_eq!(permit.target(), target);
     sent.permitted(&mut permit);
     Ok(permit)
 }
 
 impl Verdict {
-    pub fn denied(denial: Denial, route: Option<String>) -> Self {
-        let (verdict, reason) = (denial.verdict().to_owned(), Some(denial.code().to_owned()));
-        Self { verdict, reason, route, ..Self::default() }
-    }
-
-    pub fn observed(observed: &Observed) -> Self {
+    /// Returns the parts of a verdict that are in the data for the log.
+    fn of(seen: Seen) -> Self {
         Self {
-            verdict: "observe".to_owned(),
-            reason: Some(observed.instead().to_owned()),
-            route: Some(observed.route().name.to_string()),
-            forward: Some(observed.target().to_owned()),
+            route: seen.route.map(|route| route.name.to_string()),
+            secret: seen.secret.map(|position| u8::try_from(position).unwrap()),
             ..Self::default()
         }
     }
 
-    pub fn held(reason: &str, route: Option<String>) -> Self {
+    pub fn denied(denial: Denial, seen: Seen) -> Self {
+        let (verdict, reason) = (denial.verdict().to_owned(), Some(denial.code().to_owned()));
+        Self { verdict, reason, ..Self::of(seen) }
+    }
+
+    pub fn observed(observed: Observed) -> Self {
+        Self {
+            verdict: "observe".to_owned(),
+            reason: Some(observed.instead().to_owned()),
+            forward: Some(observed.target().to_owned()),
+            ..Self::of(observed.into_seen())
+        }
+    }
+
+    pub fn held(reason: &str, seen: Seen) -> Self {
         let verdict = if reason == "duplicate" { "duplicate" } else { "allow" }.to_owned();
-        Self { verdict, reason: Some(reason.to_owned()), route, ..Self::default() }
+        Self { verdict, reason: Some(reason.to_owned()), ..Self::of(seen) }
     }
 
     /// Returns the verdict for a permit.
-    pub fn allowed(permit: &Permit) -> Self {
+    pub fn allowed(permit: Permit) -> Self {
         let forward = Some(permit.target().to_owned());
-        Self { verdict: "allow".to_owned(), forward, ..Self::default() }
+        Self { verdict: "allow".to_owned(), forward, ..Self::of(permit.into_seen()) }
     }
 }

@@ -17,8 +17,10 @@ public_url: https://agent.example.com
 listen: { ingress: [ { address: "127.0.0.1:0" } ], egress: { address: "127.0.0.1:0" } }
 agent: { address: "127.0.0.1:1" }
 callback_tokens: { keys: [ { id: k1, algorithm: HS256, secret: { env: TOKEN_KEY } } ] }
+providers: { a2a: { preset: a2a } }
 routes:
   - { name: r, path: "/w/{id}", token: { kind: callback, from: [bearer] }, forward: "/i/{id}" }
+  - { name: a, path: "/a/{id}", provider: a2a, token: { kind: callback, from: [ { header: x-a2a-notification-token } ] }, forward: "/i/{id}" }
   - { name: s, path: "/s/{*rest}", token: { kind: callback, from: [bearer] }, forward: "/i/{rest}" }
 egress:
   - { name: plain, path: /plain, target: "https://provider.example.com/in?fixed=1", body_max: 1KiB, headers: { x-key: { env: STATIC } } }
@@ -30,6 +32,9 @@ egress:
   - { name: query, path: "/query/{name}", target: "https://provider.example.com/in?a=b", inject: { route: r, params: { id: { path: name } }, url: { query: cb }, token: { header: x-token } } }
   - { name: parameter, path: /parameter, target: "https://provider.example.com/in", inject: { route: r, params: { id: { query: id } }, url: { query: cb }, token: { header: x-token } } }
   - { name: fresh, path: /fresh, target: "https://provider.example.com/in", inject: { route: r, params: { id: { new: uuid } }, url: { header: x-url }, token: { header: x-token } } }
+  - { name: when, path: /when, target: "https://provider.example.com/in", inject: { route: r, params: { id: { new: uuid } }, url: { header: x-url }, token: { header: x-token }, when: { body: { /mode: [long, true], /n: 7 } } } }
+  - { name: a2a, path: /a2a, target: "https://provider.example.com/in", inject: { route: a, params: { id: { new: uuid } }, preset: a2a } }
+  - { name: below-a2a, path: "/a2a/{*rest}", target: "https://provider.example.com/{rest}", inject: { route: a, params: { id: { new: uuid } }, preset: a2a } }
   - { name: constant, path: /constant, target: "https://provider.example.com/in", inject: { route: r, params: { id: /id }, preset: camara } }
   - { name: below, path: "/api/{*rest}", methods: [GET, POST, PUT], target: "https://provider.example.com/base/{rest}", headers: { x-key: { env: STATIC } } }
   - { name: longer, path: "/api/v2/{*rest}", target: "https://provider.example.com/new/{rest}" }
@@ -38,6 +43,7 @@ egress:
   - { name: below-json, path: "/json/{*rest}", methods: [GET, POST], target: "https://provider.example.com/{rest}", response: /id, inject: { route: r, params: { id: /id }, url: /url, token: /token } }
   - { name: below-form, path: "/form/{*rest}", target: "https://provider.example.com/{rest}", inject: { route: r, params: { id: { new: uuid } }, url: { form: url }, token: { form: token } } }
   - { name: below-header, path: "/header/{*rest}", methods: [GET, POST], target: "https://provider.example.com/{rest}", inject: { route: r, params: { id: { new: uuid } }, url: { header: x-url }, token: { header: x-token } } }
+  - { name: below-value, path: "/value/{*rest}", target: "https://provider.example.com/{rest}", inject: { route: r, params: { id: /id }, url: { header: x-url }, token: { header: x-token } } }
   - { name: below-path, path: "/path/{*rest}", target: "https://provider.example.com/{rest}", inject: { route: s, params: { rest: { path: rest } }, url: { header: x-url }, token: { header: x-token } } }
 "#;
 
@@ -280,6 +286,76 @@ const CASES: &[Case] = &[
         ..POST
     },
     Case {
+        name: "a body that meets the condition",
+        target: "/when",
+        headers: &[("content-type", "application/json")],
+        body: r#"{"mode":"long","n":7}"#,
+        expect: r#"id=NEW|POST /in HTTP/1.1|host: provider.example.com|content-type: application/json|x-url: URL|x-token: TOKEN|content-length: 21||{"mode":"long","n":7}"#,
+        ..POST
+    },
+    Case {
+        name: "a body with one of two values of the condition",
+        target: "/when",
+        headers: &[("content-type", "application/json")],
+        body: r#"{"mode":"long","n":8}"#,
+        expect: r#"kept: false|POST /in HTTP/1.1|host: provider.example.com|content-type: application/json|content-length: 21||{"mode":"long","n":8}"#,
+        ..POST
+    },
+    Case {
+        name: "a body without a value of the condition",
+        target: "/when",
+        headers: &[("content-type", "application/json")],
+        body: r#"{"mode":true}"#,
+        expect: r#"kept: false|POST /in HTTP/1.1|host: provider.example.com|content-type: application/json|content-length: 13||{"mode":true}"#,
+        ..POST
+    },
+    Case {
+        name: "a body with a value of the condition twice",
+        target: "/when",
+        headers: &[("content-type", "application/json")],
+        body: r#"{"mode":"short","mode":"short","n":7}"#,
+        expect: r#"id=NEW|POST /in HTTP/1.1|host: provider.example.com|content-type: application/json|x-url: URL|x-token: TOKEN|content-length: 37||{"mode":"short","mode":"short","n":7}"#,
+        ..POST
+    },
+    Case {
+        name: "a body of another type, although its text meets the condition",
+        target: "/when",
+        headers: &[("content-type", "text/plain")],
+        body: r#"{"mode":"long","n":7}"#,
+        expect: r#"kept: false|POST /in HTTP/1.1|host: provider.example.com|content-type: text/plain|content-length: 21||{"mode":"long","n":7}"#,
+        ..POST
+    },
+    Case {
+        name: "a method that the preset names second",
+        target: "/a2a",
+        body: r#"{"method":"message/send"}"#,
+        expect: r#"id=NEW|POST /in HTTP/1.1|host: provider.example.com|content-length: 109||{"method":"message/send","params":{"configuration":{"pushNotificationConfig":{"url":"URL","token":"TOKEN"}}}}"#,
+        ..POST
+    },
+    Case {
+        name: "a rule for a single path ignores the path in the condition of the preset",
+        target: "/a2a",
+        body: r#"{"method":"other"}"#,
+        expect: r#"id=NEW|POST /in HTTP/1.1|host: provider.example.com|content-length: 95||{"method":"other","configuration":{"taskPushNotificationConfig":{"url":"URL","token":"TOKEN"}}}"#,
+        ..POST
+    },
+    Case {
+        name: "a path that the preset names below a prefix",
+        target: "/a2a/v1/message:stream",
+        headers: &[("content-type", "application/json")],
+        body: r#"{"a":1}"#,
+        expect: r#"id=NEW|POST /v1/message:stream HTTP/1.1|host: provider.example.com|content-type: application/json|content-length: 84||{"a":1,"configuration":{"taskPushNotificationConfig":{"url":"URL","token":"TOKEN"}}}"#,
+        ..POST
+    },
+    Case {
+        name: "a path that the preset does not name below a prefix",
+        target: "/a2a/v1/message:cancel",
+        headers: &[("content-type", "application/json")],
+        body: r#"{"a":1}"#,
+        expect: r#"kept: false|POST /v1/message:cancel HTTP/1.1|host: provider.example.com|content-type: application/json|content-length: 7||{"a":1}"#,
+        ..POST
+    },
+    Case {
         name: "constant values",
         target: "/constant",
         body: r#"{"id":"d1"}"#,
@@ -424,6 +500,30 @@ const CASES: &[Case] = &[
         headers: &[("content-type", "application/json")],
         body: "{}",
         expect: "id=NEW|POST /jobs HTTP/1.1|host: provider.example.com|content-type: application/json|x-url: URL|x-token: TOKEN|content-length: 2||{}",
+        ..POST
+    },
+    Case {
+        name: "a callback in headers of a form below a prefix",
+        target: "/header/jobs",
+        headers: &[("content-type", "application/x-www-form-urlencoded")],
+        body: "a=b",
+        expect: "id=NEW|POST /jobs HTTP/1.1|host: provider.example.com|content-type: application/x-www-form-urlencoded|x-url: URL|x-token: TOKEN|content-length: 3||a=b",
+        ..POST
+    },
+    Case {
+        name: "a callback in headers with a value of the body below a prefix",
+        target: "/value/jobs",
+        headers: &[("content-type", "application/json")],
+        body: r#"{"id":"d1"}"#,
+        expect: r#"id=d1|POST /jobs HTTP/1.1|host: provider.example.com|content-type: application/json|x-url: URL|x-token: TOKEN|content-length: 11||{"id":"d1"}"#,
+        ..POST
+    },
+    Case {
+        name: "no callback with a value of the body in a form below a prefix",
+        target: "/value/jobs",
+        headers: &[("content-type", "application/x-www-form-urlencoded")],
+        body: "id=d1",
+        expect: "kept: false|POST /jobs HTTP/1.1|host: provider.example.com|content-type: application/x-www-form-urlencoded|content-length: 5||id=d1",
         ..POST
     },
     Case {

@@ -101,6 +101,6 @@ impl Ledger for PureLedger {
             }
             _ => {}
         }
-        Verdict::allowed(&permit)
+        Verdict::allowed(permit)
     }
 }

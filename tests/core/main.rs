@@ -1,6 +1,6 @@
 //! The tests of the core that are not unit tests: one test per decision case and per vector of a provider, the cases of
-//! egress rules and of notices, and the records of interactions. This binary compiles without the feature `proxy`, so it
-//! needs neither pingora nor tokio. The suite runs the decision cases over a socket.
+//! egress rules, of notices and of the inbox, and the records of interactions. This binary compiles without the feature
+//! `proxy`, so it needs neither pingora nor tokio. The suite runs the decision cases over a socket.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -13,6 +13,7 @@
 mod case;
 mod egress;
 mod environment;
+mod kept;
 mod ledger;
 mod notice;
 mod record;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         }
     }
     trials.extend(egress::trials());
+    trials.extend(kept::trials());
     trials.extend(notice::trials());
     trials.extend(record::trials());
     trials.extend(vectors::trials());

@@ -44,7 +44,7 @@ impl Ledger for StoreLedger {
             let id = permit.event_id().map(|id| id.to_str().unwrap());
             self.runtime.block_on(claimed.unwrap().settle(permit.report(), id, at)).unwrap();
         }
-        Verdict::allowed(&permit)
+        Verdict::allowed(permit)
     }
 }
 
@@ -112,6 +112,7 @@ impl Real {
             reason: text("reason"),
             route: text("route"),
             forward: received.first().map(|received| received.target().to_owned()),
+            secret: log["secret"].as_u64().map(|position| u8::try_from(position).unwrap()),
             checks: log["trail_ns"].as_object().unwrap().keys().cloned().collect(),
         };
         (verdict, response)

@@ -267,6 +267,7 @@ impl Preset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::Slot;
     use crate::signature::Proof;
 
     #[test]
@@ -323,6 +324,16 @@ mod tests {
                 assert!(formats.len() < 2, "{}: {}: {formats:?}", preset.name, handshake.name);
             }
         }
+    }
+
+    #[test]
+    fn the_requests_for_one_provider_contain_a_secret() {
+        let has_secret = |callback: CallbackConvention| {
+            callback.insertions().any(|insertion| insertion.shape.holds(Slot::Secret))
+        };
+        let of = |preset: &&Preset| preset.read().unwrap().callback.is_some_and(has_secret);
+        let names: Vec<_> = PRESETS.iter().filter(of).map(|preset| preset.name).collect();
+        assert_eq!(names, ["mcp-events"]);
     }
 
     #[test]

@@ -260,3 +260,43 @@ fn wait(at: &Cursor<'_>) -> Option<(u8, Duration)> {
     fields.finish();
     Some((u8::try_from(replicas?).ok()?, timeout?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::MINIMAL;
+    use crate::config::{Config, Surroundings};
+
+    /// Reads settings in which the file or the environment variable `changed` has another content.
+    fn settings(fields: &str, changed: &str) -> RedisSettings {
+        let suffix = |name: &str| if name == changed { "b" } else { "a" };
+        let env = |name: &str| Some(format!("{name}{}", suffix(name).repeat(32)));
+        let file = |name: &str| Ok(format!("-----BEGIN {name}{}", suffix(name)).into_bytes());
+        let store = format!("store: {{ kind: redis, redis: {{ nodes: [a:1], {fields} }} }}\nagent:");
+        let surroundings = Surroundings { env: &env, file: &file };
+        let config = Config::parse(&MINIMAL.replacen("agent:", &store, 1), &surroundings).unwrap();
+        config.startup.store.redis.unwrap()
+    }
+
+    #[test]
+    fn each_login_and_each_certificate_is_compared() {
+        let login = "mode: sentinel, master: m, username: { env: A }, password: { env: B }, \
+                     sentinel_username: { env: C }, sentinel_password: { env: D }";
+        let tls = "tls: { authorities: CERTIFICATE-1, certificate: CERTIFICATE-2, key: PRIVATE KEY }";
+        let all = format!("{login}, {tls}");
+        let is_same = |one: &RedisSettings, other: &RedisSettings| {
+            assert_eq!(one.has_same_credentials(other), other.has_same_credentials(one));
+            one.has_same_credentials(other)
+        };
+        for changed in ["A", "B", "C", "D", "CERTIFICATE-1", "CERTIFICATE-2", "PRIVATE KEY"] {
+            assert!(!is_same(&settings(&all, ""), &settings(&all, changed)), "{changed}");
+        }
+        let some =
+            ["", login, tls, &all, "password: { env: B }", "tls: {}", "tls: { authorities: CERTIFICATE-1 }"];
+        for (i, one) in some.iter().enumerate() {
+            for (j, other) in some.iter().enumerate() {
+                assert_eq!(is_same(&settings(one, ""), &settings(other, "")), i == j, "{one} {other}");
+            }
+        }
+    }
+}

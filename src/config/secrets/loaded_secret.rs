@@ -39,3 +39,33 @@ impl fmt::Display for LoadedSecret {
         write!(f, "{} from {}: fingerprint {}", self.path, self.source, self.shown())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::MINIMAL;
+    use crate::config::{Config, Surroundings};
+
+    #[test]
+    fn the_secrets_are_listed_by_path_without_their_values() {
+        let store = "store: { kind: redis, redis: { nodes: [a:1], password: { env: PASSWORD } } }\nagent:";
+        let text =
+            MINIMAL.replacen("agent:", store, 1).replace("{ env: SECRET }", "{ env: SECRET }, { file: /s }");
+        let env = |name: &str| match name {
+            "SECRET" => Some("hush".to_owned()),
+            _ => Some("0123456789abcdef0123456789abcdef".to_owned()),
+        };
+        let file = |_: &str| Ok(b"a secret of sixteen bytes or more".to_vec());
+        let secrets = Config::parse(&text, &Surroundings { env: &env, file: &file }).unwrap().secrets;
+        let lines: Vec<_> = secrets.iter().map(ToString::to_string).collect();
+        let none = "fingerprint none (short, or a password)";
+        assert_eq!(
+            lines,
+            [
+                "callback_tokens.keys[0].secret from the environment variable KEY: fingerprint 52716c0c",
+                &format!("providers.p.signature.secrets[0] from the environment variable SECRET: {none}"),
+                "providers.p.signature.secrets[1] from the file /s: fingerprint 9cc29a5c",
+                &format!("store.redis.password from the environment variable PASSWORD: {none}"),
+            ]
+        );
+    }
+}

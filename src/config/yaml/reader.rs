@@ -82,7 +82,27 @@ impl<'e> Reader<'e> {
 #[cfg(test)]
 mod tests {
     use crate::config::tests::MINIMAL;
-    use crate::config::{Surroundings, accepted_keys};
+    use crate::config::{Config, Surroundings, accepted_keys};
+
+    #[test]
+    fn the_environment_variables_with_ordinary_texts_are_recorded() {
+        let text = MINIMAL
+            .replace("127.0.0.1:8000", "{ env: AGENT }")
+            .replace("https://agent.example.com", "{ env: PUBLIC_URL }");
+        let recorded = |port: &str| {
+            let env = |name: &str| match name {
+                "AGENT" => Some(format!("127.0.0.1:{port}")),
+                "PUBLIC_URL" => Some("https://agent.example.com".to_owned()),
+                _ => Some("0123456789abcdef0123456789abcdef".to_owned()),
+            };
+            let surroundings = Surroundings { env: &env, file: &|path| std::fs::read(path) };
+            Config::parse(&text, &surroundings).unwrap().environment
+        };
+        let (one, other) = (recorded("8000"), recorded("8001"));
+        assert!(one.keys().eq(["AGENT", "PUBLIC_URL"]), "{one:?}");
+        assert_eq!(one["PUBLIC_URL"], "3a32a544a8e1");
+        assert!(one["PUBLIC_URL"] == other["PUBLIC_URL"] && one["AGENT"] != other["AGENT"]);
+    }
 
     #[test]
     fn the_accepted_keys_of_each_mapping_are_listed() {

@@ -157,6 +157,40 @@ mod tests {
     }
 
     #[test]
+    fn a_later_callback_ends_the_state_asking_unless_a_question_is_open() {
+        let asks = || Report { status: Some("asking".into()), asks: true, ..Report::default() };
+        let question = |report: Report| Report { question: Some("https://a/".into()), ..report };
+        let status = || Report { status: Some("working".into()), ..Report::default() };
+        for (first, is_answered, second, state) in [
+            // The provider received the answer without Callgate.
+            (asks(), false, status(), State::Progressing),
+            (asks(), false, Report { progress: Some(1.0), ..Report::default() }, State::Asking),
+            (asks(), false, asks(), State::Asking),
+            (question(asks()), false, status(), State::Asking),
+            (question(asks()), true, status(), State::Progressing),
+            (question(asks()), true, Report::default(), State::Progressing),
+            (status(), false, asks(), State::Asking),
+            (status(), false, status(), State::Progressing),
+        ] {
+            let mut record = record();
+            deliver(&mut record, &first);
+            if is_answered {
+                record.answer(1, true);
+            }
+            deliver(&mut record, &second);
+            assert_eq!(record.state, state, "{first:?} {is_answered} {second:?}");
+        }
+    }
+
+    fn deliver(record: &mut Interaction, report: &Report) {
+        let at = Timestamp::from_unix_secs;
+        let (route, follow) = ("r".into(), Follow::default());
+        let captures = Template::parse("/w").unwrap().capture(&CanonicalPath::parse("/w").unwrap());
+        let claim = record.claim(&Ask::new(&route, &captures, &follow, report), at(2), |_| false);
+        record.settle(&claim.unwrap().unwrap(), report, None, at(3), |_| 0);
+    }
+
+    #[test]
     fn an_answered_question_makes_room_for_the_ninth() {
         let mut record = record();
         for number in 1..=8 {

@@ -108,8 +108,9 @@ fn is_host(pattern: &str, host: &str) -> bool {
 fn is_region(label: &str) -> bool {
     let mut words = label.split('-');
     let letters = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
-    let number =
-        words.next_back().is_some_and(|word| word.len() <= 2 && word.bytes().all(|b| b.is_ascii_digit()));
+    let number = words
+        .next_back()
+        .is_some_and(|word| matches!(word.len(), 1..=2) && word.bytes().all(|b| b.is_ascii_digit()));
     let words: Vec<_> = words.collect();
     let first = words.first().is_some_and(|word| word.len() == 2);
     number && first && words.len() >= 2 && words.into_iter().all(letters)
@@ -126,8 +127,11 @@ mod tests {
             hosts: vec!["sns.*.amazonaws.com".into(), "api.paypal.com".into()],
             path: "/certs/".into(),
         };
-        for good in ["https://sns.us-east-1.amazonaws.com/certs/a.pem", "https://api.paypal.com/certs/CERT-1"]
-        {
+        for good in [
+            "https://sns.us-east-1.amazonaws.com/certs/a.pem",
+            "https://sns.us-gov-west-12.amazonaws.com/certs/a.pem",
+            "https://api.paypal.com/certs/CERT-1",
+        ] {
             assert!(rule.allows(good), "{good}");
         }
         for bad in [
@@ -144,6 +148,14 @@ mod tests {
             "https://sns.us-east-1.amazonaws.com.evil.test/certs/a",
             "https://sns.a.b.amazonaws.com/certs/a",
             "https://sns.x.amazonaws.com/certs/a",
+            "https://sns.us-east.amazonaws.com/certs/a",
+            "https://sns.us-east-.amazonaws.com/certs/a",
+            "https://sns.us-east-x.amazonaws.com/certs/a",
+            "https://sns.us-east-123.amazonaws.com/certs/a",
+            "https://sns.us--1.amazonaws.com/certs/a",
+            "https://sns.us-e4st-1.amazonaws.com/certs/a",
+            "https://sns.us-1.amazonaws.com/certs/a",
+            "https://sns.bucket-east-1.amazonaws.com/certs/a",
             "https://sns.s3-us-west-2.amazonaws.com/certs/a",
             "https://sns.s3-accelerate.amazonaws.com/certs/a",
             "https://evilsns.us-east-1.amazonaws.com/certs/a",
