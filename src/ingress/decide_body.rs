@@ -312,7 +312,7 @@ impl Admitted {
             described.map(|text| format!("; {}", self.without_token(head, text))).unwrap_or_default();
         match verifier.verify_body(presented, &signed, body) {
             Ok(tags) => {
-                let secret = verifier.matched_secret(&tags);
+                let secret = verifier.matched_secret(head, body, &tags);
                 trail.pass(Check::Signature, || {
                     let secret = secret.map_or_else(String::new, |position| format!("; secret {position}"));
                     match verifier.scheme().covers().body {

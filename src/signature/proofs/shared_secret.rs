@@ -30,7 +30,8 @@ pub enum SharedSecretPlace {
 }
 
 impl SharedSecretPlace {
-    /// Checks the shared secret in the head of a request. Does nothing if the provider sends the secret in the body.
+    /// Checks the shared secret in the head of a request. Returns the position of the secret in `secrets`, beginning
+    /// with 1, or `None` if the provider sends the secret in the body.
     ///
     /// # Errors
     /// Returns `signature_missing`, `signature_malformed`, `signature_mismatch` or `header_duplicated`.
@@ -38,17 +39,14 @@ impl SharedSecretPlace {
         &self,
         head: &RequestHead<'_>,
         secrets: &[Secret],
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<usize>, Refusal> {
         match self {
             Self::At(place @ (SignaturePlace::Headers { .. } | SignaturePlace::Query(_))) => {
                 let given = place.single(head)?;
                 let given = given.as_bytes();
                 match place.header() == Some(&AUTHORIZATION) {
-                    true => found(
-                        secrets.iter().filter(|secret| secret.matches_authorization(given)).count(),
-                        secrets,
-                    ),
-                    false => equal(given, secrets),
+                    true => matched(secrets, |secret| secret.matches_authorization(given)).map(Some),
+                    false => equal(given, secrets).map(Some),
                 }
             }
             Self::Basic => {
@@ -63,13 +61,15 @@ impl SharedSecretPlace {
                 if !scheme.eq_ignore_ascii_case("basic") {
                     return Err(malformed());
                 }
-                equal(&BASE64.decode(text.trim_start().as_bytes()).map_err(|_| malformed())?, secrets)
+                let given = BASE64.decode(text.trim_start().as_bytes()).map_err(|_| malformed())?;
+                equal(&given, secrets).map(Some)
             }
-            Self::At(SignaturePlace::Body(_) | SignaturePlace::Form(_)) | Self::Each { .. } => Ok(()),
+            Self::At(SignaturePlace::Body(_) | SignaturePlace::Form(_)) | Self::Each { .. } => Ok(None),
         }
     }
 
-    /// Checks the shared secret in the body of a request. Does nothing if the provider sends the secret in the head.
+    /// Checks the shared secret in the body of a request. Returns the position of the secret in `secrets`, beginning
+    /// with 1, or `None` if the provider sends the secret in the head.
     ///
     /// # Errors
     /// Returns `signature_missing`, `signature_malformed` or `signature_mismatch`.
@@ -78,14 +78,14 @@ impl SharedSecretPlace {
         head: &RequestHead<'_>,
         body: &[u8],
         secrets: &[Secret],
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<usize>, Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
         match self {
             Self::At(place) => {
-                let Some(part) = place.body_part() else { return Ok(()) };
+                let Some(part) = place.body_part() else { return Ok(None) };
                 let texts = body_parts(head, body, &[part])?;
                 match texts.first().filter(|text| !text.is_empty()) {
-                    Some(text) => equal(text.as_bytes(), secrets),
+                    Some(text) => equal(text.as_bytes(), secrets).map(Some),
                     None => {
                         let detail = format!("the request has no token in {place}");
                         Err(Refusal::new(Denial::SignatureMissing, detail))
@@ -99,15 +99,16 @@ impl SharedSecretPlace {
                 if elements.is_empty() {
                     return Err(malformed("the array in the body is empty"));
                 }
+                let mut position = None;
                 for element in &elements {
                     let text = body_member(element.get().as_bytes(), member)?.ok_or_else(|| {
                         Refusal::new(Denial::SignatureMissing, "an element of the array has no token")
                     })?;
-                    equal(text.as_bytes(), secrets)?;
+                    position = position.max(Some(equal(text.as_bytes(), secrets)?));
                 }
-                Ok(())
+                Ok(position)
             }
-            Self::Basic => Ok(()),
+            Self::Basic => Ok(None),
         }
     }
 
@@ -121,27 +122,27 @@ impl SharedSecretPlace {
     }
 }
 
-/// Checks that `candidate` is one of the secrets. Every secret is compared, so that the response time does not reveal
-/// which secret matched.
+/// Checks that `candidate` is one of the secrets. Returns its position, beginning with 1.
 ///
 /// # Errors
 /// Returns `signature_mismatch` if no secret matches.
-fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
-    found(secrets.iter().filter(|secret| secret.matches(candidate)).count(), secrets)
+fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<usize, Refusal> {
+    matched(secrets, |secret| secret.matches(candidate))
 }
 
-/// Checks that at least one secret matched. `matches` is the number of `secrets` that are equal to the secret in the
-/// request.
+/// Returns the position of the first secret for which `matches` returns true, beginning with 1. Every secret is compared,
+/// so that the response time does not reveal which secret matched.
 ///
 /// # Errors
-/// Returns `signature_mismatch` if `matches` is 0.
-fn found(matches: usize, secrets: &[Secret]) -> Result<(), Refusal> {
-    match (matches, secrets.len()) {
-        (0, 1) => Err(Refusal::new(Denial::SignatureMismatch, "the token is not the provider's secret")),
-        (0, count) => {
-            let detail = format!("the token is none of the provider's {count} secrets");
-            Err(Refusal::new(Denial::SignatureMismatch, detail))
-        }
-        _ => Ok(()),
-    }
+/// Returns `signature_mismatch` if no secret matches.
+fn matched(secrets: &[Secret], matches: impl Fn(&Secret) -> bool) -> Result<usize, Refusal> {
+    let positions =
+        secrets.iter().zip(1..).filter(|(secret, _)| matches(secret)).map(|(_, position)| position);
+    positions.min().ok_or_else(|| {
+        let detail = match secrets.len() {
+            1 => "the token is not the provider's secret".to_owned(),
+            count => format!("the token is none of the provider's {count} secrets"),
+        };
+        Refusal::new(Denial::SignatureMismatch, detail)
+    })
 }

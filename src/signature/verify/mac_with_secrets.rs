@@ -4,6 +4,7 @@ use super::presented::PresentedSignature;
 use super::signature_over_content::SignedBodyParts;
 use super::verifier::Verifier;
 use crate::denial::{Denial, Refusal};
+use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::content::{ContentPart, ContentScheme, ContentValues, alternative_port};
 use crate::signature::context::SignatureContext;
@@ -63,9 +64,22 @@ impl Verifier {
     }
 
     /// Returns the position of the secret that verified a message, beginning with 1. `tags` are the authentication
-    /// tags of the verified message. Returns `None` unless several secrets for MACs are configured.
-    pub fn matched_secret(&self, tags: &[AuthenticationTag]) -> Option<usize> {
-        let Proof::Content(scheme) = &self.scheme.proof else { return None };
+    /// tags of the verified message. Returns `None` unless several secrets for MACs, or several shared secrets that the
+    /// provider sends, are configured.
+    pub fn matched_secret(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        tags: &[AuthenticationTag],
+    ) -> Option<usize> {
+        let scheme = match &self.scheme.proof {
+            Proof::Content(scheme) => scheme,
+            Proof::SharedSecret(place) if self.secrets.len() > 1 => {
+                let in_head = place.check_head(head, &self.secrets).ok()?;
+                return in_head.or(place.check_body(head, body, &self.secrets).ok()?);
+            }
+            _ => return None,
+        };
         let has_own = !matches!(self.keys, VerifierKeys::Derived | VerifierKeys::Learned(_));
         // `find_mac` computes one tag for each secret that it tries. If the template contains `{form}`, `find_mac`
         // computes two tags for each secret: with and without the port in the URL. The last secret can have only one
