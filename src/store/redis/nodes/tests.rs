@@ -11,8 +11,8 @@ use crate::store::redis::simulation;
 
 /// A node that sends prepared responses to calls of scripts.
 struct PreparedNode {
-    responses: Mutex<std::vec::IntoIter<&'static str>>,
-    /// The names of the commands that called scripts.
+    responses: Mutex<std::vec::IntoIter<String>>,
+    /// The names of the commands that called scripts, and `ASKING`.
     called: Mutex<Vec<String>>,
     /// The number of replicas that confirm each change.
     replicas: u8,
@@ -23,7 +23,14 @@ impl PreparedNode {
         match &*command {
             "EVALSHA" | "EVAL" => {
                 self.called.lock().push(command);
-                format!("{}\r\n", self.responses.lock().next().unwrap_or("-ERR no further response"))
+                format!(
+                    "{}\r\n",
+                    self.responses.lock().next().unwrap_or("-ERR no further response".to_owned())
+                )
+            }
+            "ASKING" => {
+                self.called.lock().push(command);
+                "+OK\r\n".to_owned()
             }
             "WAIT" => format!(":{}\r\n", self.replicas),
             _ => "+OK\r\n".to_owned(),
@@ -55,8 +62,8 @@ async fn number(stream: &mut BufReader<TcpStream>) -> Option<usize> {
     line.get(1..)?.trim_end().parse().ok()
 }
 
-/// Calls a script on a node that sends these responses. Returns the result, and the names of the commands that the node
-/// received.
+/// Calls a script on a node that sends these responses. In a response, `NODE` means the address of the node. Returns the
+/// result, and the names of the commands that the node received.
 async fn call(
     call: &'static scripts::Call,
     responses: &[&'static str],
@@ -64,7 +71,8 @@ async fn call(
 ) -> (Result<Vec<Value>, Failure>, Vec<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let responses = Mutex::new(Vec::from(responses).into_iter());
+    let responses: Vec<_> = responses.iter().map(|response| response.replace("NODE", &address)).collect();
+    let responses = Mutex::new(responses.into_iter());
     let node = Arc::new(PreparedNode { responses, called: Mutex::default(), replicas });
     let served = Arc::clone(&node);
     tokio::spawn(async move {
@@ -86,13 +94,30 @@ async fn call(
     (result, called)
 }
 
+/// The response to a script, and its values.
+const LIST: &str = "*2\r\n:7\r\n$1\r\nx";
+fn list() -> Result<Vec<Value>, &'static str> {
+    Ok(vec![Value::Int(7), Value::BulkString(b"x".to_vec())])
+}
+
+/// Asserts that a call has these values, or that it failed for this reason and was certainly not executed.
+fn assert_result(name: &str, result: Result<Vec<Value>, Failure>, expected: Result<Vec<Value>, &str>) {
+    match (result, expected) {
+        (Ok(values), Ok(expected)) => assert_eq!(values, expected, "{name}"),
+        (Err(failure), Err(reason)) => {
+            assert!(!failure.may_have_happened, "{name}");
+            assert!(failure.reason.contains(reason), "{name}: {}", failure.reason);
+        }
+        (result, _) => panic!("{name}: {result:?}"),
+    }
+}
+
+const UNKNOWN: &str = "-NOSCRIPT No matching script.";
+
 /// Calls a script that only reads and a script that changes data. Their calls are sent on different connections,
 /// because replicas must confirm changes.
 #[tokio::test]
 async fn a_script_is_called_by_its_hash_and_then_by_its_text_if_the_node_does_not_know_it() {
-    const LIST: &str = "*2\r\n:7\r\n$1\r\nx";
-    const UNKNOWN: &str = "-NOSCRIPT No matching script.";
-    let list = || Ok(vec![Value::Int(7), Value::BulkString(b"x".to_vec())]);
     for script in [&READ, &BIND] {
         for (name, responses, expected, called) in [
             ("known", &[LIST][..], list(), &["EVALSHA"][..]),
@@ -106,17 +131,30 @@ async fn a_script_is_called_by_its_hash_and_then_by_its_text_if_the_node_does_no
             let name = format!("{}, {name}", script.name);
             let (result, sent) = call(script, responses, 1).await;
             assert_eq!(sent, called, "{name}");
-            match (result, expected) {
-                (Ok(values), Ok(expected)) => assert_eq!(values, expected, "{name}"),
-                (Err(failure), Err(reason)) => {
-                    assert!(!failure.may_have_happened, "{name}");
-                    assert!(failure.reason.contains(reason), "{name}: {}", failure.reason);
-                }
-                (result, _) => panic!("{name}: {result:?}"),
-            }
+            assert_result(&name, result, expected);
         }
     }
     let failure = call(&BIND, &[LIST], 0).await.0.unwrap_err();
     assert!(failure.may_have_happened && failure.reason.contains(TOO_FEW_REPLICAS), "{}", failure.reason);
     assert_eq!(call(&READ, &[LIST], 0).await.0.ok(), list().ok(), "replicas do not confirm reads");
+}
+
+/// The slot of the keys is being moved, and the prepared node is both the old and the new one.
+#[tokio::test]
+async fn a_script_is_called_where_its_slot_is_being_moved_and_its_result_is_returned() {
+    const ASK: &str = "-ASK 7 NODE";
+    for (script, responses, expected, called) in [
+        (&READ, &[ASK, LIST][..], list(), &["EVALSHA", "ASKING", "EVAL"][..]),
+        (&READ, &[ASK, "-NOPERM no permissions"], Err("no permissions"), &["EVALSHA", "ASKING", "EVAL"]),
+        (&BIND, &[ASK, LIST], list(), &["EVALSHA", "ASKING", "EVALSHA"]),
+        (&BIND, &[ASK, UNKNOWN, LIST], list(), &["EVALSHA", "ASKING", "EVALSHA", "ASKING", "EVAL"]),
+        (&BIND, &[ASK, "-NOPERM no permissions"], Err("no permissions"), &["EVALSHA", "ASKING", "EVALSHA"]),
+    ] {
+        let name = format!("{}, {responses:?}", script.name);
+        let (result, sent) = call(script, responses, 1).await;
+        assert_eq!(sent, called, "{name}");
+        assert_result(&name, result, expected);
+    }
+    let failure = call(&BIND, &[ASK, LIST], 0).await.0.unwrap_err();
+    assert!(failure.may_have_happened && failure.reason.contains(TOO_FEW_REPLICAS), "{}", failure.reason);
 }
