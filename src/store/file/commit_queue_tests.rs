@@ -118,6 +118,17 @@ fn a_hanging_disk_is_noticed_and_recovers() {
 }
 
 #[test]
+fn a_wait_for_the_disk_ends_after_its_delay_or_when_the_queue_is_closed() {
+    let (commit_queue, _durable) = commit_queue(Duration::ZERO);
+    assert!(!commit_queue.shared.wait_or_close(Duration::ZERO), "the queue is open");
+    let (ended, end) = std::sync::mpsc::channel();
+    let shared = Arc::clone(&commit_queue.shared);
+    std::thread::spawn(move || ended.send(shared.wait_or_close(Duration::MAX)));
+    commit_queue.close();
+    assert_eq!(end.recv_timeout(Duration::from_secs(10)), Ok(true));
+}
+
+#[test]
 fn a_panic_of_the_writer_is_reported() {
     let (commit_queue, _durable) = commit_queue(Duration::from_secs(1000));
     let ending = EndGuard(Arc::clone(&commit_queue.shared));
