@@ -3,15 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::json;
 
-use crate::interaction::{Ask, EventKey, Follow, Interaction, Report, UnmatchedCallback};
+use crate::inbox::Outcome;
+use crate::ingress::Kept;
+use crate::interaction::{
+    Ask, ClaimError, Event, EventKey, Follow, InformedBy, Interaction, Report, State, UnmatchedCallback,
+};
+use crate::observe::Metrics;
 use crate::path::{CanonicalPath, Captures, Template};
 use crate::store::event_memory::FingerprintKey;
 use crate::store::hand_over::HandedRecords;
 use crate::store::inbox::{Backing, Inbox, SharedMessages};
-use crate::store::ledger::Store;
-use crate::store::memory::Memory;
+use crate::store::ledger::{Store, Walk};
+use crate::store::memory::{Memory, SHARDS};
 use crate::store::outcome::Passed;
 use crate::store::redis::SimulatedLedger;
 use crate::time::Timestamp;
@@ -103,6 +109,103 @@ async fn failed_deliveries_are_counted_and_a_lost_message_has_a_notice() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_settled_callback_is_recorded_for_all_processes_and_its_repetition_is_a_duplicate() {
+    let (route, captures, follow) = ("r".into(), captures(), Follow::default());
+    let granted = granted("int_a");
+    let last = Report { end: Some(Event::Completed), ..Report::default() };
+    for (name, stores) in [("in memory", vec![in_memory()]), ("shared", Vec::from(shared::<2>().await))] {
+        let (store, other) = (&stores[0], stores.last().unwrap());
+        for (key, report) in [(1, &Report::default()), (2, &last)] {
+            let ask = Ask::new(&route, &captures, &follow, report);
+            let ask = Ask { granted: Some(&granted), events: &[EventKey(key)], adopts: true, ..ask };
+            store.claim(&ask, NOW, HOUR).await.unwrap().settle(report, None, NOW).await.unwrap();
+            let repeated = other.claim(&ask, NOW, HOUR).await.map(drop);
+            assert_eq!(repeated, Err(ClaimError::Duplicate), "{name}: {key}");
+        }
+        let record = other.read("int_a").await.unwrap().unwrap();
+        let informed: Vec<_> = record.informed().iter().map(|informed| informed.by).collect();
+        assert_eq!(record.state, State::Done, "{name}");
+        assert_eq!(informed, [InformedBy::Callback, InformedBy::FinalCallback], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_callback_in_the_inbox_informs_the_agent_only_when_the_agent_accepts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = super::file_tests::settings(Some(&folder.path().join("ledger")));
+    let store = super::file_tests::start_with(&settings, NOW).unwrap();
+    let (inbox, routes) = (store.inbox(), ["r".into()]);
+    inbox.configure(Arc::default(), &[("r".into(), true)]);
+    let (captures, follow, granted) = (captures(), Follow::default(), granted("int_a"));
+    let report = Report { end: Some(Event::Completed), ..Report::default() };
+    let ask = Ask::new(&routes[0], &captures, &follow, &report);
+    let ask = Ask { granted: Some(&granted), events: &[EventKey(1)], adopts: true, ..ask };
+    let head = json!({
+        "route": "r", "interaction": "int_a", "client": "127.0.0.1", "is_tls": false, "method": "POST",
+        "target": "/in", "headers": [], "received": NOW.unix_ms(), "body_bytes": 0, "is_progress": false,
+    });
+    let message = (Kept::from_bytes(&serde_json::to_vec(&head).unwrap()).unwrap(), Bytes::new());
+    let claimed = store.claim(&ask, NOW, HOUR).await.unwrap();
+    store.accept(claimed, message, (&report, None), NOW).await.unwrap();
+    let told = async || {
+        let record = store.read("int_a").await.unwrap().unwrap();
+        let informed: Vec<_> = record.informed().iter().map(|informed| informed.by).collect();
+        (record.state, informed)
+    };
+    assert_eq!(told().await, (State::Done, vec![]));
+    let started = inbox.start(&routes, NOW).unwrap();
+    started.end(Outcome::Accepted, "200", (NOW, false, 0)).await.unwrap();
+    store.message_received("int_a", NOW);
+    assert_eq!(told().await, (State::Done, vec![InformedBy::FinalCallback]));
+}
+
+#[test]
+fn the_interactions_are_spread_evenly_over_the_shards() {
+    let mut counts = [0; SHARDS];
+    for _ in 0..100 * SHARDS {
+        counts[Memory::index(&crate::random::new_id("int_").unwrap()) % SHARDS] += 1;
+    }
+    assert!(counts.iter().all(|count| (30..300).contains(count)), "{counts:?}");
+}
+
+/// Performs a step of the walk. Then returns the age of the oldest open interaction of each route, in seconds, according
+/// to the metrics.
+async fn walked(store: &Store, walk: &mut Walk, metrics: &Metrics) -> Vec<(String, u64)> {
+    store.walk(walk, metrics, NOW).await;
+    let text = metrics.text().unwrap();
+    let age = |line: &str| {
+        let line = line.strip_prefix("callgate_interactions_oldest_age_seconds{route=\"")?;
+        let (route, age) = line.split_once("\"} ").unwrap();
+        Some((route.to_owned(), age.parse().unwrap()))
+    };
+    text.lines().filter_map(age).collect()
+}
+
+#[tokio::test]
+async fn a_walk_of_several_steps_finds_the_oldest_open_interaction_of_each_route() {
+    let settings = super::file_tests::settings(None);
+    let settings = crate::config::StoreSettings { interactions_max: 10_000, ..settings };
+    let store = super::file_tests::start_with(&settings, NOW).unwrap();
+    let record = |id: &str, route: &str, age: u64| {
+        let created = NOW.minus(Duration::from_secs(age));
+        json!({ "id": id, "record": Interaction::new(route.into(), "".into(), created, NOW.plus(HOUR)) })
+    };
+    let mut records: Vec<_> =
+        (0..3000).map(|number| record(&format!("int_{number}"), "many", number % 100)).collect();
+    records.extend([("int_a", 5), ("int_b", 9), ("int_c", 7)].map(|(id, age)| record(id, "few", age)));
+    let records: HandedRecords = serde_json::from_value(records.into()).unwrap();
+    store.take_over(records).await.unwrap();
+    store.revoke("int_b", false, NOW).await.unwrap();
+    let (mut walk, metrics) = (Walk::default(), Metrics::new().unwrap());
+    let found = |few| vec![("few".to_owned(), few), ("many".to_owned(), 99)];
+    assert_eq!(walked(&store, &mut walk, &metrics).await, [], "the first step reads a part of the ledger");
+    assert_eq!(walked(&store, &mut walk, &metrics).await, found(7));
+    store.revoke("int_c", false, NOW).await.unwrap();
+    assert_eq!(walked(&store, &mut walk, &metrics).await, found(7), "the next walk has begun");
+    assert_eq!(walked(&store, &mut walk, &metrics).await, found(5));
+}
+
 #[tokio::test]
 async fn a_callback_without_a_token_finds_its_interaction_by_the_id_of_the_provider() {
     let store = in_memory();
@@ -164,5 +267,39 @@ async fn a_deadline_is_applied_by_the_process_to_which_it_is_passed() {
         let applied = pass(&processes[by]).await;
         let notices: Vec<_> = applied.notices.iter().map(|notice| &*notice.id).collect();
         assert_eq!((notices, applied.elsewhere.len()), (vec!["int_a"], 0), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_waits_for_its_provider_id_while_a_response_of_its_route_is_outstanding() {
+    let [in_redis] = shared().await;
+    for (name, store) in [("in memory", in_memory()), ("shared", in_redis)] {
+        let store = Arc::new(store);
+        let (captures, routes) = (captures(), ["r", "other"].map(Arc::from));
+        let follow = Follow { matching: Some(UnmatchedCallback::Deliver), ..Follow::default() };
+        let report = Report { id: Some("work".into()), ..Report::default() };
+        // Returns the seconds for which a callback of each route waits.
+        let waits = async || {
+            let mut seconds = [0; 2];
+            for (route, seconds) in routes.iter().zip(&mut seconds) {
+                let began = crate::clock::instant();
+                let found = store.matched(&Ask::new(route, &captures, &follow, &report)).await;
+                assert_eq!(found.unwrap(), None, "{name}");
+                *seconds = (crate::clock::instant() - began).as_secs();
+            }
+            seconds
+        };
+        assert_eq!(waits().await, [0, 0], "{name}: no request was sent");
+        let first = store.await_response(&routes[0]).await;
+        let second = store.await_response(&routes[0]).await;
+        assert_eq!(waits().await, [10, 0], "{name}: two responses are outstanding");
+        drop(first);
+        assert_eq!(waits().await, [10, 0], "{name}: one response is outstanding");
+        let answered = async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            drop(second);
+        };
+        assert_eq!(tokio::join!(waits(), answered).0, [4, 0], "{name}: the response has no id");
+        assert_eq!(waits().await, [0, 0], "{name}: no response is outstanding");
     }
 }
