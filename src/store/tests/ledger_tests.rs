@@ -13,6 +13,7 @@ use crate::interaction::{
 };
 use crate::observe::Metrics;
 use crate::path::{CanonicalPath, Captures, Template};
+use crate::replica::Owner;
 use crate::store::event_memory::FingerprintKey;
 use crate::store::hand_over::HandedRecords;
 use crate::store::inbox::{Backing, Inbox, SharedMessages};
@@ -268,6 +269,23 @@ async fn a_deadline_is_applied_by_the_process_to_which_it_is_passed() {
         let notices: Vec<_> = applied.notices.iter().map(|notice| &*notice.id).collect();
         assert_eq!((notices, applied.elsewhere.len()), (vec!["int_a"], 0), "{name}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_interactions_belong_to_the_address_that_their_process_has_learned() {
+    let [store, other] = shared().await;
+    let follow = Follow { deadline: Some(Duration::from_secs(30)), ..Follow::default() };
+    let opened = async |id: &str| {
+        let record = Interaction::new("r".into(), "".into(), NOW, NOW.plus(HOUR)).followed(&follow, true);
+        store.shared.as_ref().unwrap().open(id, record).await.unwrap();
+        tokio::time::advance(Duration::from_secs(31)).await;
+        let found = pass(&other).await.elsewhere.into_iter();
+        found.filter(|(_, found)| **found == *id).map(|(owner, _)| owner).collect::<Vec<_>>()
+    };
+    let first = opened("int_a").await.remove(0);
+    let learned = Owner { address: "learned:80".into(), ..first };
+    store.set_own(&learned);
+    assert_eq!(opened("int_b").await, [learned]);
 }
 
 #[tokio::test(start_paused = true)]
