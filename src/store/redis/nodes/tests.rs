@@ -63,12 +63,13 @@ async fn number(stream: &mut BufReader<TcpStream>) -> Option<usize> {
 }
 
 /// Calls a script on a node that sends these responses. In a response, `NODE` means the address of the node. Returns the
-/// result, and the names of the commands that the node received.
+/// result, the names of the commands that the node received, and the number of changes whose outcome is unknown
+/// according to the metrics.
 async fn call(
     call: &'static scripts::Call,
     responses: &[&'static str],
     replicas: u8,
-) -> (Result<Vec<Value>, Failure>, Vec<String>) {
+) -> (Result<Vec<Value>, Failure>, Vec<String>, u64) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let responses: Vec<_> = responses.iter().map(|response| response.replace("NODE", &address)).collect();
@@ -86,12 +87,15 @@ async fn call(
         timeout: Duration::from_secs(10),
         ..simulation::settings().redis.unwrap()
     };
-    let nodes = Nodes::new(settings, Arc::new(Metrics::new().unwrap()));
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let nodes = Nodes::new(settings, Arc::clone(&metrics));
     let request =
         Request { call, partition: Partition::Number(0), keys: vec!["k".into()], arguments: Vec::new() };
     let result = nodes.call(&request).await;
     let called = node.called.lock().clone();
-    (result, called)
+    let text = metrics.text().unwrap();
+    let unknown = text.lines().find_map(|line| line.strip_prefix("callgate_store_unknown_outcomes_total "));
+    (result, called, unknown.unwrap().parse().unwrap())
 }
 
 /// The response to a script, and its values.
@@ -129,12 +133,14 @@ async fn a_script_is_called_by_its_hash_and_then_by_its_text_if_the_node_does_no
             ("nothing", &["$-1"], Err("something else than a list"), &["EVALSHA"]),
         ] {
             let name = format!("{}, {name}", script.name);
-            let (result, sent) = call(script, responses, 1).await;
-            assert_eq!(sent, called, "{name}");
+            let (result, sent, unknown) = call(script, responses, 1).await;
+            assert_eq!((sent.join(" "), unknown), (called.join(" "), 0), "{name}");
             assert_result(&name, result, expected);
         }
     }
-    let failure = call(&BIND, &[LIST], 0).await.0.unwrap_err();
+    let (result, _, unknown) = call(&BIND, &[LIST], 0).await;
+    let failure = result.unwrap_err();
+    assert_eq!(unknown, 1);
     assert!(failure.may_have_happened && failure.reason.contains(TOO_FEW_REPLICAS), "{}", failure.reason);
     assert_eq!(call(&READ, &[LIST], 0).await.0.ok(), list().ok(), "replicas do not confirm reads");
 }
@@ -151,10 +157,12 @@ async fn a_script_is_called_where_its_slot_is_being_moved_and_its_result_is_retu
         (&BIND, &[ASK, "-NOPERM no permissions"], Err("no permissions"), &["EVALSHA", "ASKING", "EVALSHA"]),
     ] {
         let name = format!("{}, {responses:?}", script.name);
-        let (result, sent) = call(script, responses, 1).await;
-        assert_eq!(sent, called, "{name}");
+        let (result, sent, unknown) = call(script, responses, 1).await;
+        assert_eq!((sent.join(" "), unknown), (called.join(" "), 0), "{name}");
         assert_result(&name, result, expected);
     }
-    let failure = call(&BIND, &[ASK, LIST], 0).await.0.unwrap_err();
+    let (result, _, unknown) = call(&BIND, &[ASK, LIST], 0).await;
+    let failure = result.unwrap_err();
+    assert_eq!(unknown, 1);
     assert!(failure.may_have_happened && failure.reason.contains(TOO_FEW_REPLICAS), "{}", failure.reason);
 }
