@@ -168,6 +168,26 @@ async fn very_many_messages_are_changed_in_parts() {
     }
 }
 
+/// The clock is set back while an attempt and a pull are in progress. Small differences are normal.
+#[tokio::test]
+async fn an_attempt_that_ends_after_the_clock_was_set_back_delays_its_message_by_nothing() {
+    let ms = Duration::from_millis;
+    for (by, back) in [(0, 0), (2_000, 0), (2_001, 2_001), (3_600_000, 3_600_000)] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder.path().join("ledger"));
+        let inbox = store.inbox();
+        (1..=2).for_each(|number| inbox.index.lock().add(number, entry()));
+        inbox.pass(NOW);
+        let started = inbox.start(&routes(), NOW).unwrap();
+        let leased = inbox.lease(None, &routes(), (1, 1 << 20), NOW);
+        assert_eq!((started.number, leased[0].number), (1, 2));
+        inbox.pass(NOW.minus(ms(by)));
+        drop((started, leased));
+        let due = [1, 2].map(|number| inbox.view(number).unwrap().at);
+        assert_eq!(due, [NOW.minus(ms(back)); 2], "{by} ms");
+    }
+}
+
 fn entry() -> Entry {
     Entry {
         lane: 0,
