@@ -243,6 +243,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::members::Members;
+    use super::super::records::Placed;
     use super::super::simulation::SimulatedLedger;
 
     #[tokio::test(start_paused = true)]
@@ -258,5 +259,12 @@ mod tests {
         assert_ne!(named(Some("another")), one.message_key());
         assert_ne!(named(Some("another")), named(Some("a third")));
         assert_eq!(named(None), None, "the name of the ledger is unknown");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_holds_only_the_messages_that_were_placed_at_it() {
+        let (_, [one, other]) = SimulatedLedger::start(|_| {}).await;
+        let placed = Placed { holder: one.incarnation.as_bytes().to_vec(), earlier: Vec::new() };
+        assert_eq!((one.holds(&placed), other.holds(&placed)), (true, false));
     }
 }
