@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
+use crate::denial::Denial;
 use crate::inbox::Outcome;
 use crate::ingress::Kept;
 use crate::interaction::{
@@ -268,6 +269,61 @@ async fn a_deadline_is_applied_by_the_process_to_which_it_is_passed() {
         let applied = pass(&processes[by]).await;
         let notices: Vec<_> = applied.notices.iter().map(|notice| &*notice.id).collect();
         assert_eq!((notices, applied.elsewhere.len()), (vec!["int_a"], 0), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_with_an_unknown_provider_id_is_refused_if_its_route_says_so() {
+    let [in_redis] = shared().await;
+    for (name, store) in [("in memory", in_memory()), ("shared", in_redis)] {
+        let record = Interaction::new("r".into(), "".into(), NOW, NOW.plus(HOUR)).matched();
+        match &store.shared {
+            Some(shared) => shared.open("int_a", record).await.unwrap(),
+            None => {
+                let records = json!([{ "id": "int_a", "record": record }]);
+                store.take_over(serde_json::from_value(records).unwrap()).await.map(drop).unwrap();
+            }
+        }
+        store.bind("int_a", "work", NOW).await.unwrap();
+        let (route, captures) = ("r".into(), captures());
+        for (matching, id, expected) in [
+            (UnmatchedCallback::Deliver, "work", Ok(Some("int_a"))),
+            (UnmatchedCallback::Refuse, "work", Ok(Some("int_a"))),
+            (UnmatchedCallback::Deliver, "unknown", Ok(None)),
+            (UnmatchedCallback::Refuse, "unknown", Err(Denial::InteractionUnknown)),
+        ] {
+            let follow = Follow { matching: Some(matching), ..Follow::default() };
+            let report = Report { id: Some(id.into()), ..Report::default() };
+            let claimed = store.claim(&Ask::new(&route, &captures, &follow, &report), NOW, HOUR).await;
+            let found = match &claimed {
+                Ok(claimed) => Ok(claimed.interaction()),
+                Err(ClaimError::Refused(refusal)) => Err(refusal.denial),
+                Err(error) => panic!("{error:?}"),
+            };
+            assert_eq!(found, expected, "{name}: {matching:?} {id}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_interaction_that_is_taken_over_twice_is_counted_while_it_is_open() {
+    for (first, second, open) in [
+        (State::Open, State::Open, "1"),
+        (State::Open, State::Done, "0"),
+        (State::Done, State::Open, "0"),
+        (State::Open, State::Revoked, "0"),
+    ] {
+        let store = in_memory();
+        for state in [first, second] {
+            let mut record = Interaction::new("r".into(), "".into(), NOW, NOW.plus(HOUR));
+            record.state = state;
+            let records = json!([{ "id": "int_a", "record": record }]);
+            store.take_over(serde_json::from_value(records).unwrap()).await.unwrap();
+        }
+        let text = store.memory.metrics.text().unwrap();
+        let counted =
+            text.lines().find_map(|line| line.strip_prefix("callgate_interactions_open{route=\"r\"} "));
+        assert_eq!(counted.unwrap_or("0"), open, "{first:?}, {second:?}");
     }
 }
 

@@ -166,3 +166,20 @@ async fn a_script_is_called_where_its_slot_is_being_moved_and_its_result_is_retu
     assert_eq!(unknown, 1);
     assert!(failure.may_have_happened && failure.reason.contains(TOO_FEW_REPLICAS), "{}", failure.reason);
 }
+
+#[tokio::test]
+async fn the_topology_is_requested_from_the_known_and_from_the_configured_nodes() {
+    let configured = ["b:1", "c:1"].map(Into::into).to_vec();
+    let settings = RedisSettings {
+        nodes: configured,
+        mode: RedisMode::Cluster,
+        ..simulation::settings().redis.unwrap()
+    };
+    let nodes = Nodes::new(settings.clone(), Arc::new(Metrics::new().unwrap()));
+    let asked = || -> Vec<_> {
+        nodes.some_nodes(&settings).into_iter().map(|(address, _)| address.to_string()).collect()
+    };
+    assert_eq!(asked(), ["b:1", "c:1"], "no topology is known");
+    nodes.known.lock().topology = Topology::even(&["a:1".into(), "b:1".into()]);
+    assert_eq!(asked(), ["a:1", "b:1", "c:1"]);
+}
