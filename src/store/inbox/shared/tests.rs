@@ -22,7 +22,7 @@ const PLACE: u64 = 7;
 
 /// Creates the inbox of the first of two processes that share a ledger on these nodes. No task writes the changes of
 /// its messages.
-async fn inbox(nodes: &[&str]) -> (SimulatedLedger, Inbox) {
+pub(super) async fn inbox(nodes: &[&str]) -> (SimulatedLedger, Inbox) {
     let nodes = nodes.iter().map(|node| (*node).into()).collect();
     let start = SimulatedLedger::start(|settings| settings.redis.as_mut().unwrap().nodes = nodes);
     let (ledger, [store, _]) = start.await;
@@ -50,6 +50,15 @@ fn entry(state: MessageState) -> Entry {
         is_replayed: false,
         is_pulled: false,
     }
+}
+
+/// Returns the head of a message that belongs to no interaction.
+pub(super) fn head() -> Vec<u8> {
+    let head = json!({
+        "route": "r", "client": "127.0.0.1", "is_tls": false, "method": "POST", "target": "/in", "headers": [],
+        "received": NOW.unix_ms(), "body_bytes": 0, "is_progress": false,
+    });
+    Kept::from_bytes(&serde_json::to_vec(&head).unwrap()).unwrap().to_bytes()
 }
 
 /// Records a change of the message with this number, which is then not durable yet.
@@ -134,11 +143,7 @@ async fn a_process_adds_the_messages_that_it_holds_and_that_its_index_lacks() {
     let (store, minute) = (&shared(&inbox).store, Duration::from_secs(60));
     assert!(inbox.hold(store, &TakenOver { partition: PLACE, ids: Vec::new() }).await, "it learns the key");
     inbox.pass(NOW);
-    let head = json!({
-        "route": "r", "client": "127.0.0.1", "is_tls": false, "method": "POST", "target": "/in", "headers": [],
-        "received": NOW.unix_ms(), "body_bytes": 0, "is_progress": false,
-    });
-    let head = Kept::from_bytes(&serde_json::to_vec(&head).unwrap()).unwrap().to_bytes();
+    let head = head();
     let numbers: Vec<u64> = (0..6).map(|count| PLACE + count * PARTITIONS).collect();
     let [new, leased, known, changing, foreign, elsewhere] = numbers[..] else { panic!("six numbers") };
     let foreign_id = format!("msg_{foreign}_00000000000000ff");
