@@ -370,11 +370,14 @@ async fn an_acknowledged_message_is_removed_and_its_interaction_is_known() {
     let of_attempt = Settling { attempt: Some(1), ..any };
     for (number, settling) in [(1, of_attempt), (2, of("b")), (3, any), (4, any)] {
         let interaction = interactions[number as usize - 1];
-        assert_eq!(inbox.taken(settling, number, NOW).await.unwrap().as_deref(), interaction, "{number}");
-        let refused = inbox.taken(settling, number, NOW).await.unwrap_err().denial;
+        let now = NOW.plus(Duration::from_secs(number));
+        assert_eq!(inbox.taken(settling, number, now).await.unwrap().as_deref(), interaction, "{number}");
+        let refused = inbox.taken(settling, number, now).await.unwrap_err().denial;
         assert_eq!(refused, Denial::MessageUnknown, "{number} again");
         assert!(inbox.read(number).await.unwrap().is_none(), "{number}");
     }
+    let text = inbox.metrics.text().unwrap();
+    assert!(text.contains("callgate_inbox_delay_seconds_sum{route=\"r\"} 10\n"), "1 s, 2 s, 3 s and 4 s");
     drop(store);
     let left = open(&path).inbox().list(&crate::store::MessageFilter::default(), 10);
     assert!(left.is_empty(), "after a restart");
