@@ -10,15 +10,15 @@ use crate::denial::Denial;
 use crate::inbox::Outcome;
 use crate::ingress::Kept;
 use crate::interaction::{
-    Ask, ClaimError, Event, EventKey, Follow, InformedBy, Interaction, Report, State, UnmatchedCallback,
+    Ask, ClaimError, Event, EventKey, Follow, InformedBy, Inherited, Interaction, Report, State,
+    UnmatchedCallback,
 };
-use crate::observe::Metrics;
 use crate::path::{CanonicalPath, Captures, Template};
-use crate::replica::Owner;
+use crate::replica::{Incarnation, Owner};
 use crate::store::event_memory::FingerprintKey;
 use crate::store::hand_over::HandedRecords;
 use crate::store::inbox::{Backing, Inbox, SharedMessages};
-use crate::store::ledger::{Store, Walk};
+use crate::store::ledger::Store;
 use crate::store::memory::{Memory, SHARDS};
 use crate::store::outcome::Passed;
 use crate::store::redis::SimulatedLedger;
@@ -171,43 +171,6 @@ fn the_interactions_are_spread_evenly_over_the_shards() {
     assert!(counts.iter().all(|count| (30..300).contains(count)), "{counts:?}");
 }
 
-/// Performs a step of the walk. Then returns the age of the oldest open interaction of each route, in seconds, according
-/// to the metrics.
-async fn walked(store: &Store, walk: &mut Walk, metrics: &Metrics) -> Vec<(String, u64)> {
-    store.walk(walk, metrics, NOW).await;
-    let text = metrics.text().unwrap();
-    let age = |line: &str| {
-        let line = line.strip_prefix("callgate_interactions_oldest_age_seconds{route=\"")?;
-        let (route, age) = line.split_once("\"} ").unwrap();
-        Some((route.to_owned(), age.parse().unwrap()))
-    };
-    text.lines().filter_map(age).collect()
-}
-
-#[tokio::test]
-async fn a_walk_of_several_steps_finds_the_oldest_open_interaction_of_each_route() {
-    let settings = super::file_tests::settings(None);
-    let settings = crate::config::StoreSettings { interactions_max: 10_000, ..settings };
-    let store = super::file_tests::start_with(&settings, NOW).unwrap();
-    let record = |id: &str, route: &str, age: u64| {
-        let created = NOW.minus(Duration::from_secs(age));
-        json!({ "id": id, "record": Interaction::new(route.into(), "".into(), created, NOW.plus(HOUR)) })
-    };
-    let mut records: Vec<_> =
-        (0..3000).map(|number| record(&format!("int_{number}"), "many", number % 100)).collect();
-    records.extend([("int_a", 5), ("int_b", 9), ("int_c", 7)].map(|(id, age)| record(id, "few", age)));
-    let records: HandedRecords = serde_json::from_value(records.into()).unwrap();
-    store.take_over(records).await.unwrap();
-    store.revoke("int_b", false, NOW).await.unwrap();
-    let (mut walk, metrics) = (Walk::default(), Metrics::new().unwrap());
-    let found = |few| vec![("few".to_owned(), few), ("many".to_owned(), 99)];
-    assert_eq!(walked(&store, &mut walk, &metrics).await, [], "the first step reads a part of the ledger");
-    assert_eq!(walked(&store, &mut walk, &metrics).await, found(7));
-    store.revoke("int_c", false, NOW).await.unwrap();
-    assert_eq!(walked(&store, &mut walk, &metrics).await, found(7), "the next walk has begun");
-    assert_eq!(walked(&store, &mut walk, &metrics).await, found(5));
-}
-
 #[tokio::test]
 async fn a_callback_without_a_token_finds_its_interaction_by_the_id_of_the_provider() {
     let store = in_memory();
@@ -324,6 +287,22 @@ async fn an_interaction_that_is_taken_over_twice_is_counted_while_it_is_open() {
         let counted =
             text.lines().find_map(|line| line.strip_prefix("callgate_interactions_open{route=\"r\"} "));
         assert_eq!(counted.unwrap_or("0"), open, "{first:?}, {second:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_origin_of_interactions_is_known_until_the_last_one_has_left() {
+    let (store, [origin, other]) = (in_memory(), [(); 2].map(|()| Incarnation::random().unwrap()));
+    for id in ["int_a", "int_b"] {
+        let mut record = Interaction::new("r".into(), "".into(), NOW, NOW.plus(HOUR));
+        record.leave(&origin.to_string(), Inherited { key: [1, 2], events: Vec::new() });
+        let records = json!([{ "id": id, "record": record }]);
+        store.take_over(serde_json::from_value(records).unwrap()).await.unwrap();
+    }
+    for (id, is_known) in [(None, true), (Some("int_a"), true), (Some("int_b"), false)] {
+        store.handed_over(&Vec::from_iter(id.map(str::to_owned))).await;
+        assert_eq!([origin, other].map(|one| store.inherits(one)), [is_known, false], "without {id:?}");
+        assert_eq!(store.inherited(), Vec::from_iter(is_known.then(|| origin.to_string())));
     }
 }
 

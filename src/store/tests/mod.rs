@@ -2,6 +2,7 @@
 
 mod file_tests;
 mod ledger_tests;
+mod reading_tests;
 
 use std::pin::pin;
 use std::task::{Context, Waker};
