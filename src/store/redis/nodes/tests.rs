@@ -183,3 +183,18 @@ async fn the_topology_is_requested_from_the_known_and_from_the_configured_nodes(
     nodes.known.lock().topology = Topology::even(&["a:1".into(), "b:1".into()]);
     assert_eq!(asked(), ["a:1", "b:1", "c:1"]);
 }
+
+#[test]
+fn only_changes_that_replicas_must_confirm_may_also_wait_for_them() {
+    for (script, wait_replicas, expected) in [(&READ, 0, 20), (&READ, 2, 20), (&BIND, 0, 20), (&BIND, 1, 23)]
+    {
+        let settings = RedisSettings {
+            timeout: Duration::from_secs(10),
+            wait_timeout: Duration::from_secs(3),
+            wait_replicas,
+            ..simulation::settings().redis.unwrap()
+        };
+        let limit = patience(&settings, script).as_secs();
+        assert_eq!(limit, expected, "{}, {wait_replicas}", script.name);
+    }
+}
