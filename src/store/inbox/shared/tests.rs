@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::partitions::PARTITIONS;
 use super::queue::SharedMessages;
@@ -115,6 +116,30 @@ async fn no_attempt_begins_where_the_results_of_others_may_be_lost() {
     assert_eq!(is_refused(), [true, true, true, false], "an earlier call may have made the changes");
     messages.written(0, &batches[0].1);
     assert_eq!(is_refused(), [false; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_attempt_waits_for_its_result_unless_its_partition_refuses_it() {
+    let number = PLACE + PARTITIONS;
+    for (name, refused, is_written, expected) in [
+        ("written", None, true, (true, 0)),
+        ("refused", Some(PLACE), false, (true, 1)),
+        ("refused, and written then", Some(PLACE), true, (true, 0)),
+        ("refused elsewhere", Some(1), false, (false, 10)),
+        ("not answered", None, false, (false, 10)),
+    ] {
+        let (_, inbox) = inbox(&["a:1"]).await;
+        let messages = shared(&inbox);
+        let sequence = inbox.record([Change::MessageGone(number)]);
+        let batches = messages.take();
+        refused.into_iter().for_each(|partition| messages.refused(partition, false));
+        if is_written {
+            batches.iter().for_each(|(partition, batch)| messages.written(*partition, batch));
+        }
+        let began = Instant::now();
+        let has_ended = messages.ended(sequence, number).await;
+        assert_eq!((has_ended, began.elapsed().as_secs()), expected, "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
