@@ -189,6 +189,15 @@ async fn the_oldest_message_of_a_route_is_its_first_waiting_message() {
 }
 
 #[test]
+fn a_message_arrives_while_it_is_accepted_and_until_it_is_durable() {
+    let mut index = Index::default();
+    let storing = [1, 1, 2].map(|lane| (1, 10 + lane, Entry { lane, ..entry() }));
+    index.storing.extend(storing);
+    index.accepting.extend([1, 3]);
+    assert_eq!([1, 2, 3, 4].map(|lane| index.arriving(lane)), [3, 1, 1, 0]);
+}
+
+#[test]
 fn a_replayed_message_with_time_left_does_not_hide_later_messages_without() {
     let (settings, mut index) = (InboxSettings::default(), Index::default());
     index.configure(&[("r".into(), true)], false);
