@@ -243,8 +243,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::members::Members;
-    use super::super::records::Placed;
     use super::super::simulation::SimulatedLedger;
+    use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn the_key_of_message_ids_depends_on_the_ledger_alone() {
@@ -266,5 +266,26 @@ mod tests {
         let (_, [one, other]) = SimulatedLedger::start(|_| {}).await;
         let placed = Placed { holder: one.incarnation.as_bytes().to_vec(), earlier: Vec::new() };
         assert_eq!((one.holds(&placed), other.holds(&placed)), (true, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_begin_while_a_node_answers_and_the_store_may_be_used() {
+        let nodes = ["a:1", "b:1"].map(Box::from).to_vec();
+        let start = SimulatedLedger::start(|settings| settings.redis.as_mut().unwrap().nodes = nodes);
+        let (_, [store]) = start.await;
+        let failure = Failure::unknown("silent");
+        for (node, failure, answers) in [
+            ("a:1", None, true),
+            ("a:1", Some(&failure), true),
+            ("b:1", Some(&failure), false),
+            ("a:1", None, true),
+        ] {
+            store.health.called(|| node.into(), false, failure);
+            assert_eq!(store.answers(), answers, "{node}, {failure:?}");
+        }
+        for (fault, answers) in [(Some("it is a replica".to_owned()), false), (None, true)] {
+            store.health.judged(fault);
+            assert_eq!(store.answers(), answers);
+        }
     }
 }
