@@ -14,7 +14,7 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::file::Change;
 use crate::store::inbox::entry::{Entry, NO_LANE};
 use crate::store::inbox::{Backing, Inbox};
-use crate::store::redis::{KnownMessages, SimulatedLedger, TakenOver};
+use crate::store::redis::{KnownMessages, RedisStore, SimulatedLedger, TakenOver};
 use crate::time::Timestamp;
 
 const NOW: Timestamp = SimulatedLedger::BEGIN;
@@ -24,20 +24,26 @@ const PLACE: u64 = 7;
 /// Creates the inbox of the first of two processes that share a ledger on these nodes. No task writes the changes of
 /// its messages.
 pub(super) async fn inbox(nodes: &[&str]) -> (SimulatedLedger, Inbox) {
+    let (ledger, inbox, _) = inbox_and_other(nodes).await;
+    (ledger, inbox)
+}
+
+/// Creates the inbox of the first of two processes, as [`inbox`] does. Also returns the store of the other process.
+pub(super) async fn inbox_and_other(nodes: &[&str]) -> (SimulatedLedger, Inbox, Arc<RedisStore>) {
     let nodes = nodes.iter().map(|node| (*node).into()).collect();
     let start = SimulatedLedger::start(|settings| settings.redis.as_mut().unwrap().nodes = nodes);
-    let (ledger, [store, _]) = start.await;
+    let (ledger, [store, other]) = start.await;
     let messages = SharedMessages::new(store, ledger.settings.grace);
     let (key, metrics) = (FingerprintKey::random(), Arc::clone(&ledger.metrics));
     let inbox = Inbox::new(key, Backing::Shared(messages), metrics);
-    (ledger, inbox)
+    (ledger, inbox, other)
 }
 
 fn shared(inbox: &Inbox) -> &SharedMessages {
     inbox.backing.shared().unwrap()
 }
 
-fn entry(state: MessageState) -> Entry {
+pub(super) fn entry(state: MessageState) -> Entry {
     Entry {
         lane: NO_LANE,
         at: NOW.unix_ms(),

@@ -264,7 +264,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_process_holds_only_the_messages_that_were_placed_at_it() {
         let (_, [one, other]) = SimulatedLedger::start(|_| {}).await;
-        let placed = Placed { holder: one.incarnation.as_bytes().to_vec(), earlier: Vec::new() };
+        let placed = Placed::at(&one, Vec::new());
         assert_eq!((one.holds(&placed), other.holds(&placed)), (true, false));
     }
 
