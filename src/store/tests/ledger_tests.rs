@@ -19,7 +19,7 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::hand_over::HandedRecords;
 use crate::store::inbox::{Backing, Inbox, SharedMessages};
 use crate::store::ledger::Store;
-use crate::store::memory::{Memory, SHARDS};
+use crate::store::memory::{Memory, NEVER, SHARDS};
 use crate::store::outcome::Passed;
 use crate::store::redis::SimulatedLedger;
 use crate::time::Timestamp;
@@ -355,4 +355,31 @@ async fn a_callback_waits_for_its_provider_id_while_a_response_of_its_route_is_o
         assert_eq!(tokio::join!(waits(), answered).0, [4, 0], "{name}: the response has no id");
         assert_eq!(waits().await, [0, 0], "{name}: no response is outstanding");
     }
+}
+
+#[tokio::test]
+async fn outdated_checks_of_deadlines_are_removed_when_they_are_the_majority() {
+    let store = in_memory();
+    // The ids of ten interactions in the same shard.
+    let ids: Vec<_> = (0..10).map(|number| format!("int_{number}{}", 9 - number)).collect();
+    for id in &ids {
+        let record = Interaction::new("r".into(), "".into(), NOW, NOW.plus(HOUR));
+        let records = json!([{ "id": id, "record": record }]);
+        store.take_over(serde_json::from_value(records).unwrap()).await.unwrap();
+    }
+    let mut shard = store.memory.shard(Memory::index(&ids[0]));
+    let (mut before, mut rebuilt) = (shard.checks.len(), 0);
+    for _ in 0..5000 {
+        let id: Arc<str> = ids[0].as_str().into();
+        shard.interactions.get_mut(&id).unwrap().next_check = NEVER;
+        store.memory.reschedule(&mut shard, &id, NOW);
+        let after = shard.checks.len();
+        if after <= before {
+            assert_eq!((before, after), (2 * 10 + 1024, 10));
+            assert!(ids.iter().all(|id| shard.checks.iter().any(|check| *check.0.1 == **id)));
+            rebuilt += 1;
+        }
+        before = after;
+    }
+    assert_eq!(rebuilt, 4);
 }
