@@ -86,6 +86,11 @@ impl Lookups {
                 let secrets = self.secrets.iter().cloned().map(Value::BulkString);
                 values.push(Value::Array(secrets.collect()));
             }
+            ("find_copied", [key], fingerprints) => {
+                let set = self.sets.get(*key);
+                let is_copied = |event| set.and_then(|set| set.get(event)).is_some_and(|until| *until > us);
+                values.push(Value::Int(fingerprints.iter().any(is_copied).into()));
+            }
             ("message_holders", [due], []) => {
                 let mut holders = BTreeMap::<_, u32>::new();
                 for message in self.messages.get(*due).into_iter().flat_map(BTreeMap::values) {
