@@ -91,6 +91,14 @@ impl Lookups {
                 let is_copied = |event| set.and_then(|set| set.get(event)).is_some_and(|until| *until > us);
                 values.push(Value::Int(fingerprints.iter().any(is_copied).into()));
             }
+            _ => self.execute_on_messages(request, values),
+        }
+    }
+
+    /// Executes a script that reads or moves messages of the inbox, and adds its results to `values`.
+    fn execute_on_messages(&mut self, request: &Request, values: &mut Vec<Value>) {
+        let keys: Vec<_> = request.keys.iter().map(String::as_str).collect();
+        match (request.call.name, keys.as_slice(), request.arguments.as_slice()) {
             ("message_holders", [due], []) => {
                 let mut holders = BTreeMap::<_, u32>::new();
                 for message in self.messages.get(*due).into_iter().flat_map(BTreeMap::values) {
