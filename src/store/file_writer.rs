@@ -276,3 +276,54 @@ pub(super) fn write_snapshot(new: &mut LedgerFile, memory: &Memory) -> Result<()
         new.apply(&events)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Metrics;
+    use crate::store::event_memory::FingerprintKey;
+    use crate::store::tests::settings;
+
+    #[test]
+    fn a_compaction_that_failed_begins_again_when_the_file_is_twice_as_large() {
+        /// A size at which a file without records is compacted.
+        const SIZE: u64 = 32 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let memory = Arc::new(Memory::new(settings(), FingerprintKey::random(), None, Arc::clone(&metrics)));
+        let (commit_queue, durable) = CommitQueue::new(Duration::ZERO, metrics, crate::clock::instant);
+        let mut writer = Writer {
+            file: LedgerFile::open(path.to_str().unwrap()).unwrap(),
+            compaction: None,
+            compact_above: 0,
+            memory: Arc::downgrade(&memory),
+            shared: commit_queue.shared(),
+            durable,
+            clock: commit_queue.clock(),
+            inbox: Vec::new(),
+        };
+        let resize = |bytes| {
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(bytes).unwrap();
+        };
+        // While a folder has the path of the new file, the new file cannot be created.
+        let obstacle = folder.path().join("ledger.new");
+        std::fs::create_dir(&obstacle).unwrap();
+        resize(SIZE);
+        assert!(writer.compact(&[], 0) && writer.compaction.is_none());
+        std::fs::remove_dir(&obstacle).unwrap();
+        for (bytes, begins) in [(SIZE, false), (2 * SIZE, false), (2 * SIZE + 1, true)] {
+            resize(bytes);
+            assert!(writer.compact(&[], 0));
+            assert_eq!(writer.compaction.is_some(), begins, "{bytes}");
+        }
+        while writer.compaction.is_some() {
+            assert!(writer.compact(&[], 0));
+        }
+        assert!(std::fs::metadata(&path).unwrap().len() < SIZE, "the file was compacted");
+        // After a compaction that has helped, the next one begins as soon as most of the file is free.
+        resize(SIZE);
+        assert!(writer.compact(&[], 0) && writer.compaction.is_some());
+    }
+}

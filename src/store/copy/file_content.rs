@@ -278,3 +278,53 @@ fn bits(event: StoredEvent) -> u128 {
         StoredEvent::Key(EventKey(key)) => key,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
+
+    /// Returns the change that adds an interaction with this number and id.
+    fn interaction(number: u64, id: &str) -> Change {
+        let record = Interaction::new("r".into(), "".into(), NOW, NOW.plus(Duration::from_secs(60)));
+        Change::Interaction(number, id.into(), serde_json::to_vec(&record).unwrap())
+    }
+
+    fn event(number: u64, fingerprint: u64, owner: u64) -> Change {
+        let until = NOW.plus(Duration::from_secs(60));
+        Change::Event(number, StoredEvent::Fingerprint(fingerprint, 0), until, owner)
+    }
+
+    #[test]
+    fn an_empty_file_gets_the_fingerprint_key_of_the_copied_ledger_and_any_other_keeps_its_own() {
+        let (key, other) = (Change::FingerprintKey([1, 2]), Change::FingerprintKey([3, 4]));
+        for (name, former, expected, events) in [
+            ("new", vec![], [1, 2], 2),
+            ("empty", vec![other.clone()], [1, 2], 2),
+            ("the same key", vec![key.clone(), interaction(9, "int_b")], [1, 2], 2),
+            ("another key", vec![other, interaction(9, "int_b")], [3, 4], 0),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let open = |name: &str| FileContent::open(folder.path().join(name).to_str().unwrap()).unwrap();
+            let mut content = [interaction(1, "int_a"), event(2, 5, 1), event(3, 6, NO_OWNER)].to_vec();
+            content.insert(0, key.clone());
+            for (name, changes) in [("from", content), ("to", former)] {
+                open(name).file.apply(&changes).unwrap();
+            }
+            let (from, mut report) = (open("from"), CopyReport::default());
+            open("to").write_all(&from.content(NOW), Some(&from), &mut report).unwrap();
+            let written = open("to");
+            assert_eq!(written.key(), Some(FingerprintKey(expected)), "{name}");
+            assert_eq!((report.added, written.event_set().len()), (1, events), "{name}");
+            // The report counts the event of the interaction in any case.
+            assert_eq!(report.events, events.max(1), "{name}");
+            // Fingerprints under another key are in the record of the interaction.
+            let inherited: usize =
+                written.interaction("int_a").unwrap().inherited().iter().map(|one| one.events.len()).sum();
+            assert_eq!(inherited, usize::from(events == 0), "{name}");
+        }
+    }
+}

@@ -40,10 +40,9 @@ impl Messages {
         self.known.insert(number, (head, state));
     }
 
-    /// Returns the number of messages that were not delivered, and the number of delivered messages.
-    pub(super) fn counts(&self) -> (usize, usize) {
-        let delivered = self.known.values().filter(|(_, state)| is_delivered(state.as_deref())).count();
-        (self.known.len() - delivered, delivered)
+    /// Returns the number of messages that were not delivered.
+    pub(super) fn undelivered(&self) -> usize {
+        self.known.values().filter(|(_, state)| !is_delivered(state.as_deref())).count()
     }
 
     /// Returns the number of messages that cannot be copied to another file, which contains the messages `to`. A
@@ -113,4 +112,83 @@ pub(super) fn copy_messages(
     }
     to.apply(&[Change::MessageNumber(number)]).map_err(text)?;
     Ok(copied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DUE: Option<&str> = Some(r#"{"state":"due"}"#);
+    const LEASED: Option<&str> = Some(r#"{"state":"leased"}"#);
+    const DELIVERED: Option<&str> = Some(r#"{"state":"delivered"}"#);
+    const DEAD: Option<&str> = Some(r#"{"state":"dead"}"#);
+
+    /// Returns messages with these numbers, heads and states. `number` is the highest assigned message number.
+    fn messages(number: u64, all: &[(u64, &str, Option<&str>)]) -> Messages {
+        let mut messages = Messages { number, ..Messages::default() };
+        for (number, head, state) in all {
+            messages.add(*number, head.as_bytes().to_vec(), state.map(|state| state.as_bytes().to_vec()));
+        }
+        messages
+    }
+
+    #[test]
+    fn only_delivered_messages_do_not_count_as_lost() {
+        let states = [None, DUE, LEASED, DELIVERED, DEAD, DELIVERED, Some("damaged")];
+        let all: Vec<_> = (1..).zip(states).map(|(number, state)| (number, "a", state)).collect();
+        assert_eq!(messages(7, &all).undelivered(), 5);
+        assert_eq!(messages(7, &all[3..4]).undelivered(), 0);
+    }
+
+    #[test]
+    fn different_messages_with_the_same_number_are_conflicts() {
+        let to = messages(3, &[(1, "a", None), (2, "b", DUE), (3, "c", None)]);
+        let from = messages(4, &[(1, "a", DUE), (2, "x", DUE), (3, "y", None), (4, "d", None)]);
+        assert_eq!((from.conflicts(&to), to.conflicts(&from), to.conflicts(&to)), (2, 2, 0));
+    }
+
+    #[test]
+    fn messages_are_newer_if_the_other_file_lacks_one_of_their_changes() {
+        let known = [(1, "a", None), (2, "b", DEAD)];
+        let other = messages(2, &known);
+        for (name, number, all, is_newer) in [
+            ("the same", 2, &known[..], false),
+            ("fewer", 2, &known[..1], false),
+            ("a lower number", 1, &known, false),
+            ("a higher number", 3, &known, true),
+            ("another message", 2, &[(1, "x", None)], true),
+            ("a message that the other file lacks", 2, &[(3, "c", None)], true),
+            ("an attempt", 2, &[(1, "a", DUE)], false),
+            ("delivered", 2, &[(1, "a", DELIVERED)], true),
+            ("dead", 2, &[(1, "a", DEAD)], true),
+            ("dead there", 2, &[(2, "b", DUE)], false),
+            ("dead there, delivered here", 2, &[(2, "b", DELIVERED)], false),
+        ] {
+            assert_eq!(messages(number, all).newer_than(&other), is_newer, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_copy_takes_new_messages_with_their_states_and_the_ends_of_waiting_ones() {
+        let to = messages(3, &[(1, "a", DUE), (2, "b", DEAD)]);
+        let message = |number| Change::Message(number, b"a"[..].into(), b"body"[..].into());
+        let state =
+            |number, state: Option<&str>| Change::MessageState(number, state.unwrap().as_bytes().to_vec());
+        let mut from = None;
+        for (name, change, takes) in [
+            ("known", message(1), false),
+            ("still waiting", state(1, DUE), false),
+            ("delivered meanwhile", state(1, DELIVERED), true),
+            ("dead meanwhile", state(1, DEAD), true),
+            ("dead", message(2), false),
+            ("delivered after it was dead", state(2, DELIVERED), false),
+            ("removed from the target", message(3), false),
+            ("its state", state(3, DELIVERED), false),
+            ("new", message(4), true),
+            ("the state of the new message", state(4, DUE), true),
+            ("the state of another message", state(5, DUE), false),
+        ] {
+            assert_eq!(to.takes(&change, &mut from), takes, "{name}");
+        }
+    }
 }

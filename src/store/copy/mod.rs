@@ -141,7 +141,7 @@ fn losses(source: &Side, target: &Side, content: &Content) -> Lost {
             Side::File(to) if from.key() == Some(to.key_with(content)) => {
                 from.messages.conflicts(&to.messages)
             }
-            _ => from.messages.counts().0,
+            _ => from.messages.undelivered(),
         };
     }
     lost

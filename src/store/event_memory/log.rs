@@ -163,6 +163,14 @@ impl EventLog {
         Self { queues: Default::default(), index: EventIndex::new(tables) }
     }
 
+    /// Creates an empty log in which the numbers of chunks begin again with 0 after this number of chunks.
+    #[cfg(test)]
+    pub(super) fn ending_after(chunks: u32) -> Self {
+        let mut log = Self::new(1);
+        log.queues.iter_mut().for_each(|queue| queue.first = 0_u32.wrapping_sub(chunks) & CHUNK_MASK);
+        log
+    }
+
     /// Returns the number of events.
     #[cfg(test)]
     pub(in crate::store) fn len(&self) -> usize {

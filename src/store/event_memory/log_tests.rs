@@ -100,6 +100,28 @@ fn a_long_lived_event_does_not_keep_the_memory_of_later_ones() {
 }
 
 #[test]
+fn events_are_found_after_the_numbers_of_chunks_have_begun_again() {
+    // Many fingerprints have the same first slot in the index. Their tags differ.
+    let fingerprint = |number: u64| (number + 1) << 32 | (number % 8) << 9;
+    for chunks in 0..=8 {
+        let mut log = EventLog::ending_after(chunks);
+        // Every seventh event of seven chunks remains, so the queue is rebuilt once, at the end.
+        for number in 0..7 * 512 {
+            log.insert(logged(fingerprint(number), 0, 0, number));
+        }
+        for number in (0..7 * 512).filter(|number| number % 7 != 0) {
+            assert_eq!(log.chunks(), 7);
+            assert!(log.remove(fingerprint(number)).is_some(), "{chunks}: {number}");
+        }
+        assert_eq!((log.chunks(), log.len()), (1, 512), "{chunks}");
+        for number in 0..7 * 512 {
+            let found = log.get(fingerprint(number)).map(|event| event.number);
+            assert_eq!(found, (number % 7 == 0).then_some(number), "{chunks}");
+        }
+    }
+}
+
+#[test]
 fn every_event_is_read_while_others_come_and_go() {
     let mut log = EventLog::new(1);
     // The fingerprints are evenly distributed, as real fingerprints are.

@@ -121,3 +121,21 @@ impl Change {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_event_is_a_number_that_is_read_back() {
+        for (event, bits) in [
+            (StoredEvent::Fingerprint(0x0123_4567_89ab_cdef, 0x8000_0001), 0x8000_0001_0123_4567_89ab_cdef),
+            (StoredEvent::Fingerprint(u64::MAX, u32::MAX), (1 << 96) - 1),
+            (StoredEvent::Fingerprint(1, 0), 1),
+            (StoredEvent::Key(EventKey(1 << 96)), 1 << 96),
+            (StoredEvent::Key(EventKey(u128::MAX)), u128::MAX),
+        ] {
+            assert_eq!((event.to_bits(), StoredEvent::from_bits(bits)), (bits, event));
+        }
+    }
+}

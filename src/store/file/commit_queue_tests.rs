@@ -118,6 +118,38 @@ fn a_hanging_disk_is_noticed_and_recovers() {
 }
 
 #[test]
+fn a_wait_for_the_disk_ends_after_its_delay_or_when_the_queue_is_closed() {
+    let (commit_queue, _durable) = commit_queue(Duration::ZERO);
+    assert!(!commit_queue.shared.wait_or_close(Duration::ZERO), "the queue is open");
+    let (ended, end) = std::sync::mpsc::channel();
+    let shared = Arc::clone(&commit_queue.shared);
+    std::thread::spawn(move || ended.send(shared.wait_or_close(Duration::MAX)));
+    commit_queue.close();
+    assert_eq!(end.recv_timeout(Duration::from_secs(10)), Ok(true));
+}
+
+#[test]
+fn an_error_of_the_disk_is_reported_until_the_disk_works_again() {
+    let (commit_queue, _durable) = commit_queue(Duration::from_secs(1000));
+    let failed = || {
+        let text = commit_queue.shared.metrics.text().unwrap();
+        (
+            commit_queue.refresh_health(),
+            commit_queue.accepts_changes(),
+            text.contains("\ncallgate_store_failed 1\n"),
+        )
+    };
+    assert_eq!(failed(), (Health::Healthy, true, false));
+    commit_queue.shared.set_failing();
+    commit_queue.record([large()]);
+    assert_eq!(failed(), (Health::Failing, false, true));
+    assert!(commit_queue.shared.next_batch(&mut Vec::new(), true, clock).is_some());
+    assert_eq!(failed(), (Health::Healthy, true, false));
+    commit_queue.shared.set_gone();
+    assert_eq!(failed(), (Health::Gone, false, true));
+}
+
+#[test]
 fn a_panic_of_the_writer_is_reported() {
     let (commit_queue, _durable) = commit_queue(Duration::from_secs(1000));
     let ending = EndGuard(Arc::clone(&commit_queue.shared));

@@ -47,7 +47,11 @@ pub(super) struct Reserved<'i> {
     is_used: bool,
 }
 
-impl Reserved<'_> {
+impl<'i> Reserved<'i> {
+    pub(super) fn new(inbox: &'i Inbox, entry: Entry) -> Self {
+        Self { inbox, entry, arrives: false, is_used: false }
+    }
+
     /// Lists the message in the index as being accepted.
     pub(super) fn arrives(&mut self) {
         self.arrives = true;
@@ -102,8 +106,7 @@ impl Store {
         let tag = if kept.is_sealed { SEAL_BYTES } else { 0 };
         let bytes = u32::try_from(head.len() + body.len() + tag).unwrap_or(u32::MAX);
         inbox.reserve(settings, bytes)?;
-        let entry = inbox.entry(&kept, bytes);
-        let mut reserved = Reserved { inbox, entry, arrives: false, is_used: false };
+        let mut reserved = Reserved::new(inbox, inbox.entry(&kept, bytes));
         match &inbox.backing {
             Backing::Nothing => return Err(unavailable()),
             Backing::File(..) => {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::entry::Entry;
 use super::index::{Counts, Index};
 use super::tests::{NOW, open, routes};
-use crate::inbox::{MessageState, Tries};
+use crate::inbox::{InboxSettings, MessageState, Tries};
 use crate::store::{Leased, MessageFilter};
 
 /// In an ordered route, a message is available exactly if it is the first waiting message of its interaction, and no
@@ -165,6 +165,73 @@ async fn very_many_messages_are_changed_in_parts() {
         assert_eq!(inbox.pass(now).given_up.len(), given_up);
         assert_eq!(inbox.pass(now.plus(Duration::from_millis(249))).given_up, Vec::<u64>::new());
         now = now.plus(Duration::from_millis(250));
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_message_of_a_route_is_its_first_waiting_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("ledger"));
+    let inbox = store.inbox();
+    let (due, leased, dead) = (MessageState::Due, MessageState::Leased, MessageState::Dead);
+    let messages = [("a", dead), ("b", leased), ("c", dead), ("a", due), ("b", due), ("a", due), ("d", due)];
+    for (number, (route, state)) in (1..).zip(messages) {
+        let mut index = inbox.index.lock();
+        let route = index.route(&route.into());
+        index.add(number, Entry { route, state, since: NOW.unix_ms() + number as i64, ..entry() });
+    }
+    let overview = inbox.overview().0;
+    let oldest = |name: &str| {
+        let route = overview.iter().find(|route| *route.route == *name).unwrap();
+        route.oldest.map(|at| at.unix_ms() - NOW.unix_ms())
+    };
+    assert_eq!(["a", "b", "c", "d"].map(oldest), [Some(4), Some(2), None, Some(7)]);
+}
+
+#[test]
+fn a_message_arrives_while_it_is_accepted_and_until_it_is_durable() {
+    let mut index = Index::default();
+    let storing = [1, 1, 2].map(|lane| (1, 10 + lane, Entry { lane, ..entry() }));
+    index.storing.extend(storing);
+    index.accepting.extend([1, 3]);
+    assert_eq!([1, 2, 3, 4].map(|lane| index.arriving(lane)), [3, 1, 1, 0]);
+}
+
+#[test]
+fn a_replayed_message_with_time_left_does_not_hide_later_messages_without() {
+    let (settings, mut index) = (InboxSettings::default(), Index::default());
+    index.configure(&[("r".into(), true)], false);
+    let later = NOW.plus(Duration::from_secs(1)).unix_ms();
+    let (new, replayed) = (Entry { since: later, ..entry() }, Entry { is_replayed: true, ..entry() });
+    for (number, message) in (1..).zip([
+        replayed,
+        Entry { since: later, ..replayed },
+        Entry { state: MessageState::Leased, ..entry() },
+        entry(),
+        new,
+    ]) {
+        index.add(number, message);
+    }
+    assert_eq!(index.given_up(&settings, NOW.plus(settings.tried_for), 9), [1, 4]);
+}
+
+/// The clock is set back while an attempt and a pull are in progress. Small differences are normal.
+#[tokio::test]
+async fn an_attempt_that_ends_after_the_clock_was_set_back_delays_its_message_by_nothing() {
+    let ms = Duration::from_millis;
+    for (by, back) in [(0, 0), (2_000, 0), (2_001, 2_001), (3_600_000, 3_600_000)] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder.path().join("ledger"));
+        let inbox = store.inbox();
+        (1..=2).for_each(|number| inbox.index.lock().add(number, entry()));
+        inbox.pass(NOW);
+        let started = inbox.start(&routes(), NOW).unwrap();
+        let leased = inbox.lease(None, &routes(), (1, 1 << 20), NOW);
+        assert_eq!((started.number, leased[0].number), (1, 2));
+        inbox.pass(NOW.minus(ms(by)));
+        drop((started, leased));
+        let due = [1, 2].map(|number| inbox.view(number).unwrap().at);
+        assert_eq!(due, [NOW.minus(ms(back)); 2], "{by} ms");
     }
 }
 

@@ -11,12 +11,13 @@ use serde_json::json;
 use super::backing::Backing;
 use super::index::Index;
 use crate::config::{StoreSettings, Unknown};
+use crate::denial::Denial;
 use crate::inbox::{InboxSettings, MessageState, Next, Outcome};
 use crate::ingress::Kept;
 use crate::interaction::{Ask, EventKey, Follow, Report};
 use crate::observe::Metrics;
 use crate::path::{CanonicalPath, Template};
-use crate::store::{Leased, Store};
+use crate::store::{Leased, Settling, Store};
 use crate::time::Timestamp;
 
 pub(super) const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
@@ -340,4 +341,44 @@ async fn a_lease_that_the_agent_did_not_receive_is_given_back() {
     third.into_iter().for_each(|one| one.postpone(later.plus(Duration::from_secs(5))));
     assert_eq!(numbers(&lease(later)), [3]);
     assert_eq!(numbers(&lease(later.plus(Duration::from_secs(5)))), [1, 2]);
+}
+
+#[tokio::test]
+async fn an_acknowledged_message_is_removed_and_its_interaction_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger");
+    let store = open(&path);
+    let interactions = [Some("a"), Some("b"), None, Some("a")];
+    for (event, interaction) in (1..).zip(interactions) {
+        accept(&store, event, interaction, Bytes::new()).await.unwrap();
+    }
+    let (inbox, routes) = (store.inbox(), routes());
+    inbox.configure(Arc::default(), &[("r".into(), false)]);
+    let leased = inbox.lease(None, &routes, (3, 1 << 20), NOW);
+    leased.into_iter().for_each(Leased::received);
+    let any = Settling { interaction: None, routes: &routes, attempt: None };
+    let of = |interaction| Settling { interaction: Some(interaction), ..any };
+    for (name, settling) in [
+        ("another interaction", of("b")),
+        ("another route", Settling { routes: &["other".into()], ..any }),
+        ("another attempt", Settling { attempt: Some(2), ..any }),
+    ] {
+        let refused = inbox.taken(settling, 1, NOW).await.unwrap_err().denial;
+        assert_eq!(refused, Denial::MessageUnknown, "{name}");
+    }
+    // The fourth message is not pulled. The agent can acknowledge it nevertheless, because its lease may have expired.
+    let of_attempt = Settling { attempt: Some(1), ..any };
+    for (number, settling) in [(1, of_attempt), (2, of("b")), (3, any), (4, any)] {
+        let interaction = interactions[number as usize - 1];
+        let now = NOW.plus(Duration::from_secs(number));
+        assert_eq!(inbox.taken(settling, number, now).await.unwrap().as_deref(), interaction, "{number}");
+        let refused = inbox.taken(settling, number, now).await.unwrap_err().denial;
+        assert_eq!(refused, Denial::MessageUnknown, "{number} again");
+        assert!(inbox.read(number).await.unwrap().is_none(), "{number}");
+    }
+    let text = inbox.metrics.text().unwrap();
+    assert!(text.contains("callgate_inbox_delay_seconds_sum{route=\"r\"} 10\n"), "1 s, 2 s, 3 s and 4 s");
+    drop(store);
+    let left = open(&path).inbox().list(&crate::store::MessageFilter::default(), 10);
+    assert!(left.is_empty(), "after a restart");
 }

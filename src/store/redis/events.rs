@@ -187,3 +187,37 @@ fn micros(duration: Duration) -> Vec<u8> {
 fn bytes(event: &EventKey) -> Vec<u8> {
     event.0.to_be_bytes().to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulation::SimulatedLedger;
+    use super::*;
+    use crate::store::content::{Content, CopyReport, Loose, LooseEvent};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_was_copied_from_a_file_is_a_duplicate_until_the_end_of_its_retention() {
+        let (_, [store]) = SimulatedLedger::start(|_| {}).await;
+        let (secrets, other) = ([[1, 2], [3, 4]].map(FingerprintKey), EventKey(9));
+        let now = store.clock.now().unwrap();
+        let loose = [(secrets[0], 1, 600), (secrets[1], 2, 900)].map(|(secret, number, seconds)| Loose {
+            event: LooseEvent::Fingerprint(secret, secret.fingerprint("", EventKey(number))),
+            until: now.plus(Duration::from_secs(seconds)),
+        });
+        let content = Content { loose: loose.to_vec(), ..Content::default() };
+        store.write_all(content, &mut CopyReport::default()).await.unwrap();
+        for (seconds, copied) in [(0, [true, true]), (601, [false, true]), (300, [false, false])] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            let mut found = [false; 2];
+            for (number, found) in (1..).zip(&mut found) {
+                *found = store.was_copied(&[other, EventKey(number)]).await.unwrap();
+                let hold = EventHold::new("r", &[EventKey(number)]).unwrap();
+                if *found {
+                    let claimed = store.claim_event(&hold, Duration::from_secs(5)).await.unwrap();
+                    assert!(matches!(claimed, EventClaim::Delivered), "{claimed:?}");
+                }
+            }
+            assert_eq!(found, copied, "after {seconds} s more");
+            assert!(!store.was_copied(&[other]).await.unwrap());
+        }
+    }
+}

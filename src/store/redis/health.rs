@@ -245,6 +245,23 @@ mod tests {
         assert!(!health.is_any_failing());
     }
 
+    /// Every call of a healthy store would otherwise copy an address.
+    #[test]
+    fn a_successful_call_asks_for_its_node_only_while_a_failure_is_recorded() {
+        let health = EngineHealth::new(Duration::ZERO);
+        let asks = |is_write, failure: Option<&Failure>| {
+            let mut asked = false;
+            health.called(|| (asked = true, "a:1".into()).1, is_write, failure);
+            asked
+        };
+        let failure = Failure::unknown("silent");
+        for is_write in [false, true] {
+            assert!(!asks(is_write, None));
+            assert!(asks(is_write, Some(&failure)) && asks(is_write, None));
+        }
+        assert!(!asks(true, None));
+    }
+
     #[test]
     fn a_short_outage_is_no_reason_to_be_unready() {
         let health = EngineHealth::new(Duration::from_secs(3600));

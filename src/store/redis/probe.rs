@@ -131,7 +131,30 @@ async fn judge(nodes: &Nodes) -> Option<Judgement> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::nodes::Failure;
+    use super::super::simulation::SimulatedLedger;
     use super::*;
+
+    /// A full node that does not answer may still be full. A node that has no keys any more does not matter.
+    #[tokio::test(start_paused = true)]
+    async fn a_full_node_is_asked_for_room_unless_it_has_no_keys() {
+        let silent = "127.0.0.1:1";
+        let nodes = vec![silent.into()];
+        let start = SimulatedLedger::start(|settings| settings.redis.as_mut().unwrap().nodes = nodes);
+        let (_, [store]) = start.await;
+        for node in [silent, "127.0.0.1:2"] {
+            let full = Failure { full_node: Some(node.into()), ..Failure::refused("OOM") };
+            store.health.called(|| node.into(), true, Some(&full));
+        }
+        let are_full = || [silent, "127.0.0.1:2"].map(|node| store.health.is_full(node));
+        store.look_for_room().await;
+        assert_eq!(are_full(), [true, true], "both have just refused a change");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        store.look_for_room().await;
+        assert_eq!(are_full(), [true, false]);
+    }
 
     fn judged(changes: &[(&str, &str)]) -> (usize, usize) {
         let mut facts: HashMap<_, _> = [

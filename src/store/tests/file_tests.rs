@@ -269,6 +269,31 @@ async fn outdated_ids_of_ended_interactions_remove_no_events_of_open_ones() {
 }
 
 #[tokio::test]
+async fn events_of_ended_interactions_are_forgotten_one_interaction_after_the_other() {
+    let adopting = StoreSettings { unknown: crate::config::Unknown::Adopt, ..settings(None) };
+    let store = start_with(&adopting, NOW).unwrap();
+    for (id, count) in [(TOGETHER[0], 3), (TOGETHER[1], 3), (ELSEWHERE, 4)] {
+        for key in 1..=count {
+            assert!(delivers_at(&store, Some(id), EventKey(key), None, after(1)).await);
+        }
+    }
+    for id in TOGETHER {
+        store.revoke(id, false, after(2)).await.unwrap();
+    }
+    for (key, count, expected) in [
+        (5, 8, [true, false]),
+        (6, 9, [true, false]),
+        (7, 10, [true, false]),
+        (8, 8, [true, true]),
+        (9, 9, [true, true]),
+    ] {
+        assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(key), None, after(3)).await);
+        let forgotten = TOGETHER.map(|id| store.memory.read(id).unwrap().has_forgotten_events());
+        assert_eq!((store.counts().1, forgotten), (count, expected), "{key}");
+    }
+}
+
+#[tokio::test]
 async fn a_restart_lists_each_ended_interaction_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger");

@@ -2,6 +2,7 @@
 
 mod file_tests;
 mod ledger_tests;
+mod reading_tests;
 
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -22,9 +23,8 @@ use crate::observe::Metrics;
 use crate::time::Timestamp;
 use crate::token::Granted;
 
-/// Creates a store without a thread that writes its file. A test uses the returned sender to report changes as durable.
-fn store() -> (Store, watch::Sender<u64>) {
-    let settings = StoreSettings {
+pub(super) fn settings() -> StoreSettings {
+    StoreSettings {
         path: None,
         redis: None,
         unknown: crate::config::Unknown::Adopt,
@@ -33,7 +33,12 @@ fn store() -> (Store, watch::Sender<u64>) {
         remember: Duration::from_secs(60),
         keep_ended: Duration::ZERO,
         grace: Duration::from_millis(500),
-    };
+    }
+}
+
+/// Creates a store without a thread that writes its file. A test uses the returned sender to report changes as durable.
+fn store() -> (Store, watch::Sender<u64>) {
+    let settings = settings();
     let metrics = Arc::new(Metrics::new().unwrap());
     let (commit_queue, durable) =
         CommitQueue::new(settings.grace, Arc::clone(&metrics), crate::clock::instant);

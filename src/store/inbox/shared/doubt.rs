@@ -113,3 +113,37 @@ impl Inbox {
         self.hold(store, &taken).await.then(|| self.index.lock().contains(message.number))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{head, inbox};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_in_doubt_is_searched_until_it_is_found_or_was_searched_often() {
+        let (ledger, inbox) = inbox(&["a:1"]).await;
+        let shared = inbox.backing.shared().unwrap();
+        assert!(
+            inbox.hold(&shared.store, &TakenOver { partition: 7, ids: Vec::new() }).await,
+            "it has the key"
+        );
+        for number in [7, 8, 9] {
+            drop(shared.doubts.begin(number, &inbox.id(number), None));
+        }
+        shared.doubts.begin(10, &inbox.id(10), None).settle();
+        let in_doubt = || shared.doubts.0.lock().iter().map(|message| message.number).collect::<Vec<_>>();
+        assert_eq!(in_doubt(), [7, 8, 9]);
+        ledger.add_message((7, &inbox.id(7)), Some(&shared.store), &head(), Duration::ZERO);
+        for (search, expected) in (1..).zip([&[8, 9][..], &[8, 9], &[8], &[8], &[]]) {
+            if search == 3 {
+                ledger.add_message((9, &inbox.id(9)), Some(&shared.store), &head(), Duration::ZERO);
+            }
+            inbox.look_for_doubtful().await;
+            assert_eq!(in_doubt(), expected, "after search {search}");
+        }
+        let known = [7, 8, 9].map(|number| inbox.index.lock().contains(number));
+        assert_eq!(known, [true, false, true]);
+    }
+}

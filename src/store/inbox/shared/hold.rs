@@ -306,3 +306,44 @@ impl Entry {
 pub(super) fn number_in(id: &str) -> Option<u64> {
     id.strip_prefix(super::super::ID)?.split_once('_')?.0.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{entry, head, inbox_and_other};
+    use super::*;
+
+    /// Only if `is_stored` is true, the Redis server returns the message when the process looks for it.
+    #[tokio::test(start_paused = true)]
+    async fn a_stored_message_is_looked_for_only_if_its_place_or_an_earlier_message_is_unknown() {
+        const NUMBER: u64 = 7;
+        let (known, unknown) = (NUMBER + PARTITIONS, NUMBER + 2 * PARTITIONS);
+        for (name, is_ordered, earlier, is_stored, is_added) in [
+            ("not ordered", false, Some(unknown), false, true),
+            ("the first one", true, Some(NUMBER), false, true),
+            ("after a known one", true, Some(known), false, true),
+            ("after an unknown one", true, Some(unknown), true, true),
+            ("after an unknown one, not found", true, Some(unknown), false, false),
+            ("lost response", true, None, true, true),
+            ("lost response, not found", true, None, false, false),
+        ] {
+            let (ledger, inbox, other) = inbox_and_other(&["a:1"]).await;
+            inbox.configure(Arc::default(), &[("r".into(), is_ordered)]);
+            let shared = inbox.backing.shared().unwrap();
+            inbox.learn_key(&shared.store).unwrap();
+            let id = inbox.id(NUMBER);
+            inbox.index.lock().add(known, entry(MessageState::Due));
+            if is_stored {
+                ledger.add_message((NUMBER, &id), Some(&shared.store), &head(), Duration::ZERO);
+            }
+            let place = async |placed| {
+                let reserved = Reserved::new(&inbox, entry(MessageState::Due));
+                inbox.place(shared, reserved, placed, shared.doubts.begin(NUMBER, &id, None)).await;
+                inbox.index.lock().contains(NUMBER)
+            };
+            let held_elsewhere = Placed::at(&other, Vec::new());
+            assert!(!place(Some(held_elsewhere)).await, "{name}: another process delivers it");
+            let placed = earlier.map(|earlier| Placed::at(&shared.store, vec![inbox.id(earlier)]));
+            assert_eq!(place(placed).await, is_added, "{name}");
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::partitions::PARTITIONS;
 use super::queue::SharedMessages;
@@ -13,7 +14,7 @@ use crate::store::event_memory::FingerprintKey;
 use crate::store::file::Change;
 use crate::store::inbox::entry::{Entry, NO_LANE};
 use crate::store::inbox::{Backing, Inbox};
-use crate::store::redis::{KnownMessages, SimulatedLedger, TakenOver};
+use crate::store::redis::{KnownMessages, RedisStore, SimulatedLedger, TakenOver};
 use crate::time::Timestamp;
 
 const NOW: Timestamp = SimulatedLedger::BEGIN;
@@ -22,21 +23,27 @@ const PLACE: u64 = 7;
 
 /// Creates the inbox of the first of two processes that share a ledger on these nodes. No task writes the changes of
 /// its messages.
-async fn inbox(nodes: &[&str]) -> (SimulatedLedger, Inbox) {
+pub(super) async fn inbox(nodes: &[&str]) -> (SimulatedLedger, Inbox) {
+    let (ledger, inbox, _) = inbox_and_other(nodes).await;
+    (ledger, inbox)
+}
+
+/// Creates the inbox of the first of two processes, as [`inbox`] does. Also returns the store of the other process.
+pub(super) async fn inbox_and_other(nodes: &[&str]) -> (SimulatedLedger, Inbox, Arc<RedisStore>) {
     let nodes = nodes.iter().map(|node| (*node).into()).collect();
     let start = SimulatedLedger::start(|settings| settings.redis.as_mut().unwrap().nodes = nodes);
-    let (ledger, [store, _]) = start.await;
+    let (ledger, [store, other]) = start.await;
     let messages = SharedMessages::new(store, ledger.settings.grace);
     let (key, metrics) = (FingerprintKey::random(), Arc::clone(&ledger.metrics));
     let inbox = Inbox::new(key, Backing::Shared(messages), metrics);
-    (ledger, inbox)
+    (ledger, inbox, other)
 }
 
 fn shared(inbox: &Inbox) -> &SharedMessages {
     inbox.backing.shared().unwrap()
 }
 
-fn entry(state: MessageState) -> Entry {
+pub(super) fn entry(state: MessageState) -> Entry {
     Entry {
         lane: NO_LANE,
         at: NOW.unix_ms(),
@@ -50,6 +57,15 @@ fn entry(state: MessageState) -> Entry {
         is_replayed: false,
         is_pulled: false,
     }
+}
+
+/// Returns the head of a message that belongs to no interaction.
+pub(super) fn head() -> Vec<u8> {
+    let head = json!({
+        "route": "r", "client": "127.0.0.1", "is_tls": false, "method": "POST", "target": "/in", "headers": [],
+        "received": NOW.unix_ms(), "body_bytes": 0, "is_progress": false,
+    });
+    Kept::from_bytes(&serde_json::to_vec(&head).unwrap()).unwrap().to_bytes()
 }
 
 /// Records a change of the message with this number, which is then not durable yet.
@@ -109,6 +125,30 @@ async fn no_attempt_begins_where_the_results_of_others_may_be_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_end_of_an_attempt_waits_for_its_result_unless_its_partition_refuses_it() {
+    let number = PLACE + PARTITIONS;
+    for (name, refused, is_written, expected) in [
+        ("written", None, true, (true, 0)),
+        ("refused", Some(PLACE), false, (true, 1)),
+        ("refused, and written then", Some(PLACE), true, (true, 0)),
+        ("refused elsewhere", Some(1), false, (false, 10)),
+        ("not answered", None, false, (false, 10)),
+    ] {
+        let (_, inbox) = inbox(&["a:1"]).await;
+        let messages = shared(&inbox);
+        let sequence = inbox.record([Change::MessageGone(number)]);
+        let batches = messages.take();
+        refused.into_iter().for_each(|partition| messages.refused(partition, false));
+        if is_written {
+            batches.iter().for_each(|(partition, batch)| messages.written(*partition, batch));
+        }
+        let began = Instant::now();
+        let has_ended = messages.ended(sequence, number).await;
+        assert_eq!((has_ended, began.elapsed().as_secs()), expected, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_messages_of_the_index_are_known_by_partition() {
     let (_, inbox) = inbox(&["a:1"]).await;
     let numbers =
@@ -134,11 +174,7 @@ async fn a_process_adds_the_messages_that_it_holds_and_that_its_index_lacks() {
     let (store, minute) = (&shared(&inbox).store, Duration::from_secs(60));
     assert!(inbox.hold(store, &TakenOver { partition: PLACE, ids: Vec::new() }).await, "it learns the key");
     inbox.pass(NOW);
-    let head = json!({
-        "route": "r", "client": "127.0.0.1", "is_tls": false, "method": "POST", "target": "/in", "headers": [],
-        "received": NOW.unix_ms(), "body_bytes": 0, "is_progress": false,
-    });
-    let head = Kept::from_bytes(&serde_json::to_vec(&head).unwrap()).unwrap().to_bytes();
+    let head = head();
     let numbers: Vec<u64> = (0..6).map(|count| PLACE + count * PARTITIONS).collect();
     let [new, leased, known, changing, foreign, elsewhere] = numbers[..] else { panic!("six numbers") };
     let foreign_id = format!("msg_{foreign}_00000000000000ff");

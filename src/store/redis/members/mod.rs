@@ -109,7 +109,8 @@ impl Members {
     }
 }
 
-/// Returns the hash of a process id and a partition. The hashes determine which processes watch the partition.
+/// Returns the hash of a process id and a partition. The hashes determine which processes watch the partition. All
+/// processes must compute the same values, so this function must never change.
 fn rank(incarnation: &str, partition: usize) -> u64 {
     let hash = fnv1a(FNV_BASIS ^ partition as u64, incarnation);
     // The last bytes of a text influence only few bits of its FNV-1a hash, so the bits of the hash are mixed once more.
@@ -172,6 +173,19 @@ mod tests {
             assert!(silent.watched(name, now).iter().all(|watched| *watched));
         }
         assert_eq!((silent.count(now), members(&[]).watched("00aa", now)), (2, [true; PARTITIONS]));
+    }
+
+    /// With other ranks, a new version could leave partitions to a process of an earlier version that does not watch
+    /// them.
+    #[test]
+    fn all_versions_compute_the_same_ranks() {
+        for (incarnation, partition, expected) in [
+            ("00aa", 0, 0xd7c2_a938_5f3a_0f2d),
+            ("00aa", 63, 0xd430_0dee_6fcc_283a),
+            ("0123456789abcdef", 7, 0x06ef_7f9e_de2e_9fc9),
+        ] {
+            assert_eq!(rank(incarnation, partition), expected, "{incarnation}, {partition}");
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! Tests the search for messages that no process delivers.
+//! Tests the search for messages that no process delivers, and for messages that the agent has not received.
 
 use std::time::Duration;
 
-use tokio::time::advance;
+use serde_json::json;
+use tokio::time::{advance, sleep};
 
 use super::adopt::{KnownMessages, Orphans, Suspects, TakenOver};
-use crate::store::redis::nodes::keys::PARTITIONS;
+use crate::interaction::{Interaction, State};
+use crate::store::redis::nodes::keys::{PARTITIONS, Partition};
 use crate::store::redis::simulation::SimulatedLedger;
 use crate::store::redis::store::RedisStore;
 
@@ -100,5 +102,38 @@ async fn an_index_that_differs_twice_is_compared_with_the_ledger() {
         let expected = differs.then(|| (known.to_vec(), vec!["msg_own".to_owned()]));
         assert_eq!(orphans.held, Vec::from_iter(expected));
         assert_eq!(ids(&orphans.found), if differs { vec!["msg_own"] } else { Vec::new() });
+    }
+}
+
+/// The responses of the Redis server are lost one after the other. The process then looks again.
+#[tokio::test(start_paused = true)]
+async fn an_interaction_without_messages_has_no_undelivered_callbacks_any_more() {
+    for lost in [None, Some("load"), Some("messages_undelivered"), Some("cas")] {
+        let (ledger, [store, other]) = SimulatedLedger::start(|_| {}).await;
+        let begin = SimulatedLedger::BEGIN;
+        for id in ["int_a", "int_b"] {
+            let mut record =
+                Interaction::new("r".into(), "".into(), begin, begin.plus(Duration::from_secs(3600)));
+            record.state = State::Done;
+            store.open(id, record).await.unwrap();
+            store.undelivered(id).await.unwrap();
+        }
+        let Partition::Number(place) = Partition::of("int_b") else { panic!("not a partition of messages") };
+        let head = json!({
+            "route": "r", "interaction": "int_b", "client": "127.0.0.1", "is_tls": false, "method": "POST",
+            "target": "/in", "headers": [], "received": begin.unix_ms(), "body_bytes": 0, "is_progress": false,
+        });
+        let head = serde_json::to_vec(&head).unwrap();
+        ledger.add_message((place.into(), "msg_b"), Some(&other), &head, Duration::ZERO);
+        if let Some(script) = lost {
+            ledger.engine.lose_next_response(script);
+        }
+        for (id, waits) in [("int_a", false), ("int_b", true)] {
+            store.message_received(id);
+            sleep(Duration::from_secs(30)).await;
+            let record = other.read(id).await.unwrap().unwrap().interaction;
+            assert_eq!(record.undelivered().is_some(), waits, "{id}, {lost:?}");
+            assert_eq!(record.lacks_final_callback(), waits, "{id}, {lost:?}");
+        }
     }
 }

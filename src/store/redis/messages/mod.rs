@@ -244,6 +244,7 @@ mod tests {
 
     use super::super::members::Members;
     use super::super::simulation::SimulatedLedger;
+    use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn the_key_of_message_ids_depends_on_the_ledger_alone() {
@@ -258,5 +259,33 @@ mod tests {
         assert_ne!(named(Some("another")), one.message_key());
         assert_ne!(named(Some("another")), named(Some("a third")));
         assert_eq!(named(None), None, "the name of the ledger is unknown");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_holds_only_the_messages_that_were_placed_at_it() {
+        let (_, [one, other]) = SimulatedLedger::start(|_| {}).await;
+        let placed = Placed::at(&one, Vec::new());
+        assert_eq!((one.holds(&placed), other.holds(&placed)), (true, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_begin_while_a_node_answers_and_the_store_may_be_used() {
+        let nodes = ["a:1", "b:1"].map(Box::from).to_vec();
+        let start = SimulatedLedger::start(|settings| settings.redis.as_mut().unwrap().nodes = nodes);
+        let (_, [store]) = start.await;
+        let failure = Failure::unknown("silent");
+        for (node, failure, answers) in [
+            ("a:1", None, true),
+            ("a:1", Some(&failure), true),
+            ("b:1", Some(&failure), false),
+            ("a:1", None, true),
+        ] {
+            store.health.called(|| node.into(), false, failure);
+            assert_eq!(store.answers(), answers, "{node}, {failure:?}");
+        }
+        for (fault, answers) in [(Some("it is a replica".to_owned()), false), (None, true)] {
+            store.health.judged(fault);
+            assert_eq!(store.answers(), answers);
+        }
     }
 }

@@ -29,6 +29,7 @@ use self::faults::{Fault, classify};
 use self::keys::Partition;
 use self::replicated_writes::ReplicatedWrites;
 use self::request::{is_unknown_script, server_error};
+use self::scripts::Call;
 use self::topology::{Address, Question, Topology};
 use crate::clock::instant;
 use crate::config::{RedisMode, RedisSettings};
@@ -136,11 +137,7 @@ impl Nodes {
         if let Some(stand_in) = &self.stand_in {
             return stand_in.call(request).await;
         }
-        let settings = self.settings.load_full();
-        let mut patience = settings.timeout * PATIENCE;
-        if request.call.writes && settings.wait_replicas > 0 {
-            patience += settings.wait_timeout;
-        }
+        let patience = patience(&self.settings.load(), request.call);
         let began = instant();
         let mut last = None;
         // The future is on the heap. Otherwise, the future of every operation of every store would contain this future
@@ -345,6 +342,12 @@ impl Nodes {
         }
         connections
     }
+}
+
+/// Returns the maximum duration of a call with all its attempts.
+fn patience(settings: &RedisSettings, call: &Call) -> Duration {
+    let confirmed = call.writes && settings.wait_replicas > 0;
+    settings.timeout * PATIENCE + if confirmed { settings.wait_timeout } else { Duration::ZERO }
 }
 
 async fn one(connection: &mut ConnectionManager, command: &Cmd) -> Result<Value, RedisError> {

@@ -313,3 +313,24 @@ fn unreadable(unreadable: Unreadable) -> Refusal {
 pub(super) fn no_random_numbers() -> Refusal {
     Refusal::new(Denial::StoreUnavailable, "the system provides no random numbers")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_durations_of_pauses_are_random_and_limited() {
+        for most_ms in [1, 25, 500] {
+            let drawn: BTreeSet<_> = (0..1000).map(|_| jitter(most_ms)).collect();
+            let (first, last) = (*drawn.first().unwrap(), *drawn.last().unwrap());
+            let limit = Duration::from_millis(most_ms);
+            assert!(
+                last < limit && last > limit / 2 && first < limit / 2,
+                "{first:?}, {last:?} of {limit:?}"
+            );
+        }
+        assert_eq!(jitter(0), Duration::ZERO);
+    }
+}

@@ -28,6 +28,12 @@ pub(in crate::store) struct Placed {
 }
 
 impl Placed {
+    /// Returns the result of storing a message that this process holds.
+    #[cfg(test)]
+    pub(in crate::store) fn at(holder: &crate::store::redis::RedisStore, earlier: Vec<String>) -> Self {
+        Self { holder: holder.incarnation.as_bytes().to_vec(), earlier }
+    }
+
     /// Parses the values that a script has returned after it has stored a message. Returns `None` if the values do not
     /// contain the holder of the message.
     pub(in crate::store::redis) fn read(values: impl Iterator<Item = Value>) -> Option<Self> {

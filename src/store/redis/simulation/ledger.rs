@@ -7,6 +7,7 @@ use super::lookups::HeldMessage;
 use super::process::{BEGIN, settings, start};
 use super::simulated_redis::{Faults, StandIn};
 use crate::config::StoreSettings;
+use crate::ingress::Kept;
 use crate::observe::Metrics;
 use crate::replica::{Incarnation, Owner};
 use crate::store::redis::nodes::keys::{Keys, Partition};
@@ -47,9 +48,9 @@ impl SimulatedLedger {
         (Self { engine, settings, metrics }, processes)
     }
 
-    /// Adds a message of the inbox that belongs to no interaction. The process `holder` holds the message. If `holder`
-    /// is `None`, a dead process holds the message. The lease of the message ends `leased_for` after the beginning of
-    /// the simulation.
+    /// Adds a message of the inbox. If it belongs to an interaction, `head` names the interaction. The process `holder`
+    /// holds the message. If `holder` is `None`, a dead process holds the message. The lease of the message ends
+    /// `leased_for` after the beginning of the simulation.
     pub(in crate::store) fn add_message(
         &self,
         (number, id): (u64, &str),
@@ -60,7 +61,8 @@ impl SimulatedLedger {
         let keys = Keys::new(&self.settings.redis.as_ref().unwrap().prefix);
         let leased_until = Self::BEGIN.plus(leased_for).unix_ms();
         let holder = holder.map_or("gone", |holder| &*holder.incarnation).to_owned();
-        let message = HeldMessage { holder, head: head.to_vec(), leased_until };
+        let interaction = Kept::from_bytes(head).ok().and_then(|kept| kept.interaction);
+        let message = HeldMessage { holder, interaction, head: head.to_vec(), leased_until };
         self.engine.add_message(&keys.messages_due(Partition::of_message(number)), id, message);
     }
 }

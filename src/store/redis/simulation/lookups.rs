@@ -29,6 +29,8 @@ pub(super) struct Lookups {
 pub(super) struct HeldMessage {
     /// The id of the process that holds the message.
     pub(super) holder: String,
+    /// The interaction of the message, if it has one.
+    pub(super) interaction: Option<Box<str>>,
     pub(super) head: Vec<u8>,
     /// The end of the lease of an attempt or a pull, in Unix milliseconds.
     pub(super) leased_until: i64,
@@ -84,6 +86,19 @@ impl Lookups {
                 let secrets = self.secrets.iter().cloned().map(Value::BulkString);
                 values.push(Value::Array(secrets.collect()));
             }
+            ("find_copied", [key], fingerprints) => {
+                let set = self.sets.get(*key);
+                let is_copied = |event| set.and_then(|set| set.get(event)).is_some_and(|until| *until > us);
+                values.push(Value::Int(fingerprints.iter().any(is_copied).into()));
+            }
+            _ => self.execute_on_messages(request, values),
+        }
+    }
+
+    /// Executes a script that reads or moves messages of the inbox, and adds its results to `values`.
+    fn execute_on_messages(&mut self, request: &Request, values: &mut Vec<Value>) {
+        let keys: Vec<_> = request.keys.iter().map(String::as_str).collect();
+        match (request.call.name, keys.as_slice(), request.arguments.as_slice()) {
             ("message_holders", [due], []) => {
                 let mut holders = BTreeMap::<_, u32>::new();
                 for message in self.messages.get(*due).into_iter().flat_map(BTreeMap::values) {
@@ -94,6 +109,13 @@ impl Lookups {
             }
             ("message_adopt", [due], [gone, to, offset, most]) => {
                 self.adopt(due, [gone, to], number(offset), number(most), values);
+            }
+            ("messages_undelivered", [due], [interaction]) => {
+                let messages = self.messages.get(*due).into_iter().flat_map(BTreeMap::values);
+                let of_it = |message: &&HeldMessage| {
+                    message.interaction.as_ref().is_some_and(|id| id.as_bytes() == interaction.as_slice())
+                };
+                values.push(Value::Int(i64::try_from(messages.filter(of_it).count()).unwrap()));
             }
             ("messages", [due], [holder, ids @ ..]) => values.push(self.heads(due, holder, ids)),
             (name, ..) => panic!("the simulation does not know the call {name}"),
