@@ -216,7 +216,6 @@ where
         let Some(certificate) = &self.certificate else {
             return Some(RequestLoop::new(stream, peer, stopping));
         };
-        let _ = stream.set_nodelay(true);
         let tls = certificate.current.load_full();
         let handshake = tls.acceptor.tls_handshake(BufferedIo::new(stream, peer));
         let stream = Box::pin(with_timeout(HANDSHAKE_DEADLINE, handshake)).await?.ok()?;

@@ -37,8 +37,6 @@ pub(crate) enum NextRequest {
 impl RequestLoop {
     /// Creates the loop for a TCP connection without TLS.
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) -> Self {
-        // Nagle's algorithm would delay a small response until the caller has acknowledged the previous response.
-        let _ = stream.set_nodelay(true);
         Self::over(Box::new(BufferedIo::new(stream, peer)), stopping)
     }
 

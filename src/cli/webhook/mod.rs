@@ -24,6 +24,7 @@ use super::inject::SidecarArgs;
 use super::read::{Stamp, stamp};
 use crate::admin::{AdminRequest, AdminResponse, ServedCertificate, serve_tls};
 use crate::observe::install_logger;
+use crate::proxy::listen::bind;
 
 use outcomes::{Outcome, Outcomes};
 use review::{Decision, decide};
@@ -88,12 +89,11 @@ pub(super) fn webhook(args: &WebhookArgs) -> u8 {
 
 /// Serves the webhook until SIGTERM or SIGINT arrives. Returns the exit code.
 async fn serve(args: &WebhookArgs, certificate: Arc<ServedCertificate>) -> u8 {
-    let bound = async {
-        let listener = TcpListener::bind(args.listen).await?;
-        let address = listener.local_addr()?;
-        Ok::<_, std::io::Error>((listener, address))
-    };
-    let (listener, address) = match bound.await {
+    let bound = bind(args.listen).and_then(|bound| {
+        let address = bound.address;
+        Ok((TcpListener::from_std(bound.into_listener())?, address))
+    });
+    let (listener, address) = match bound {
         Ok(bound) => bound,
         Err(error) => {
             log::error!("cannot listen on {}: {error}", args.listen);

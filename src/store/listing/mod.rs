@@ -74,9 +74,21 @@ impl Store {
 }
 
 impl Memory {
+    /// Calls `visit` with each interaction of one shard. The shard is locked only for a short time: while its ids are
+    /// copied, and while up to [`READS_PER_LOCK`] records are read.
+    fn visit(&self, index: usize, mut visit: impl FnMut(&Arc<str>, &Interaction)) {
+        for ids in self.ids(index).chunks(READS_PER_LOCK) {
+            let shard = self.shard(index);
+            for id in ids {
+                if let Some(slot) = shard.interactions.get(id) {
+                    visit(id, &slot.record);
+                }
+            }
+        }
+    }
+
     /// Adds interactions of one shard to `found`: their ids come after `after`, and `wanted` returns true for them.
-    /// Then retains only the first `limit` interactions in `found`, in the order of ids. The shard is locked only for a
-    /// short time: while its ids are copied, and while up to [`READS_PER_LOCK`] records are read.
+    /// Then retains only the first `limit` interactions in `found`, in the order of ids.
     fn list(
         &self,
         index: usize,
@@ -84,36 +96,24 @@ impl Memory {
         wanted: impl Fn(&Interaction) -> bool,
         found: &mut BTreeMap<Arc<str>, Interaction>,
     ) {
-        let mut ids = self.ids(index);
-        ids.retain(|id| **id > *after);
-        for ids in ids.chunks(READS_PER_LOCK) {
-            let shard = self.shard(index);
-            for id in ids {
-                let is_before = |last: (&Arc<str>, _)| *id < *last.0;
-                let has_room = found.len() < limit || found.last_key_value().is_some_and(is_before);
-                if has_room && let Some(slot) = shard.interactions.get(id).filter(|slot| wanted(&slot.record))
-                {
-                    found.insert(Arc::clone(id), slot.record.clone());
-                    if found.len() > limit {
-                        found.pop_last();
-                    }
+        self.visit(index, |id, record| {
+            let is_before = |last: (&Arc<str>, _)| *id < *last.0;
+            let has_room = found.len() < limit || found.last_key_value().is_some_and(is_before);
+            if **id > *after && has_room && wanted(record) {
+                found.insert(Arc::clone(id), record.clone());
+                if found.len() > limit {
+                    found.pop_last();
                 }
             }
-        }
+        });
     }
 
     /// Adds the newest interactions of one shard for which `wanted` returns true.
     fn find_newest(&self, index: usize, wanted: impl Fn(&Interaction) -> bool, newest: &mut Newest) {
-        for ids in self.ids(index).chunks(READS_PER_LOCK) {
-            let shard = self.shard(index);
-            for id in ids {
-                if let Some(slot) = shard.interactions.get(id)
-                    && newest.has_room(slot.record.created())
-                    && wanted(&slot.record)
-                {
-                    newest.add(Arc::clone(id), (slot.record.clone(), None));
-                }
+        self.visit(index, |id, record| {
+            if newest.has_room(record.created()) && wanted(record) {
+                newest.add(Arc::clone(id), (record.clone(), None));
             }
-        }
+        });
     }
 }
